@@ -1,0 +1,155 @@
+//! deploy.toml, read and checked. `file` mirrors the text, `validate` turns it into [`Config`] and
+//! collects every problem, so that one run of `cutover check` shows them all.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::AppName;
+
+/// A whole deploy.toml that has been checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub agent: Agent,
+    pub proxy: Proxy,
+    pub docker: Docker,
+    pub apps: BTreeMap<AppName, App>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Where webhooks, the API and the dashboard are served.
+    pub listen: SocketAddr,
+    /// The database, logs, mirrors and sockets.
+    pub data_dir: PathBuf,
+    /// The host name under which the proxy leads to the agent itself.
+    pub domain: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    pub http: SocketAddr,
+    /// Absent: plain HTTP only.
+    pub https: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Docker {
+    /// `unix:///…` or `tcp://…`.
+    pub host: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct App {
+    pub name: AppName,
+    pub repo: Repo,
+    pub branch: String,
+    /// Host names, lower case. Empty: the app answers for every host no other app claims.
+    pub domains: Vec<String>,
+    /// The port that the app listens on inside its container.
+    pub port: u16,
+    pub webhook: Webhook,
+    pub source: Source,
+    pub build: Build,
+    pub health: Health,
+    pub deploy: Deploy,
+    pub run: Run,
+    pub hooks: Hooks,
+}
+
+/// Where an app's commits come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repo {
+    /// An `https://` or `http://` address.
+    Http(String),
+    /// `ssh://user@host[:port]/path` or `user@host:path`.
+    Ssh(String),
+    /// A bare repository on this machine.
+    Local(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// At least one; several while rotating.
+    pub secrets: Vec<Secret>,
+}
+
+/// How Cutover gets at a private repository: `[apps.NAME.source]`.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The user name and token for https.
+    pub username: Option<String>,
+    pub token: Option<Secret>,
+    /// The private key for ssh.
+    pub ssh_key: Option<PathBuf>,
+    /// The server's pinned host key, `SHA256:…` as `ssh-keygen -l` prints it. Absent: known_hosts.
+    pub host_key: Option<String>,
+}
+
+/// Where a secret is read from. Its value is not part of deploy.toml.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Secret {
+    Env(String),
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// The folder of the repository that is sent to the builder, `.` for all of it.
+    pub context: String,
+    /// The Dockerfile's path from the context folder.
+    pub dockerfile: String,
+    pub args: BTreeMap<String, String>,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Health {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// How many answers in a row make an instance healthy.
+    pub successes: u32,
+    pub deadline: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Deploy {
+    pub strategy: Strategy,
+    pub drain: Duration,
+    /// Zero: no bake.
+    pub bake: Duration,
+    pub keep_releases: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    BlueGreen,
+    Canary,
+    Recreate,
+}
+
+/// What a release runs with; stored with it, so that a rollback brings the settings back too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    pub env: BTreeMap<String, String>,
+    pub replicas: u32,
+    /// Bytes.
+    pub memory: Option<u64>,
+    pub cpus: Option<f64>,
+    pub stop_grace: Duration,
+}
+
+/// Commands on the way; absent ones are skipped.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Run in the new image before it is released, e.g. the app's own tests.
+    pub test: Option<String>,
+    /// Run in the new image before it gets traffic, e.g. migrations.
+    pub release: Option<String>,
+}

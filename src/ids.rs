@@ -1,0 +1,219 @@
+//! Names that cross a boundary: parsed once, typed everywhere after.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the name that it should be. The sentence says what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidId(String);
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let parse: fn(&str) -> Result<(), InvalidId> = $parse;
+                parse(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// The name of an app, as in `[apps.NAME]`: 1 to 40 of `a-z`, `0-9` and `-`, which neither begins
+    /// nor ends with `-`. It becomes part of container and image names, so it is kept to what both allow.
+    AppName,
+    |text| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let good = (1..=40).contains(&text.len())
+            && text.bytes().all(inner)
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+            && !text.contains("--");
+        good.then_some(()).ok_or_else(|| {
+            InvalidId(format!(
+                "`{}` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+                text.escape_debug()
+            ))
+        })
+    }
+);
+
+id!(
+    /// A full commit id: 40 lower-case hex digits.
+    CommitId,
+    |text| {
+        let good = text.len() == 40
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        good.then_some(()).ok_or_else(|| {
+            InvalidId(format!(
+                "`{}` is not a commit id: expected 40 hex digits",
+                text.escape_debug()
+            ))
+        })
+    }
+);
+
+id!(
+    /// One attempt to make a commit, or an earlier release, live. Ids sort by time of creation.
+    DeploymentId,
+    |text| stamped('d', text)
+);
+id!(
+    /// An image with the settings that it runs with; what a rollback goes back to.
+    ReleaseId,
+    |text| stamped('r', text)
+);
+id!(
+    /// One stored webhook request.
+    DeliveryId,
+    |text| stamped('w', text)
+);
+id!(
+    /// One agent's data folder: the value of the label `cutover.agent` on everything it makes.
+    AgentId,
+    |text| stamped('a', text)
+);
+
+impl DeploymentId {
+    pub fn new() -> Self {
+        Self(stamp('d'))
+    }
+}
+
+impl ReleaseId {
+    pub fn new() -> Self {
+        Self(stamp('r'))
+    }
+}
+
+impl DeliveryId {
+    pub fn new() -> Self {
+        Self(stamp('w'))
+    }
+}
+
+impl AgentId {
+    pub fn new() -> Self {
+        Self(stamp('a'))
+    }
+}
+
+impl CommitId {
+    /// The twelve digits that name an image.
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+}
+
+// Lower-case Crockford base 32: no letter that is read as a digit, and valid in container names.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// A letter for the kind, 9 characters of milliseconds since 1970 (good until the year 3084) and
+/// 4 random ones: ids of one kind sort by time, and two of one millisecond collide once in a million.
+fn stamp(kind: char) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    let millis = now.as_millis() as u64;
+    let time = (0..9)
+        .rev()
+        .map(|i| ALPHABET[(millis >> (5 * i)) as usize & 31]);
+    let noise = random.iter().map(|b| ALPHABET[*b as usize & 31]);
+    std::iter::once(kind)
+        .chain(time.chain(noise).map(char::from))
+        .collect()
+}
+
+fn stamped(kind: char, text: &str) -> Result<(), InvalidId> {
+    let good = text.len() == 14
+        && text.starts_with(kind)
+        && text.bytes().skip(1).all(|b| ALPHABET.contains(&b));
+    good.then_some(()).ok_or_else(|| {
+        InvalidId(format!(
+            "`{}` is not an id: expected `{kind}` and 13 letters and digits",
+            text.escape_debug()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn app_names_are_safe_in_container_names() {
+        for good in ["hello", "a", "0", "my-app-2"] {
+            assert_eq!(good.parse::<AppName>().unwrap().as_str(), good);
+        }
+        let long = "a".repeat(41);
+        for bad in [
+            "", "-a", "a-", "a--b", "A", "a b", "a/b", "a.b", "ä", "a\n", &long,
+        ] {
+            assert!(bad.parse::<AppName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_commit_id_is_forty_hex_digits() {
+        let id: CommitId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+        assert_eq!(id.short(), "0123456789ab");
+        for bad in [
+            "HEAD",
+            "0123456789ab",
+            &"g".repeat(40),
+            &"A".repeat(40),
+            "--upload-pack=x",
+        ] {
+            assert!(bad.parse::<CommitId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn stamped_ids_parse_back_sort_by_time_and_keep_their_kind() {
+        let first = DeploymentId::new();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let second = DeploymentId::new();
+        assert!(first < second);
+        assert_eq!(first.as_str().parse::<DeploymentId>().unwrap(), first);
+        assert!(first.as_str().parse::<ReleaseId>().is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! One deployment's log: a text file that grows, and a number that says how far, so that a reader
+//! follows without polling.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// A log is cut at this many bytes: a build that prints for ever must not fill the disk.
+const CAP: u64 = 16 << 20;
+
+/// The writing end. Clones write to the same log.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    file: Mutex<File>,
+    length: watch::Sender<u64>,
+}
+
+impl Log {
+    /// Opens the log at `path` for appending, making it where there is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let length = watch::Sender::new(file.metadata()?.len());
+        Ok(Self(Arc::new(Inner {
+            file: Mutex::new(file),
+            length,
+        })))
+    }
+
+    /// Adds one line; text with several lines is added as several. Control characters other than tab
+    /// are replaced, since people read this in a terminal. A full disk loses the line, never the
+    /// deployment.
+    pub fn line(&self, text: &str) {
+        let mut file = self.0.file.lock();
+        let length = *self.0.length.borrow();
+        if length >= CAP {
+            return;
+        }
+        let mut bytes: String = text
+            .trim_end()
+            .split('\n')
+            .flat_map(|line| [line.trim_end_matches('\r'), "\n"])
+            .flat_map(str::chars)
+            .map(|c| {
+                if c.is_control() && c != '\n' && c != '\t' {
+                    '\u{fffd}'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        if length + bytes.len() as u64 >= CAP {
+            bytes = "(the log is cut here: it reached 16 MiB)\n".into();
+            let _ = file.write_all(bytes.as_bytes());
+            self.0.length.send_replace(CAP);
+            return;
+        }
+        if file.write_all(bytes.as_bytes()).is_ok() {
+            self.0.length.send_replace(length + bytes.len() as u64);
+        }
+    }
+
+    /// The log's length, which changes with every line; closed when the last writer is dropped.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.length.subscribe()
+    }
+}

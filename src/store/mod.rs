@@ -1,0 +1,3 @@
+//! SQLite: one file a table; and the logs.
+
+pub mod log;

@@ -1,1 +1,85 @@
-//! Being built.
+//! The command line, one file a verb. [`serve`] is the only place that wires the agent together.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod check;
+pub mod completions;
+pub mod configuration;
+pub mod error;
+pub mod print;
+pub mod proxy;
+pub mod secret;
+pub mod serve;
+pub mod telemetry;
+
+pub use error::Error;
+
+/// Push a commit, and the new containers take over without one dropped request.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cutover",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 the deployment failed, 2 usage or configuration, \
+                  3 the agent cannot be reached."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The configuration; by default `./deploy.toml`, then `/etc/cutover/deploy.toml`
+    #[arg(long, global = true, value_name = "PATH", env = "CUTOVER_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Serve(serve::Serve),
+    Proxy(proxy::Proxy),
+    Check(check::Check),
+    Secret(secret::Secret),
+    Completions(completions::Completions),
+}
+
+/// Runs one verb to its end and says how the process is to exit.
+pub fn run(cli: Cli) -> ExitCode {
+    telemetry::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::usage("the operating system gives no threads").because(&error);
+            return error.report();
+        }
+    };
+    let ended = runtime.block_on(dispatch(cli));
+    // A blocked read of stdin or a slow name lookup must not hold the exit up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Error> {
+    let global = cli.global;
+    match cli.verb {
+        Verb::Serve(args) => serve::run(args, &global).await,
+        Verb::Proxy(args) => proxy::run(args, &global).await,
+        Verb::Check(args) => check::run(args, &global),
+        Verb::Secret(args) => secret::run(args),
+        Verb::Completions(args) => completions::run(args),
+    }
+}

@@ -1,0 +1,20 @@
+//! `cutover check`: reads deploy.toml and says every mistake in it.
+
+use clap::Args;
+
+use super::{Error, Global, configuration, print};
+
+/// Check deploy.toml and say every mistake at once
+#[derive(Debug, Args)]
+pub struct Check {}
+
+/// Reads the configuration; nothing is changed.
+pub fn run(_: Check, global: &Global) -> Result<(), Error> {
+    let (path, config) = configuration::load(global)?;
+    let apps = match config.apps.len() {
+        1 => "1 app".to_owned(),
+        n => format!("{n} apps"),
+    };
+    print::line(format_args!("`{}` is good: {apps}", path.display()));
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! How a verb fails: what happened, why, and what to do next.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A failed verb. Printed as `Error:`, `Caused by:` and `Hint:` lines; its kind is the exit code.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+/// Why a verb failed, as scripts see it: the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The deployment, or whatever else was asked for, failed: 1.
+    Failed = 1,
+    /// Usage or configuration: 2.
+    Usage = 2,
+    /// The agent cannot be reached: 3.
+    Unreachable = 3,
+}
+
+impl Error {
+    /// What was asked for was tried and failed: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// The command line, the configuration or this machine is not as it must be: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The agent cannot be reached: exit code 3.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unreachable, message)
+    }
+
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Adds `cause` and what caused that in turn, each a `Caused by:` line.
+    pub fn because(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(cause);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Many libraries repeat their source in their own text.
+            if !self.causes.last().is_some_and(|last| last.ends_with(&text)) {
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Adds what to do next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Prints the error to stderr and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("{self}");
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error: {}", self.message)?;
+        for cause in &self.causes {
+            write!(f, "\nCaused by: {cause}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nHint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_why_and_what_to_do_next() {
+        let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let error = Error::usage("`deploy.toml` cannot be read")
+            .because(&cause)
+            .hint("make one with `cutover init`");
+        assert_eq!(
+            error.to_string(),
+            "Error: `deploy.toml` cannot be read\n\
+             Caused by: no such file\n\
+             Hint: make one with `cutover init`"
+        );
+        assert_eq!(error.kind() as u8, 2);
+    }
+}

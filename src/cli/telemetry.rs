@@ -1,0 +1,23 @@
+//! Log lines to stderr: level `info`, or what `RUST_LOG` says.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging for this process; a second call changes nothing. Compact and coloured for a
+/// terminal, one JSON object a line for a log collector when `CUTOVER_LOG=json`, else plain lines.
+pub fn start() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    let _ = if std::env::var("CUTOVER_LOG").is_ok_and(|format| format == "json") {
+        lines.json().try_init()
+    } else if stderr().is_terminal() {
+        lines.compact().with_target(false).try_init()
+    } else {
+        lines.with_ansi(false).try_init()
+    };
+}

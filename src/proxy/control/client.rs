@@ -1,0 +1,121 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use thiserror::Error as ThisError;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table};
+
+const CONNECT: Duration = Duration::from_secs(2);
+/// A publish waits for the disk; nothing else takes long.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// The agent's end of the control socket. Each call is a connection of its own, so that a waiting
+/// drain holds nothing up and a restarted proxy is found again.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Why the proxy did not do as told.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    #[error("the proxy cannot be reached at `{socket}`: {source}; is `cutover proxy` running?")]
+    Unreachable { socket: PathBuf, source: io::Error },
+    #[error("the proxy broke off before it answered: {0}")]
+    Broken(#[source] io::Error),
+    #[error("the proxy did not answer within {}s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the proxy refused: {0}")]
+    Refused(String),
+    #[error("the proxy's answer makes no sense: {0}; are agent and proxy of the same version?")]
+    Malformed(#[source] serde_json::Error),
+}
+
+impl Client {
+    /// `socket` is `data_dir/proxy.sock`. Nothing is connected yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Who is there.
+    pub async fn hello(&self) -> Result<Hello, Error> {
+        self.call(&Command::Hello, ANSWER).await
+    }
+
+    /// Returns the table's generation once it is on disk and no request can be routed by an older
+    /// one. An older table, or another one of the same generation, is refused; the same one again
+    /// is fine.
+    pub async fn publish(&self, table: &Table) -> Result<u64, Error> {
+        self.call(&Command::Publish(table.clone()), ANSWER).await
+    }
+
+    /// Waits until every request that was claimed on `app`'s routes older than `before_generation`
+    /// has finished, or was cut off and counted at its deadline. Safe to call again, also when
+    /// nothing is left.
+    pub async fn drain(
+        &self,
+        app: &str,
+        before_generation: u64,
+        requests: Duration,
+        websockets: Duration,
+    ) -> Result<Receipt, Error> {
+        let command = Command::Drain {
+            app: app.into(),
+            before_generation,
+            requests_ms: requests.as_millis() as u64,
+            websockets_ms: websockets.as_millis() as u64,
+        };
+        self.call(&command, requests.max(websockets) + ANSWER).await
+    }
+
+    /// The counters of every route that serves or drains, and for a while of drained ones.
+    pub async fn stats(&self) -> Result<Vec<RouteStats>, Error> {
+        self.call(&Command::Stats, ANSWER).await
+    }
+
+    /// Tells the proxy to finish what is under way and leave.
+    pub async fn stop(&self) -> Result<(), Error> {
+        self.call(&Command::Stop, ANSWER).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        command: &Command,
+        limit: Duration,
+    ) -> Result<T, Error> {
+        let unreachable = |source| Error::Unreachable {
+            socket: self.socket.clone(),
+            source,
+        };
+        let mut stream = timeout(CONNECT, UnixStream::connect(&self.socket))
+            .await
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unreachable)?;
+        let answer = timeout(limit, exchange(&mut stream, command))
+            .await
+            .map_err(|_| Error::Timeout(limit))?
+            .map_err(Error::Broken)?;
+        match serde_json::from_slice(&answer).map_err(Error::Malformed)? {
+            Answer::Done(value) => Ok(value),
+            Answer::Refused(why) => Err(Error::Refused(why)),
+        }
+    }
+}
+
+async fn exchange(stream: &mut UnixStream, command: &Command) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = Vec::new();
+    let mut limited = BufReader::new(stream).take(MAX_LINE);
+    limited.read_until(b'\n', &mut answer).await?;
+    if answer.last() != Some(&b'\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answer)
+}

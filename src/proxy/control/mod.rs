@@ -1,0 +1,117 @@
+//! What the agent and the proxy say to each other: JSON lines over `data_dir/proxy.sock`. One line
+//! asks, one line answers; any number of connections at a time.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::Table;
+
+pub use client::{Client, Error};
+pub use server::serve;
+
+/// The name of the socket inside the data folder.
+pub const SOCKET: &str = "proxy.sock";
+
+/// A longer line is refused: about 30,000 routes fit.
+const MAX_LINE: u64 = 16 << 20;
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    Hello,
+    Publish(Table),
+    Drain {
+        app: String,
+        before_generation: u64,
+        requests_ms: u64,
+        websockets_ms: u64,
+    },
+    Stats,
+    Stop,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+enum Answer<T> {
+    Done(T),
+    Refused(String),
+}
+
+/// Who answers at the socket.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Hello {
+    pub pid: u32,
+    pub version: String,
+    /// Of the table that routes requests now.
+    pub generation: u64,
+}
+
+/// What a switch cost: the old release's requests from the switch to the end of the drain, and the
+/// new one's in that time.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Receipt {
+    pub requests: u64,
+    pub failed: u64,
+    pub retried: u64,
+    /// Of the old release's requests: those that were under way at the switch.
+    pub drained: u64,
+    pub websockets_closed: u64,
+    pub drain_ms: u64,
+}
+
+/// One route's life.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Serving,
+    /// Gets no new request; some are still under way.
+    Draining,
+    Drained,
+}
+
+/// The counters of one route object, from its first request on.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct RouteStats {
+    pub app: String,
+    pub release: String,
+    pub generation: u64,
+    pub state: State,
+    /// Finished, however they ended.
+    pub requests: u64,
+    /// By the status sent to the client: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
+    pub by_class: [u64; 5],
+    pub failures: Failures,
+    /// Sent again, to the same app, because the first try was certainly not processed.
+    pub retried: u64,
+    pub in_flight: u64,
+    pub websockets: u64,
+    /// `(upper bound in microseconds, how many requests took at most that and more than the bound
+    /// before)`, from claim to the end of the answer; the last bound is `u64::MAX`.
+    pub latency_us: Vec<(u64, u64)>,
+}
+
+/// Requests that did not get the app's whole answer, by cause.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Failures {
+    /// No target, or none that accepted a connection.
+    pub connect: u64,
+    /// No first byte, or too long a silence.
+    pub timeout: u64,
+    /// The app closed the connection before its answer was complete.
+    pub closed: u64,
+    /// The app's answer was not HTTP.
+    pub malformed: u64,
+    /// Cut off at the drain's deadline.
+    pub drained: u64,
+    /// The client went away first. Not counted as failed in a [`Receipt`].
+    pub client: u64,
+}
+
+impl Failures {
+    /// All but those that the client caused.
+    pub fn total(&self) -> u64 {
+        self.connect + self.timeout + self.closed + self.malformed + self.drained
+    }
+}

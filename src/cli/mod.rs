@@ -9,11 +9,13 @@ use clap::{Args, Parser, Subcommand};
 pub mod check;
 pub mod completions;
 pub mod configuration;
+pub mod demo;
 pub mod error;
 pub mod print;
 pub mod proxy;
 pub mod secret;
 pub mod serve;
+pub mod setup;
 pub mod telemetry;
 
 pub use error::Error;
@@ -47,6 +49,7 @@ pub enum Verb {
     Serve(serve::Serve),
     Proxy(proxy::Proxy),
     Check(check::Check),
+    Setup(setup::Setup),
     Secret(secret::Secret),
     Completions(completions::Completions),
 }
@@ -79,6 +82,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Serve(args) => serve::run(args, &global).await,
         Verb::Proxy(args) => proxy::run(args, &global).await,
         Verb::Check(args) => check::run(args, &global),
+        Verb::Setup(args) => setup::run(args, &global).await,
         Verb::Secret(args) => secret::run(args),
         Verb::Completions(args) => completions::run(args),
     }

@@ -1,0 +1,3 @@
+//! `cutover demo`.
+
+pub mod sample;

@@ -1,0 +1,117 @@
+//! `cutover setup`, and the same for the demo and the tests: a Docker Engine on this machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::Docker;
+use clap::Args;
+
+use super::{Error, Global, configuration, print};
+
+mod dockerd;
+mod install;
+mod lock;
+
+/// Docker's own address, where nothing else is configured.
+pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// How long an engine that was just started may take until it answers.
+const START: Duration = Duration::from_secs(60);
+
+/// Install and start a Docker Engine where none answers (Debian and Ubuntu, as root)
+#[derive(Debug, Args)]
+pub struct Setup {}
+
+/// What it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// An engine answered already.
+    Already,
+    /// One that was installed, or was starting, answers now.
+    Started,
+    /// Installed and started.
+    Installed,
+}
+
+/// Makes sure of an engine at the configured `docker.host`, or at Docker's own address where there
+/// is no configuration yet.
+pub async fn run(_: Setup, global: &Global) -> Result<(), Error> {
+    let host = match configuration::load_if_any(global)? {
+        Some((_, config)) => config.docker.host,
+        None => DEFAULT_HOST.to_owned(),
+    };
+    let said = match ensure(&host, |step| eprintln!("{step}")).await? {
+        Ready::Already => "was already running",
+        Ready::Started => "is running now",
+        Ready::Installed => "is installed and running now",
+    };
+    print::line(format_args!("A Docker Engine {said} at `{host}`"));
+    Ok(())
+}
+
+/// Makes sure that a Docker Engine answers at `host`: installs and starts one if it may. Does
+/// nothing where one answers, and may be called by several processes at once. `say` is told each
+/// step that takes time.
+pub async fn ensure(host: &str, say: impl Fn(&str)) -> Result<Ready, Error> {
+    if answers(host).await {
+        return Ok(Ready::Already);
+    }
+    if !matches!(host, DEFAULT_HOST | "unix:///run/docker.sock") {
+        return Err(Error::usage(format!(
+            "no Docker Engine answers at `docker.host` = `{host}`"
+        ))
+        .hint(format!(
+            "start it there, or use `{DEFAULT_HOST}`, which `cutover setup` can set up"
+        )));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::usage(format!(
+            "no Docker Engine answers at `{host}`, or this user may not talk to it"
+        ))
+        .hint(by_hand()));
+    }
+    let _lock = lock::take().await?;
+    if answers(host).await {
+        return Ok(Ready::Started);
+    }
+    let installed = install::missing_packages(&say).await?;
+    start(host, &say).await?;
+    Ok(if installed {
+        Ready::Installed
+    } else {
+        Ready::Started
+    })
+}
+
+/// Whether an engine answers at `host` now. A busy engine gets five seconds.
+pub async fn answers(host: &str) -> bool {
+    let Ok(docker) = Docker::connect_with_host(host) else {
+        return false;
+    };
+    let ping = tokio::time::timeout(Duration::from_secs(5), docker.ping());
+    matches!(ping.await, Ok(Ok(_)))
+}
+
+async fn start(host: &str, say: &impl Fn(&str)) -> Result<(), Error> {
+    if Path::new("/run/systemd/system").is_dir() {
+        say("starting Docker with systemd");
+        install::command("systemctl", &["start", "docker"]).await?;
+        return dockerd::wait_until_it_answers(host, None).await;
+    }
+    dockerd::start(host, say).await
+}
+
+fn by_hand() -> String {
+    let steps = if install::has_apt() {
+        "sudo apt-get update && sudo apt-get install -y docker.io iptables"
+    } else {
+        "install Docker Engine: https://docs.docker.com/engine/install/"
+    };
+    format!(
+        "run these once, then log in again:\n\
+         \n    {steps}\
+         \n    sudo systemctl start docker     # without systemd: sudo dockerd &\
+         \n    sudo usermod -aG docker \"$USER\"\n\
+         \nor run this command as root, which does the first two by itself"
+    )
+}

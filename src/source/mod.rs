@@ -1,1 +1,45 @@
-//! Being built.
+//! An app's commits: a bare mirror on this machine, fetched with libgit2. No shell and no git binary.
+
+mod access;
+mod error;
+mod fetch;
+mod init;
+mod lock;
+mod mirror;
+mod resolve;
+
+pub use error::SourceError;
+pub use mirror::Mirror;
+
+pub(crate) use init::once as init;
+
+use time::OffsetDateTime;
+
+use crate::ids::CommitId;
+
+/// Which commit is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    /// The tip of a branch, without `refs/heads/`.
+    Branch(String),
+    /// What a tag points to, without `refs/tags/`.
+    Tag(String),
+    /// Exactly this commit, as a push named it; `branch` is where it was pushed to.
+    Commit { id: CommitId, branch: String },
+    /// A person's text: a branch, a tag, or 7 and more digits of a commit, tried in this order.
+    Named(String),
+}
+
+/// A commit that the mirror holds, with its whole tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    pub id: CommitId,
+    /// The id of the commit's root folder: two commits with one tree build the same image.
+    pub tree: String,
+    /// The message's first line.
+    pub message: String,
+    /// The author's name.
+    pub author: String,
+    /// When it was committed.
+    pub time: OffsetDateTime,
+}

@@ -1,0 +1,149 @@
+//! Who may read the repository, and whether the server is the one it should be.
+
+use std::cell::{Cell, RefCell};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use git2::cert::Cert;
+use git2::{CertificateCheckStatus, Cred, CredentialType, Error};
+use url::Url;
+
+use crate::config::{Repo, Secret, Source};
+
+// A server that refuses a key asks again for ever; libgit2 leaves it to us to stop.
+const ATTEMPTS: u32 = 3;
+
+/// What libgit2's callbacks share during one connection.
+pub(super) struct Access<'a> {
+    repo: &'a Repo,
+    source: &'a Source,
+    attempts: Cell<u32>,
+    /// Why access was refused, in our own words.
+    pub(super) refused: RefCell<Option<String>>,
+    /// The host key that the server showed.
+    pub(super) host_key: RefCell<Option<String>>,
+}
+
+impl<'a> Access<'a> {
+    pub(super) fn new(repo: &'a Repo, source: &'a Source) -> Self {
+        Self {
+            repo,
+            source,
+            attempts: Cell::new(0),
+            refused: RefCell::default(),
+            host_key: RefCell::default(),
+        }
+    }
+
+    /// libgit2's credentials callback.
+    pub(super) fn credentials(
+        &self,
+        url: &str,
+        user: Option<&str>,
+        allowed: CredentialType,
+    ) -> Result<Cred, Error> {
+        self.attempts.set(self.attempts.get() + 1);
+        let cred = if self.attempts.get() > ATTEMPTS {
+            Err(match self.repo {
+                Repo::Ssh(_) => "the server did not accept the key".to_owned(),
+                _ => "the server did not accept the token".to_owned(),
+            })
+        } else if allowed.contains(CredentialType::USERNAME) {
+            Cred::username(self.source.username.as_deref().unwrap_or("git")).map_err(text)
+        } else if allowed.contains(CredentialType::SSH_KEY) {
+            self.key(user)
+        } else if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
+            self.token(url)
+        } else {
+            Err("the server wants a kind of login that Cutover does not have".to_owned())
+        };
+        cred.map_err(|why| {
+            let error = Error::from_str(&why);
+            self.refused.borrow_mut().get_or_insert(why);
+            error
+        })
+    }
+
+    fn key(&self, user: Option<&str>) -> Result<Cred, String> {
+        let user = user.or(self.source.username.as_deref()).unwrap_or("git");
+        let path = (self.source.ssh_key.as_deref())
+            .ok_or("it wants a key, and `ssh_key` is not configured")?;
+        // libssh2 says only "unable to extract public key": look at the file first.
+        std::fs::File::open(path)
+            .map_err(|error| format!("the key `{}` cannot be read: {error}", path.display()))?;
+        Cred::ssh_key(user, None, path, None).map_err(text)
+    }
+
+    fn token(&self, url: &str) -> Result<Cred, String> {
+        let secret = (self.source.token.as_ref())
+            .ok_or("it wants a login, and `token` is not configured")?;
+        let asked = Url::parse(url).map_err(|_| "the server's address makes no sense")?;
+        let ours = match self.repo {
+            Repo::Http(ours) => Url::parse(ours).ok(),
+            _ => None,
+        };
+        if ours.is_none_or(|ours| ours.host_str() != asked.host_str()) {
+            return Err("another server than the one configured asks for the token".into());
+        }
+        if asked.scheme() != "https" && !is_loopback(&asked) {
+            return Err("the token is sent over https only".into());
+        }
+        // Forges take any user name beside a token; the empty one is refused by some.
+        let user = self.source.username.as_deref().unwrap_or("x-access-token");
+        Cred::userpass_plaintext(user, &read(secret)?).map_err(text)
+    }
+
+    /// libgit2's certificate callback: a pinned host key must match, everything else is left to
+    /// known_hosts or to the system's certificate authorities.
+    pub(super) fn certificate(&self, cert: &Cert<'_>) -> Result<CertificateCheckStatus, Error> {
+        let Some(key) = cert.as_hostkey() else {
+            return Ok(CertificateCheckStatus::CertificatePassthrough);
+        };
+        let shown = key
+            .hash_sha256()
+            .map(|hash| format!("SHA256:{}", STANDARD_NO_PAD.encode(hash)));
+        self.host_key.replace(shown.clone());
+        match &self.source.host_key {
+            None => Ok(CertificateCheckStatus::CertificatePassthrough),
+            Some(pinned) if shown.as_deref() == Some(pinned.trim_end_matches('=')) => {
+                Ok(CertificateCheckStatus::CertificateOk)
+            }
+            Some(_) => Err(Error::new(
+                git2::ErrorCode::Certificate,
+                git2::ErrorClass::Ssh,
+                "the host key is not the pinned one",
+            )),
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+fn read(secret: &Secret) -> Result<String, String> {
+    let (value, place) = match secret {
+        Secret::Env(name) => (
+            std::env::var(name).map_err(|error| error.to_string()),
+            format!("environment variable `{name}`"),
+        ),
+        Secret::File(path) => (
+            std::fs::read_to_string(path).map_err(|error| error.to_string()),
+            format!("file `{}`", path.display()),
+        ),
+    };
+    match value {
+        Ok(value) if !value.trim().is_empty() => Ok(value.trim().to_owned()),
+        Ok(_) => Err(format!("the token's {place} is empty")),
+        Err(error) => Err(format!("the token's {place} cannot be read: {error}")),
+    }
+}
+
+fn text(error: Error) -> String {
+    error.message().to_owned()
+}

@@ -1,0 +1,91 @@
+//! Why a commit could not be had, and what to do about it.
+
+use std::io;
+
+use crate::ids::CommitId;
+
+/// Every variant's text says what and why; [`SourceError::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("the repository `{repo}` cannot be reached: {why}")]
+    Unreachable { repo: String, why: String },
+    #[error("the repository `{repo}` refused access: {why}")]
+    Refused { repo: String, why: String },
+    #[error("the identity of the server of `{repo}` is not known: {why}")]
+    UnknownServer {
+        repo: String,
+        why: String,
+        hint: String,
+    },
+    #[error("the repository `{repo}` is empty: it has no branch and no tag")]
+    Empty { repo: String },
+    #[error("the repository `{repo}` has no {what} `{name}`")]
+    NoSuchRef {
+        repo: String,
+        what: &'static str,
+        name: String,
+    },
+    #[error("`{0}` is not a valid name for a branch or tag")]
+    InvalidRef(String),
+    #[error("the commit `{id}` is not in the repository `{repo}`")]
+    NoSuchCommit { repo: String, id: CommitId },
+    #[error("`{0}` begins the id of more than one commit")]
+    Ambiguous(String),
+    #[error("the mirror of `{repo}` is damaged: {why}")]
+    Damaged { repo: String, why: String },
+    #[error("the mirror cannot be kept at `{path}`: {cause}")]
+    Disk { path: String, cause: io::Error },
+    #[error("fetching was cancelled")]
+    Cancelled,
+    #[error("fetching from `{repo}` did not end in time")]
+    TimedOut { repo: String },
+}
+
+impl SourceError {
+    /// A short name for programs, as the API's `error.code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "source_unreachable",
+            Self::Refused { .. } => "source_refused",
+            Self::UnknownServer { .. } => "source_unknown_server",
+            Self::Empty { .. } => "source_empty",
+            Self::NoSuchRef { .. } => "no_such_ref",
+            Self::InvalidRef(_) => "invalid_ref",
+            Self::NoSuchCommit { .. } => "no_such_commit",
+            Self::Ambiguous(_) => "ambiguous_commit",
+            Self::Damaged { .. } => "mirror_damaged",
+            Self::Disk { .. } => "mirror_disk",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut { .. } => "fetch_timeout",
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Unreachable { .. } => {
+                "check `repo` in deploy.toml, and that this machine reaches it"
+            }
+            Self::Refused { .. } => {
+                "check `token` (https) or `ssh_key` (ssh) under `[apps.NAME.source]`, and that it may read the repository"
+            }
+            Self::UnknownServer { hint, .. } => hint,
+            Self::Empty { .. } => "push a branch first",
+            Self::NoSuchRef { .. } => "check the spelling, and that it was pushed",
+            Self::InvalidRef(_) => "give a branch, a tag, or at least 7 digits of a commit",
+            Self::NoSuchCommit { .. } => {
+                "check that it was pushed; a forced push may have removed it since"
+            }
+            Self::Ambiguous(_) => "give more digits of the commit",
+            Self::Damaged { .. } => "deploy again: the mirror is made anew",
+            Self::Disk { .. } => "check the disk's space and the rights on `data_dir`",
+            Self::Cancelled => "deploy again when wanted",
+            Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
+        }
+    }
+
+    /// Whether the same call may succeed later without anything being changed here.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
+}

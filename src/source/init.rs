@@ -1,0 +1,46 @@
+//! libgit2's settings are global to the process and must stand before its first use.
+// The only unsafe calls of this folder: git2 marks these setters so since they write C globals
+// without a lock. `Once` makes sure that they run one time, before any repository is opened.
+#![allow(unsafe_code)]
+
+use std::sync::Once;
+
+use git2::ConfigLevel;
+
+const CONNECT_TIMEOUT_MS: i32 = 15_000;
+// git servers send a keep-alive every 5 seconds while they pack; 30 silent seconds mean a dead peer.
+const SILENCE_TIMEOUT_MS: i32 = 30_000;
+
+/// Sets libgit2 up, the first time that it is called.
+pub(crate) fn once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: every use of git2 in this crate passes through this `Once` first.
+        let set = unsafe { set() };
+        if let Err(error) = set {
+            tracing::warn!(%error, "libgit2 refused a setting");
+        }
+    });
+}
+
+unsafe fn set() -> Result<(), git2::Error> {
+    unsafe {
+        git2::opts::set_server_connect_timeout_in_milliseconds(CONNECT_TIMEOUT_MS)?;
+        git2::opts::set_server_timeout_in_milliseconds(SILENCE_TIMEOUT_MS)?;
+        // The agent may be root and the repository that deploy.toml names owned by a user `git`.
+        // libgit2 knows only one switch for the whole process; what it opens are this agent's
+        // mirrors and the paths that the administrator wrote down, and libgit2 runs no hooks.
+        git2::opts::set_verify_owner_validation(false)?;
+        // A fetch depends on deploy.toml alone, not on the gitconfig of whoever starts the agent
+        // (`url.insteadOf` could send it, and its token, elsewhere).
+        for level in [
+            ConfigLevel::ProgramData,
+            ConfigLevel::System,
+            ConfigLevel::XDG,
+            ConfigLevel::Global,
+        ] {
+            git2::opts::set_search_path(level, "")?;
+        }
+    }
+    Ok(())
+}

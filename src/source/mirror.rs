@@ -1,0 +1,164 @@
+//! An app's bare mirror: made, kept up to date, and made again when it is damaged.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use git2::Repository;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::fetch::Fetch;
+use super::{Commit, SourceError, Want, init, lock, resolve};
+use crate::config::{Repo, Source};
+use crate::ids::CommitId;
+
+/// The mirror of one app's repository. Its methods block.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    folder: PathBuf,
+    repo: Repo,
+    access: Source,
+}
+
+impl Mirror {
+    /// The mirror in `folder` (`data_dir/repos/<app>.git`), which the first fetch makes.
+    pub fn new(folder: PathBuf, repo: Repo, access: Source) -> Self {
+        Self {
+            folder,
+            repo,
+            access,
+        }
+    }
+
+    /// Fetches every branch and tag and returns the wanted commit. Ends soon after `cancel` or
+    /// `deadline`: while a server is silent that takes up to 30 seconds.
+    pub fn fetch(
+        &self,
+        want: &Want,
+        log: &dyn Fn(&str),
+        cancel: &CancellationToken,
+        deadline: Instant,
+    ) -> Result<Commit, SourceError> {
+        init();
+        if let Some(parent) = self.folder.parent() {
+            fs::create_dir_all(parent).map_err(|cause| self.disk(cause))?;
+        }
+        let shown = self.shown();
+        let fetch = Fetch {
+            repo: &self.repo,
+            shown: &shown,
+            source: &self.access,
+            log,
+            cancel,
+            deadline,
+        };
+        let _lock = lock::take(&self.folder, cancel, deadline)?;
+        match self.open().map(|git| find(&git, &fetch, want)) {
+            Ok(Err(SourceError::Damaged { why, .. })) => {
+                log(&format!("the mirror is damaged ({why}); making it again"));
+                self.remake(&fetch, want)
+            }
+            Ok(done) => done,
+            Err(_) => self.remake(&fetch, want),
+        }
+    }
+
+    /// A commit that was fetched before.
+    pub fn read(&self, commit: &CommitId) -> Result<Commit, SourceError> {
+        resolve::by_id(&self.open()?, commit, &self.shown())
+    }
+
+    /// The mirror for reading.
+    pub(crate) fn open(&self) -> Result<Repository, SourceError> {
+        init();
+        Repository::open_bare(&self.folder).map_err(|e| resolve::damaged(&self.shown(), &e))
+    }
+
+    /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
+    /// one is never taken for the real one.
+    fn remake(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
+        let (making, old) = (
+            lock::beside(&self.folder, ".making"),
+            lock::beside(&self.folder, ".old"),
+        );
+        remove(&making).map_err(|cause| self.disk(cause))?;
+        remove(&old).map_err(|cause| self.disk(cause))?;
+        let commit = {
+            let git = Repository::init_bare(&making).map_err(|e| self.not_made(&e))?;
+            // A mirror that a power cut truncated would have to be fetched again.
+            (git.config())
+                .and_then(|mut config| config.set_bool("core.fsyncObjectFiles", true))
+                .map_err(|e| self.not_made(&e))?;
+            find(&git, fetch, want)
+        };
+        // The mirror is whole whether or not it holds what this deployment wanted.
+        if let Err(SourceError::NoSuchRef { .. } | SourceError::NoSuchCommit { .. }) | Ok(_) =
+            &commit
+        {
+            self.replace(&making, &old)
+                .map_err(|cause| self.disk(cause))?;
+        } else {
+            let _ = remove(&making);
+        }
+        commit
+    }
+
+    fn replace(&self, making: &Path, old: &Path) -> io::Result<()> {
+        if self.folder.exists() {
+            fs::rename(&self.folder, old)?;
+        }
+        fs::rename(making, &self.folder)?;
+        if let Some(parent) = self.folder.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        remove(old)
+    }
+
+    /// The repository's address without the password that it may carry.
+    fn shown(&self) -> String {
+        match &self.repo {
+            Repo::Local(path) => path.display().to_string(),
+            Repo::Http(url) | Repo::Ssh(url) => match Url::parse(url) {
+                Ok(mut parsed) if parsed.password().is_some() => {
+                    let _ = parsed.set_password(Some("…"));
+                    parsed.to_string()
+                }
+                _ => url.clone(),
+            },
+        }
+    }
+
+    fn not_made(&self, error: &git2::Error) -> SourceError {
+        self.disk(io::Error::other(error.message().to_owned()))
+    }
+
+    fn disk(&self, cause: io::Error) -> SourceError {
+        SourceError::Disk {
+            path: self.folder.display().to_string(),
+            cause,
+        }
+    }
+}
+
+fn find(git: &Repository, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
+    fetch.all(git)?;
+    match (resolve::resolve(git, want, fetch.shown), want) {
+        (Err(missing @ SourceError::NoSuchCommit { .. }), Want::Commit { id, .. }) => {
+            // A forced push may have left it behind; some servers still hand it out.
+            match fetch.one(git, id) {
+                Ok(()) => resolve::resolve(git, want, fetch.shown),
+                Err(_) => Err(missing),
+            }
+        }
+        (found, _) => found,
+    }
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

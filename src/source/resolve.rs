@@ -1,0 +1,127 @@
+//! From what is asked for to a commit, within what the mirror holds.
+
+use git2::{ErrorCode, ObjectType, Oid, Reference, Repository};
+use time::OffsetDateTime;
+
+use super::{Commit, SourceError, Want};
+use crate::ids::CommitId;
+
+/// Finds the wanted commit; `repo` names the repository in errors.
+pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
+    let missing = |what, name: &str| SourceError::NoSuchRef {
+        repo: repo.to_owned(),
+        what,
+        name: name.to_owned(),
+    };
+    match want {
+        Want::Branch(name) => {
+            reference(git, "refs/heads/", name, repo)?.ok_or_else(|| missing("branch", name))
+        }
+        Want::Tag(name) => {
+            reference(git, "refs/tags/", name, repo)?.ok_or_else(|| missing("tag", name))
+        }
+        Want::Commit { id, .. } => by_id(git, id, repo),
+        Want::Named(name) => {
+            for folder in ["refs/heads/", "refs/tags/"] {
+                if let Some(commit) = reference(git, folder, name, repo)? {
+                    return Ok(commit);
+                }
+            }
+            by_prefix(git, name, repo)?.ok_or_else(|| missing("branch, tag or commit", name))
+        }
+    }
+}
+
+/// The commit of this id, which must be in the mirror already.
+pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commit, SourceError> {
+    let oid = Oid::from_str(id.as_str()).map_err(|error| damaged(repo, &error))?;
+    match git.find_object(oid, None) {
+        Ok(object) if object.kind() == Some(ObjectType::Commit) => describe(git, oid, repo),
+        Err(error) if error.code() != ErrorCode::NotFound => Err(damaged(repo, &error)),
+        _ => Err(SourceError::NoSuchCommit {
+            repo: repo.to_owned(),
+            id: id.clone(),
+        }),
+    }
+}
+
+/// What a ref points to, behind annotated tags. `None` where there is no such ref.
+fn reference(
+    git: &Repository,
+    folder: &str,
+    name: &str,
+    repo: &str,
+) -> Result<Option<Commit>, SourceError> {
+    let full = format!("{folder}{name}");
+    if !Reference::is_valid_name(&full) || name.contains('\0') {
+        return Err(SourceError::InvalidRef(shown(name)));
+    }
+    let found = match git.find_reference(&full) {
+        Ok(found) => found,
+        Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
+        // A ref `a` where `a/b` is asked for, or the other way round.
+        Err(error) if error.class() == git2::ErrorClass::Os => return Ok(None),
+        Err(error) => return Err(damaged(repo, &error)),
+    };
+    match found.peel(ObjectType::Commit) {
+        Ok(object) => describe(git, object.id(), repo).map(Some),
+        // A tag of a file or a folder is no commit.
+        Err(error) if matches!(error.code(), ErrorCode::Peel | ErrorCode::InvalidSpec) => Ok(None),
+        Err(error) => Err(damaged(repo, &error)),
+    }
+}
+
+fn by_prefix(git: &Repository, text: &str, repo: &str) -> Result<Option<Commit>, SourceError> {
+    let digits = text.to_ascii_lowercase();
+    if !(7..=40).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    match git.find_commit_by_prefix(&digits) {
+        Ok(commit) => describe(git, commit.id(), repo).map(Some),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) if error.code() == ErrorCode::Ambiguous => {
+            Err(SourceError::Ambiguous(shown(text)))
+        }
+        Err(error) => Err(damaged(repo, &error)),
+    }
+}
+
+/// Reads a commit that a ref or the object database has just named: if it, or its root folder, is
+/// not there, the mirror is damaged.
+fn describe(git: &Repository, oid: Oid, repo: &str) -> Result<Commit, SourceError> {
+    let commit = git.find_commit(oid).map_err(|e| damaged(repo, &e))?;
+    let tree = commit.tree().map_err(|e| damaged(repo, &e))?;
+    let message = String::from_utf8_lossy(commit.message_bytes());
+    let author = String::from_utf8_lossy(commit.author().name_bytes()).into_owned();
+    Ok(Commit {
+        id: oid
+            .to_string()
+            .parse()
+            .expect("an object id is 40 hex digits"),
+        tree: tree.id().to_string(),
+        message: line(message.trim_start().lines().next().unwrap_or_default()),
+        author: line(&author),
+        time: OffsetDateTime::from_unix_timestamp(commit.time().seconds())
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH),
+    })
+}
+
+pub(super) fn damaged(repo: &str, error: &git2::Error) -> SourceError {
+    SourceError::Damaged {
+        repo: repo.to_owned(),
+        why: error.message().to_owned(),
+    }
+}
+
+/// Text from outside, fit for one line of a terminal.
+fn line(text: &str) -> String {
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(300)
+        .collect()
+}
+
+fn shown(text: &str) -> String {
+    line(text).chars().take(100).collect()
+}

@@ -1,0 +1,292 @@
+//! Commits from real repositories: what is asked for is what comes, or the error says why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cutover::config::{Repo, Source};
+use cutover::source::{Commit, Mirror, SourceError, Want};
+use git2::{Oid, Repository, Signature, Time};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// A bare repository and the folder in which its mirror is made.
+struct Scene {
+    folder: TempDir,
+    origin: Repository,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Repository::init_bare(folder.path().join("origin.git")).unwrap();
+        Self { folder, origin }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("origin.git")
+    }
+
+    fn mirror(&self) -> Mirror {
+        self.mirror_of(Repo::Local(self.path()))
+    }
+
+    fn mirror_of(&self, repo: Repo) -> Mirror {
+        Mirror::new(self.mirror_path(), repo, Source::default())
+    }
+
+    fn mirror_path(&self) -> PathBuf {
+        self.folder.path().join("repos/app.git")
+    }
+
+    /// A commit on `branch`, upon its tip, with one file.
+    fn commit(&self, branch: &str, text: &str) -> Oid {
+        commit(&self.origin, branch, text)
+    }
+}
+
+fn commit(git: &Repository, branch: &str, text: &str) -> Oid {
+    let blob = git.blob(text.as_bytes()).unwrap();
+    let mut tree = git.treebuilder(None).unwrap();
+    tree.insert("file", blob, 0o100644).unwrap();
+    let tree = git.find_tree(tree.write().unwrap()).unwrap();
+    let name = format!("refs/heads/{branch}");
+    let parent = (git.find_reference(&name).ok()).map(|tip| tip.peel_to_commit().unwrap());
+    let who = Signature::new("Ann", "ann@example.com", &Time::new(1_700_000_000, 60)).unwrap();
+    let message = format!("{text}\n\nmore");
+    let parents: Vec<_> = parent.iter().collect();
+    git.commit(Some(&name), &who, &who, &message, &tree, &parents)
+        .unwrap()
+}
+
+fn fetch(mirror: &Mirror, want: &Want) -> Result<Commit, SourceError> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    mirror.fetch(want, &|_| {}, &CancellationToken::new(), deadline)
+}
+
+fn branch(name: &str) -> Want {
+    Want::Branch(name.into())
+}
+
+fn named(name: &str) -> Want {
+    Want::Named(name.into())
+}
+
+fn exactly(id: Oid) -> Want {
+    Want::Commit {
+        id: id.to_string().parse().unwrap(),
+        branch: "main".into(),
+    }
+}
+
+#[test]
+fn the_tip_of_a_branch_is_fetched_and_described() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "one");
+    let mirror = scene.mirror();
+    let found = fetch(&mirror, &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), first.to_string());
+    assert_eq!(found.message, "one");
+    assert_eq!(found.author, "Ann");
+    assert_eq!(found.time.unix_timestamp(), 1_700_000_000);
+    let tree = scene.origin.find_commit(first).unwrap().tree_id();
+    assert_eq!(found.tree, tree.to_string());
+
+    let second = scene.commit("main", "two");
+    let found = fetch(&mirror, &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), second.to_string());
+    assert_eq!(mirror.read(&found.id).unwrap(), found);
+}
+
+#[test]
+fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "one");
+    let second = scene.commit("feature/x", "two");
+    let who = Signature::now("Ann", "ann@example.com").unwrap();
+    let object = scene.origin.find_object(first, None).unwrap();
+    (scene.origin.tag("v1", &object, &who, "annotated", false)).unwrap();
+    // A tag and a branch of one name: the branch is meant.
+    (scene.origin.tag_lightweight("feature/x", &object, false)).unwrap();
+    let mirror = scene.mirror();
+    let id = |want: &Want| fetch(&mirror, want).unwrap().id.as_str().to_owned();
+    assert_eq!(id(&named("v1")), first.to_string());
+    assert_eq!(id(&named("feature/x")), second.to_string());
+    assert_eq!(id(&Want::Tag("feature/x".into())), first.to_string());
+    assert_eq!(id(&named(&first.to_string()[..7])), first.to_string());
+    assert_eq!(id(&named(&second.to_string())), second.to_string());
+    assert_eq!(id(&exactly(first)), first.to_string());
+}
+
+#[test]
+fn what_is_not_there_is_named_in_the_error() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "one");
+    let mirror = scene.mirror();
+    let error = |want: &Want| fetch(&mirror, want).unwrap_err();
+    let nowhere = error(&branch("nope"));
+    assert!(
+        matches!(nowhere, SourceError::NoSuchRef { .. }),
+        "{nowhere}"
+    );
+    assert!(
+        nowhere.to_string().ends_with("has no branch `nope`"),
+        "{nowhere}"
+    );
+    // A branch in whose way `main` stands.
+    assert!(matches!(
+        error(&branch("main/x")),
+        SourceError::NoSuchRef { .. }
+    ));
+    let other = Oid::from_str("0123456789abcdef0123456789abcdef01234567").unwrap();
+    assert!(matches!(
+        error(&exactly(other)),
+        SourceError::NoSuchCommit { .. }
+    ));
+    // The id of a folder is no commit.
+    let tree = scene.origin.find_commit(first).unwrap().tree_id();
+    assert!(matches!(
+        error(&exactly(tree)),
+        SourceError::NoSuchCommit { .. }
+    ));
+    assert!(matches!(
+        error(&named("0123456")),
+        SourceError::NoSuchRef { .. }
+    ));
+    // Text that revparse would follow.
+    for text in [
+        "main~0",
+        "main^{tree}",
+        "HEAD@{1}",
+        ":/one",
+        "",
+        "-x\0",
+        "a..b",
+        "main:file",
+    ] {
+        let refused = error(&named(text));
+        assert!(
+            matches!(refused, SourceError::InvalidRef(_)),
+            "{text}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_and_a_missing_repository_say_so() {
+    let scene = Scene::new();
+    let error = fetch(&scene.mirror(), &branch("main")).unwrap_err();
+    assert!(matches!(error, SourceError::Empty { .. }), "{error}");
+    let gone = scene.mirror_of(Repo::Local(scene.folder.path().join("gone.git")));
+    let error = fetch(&gone, &branch("main")).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
+    let closed = scene.mirror_of(Repo::Http("http://127.0.0.1:1/x.git".into()));
+    let error = fetch(&closed, &branch("main")).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
+    // What could not be fetched leaves nothing behind that looks like a mirror.
+    assert!(!scene.mirror_path().exists());
+}
+
+#[test]
+fn forced_pushes_deleted_branches_and_branches_that_become_folders_are_followed() {
+    let scene = Scene::new();
+    let first = scene.commit("a", "one");
+    scene.commit("main", "x");
+    let mirror = scene.mirror();
+    fetch(&mirror, &branch("a")).unwrap();
+    (scene.origin.find_reference("refs/heads/a").unwrap())
+        .delete()
+        .unwrap();
+    let under = scene.commit("a/b", "two");
+    let found = fetch(&mirror, &branch("a/b")).unwrap();
+    assert_eq!(found.id.as_str(), under.to_string());
+    let error = fetch(&mirror, &branch("a")).unwrap_err();
+    assert!(matches!(error, SourceError::NoSuchRef { .. }), "{error}");
+    (scene
+        .origin
+        .reference("refs/heads/main", first, true, "forced"))
+    .unwrap();
+    let found = fetch(&mirror, &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), first.to_string());
+}
+
+#[test]
+fn a_damaged_or_half_made_mirror_is_made_again() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "one");
+    let mirror = scene.mirror();
+    fetch(&mirror, &branch("main")).unwrap();
+    let path = scene.mirror_path();
+    let damages: [(&str, fn(&Path)); 5] = [
+        ("objects gone", |p| {
+            fs::remove_dir_all(p.join("objects/pack")).unwrap()
+        }),
+        ("no HEAD", |p| fs::remove_file(p.join("HEAD")).unwrap()),
+        ("config broken", |p| {
+            fs::write(p.join("config"), "[[[").unwrap()
+        }),
+        ("only a file", |p| {
+            fs::remove_dir_all(p).unwrap();
+            fs::create_dir(p).unwrap();
+            fs::write(p.join("HEAD"), "ref: refs/heads/main").unwrap();
+        }),
+        ("packs cut", |p| {
+            for pack in fs::read_dir(p.join("objects/pack")).unwrap() {
+                let pack = pack.unwrap().path();
+                fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                    .unwrap();
+                fs::write(pack, "PACK").unwrap();
+            }
+        }),
+    ];
+    for (what, damage) in damages {
+        damage(&path);
+        fs::create_dir_all(scene.folder.path().join("repos/app.git.making/refs")).unwrap();
+        let found = fetch(&mirror, &branch("main"));
+        assert!(found.is_ok(), "{what}: {}", found.unwrap_err());
+        assert_eq!(found.unwrap().id.as_str(), first.to_string(), "{what}");
+        assert!(!scene.folder.path().join("repos/app.git.making").exists());
+    }
+}
+
+#[test]
+fn locks_that_a_killed_fetch_left_do_not_stand_in_the_way() {
+    let scene = Scene::new();
+    scene.commit("main", "one");
+    let mirror = scene.mirror();
+    fetch(&mirror, &branch("main")).unwrap();
+    let second = scene.commit("main", "two");
+    fs::write(scene.mirror_path().join("refs/heads/main.lock"), "").unwrap();
+    let found = fetch(&mirror, &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), second.to_string());
+}
+
+#[test]
+fn cancelling_and_the_deadline_end_a_fetch() {
+    let scene = Scene::new();
+    scene.commit("main", "one");
+    let mirror = scene.mirror();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let far = Instant::now() + Duration::from_secs(30);
+    let error = (mirror.fetch(&branch("main"), &|_| {}, &cancel, far)).unwrap_err();
+    assert!(matches!(error, SourceError::Cancelled), "{error}");
+    let (free, now) = (CancellationToken::new(), Instant::now());
+    let error = (mirror.fetch(&branch("main"), &|_| {}, &free, now)).unwrap_err();
+    assert!(matches!(error, SourceError::TimedOut { .. }), "{error}");
+}
+
+#[test]
+fn several_fetches_of_one_mirror_wait_for_each_other() {
+    let scene = Scene::new();
+    let tip = scene.commit("main", "one");
+    let mirror = scene.mirror();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let found = fetch(&mirror, &branch("main")).unwrap();
+                assert_eq!(found.id.as_str(), tip.to_string());
+            });
+        }
+    });
+}

@@ -61,6 +61,7 @@ fn main() {
         println!("{}: cannot listen on port {port}: {error}", app.version);
         exit(1)
     });
+    let port = listener.local_addr().map_or(port, |address| address.port());
     println!("{} listens on port {port}", app.version);
     if let Some(wait) = app.wait("crash-after") {
         let version = app.version.clone();

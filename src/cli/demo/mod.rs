@@ -1,3 +1,4 @@
 //! `cutover demo`.
 
+pub mod load;
 pub mod sample;

@@ -6,17 +6,30 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod cancel;
 pub mod check;
+pub mod client;
 pub mod completions;
 pub mod configuration;
 pub mod demo;
+pub mod deploy;
+pub mod deployments;
 pub mod error;
+pub mod logs;
+pub mod outcome;
 pub mod print;
 pub mod proxy;
+pub mod releases;
+pub mod rollback;
 pub mod secret;
 pub mod serve;
 pub mod setup;
+pub mod show;
+pub mod status;
+pub mod table;
 pub mod telemetry;
+pub mod token;
+pub mod words;
 
 pub use error::Error;
 
@@ -42,6 +55,9 @@ pub struct Global {
     /// The configuration; by default `./deploy.toml`, then `/etc/cutover/deploy.toml`
     #[arg(long, global = true, value_name = "PATH", env = "CUTOVER_CONFIG")]
     pub config: Option<PathBuf>,
+    /// An agent elsewhere; its token is read from CUTOVER_TOKEN
+    #[arg(long, global = true, value_name = "URL", env = "CUTOVER_URL")]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +66,15 @@ pub enum Verb {
     Proxy(proxy::Proxy),
     Check(check::Check),
     Setup(setup::Setup),
+    Deploy(deploy::Deploy),
+    Rollback(rollback::Rollback),
+    Status(status::Status),
+    Deployments(deployments::Deployments),
+    Releases(releases::Releases),
+    Show(show::Show),
+    Logs(logs::Logs),
+    Cancel(cancel::Cancel),
+    Token(token::Token),
     Secret(secret::Secret),
     Completions(completions::Completions),
 }
@@ -83,6 +108,15 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Proxy(args) => proxy::run(args, &global).await,
         Verb::Check(args) => check::run(args, &global),
         Verb::Setup(args) => setup::run(args, &global).await,
+        Verb::Deploy(args) => deploy::run(args, &global).await,
+        Verb::Rollback(args) => rollback::run(args, &global).await,
+        Verb::Status(args) => status::run(args, &global).await,
+        Verb::Deployments(args) => deployments::run(args, &global).await,
+        Verb::Releases(args) => releases::run(args, &global).await,
+        Verb::Show(args) => show::run(args, &global).await,
+        Verb::Logs(args) => logs::run(args, &global).await,
+        Verb::Cancel(args) => cancel::run(args, &global).await,
+        Verb::Token(args) => token::run(args, &global),
         Verb::Secret(args) => secret::run(args),
         Verb::Completions(args) => completions::run(args),
     }

@@ -1,0 +1,25 @@
+//! `cutover cancel`: stop a deployment before its switch.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, view};
+use super::{Error, Global, print};
+
+/// Stop a deployment that has not switched yet; what is live stays
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The deployment
+    id: String,
+}
+
+/// Asks for the cancellation; the deployment ends `cancelled` once its work is undone.
+pub async fn run(args: Cancel, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let id = view::segment(&args.id);
+    client
+        .post(&format!("/api/v1/deployments/{id}/cancel"), &Value::Null)
+        .await?;
+    print::line(format_args!("Deployment `{id}` is being cancelled"));
+    Ok(())
+}

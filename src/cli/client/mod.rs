@@ -1,0 +1,169 @@
+//! The agent's API as the verbs use it: over the Unix socket in `data_dir` on the machine itself, or
+//! with `--url` and a token from elsewhere.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use super::{Error, Global, configuration};
+
+pub mod follow;
+mod lines;
+mod transport;
+pub mod view;
+
+pub use lines::Lines;
+pub use transport::Endpoint;
+
+/// No answer of the agent but a log is longer.
+const CAP: usize = 64 << 20;
+
+/// Where the agent is, and the token that it wants.
+pub struct Client {
+    endpoint: Endpoint,
+    token: Option<String>,
+}
+
+impl Client {
+    /// The agent that this command line means: `--url`, or the one whose configuration is found.
+    pub fn new(global: &Global) -> Result<Self, Error> {
+        let Some(url) = &global.url else {
+            let (_, config) = configuration::load(global)?;
+            return Ok(Self::local(&config.agent.data_dir));
+        };
+        let token = std::env::var("CUTOVER_TOKEN").ok();
+        if token.is_none() {
+            return Err(Error::usage("`CUTOVER_TOKEN` is not set").hint(format!(
+                "print the token on the agent's machine with `cutover token`, and set it here to \
+                 talk to `{url}`"
+            )));
+        }
+        Ok(Self {
+            endpoint: Endpoint::parse(url)?,
+            token,
+        })
+    }
+
+    /// The agent on this machine whose files are in `data_dir`. It needs no token.
+    pub fn local(data_dir: &std::path::Path) -> Self {
+        Self {
+            endpoint: Endpoint::Unix(data_dir.join("agent.sock")),
+            token: None,
+        }
+    }
+
+    /// The agent at `endpoint`, with a token or none.
+    pub fn at(endpoint: Endpoint, token: Option<String>) -> Self {
+        Self { endpoint, token }
+    }
+
+    /// GETs JSON.
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        let response = self.send(Method::GET, path, None).await?;
+        self.read_json(response).await
+    }
+
+    /// POSTs JSON and reads JSON; `null` where the answer has no body.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        let response = self.send(Method::POST, path, Some(body)).await?;
+        self.read_json(response).await
+    }
+
+    /// GETs JSON whatever the status is.
+    pub async fn look(&self, path: &str) -> Result<(StatusCode, Value), Error> {
+        let response = self.exchange(Method::GET, path, None).await?;
+        let status = response.status();
+        Ok((status, self.read_json(response).await?))
+    }
+
+    /// GETs a text that comes line by line.
+    pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
+        let response = self.send(Method::GET, path, None).await?;
+        Ok(Lines::new(response.into_body()))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Error> {
+        let response = self.exchange(method, path, body).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(response).await)
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.endpoint.path(path))
+            .header("host", self.endpoint.host())
+            .header("user-agent", concat!("cutover/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                body.to_string()
+            }
+            None => String::new(),
+        };
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| Error::usage("that cannot be asked for").because(&error))?;
+        let mut sender = self.endpoint.connect().await?;
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.endpoint.lost().because(&error))
+    }
+
+    async fn read_json(&self, response: Response<Incoming>) -> Result<Value, Error> {
+        let bytes = Limited::new(response.into_body(), CAP)
+            .collect()
+            .await
+            .map_err(|error| self.endpoint.lost().because(&*error))?
+            .to_bytes();
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::failed(format!(
+                "{} does not answer as an agent does",
+                self.endpoint
+            ))
+            .because(&error)
+        })
+    }
+
+    /// `{"error": {"code", "message", "hint"}}` as an error of this command line.
+    async fn refusal(&self, response: Response<Incoming>) -> Error {
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), CAP).collect().await;
+        let bytes = bytes.map(|body| body.to_bytes()).unwrap_or_default();
+        let answer: view::Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
+        let message = match answer.error.message {
+            text if text.is_empty() => format!("the agent answered {status}"),
+            text => text,
+        };
+        let error = match status {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Error::usage(message),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::usage(message),
+            _ => Error::failed(message),
+        };
+        match answer.error.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}

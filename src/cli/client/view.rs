@@ -1,0 +1,127 @@
+//! The API's answers as the verbs read them. What an older or newer agent leaves out is empty.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Error;
+
+/// `{"items": […], "next": …}`.
+#[derive(Debug, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Deployment {
+    pub id: String,
+    pub app: String,
+    pub trigger: String,
+    #[serde(rename = "ref")]
+    pub git_ref: Option<String>,
+    pub commit: Option<String>,
+    pub message: Option<String>,
+    pub author: Option<String>,
+    pub state: String,
+    pub current: bool,
+    pub image: Option<String>,
+    pub created_at: String,
+    pub ended_at: Option<String>,
+    pub steps: Vec<Step>,
+    pub timings_ms: BTreeMap<String, f64>,
+    pub receipt: Option<Receipt>,
+    pub error: Option<Failure>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    pub name: String,
+    pub state: String,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Receipt {
+    pub requests: u64,
+    pub failed: u64,
+    pub retried: u64,
+    pub drained: u64,
+    pub websockets_closed: u64,
+    pub drain_ms: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+    pub step: Option<String>,
+    pub log_tail: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Release {
+    pub id: String,
+    pub deployment: String,
+    pub commit: String,
+    pub message: String,
+    pub author: String,
+    pub image: String,
+    pub current: bool,
+    pub created_at: String,
+    pub live_at: Option<String>,
+    /// Whether its image is still there to go back to.
+    pub kept: bool,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct App {
+    pub name: String,
+    pub repo: String,
+    pub branch: String,
+    pub domains: Vec<String>,
+    /// What serves now.
+    pub release: Option<Release>,
+    /// The newest deployment.
+    pub deployment: Option<Deployment>,
+}
+
+/// `{"error": …}`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Refusal {
+    pub error: Refused,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// Reads an answer as what it should be.
+pub fn read<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<T, Error> {
+    T::deserialize(answer).map_err(|error| {
+        Error::failed("the agent's answer is not what this `cutover` expects")
+            .because(&error)
+            .hint("are both of the same version? `cutover --version`")
+    })
+}
+
+/// A word of the command line as one segment of a path.
+pub fn segment(word: &str) -> String {
+    percent_encoding::utf8_percent_encode(word, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%2D", "-")
+}

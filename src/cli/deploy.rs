@@ -1,0 +1,35 @@
+//! `cutover deploy`: ask for a deployment.
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::{Client, view};
+use super::{Error, Global, outcome};
+
+/// Deploy an app: the tip of its branch, or another branch, tag or commit
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The app, as in `[apps.NAME]`
+    app: String,
+    /// A branch, a tag or a commit of the app's repository
+    #[arg(long = "ref", value_name = "REF")]
+    git_ref: Option<String>,
+    /// Print the log as it comes, until the deployment has ended
+    #[arg(long, short)]
+    follow: bool,
+    /// Print the deployment as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Queues the deployment; with `--follow` its end decides the exit code.
+pub async fn run(args: Deploy, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let mut body = json!({ "trigger": "cli" });
+    if let Some(git_ref) = &args.git_ref {
+        body["ref"] = json!(git_ref);
+    }
+    let path = format!("/api/v1/apps/{}/deployments", view::segment(&args.app));
+    let answer = client.post(&path, &body).await?;
+    outcome::after(&client, answer, args.follow, args.json).await
+}

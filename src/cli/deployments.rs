@@ -1,0 +1,64 @@
+//! `cutover deployments`: an app's history.
+
+use clap::Args;
+
+use super::client::{Client, view};
+use super::{Error, Global, print, table, words};
+
+/// List an app's deployments, newest first
+#[derive(Debug, Args)]
+pub struct Deployments {
+    /// The app, as in `[apps.NAME]`
+    app: String,
+    /// How many
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    limit: u32,
+    /// Print the API's answer
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints one line a deployment.
+pub async fn run(args: Deployments, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let (app, limit) = (view::segment(&args.app), args.limit);
+    let path = format!("/api/v1/apps/{app}/deployments?limit={limit}");
+    let answer = client.get(&path).await?;
+    if args.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    let list: view::List<view::Deployment> = view::read(&answer)?;
+    let headers = [
+        "DEPLOYMENT",
+        "STATE",
+        "TRIGGER",
+        "COMMIT",
+        "CREATED",
+        "TOOK",
+        "SUBJECT",
+    ];
+    table::show(&headers, list.items.iter().map(row).collect());
+    Ok(())
+}
+
+fn row(deployment: &view::Deployment) -> Vec<String> {
+    let ended = deployment.ended_at.as_deref();
+    let took = ended.and_then(|ended| words::between(&deployment.created_at, ended));
+    let state = match deployment.current {
+        true => format!("{} (current)", deployment.state),
+        false => deployment.state.clone(),
+    };
+    vec![
+        deployment.id.clone(),
+        state,
+        deployment.trigger.clone(),
+        deployment
+            .commit
+            .as_deref()
+            .map_or("-".into(), |commit| words::short(commit).to_owned()),
+        words::ago(&deployment.created_at),
+        took.map_or("-".into(), words::took),
+        words::subject(deployment.message.as_deref().unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,53 @@
+//! `cutover logs`: a deployment's log.
+
+use clap::Args;
+
+use super::client::{Client, view};
+use super::{Error, Global, outcome, print};
+
+/// Print the log of an app's newest deployment
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The app, as in `[apps.NAME]`
+    app: String,
+    /// Another deployment of the app
+    #[arg(long, value_name = "ID")]
+    deployment: Option<String>,
+    /// Go on until the deployment has ended; its end decides the exit code
+    #[arg(long, short)]
+    follow: bool,
+}
+
+/// Prints the log as it is, or as it comes.
+pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let id = match args.deployment {
+        Some(id) => view::segment(&id),
+        None => newest(&client, &args.app).await?,
+    };
+    if args.follow {
+        return outcome::follow(&client, &id, false).await;
+    }
+    let mut lines = client
+        .lines(&format!("/api/v1/deployments/{id}/log"))
+        .await?;
+    loop {
+        let line = lines.next().await.map_err(|error| {
+            Error::unreachable("the agent went away while its log was read").because(&error)
+        })?;
+        match line {
+            Some(line) => print::line(line),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn newest(client: &Client, app: &str) -> Result<String, Error> {
+    let path = format!("/api/v1/apps/{}/deployments?limit=1", view::segment(app));
+    let list: view::List<view::Deployment> = view::read(&client.get(&path).await?)?;
+    match list.items.into_iter().next() {
+        Some(deployment) => Ok(deployment.id),
+        None => Err(Error::usage(format!("`{app}` has had no deployment yet"))
+            .hint(format!("push to its branch, or `cutover deploy {app}`"))),
+    }
+}

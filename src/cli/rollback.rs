@@ -1,0 +1,35 @@
+//! `cutover rollback`: go back to an earlier release.
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::{Client, view};
+use super::{Error, Global, outcome};
+
+/// Go back to the release that was live before, or to a named one, without building
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The app, as in `[apps.NAME]`
+    app: String,
+    /// An image tag, a release or a deployment, as `cutover releases APP` lists them
+    #[arg(long, value_name = "IMAGE|RELEASE|DEPLOYMENT")]
+    to: Option<String>,
+    /// Print the log as it comes, until the rollback has ended
+    #[arg(long, short)]
+    follow: bool,
+    /// Print the deployment as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Queues the rollback; with `--follow` its end decides the exit code.
+pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let body = match &args.to {
+        Some(to) => json!({ "to": to }),
+        None => json!({}),
+    };
+    let path = format!("/api/v1/apps/{}/rollback", view::segment(&args.app));
+    let answer = client.post(&path, &body).await?;
+    outcome::after(&client, answer, args.follow, args.json).await
+}

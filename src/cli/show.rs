@@ -1,0 +1,98 @@
+//! `cutover show`: one deployment.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::{Client, view};
+use super::{Error, Global, print, table, words};
+
+/// Show one deployment: its steps, their times and what the switch cost
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The deployment
+    id: String,
+    /// Print the API's answer
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the deployment.
+pub async fn run(args: Show, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let path = format!("/api/v1/deployments/{}", view::segment(&args.id));
+    let answer = client.get(&path).await?;
+    if args.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    let deployment: view::Deployment = view::read(&answer)?;
+    head(&deployment);
+    steps(&deployment);
+    if let Some(receipt) = &deployment.receipt {
+        print::line(format_args!("\n{}", receipt_line(receipt)));
+    }
+    if let Some(error) = &deployment.error {
+        let step = error.step.as_deref().unwrap_or("deployment");
+        print::line(format_args!("\n{step}: {}", error.message));
+        for line in &error.log_tail {
+            print::line(format_args!("  {line}"));
+        }
+    }
+    Ok(())
+}
+
+fn head(deployment: &view::Deployment) {
+    let row = |name: &str, value: &str| {
+        if !value.is_empty() {
+            print::line(format_args!("{name:<11} {value}"));
+        }
+    };
+    let current = match deployment.current {
+        true => ", and serves now",
+        false => "",
+    };
+    row("Deployment", &deployment.id);
+    row("App", &deployment.app);
+    row("State", &format!("{}{current}", deployment.state));
+    row("Trigger", &deployment.trigger);
+    row("Ref", deployment.git_ref.as_deref().unwrap_or_default());
+    row("Commit", deployment.commit.as_deref().unwrap_or_default());
+    let message = deployment.message.as_deref().unwrap_or_default();
+    row("Subject", &words::subject(message));
+    row("Author", deployment.author.as_deref().unwrap_or_default());
+    row("Image", deployment.image.as_deref().unwrap_or_default());
+    row("Created", &deployment.created_at);
+    row("Ended", deployment.ended_at.as_deref().unwrap_or_default());
+}
+
+fn steps(deployment: &view::Deployment) {
+    if deployment.steps.is_empty() {
+        return;
+    }
+    print::line("");
+    let rows = deployment.steps.iter().map(|step| {
+        let took = deployment.timings_ms.get(&step.name);
+        let took = took.map(|ms| words::took(Duration::from_secs_f64((ms / 1e3).max(0.0))));
+        vec![
+            step.name.clone(),
+            step.state.clone(),
+            took.unwrap_or_default(),
+            words::subject(step.detail.as_deref().unwrap_or_default()),
+        ]
+    });
+    table::show(&["STEP", "STATE", "TOOK", ""], rows.collect());
+}
+
+/// A receipt as a sentence.
+pub fn receipt_line(receipt: &view::Receipt) -> String {
+    format!(
+        "The switch: {} requests served, {} failed, {} retried; drained {} in {} ms, {} WebSockets closed",
+        receipt.requests,
+        receipt.failed,
+        receipt.retried,
+        receipt.drained,
+        receipt.drain_ms,
+        receipt.websockets_closed
+    )
+}

@@ -1,0 +1,69 @@
+//! `cutover status`: what serves, and what is on its way.
+
+use clap::Args;
+
+use super::client::{Client, view};
+use super::{Error, Global, print, table, words};
+
+/// Show what is live and what is on its way
+#[derive(Debug, Args)]
+pub struct Status {
+    /// One app instead of all
+    app: Option<String>,
+    /// Print the API's answer
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints one line an app.
+pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let (answer, apps) = match &args.app {
+        Some(app) => {
+            let path = format!("/api/v1/apps/{}", view::segment(app));
+            let answer = client.get(&path).await?;
+            let app = view::read(&answer)?;
+            (answer, vec![app])
+        }
+        None => {
+            let answer = client.get("/api/v1/apps").await?;
+            let apps: view::List<view::App> = view::read(&answer)?;
+            (answer, apps.items)
+        }
+    };
+    if args.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    if apps.is_empty() {
+        print::line("There is no app yet: add `[apps.NAME]` to deploy.toml and restart the agent");
+        return Ok(());
+    }
+    let headers = [
+        "APP",
+        "LIVE",
+        "SINCE",
+        "LAST DEPLOYMENT",
+        "STATE",
+        "DOMAINS",
+    ];
+    table::show(&headers, apps.iter().map(row).collect());
+    Ok(())
+}
+
+fn row(app: &view::App) -> Vec<String> {
+    let live = app.release.as_ref();
+    let since = live.and_then(|release| release.live_at.as_deref());
+    let last = app.deployment.as_ref();
+    vec![
+        app.name.clone(),
+        live.map_or("-".into(), |r| words::short(&r.commit).to_owned()),
+        since.map_or("-".into(), words::ago),
+        last.map_or("-".into(), |d| d.id.clone()),
+        last.map_or("-".into(), |d| d.state.clone()),
+        match app.domains.as_slice() {
+            [] => "any".into(),
+            domains => domains.join(" "),
+        },
+    ]
+}

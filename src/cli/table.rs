@@ -1,0 +1,30 @@
+//! Tables on stdout: headers in bold and cells cut to fit in a terminal, plain columns in a pipe.
+
+use std::io::{IsTerminal, stdout};
+
+use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+
+use super::print;
+
+/// Prints `rows` under `headers`.
+pub fn show(headers: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let terminal = stdout().is_terminal();
+    if terminal {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    } else {
+        table.force_no_tty();
+    }
+    let bold = |header: &&str| match terminal {
+        true => Cell::new(header).add_attribute(Attribute::Bold),
+        false => Cell::new(header),
+    };
+    table.set_header(headers.iter().map(bold));
+    table.add_rows(rows);
+    // Columns begin at the left edge and are two spaces apart.
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    print::line(table.trim_fmt());
+}

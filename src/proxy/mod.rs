@@ -1,6 +1,33 @@
 //! The data plane: sockets, routes, pools, draining, counters. It knows nothing about git or
 //! Docker: a [`table::Table`] comes in over the [`control`] socket, requests go out to targets.
+//!
+//! A request's way: [`listen`] accepts its connection, [`client_io`] reads it strictly, [`forward`]
+//! claims a route from the live table ([`routes`]), takes a connection from the route's own pool
+//! ([`pool`]) and hands the answer's [`body`] back. A switch replaces the table under the lock that
+//! claims take; [`drain`] then waits for the claims made before it.
 
+mod answer;
+mod body;
+mod client_io;
 pub mod control;
+mod counters;
+mod disk;
+mod drain;
+mod forward;
+mod framing;
+mod head;
+mod headers;
+mod listen;
+mod pool;
 pub mod probe;
+mod routes;
+mod run;
+mod served;
 pub mod table;
+mod tunnel;
+mod watch;
+mod websocket;
+mod worker;
+
+pub use client_io::Limits;
+pub use run::{ADDRESSES, Options, RunError, run};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::table::Table;
 
 pub use client::{Client, Error};
-pub use server::serve;
+pub use server::{Control, bind, serve};
 
 /// The name of the socket inside the data folder.
 pub const SOCKET: &str = "proxy.sock";

@@ -1,0 +1,347 @@
+//! Bodies on their way through. The response body drives the connection that it comes from: there
+//! is no other task to wake.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::counters::Outcome;
+use super::pool::Upstream;
+use super::served::Claim;
+use super::watch::{Watch, now_ms};
+
+#[derive(Debug, Error)]
+pub enum BodyError {
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+    #[error("the client sent nothing for too long")]
+    ClientIdle,
+    #[error("the app sent nothing for too long")]
+    UpstreamIdle,
+    #[error("the app closed the connection in the middle of its answer")]
+    Cut,
+    #[error("the drain's deadline has passed")]
+    Drained,
+    #[error("the client's body cannot be read: {0}")]
+    Client(#[source] hyper::Error),
+}
+
+/// What is sent to the app.
+pub enum RequestBody {
+    Empty,
+    Stream(Upload),
+}
+
+pub struct Upload {
+    pub incoming: Incoming,
+    pub watch: Arc<Watch>,
+    pub left: u64,
+    pub idle_ms: u64,
+    pub first_byte_ms: u64,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(upload) => upload.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(upload) => upload.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(upload) => upload.incoming.size_hint(),
+        }
+    }
+}
+
+impl Upload {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let watch = &self.watch;
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                // The client is waited for, not the app.
+                watch.upstream.clear();
+                if watch.client.has_passed() {
+                    return Poll::Ready(Some(Err(BodyError::ClientIdle)));
+                }
+                if !watch.client.is_set() {
+                    watch.client.set_in(self.idle_ms);
+                }
+                return Poll::Pending;
+            }
+        };
+        watch.client.clear();
+        // From here on the app has to take what it got, and then to answer.
+        watch.upstream.set_in(self.first_byte_ms);
+        let frame = match frame {
+            Some(frame) => frame.map_err(BodyError::Client)?,
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref() {
+            let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                watch.too_large.store(true, Relaxed);
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            };
+            self.left = left;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+/// What is sent to the client.
+pub enum ResponseBody {
+    Full(Option<Bytes>),
+    Stream(Box<Download>),
+}
+
+/// An app's answer, and everything that it holds until it has been read.
+pub struct Download {
+    pub incoming: Incoming,
+    /// Gone when the connection has ended or was given back.
+    pub upstream: Option<Upstream>,
+    pub claim: Claim,
+    pub watch: Arc<Watch>,
+    /// 0: silence is normal here.
+    pub idle_ms: u64,
+    pub events: Option<EventStream>,
+    ended: bool,
+}
+
+/// What must be known to end a `text/event-stream` cleanly.
+#[derive(Default)]
+pub struct EventStream {
+    /// Inside an event, ended by a blank line.
+    mid_event: bool,
+    line_empty: bool,
+    /// When to end, in `now_ms` time, once the route drains.
+    end_at: Option<u64>,
+}
+
+impl ResponseBody {
+    pub fn full(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes))
+    }
+
+    pub fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Stream(download) => download.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Stream(download) => download.ended || download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Stream(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+impl Download {
+    pub fn new(
+        incoming: Incoming,
+        upstream: Upstream,
+        claim: Claim,
+        watch: Arc<Watch>,
+        idle_ms: u64,
+        events: bool,
+    ) -> Self {
+        Self {
+            incoming,
+            upstream: Some(upstream),
+            claim,
+            watch,
+            idle_ms,
+            events: events.then(EventStream::default),
+            ended: false,
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = self.poll_upstream(cx) {
+            // The client's turn: how long it takes is not the app's silence.
+            self.watch.upstream.clear();
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) => {
+                    if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
+                        events.follow(data);
+                    }
+                    Some(Ok(frame))
+                }
+                Some(Err(_)) => Some(Err(self.fail(Outcome::Closed, BodyError::Cut))),
+                None => {
+                    self.finish();
+                    None
+                }
+            });
+        }
+        self.watch.register(cx.waker());
+        if self.claim.served().is_aborted() {
+            return Poll::Ready(Some(Err(self.fail(Outcome::Drained, BodyError::Drained))));
+        }
+        if self.may_end_now() {
+            self.ended = true;
+            self.upstream = None;
+            self.claim.end(Outcome::Answered);
+            return Poll::Ready(None);
+        }
+        if self.idle_ms > 0 {
+            if self.watch.upstream.has_passed() {
+                let error = self.fail(Outcome::Timeout, BodyError::UpstreamIdle);
+                return Poll::Ready(Some(Err(error)));
+            }
+            if !self.watch.upstream.is_set() {
+                self.watch.upstream.set_in(self.idle_ms);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_upstream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Nothing but the connection below can fill the body: no need to be woken by it.
+        let mut noop = Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut noop) {
+            return Poll::Ready(frame);
+        }
+        if let Some(upstream) = &mut self.upstream
+            && Pin::new(&mut upstream.connection).poll(cx).is_ready()
+        {
+            self.upstream = None;
+        }
+        match Pin::new(&mut self.incoming).poll_frame(&mut noop) {
+            // Cannot be: a connection that has ended has ended its body.
+            Poll::Pending if self.upstream.is_none() => Poll::Ready(None),
+            other => other,
+        }
+    }
+
+    /// Whether this is an event stream whose turn to end has come.
+    fn may_end_now(&mut self) -> bool {
+        let Some(events) = &mut self.events else {
+            return false;
+        };
+        let Some(closing) = *self.claim.served().closing.borrow() else {
+            return false;
+        };
+        let end_at = *events.end_at.get_or_insert_with(|| {
+            let window = closing.window.saturating_sub(closing.from.elapsed());
+            // Spread, so that the browsers do not all come back at once.
+            let part = spread(Arc::as_ptr(&self.watch) as u64);
+            now_ms() + (window.as_millis() as u64 * part) / 1000
+        });
+        if now_ms() < end_at {
+            self.watch.upstream.set_in(end_at.saturating_sub(now_ms()));
+            return false;
+        }
+        // An event that is cut in half is lost; the drain's deadline still holds.
+        !events.mid_event
+    }
+
+    fn fail(&mut self, outcome: Outcome, error: BodyError) -> BodyError {
+        self.ended = true;
+        self.upstream = None;
+        self.claim.end(outcome);
+        error
+    }
+
+    /// The whole answer has been read.
+    fn finish(&mut self) {
+        self.ended = true;
+        if let Some(upstream) = self.upstream.take()
+            && !self.claim.served().is_draining()
+            && let Some(target) = self.claim.target()
+        {
+            target.pool.put(upstream);
+        }
+        self.claim.end(Outcome::Answered);
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // hyper drops a body of known length as soon as it has its last byte.
+        if !self.ended && self.incoming.is_end_stream() {
+            self.finish();
+        }
+        self.watch.upstream.clear();
+        self.watch.route.store(0, SeqCst);
+    }
+}
+
+impl EventStream {
+    fn follow(&mut self, data: &[u8]) {
+        for &byte in data {
+            match byte {
+                b'\r' => {}
+                b'\n' => {
+                    if self.line_empty {
+                        self.mid_event = false;
+                    }
+                    self.line_empty = true;
+                }
+                _ => {
+                    self.mid_event = true;
+                    self.line_empty = false;
+                }
+            }
+        }
+    }
+}
+
+/// 0..1000, evenly, from any number.
+fn spread(n: u64) -> u64 {
+    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000
+}

@@ -1,0 +1,118 @@
+//! Waiting for the old release's requests, so that nothing it still does is cut off by stopping it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::control::Receipt;
+use super::counters::Snapshot;
+use super::routes::Routes;
+use super::served::{Closing, Served};
+
+/// What is cut off ends on its own within this time; a task that does not is a fault of ours.
+const ABORTING: Duration = Duration::from_secs(5);
+/// After the close frame: how long a WebSocket's two ends have to answer it.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Why nothing was drained.
+#[derive(Debug, Error)]
+pub enum DrainError {
+    #[error(
+        "a route of `{app}` older than generation {before} still serves: publish the newer table \
+         first"
+    )]
+    StillServing { app: String, before: u64 },
+    #[error("{0} requests of `{1}` did not end even after their deadline")]
+    Stuck(u64, String),
+}
+
+/// Waits until nothing that was claimed on `app`'s routes older than `before` is under way:
+/// requests have `requests` time to finish, WebSockets and event streams are told to leave one
+/// after the other over `websockets`. The receipt counts from the switch on.
+pub async fn drain(
+    routes: &Routes,
+    app: &str,
+    before: u64,
+    requests: Duration,
+    websockets: Duration,
+) -> Result<Receipt, DrainError> {
+    let old = routes
+        .retired(app, before)
+        .ok_or_else(|| DrainError::StillServing {
+            app: app.into(),
+            before,
+        })?;
+    let ends = old
+        .iter()
+        .map(|served| empty(routes, served, requests, websockets));
+    futures_util::future::join_all(ends).await;
+    let left: u64 = old.iter().map(|s| s.in_flight() + s.websockets()).sum();
+    if left > 0 {
+        return Err(DrainError::Stuck(left, app.into()));
+    }
+    Ok(receipt(&old))
+}
+
+async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websockets: Duration) {
+    let from = Instant::now();
+    served.closing.send_if_modified(|closing| {
+        // Drained before, by an agent that has crashed since: the first window stays in force.
+        let first = closing.is_none();
+        closing.get_or_insert(Closing {
+            from,
+            window: websockets,
+            streams: served.websockets().max(1),
+        });
+        first
+    });
+    routes.watches.wake_route(served.id);
+    let finish = async {
+        if timeout(requests, served.requests_done()).await.is_err() {
+            served.set_aborted();
+            routes.watches.wake_route(served.id);
+        }
+    };
+    finish.await;
+    let left = websockets.saturating_sub(from.elapsed()) + CLOSE_GRACE + ABORTING;
+    let _ = timeout(left, served.empty()).await;
+    if let Some(displaced) = served.displaced.lock().as_mut() {
+        displaced.empty_at.get_or_insert_with(Instant::now);
+    }
+}
+
+fn receipt(old: &[Arc<Served>]) -> Receipt {
+    let mut receipt = Receipt::default();
+    let mut add = |now: Snapshot, then: Snapshot| {
+        receipt.requests += now.requests - then.requests;
+        receipt.failed += now.failed - then.failed;
+        receipt.retried += now.retried - then.retried;
+        receipt.websockets_closed += now.websockets_closed - then.websockets_closed;
+    };
+    let (mut drained, mut drain_ms) = (0, 0);
+    let mut counted = Vec::new();
+    for served in old {
+        let displaced = served.displaced.lock();
+        let Some(displaced) = displaced.as_ref() else {
+            continue;
+        };
+        add(served.counters.snapshot(), displaced.counted);
+        drained += displaced.in_flight;
+        let took = displaced
+            .empty_at
+            .map_or(Duration::ZERO, |t| t - displaced.at);
+        drain_ms = drain_ms.max(took.as_millis() as u64);
+        for (successor, then) in &displaced.successors {
+            if !counted.contains(&successor.id) {
+                counted.push(successor.id);
+                add(successor.counters.snapshot(), *then);
+            }
+        }
+    }
+    Receipt {
+        drained,
+        drain_ms,
+        ..receipt
+    }
+}

@@ -1,0 +1,233 @@
+//! Follows a client's bytes from head to body to the next head, so that [`head::check`] sees every
+//! head and nothing else.
+
+use memchr::{memchr, memchr_iter};
+
+use super::head::{self, Framing};
+
+/// A longer head is refused by hyper; kept here only until it does.
+const MAX_HEAD: usize = 128 << 10;
+/// A chunk's size line, with extensions, or one trailer line.
+const MAX_LINE: usize = 4096;
+
+#[derive(Default)]
+pub struct Reader {
+    state: State,
+    /// The part of a head, or of a chunk's line, that came in earlier reads.
+    kept: Vec<u8>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    #[default]
+    Head,
+    Length(u64),
+    ChunkSize,
+    ChunkData(u64),
+    /// The CR LF after a chunk's data, from its first or second byte.
+    ChunkEnd(bool),
+    Trailers,
+    /// Bytes of a protocol that is not known: see [`Framing::Upgrade`].
+    Unknown,
+}
+
+impl Reader {
+    /// Waiting for a head, or in one.
+    pub fn in_head(&self) -> bool {
+        self.state == State::Head
+    }
+
+    /// Not a byte of the next head has come.
+    pub fn at_start(&self) -> bool {
+        self.in_head() && self.kept.is_empty()
+    }
+
+    /// Takes in the bytes that came. An error is the place of the byte that must not be passed on.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.step(&bytes[at..]).map_err(|bad| at + bad)?;
+        }
+        Ok(())
+    }
+
+    /// Returns how many bytes were taken, at least one.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        let all = bytes.len();
+        match &mut self.state {
+            State::Unknown => Ok(all),
+            State::Head => self.head(bytes),
+            State::Length(left) => {
+                let part = (*left).min(all as u64);
+                *left -= part;
+                if *left == 0 {
+                    self.state = State::Head;
+                }
+                Ok(part as usize)
+            }
+            State::ChunkData(left) => {
+                let part = (*left).min(all as u64);
+                *left -= part;
+                if *left == 0 {
+                    self.state = State::ChunkEnd(false);
+                }
+                Ok(part as usize)
+            }
+            State::ChunkEnd(second) => {
+                let wanted = if *second { b'\n' } else { b'\r' };
+                if bytes[0] != wanted {
+                    return Err(0);
+                }
+                self.state = match *second {
+                    true => State::ChunkSize,
+                    false => State::ChunkEnd(true),
+                };
+                Ok(1)
+            }
+            State::ChunkSize | State::Trailers => self.line(bytes),
+        }
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        if self.kept.is_empty() {
+            // An empty line before a request is to be ignored, as some clients send one after a
+            // body.
+            match bytes {
+                [b'\n', ..] => return Err(0),
+                [b'\r', b'\n', ..] => return Ok(2),
+                _ => {}
+            }
+        } else if self.kept == b"\r" {
+            if bytes[0] != b'\n' {
+                return Err(0);
+            }
+            self.kept.clear();
+            return Ok(1);
+        }
+        let kept = self.kept.len();
+        for newline in memchr_iter(b'\n', bytes) {
+            let before = |back: usize| match newline.checked_sub(back) {
+                Some(at) => bytes[at],
+                None => *self.kept.get(kept + newline - back).unwrap_or(&0),
+            };
+            if kept + newline < 1 || before(1) != b'\r' {
+                return Err(newline);
+            }
+            if kept + newline >= 3 && before(2) == b'\n' {
+                let end = newline + 1;
+                let framing = match kept {
+                    0 => head::check(&bytes[..end]),
+                    _ => {
+                        self.kept.extend_from_slice(&bytes[..end]);
+                        head::check(&self.kept)
+                    }
+                };
+                self.kept = Vec::new();
+                self.state = match framing.map_err(|_| newline)? {
+                    Framing::Length(0) => State::Head,
+                    Framing::Length(length) => State::Length(length),
+                    Framing::Chunked => State::ChunkSize,
+                    Framing::Upgrade => State::Unknown,
+                };
+                return Ok(end);
+            }
+        }
+        if kept + bytes.len() <= MAX_HEAD {
+            self.kept.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn line(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        let end = memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+        self.kept.extend_from_slice(&bytes[..end]);
+        if self.kept.len() > MAX_LINE {
+            return Err(end - 1);
+        }
+        if self.kept.last() != Some(&b'\n') {
+            return Ok(end);
+        }
+        let line = std::mem::take(&mut self.kept);
+        let line = line.strip_suffix(b"\r\n").ok_or(end - 1)?;
+        self.state = match self.state {
+            State::ChunkSize => match chunk_size(line).ok_or(end - 1)? {
+                0 => State::Trailers,
+                size => State::ChunkData(size),
+            },
+            _ if line.is_empty() => State::Head,
+            state => state,
+        };
+        Ok(end)
+    }
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|&b| b == b';').next()?;
+    let digits = match digits {
+        // Only before an extension.
+        [rest @ .., b' ' | b'\t'] if digits.len() < line.len() => rest,
+        _ => digits,
+    };
+    if digits.is_empty() || digits.len() > 15 || line.contains(&b'\r') {
+        return None;
+    }
+    digits.iter().try_fold(0, |n, &digit| {
+        Some(n << 4 | u64::from((digit as char).to_digit(16)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// The same however the bytes are cut.
+    fn follow(text: &str) -> (bool, Result<(), ()>) {
+        let mut results = Vec::new();
+        for size in [1, 2, 3, 5, 8, text.len()] {
+            let mut reader = Reader::default();
+            let mut parts = text.as_bytes().chunks(size);
+            let result = parts.try_for_each(|part| reader.follow(part));
+            results.push((result.is_ok() && reader.at_start(), result.map_err(|_| ())));
+        }
+        results.dedup();
+        assert_eq!(results.len(), 1, "{text:?} {results:?}");
+        results[0]
+    }
+
+    #[test]
+    fn requests_one_after_the_other() {
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n\n\n\n\n\n";
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       3;x=y\r\n\n\n\n\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
+        for text in [
+            GET.to_string(),
+            GET.repeat(3),
+            post.to_string() + GET,
+            post.to_string() + "\r\n" + GET,
+            chunked.to_string() + GET + chunked,
+        ] {
+            assert_eq!(follow(&text), (true, Ok(())), "{text:?}");
+        }
+        let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n\n\n\0";
+        assert_eq!(follow(upgrade), (false, Ok(())));
+    }
+
+    #[test]
+    fn the_second_request_is_read_as_strictly_as_the_first() {
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for text in [
+            format!("{GET}GET / HTTP/1.1\nHost: a\r\n\r\n"),
+            format!("{GET}\n{GET}"),
+            format!("{GET}GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+            format!("{chunked}3\nabc\r\n0\r\n\r\n"),
+            format!("{chunked}3\r\nabcd\r\n0\r\n\r\n"),
+            format!("{chunked}+3\r\nabc\r\n0\r\n\r\n"),
+            format!("{chunked}\r\nabc\r\n0\r\n\r\n"),
+            format!("{chunked}3\r\nabc\r\n0\r\n\n"),
+        ] {
+            assert_eq!(follow(&text).1, Err(()), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a request's head must be before anything is done with it. hyper reads leniently where
+//! others read otherwise; a request that two servers may take for two different ones is refused.
+
+use memchr::memchr;
+
+/// How the body after a head is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    Length(u64),
+    Chunked,
+    /// The client asks for another protocol: whose bytes follow is not known yet.
+    Upgrade,
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    BareLineFeed,
+    FoldedLine,
+    ContentLength,
+    TransferEncoding,
+    Host,
+}
+
+/// Checks a whole head, up to and with its empty line. What is not looked at here hyper checks.
+pub fn check(head: &[u8]) -> Result<Framing, Bad> {
+    let mut lines = Lines(head);
+    let request_line = lines.next().unwrap_or(Ok(b""))?;
+    let http_10 = request_line.ends_with(b"HTTP/1.0");
+    let (mut length, mut chunked, mut upgrade, mut hosts) = (None, false, false, 0);
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if line[0] == b' ' || line[0] == b'\t' {
+            return Err(Bad::FoldedLine);
+        }
+        // All the names looked for have one of these lengths.
+        match memchr(b':', line) {
+            Some(4) if is(line, b"host") => hosts += 1,
+            Some(7) if is(line, b"upgrade") => upgrade = true,
+            Some(14) if is(line, b"content-length") => {
+                // One field, digits only: a second one, even of the same value, means that two
+                // programs have written this head.
+                let value = value(line, 14);
+                if length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                    return Err(Bad::ContentLength);
+                }
+                length = Some(decimal(value).ok_or(Bad::ContentLength)?);
+            }
+            Some(17) if is(line, b"transfer-encoding") => {
+                if chunked || http_10 || !value(line, 17).eq_ignore_ascii_case(b"chunked") {
+                    return Err(Bad::TransferEncoding);
+                }
+                chunked = true;
+            }
+            _ => {}
+        }
+    }
+    if hosts > 1 || (hosts == 0 && !http_10) {
+        return Err(Bad::Host);
+    }
+    match (chunked, length) {
+        (true, Some(_)) => Err(Bad::TransferEncoding),
+        (true, None) => Ok(Framing::Chunked),
+        (false, None | Some(0)) if upgrade || request_line.starts_with(b"CONNECT ") => {
+            Ok(Framing::Upgrade)
+        }
+        (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+    }
+}
+
+/// Lines without their CR LF.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], Bad>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let end = memchr(b'\n', self.0).unwrap_or(self.0.len() - 1);
+        let (line, rest) = self.0.split_at(end + 1);
+        self.0 = rest;
+        Some(line.strip_suffix(b"\r\n").ok_or(Bad::BareLineFeed))
+    }
+}
+
+fn is(line: &[u8], name: &[u8]) -> bool {
+    line[..name.len()].eq_ignore_ascii_case(name)
+}
+
+fn value(line: &[u8], name: usize) -> &[u8] {
+    let mut value = &line[name + 1..];
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |n, d| {
+        n.checked_mul(10)?.checked_add(u64::from(d - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(fields: &str) -> Result<Framing, Bad> {
+        check(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn framings() {
+        assert_eq!(of("Host: a\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(
+            of("host:a\r\ncontent-LENGTH: 12 \r\n"),
+            Ok(Framing::Length(12))
+        );
+        let chunked = of("Host: a\r\nTransfer-Encoding: Chunked\r\n");
+        assert_eq!(chunked, Ok(Framing::Chunked));
+        assert_eq!(of("Host: a\r\nUpgrade: x\r\n"), Ok(Framing::Upgrade));
+        assert_eq!(check(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
+    }
+
+    #[test]
+    fn what_could_be_read_two_ways_is_refused() {
+        for (fields, bad) in [
+            ("", Bad::Host),
+            ("Host: a\r\nHost: a\r\n", Bad::Host),
+            ("Host: a\n", Bad::BareLineFeed),
+            ("Host: a\r\nX: 1\r\n 2\r\n", Bad::FoldedLine),
+            ("Host: a\r\nContent-Length: +1\r\n", Bad::ContentLength),
+            ("Host: a\r\nContent-Length: -1\r\n", Bad::ContentLength),
+            ("Host: a\r\nContent-Length: 1, 1\r\n", Bad::ContentLength),
+            ("Host: a\r\nContent-Length: 0x1\r\n", Bad::ContentLength),
+            ("Host: a\r\nContent-Length:\r\n", Bad::ContentLength),
+            (
+                "Host: a\r\nContent-Length: 18446744073709551616\r\n",
+                Bad::ContentLength,
+            ),
+            (
+                "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+                Bad::ContentLength,
+            ),
+            (
+                "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+                Bad::TransferEncoding,
+            ),
+            (
+                "Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+                Bad::TransferEncoding,
+            ),
+            (
+                "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n",
+                Bad::TransferEncoding,
+            ),
+            (
+                "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Bad::TransferEncoding,
+            ),
+        ] {
+            assert_eq!(of(fields), Err(bad), "{fields:?}");
+        }
+        let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(check(old), Err(Bad::TransferEncoding));
+        assert_eq!(
+            check(b"GET / HTTP/1.1\nHost: a\r\n\r\n"),
+            Err(Bad::BareLineFeed)
+        );
+    }
+}

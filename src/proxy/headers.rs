@@ -1,0 +1,220 @@
+//! Header fields on their way through: what belongs to one hop is taken out, and the app is told
+//! whom it talks to.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Whose requests a connection carries, in the form in which apps are told.
+pub struct Client {
+    pub address: IpAddr,
+    pub secure: bool,
+    /// What it says of clients before it is believed.
+    pub trusted: bool,
+    address_text: HeaderValue,
+    /// The `Forwarded` line for the host asked for last: browsers ask for the same one again.
+    forwarded: Option<(HeaderValue, HeaderValue)>,
+}
+
+impl Client {
+    pub fn new(address: IpAddr, secure: bool, trusted: bool) -> Self {
+        let address = address.to_canonical();
+        let text = address.to_string();
+        Self {
+            address,
+            secure,
+            trusted,
+            address_text: HeaderValue::try_from(text).expect("an address is visible ASCII"),
+            forwarded: None,
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. What the client sent of these stays only
+    /// if it is trusted.
+    pub fn introduce(&mut self, headers: &mut HeaderMap, host: &HeaderValue) {
+        let forwarded = self.forwarded(host);
+        if self.trusted {
+            append(headers, FORWARDED_FOR, &self.address_text);
+            append(headers, FORWARDED, &forwarded);
+            let proto = HeaderValue::from_static(self.scheme());
+            headers.entry(FORWARDED_PROTO).or_insert(proto);
+            headers.entry(FORWARDED_HOST).or_insert(host.clone());
+            return;
+        }
+        headers.insert(FORWARDED_FOR, self.address_text.clone());
+        headers.insert(FORWARDED, forwarded);
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme()));
+        headers.insert(FORWARDED_HOST, host.clone());
+        if headers.contains_key(REAL_IP) {
+            headers.insert(REAL_IP, self.address_text.clone());
+        }
+    }
+
+    fn forwarded(&mut self, host: &HeaderValue) -> HeaderValue {
+        if let Some((known, line)) = &self.forwarded
+            && known == host
+        {
+            return line.clone();
+        }
+        let node = match self.address {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("\"[{v6}]\""),
+        };
+        let host_text: String = String::from_utf8_lossy(host.as_bytes())
+            .chars()
+            .filter(|&c| c != '"' && c != '\\')
+            .collect();
+        let line = format!("for={node};host=\"{host_text}\";proto={}", self.scheme());
+        let line = HeaderValue::try_from(line).unwrap_or(HeaderValue::from_static("for=unknown"));
+        self.forwarded = Some((host.clone(), line.clone()));
+        line
+    }
+}
+
+/// Adds to the list that the field is, in one line.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let mut line: Vec<u8> = Vec::new();
+    for before in headers.get_all(&name) {
+        line.extend_from_slice(before.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(value.as_bytes());
+    if let Ok(line) = HeaderValue::from_bytes(&line) {
+        headers.insert(name, line);
+    }
+}
+
+/// Takes out what is meant for this hop alone: the fields known for it and those that `Connection`
+/// names. Returns whether `Connection` asked for an upgrade.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
+    let mut upgrade = false;
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderValue> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .cloned()
+            .collect();
+        for token in named.iter().flat_map(tokens) {
+            match HeaderName::from_bytes(token) {
+                Ok(name) if name == header::UPGRADE => upgrade = true,
+                // Without these the message would mean something else.
+                Ok(name) if name == header::HOST || name == header::CONTENT_LENGTH => {}
+                Ok(name) if name == header::TE => {}
+                Ok(name) => {
+                    headers.remove(name);
+                }
+                Err(_) => {}
+            }
+        }
+        headers.remove(header::CONNECTION);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(header::TRANSFER_ENCODING);
+    if let Some(te) = headers.remove(header::TE) {
+        // The one value that is about the message and not about the hop; gRPC asks for it.
+        let trailers = |token: &[u8]| token.eq_ignore_ascii_case(b"trailers");
+        if tokens(&te).any(trailers) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    upgrade && headers.contains_key(header::UPGRADE)
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let parts = value.as_bytes().split(|&b| b == b',');
+    parts.map(|t| t.trim_ascii()).filter(|t| !t.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |&(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn what_connection_names_goes_and_the_framing_stays() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("connection", "close, X-Secret,host"),
+            ("connection", "content-length"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip, trailers"),
+            ("content-length", "3"),
+            ("x-kept", "1"),
+        ]);
+        assert!(!strip_hop_by_hop(&mut headers));
+        let left = map(&[
+            ("host", "a"),
+            ("te", "trailers"),
+            ("content-length", "3"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(headers, left);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields() {
+        assert!(strip_hop_by_hop(&mut map(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ])));
+        assert!(!strip_hop_by_hop(&mut map(&[("upgrade", "websocket")])));
+        assert!(!strip_hop_by_hop(&mut map(&[("connection", "upgrade")])));
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_it_is() {
+        let sent = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
+        let host = HeaderValue::from_static("a.org");
+        let mut headers = map(&sent);
+        let peer: IpAddr = "::ffff:1.2.3.4".parse().unwrap();
+        Client::new(peer, false, false).introduce(&mut headers, &host);
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "a.org");
+        assert_eq!(headers["x-real-ip"], "1.2.3.4");
+        assert_eq!(
+            headers["forwarded"],
+            "for=1.2.3.4;host=\"a.org\";proto=http"
+        );
+
+        let mut headers = map(&sent);
+        Client::new(peer, false, true).introduce(&mut headers, &host);
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 1.2.3.4");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert!(
+            headers["forwarded"]
+                .as_bytes()
+                .starts_with(b"for=6.6.6.6, for=1")
+        );
+    }
+}

@@ -1,0 +1,385 @@
+//! The live table: claimed by requests, replaced whole by the agent.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use thiserror::Error;
+
+use super::control::RouteStats;
+use super::disk;
+use super::served::{Claim, Displaced, Served};
+use super::table::Table;
+use super::watch::Watches;
+
+/// How long a drained route's counters are kept.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// And of how many at most.
+const MAX_REMEMBERED: usize = 256;
+
+/// Why a table was not taken.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    #[error("generation {offered} is older than {live}, which is being served")]
+    Older { offered: u64, live: u64 },
+    #[error("generation {0} is being served with other routes: a change needs a new generation")]
+    Different(u64),
+    #[error("the table cannot be stored: {0}; the one before stays in force")]
+    Store(#[from] std::io::Error),
+}
+
+/// Why no route took a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    UnknownHost,
+    /// The host is known, but no prefix of its routes fits.
+    UnknownPath,
+}
+
+pub struct Routes {
+    folder: PathBuf,
+    live: RwLock<Live>,
+    /// Routes that lost their place, while they drain and for a while after.
+    retired: Mutex<Vec<Arc<Served>>>,
+    /// One publish at a time.
+    publishing: tokio::sync::Mutex<()>,
+    pub watches: Watches,
+}
+
+#[derive(Default)]
+struct Live {
+    table: Arc<Table>,
+    served: Vec<Arc<Served>>,
+    /// By host, the longest path prefix first.
+    exact: HashMap<String, Vec<Arc<Served>>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Vec<Arc<Served>>>,
+    any: Vec<Arc<Served>>,
+}
+
+impl Routes {
+    /// Starts from what is on disk in `folder`. Blocks.
+    pub fn load(folder: PathBuf) -> Self {
+        let live = Live::build(disk::load(&folder), &[]);
+        Self {
+            folder,
+            live: RwLock::new(live),
+            retired: Mutex::default(),
+            publishing: tokio::sync::Mutex::default(),
+            watches: Watches::default(),
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.live.read().table.generation
+    }
+
+    /// Puts a hold on the route that `host` (as sent, maybe with a port) and `path` lead to.
+    pub fn claim(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
+        let live = self.live.read();
+        // Under the lock: a claim is either made before the switch, and then the drain waits for
+        // it, or sees the new table.
+        live.find(host, path).map(Served::claim)
+    }
+
+    /// Replaces the table. Returns its generation when it is on disk and every request that is
+    /// claimed from now on is routed by it.
+    pub async fn publish(&self, table: Table) -> Result<u64, PublishError> {
+        let _one = self.publishing.lock().await;
+        let now = self.live.read().table.clone();
+        let (offered, live) = (table.generation, now.generation);
+        if offered < live {
+            return Err(PublishError::Older { offered, live });
+        }
+        if *now == table {
+            return Ok(live);
+        }
+        if offered == live {
+            return Err(PublishError::Different(live));
+        }
+        // On disk before any request is routed by it: after a crash the proxy must not go back to
+        // a release that the agent believes replaced and stops.
+        let folder = self.folder.clone();
+        let table =
+            tokio::task::spawn_blocking(move || disk::store(&folder, &table).map(|()| table))
+                .await
+                .map_err(std::io::Error::other)??;
+
+        let next = Live::build(table, &self.live.read().served);
+        self.switch(next);
+        Ok(offered)
+    }
+
+    fn switch(&self, next: Live) {
+        let kept: Vec<u64> = next.served.iter().map(|s| s.id).collect();
+        let served_next = next.served.clone();
+        let before = std::mem::replace(&mut *self.live.write(), next);
+        let displaced: Vec<_> = before
+            .served
+            .iter()
+            .filter(|s| !kept.contains(&s.id))
+            .cloned()
+            .collect();
+        for old in &displaced {
+            // No new claim can be made on it any more.
+            old.set_draining();
+            let successors = served_next
+                .iter()
+                .filter(|s| s.route.app == old.route.app)
+                .map(|s| (s.clone(), s.counters.snapshot()))
+                .collect();
+            *old.displaced.lock() = Some(Displaced {
+                at: Instant::now(),
+                in_flight: old.in_flight(),
+                counted: old.counters.snapshot(),
+                successors,
+                empty_at: None,
+            });
+            old.prune_pools();
+        }
+        self.retired.lock().extend(displaced);
+    }
+
+    /// Routes of `app` older than `before` that no longer serve. `None`: one of them still does.
+    pub fn retired(&self, app: &str, before: u64) -> Option<Vec<Arc<Served>>> {
+        let wanted = |s: &&Arc<Served>| s.route.app == app && s.route.generation < before;
+        // In this order: between the two a route may move from the first to the second.
+        let serving = self.live.read().served.iter().any(|s| wanted(&s));
+        let retired = self.retired.lock();
+        (!serving).then(|| retired.iter().filter(wanted).cloned().collect())
+    }
+
+    pub fn stats(&self) -> Vec<RouteStats> {
+        let live = self.live.read().served.clone();
+        let retired = self.retired.lock().clone();
+        live.iter().chain(&retired).map(|s| s.stats()).collect()
+    }
+
+    /// Requests and tunnels under way, on whatever route.
+    pub fn under_way(&self) -> u64 {
+        let live = self.live.read().served.clone();
+        let retired = self.retired.lock().clone();
+        let all = live.iter().chain(&retired);
+        all.map(|s| s.in_flight() + s.websockets()).sum()
+    }
+
+    pub fn live(&self) -> Vec<Arc<Served>> {
+        self.live.read().served.clone()
+    }
+
+    /// Closes connections to apps that have been idle for too long and forgets old routes.
+    pub fn tidy(&self) {
+        let live = self.live.read().served.clone();
+        for served in &live {
+            served.prune_pools();
+        }
+        let mut retired = self.retired.lock();
+        let spare = retired.len().saturating_sub(MAX_REMEMBERED);
+        let mut seen = 0;
+        retired.retain(|served| {
+            served.prune_pools();
+            seen += 1;
+            let mut displaced = served.displaced.lock();
+            let Some(displaced) = displaced.as_mut() else {
+                return true;
+            };
+            if served.in_flight() + served.websockets() > 0 {
+                return true;
+            }
+            // A successor that is kept here would keep its own successors, and so on.
+            let since = *displaced.empty_at.get_or_insert_with(Instant::now);
+            since.elapsed() < REMEMBERED && seen > spare
+        });
+    }
+}
+
+impl Live {
+    /// Routes that are the same as before keep their object, with its pools and counters.
+    fn build(table: Table, before: &[Arc<Served>]) -> Self {
+        let mut live = Self::default();
+        let mut same: HashMap<_, Vec<_>> = HashMap::new();
+        for old in before {
+            let key = (old.route.app.as_str(), old.route.generation);
+            same.entry(key).or_default().push(old);
+        }
+        for route in &table.routes {
+            let known = same
+                .get(&(route.app.as_str(), route.generation))
+                .and_then(|olds| olds.iter().find(|old| old.route == *route));
+            let served = match known {
+                Some(old) => Arc::clone(old),
+                None => Arc::new(Served::new(route.clone())),
+            };
+            for host in &route.hosts {
+                let host = host.to_ascii_lowercase();
+                match host.strip_prefix("*.") {
+                    Some(rest) => live.wildcard.entry(rest.into()).or_default(),
+                    None => live.exact.entry(host).or_default(),
+                }
+                .push(served.clone());
+            }
+            if route.hosts.is_empty() {
+                live.any.push(served.clone());
+            }
+            live.served.push(served);
+        }
+        let all = live.exact.values_mut().chain(live.wildcard.values_mut());
+        for routes in all.chain([&mut live.any]) {
+            // The newer one wins where two claim the same.
+            routes.sort_by_key(|s| {
+                let route = &s.route;
+                std::cmp::Reverse((route.path_prefix.len(), route.generation))
+            });
+        }
+        live.table = Arc::new(table);
+        live
+    }
+
+    fn find(&self, host: &str, path: &str) -> Result<&Arc<Served>, NoRoute> {
+        let routes = self.of_host(host).ok_or(NoRoute::UnknownHost)?;
+        routes
+            .iter()
+            .find(|served| has_prefix(path, &served.route.path_prefix))
+            .ok_or(NoRoute::UnknownPath)
+    }
+
+    fn of_host(&self, host: &str) -> Option<&Vec<Arc<Served>>> {
+        let lower;
+        let mut host = without_port(host);
+        if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            lower = host.to_ascii_lowercase();
+            host = &lower;
+        }
+        if let Some(routes) = self.exact.get(host) {
+            return Some(routes);
+        }
+        let mut rest = host;
+        while let Some((_, parent)) = rest.split_once('.').filter(|_| !self.wildcard.is_empty()) {
+            if let Some(routes) = self.wildcard.get(parent) {
+                return Some(routes);
+            }
+            rest = parent;
+        }
+        (!self.any.is_empty()).then_some(&self.any)
+    }
+}
+
+/// `host` without `:port` and without the dot that may end it.
+pub fn without_port(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        // A colon inside brackets belongs to an IPv6 address.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether `path` lies under `prefix`, by whole segments.
+fn has_prefix(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+        || prefix.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Route;
+    use super::*;
+
+    fn route(app: &str, hosts: &[&str], prefix: &str, generation: u64) -> Route {
+        Route {
+            app: app.into(),
+            hosts: hosts.iter().map(|h| h.to_string()).collect(),
+            path_prefix: prefix.into(),
+            generation,
+            ..Default::default()
+        }
+    }
+
+    fn find(live: &Live, host: &str, path: &str) -> Result<String, NoRoute> {
+        live.find(host, path).map(|s| s.route.app.clone())
+    }
+
+    #[test]
+    fn the_most_specific_host_and_the_longest_prefix_win() {
+        let routes = vec![
+            route("site", &["example.com"], "/", 1),
+            route("api", &["example.com"], "/api/", 1),
+            route("wild", &["*.example.com"], "/", 1),
+            route("deep", &["*.b.example.com"], "/", 1),
+            route("rest", &[], "/", 1),
+        ];
+        let table = Table {
+            generation: 1,
+            routes,
+        };
+        let live = Live::build(table, &[]);
+        for (host, path, app) in [
+            ("example.com", "/", "site"),
+            ("EXAMPLE.com.:8080", "/apis", "site"),
+            ("example.com", "/api", "api"),
+            ("example.com", "/api/x", "api"),
+            ("example.com", "/api?x", "api"),
+            ("a.example.com", "/", "wild"),
+            ("x.a.example.com", "/", "wild"),
+            ("a.b.example.com", "/", "deep"),
+            ("other.org", "/", "rest"),
+            ("[::1]:80", "/", "rest"),
+            ("", "*", "rest"),
+        ] {
+            assert_eq!(find(&live, host, path).as_deref(), Ok(app), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_claims_is_unknown() {
+        let table = Table {
+            generation: 1,
+            routes: vec![route("a", &["a.org"], "/a", 1)],
+        };
+        let live = Live::build(table, &[]);
+        assert_eq!(find(&live, "b.org", "/"), Err(NoRoute::UnknownHost));
+        assert_eq!(find(&live, "a.org", "/b"), Err(NoRoute::UnknownPath));
+    }
+
+    #[tokio::test]
+    async fn an_older_or_altered_table_is_refused_and_the_same_is_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        let routes = Routes::load(folder.path().into());
+        let table = |generation, app: &str| Table {
+            generation,
+            routes: vec![route(app, &[], "/", generation)],
+        };
+        assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
+        assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
+        let older = routes.publish(table(4, "a")).await;
+        assert!(matches!(older, Err(PublishError::Older { .. })));
+        let other = routes.publish(table(5, "b")).await;
+        assert!(matches!(other, Err(PublishError::Different(5))));
+        drop(routes);
+        assert_eq!(Routes::load(folder.path().into()).generation(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_route_keeps_its_object_and_a_changed_one_retires() {
+        let folder = tempfile::tempdir().unwrap();
+        let routes = Routes::load(folder.path().into());
+        let publish = |generation, b| Table {
+            generation,
+            routes: vec![route("a", &["a"], "/", 1), route("b", &["b"], "/", b)],
+        };
+        routes.publish(publish(1, 1)).await.unwrap();
+        let (a, b) = (routes.claim("a", "/"), routes.claim("b", "/"));
+        routes.publish(publish(2, 2)).await.unwrap();
+        assert!(!a.unwrap().served().is_draining());
+        let b = b.unwrap();
+        assert!(b.served().is_draining());
+        assert!(routes.retired("b", 3).is_none(), "2 still serves");
+        assert_eq!(routes.retired("b", 2).unwrap()[0].in_flight(), 1);
+        drop(b);
+        assert_eq!(routes.retired("b", 2).unwrap()[0].in_flight(), 0);
+    }
+}

@@ -1,0 +1,213 @@
+//! The proxy's life: bind, load, serve, leave.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+
+use super::client_io::Limits;
+use super::control::{self, Control};
+use super::listen::{Listening, Stage, accept};
+use super::routes::Routes;
+use super::watch::SWEEP;
+use super::worker;
+
+/// The file in the data folder that holds the addresses in use.
+pub const ADDRESSES: &str = "proxy.addr";
+
+/// How the proxy is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    /// Of the event loops that carry requests.
+    pub threads: usize,
+    pub limits: Limits,
+    /// More are closed at once.
+    pub max_connections: usize,
+    /// How long requests may take to finish when the proxy is told to leave.
+    pub grace: Duration,
+}
+
+impl Options {
+    /// With everything else as it is best for most.
+    pub fn new(http: SocketAddr, https: Option<SocketAddr>, data_dir: PathBuf) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        Self {
+            http,
+            https,
+            data_dir,
+            threads: cores.clamp(1, worker::MAX),
+            limits: Limits {
+                head_ms: 15_000,
+                idle_ms: 75_000,
+                write_ms: 60_000,
+            },
+            max_connections: 100_000,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the proxy does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the control socket in `{folder}` cannot be made: {source}")]
+    Control { folder: PathBuf, source: io::Error },
+    #[error("`{path}` cannot be written: {source}")]
+    Addresses { path: PathBuf, source: io::Error },
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Serves until `shutdown` or [`control::Client::stop`], then lets what is under way finish.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let folder = options.data_dir.clone();
+    let failed = |source| RunError::Control {
+        folder: folder.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let socket = control::bind(&folder).map_err(failed)?;
+    let http = listen(options.http)?;
+    let load = folder.clone();
+    let routes = tokio::task::spawn_blocking(move || Routes::load(load))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let routes = Arc::new(routes);
+
+    let shared = Arc::new(Listening {
+        routes: routes.clone(),
+        limits: options.limits,
+        max_connections: options.max_connections,
+        connections: AtomicUsize::new(0),
+        stage: Stage::default(),
+    });
+    let stop = watch::Sender::new(false);
+    let threads = (0..options.threads.max(1))
+        .map(|slot| thread(slot, &http, &shared, stop.subscribe(), options.grace))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(RunError::Thread)?;
+    write_addresses(&folder, http.local_addr().ok()).map_err(|source| RunError::Addresses {
+        path: folder.join(ADDRESSES),
+        source,
+    })?;
+    tracing::info!(
+        address = %http.local_addr().unwrap_or(options.http),
+        generation = routes.generation(),
+        "the proxy serves"
+    );
+
+    let control = Arc::new(Control {
+        routes: routes.clone(),
+        stop: Notify::new(),
+    });
+    let house = {
+        let answer = control::serve(socket, control.clone());
+        let keep = keep(routes.clone());
+        tokio::spawn(async move { tokio::join!(answer, keep) })
+    };
+    tokio::select! {
+        () = shutdown => {}
+        () = control.stop.notified() => {}
+    }
+    tracing::info!(
+        "the proxy leaves: no new connection, {} requests to finish",
+        routes.under_way()
+    );
+    drop(http);
+    stop.send_replace(true);
+    shared.stage.close();
+    routes.watches.wake_all();
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            let _ = thread.join();
+        }
+    });
+    let _ = joined.await;
+    house.abort();
+    let _ = std::fs::remove_file(folder.join(control::SOCKET));
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let bind = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        // The kernel cuts it down to net.core.somaxconn.
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| RunError::Listen { address, source })
+}
+
+/// An event loop of its own that accepts from the socket that all of them share.
+fn thread(
+    slot: usize,
+    http: &TcpListener,
+    shared: &Arc<Listening>,
+    stop: watch::Receiver<bool>,
+    grace: Duration,
+) -> io::Result<JoinHandle<()>> {
+    let (http, shared) = (http.try_clone()?, shared.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(format!("proxy-{slot}"))
+        .spawn(move || {
+            worker::set_slot(slot);
+            runtime.block_on(async {
+                let listener = match tokio::net::TcpListener::from_std(http) {
+                    Ok(listener) => listener,
+                    Err(error) => return tracing::error!("a thread cannot listen: {error}"),
+                };
+                accept(listener, shared.clone(), stop).await;
+                // The connections of this thread live in its runtime: it stays for them.
+                let deadline = Instant::now() + grace;
+                while busy(&shared) && Instant::now() < deadline {
+                    shared.routes.watches.wake_all();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        })
+}
+
+fn busy(shared: &Listening) -> bool {
+    shared.connections.load(Relaxed) > 0 || shared.routes.under_way() > 0
+}
+
+/// Deadlines, and what has become old.
+async fn keep(routes: Arc<Routes>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for n in 0_u64.. {
+        tick.tick().await;
+        routes.watches.sweep();
+        if n % 5 == 0 {
+            routes.tidy();
+        }
+    }
+}
+
+fn write_addresses(folder: &Path, http: Option<SocketAddr>) -> io::Result<()> {
+    let text = serde_json::json!({ "http": http, "https": null }).to_string();
+    let temp = folder.join("proxy.addr.new");
+    std::fs::write(&temp, text)?;
+    std::fs::rename(temp, folder.join(ADDRESSES))
+}

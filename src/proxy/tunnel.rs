@@ -1,0 +1,166 @@
+//! A connection that has left HTTP: bytes both ways until one side ends, or until the drain does.
+
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::drain::CLOSE_GRACE;
+use super::pool::Upstream;
+use super::served::Tunnelled;
+use super::websocket::{Frames, close_from_client, close_from_server};
+
+/// How long the 101 may take to get to the client.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// After one side has ended its half, how long the other may go on.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+/// Of one direction.
+const BUFFER: usize = 8 << 10;
+
+/// Joins the client's connection, once it is free, with the app's.
+pub fn open(on_upgrade: OnUpgrade, upstream: Upstream, held: Tunnelled, websocket: bool) {
+    let parts = upstream.connection.into_parts();
+    let (app, early) = (parts.io.into_inner(), parts.read_buf);
+    tokio::spawn(async move {
+        let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
+            return;
+        };
+        let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
+        let (from_app, to_app) = app.into_split();
+        let told = told_to_close(&held).shared();
+        let (to_app_close, to_client_close) = close_frames(websocket);
+        let up = relay(
+            from_client,
+            to_app,
+            Bytes::new(),
+            told.clone(),
+            to_app_close,
+        );
+        let down = relay(from_app, to_client, early, told.clone(), to_client_close);
+        let over = async {
+            told.clone().await;
+            sleep(CLOSE_GRACE).await;
+        };
+        tokio::select! {
+            _ = both(up, down) => {}
+            () = over => {}
+        }
+        if websocket && told.now_or_never().is_some() {
+            let counters = &held.served().counters;
+            counters.websockets_closed.fetch_add(1, Relaxed);
+        }
+    });
+}
+
+/// Done when both are, when one fails, or when one has been done for long enough.
+async fn both(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    tokio::select! {
+        result = &mut up => {
+            result?;
+            timeout(HALF_OPEN, down).await?
+        }
+        result = &mut down => {
+            result?;
+            timeout(HALF_OPEN, up).await?
+        }
+    }
+}
+
+/// Done when the drain wants this tunnel gone: each one of the route at its own moment.
+async fn told_to_close(held: &Tunnelled) {
+    let mut closing = held.served().closing.subscribe();
+    let set = closing.wait_for(Option::is_some).await.map(|set| *set);
+    match set {
+        Ok(Some(closing)) => sleep_until(held.served().closes_at(closing).into()).await,
+        // The sender lives in the route, which is held.
+        _ => std::future::pending().await,
+    }
+}
+
+/// What is to be said to the app and to the client at the end.
+fn close_frames(websocket: bool) -> (Option<Bytes>, Option<Bytes>) {
+    if !websocket {
+        return (None, None);
+    }
+    let mut mask = [0; 4];
+    // Against caches that take the payload for a request; there is no secret in it.
+    let _ = getrandom::fill(&mut mask);
+    let to_app = Bytes::copy_from_slice(&close_from_client(mask));
+    let to_client = Bytes::copy_from_slice(&close_from_server());
+    (Some(to_app), Some(to_client))
+}
+
+/// One direction, beginning with `early`. When `told`, it ends with `close` after the frame that is
+/// on its way, and then only waits for the sender's own close.
+async fn relay(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    early: Bytes,
+    told: impl Future<Output = ()>,
+    close: Option<Bytes>,
+) -> io::Result<()> {
+    let mut told = pin!(told);
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; BUFFER];
+    if !early.is_empty() {
+        frames.follow(&early);
+        to.write_all(&early).await?;
+        to.flush().await?;
+    }
+    loop {
+        let n = tokio::select! {
+            biased;
+            () = &mut told => break,
+            n = from.read(&mut buffer) => n?,
+        };
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        if close.is_some() {
+            frames.follow(&buffer[..n]);
+        }
+        to.write_all(&buffer[..n]).await?;
+        to.flush().await?;
+    }
+
+    let Some(close) = close else {
+        return to.shutdown().await;
+    };
+    while !frames.at_boundary() {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        let rest = frames.rest_of_frame(&buffer[..n]);
+        to.write_all(&buffer[..rest]).await?;
+        // The rest of the buffer comes after our close and is thrown away, but a close of the
+        // sender's own in it still counts.
+        frames.follow(&buffer[..n]);
+        if rest < n {
+            break;
+        }
+    }
+    if !frames.closed {
+        to.write_all(&close).await?;
+        to.flush().await?;
+    }
+    while !frames.closed {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            break;
+        }
+        frames.follow(&buffer[..n]);
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Deadlines and wake-ups without a timer per request. Every client connection (with HTTP/2: every
+//! stream) owns one [`Watch`]; moving a deadline is one store. A sweep wakes the tasks whose
+//! deadline has passed, and the drain wakes those that hold a request of its route; the tasks then
+//! look for themselves.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+/// No deadline.
+pub const NEVER: u64 = u64::MAX;
+/// How late a deadline may be noticed.
+pub const SWEEP: Duration = Duration::from_millis(100);
+
+/// Milliseconds since the proxy's first look at the clock.
+pub fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+/// What may end a wait of one client connection or stream.
+pub struct Watch {
+    waker: AtomicWaker,
+    /// When the client must have sent or taken something.
+    pub client: Deadline,
+    /// When the app must have.
+    pub upstream: Deadline,
+    /// The id of the route whose request is under way; 0: none.
+    pub route: AtomicU64,
+    /// The connection now carries another protocol.
+    pub tunnel: AtomicBool,
+    /// The request's body grew beyond its cap.
+    pub too_large: AtomicBool,
+}
+
+impl Watch {
+    /// Wakes the task that last called this when something may have ended its wait. Call it before
+    /// looking at deadlines, or a wake-up in between is lost.
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+/// A moment in [`now_ms`] time, or [`NEVER`].
+pub struct Deadline(AtomicU64);
+
+impl Deadline {
+    const fn never() -> Self {
+        Self(AtomicU64::new(NEVER))
+    }
+
+    pub fn set_in(&self, ms: u64) {
+        self.0.store(now_ms().saturating_add(ms), Relaxed);
+    }
+
+    pub fn clear(&self) {
+        self.0.store(NEVER, Relaxed);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed) != NEVER
+    }
+
+    pub fn has_passed(&self) -> bool {
+        self.is_set() && self.0.load(Relaxed) <= now_ms()
+    }
+}
+
+/// Every watch that is alive.
+#[derive(Default)]
+pub struct Watches(Mutex<Vec<Weak<Watch>>>);
+
+impl Watches {
+    pub fn add(&self) -> Arc<Watch> {
+        let watch = Arc::new(Watch {
+            waker: AtomicWaker::new(),
+            client: Deadline::never(),
+            upstream: Deadline::never(),
+            route: AtomicU64::new(0),
+            tunnel: AtomicBool::new(false),
+            too_large: AtomicBool::new(false),
+        });
+        self.0.lock().push(Arc::downgrade(&watch));
+        watch
+    }
+
+    /// Wakes whoever's deadline has passed. To be called every [`SWEEP`].
+    pub fn sweep(&self) {
+        self.each(|watch| watch.client.has_passed() || watch.upstream.has_passed());
+    }
+
+    /// Wakes every request of the route with this id.
+    pub fn wake_route(&self, id: u64) {
+        // SeqCst, as the request's own store and load: it either sees the route's new phase or is
+        // seen here.
+        self.each(|watch| watch.route.load(SeqCst) == id);
+    }
+
+    pub fn wake_all(&self) {
+        self.each(|_| true);
+    }
+
+    fn each(&self, woken: impl Fn(&Watch) -> bool) {
+        self.0.lock().retain(|watch| {
+            let Some(watch) = watch.upgrade() else {
+                return false;
+            };
+            if woken(&watch) {
+                watch.wake();
+            }
+            true
+        });
+    }
+}

@@ -1,15 +1,53 @@
 //! `cutover proxy`: the data plane as its own process.
 
-use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use super::{Error, Global};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Error, Global, configuration};
+use crate::proxy::{self, Options};
 
 /// Run the data plane: sockets, routes, draining. `serve` starts it by itself
 #[derive(Debug, Args)]
-pub struct Proxy {}
+pub struct Proxy {
+    /// Where plain HTTP is served, instead of the configuration's `proxy.http`
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// The folder of the routes and the control socket, instead of `agent.data_dir`
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
 
 /// Forwards until it is told to leave and has drained.
 pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
-    let _ = (args, global);
-    Err(Error::usage("`cutover proxy` is being built"))
+    let options = match (args.http, args.data_dir) {
+        // All that is needed: no configuration is.
+        (Some(http), Some(data_dir)) => Options::new(http, None, data_dir),
+        (http, data_dir) => {
+            let (_, config) = configuration::load(global)?;
+            Options::new(
+                http.unwrap_or(config.proxy.http),
+                config.proxy.https,
+                data_dir.unwrap_or(config.agent.data_dir),
+            )
+        }
+    };
+    proxy::run(options, told_to_leave())
+        .await
+        .map_err(|error| Error::failed("the proxy cannot run").because(&error))
+}
+
+async fn told_to_leave() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

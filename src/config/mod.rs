@@ -10,6 +10,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 
+mod app;
+mod claims;
+mod file;
+mod find;
+mod paths;
+mod problems;
+mod repo;
+mod secret;
+mod units;
+mod validate;
+mod values;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
+
+pub use find::find;
+pub use problems::{Problem, Problems};
+pub use secret::{Secret, SecretError};
+pub use validate::load;
+pub use warnings::warnings;
+
 /// A whole deploy.toml that has been checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,7 +60,7 @@ pub struct Proxy {
 
 #[derive(Debug, Clone)]
 pub struct Docker {
-    /// `unix:///…` or `tcp://…`.
+    /// `unix:///…` or `tcp://host:port`.
     pub host: String,
 }
 
@@ -73,7 +95,7 @@ pub enum Repo {
 
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// At least one; several while rotating.
+    /// Several while rotating. None: every delivery is refused.
     pub secrets: Vec<Secret>,
 }
 
@@ -89,19 +111,12 @@ pub struct Source {
     pub host_key: Option<String>,
 }
 
-/// Where a secret is read from. Its value is not part of deploy.toml.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Secret {
-    Env(String),
-    File(PathBuf),
-}
-
 #[derive(Debug, Clone)]
 pub struct Build {
-    /// The folder of the repository that is sent to the builder, `.` for all of it.
+    /// The folder of the repository that is sent to the builder, `.` for all of it. Relative, without
+    /// `..` or doubled slashes.
     pub context: String,
-    /// The Dockerfile's path from the context folder.
+    /// The Dockerfile's path from the context folder, of the same form and inside it.
     pub dockerfile: String,
     pub args: BTreeMap<String, String>,
     pub timeout: Duration,

@@ -1,0 +1,236 @@
+//! One `[apps.NAME]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::claims::Claims;
+use super::file::{Node, Section};
+use super::values::{duration, inside, line, path, positive, secret, variables};
+use super::{App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, units};
+use crate::ids::AppName;
+
+pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, App>> {
+    let mut apps = BTreeMap::new();
+    for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
+        match name.parse::<AppName>() {
+            Ok(name) => {
+                if let Some(app) = app(&name, node, claims) {
+                    apps.insert(name, app);
+                }
+            }
+            Err(error) => node.file.report(node.start, error.to_string()),
+        }
+    }
+    Some(apps)
+}
+
+/// Every key is read before the first missing one ends it, so that all problems are found.
+fn app(name: &AppName, node: Node<'_>, claims: &mut Claims) -> Option<App> {
+    let owner = format!("the app `{name}`");
+    let whole = Node {
+        path: node.path.clone(),
+        ..node
+    };
+    let mut section = node.section();
+    let repo = section.required("repo", repo::REPO, repository);
+    let branch = section.read("branch", |node| {
+        let text = node.str("a branch's name")?;
+        repo::branch(text).map_or_else(|expected| node.wrong(expected), Some)
+    });
+    let domains = section.node("domains");
+    let named = domains.is_some();
+    let domains = domains.and_then(|node| domains_of(node, &owner, claims));
+    if !named || domains.as_ref().is_some_and(Vec::is_empty) {
+        claims.every_other_host(whole, &owner);
+    }
+    let port = section.required("port", "the port that the app listens on", |node| {
+        node.integer(1, 65535)
+    });
+    let webhook = webhook(section.section("webhook"));
+    let source = source(section.section("source"));
+    let build = build(section.section("build"));
+    let health = health(section.section("health"));
+    let deploy = deploy(section.section("deploy"));
+    let run = run(section.section("run"));
+    let hooks = hooks(section.section("hooks"));
+    section.done();
+    Some(App {
+        name: name.clone(),
+        repo: repo?,
+        branch: branch.unwrap_or("main".into()),
+        domains: domains.unwrap_or_default(),
+        port: port? as u16,
+        webhook,
+        source,
+        build,
+        health,
+        deploy,
+        run,
+        hooks,
+    })
+}
+
+fn repository(node: Node<'_>) -> Option<Repo> {
+    let text = node.str(repo::REPO)?;
+    match repo::repo(node.file.folder, text) {
+        Ok(repo) => Some(repo),
+        // It may hold a token.
+        Err(expected) if text.contains('@') => node.wrong_unshown(expected),
+        Err(expected) => node.wrong(expected),
+    }
+}
+
+fn domains_of(node: Node<'_>, owner: &str, claims: &mut Claims) -> Option<Vec<String>> {
+    let nodes = node.array("an array of host names such as [\"hello.example.com\"]")?;
+    let hosts = nodes.into_iter().map(|node| claims.host(node, owner));
+    // Every one is looked at before the first bad one counts.
+    hosts.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn webhook(mut section: Section<'_>) -> Webhook {
+    let secrets = section.read("secrets", |node| {
+        let nodes = node.array(
+            "an array of places to read a secret from, such as [{ env = \"HELLO_WEBHOOK_SECRET\" }]",
+        )?;
+        Some(nodes.into_iter().filter_map(secret).collect())
+    });
+    section.done();
+    Webhook {
+        secrets: secrets.unwrap_or_default(),
+    }
+}
+
+fn source(mut section: Section<'_>) -> Source {
+    let username = section.read("username", line);
+    let token = section.read("token", secret);
+    let ssh_key = section.read("ssh_key", path);
+    let host_key = section.read("host_key", |node| {
+        const EXPECTED: &str =
+            "the fingerprint that `ssh-keygen -l` prints, `SHA256:` and 43 characters";
+        let text = node.str(EXPECTED)?;
+        let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        text.strip_prefix("SHA256:")
+            .filter(|print| print.len() == 43 && print.chars().all(base64))
+            .map_or_else(|| node.wrong(EXPECTED), |_| Some(text.to_owned()))
+    });
+    section.done();
+    Source {
+        username,
+        token,
+        ssh_key,
+        host_key,
+    }
+}
+
+fn build(mut section: Section<'_>) -> Build {
+    let context = section.read("context", inside);
+    let dockerfile = section.read("dockerfile", |node| {
+        match node.str("the Dockerfile's path from the context folder")? {
+            // The context folder itself is no Dockerfile.
+            "" | "." => node.wrong("the Dockerfile's path from the context folder"),
+            _ => inside(node),
+        }
+    });
+    let args = section.read("args", variables);
+    let timeout = section.read("timeout", |node| positive(&node));
+    section.done();
+    Build {
+        context: context.unwrap_or(".".into()),
+        dockerfile: dockerfile.unwrap_or("Dockerfile".into()),
+        args: args.unwrap_or_default(),
+        timeout: timeout.unwrap_or(Duration::from_secs(30 * 60)),
+    }
+}
+
+fn health(mut section: Section<'_>) -> Health {
+    let path = section.read("path", |node| {
+        const EXPECTED: &str = "a path such as \"/\" or \"/healthz\", without spaces";
+        let text = node.str(EXPECTED)?;
+        let good = text.starts_with('/')
+            && !text.contains('#')
+            && text.parse::<http::uri::PathAndQuery>().is_ok();
+        good.then(|| text.to_owned())
+            .or_else(|| node.wrong(EXPECTED))
+    });
+    let interval = section.read("interval", |node| positive(&node));
+    let timeout = section.read("timeout", |node| positive(&node));
+    let successes = section.read("successes", |node| node.integer(1, 100));
+    let deadline_node = section.node("deadline");
+    let deadline = deadline_node.as_ref().and_then(positive);
+    let health = Health {
+        path: path.unwrap_or("/".into()),
+        interval: interval.unwrap_or(Duration::from_millis(500)),
+        timeout: timeout.unwrap_or(Duration::from_secs(5)),
+        successes: successes.unwrap_or(2) as u32,
+        deadline: deadline.unwrap_or(Duration::from_secs(60)),
+    };
+    let least = health.interval.saturating_mul(health.successes - 1);
+    if least >= health.deadline {
+        let text = format!(
+            "`{}` leaves no time for {} successes {} ms apart: expected more than {} ms, is {} ms",
+            section.key("deadline"),
+            health.successes,
+            health.interval.as_millis(),
+            least.as_millis(),
+            health.deadline.as_millis(),
+        );
+        match deadline_node {
+            Some(node) => node.report(text).unwrap_or_default(),
+            None => section.report(text),
+        }
+    }
+    section.done();
+    health
+}
+
+fn deploy(mut section: Section<'_>) -> Deploy {
+    let strategy = section.read("strategy", |node| {
+        const EXPECTED: &str = "\"blue-green\"";
+        match node.str(EXPECTED)? {
+            "blue-green" => Some(Strategy::BlueGreen),
+            "canary" | "recreate" => {
+                node.wrong("\"blue-green\"; this strategy is not supported yet")
+            }
+            _ => node.wrong(EXPECTED),
+        }
+    });
+    let drain = section.read("drain", duration);
+    let bake = section.read("bake", duration);
+    let keep_releases = section.read("keep_releases", |node| node.integer(1, 1000));
+    section.done();
+    Deploy {
+        strategy: strategy.unwrap_or(Strategy::BlueGreen),
+        drain: drain.unwrap_or(Duration::from_secs(30)),
+        bake: bake.unwrap_or(Duration::from_secs(60)),
+        keep_releases: keep_releases.unwrap_or(5) as usize,
+    }
+}
+
+fn run(mut section: Section<'_>) -> Run {
+    let env = section.read("env", variables);
+    let replicas = section.read("replicas", |node| node.integer(1, 100));
+    let memory = section.read("memory", |node| {
+        let text = node.str(units::MEMORY)?;
+        units::memory(text).or_else(|| node.wrong(units::MEMORY))
+    });
+    let cpus = section.read("cpus", |node| {
+        let number = node.float().filter(|n| (0.01..=1024.0).contains(n));
+        number.or_else(|| node.wrong("a number of processors such as 0.5 or 2.0"))
+    });
+    let stop_grace = section.read("stop_grace", duration);
+    section.done();
+    Run {
+        env: env.unwrap_or_default(),
+        replicas: replicas.unwrap_or(1) as u32,
+        memory,
+        cpus,
+        stop_grace: stop_grace.unwrap_or(Duration::from_secs(10)),
+    }
+}
+
+fn hooks(mut section: Section<'_>) -> Hooks {
+    let test = section.read("test", line);
+    let release = section.read("release", line);
+    section.done();
+    Hooks { test, release }
+}

@@ -1,0 +1,308 @@
+//! The text of deploy.toml as a tree in which every value knows its place. Reading a value of the
+//! wrong kind records a problem and goes on, so that all of them are found in one run.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Problem;
+
+/// What all values of one file share.
+pub(super) struct File<'t> {
+    pub text: &'t str,
+    /// The folder that relative paths start at, absolute.
+    pub folder: &'t Path,
+    pub problems: RefCell<Vec<Problem>>,
+}
+
+impl File<'_> {
+    pub fn report(&self, offset: usize, text: String) {
+        let at = Some(place(self.text, offset));
+        self.problems.borrow_mut().push(Problem { at, text });
+    }
+}
+
+/// Line and column, from 1, of a byte in the text.
+pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let before = String::from_utf8_lossy(before);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (line, column)
+}
+
+/// A table whose keys are read one by one; [`Section::done`] reports those that nobody read.
+pub(super) struct Section<'a> {
+    file: &'a File<'a>,
+    /// `apps.hello.build`; empty for the whole file.
+    path: String,
+    /// Where the section begins, for what is missing from it.
+    start: usize,
+    table: Option<&'a DeTable<'a>>,
+    known: Vec<&'static str>,
+    /// It was no table, which is reported already.
+    misshapen: bool,
+}
+
+impl<'a> Section<'a> {
+    pub fn root(file: &'a File<'a>, table: &'a DeTable<'a>) -> Self {
+        Self {
+            file,
+            path: String::new(),
+            start: 0,
+            table: Some(table),
+            known: Vec::new(),
+            misshapen: false,
+        }
+    }
+
+    pub fn key(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// Reports a sentence about the section itself.
+    pub fn report(&self, text: String) {
+        self.file.report(self.start, text);
+    }
+
+    /// The value of `key` where there is one.
+    pub fn node(&mut self, key: &'static str) -> Option<Node<'a>> {
+        self.known.push(key);
+        let (place, value) = self.table?.get_key_value(key)?;
+        Some(Node {
+            file: self.file,
+            path: self.key(key),
+            start: place.span().start,
+            value,
+        })
+    }
+
+    /// The value of `key` as `parse` reads it; `None` where it is absent, or wrong and reported.
+    pub fn read<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.node(key).and_then(parse)
+    }
+
+    /// The same for a key that must be there.
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl FnOnce(Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(node) = self.node(key) else {
+            if !self.misshapen {
+                self.report(format!(
+                    "`{}` is missing: expected {expected}",
+                    self.key(key)
+                ));
+            }
+            return None;
+        };
+        parse(node)
+    }
+
+    /// The table `key`, empty where it is absent.
+    pub fn section(&mut self, key: &'static str) -> Section<'a> {
+        match self.node(key) {
+            Some(node) => node.section(),
+            None => Section {
+                file: self.file,
+                path: self.key(key),
+                start: self.start,
+                table: None,
+                known: Vec::new(),
+                misshapen: false,
+            },
+        }
+    }
+
+    /// Reports every key that was not asked for, with the nearest one that exists.
+    pub fn done(self) {
+        for (key, _) in self.table.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if self.known.contains(&name) {
+                continue;
+            }
+            let place = match self.path.as_str() {
+                "" => "at the top of the file".to_owned(),
+                path => format!("in `[{path}]`"),
+            };
+            let hint = match nearest(name, &self.known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("expected one of {}", list(&self.known)),
+            };
+            let text = format!("unknown key `{}` {place}: {hint}", name.escape_debug());
+            self.file.report(key.span().start, text);
+        }
+    }
+}
+
+/// One value, with its name and place.
+pub(super) struct Node<'a> {
+    pub file: &'a File<'a>,
+    /// `apps.hello.build.timeout`
+    pub path: String,
+    /// Where its key begins.
+    pub start: usize,
+    pub value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Node<'a> {
+    /// Reports what stands there and what was expected.
+    pub fn wrong<T>(&self, expected: impl Display) -> Option<T> {
+        let text = format!("`{}` is {}: expected {expected}", self.path, self.shown());
+        self.report(text)
+    }
+
+    /// The same where what stands there may be a secret, and is not repeated.
+    pub fn wrong_unshown<T>(&self, expected: impl Display) -> Option<T> {
+        let kind = kind(self.value.get_ref());
+        self.report(format!("`{}` is {kind}: expected {expected}", self.path))
+    }
+
+    /// Reports a sentence of its own.
+    pub fn report<T>(&self, text: String) -> Option<T> {
+        self.file.report(self.value.span().start, text);
+        None
+    }
+
+    /// What stands there, for a message: a scalar as it is written, else only its kind.
+    fn shown(&self) -> String {
+        let value = self.value.get_ref();
+        let written = self.file.text.get(self.value.span()).unwrap_or_default();
+        let long = written.len() > 80 || written.contains(['\n', '`']);
+        match value {
+            DeValue::Array(_) | DeValue::Table(_) => kind(value).into(),
+            _ if long => format!("{} ({} bytes)", kind(value), written.len()),
+            _ => format!(
+                "`{}`",
+                written.escape_debug().to_string().replace("\\\"", "\"")
+            ),
+        }
+    }
+
+    pub fn str(&self, expected: impl Display) -> Option<&'a str> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => self.wrong(expected),
+        }
+    }
+
+    /// A whole number between two bounds.
+    pub fn integer(&self, least: u64, most: u64) -> Option<u64> {
+        let number = match self.value.get_ref() {
+            DeValue::Integer(n) => u64::from_str_radix(n.as_str(), n.radix()).ok(),
+            _ => None,
+        };
+        match number {
+            Some(n) if (least..=most).contains(&n) => Some(n),
+            _ => self.wrong(format!("a whole number from {least} to {most}")),
+        }
+    }
+
+    pub fn float(&self) -> Option<f64> {
+        match self.value.get_ref() {
+            DeValue::Float(n) => n.as_str().parse().ok(),
+            DeValue::Integer(n) => n.as_str().parse().ok().filter(|_| n.radix() == 10),
+            _ => None,
+        }
+    }
+
+    /// The values of an array.
+    pub fn array(&self, expected: impl Display) -> Option<Vec<Node<'a>>> {
+        let DeValue::Array(values) = self.value.get_ref() else {
+            return self.wrong_unshown(expected);
+        };
+        let node = |(i, value): (usize, &'a Spanned<DeValue<'a>>)| Node {
+            file: self.file,
+            path: format!("{}[{i}]", self.path),
+            start: value.span().start,
+            value,
+        };
+        Some(values.iter().enumerate().map(node).collect())
+    }
+
+    /// The keys and values of a table whose keys are the user's own.
+    pub fn entries(&self, expected: impl Display) -> Option<Vec<(&'a str, Node<'a>)>> {
+        let DeValue::Table(table) = self.value.get_ref() else {
+            return self.wrong_unshown(expected);
+        };
+        let entry = |(key, value): (&'a Spanned<toml::de::DeString<'a>>, _)| {
+            let name: &'a str = key.get_ref();
+            let node = Node {
+                file: self.file,
+                path: join(&self.path, name),
+                start: key.span().start,
+                value,
+            };
+            (name, node)
+        };
+        Some(table.iter().map(entry).collect())
+    }
+
+    /// This value as a section; reported and empty where it is no table.
+    pub fn section(self) -> Section<'a> {
+        let table = match self.value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => self.wrong(format!("a section `[{}]`", self.path)),
+        };
+        Section {
+            file: self.file,
+            path: self.path,
+            start: self.start,
+            table,
+            known: Vec::new(),
+            misshapen: table.is_none(),
+        }
+    }
+}
+
+/// `a.b`, with quotes around a key that needs them.
+fn join(path: &str, key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let key = match !key.is_empty() && key.chars().all(bare) {
+        true => key.to_owned(),
+        false => format!("\"{}\"", key.escape_debug()),
+    };
+    match path {
+        "" => key,
+        path => format!("{path}.{key}"),
+    }
+}
+
+/// The kind of a value in words.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The known key that `name` is most likely meant to be.
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let lower = name.to_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(&lower, key), *key))
+        .filter(|(distance, key)| *distance <= key.len().max(lower.len()).div_ceil(3))
+        .min()
+        .map(|(_, key)| key)
+}
+
+/// `a`, `b` and `c`, each in backticks.
+fn list(known: &[&str]) -> String {
+    let quoted: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+    quoted.join(", ")
+}

@@ -1,0 +1,103 @@
+//! Paths in deploy.toml: those inside the repository, and those on this machine.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A path inside the repository, tidied (`./a//b/` is `a/b`, nothing is `.`); an error says why not.
+pub(super) fn inside(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a path inside the repository, `.` for all of it".into());
+    }
+    if text.starts_with('/') {
+        return Err("a path from the top of the repository, without the leading `/`".into());
+    }
+    if text.contains(char::is_control) {
+        return Err("a path without control characters".into());
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts
+                    .pop()
+                    .ok_or("a path that does not lead out of the repository")?;
+            }
+            part if part.eq_ignore_ascii_case(".git") => {
+                return Err("a path that does not lead into `.git`".into());
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(match parts.is_empty() {
+        true => ".".into(),
+        false => parts.join("/"),
+    })
+}
+
+/// A path on this machine, absolute; a relative one starts at `folder`, where deploy.toml stands.
+pub(super) fn on_this_machine(folder: &Path, text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("a path".into());
+    }
+    if text == "~" || text.starts_with("~/") {
+        return Err("a path written out: `~` is not expanded here".into());
+    }
+    let joined = folder.join(text);
+    // Without `.` parts, so that messages show the path as people write it; `..` stays, since what it
+    // means depends on links.
+    Ok(joined
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside_the_repository() {
+        for (text, tidy) in [
+            (".", "."),
+            ("./", "."),
+            ("a", "a"),
+            ("./a//b/", "a/b"),
+            ("a/../b", "b"),
+            ("a/..", "."),
+            ("...", "..."),
+            ("-x", "-x"),
+        ] {
+            assert_eq!(inside(text).as_deref(), Ok(tidy), "{text}");
+        }
+        for bad in [
+            "",
+            "/",
+            "/etc",
+            "..",
+            "../x",
+            "a/../../b",
+            "a\0b",
+            "a\nb",
+            ".git/hooks",
+            "x/.GIT",
+        ] {
+            assert!(inside(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_starts_where_the_file_stands() {
+        let folder = Path::new("/etc/cutover");
+        for (text, path) in [
+            ("/var/x", "/var/x"),
+            ("x", "/etc/cutover/x"),
+            ("./x", "/etc/cutover/x"),
+            ("../x", "/etc/cutover/../x"),
+        ] {
+            assert_eq!(on_this_machine(folder, text).unwrap(), Path::new(path));
+        }
+        for bad in ["", "~", "~/x", "a\0"] {
+            assert!(on_this_machine(folder, bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What deploy.toml may say, and what is said about mistakes in it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    validate::parse(Path::new("deploy.toml"), Path::new("/etc/cutover"), text)
+}
+
+/// The problems' lines without the file's name.
+fn problems(text: &str) -> Vec<String> {
+    let shown = parse(text).expect_err(text).to_string();
+    let line = |line: &str| line.strip_prefix("deploy.toml:").unwrap().to_owned();
+    shown.lines().map(line).collect()
+}
+
+const LEAST: &str = "[apps.a]\nrepo = '/srv/a.git'\nport = 80\n";
+
+#[test]
+fn the_example_is_complete_and_good() {
+    let text = include_str!("../../deploy.toml.example");
+    let config = parse(text).unwrap_or_else(|problems| panic!("{problems}"));
+    let app = &config.apps[&"hello".parse().unwrap()];
+    assert_eq!(app.webhook.secrets.len(), 2);
+    assert_eq!(app.run.memory, Some(512 << 20));
+    assert_eq!(app.hooks.release.as_deref(), Some("./migrate up"));
+    assert_eq!(config.agent.domain.as_deref(), Some("deploy.example.com"));
+}
+
+#[test]
+fn what_the_example_calls_a_default_is_one() {
+    let example = parse(include_str!("../../deploy.toml.example")).unwrap();
+    let example = &example.apps[&"hello".parse().unwrap()];
+    let config = parse(LEAST).unwrap();
+    let app = &config.apps[&"a".parse().unwrap()];
+    assert_eq!(config.agent.listen, "127.0.0.1:9000".parse().unwrap());
+    assert_eq!(config.agent.data_dir, Path::new("/var/lib/cutover"));
+    assert_eq!(config.agent.domain, None);
+    assert_eq!(
+        config.proxy.http,
+        "0.0.0.0:80".parse::<SocketAddr>().unwrap()
+    );
+    assert_eq!(config.proxy.https, None);
+    assert_eq!(config.docker.host, "unix:///var/run/docker.sock");
+    assert_eq!(app.branch, "main");
+    assert!(app.domains.is_empty() && app.webhook.secrets.is_empty());
+    assert_eq!(app.build.context, example.build.context);
+    assert_eq!(app.build.dockerfile, example.build.dockerfile);
+    assert_eq!(app.build.timeout, example.build.timeout);
+    let health = |app: &App| format!("{:?}", app.health);
+    assert_eq!(health(app), health(example));
+    let deploy = |app: &App| format!("{:?}", app.deploy);
+    assert_eq!(deploy(app), deploy(example));
+    assert_eq!(app.run.replicas, 1);
+    assert_eq!((app.run.memory, app.run.cpus), (None, None));
+    assert_eq!(app.run.stop_grace, Duration::from_secs(10));
+    assert!(app.hooks.test.is_none() && app.hooks.release.is_none());
+}
+
+#[test]
+fn the_contracts_own_example_is_good() {
+    let config = parse(
+        r#"
+        [agent]
+        listen = "127.0.0.1:0"
+        data_dir = "data"
+        [apps.hello]
+        repo = "hello.git"
+        branch = "main"
+        domains = ["Hello.Example.com.", "bücher.example", "127.0.0.1"]
+        port = 8_080
+        webhook.secrets = [{ file = "hello.secret" }]
+        [apps.hello.run]
+        cpus = 2
+        "#,
+    )
+    .unwrap_or_else(|problems| panic!("{problems}"));
+    let app = &config.apps[&"hello".parse().unwrap()];
+    assert_eq!(config.agent.data_dir, Path::new("/etc/cutover/data"));
+    assert_eq!(app.repo, Repo::Local("/etc/cutover/hello.git".into()));
+    assert_eq!(
+        app.domains,
+        ["hello.example.com", "xn--bcher-kva.example", "127.0.0.1"]
+    );
+    let secret = Secret::File("/etc/cutover/hello.secret".into());
+    assert_eq!(app.webhook.secrets, [secret]);
+    assert_eq!((app.port, app.run.cpus), (8080, Some(2.0)));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_in_order_of_place() {
+    let text = r#"[agent]
+listen = 9000
+data_dr = "/x"
+
+[apps.hello]
+repo = "ext::sh -c id"
+bracnh = "main"
+domains = ["a.example", 7, "A.example"]
+port = 70000
+
+[apps.hello.build]
+timeout = "soon"
+dockerfile = "../../Dockerfile"
+
+[apps.Bad_Name]
+repo = "x"
+
+[apps.other]
+domains = ["a.example"]
+[apps.other.deploy]
+strategy = "canary"
+[apps.other.run]
+env = { PORT = 8080 }
+
+[bananas]
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "2:10: `agent.listen` is `9000`: expected an IP address and a port such as \"127.0.0.1:9000\"",
+            "3:1: unknown key `data_dr` in `[agent]`: did you mean `data_dir`?",
+            "6:8: `apps.hello.repo` is `\"ext::sh -c id\"`: expected an `https://` or `ssh://` address, \
+             `user@host:path`, or the path of a bare repository on this machine; git's remote helpers \
+             (`ext::` and such) are refused",
+            "7:1: unknown key `bracnh` in `[apps.hello]`: did you mean `branch`?",
+            "8:25: `apps.hello.domains[1]` is `7`: expected a host name such as \"hello.example.com\"",
+            "8:28: the host `a.example` is named twice by the app `hello`, first in line 8: expected one owner",
+            "9:8: `apps.hello.port` is `70000`: expected a whole number from 1 to 65535",
+            "12:11: `apps.hello.build.timeout` is `\"soon\"`: expected a duration such as \"500ms\", \"5s\", \
+             \"30m\" or \"1h\", above zero",
+            "13:14: `apps.hello.build.dockerfile` is `\"../../Dockerfile\"`: expected a path that does not lead \
+             out of the repository",
+            "15:7: `Bad_Name` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+            "18:7: `apps.other.repo` is missing: expected an `https://` or `ssh://` address, `user@host:path`, \
+             or the path of a bare repository on this machine",
+            "18:7: `apps.other.port` is missing: expected the port that the app listens on",
+            "19:12: the app `other` claims the host `a.example`, which the app `hello` claims in line 8: \
+             expected one owner",
+            "21:12: `apps.other.deploy.strategy` is `\"canary\"`: expected \"blue-green\"; this strategy is not \
+             supported yet",
+            "23:16: `apps.other.run.env.PORT` is a whole number: expected a string: PORT = \"…\", with quotes",
+            "25:2: unknown key `bananas` at the top of the file: expected one of `agent`, `proxy`, `docker`, `apps`",
+        ]
+    );
+}
+
+#[test]
+fn one_mistake_each() {
+    for (addition, expected) in [
+        ("domains = 'a.example'", "expected an array of host names"),
+        ("domains = ['https://a.example']", "without `https://`"),
+        ("domains = ['a.example:80']", "without a port"),
+        ("domains = ['*.example']", "wildcards"),
+        ("domains = ['a..b']", "expected a host name"),
+        ("domains = ['-a.example']", "expected a host name"),
+        ("domains = ['1.2']", "expected a host name"),
+        ("domains = ['']", "expected a host name"),
+        ("branch = '--all'", "a branch's name as git allows it"),
+        ("branch = 'a..b'", "a branch's name as git allows it"),
+        ("branch = 'refs/heads/main'", "short name, `main`"),
+        ("branch = 7", "expected a branch's name"),
+        ("webhook = 7", "expected a section `[apps.a.webhook]`"),
+        ("webhook.secret = []", "did you mean `secrets`?"),
+        (
+            "webhook.secrets = [{ env = '' }]",
+            "letters, digits and `_`",
+        ),
+        (
+            "webhook.secrets = [{ env = 'A', file = 'b' }]",
+            "is a table: expected where to read",
+        ),
+        (
+            "webhook.secrets = [{}]",
+            "is a table: expected where to read",
+        ),
+        ("webhook.secrets = [{ env = 7 }]", "expected a string"),
+        ("source.host_key = 'SHA256:x'", "ssh-keygen -l"),
+        ("source.username = ''", "one line of text"),
+        ("build.context = '/etc'", "without the leading `/`"),
+        ("build.context = 'a/../..'", "does not lead out"),
+        ("build.dockerfile = '.'", "the Dockerfile's path"),
+        ("build.args = ['a']", "a table of names and values"),
+        ("build.args = { 'a=b' = 'c' }", "is not a variable's name"),
+        ("build.timeout = '0s'", "above zero"),
+        ("build.timeout = 30", "expected a duration"),
+        ("health.path = 'healthz'", "a path such as"),
+        ("health.path = '/a b'", "a path such as"),
+        ("health.path = '/#a'", "a path such as"),
+        ("health.successes = 0", "from 1 to 100"),
+        ("health.successes = 2.0", "from 1 to 100"),
+        (
+            "health.deadline = '400ms'",
+            "leaves no time for 2 successes 500 ms apart",
+        ),
+        (
+            "health.interval = '60s'",
+            "leaves no time for 2 successes 60000 ms apart",
+        ),
+        ("deploy.strategy = 'recreate'", "not supported yet"),
+        ("deploy.strategy = 'green-blue'", "expected \"blue-green\""),
+        ("deploy.drain = '-1s'", "expected a duration"),
+        ("deploy.keep_releases = 0", "from 1 to 1000"),
+        (
+            "run.env = { A = ['x'] }",
+            "`apps.a.run.env.A` is an array: expected a string",
+        ),
+        ("run.env = { A = \"\\u0000\" }", "without NUL"),
+        ("run.replicas = -1", "from 1 to 100"),
+        ("run.memory = '1m'", "at least \"6m\""),
+        ("run.memory = 512", "an amount of memory"),
+        ("run.cpus = 0", "a number of processors"),
+        ("run.cpus = nan", "a number of processors"),
+        ("run.cpus = 'one'", "a number of processors"),
+        ("hooks.release = \"a\\nb\"", "one line of text"),
+        ("hooks.relase = 'x'", "did you mean `release`?"),
+        ("build.context = \"a\u{7f}\"", "this is not TOML"),
+        ("port = 81", "duplicate key"),
+    ] {
+        let lines = problems(&format!("{LEAST}{addition}\n"));
+        let [line] = lines.as_slice() else {
+            panic!("{addition}: {lines:#?}");
+        };
+        assert!(line.contains(expected), "{addition}: {line}");
+        let place = line.split(':').take(2).collect::<Vec<_>>();
+        let column: usize = place[1].parse().unwrap();
+        assert!(place[0] == "4" && column >= 1, "{addition}: {line}");
+    }
+    for (text, expected) in [
+        ("agent.listen = ':80'", "an IP address and a port"),
+        ("agent.data_dir = '~/x'", "not expanded"),
+        ("docker.host = '/var/run/docker.sock'", "`unix:///path`"),
+        ("docker.host = 'unix://docker.sock'", "`unix:///path`"),
+        ("docker.host = 'tcp://'", "`unix:///path`"),
+        ("docker.host = 'https://host:1'", "`unix:///path`"),
+        ("apps = []", "a section for each app"),
+        ("apps.a = []", "expected a section `[apps.a]`"),
+    ] {
+        let lines = problems(text);
+        assert!(lines[0].contains(expected), "{text}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_text_is_refused_and_not_repeated() {
+    for bad in [
+        "webhook.secrets = ['hunter2']",
+        "webhook.secrets = 'hunter2'",
+        "webhook.secrets = [{ value = 'hunter2' }]",
+        "webhook.secrets = [{ env = 'hunter2!' }]",
+        "source.token = 'hunter2'",
+        "source.token = { env = ['hunter2'] }",
+        "run.env = { A = ['hunter2'] }",
+    ] {
+        let line = problems(&format!("{LEAST}{bad}\n")).join("\n");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    let text = "[apps.a]\nport = 1\nrepo = 'https://me:hunter2@forge/x.git'\n";
+    let line = problems(text).join("\n");
+    assert!(!line.contains("hunter2"), "{line}");
+    assert!(
+        line.contains("`token` of the app's section `source`"),
+        "{line}"
+    );
+    let line = problems(&format!("{LEAST}webhook.secrets = ['x']")).join("\n");
+    assert!(line.contains("{ env = \"NAME\" }") && line.contains("{ file = \"PATH\" }"));
+}
+
+#[test]
+fn only_one_app_answers_for_every_other_host() {
+    let two = format!("{LEAST}[apps.b]\nrepo = 'b.git'\nport = 1\ndomains = []\n");
+    let lines = problems(&two);
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].starts_with("4:1: the app `b` claims every host"),
+        "{lines:?}"
+    );
+    let agent = format!("{LEAST}domains = ['a.example']\n[agent]\ndomain = 'a.example'\n");
+    assert!(problems(&agent)[0].contains("the agent claims in line 6"));
+}
+
+#[test]
+fn a_syntax_error_stands_alone_with_its_place() {
+    for (text, place) in [
+        ("[agent\n", "1:"),
+        ("a = \n[apps.x]\n", "1:"),
+        ("[agent]\nlisten = 'x\n", "2:"),
+        (&format!("x = {}", "[".repeat(100_000)), "1:"),
+        (&format!("{}x = 1", "a.".repeat(100_000)), "1:"),
+    ] {
+        let lines = problems(text);
+        assert!(lines[0].starts_with(place), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains("this is not TOML")),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn a_column_counts_characters() {
+    let lines = problems("agent = { domain = 'ü', listen = 1 }");
+    assert_eq!(lines[0].split(':').take(2).collect::<Vec<_>>(), ["1", "34"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    for (path, expected) in [
+        (
+            folder.path().join("missing.toml"),
+            ": this file does not exist",
+        ),
+        (folder.path().to_owned(), ": this is a folder"),
+        (
+            file("latin1.toml", b"# \n# caf\xe9\n"),
+            ":2:6: this byte is not UTF-8",
+        ),
+        (
+            PathBuf::from("/dev/zero"),
+            ": this file is longer than 1 MiB",
+        ),
+    ] {
+        let shown = load(&path).unwrap_err().to_string();
+        assert!(
+            shown.contains(&format!("{}{expected}", path.display())),
+            "{shown}"
+        );
+    }
+    let good = load(&file("good.toml", LEAST.as_bytes())).unwrap();
+    assert_eq!(good.apps.len(), 1);
+}
+
+#[test]
+fn an_app_without_a_secret_is_warned_about() {
+    let config = parse(LEAST).unwrap();
+    let warnings = warnings(&config).join("\n");
+    assert!(
+        warnings.contains("`apps.a.webhook.secrets` is missing"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("no bare repository at `/srv/a.git`"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn random_damage_never_panics() {
+    let example = include_str!("../../deploy.toml.example");
+    let mut state = 0x9e3779b97f4a7c15u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let noise = [
+        "\0", "[", "]", "=", "\"", "'", "{", "}", ".", "é", "9", "-", "\n", "#", ",",
+    ];
+    for _ in 0..300 {
+        let mut text: Vec<char> = example.chars().collect();
+        for _ in 0..=random(8) {
+            let at = random(text.len());
+            let end = (at + random(20)).min(text.len());
+            text.splice(at..end, noise[random(noise.len())].chars());
+        }
+        if let Err(problems) = parse(&text.into_iter().collect::<String>()) {
+            assert!(!problems.list.is_empty() && !problems.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! deploy.toml -> [`Config`], or every problem in it.
+
+use std::cell::RefCell;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::claims::Claims;
+use super::file::{self, File, Section};
+use super::values::{path, socket};
+use super::{Agent, Config, Docker, Problem, Problems, Proxy, app};
+
+/// Beyond this it is no configuration.
+const LONGEST: u64 = 1 << 20;
+
+/// Reads and checks the file. An error holds every mistake in it, or the one reason why it cannot be
+/// read at all. Nothing but this file is opened.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let text = read(path)?;
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Problems::whole_file(path, format!("this path is unusable: {error}")))?;
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    parse(path, folder, &text)
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    let unreadable = |error: std::io::Error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "this file does not exist; write one with `cutover init`".into()
+            }
+            std::io::ErrorKind::IsADirectory => {
+                "this is a folder: expected the configuration file, `deploy.toml`".into()
+            }
+            _ => format!("this file cannot be read: {error}"),
+        };
+        Problems::whole_file(path, text)
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Problems::whole_file(path, "this file is longer than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        let at = Some(file::place(&text, good));
+        let text = "this byte is not UTF-8: expected the file to be UTF-8 text".into();
+        Problems::sorted(path, vec![Problem { at, text }])
+    })
+}
+
+/// The same for a text; relative paths in it start at `folder`.
+pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Problems> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let file = File {
+        text,
+        folder,
+        problems: RefCell::default(),
+    };
+    for error in &errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        file.report(offset, format!("this is not TOML: {}", error.message()));
+    }
+    // What was recovered around a syntax error is guesswork, except that a doubled key leaves the
+    // tree whole.
+    let whole = errors
+        .iter()
+        .all(|error| error.message() == "duplicate key");
+    let config = whole
+        .then(|| config(Section::root(&file, tree.get_ref())))
+        .flatten();
+    let problems = file.problems.into_inner();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems::sorted(path, problems)),
+    }
+}
+
+fn config(mut root: Section<'_>) -> Option<Config> {
+    let mut claims = Claims::default();
+    let agent = agent(root.section("agent"), &mut claims);
+    let proxy = proxy(root.section("proxy"));
+    let docker = docker(root.section("docker"));
+    let apps = root.read("apps", |node| app::apps(node, &mut claims));
+    root.done();
+    Some(Config {
+        agent: agent?,
+        proxy,
+        docker,
+        apps: apps.unwrap_or_default(),
+    })
+}
+
+fn agent(mut section: Section<'_>, claims: &mut Claims) -> Option<Agent> {
+    let listen = section.read("listen", socket);
+    let data_dir = section.read("data_dir", path);
+    let domain = section.read("domain", |node| claims.host(node, "the agent"));
+    section.done();
+    Some(Agent {
+        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9000))),
+        data_dir: data_dir.unwrap_or("/var/lib/cutover".into()),
+        domain,
+    })
+}
+
+fn proxy(mut section: Section<'_>) -> Proxy {
+    let http = section.read("http", socket);
+    let https = section.read("https", socket);
+    section.done();
+    Proxy {
+        http: http.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
+        https,
+    }
+}
+
+fn docker(mut section: Section<'_>) -> Docker {
+    const EXPECTED: &str = "`unix:///path` or `tcp://host:port`";
+    let host = section.read("host", |node| {
+        let text = node.str(EXPECTED)?;
+        let good = match text.split_once("://") {
+            Some(("unix", path)) => path.starts_with('/'),
+            Some(("tcp", rest)) => url::Url::parse(&format!("http://{rest}"))
+                .is_ok_and(|url| url.path() == "/" && url.username().is_empty()),
+            _ => false,
+        };
+        match good && !text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            true => Some(text.to_owned()),
+            false => node.wrong(EXPECTED),
+        }
+    });
+    section.done();
+    Docker {
+        host: host.unwrap_or("unix:///var/run/docker.sock".into()),
+    }
+}

@@ -1,0 +1,107 @@
+//! The kinds of values that several keys share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::file::Node;
+use super::{Secret, paths, units};
+
+pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
+    const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";
+    let text = node.str(EXPECTED)?;
+    text.parse().ok().or_else(|| node.wrong(EXPECTED))
+}
+
+/// A path on this machine.
+pub(super) fn path(node: Node<'_>) -> Option<PathBuf> {
+    let text = node.str("a path")?;
+    paths::on_this_machine(node.file.folder, text)
+        .map_or_else(|expected| node.wrong(expected), Some)
+}
+
+/// Where a secret is read from. What stands there is never repeated: it may be the secret itself.
+pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
+    const EXPECTED: &str = "where to read the secret from, `{ env = \"NAME\" }` (a variable of the agent's environment) \
+                            or `{ file = \"PATH\" }`; the secret itself does not belong into this file";
+    let mut entries = node.entries(EXPECTED)?;
+    let (kind, value) = match (entries.pop(), entries.pop()) {
+        (Some(one @ ("env" | "file", _)), None) => one,
+        _ => return node.wrong_unshown(EXPECTED),
+    };
+    let DeValue::String(text) = value.value.get_ref() else {
+        return value.wrong_unshown("a string");
+    };
+    match kind {
+        "env" => {
+            let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let good = !text.is_empty()
+                && text.chars().all(name)
+                && !text.starts_with(|c: char| c.is_ascii_digit());
+            match good {
+                true => Some(Secret::Env(text.to_string())),
+                false => value
+                    .wrong_unshown("the name of an environment variable: letters, digits and `_`"),
+            }
+        }
+        _ => path(value).map(Secret::File),
+    }
+}
+
+/// Names and values for an environment or for build arguments. Values are not repeated in messages.
+pub(super) fn variables(node: Node<'_>) -> Option<BTreeMap<String, String>> {
+    let mut variables = BTreeMap::new();
+    for (name, node) in
+        node.entries("a table of names and values such as { RUST_LOG = \"info\" }")?
+    {
+        if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
+            let text = format!(
+                "`{}` is not a variable's name: expected no spaces, no `=`, not nothing",
+                name.escape_debug()
+            );
+            node.file.report(node.start, text);
+            continue;
+        }
+        match node.value.get_ref() {
+            DeValue::String(text) if !text.contains('\0') => {
+                variables.insert(name.to_owned(), text.to_string());
+            }
+            DeValue::String(_) => {
+                node.wrong_unshown::<()>("a string without NUL characters");
+            }
+            _ => {
+                node.wrong_unshown::<()>(format!("a string: {name} = \"…\", with quotes"));
+            }
+        }
+    }
+    Some(variables)
+}
+
+/// One line of text that is not empty.
+pub(super) fn line(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "one line of text";
+    let text = node.str(EXPECTED)?;
+    match text.trim().is_empty() || text.contains(char::is_control) {
+        true => node.wrong(EXPECTED),
+        false => Some(text.to_owned()),
+    }
+}
+
+pub(super) fn inside(node: Node<'_>) -> Option<String> {
+    let text = node.str("a path inside the repository")?;
+    paths::inside(text).map_or_else(|expected| node.wrong(expected), Some)
+}
+
+pub(super) fn duration(node: Node<'_>) -> Option<Duration> {
+    let text = node.str(units::DURATION)?;
+    units::duration(text).or_else(|| node.wrong(units::DURATION))
+}
+
+pub(super) fn positive(node: &Node<'_>) -> Option<Duration> {
+    let text = node.str(units::DURATION)?;
+    let duration = units::duration(text).filter(|duration| !duration.is_zero());
+    duration.or_else(|| node.wrong(format!("{}, above zero", units::DURATION)))
+}

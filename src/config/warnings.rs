@@ -1,0 +1,78 @@
+//! What is allowed, but is probably not what was meant.
+
+use super::{Config, Repo, Secret};
+
+/// One sentence for each thing that will not work, or not well, as this machine is now: a missing
+/// secret, a repository that is not there. Reads secrets and looks at files; shows no secret.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if config.apps.is_empty() {
+        warnings.push("there is no app: add a section `[apps.NAME]`".to_owned());
+    }
+    for (name, app) in &config.apps {
+        let at = format!("`apps.{name}");
+        if app.webhook.secrets.is_empty() {
+            warnings.push(format!(
+                "{at}.webhook.secrets` is missing: every webhook delivery for this app will be refused; \
+                 make one with `cutover secret`"
+            ));
+        }
+        let webhook = app.webhook.secrets.iter();
+        for (key, secret) in webhook.map(|secret| ("webhook.secrets", secret)).chain(
+            app.source
+                .token
+                .iter()
+                .map(|secret| ("source.token", secret)),
+        ) {
+            if let Err(error) = secret.read() {
+                warnings.push(format!("{at}.{key}`: {error}"));
+            }
+            if let Secret::File(path) = secret
+                && open_to_others(path)
+            {
+                warnings.push(format!(
+                    "{at}.{key}`: every user of this machine can read `{}`; run `chmod 600` on it",
+                    path.display()
+                ));
+            }
+        }
+        match &app.repo {
+            Repo::Local(path) if !path.join("HEAD").exists() => warnings.push(format!(
+                "{at}.repo`: there is no bare repository at `{}`; make one with `git init --bare`",
+                path.display()
+            )),
+            Repo::Http(url) if app.source.token.is_some() && url.starts_with("http://") => {
+                warnings.push(format!(
+                    "{at}.repo`: the token is sent unencrypted over `http://`; use `https://`"
+                ));
+            }
+            _ => {}
+        }
+        if app.source.token.is_some() && !matches!(app.repo, Repo::Http(_)) {
+            warnings.push(format!(
+                "{at}.source.token` is not used: `repo` is not an https address"
+            ));
+        }
+        if !matches!(app.repo, Repo::Ssh(_)) {
+            if app.source.ssh_key.is_some() {
+                warnings.push(format!(
+                    "{at}.source.ssh_key` is not used: `repo` is not an ssh address"
+                ));
+            }
+        } else if let Some(key) = &app.source.ssh_key
+            && !key.is_file()
+        {
+            warnings.push(format!(
+                "{at}.source.ssh_key`: there is no file `{}`",
+                key.display()
+            ));
+        }
+    }
+    warnings
+}
+
+fn open_to_others(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o004 != 0)
+}

@@ -217,7 +217,8 @@ fn a_damaged_or_half_made_mirror_is_made_again() {
     let mirror = scene.mirror();
     fetch(&mirror, &branch("main")).unwrap();
     let path = scene.mirror_path();
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
         ("objects gone", |p| {
             fs::remove_dir_all(p.join("objects/pack")).unwrap()
         }),

@@ -1,1 +1,20 @@
-//! Being built.
+//! From a commit to an image: its tree is streamed to the engine's BuildKit, never checked out.
+
+mod cache_key;
+mod context;
+mod error;
+mod ignore;
+mod image;
+mod link;
+mod objects;
+mod pattern;
+mod progress;
+mod remove;
+mod send;
+mod walk;
+
+pub use cache_key::{LABEL as CACHE_KEY, cache_key};
+pub use context::Context;
+pub use error::BuildError;
+pub use image::{Built, Request, image};
+pub use remove::remove;

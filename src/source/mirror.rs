@@ -76,6 +76,12 @@ impl Mirror {
         Repository::open_bare(&self.folder).map_err(|e| resolve::damaged(&self.shown(), &e))
     }
 
+    /// Gives up a mirror in which something is missing: without HEAD it is no repository, and the
+    /// next fetch makes it again.
+    pub(crate) fn discard(&self) {
+        let _ = fs::remove_file(self.folder.join("HEAD"));
+    }
+
     /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
     /// one is never taken for the real one.
     fn remake(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
@@ -117,7 +123,7 @@ impl Mirror {
     }
 
     /// The repository's address without the password that it may carry.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match &self.repo {
             Repo::Local(path) => path.display().to_string(),
             Repo::Http(url) | Repo::Ssh(url) => match Url::parse(url) {

@@ -1,0 +1,45 @@
+//! Whether an image of exactly this content and these settings is there already.
+
+use sha2::{Digest, Sha256};
+
+use super::Context;
+use super::walk::Kind;
+use crate::config;
+use crate::ids::AppName;
+
+/// The image label that carries the key.
+pub const LABEL: &str = "cutover.cache-key";
+
+/// Names all that goes into an image: what is sent to the builder and what it is told. A change to a
+/// file that .dockerignore leaves out, or outside the context folder, does not change it.
+pub fn cache_key(app: &AppName, context: &Context, settings: &config::Build) -> String {
+    let mut hash = Sha256::new();
+    // Each text behind its length, so that no two lists of texts look alike.
+    let mut add = |text: &[u8]| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    };
+    add(b"1");
+    add(app.as_str().as_bytes());
+    add(context.dockerfile.as_bytes());
+    for (name, value) in &settings.args {
+        add(name.as_bytes());
+        add(value.as_bytes());
+    }
+    add(b"files");
+    for entry in &context.list.entries {
+        add(&entry.path);
+        match &entry.kind {
+            Kind::Folder => add(b"folder"),
+            Kind::Link(target) => {
+                add(b"link");
+                add(target);
+            }
+            Kind::File { id, executable } => {
+                add(if *executable { b"program" } else { b"file" });
+                add(id.as_bytes());
+            }
+        }
+    }
+    hex::encode(hash.finalize())
+}

@@ -1,0 +1,143 @@
+//! Why there is no image, and what to do about it.
+
+use std::time::Duration;
+
+use crate::source::SourceError;
+
+/// Every variant's text says what and why; [`BuildError::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the path `{0}` leads out of the repository")]
+    Outside(String),
+    #[error("the commit has no folder `{0}` to build from")]
+    NoContext(String),
+    #[error("there is no `{dockerfile}` in `{context}` of this commit")]
+    NoDockerfile { dockerfile: String, context: String },
+    #[error("the Dockerfile `{0}` is not a file")]
+    DockerfileNotAFile(String),
+    #[error("line {line} of `{file}`: {why}")]
+    BadIgnore {
+        file: String,
+        line: usize,
+        why: &'static str,
+    },
+    #[error("`{0}` is a git submodule, which Cutover does not fetch")]
+    Submodule(String),
+    #[error("the symbolic link `{link}` leads out of the build context, to `{target}`")]
+    LinkOut { link: String, target: String },
+    #[error("the tree of this commit has an entry with the impossible name `{0}`")]
+    BadName(String),
+    #[error("the build context is too large: {0}")]
+    TooLarge(String),
+    #[error("the build failed at `{step}`: {message}")]
+    Failed {
+        /// The Dockerfile's line, as BuildKit names it.
+        step: String,
+        message: String,
+        /// The failing step's last lines, oldest first.
+        log_tail: Vec<String>,
+    },
+    #[error("the build took longer than {}", seconds(*.after))]
+    TimedOut {
+        after: Duration,
+        log_tail: Vec<String>,
+    },
+    #[error("the build was cancelled")]
+    Cancelled,
+    #[error("Docker cannot be reached: {0}")]
+    NoDocker(String),
+    #[error("Docker refused: {0}")]
+    Docker(String),
+    #[error("Docker says that the build succeeded, but {0}")]
+    NotThere(String),
+}
+
+impl BuildError {
+    /// A short name for programs, as the API's `error.code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Source(error) => error.code(),
+            Self::Outside(_) | Self::NoContext(_) => "no_context",
+            Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => "no_dockerfile",
+            Self::BadIgnore { .. } => "bad_dockerignore",
+            Self::Submodule(_) => "submodule",
+            Self::LinkOut { .. } => "link_out_of_context",
+            Self::BadName(_) => "bad_tree",
+            Self::TooLarge(_) => "context_too_large",
+            Self::Failed { .. } => "build_failed",
+            Self::TimedOut { .. } => "build_timeout",
+            Self::Cancelled => "cancelled",
+            Self::NoDocker(_) => "docker_unreachable",
+            Self::Docker(_) | Self::NotThere(_) => "docker_error",
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::Outside(_) | Self::NoContext(_) => {
+                "correct `context` under `[apps.NAME.build]`: a folder of the repository, `.` for all of it"
+            }
+            Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
+                "commit it, or correct `dockerfile` under `[apps.NAME.build]`: its path from the context folder"
+            }
+            Self::BadIgnore { .. } => "correct the line and push again",
+            Self::Submodule(_) => {
+                "commit its files themselves (git subtree), or exclude it in .dockerignore"
+            }
+            Self::LinkOut { .. } => {
+                "point it to a path within the context, or exclude it in .dockerignore"
+            }
+            Self::BadName(_) => "check the repository with `git fsck`",
+            Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
+            Self::Failed { .. } => "see the log above the failing step; correct it and push again",
+            Self::TimedOut { .. } => "raise `timeout` under `[apps.NAME.build]` if it needs longer",
+            Self::Cancelled => "deploy again when wanted",
+            Self::NoDocker(_) => "check that Docker is running; `cutover doctor` says more",
+            Self::Docker(_) | Self::NotThere(_) => "look at the Docker daemon's own log",
+        }
+    }
+
+    /// The last lines of the log, oldest first, where the build itself failed.
+    pub fn log_tail(&self) -> &[String] {
+        match self {
+            Self::Failed { log_tail, .. } | Self::TimedOut { log_tail, .. } => log_tail,
+            _ => &[],
+        }
+    }
+
+    /// Whether the same call may succeed later without anything being changed.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Source(error) => error.is_temporary(),
+            Self::NoDocker(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<bollard::errors::Error> for BuildError {
+    fn from(error: bollard::errors::Error) -> Self {
+        use bollard::errors::Error;
+        match error {
+            Error::DockerResponseServerError { message, .. } => Self::Docker(message),
+            Error::HyperResponseError { .. }
+            | Error::HyperLegacyError { .. }
+            | Error::IOError { .. }
+            | Error::RequestTimeoutError
+            | Error::SocketNotFoundError(_) => Self::NoDocker(error.to_string()),
+            other => Self::Docker(other.to_string()),
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}

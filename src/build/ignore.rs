@@ -1,0 +1,133 @@
+//! .dockerignore: which paths of the context are not sent.
+
+use super::BuildError;
+use super::pattern::Pattern;
+
+/// The rules of one .dockerignore; the last one that fits a path, or a folder above it, decides.
+#[derive(Debug, Default)]
+pub(super) struct Ignore(Vec<Rule>);
+
+#[derive(Debug)]
+struct Rule {
+    /// `!`: what fits is sent after all.
+    except: bool,
+    pattern: Pattern,
+}
+
+/// Which rules fit a folder: its contents need not ask those again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fits(Vec<bool>);
+
+impl Ignore {
+    /// Reads the file's text; `name` names it in errors.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, BuildError> {
+        let mut rules = Vec::new();
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            // Only in the first column does `#` begin a comment.
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            let line = line.trim();
+            let (except, text) = match line.strip_prefix('!') {
+                Some(rest) => (true, clean(rest.trim())),
+                None => (false, clean(line)),
+            };
+            let parsed = match text.as_str() {
+                // All of the context: Docker does not let that be excluded.
+                "." if !except => continue,
+                "." => Err("there is no pattern after `!`"),
+                text => Pattern::parse(text),
+            };
+            let pattern = parsed.map_err(|why| BuildError::BadIgnore {
+                file: name.to_owned(),
+                line: number + 1,
+                why,
+            })?;
+            rules.push(Rule { except, pattern });
+        }
+        Ok(Self(rules))
+    }
+
+    /// Whether `path` is left out, given what fits the folder that it is in.
+    pub(super) fn excludes(&self, path: &str, folder: &Fits) -> (bool, Fits) {
+        let mut excluded = false;
+        let mut fits = vec![false; self.0.len()];
+        for (i, rule) in self.0.iter().enumerate() {
+            fits[i] = folder.0.get(i).copied().unwrap_or_default();
+            // A rule that could not change the answer is not asked.
+            if !fits[i] && rule.except == excluded {
+                fits[i] = rule.pattern.matches(path);
+            }
+            if fits[i] {
+                excluded = !rule.except;
+            }
+        }
+        (excluded, Fits(fits))
+    }
+
+    /// Whether something in an excluded folder may be sent nevertheless.
+    pub(super) fn has_exceptions(&self) -> bool {
+        self.0.iter().any(|rule| rule.except)
+    }
+}
+
+/// `./a//b/../c/` becomes `a/c`, and a leading slash is the context folder.
+fn clean(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() {
+        return ".".into();
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded(text: &str, path: &str) -> bool {
+        let ignore = Ignore::parse(".dockerignore", text).unwrap();
+        let mut fits = Fits::default();
+        let mut answer = false;
+        let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
+        for end in ends {
+            (answer, fits) = ignore.excludes(&path[..end], &fits);
+        }
+        answer
+    }
+
+    #[test]
+    fn the_last_rule_that_fits_decides() {
+        let text = "# comment\n\n  *.md \n!README.md\nsecret\n/target/\n./a/../b\n";
+        for path in ["x.md", "secret", "secret/deep/file", "target/x", "b"] {
+            assert!(excluded(text, path), "{path}");
+        }
+        for path in ["README.md", "docs/x.md", "a", "src/target", "comment"] {
+            assert!(!excluded(text, path), "{path}");
+        }
+        assert!(excluded("*\n!a\na/b", "a/b"));
+        assert!(!excluded("*\n!a/b", "a/b"));
+        assert!(excluded("*\n!a/b", "a/c"));
+        assert!(excluded("!a\n*", "a"));
+        assert!(excluded("\u{feff}a\r\nb\r\n", "a"));
+        assert!(!excluded(".\n/", "a"));
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let error = Ignore::parse("x.dockerignore", "a\n!\n").unwrap_err();
+        assert!(
+            error.to_string().contains("line 2 of `x.dockerignore`"),
+            "{error}"
+        );
+        assert!(Ignore::parse("x", "[a").is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! A commit becomes an image.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::{BuildInfo, BuildInfoAux};
+use bollard::query_parameters::{
+    BuildImageOptions, BuilderVersion, ListImagesOptions, TagImageOptions,
+};
+use futures_util::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::remove::is_missing;
+use super::{BuildError, CACHE_KEY, Context, cache_key, send};
+use crate::config;
+use crate::ids::AppName;
+use crate::source::{Commit, Mirror};
+use crate::store::log::Log;
+
+/// What is to be built.
+pub struct Request<'a> {
+    pub app: &'a AppName,
+    pub commit: &'a Commit,
+    pub settings: &'a config::Build,
+    pub mirror: &'a Mirror,
+    /// `name:tag`, all of which lead to the image afterwards; at least one.
+    pub tags: Vec<String>,
+    /// What the image is labelled with. Labels that are the same for every deployment of the app let
+    /// an unchanged tree keep its image id.
+    pub labels: HashMap<String, String>,
+    /// Builds even if an image of this content is there, and runs every step.
+    pub no_cache: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// `sha256:…`.
+    pub image_id: String,
+    /// An image of the same content and settings was there; nothing was built.
+    pub cached: bool,
+}
+
+/// Builds the image, or finds it, and tags it. The same call again, also after the agent was killed
+/// in the middle, gives the same result. `cancel` and the timeout end the build on the engine too.
+pub async fn image(
+    docker: &Docker,
+    request: &Request<'_>,
+    log: &Log,
+    cancel: &CancellationToken,
+) -> Result<Built, BuildError> {
+    let mut progress = Progress::default();
+    let limit = request.settings.timeout;
+    let ended = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(BuildError::Cancelled),
+        ended = tokio::time::timeout(limit, run(docker, request, log, &mut progress)) => {
+            ended.unwrap_or(Err(BuildError::TimedOut { after: limit, log_tail: Vec::new() }))
+        }
+    };
+    ended.map_err(|error| match error {
+        BuildError::TimedOut { after, .. } => BuildError::TimedOut {
+            after,
+            log_tail: progress.tail(),
+        },
+        other => other,
+    })
+}
+
+async fn run(
+    docker: &Docker,
+    request: &Request<'_>,
+    log: &Log,
+    progress: &mut Progress,
+) -> Result<Built, BuildError> {
+    let context = read(request).await?;
+    let key = cache_key(request.app, &context, request.settings);
+    if !request.no_cache
+        && let Some(image_id) = find(docker, request, &key).await?
+        && tag(docker, &image_id, request).await?
+    {
+        log.line("nothing that goes into the image has changed: it is not built again");
+        let cached = true;
+        return Ok(Built { image_id, cached });
+    }
+    let image_id = build(docker, request, context, key, log, progress).await?;
+    if !tag(docker, &image_id, request).await? {
+        return Err(BuildError::NotThere(format!("`{image_id}` is not there")));
+    }
+    let cached = false;
+    Ok(Built { image_id, cached })
+}
+
+async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
+    let mirror = request.mirror.clone();
+    let commit = request.commit.clone();
+    let settings = request.settings.clone();
+    tokio::task::spawn_blocking(move || Context::read(&mirror, &commit, &settings))
+        .await
+        .expect("reading a context does not panic")
+}
+
+/// An image of this key, made by the same agent.
+async fn find(
+    docker: &Docker,
+    request: &Request<'_>,
+    key: &str,
+) -> Result<Option<String>, BuildError> {
+    let mut labels = vec![format!("{CACHE_KEY}={key}")];
+    if let Some(agent) = request.labels.get("cutover.agent") {
+        labels.push(format!("cutover.agent={agent}"));
+    }
+    let options = ListImagesOptions {
+        filters: Some(HashMap::from([("label".to_owned(), labels)])),
+        ..Default::default()
+    };
+    let found = docker.list_images(Some(options)).await?;
+    // The newest: it is the one whose layers are least likely to be pruned by somebody soon.
+    let newest = found.into_iter().max_by_key(|image| image.created);
+    Ok(newest.map(|image| image.id))
+}
+
+/// Gives the image its tags and asks the engine whether they lead to it. `false`: it is gone.
+async fn tag(docker: &Docker, id: &str, request: &Request<'_>) -> Result<bool, BuildError> {
+    for tag in &request.tags {
+        let (repo, name) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
+        let options = TagImageOptions {
+            repo: Some(repo.to_owned()),
+            tag: Some(name.to_owned()),
+        };
+        match docker.tag_image(id, Some(options)).await {
+            Err(error) if is_missing(&error) => return Ok(false),
+            done => done?,
+        }
+        let found = docker.inspect_image(tag).await?.id;
+        if found.as_deref() != Some(id) {
+            let found = found.unwrap_or_default();
+            let message = format!("`{tag}` leads to `{found}` and not to `{id}`");
+            return Err(BuildError::NotThere(message));
+        }
+    }
+    Ok(true)
+}
+
+async fn build(
+    docker: &Docker,
+    request: &Request<'_>,
+    context: Context,
+    key: String,
+    log: &Log,
+    progress: &mut Progress,
+) -> Result<String, BuildError> {
+    let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
+    log.line(&format!(
+        "sending {entries} files and folders, {kib} KiB, to the builder"
+    ));
+    let options = options(request, &context, key);
+    let (body, sending) = send::send(context);
+    // bollard's own limit is for quick calls: ours is the timeout around all of this.
+    let docker = (docker.clone()).with_timeout(request.settings.timeout + Duration::from_secs(60));
+    let stream = docker.build_image(options, None, Some(bollard::body_try_stream(body)));
+    let built = follow(stream, log, progress).await;
+    if built.is_err()
+        && let Ok(Err(error @ BuildError::Source(_))) = sending.await
+    {
+        return Err(error);
+    }
+    built
+}
+
+fn options(request: &Request<'_>, context: &Context, key: String) -> BuildImageOptions {
+    let mut labels = request.labels.clone();
+    labels.insert(CACHE_KEY.to_owned(), key);
+    let args = request.settings.args.clone();
+    BuildImageOptions {
+        dockerfile: context.dockerfile.clone(),
+        // The first tag keeps the image if the agent dies before the others are made.
+        t: request.tags.first().cloned(),
+        nocache: request.no_cache,
+        rm: true,
+        forcerm: true,
+        buildargs: Some(args.into_iter().collect()),
+        labels: Some(labels),
+        version: BuilderVersion::BuilderBuildKit,
+        session: Some(session()),
+        ..Default::default()
+    }
+}
+
+/// Reads the engine's answer to its end and returns the image's id.
+async fn follow(
+    stream: impl Stream<Item = Result<BuildInfo, Error>>,
+    log: &Log,
+    progress: &mut Progress,
+) -> Result<String, BuildError> {
+    let mut image = None;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(message) = stream.next().await {
+        match message {
+            Ok(info) => match info.aux {
+                Some(BuildInfoAux::BuildKit(status)) => {
+                    for line in progress.take(status) {
+                        log.line(&line);
+                    }
+                }
+                Some(BuildInfoAux::Default(id)) => image = id.id,
+                None => {}
+            },
+            Err(Error::DockerStreamError { error }) => return Err(failed(progress, error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    image.ok_or_else(|| BuildError::NotThere("it did not say which image it made".into()))
+}
+
+fn failed(progress: &Progress, error: String) -> BuildError {
+    let (step, message, log_tail) =
+        (progress.failure()).unwrap_or_else(|| ("the Dockerfile".into(), error, progress.tail()));
+    BuildError::Failed {
+        step,
+        message,
+        log_tail,
+    }
+}
+
+/// BuildKit looks the connection for registry logins up under this name.
+fn session() -> String {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    format!("cutover-{}", hex::encode(random))
+}

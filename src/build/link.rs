@@ -1,0 +1,69 @@
+//! Where a symbolic link of the context leads.
+
+use std::collections::HashMap;
+
+/// As many as Linux follows.
+const LINKS: usize = 40;
+
+/// Follows `path` through the context's links, which are path -> target. `None`: it leads out of the
+/// context, or in a circle. What does not exist counts as itself: a dangling link harms nobody.
+pub(super) fn follow(path: &str, links: &HashMap<String, String>) -> Option<String> {
+    let mut rest: Vec<String> = parts(path).rev().collect();
+    let mut at: Vec<String> = Vec::new();
+    let mut followed = 0;
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            at.pop()?;
+            continue;
+        }
+        at.push(part);
+        let Some(target) = links.get(&at.join("/")) else {
+            continue;
+        };
+        followed += 1;
+        if target.starts_with('/') || followed > LINKS {
+            return None;
+        }
+        at.pop();
+        rest.extend(parts(target).rev());
+    }
+    Some(at.join("/"))
+}
+
+fn parts(path: &str) -> impl DoubleEndedIterator<Item = String> {
+    (path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != "."))
+    .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_through_folders_that_are_links() {
+        let table = [
+            ("a", "b", Some("b")),
+            ("a/b/c", "../../d", Some("d")),
+            ("a/b", "../../d", None),
+            ("a", "/etc/passwd", None),
+            ("a", "..", None),
+            ("a", ".", Some("")),
+            ("a", "b/../../x", None),
+            ("a", "up/..", None),
+            ("a", "down/../..", Some("")),
+            ("a", "a", None),
+            ("a", "gone/x", Some("gone/x")),
+        ];
+        for (link, target, expected) in table {
+            let links = HashMap::from([
+                (link.to_owned(), target.to_owned()),
+                ("up".into(), "deep/folder/../..".into()),
+                ("down".into(), "deep/folder".into()),
+            ]);
+            let found = follow(link, &links);
+            assert_eq!(found.as_deref(), expected, "{link} -> {target}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! BuildKit's live status as lines that a person reads.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
+
+/// How much of the failing step's output stands in the error.
+const TAIL: usize = 20;
+/// A line that never ends is cut into pieces of this many bytes.
+const LINE: usize = 8 << 10;
+
+/// What has been seen of a build so far.
+#[derive(Default)]
+pub(super) struct Progress {
+    steps: HashMap<String, Step>,
+    /// The steps that failed, by digest, in the order in which they said so.
+    failed: Vec<String>,
+    tail: VecDeque<String>,
+}
+
+#[derive(Default)]
+struct Step {
+    number: usize,
+    name: String,
+    started: Option<f64>,
+    announced: bool,
+    ended: bool,
+    error: String,
+    partial: Vec<u8>,
+    transfers: HashSet<String>,
+    tail: VecDeque<String>,
+}
+
+impl Progress {
+    /// Takes one status and returns the lines that it adds to the log.
+    pub(super) fn take(&mut self, status: StatusResponse) -> Vec<String> {
+        let mut lines = Vec::new();
+        for vertex in &status.vertexes {
+            self.begin(vertex, &mut lines);
+        }
+        for transfer in &status.statuses {
+            self.transfer(transfer, &mut lines);
+        }
+        for log in &status.logs {
+            self.output(log, &mut lines);
+        }
+        // Last, since a step's last output comes in the message that says that it ended.
+        for vertex in &status.vertexes {
+            self.end(vertex, &mut lines);
+        }
+        for line in &lines {
+            keep(&mut self.tail, line.clone());
+        }
+        lines
+    }
+
+    /// The failing step's name, its error and its last lines.
+    pub(super) fn failure(&self) -> Option<(String, String, Vec<String>)> {
+        let step = &self.steps[self.failed.first()?];
+        let tail = step.tail.iter().cloned().collect();
+        Some((step.name.clone(), step.error.clone(), tail))
+    }
+
+    /// The last lines of all steps.
+    pub(super) fn tail(&self) -> Vec<String> {
+        self.tail.iter().cloned().collect()
+    }
+
+    fn step(&mut self, digest: &str) -> &mut Step {
+        let number = self.steps.len() + 1;
+        (self.steps.entry(digest.to_owned())).or_insert_with(|| Step {
+            number,
+            ..Step::default()
+        })
+    }
+
+    fn begin(&mut self, vertex: &Vertex, lines: &mut Vec<String>) {
+        let step = self.step(&vertex.digest);
+        step.name.clone_from(&vertex.name);
+        if let Some(time) = &vertex.started {
+            step.started = Some(time.seconds as f64 + f64::from(time.nanos) / 1e9);
+        }
+        if !step.announced && (step.started.is_some() || vertex.cached) {
+            step.announced = true;
+            lines.push(format!("#{} {}", step.number, step.name));
+        }
+    }
+
+    fn transfer(&mut self, status: &VertexStatus, lines: &mut Vec<String>) {
+        let step = self.step(&status.vertex);
+        // Only what was carried from somewhere is worth a line, and only once it has arrived.
+        if status.completed.is_some()
+            && status.current > 0
+            && step.transfers.insert(status.id.clone())
+        {
+            let size = size(status.current);
+            lines.push(format!("#{} {} {size} done", step.number, status.id));
+        }
+    }
+
+    fn output(&mut self, log: &VertexLog, lines: &mut Vec<String>) {
+        let step = self.step(&log.vertex);
+        step.partial.extend_from_slice(&log.msg);
+        while let Some(end) =
+            (step.partial.iter().position(|byte| *byte == b'\n'))
+                .or((step.partial.len() > LINE).then_some(LINE))
+        {
+            let rest = step.partial.split_off((end + 1).min(step.partial.len()));
+            let line = std::mem::replace(&mut step.partial, rest);
+            step.print(&line, lines);
+        }
+    }
+
+    fn end(&mut self, vertex: &Vertex, lines: &mut Vec<String>) {
+        let step = self.step(&vertex.digest);
+        let Some(time) = vertex.completed.as_ref().filter(|_| !step.ended) else {
+            return;
+        };
+        step.ended = true;
+        let partial = std::mem::take(&mut step.partial);
+        if !partial.is_empty() {
+            step.print(&partial, lines);
+        }
+        let completed = time.seconds as f64 + f64::from(time.nanos) / 1e9;
+        let took = completed - step.started.unwrap_or(completed);
+        let n = step.number;
+        if !vertex.error.is_empty() {
+            step.error = readable(vertex.error.as_bytes());
+            lines.push(format!("#{n} ERROR: {}", step.error));
+            // BuildKit cancels the steps beside the one that failed: they are not the reason.
+            let cancelled = step.error.ends_with("context canceled");
+            if !cancelled {
+                self.failed.push(vertex.digest.clone());
+            }
+        } else if vertex.cached {
+            lines.push(format!("#{n} CACHED"));
+        } else {
+            lines.push(format!("#{n} DONE {took:.1}s"));
+        }
+    }
+}
+
+impl Step {
+    fn print(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
+        let line = readable(bytes);
+        lines.push(format!("#{} {line}", self.number));
+        keep(&mut self.tail, line);
+    }
+}
+
+fn keep(tail: &mut VecDeque<String>, line: String) {
+    if tail.len() == TAIL {
+        tail.pop_front();
+    }
+    tail.push_back(line);
+}
+
+/// One line of a program's output without what it does to a terminal: colours, and what a carriage
+/// return has overwritten.
+fn readable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end();
+    let text = text.rsplit('\r').next().unwrap_or(text);
+    let mut line = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\u{1b}' {
+            line.push(c);
+        } else if chars.next() == Some('[') {
+            // A control sequence ends with a byte from `@` to `~`.
+            let _ = chars.find(|c| ('@'..='~').contains(c));
+        }
+    }
+    line
+}
+
+fn size(bytes: i64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes}B"),
+        1_000..1_000_000 => format!("{:.1}kB", bytes as f64 / 1e3),
+        _ => format!("{:.1}MB", bytes as f64 / 1e6),
+    }
+}

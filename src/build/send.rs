@@ -1,0 +1,65 @@
+//! The context on its way to the engine: written by a blocking thread, read by the request's body.
+
+use std::io::{self, Write};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{BuildError, Context};
+
+const CHUNK: usize = 64 << 10;
+/// Chunks between the two: what a slow engine may leave lying in memory.
+const CHUNKS: usize = 8;
+
+/// Starts sending. The task ends with why the context could not be read, if it could not.
+pub(super) fn send(
+    context: Context,
+) -> (
+    impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    JoinHandle<Result<(), BuildError>>,
+) {
+    let (chunks, receiver) = mpsc::channel(CHUNKS);
+    let task = tokio::task::spawn_blocking(move || {
+        let sink = Sink {
+            chunks: chunks.clone(),
+            chunk: BytesMut::with_capacity(CHUNK),
+        };
+        let sent = context.send(sink);
+        if sent.is_err() {
+            // Without it the engine would take a cut tar for a whole one.
+            let _ = chunks.blocking_send(Err(io::Error::other("the context could not be read")));
+        }
+        sent
+    });
+    let body = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
+    (body, task)
+}
+
+struct Sink {
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    chunk: BytesMut,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..taken]);
+        if self.chunk.len() == CHUNK {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let chunk = self.chunk.split().freeze();
+        self.chunk.reserve(CHUNK);
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        (self.chunks.blocking_send(Ok(chunk))).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}

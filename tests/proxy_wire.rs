@@ -1,0 +1,435 @@
+//! Byte for byte: what a client may send, and what it gets.
+
+mod proxy_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::time::Duration;
+
+use cutover::proxy::Limits;
+use cutover::proxy::table::Table;
+use proxy_support::{Proxy, app, read_head, route, says};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An app that answers with the head it got, and closes after each answer.
+async fn mirror() -> std::net::SocketAddr {
+    app(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{head}",
+            head.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await
+}
+
+async fn with_mirror() -> Proxy {
+    let proxy = Proxy::start().await;
+    proxy.publish(1, &[mirror().await]).await;
+    proxy
+}
+
+#[tokio::test]
+async fn what_could_be_read_two_ways_is_refused_and_the_connection_closed() {
+    let proxy = with_mirror().await;
+    let host = "Host: a\r\n";
+    for request in [
+        format!("GET / HTTP/1.1\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}{host}\r\n"),
+        format!("GET / HTTP/1.1\n{host}\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}X: 1\r\n 2\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}X : 1\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}X: \0\r\n\r\n"),
+        format!("GE(T / HTTP/1.1\r\n{host}\r\n"),
+        format!("GET / HTTP/1.1 \r\n{host}\r\n"),
+        format!("GET /\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: -3\r\n\r\nabc"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 3, 3\r\n\r\nabc"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
+        format!(
+            "POST / HTTP/1.1\r\n{host}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n\r\n"
+        ),
+        format!(
+            "POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n\
+             0\r\n\r\n"
+        ),
+        format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip\r\n\r\n"),
+        format!("POST / HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ] {
+        let answer = proxy.raw(&request).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 "),
+            "{request:?}: {answer:?}"
+        );
+        assert!(
+            answer.to_lowercase().contains("\r\nconnection: close\r\n"),
+            "{answer:?}"
+        );
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer:?}");
+    }
+    let stats = proxy.client.stats().await.unwrap();
+    assert_eq!(stats[0].requests, 0, "none of them reached the app");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_app_is_told_who_asks_and_nothing_of_the_hop() {
+    let proxy = with_mirror().await;
+    let answer = proxy
+        .raw(
+            "GET /x?y HTTP/1.1\r\nHost: A.test:81\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n\
+             Keep-Alive: timeout=1\r\nProxy-Connection: close\r\nTE: gzip\r\nX-End: 1\r\n\
+             X-Forwarded-For: 6.6.6.6\r\nUpgrade: h2c\r\n\r\n",
+        )
+        .await;
+    let text = answer.to_lowercase();
+    let (_, head) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("get /x?y http/1.1\r\n"), "{head}");
+    for there in [
+        "\r\nhost: a.test:81\r\n",
+        "\r\nx-end: 1\r\n",
+        "\r\nx-forwarded-for: 127.0.0.1\r\n",
+        "\r\nx-forwarded-proto: http\r\n",
+        "\r\nx-forwarded-host: a.test:81\r\n",
+    ] {
+        assert!(head.contains(there), "{there:?} in {head}");
+    }
+    for gone in [
+        "x-hop",
+        "keep-alive",
+        "proxy-connection",
+        "\r\nte:",
+        "upgrade",
+        "6.6.6.6",
+    ] {
+        assert!(!head.contains(gone), "{gone:?} in {head}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_absolute_target_names_the_host_and_a_star_passes() {
+    let proxy = with_mirror().await;
+    let answer = proxy
+        .raw("GET http://b.test/p?q HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await
+        .to_lowercase();
+    assert!(answer.contains("get /p?q http/1.1\r\n"), "{answer}");
+    assert!(answer.contains("\r\nhost: b.test\r\n"), "{answer}");
+    let answer = proxy
+        .raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.contains("OPTIONS * HTTP/1.1\r\n"), "{answer}");
+    let answer = proxy.raw("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_hosts_and_missing_targets_are_told_apart() {
+    let proxy = Proxy::start().await;
+    assert!(proxy.get("/").await.starts_with("HTTP/1.1 404 "));
+    let mut known = route("app", 1, &[]);
+    known.hosts = vec!["a.test".into()];
+    known.path_prefix = "/app".into();
+    let table = Table {
+        generation: 1,
+        routes: vec![known],
+    };
+    proxy.client.publish(&table).await.unwrap();
+    let busy = proxy.get("/app").await;
+    assert!(busy.starts_with("HTTP/1.1 503 "), "{busy}");
+    assert!(busy.contains("\r\nretry-after: "), "{busy}");
+    assert!(proxy.get("/other").await.starts_with("HTTP/1.1 404 "));
+    let other = "GET /app HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n";
+    assert!(proxy.raw(other).await.starts_with("HTTP/1.1 404 "));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_down_or_talks_nonsense_is_named_as_the_cause() {
+    let proxy = Proxy::start().await;
+    let gone = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let alive = says(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        Duration::ZERO,
+    )
+    .await;
+    for (generation, targets, expected) in [
+        (1, vec![gone], "HTTP/1.1 503 "),
+        (2, vec![says("", Duration::ZERO).await], "HTTP/1.1 502 "),
+        (
+            3,
+            vec![says("SSH-2.0-x\r\n", Duration::ZERO).await],
+            "HTTP/1.1 502 ",
+        ),
+        // One of two is down: nobody notices.
+        (4, vec![gone, alive], "HTTP/1.1 200 "),
+    ] {
+        proxy.publish(generation, &targets).await;
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+        let answer = proxy.raw(post).await;
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+    let mut slow = route("app", 5, &[says("", Duration::from_secs(20)).await]);
+    slow.settings.first_byte_timeout_ms = 100;
+    let table = Table {
+        generation: 5,
+        routes: vec![slow],
+    };
+    proxy.client.publish(&table).await.unwrap();
+    assert!(proxy.get("/").await.starts_with("HTTP/1.1 504 "));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_are_framed_as_they_came_and_capped() {
+    let proxy = Proxy::start().await;
+    let app = app(|mut stream| async move {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        while !all.ends_with(b"END") && !all.ends_with(b"END\r\n0\r\n\r\n") {
+            match stream.read(&mut buffer).await {
+                Ok(n @ 1..) => all.extend_from_slice(&buffer[..n]),
+                _ => return,
+            }
+        }
+        let text = String::from_utf8_lossy(&all).to_lowercase();
+        let kind = match text.contains("transfer-encoding: chunked") {
+            true => "chunked",
+            false => "length",
+        };
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{kind}",
+            kind.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let mut capped = route("app", 1, &[app]);
+    capped.settings.max_body = Some(10);
+    let table = Table {
+        generation: 1,
+        routes: vec![capped],
+    };
+    proxy.client.publish(&table).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    for (rest, status, end) in [
+        ("Content-Length: 3\r\n\r\nEND".into(), 200, "length"),
+        (format!("{chunked}3\r\nEND\r\n0\r\n\r\n"), 200, "chunked"),
+        ("Content-Length: 11\r\n\r\n12345678901".into(), 413, ""),
+        (format!("{chunked}b\r\n12345678901\r\n0\r\n\r\n"), 413, ""),
+        (
+            "Expect: 100-continue\r\nContent-Length: 3\r\n\r\nEND".into(),
+            200,
+            "length",
+        ),
+    ] {
+        let answer = proxy.raw(&format!("{head}{rest}")).await;
+        let answer = answer
+            .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
+            .unwrap_or(&answer);
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{rest:?}: {answer:?}");
+        assert!(answer.ends_with(end), "{rest:?}: {answer:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn head_no_content_and_old_clients() {
+    let proxy = Proxy::start().await;
+    let long = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+    proxy.publish(1, &[says(long, Duration::ZERO).await]).await;
+    let answer = proxy
+        .raw("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.contains("content-length: 5\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    let none = "HTTP/1.1 204 No Content\r\n\r\n";
+    proxy.publish(2, &[says(none, Duration::ZERO).await]).await;
+    let answer = proxy.get("/").await;
+    assert!(answer.starts_with("HTTP/1.1 204 ") && answer.ends_with("\r\n\r\n"));
+    // An answer that ends with its connection, for a client that knows no chunks.
+    let open = "HTTP/1.0 200 OK\r\n\r\nhello";
+    proxy.publish(3, &[says(open, Duration::ZERO).await]).await;
+    let answer = proxy.raw("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("\r\n\r\nhello"));
+    assert!(!answer.to_lowercase().contains("chunked"), "{answer}");
+    // Hints before the answer are not passed on; the answer is.
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
+                 HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    proxy.publish(4, &[says(hints, Duration::ZERO).await]).await;
+    let answer = proxy.get("/").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"),
+        "{answer}"
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn long_heads_and_long_targets_have_their_own_answers() {
+    let proxy = with_mirror().await;
+    let long = "x".repeat(40_000);
+    let answer = proxy
+        .raw(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let fields = "X: 1\r\n".repeat(200);
+    let answer = proxy
+        .raw(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn trailers_pass_where_they_are_announced() {
+    let proxy = Proxy::start().await;
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                   2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
+    proxy
+        .publish(1, &[says(chunked, Duration::ZERO).await])
+        .await;
+    let answer = proxy
+        .raw("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
+        .await
+        .to_lowercase();
+    assert!(answer.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let proxy = with_mirror().await;
+    let answer = proxy
+        .raw(
+            "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+    let at = |path| {
+        answer
+            .find(path)
+            .unwrap_or_else(|| panic!("{path} in {answer}"))
+    };
+    assert!(at("GET /1") < at("GET /2") && at("GET /2") < at("GET /3"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines() {
+    let proxy = Proxy::start_with(|options| {
+        options.limits = Limits {
+            head_ms: 300,
+            idle_ms: 200,
+            write_ms: 300,
+        };
+    })
+    .await;
+    let sink = app(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let mut stuck = route("app", 1, &[sink]);
+    stuck.settings.body_idle_timeout_ms = 200;
+    let table = Table {
+        generation: 1,
+        routes: vec![stuck],
+    };
+    proxy.client.publish(&table).await.unwrap();
+    assert_eq!(proxy.raw("").await, "");
+    // A byte now and then does not move the deadline of a head.
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let begun = std::time::Instant::now();
+    let mut buffer = [0; 1024];
+    for byte in b"GET / HTTP/1.1\r\nX-Slow: 1111111111111111111111111111111" {
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        let quick = Duration::from_millis(50);
+        if let Ok(read) = tokio::time::timeout(quick, stream.read(&mut buffer)).await {
+            let _ = read;
+            break;
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let upload = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
+    let answer = proxy.raw(upload).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    proxy.stop().await;
+}
+
+/// The trap of keep-alive: a request meets a connection that the app is just closing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_closes_idle_connections_costs_no_get_and_doubles_no_post() {
+    let proxy = Proxy::start().await;
+    let posts = Arc::new(AtomicU64::new(0));
+    let counted = posts.clone();
+    let app = app(move |mut stream| {
+        let posts = counted.clone();
+        async move {
+            loop {
+                let idle = Duration::from_millis(200);
+                let Ok(head) = tokio::time::timeout(idle, read_head(&mut stream)).await else {
+                    return;
+                };
+                if head.is_empty() {
+                    return;
+                }
+                if head.starts_with("POST") {
+                    posts.fetch_add(1, SeqCst);
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                if stream.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    proxy.publish(1, &[app]).await;
+    let mut posted = 0;
+    // Pauses around the app's limit, on both sides of it.
+    for pause in (190..=210).chain([40, 60]) {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let (method, body) = match pause % 2 {
+            0 => ("GET", ""),
+            _ => ("POST", "Content-Length: 0\r\n"),
+        };
+        posted += pause % 2;
+        let answer = proxy
+            .raw(&format!(
+                "{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{body}\r\n"
+            ))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{pause}: {answer}");
+    }
+    assert_eq!(posts.load(SeqCst), posted);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_proxy_starts_again_with_the_table_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
+    proxy.publish(7, &[mirror().await]).await;
+    proxy.stop().await;
+    let proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
+    assert_eq!(proxy.client.hello().await.unwrap().generation, 7);
+    assert!(proxy.get("/").await.starts_with("HTTP/1.1 200 "));
+    proxy.client.stop().await.unwrap();
+    while proxy.client.hello().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -15,10 +15,12 @@ pub mod demo;
 pub mod deploy;
 pub mod deployments;
 pub mod error;
+pub mod init;
 pub mod logs;
 pub mod outcome;
 pub mod print;
 pub mod proxy;
+pub mod receive;
 pub mod releases;
 pub mod rollback;
 pub mod secret;
@@ -65,6 +67,7 @@ pub enum Verb {
     Serve(serve::Serve),
     Proxy(proxy::Proxy),
     Check(check::Check),
+    Init(init::Init),
     Setup(setup::Setup),
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),
@@ -74,6 +77,8 @@ pub enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Cancel(cancel::Cancel),
+    #[command(hide = true)]
+    Receive(receive::Receive),
     Token(token::Token),
     Secret(secret::Secret),
     Completions(completions::Completions),
@@ -107,6 +112,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Serve(args) => serve::run(args, &global).await,
         Verb::Proxy(args) => proxy::run(args, &global).await,
         Verb::Check(args) => check::run(args, &global),
+        Verb::Init(args) => init::run(args, &global),
         Verb::Setup(args) => setup::run(args, &global).await,
         Verb::Deploy(args) => deploy::run(args, &global).await,
         Verb::Rollback(args) => rollback::run(args, &global).await,
@@ -116,6 +122,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Show(args) => show::run(args, &global).await,
         Verb::Logs(args) => logs::run(args, &global).await,
         Verb::Cancel(args) => cancel::run(args, &global).await,
+        Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),
         Verb::Secret(args) => secret::run(args),
         Verb::Completions(args) => completions::run(args),

@@ -19,7 +19,8 @@ ENTRYPOINT [\"/hello\"]
 pub struct File {
     pub path: String,
     pub bytes: Vec<u8>,
-    pub executable: bool,
+    /// As git has it: 0o100644 a file, 0o100755 a program, 0o120000 a symlink.
+    pub mode: u32,
 }
 
 impl File {
@@ -27,7 +28,7 @@ impl File {
         Self {
             path: path.to_owned(),
             bytes: bytes.into(),
-            executable: false,
+            mode: 0o100_644,
         }
     }
 }
@@ -45,7 +46,7 @@ pub fn files(version: &str, behaviour: &str) -> Result<Vec<File>, Error> {
         File::new("Dockerfile", DOCKERFILE),
         File::new("behaviour", behaviour),
         File {
-            executable: true,
+            mode: 0o100_755,
             ..File::new("hello", BINARY)
         },
         File::new("version", version),

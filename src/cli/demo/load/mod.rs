@@ -163,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("hello");
         let files = sample::files("v1", "").unwrap();
-        let binary = files.iter().find(|file| file.executable).unwrap();
+        let binary = files.iter().find(|file| file.path == "hello").unwrap();
         let mut options = std::fs::File::options();
         let mut file = options
             .create_new(true)

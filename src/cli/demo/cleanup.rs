@@ -1,0 +1,81 @@
+//! Removing from Docker what one data folder's agent made there, and nothing else.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+};
+
+/// The label that tells whose a container, an image or a network is.
+const DATA_DIR: &str = "cutover.data-dir";
+
+/// Removes every container, image and network of the agent in `data_dir`, which must have ended.
+pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error> {
+    let filters = HashMap::from([(
+        "label".to_owned(),
+        vec![format!("{DATA_DIR}={}", data_dir.display())],
+    )]);
+    let containers = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters);
+    for container in docker.list_containers(Some(containers.build())).await? {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
+        let id = container.id.unwrap_or_default();
+        gone(docker.remove_container(&id, Some(options.build())).await)?;
+    }
+    let images = ListImagesOptionsBuilder::new().all(true).filters(&filters);
+    for image in docker.list_images(Some(images.build())).await? {
+        let options = RemoveImageOptionsBuilder::new().force(true).build();
+        gone(docker.remove_image(&image.id, Some(options), None).await)?;
+    }
+    let networks = ListNetworksOptionsBuilder::new().filters(&filters);
+    for network in docker.list_networks(Some(networks.build())).await? {
+        gone(docker.remove_network(&network.id.unwrap_or_default()).await)?;
+    }
+    Ok(())
+}
+
+/// The data folders that are gone, of agents that left something in Docker: runs that were killed
+/// before they could clean up.
+pub async fn left_behind(docker: &Docker) -> Result<Vec<PathBuf>, Error> {
+    let filters = HashMap::from([("label".to_owned(), vec![DATA_DIR.to_owned()])]);
+    let mut labels = Vec::new();
+    let containers = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters);
+    for container in docker.list_containers(Some(containers.build())).await? {
+        labels.extend(container.labels);
+    }
+    let images = ListImagesOptionsBuilder::new().filters(&filters);
+    for image in docker.list_images(Some(images.build())).await? {
+        labels.push(image.labels);
+    }
+    let networks = ListNetworksOptionsBuilder::new().filters(&filters);
+    for network in docker.list_networks(Some(networks.build())).await? {
+        labels.extend(network.labels);
+    }
+    let mut folders: Vec<PathBuf> = labels
+        .iter_mut()
+        .filter_map(|labels| labels.remove(DATA_DIR).map(PathBuf::from))
+        .filter(|folder| !folder.exists())
+        .collect();
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
+}
+
+/// Already gone, or going, is what was wanted.
+fn gone<T>(result: Result<T, Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::DockerResponseServerError {
+            status_code: 404 | 409,
+            ..
+        })
+        | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

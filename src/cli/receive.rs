@@ -1,0 +1,122 @@
+//! `cutover receive`: what `hooks/post-receive` calls. Hands a push over to the agent, and prints the
+//! deployment's log to whoever pushed.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::client::{Client, view};
+use super::error::Kind;
+use super::{Error, Global, configuration, outcome, print};
+use crate::config::{Config, Repo};
+
+/// More updates than any push has; it bounds what is read.
+const MOST_INPUT: u64 = 1 << 20;
+
+/// Hand a push over to the agent (for hooks/post-receive; reads its stdin)
+#[derive(Debug, Args)]
+pub struct Receive {
+    /// The bare repository that was pushed to
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    repo: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Taken {
+    #[serde(rename = "ref")]
+    git_ref: String,
+    deployment: Option<String>,
+    reason: Option<String>,
+}
+
+/// Reads git's `old new ref` lines. The push itself is over: nothing here can undo it, so what went
+/// wrong is said together with what to do.
+pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
+    let mut input = String::new();
+    std::io::stdin()
+        .take(MOST_INPUT)
+        .read_to_string(&mut input)
+        .map_err(|error| Error::usage("git's update lines cannot be read").because(&error))?;
+    let repository = std::path::absolute(&args.repo)
+        .and_then(std::fs::canonicalize)
+        .map_err(|error| {
+            Error::usage(format!("`{}` cannot be found", args.repo.display())).because(&error)
+        })?;
+    let mut global = global.clone();
+    if global.config.is_none() {
+        global.config = configured(&repository);
+    }
+    let (_, config) = configuration::load(&global)?;
+    let client = Client::local(&config.agent.data_dir);
+    let updates: Vec<_> = input.lines().filter_map(update).collect();
+    let body = json!({ "repository": repository, "updates": updates });
+    let answer = match client.post("/api/v1/pushes", &body).await {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == Kind::Unreachable => {
+            return Err(error.hint(by_hand(&config, &repository)));
+        }
+        Err(error) => return Err(error),
+    };
+    let taken: view::List<Taken> = view::read(&answer)?;
+    let mut first_failure = Ok(());
+    for item in taken.items {
+        let ended = match (&item.deployment, &item.reason) {
+            (Some(id), _) => outcome::follow(&client, id, false).await,
+            (None, reason) => {
+                let reason = reason.as_deref().unwrap_or("no app is deployed from it");
+                print::line(format_args!("{}: not deployed: {reason}", item.git_ref));
+                Ok(())
+            }
+        };
+        if first_failure.is_ok() {
+            first_failure = ended;
+        }
+    }
+    first_failure
+}
+
+fn update(line: &str) -> Option<serde_json::Value> {
+    let mut words = line.splitn(3, ' ');
+    let (old, new, git_ref) = (words.next()?, words.next()?, words.next()?);
+    Some(json!({ "ref": git_ref, "old": old, "new": new }))
+}
+
+/// `git config cutover.config` of the repository. Read by path: a hook's GIT_DIR and quarantine
+/// are git's own business.
+fn configured(repository: &Path) -> Option<PathBuf> {
+    let repository = git2::Repository::open_bare(repository).ok()?;
+    repository.config().ok()?.get_path("cutover.config").ok()
+}
+
+fn by_hand(config: &Config, repository: &Path) -> String {
+    let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == repository);
+    let apps = config.apps.values();
+    let verbs: Vec<String> = apps
+        .filter(|app| matches!(&app.repo, Repo::Local(path) if same(path)))
+        .map(|app| format!("`cutover deploy {}`", app.name))
+        .collect();
+    let verbs = match verbs.as_slice() {
+        [] => "`cutover deploy APP`".to_owned(),
+        verbs => verbs.join(", "),
+    };
+    format!(
+        "the commits are safe in the repository, but not deployed: start the agent with \
+         `cutover serve`, then run {verbs}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_line_has_three_words() {
+        let read = update("0000 1234 refs/heads/main").unwrap();
+        assert_eq!(read["ref"], "refs/heads/main");
+        assert_eq!(read["new"], "1234");
+        assert!(update("0000 1234").is_none());
+    }
+}

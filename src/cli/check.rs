@@ -8,9 +8,13 @@ use super::{Error, Global, configuration, print};
 #[derive(Debug, Args)]
 pub struct Check {}
 
-/// Reads the configuration; nothing is changed.
+/// Reads the configuration; nothing is changed. What is allowed but probably not meant is a warning,
+/// on stderr, and no failure.
 pub fn run(_: Check, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
+    for warning in crate::config::warnings(&config) {
+        eprintln!("Warning: {warning}");
+    }
     let apps = match config.apps.len() {
         1 => "1 app".to_owned(),
         n => format!("{n} apps"),

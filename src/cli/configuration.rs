@@ -2,19 +2,34 @@
 
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{self, Config, Problems};
 
 use super::{Error, Global};
 
 /// The configuration that this command line names, or the one that is found, and where it is.
-/// Every mistake in it is one error, exit code 2.
+/// All mistakes in it are one error, exit code 2.
 pub fn load(global: &Global) -> Result<(PathBuf, Config), Error> {
-    let _ = global;
-    Err(Error::usage("reading deploy.toml is being built"))
+    let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
+    let config = config::load(&path).map_err(|problems| error(&problems))?;
+    Ok((path, config))
 }
 
 /// The same, or `None` where no configuration is named and none is found.
 pub fn load_if_any(global: &Global) -> Result<Option<(PathBuf, Config)>, Error> {
-    let _ = global;
-    Ok(None)
+    match config::find(global.config.as_deref()) {
+        Ok(_) => load(global).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A file's mistakes, each on a line of its own in the form that editors can jump to.
+fn error(problems: &Problems) -> Error {
+    match problems.list.as_slice() {
+        [one] if one.at.is_none() => Error::usage(one.text.clone()),
+        [_] => Error::usage(problems.to_string()),
+        several => Error::usage(format!(
+            "there are {} mistakes in the configuration\n{problems}",
+            several.len()
+        )),
+    }
 }

@@ -60,3 +60,29 @@ fn filled_in(args: &Init) -> String {
         .replace("APP", &args.app)
         .replace("VARIABLE", &variable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_it_writes_is_a_configuration_without_mistakes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        let args = Init {
+            app: "my-app".into(),
+            repo: "git@example.com:ada/my-app.git".into(),
+        };
+        write(&path, &filled_in(&args)).unwrap();
+        let config = config::load(&path).unwrap();
+        let app = &config.apps[&"my-app".parse().unwrap()];
+        assert_eq!(app.domains, ["my-app.example.com"]);
+        assert_eq!(app.repo, config::Repo::Ssh(args.repo));
+        let secret = config::Secret::Env("MY_APP_WEBHOOK_SECRET".into());
+        assert_eq!(app.webhook.secrets, [secret]);
+
+        let again = write(&path, "").unwrap_err();
+        assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+    }
+}

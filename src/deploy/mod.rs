@@ -1,1 +1,3 @@
-//! Being built.
+//! From a queued deployment to a rest state.
+
+pub mod state;

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +25,11 @@ struct Inner {
 impl Log {
     /// Opens the log at `path` for appending, making it where there is none.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(path)?;
         let length = watch::Sender::new(file.metadata()?.len());
         Ok(Self(Arc::new(Inner {
             file: Mutex::new(file),
@@ -68,5 +73,22 @@ impl Log {
     /// The log's length, which changes with every line; closed when the last writer is dropped.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.length.subscribe()
+    }
+
+    /// The last `lines` lines; fewer where they are longer than 64 KiB together.
+    pub fn tail(&self, lines: usize) -> Vec<String> {
+        let length = *self.0.length.borrow();
+        let from = length.saturating_sub(64 << 10);
+        let mut bytes = vec![0; (length - from) as usize];
+        let file = self.0.file.lock();
+        if file.read_exact_at(&mut bytes, from).is_err() {
+            return vec![];
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let all: Vec<_> = text.lines().collect();
+        all.iter()
+            .skip(all.len().saturating_sub(lines))
+            .map(|line| (*line).to_owned())
+            .collect()
     }
 }

@@ -1,3 +1,254 @@
-//! SQLite: one file a table; and the logs.
+//! What must survive: SQLite (WAL, synchronous=FULL), one file a table, and the logs.
+//!
+//! One thread owns the only writing connection. What arrives together is committed together: each
+//! write runs in its own savepoint, one fsync pays for all of them, and nobody is answered before it.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+pub mod apps;
+pub mod deliveries;
+pub mod deployments;
+pub mod instances;
 pub mod log;
+mod migrations;
+pub mod releases;
+pub mod steps;
+
+/// Writes that may wait for the writer, and the most that share one commit.
+const QUEUE: usize = 1024;
+const BATCH: usize = 256;
+
+/// Why a read or write did not happen. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database refused: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the database's writer has stopped; restart the agent")]
+    Stopped,
+    #[error("cannot open the database {path}: {cause}")]
+    Open { path: PathBuf, cause: String },
+    /// The write itself said no; the sentence is for the person who asked.
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A handle to the database; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    writes: mpsc::Sender<Write>,
+    reader: Arc<Mutex<Connection>>,
+    logs: Arc<Path>,
+}
+
+/// Runs inside the batch's transaction and gives back what to do when the commit is known.
+type Write = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+
+impl Store {
+    /// Opens `data_dir/cutover.db`, making and migrating it where needed.
+    pub fn open(data_dir: &Path) -> Result<Self> {
+        let path = data_dir.join("cutover.db");
+        let failed = |cause: String| StoreError::Open {
+            path: path.clone(),
+            cause,
+        };
+        let logs = data_dir.join("logs");
+        std::fs::create_dir_all(&logs).map_err(|e| failed(e.to_string()))?;
+        let mut writer = Connection::open(&path).map_err(|e| failed(e.to_string()))?;
+        prepare(&writer).map_err(|e| failed(e.to_string()))?;
+        migrations::run(&mut writer).map_err(failed)?;
+        let reader = Connection::open_with_flags(
+            &path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        reader.busy_timeout(Duration::from_secs(5))?;
+        let (writes, queue) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_batches(&writer, queue))
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(Self {
+            writes,
+            reader: Arc::new(Mutex::new(reader)),
+            logs: logs.into(),
+        })
+    }
+
+    /// Runs `write` in a transaction; when this returns `Ok` it is on disk. On `Err` nothing of it is.
+    pub async fn write<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Write = Box::new(move |db| {
+            let outcome = in_savepoint(db, write);
+            Box::new(move |commit| {
+                let outcome = match commit {
+                    Ok(()) => outcome,
+                    Err(cause) => Err(StoreError::Refused(format!("the commit failed: {cause}"))),
+                };
+                let _ = answer.send(outcome);
+            })
+        });
+        self.writes
+            .send(job)
+            .await
+            .map_err(|_| StoreError::Stopped)?;
+        answered.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Runs `read` on what has been committed, off the async threads.
+    pub async fn read<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || read(&reader.lock()))
+            .await
+            .map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Where a deployment's log lies.
+    pub fn log_path(&self, id: &crate::ids::DeploymentId) -> PathBuf {
+        self.logs.join(format!("{id}.log"))
+    }
+}
+
+fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(Duration::from_secs(5))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", "ON")
+}
+
+fn write_batches(db: &Connection, mut queue: mpsc::Receiver<Write>) {
+    while let Some(first) = queue.blocking_recv() {
+        if let Err(error) = db.execute_batch("BEGIN IMMEDIATE") {
+            first(db)(Err(error.to_string()));
+            continue;
+        }
+        let mut answers = vec![first(db)];
+        while answers.len() < BATCH
+            && let Ok(next) = queue.try_recv()
+        {
+            answers.push(next(db));
+        }
+        let commit = db.execute_batch("COMMIT").map_err(|e| {
+            let _ = db.execute_batch("ROLLBACK");
+            e.to_string()
+        });
+        for answer in answers {
+            answer(commit.clone());
+        }
+    }
+}
+
+fn in_savepoint<T>(db: &Connection, write: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    db.execute_batch("SAVEPOINT one")?;
+    let outcome = write(db);
+    if outcome.is_err() {
+        db.execute_batch("ROLLBACK TO one")?;
+    }
+    db.execute_batch("RELEASE one")?;
+    outcome
+}
+
+/// Milliseconds since 1970, the unit of every time in the database.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as i64
+}
+
+/// Turns a column's text into one of our types.
+fn parsed<T>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
+    })
+}
+
+/// The same for a column that may be empty.
+fn maybe_parsed<T>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match row.get::<_, Option<String>>(column)? {
+        None => Ok(None),
+        Some(_) => parsed(row, column).map(Some),
+    }
+}
+
+/// Reads a column that holds JSON.
+fn json<T: serde::de::DeserializeOwned>(
+    row: &rusqlite::Row<'_>,
+    column: &str,
+) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get::<_, Option<String>>(column)? else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text).map(Some).map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
+    })
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| StoreError::Refused(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_nothing_and_spares_its_neighbours() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let insert = |key: &'static str, fail: bool| {
+            store.write(move |db| {
+                db.execute("INSERT INTO meta (key, value) VALUES (?1, '')", [key])?;
+                if fail {
+                    Err(StoreError::Refused("no".into()))
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        let (a, b, c) = tokio::join!(insert("a", false), insert("b", true), insert("c", false));
+        assert!(a.is_ok() && b.is_err() && c.is_ok());
+        let keys: Vec<String> = store
+            .read(|db| {
+                let mut query = db.prepare("SELECT key FROM meta WHERE key IN ('a','b','c')")?;
+                let rows = query.query_map([], |r| r.get(0))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(keys, ["a", "c"]);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused_not_reset() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path()).unwrap());
+        let db = Connection::open(folder.path().join("cutover.db")).unwrap();
+        db.pragma_update(None, "user_version", 9999).unwrap();
+        drop(db);
+        let error = Store::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("newer"), "{error}");
+    }
+}

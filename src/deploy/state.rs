@@ -1,0 +1,289 @@
+//! The state machine of a deployment, as a pure table. Live runs and recovery after a crash go
+//! through the same [`next`], and what it does not allow does not happen.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// Where a deployment stands. Its name in the API is the variant's in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Queued,
+    Fetching,
+    Building,
+    Testing,
+    Releasing,
+    Starting,
+    Probing,
+    /// Entered in the transaction that makes the new release the live one: from here on only forward.
+    Switching,
+    Draining,
+    Baking,
+    Live,
+    Failed,
+    Superseded,
+    Cancelled,
+    RolledBack,
+    /// An undo failed; somebody has to look.
+    Stuck,
+}
+
+/// One step of the line. Its name is the variant's in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    Fetch,
+    Build,
+    Test,
+    Release,
+    Start,
+    Probe,
+    Switch,
+    Drain,
+    Bake,
+    Retire,
+}
+
+/// What happens to a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The step begins.
+    Begin(Step),
+    /// The last step is done.
+    Finish,
+    /// A step failed and everything it and the ones before it did has been undone.
+    Fail,
+    /// A newer one takes its place.
+    Supersede,
+    /// A person stopped it.
+    Cancel,
+    /// The agent or the engine went away in the middle; all is undone and it waits to run again.
+    Interrupt,
+    /// It was live and the release before it has been put back.
+    RollBack,
+    /// An undo failed.
+    Stick,
+}
+
+/// An event that the state does not allow: a bug in the caller, reported and never applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a deployment that is {0} cannot take the event {1:?}")]
+pub struct Illegal(pub State, pub Event);
+
+/// The table.
+pub fn next(state: State, event: Event) -> Result<State, Illegal> {
+    use State::*;
+    let before_switch = state < Switching;
+    let after_switch = matches!(state, Switching | Draining | Baking);
+    match (state, event) {
+        (Queued, Event::Begin(Step::Fetch)) => Ok(Fetching),
+        (Fetching, Event::Begin(Step::Build)) => Ok(Building),
+        (Building, Event::Begin(Step::Test)) => Ok(Testing),
+        (Building | Testing, Event::Begin(Step::Release)) => Ok(Releasing),
+        // A rollback starts here: its image is there already.
+        (Queued | Building | Testing | Releasing, Event::Begin(Step::Start)) => Ok(Starting),
+        (Starting, Event::Begin(Step::Probe)) => Ok(Probing),
+        (Probing, Event::Begin(Step::Switch)) => Ok(Switching),
+        (Switching, Event::Begin(Step::Drain)) => Ok(Draining),
+        (Draining, Event::Begin(Step::Bake)) => Ok(Baking),
+        (Draining | Baking, Event::Begin(Step::Retire)) => Ok(state),
+        (Draining | Baking, Event::Finish) => Ok(Live),
+        (_, Event::Fail) if before_switch => Ok(Failed),
+        (_, Event::Supersede) if before_switch => Ok(Superseded),
+        (_, Event::Cancel) if before_switch => Ok(Cancelled),
+        (_, Event::Interrupt) if before_switch => Ok(Queued),
+        (_, Event::RollBack) if after_switch => Ok(RolledBack),
+        (_, Event::Stick) if before_switch || after_switch => Ok(Stuck),
+        _ => Err(Illegal(state, event)),
+    }
+}
+
+impl State {
+    pub const ALL: [State; 16] = [
+        State::Queued,
+        State::Fetching,
+        State::Building,
+        State::Testing,
+        State::Releasing,
+        State::Starting,
+        State::Probing,
+        State::Switching,
+        State::Draining,
+        State::Baking,
+        State::Live,
+        State::Failed,
+        State::Superseded,
+        State::Cancelled,
+        State::RolledBack,
+        State::Stuck,
+    ];
+
+    /// Whether nothing will happen to it any more.
+    pub fn is_rest(self) -> bool {
+        self >= State::Live
+    }
+
+    /// Whether the route points, or is about to point, to its release.
+    pub fn is_switched(self) -> bool {
+        matches!(self, State::Switching | State::Draining | State::Baking)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Fetching => "fetching",
+            State::Building => "building",
+            State::Testing => "testing",
+            State::Releasing => "releasing",
+            State::Starting => "starting",
+            State::Probing => "probing",
+            State::Switching => "switching",
+            State::Draining => "draining",
+            State::Baking => "baking",
+            State::Live => "live",
+            State::Failed => "failed",
+            State::Superseded => "superseded",
+            State::Cancelled => "cancelled",
+            State::RolledBack => "rolled_back",
+            State::Stuck => "stuck",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no state; only a damaged or foreign database holds one.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a state of a deployment")]
+pub struct UnknownState(String);
+
+impl FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        let found = State::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
+impl Step {
+    pub const ALL: [Step; 10] = [
+        Step::Fetch,
+        Step::Build,
+        Step::Test,
+        Step::Release,
+        Step::Start,
+        Step::Probe,
+        Step::Switch,
+        Step::Drain,
+        Step::Bake,
+        Step::Retire,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Fetch => "fetch",
+            Step::Build => "build",
+            Step::Test => "test",
+            Step::Release => "release",
+            Step::Start => "start",
+            Step::Probe => "probe",
+            Step::Switch => "switch",
+            Step::Drain => "drain",
+            Step::Bake => "bake",
+            Step::Retire => "retire",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [Event; 7] = [
+        Event::Finish,
+        Event::Fail,
+        Event::Supersede,
+        Event::Cancel,
+        Event::Interrupt,
+        Event::RollBack,
+        Event::Stick,
+    ];
+
+    fn every_event() -> impl Iterator<Item = Event> {
+        Step::ALL.into_iter().map(Event::Begin).chain(EVENTS)
+    }
+
+    #[test]
+    fn the_whole_line_ends_live() {
+        let mut state = State::Queued;
+        for step in Step::ALL {
+            state = next(state, Event::Begin(step)).unwrap();
+        }
+        assert_eq!(next(state, Event::Finish), Ok(State::Live));
+    }
+
+    #[test]
+    fn a_rest_state_is_left_by_nothing() {
+        for state in State::ALL.into_iter().filter(|s| s.is_rest()) {
+            for event in every_event() {
+                assert_eq!(next(state, event), Err(Illegal(state, event)));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_switch_enters_switching_and_only_from_a_probed_candidate() {
+        for state in State::ALL {
+            for event in every_event() {
+                if next(state, event) == Ok(State::Switching) {
+                    assert_eq!((state, event), (State::Probing, Event::Begin(Step::Switch)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn after_the_switch_it_cannot_fail_be_cancelled_or_run_again() {
+        for state in State::ALL.into_iter().filter(|s| s.is_switched()) {
+            for event in [
+                Event::Fail,
+                Event::Cancel,
+                Event::Supersede,
+                Event::Interrupt,
+            ] {
+                assert!(next(state, event).is_err(), "{state} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_on_the_way_can_reach_a_rest_state() {
+        for state in State::ALL.into_iter().filter(|s| !s.is_rest()) {
+            assert!(
+                every_event().any(|e| next(state, e).is_ok_and(State::is_rest)),
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_read_back() {
+        for state in State::ALL {
+            assert_eq!(state.as_str().parse::<State>().unwrap(), state);
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+}

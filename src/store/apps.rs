@@ -1,0 +1,75 @@
+//! Which release of an app is live. The route table is a function of this and of the instances.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{Result, maybe_parsed};
+use crate::ids::{AgentId, AppName, ReleaseId};
+
+/// What serves an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Serving {
+    pub live: Option<ReleaseId>,
+    /// The release that was live before; where a rollback without a name goes.
+    pub previous: Option<ReleaseId>,
+    /// Rises with every switch of this app.
+    pub generation: u64,
+}
+
+pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
+    let mut query = db.prepare_cached(
+        "SELECT live_release, previous_release, route_generation FROM apps WHERE name = ?1",
+    )?;
+    let found = query.query_row([app.as_str()], |row| {
+        Ok(Serving {
+            live: maybe_parsed(row, "live_release")?,
+            previous: maybe_parsed(row, "previous_release")?,
+            generation: row.get::<_, i64>("route_generation")? as u64,
+        })
+    });
+    Ok(found.optional()?.unwrap_or_default())
+}
+
+/// Makes `release` the live one and gives its route a generation above every earlier one.
+pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u64> {
+    let generation = next_generation(db, 0)?;
+    db.execute(
+        "INSERT INTO apps (name, live_release, route_generation) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET
+            previous_release = CASE WHEN live_release = ?2 THEN previous_release ELSE live_release END,
+            live_release = ?2,
+            route_generation = ?3",
+        (app.as_str(), release.as_str(), generation as i64),
+    )?;
+    Ok(generation)
+}
+
+/// The next number for a route table: above every one given out and above `at_least`.
+pub fn next_generation(db: &Connection, at_least: u64) -> Result<u64> {
+    let next = generation(db)?.max(at_least) + 1;
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('generation', ?1)
+         ON CONFLICT (key) DO UPDATE SET value = ?1",
+        [next.to_string()],
+    )?;
+    Ok(next)
+}
+
+/// The newest number given out.
+pub fn generation(db: &Connection) -> Result<u64> {
+    let text: Option<String> = db
+        .query_row("SELECT value FROM meta WHERE key = 'generation'", [], |r| {
+            r.get(0)
+        })
+        .optional()?;
+    Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
+}
+
+/// This data folder's name for itself, made on first use.
+pub fn agent_id(db: &Connection) -> Result<AgentId> {
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('agent_id', ?1) ON CONFLICT (key) DO NOTHING",
+        [AgentId::new().as_str()],
+    )?;
+    let query = "SELECT value FROM meta WHERE key = 'agent_id'";
+    Ok(db.query_row(query, [], |row| super::parsed(row, "value"))?)
+}

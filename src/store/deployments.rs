@@ -1,0 +1,261 @@
+//! Deployments: one row each, from the moment that one is asked for.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
+
+use super::{Result, StoreError, json, maybe_parsed, now, parsed, to_json};
+use crate::deploy::state::{self, Event, State};
+use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
+use crate::proxy::control::Receipt;
+
+/// Who asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    Webhook,
+    Push,
+    Api,
+    Cli,
+    Rollback,
+    AutoRollback,
+}
+
+/// What it shall make live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Want {
+    /// The tip of the app's branch, as the repository says when the deployment runs.
+    Branch,
+    /// A commit that a push named; the branch's tip where the branch has moved on since.
+    Pushed(CommitId),
+    /// A branch, tag or commit that a person named.
+    Named(String),
+    /// A kept release.
+    Release(ReleaseId),
+}
+
+/// Why a deployment did not go live, or did not stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+    pub step: Option<String>,
+    pub log_tail: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub app: AppName,
+    pub trigger: Trigger,
+    pub want: Want,
+    pub git_ref: Option<String>,
+    pub commit: Option<CommitId>,
+    pub message: Option<String>,
+    pub author: Option<String>,
+    pub state: State,
+    pub release: Option<ReleaseId>,
+    /// How often it was begun; more than once when the agent or the engine went away in between.
+    pub attempts: u32,
+    pub created_at: i64,
+    pub ended_at: Option<i64>,
+    pub receipt: Option<Receipt>,
+    pub error: Option<Failure>,
+}
+
+/// What is known of a deployment when it is asked for.
+#[derive(Debug, Clone)]
+pub struct NewDeployment {
+    pub app: AppName,
+    pub trigger: Trigger,
+    pub want: Want,
+    pub git_ref: Option<String>,
+    pub commit: Option<CommitId>,
+    pub message: Option<String>,
+    pub author: Option<String>,
+}
+
+/// Queues a deployment. The newest waiting one wins: those that waited before are superseded here.
+pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
+    let id = DeploymentId::new();
+    for older in waiting(db, &new.app)? {
+        let error = Failure {
+            code: "superseded".into(),
+            message: format!("the newer deployment `{id}` took its place in the queue"),
+            step: None,
+            log_tail: vec![],
+        };
+        end(db, &older, Event::Supersede, Some(&error))?;
+    }
+    let mut insert = db.prepare_cached(
+        "INSERT INTO deployments
+            (id, app, trigger, want, ref, commit_id, message, author, state, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9)",
+    )?;
+    insert.execute((
+        id.as_str(),
+        new.app.as_str(),
+        to_json(&new.trigger)?,
+        to_json(&new.want)?,
+        &new.git_ref,
+        new.commit.as_ref().map(CommitId::as_str),
+        &new.message,
+        &new.author,
+        now(),
+    ))?;
+    get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
+}
+
+/// Applies an event to the state in the database, which is the one that counts.
+pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> {
+    let query = "SELECT state FROM deployments WHERE id = ?1";
+    let from: State = db.query_row(query, [id.as_str()], |row| parsed(row, "state"))?;
+    let to = state::next(from, event).map_err(|e| StoreError::Refused(e.to_string()))?;
+    db.execute(
+        "UPDATE deployments SET state = ?2 WHERE id = ?1",
+        (id.as_str(), to.as_str()),
+    )?;
+    Ok(to)
+}
+
+/// Applies an event that leads to a rest state, with what there is to say about it.
+pub fn end(
+    db: &Connection,
+    id: &DeploymentId,
+    event: Event,
+    error: Option<&Failure>,
+) -> Result<State> {
+    let state = apply(db, id, event)?;
+    let error = error.map(to_json).transpose()?;
+    db.execute(
+        "UPDATE deployments SET ended_at = ?2, error = ?3 WHERE id = ?1",
+        (id.as_str(), now(), error),
+    )?;
+    Ok(state)
+}
+
+pub fn set_commit(
+    db: &Connection,
+    id: &DeploymentId,
+    commit: &CommitId,
+    message: &str,
+    author: &str,
+) -> Result<()> {
+    db.execute(
+        "UPDATE deployments SET commit_id = ?2, message = ?3, author = ?4 WHERE id = ?1",
+        (id.as_str(), commit.as_str(), message, author),
+    )?;
+    Ok(())
+}
+
+pub fn set_release(db: &Connection, id: &DeploymentId, release: &ReleaseId) -> Result<()> {
+    db.execute(
+        "UPDATE deployments SET release = ?2 WHERE id = ?1",
+        (id.as_str(), release.as_str()),
+    )?;
+    Ok(())
+}
+
+pub fn set_receipt(db: &Connection, id: &DeploymentId, receipt: &Receipt) -> Result<()> {
+    db.execute(
+        "UPDATE deployments SET receipt = ?2 WHERE id = ?1",
+        (id.as_str(), to_json(receipt)?),
+    )?;
+    Ok(())
+}
+
+/// Counts a begun attempt and says the how-manieth it is.
+pub fn count_attempt(db: &Connection, id: &DeploymentId) -> Result<u32> {
+    let sql = "UPDATE deployments SET attempts = attempts + 1 WHERE id = ?1 RETURNING attempts";
+    Ok(db.query_row(sql, [id.as_str()], |row| row.get(0))?)
+}
+
+pub fn get(db: &Connection, id: &DeploymentId) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached("SELECT * FROM deployments WHERE id = ?1")?;
+    Ok(query.query_row([id.as_str()], from_row).optional()?)
+}
+
+/// The deployment of an app that waits, newest first; there is at most one but for a crash between.
+pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    Ok(query.query_row([app.as_str()], from_row).optional()?)
+}
+
+fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
+    let mut query = db.prepare_cached(
+        "SELECT id FROM deployments WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'",
+    )?;
+    let rows = query.query_map([app.as_str()], |row| parsed(row, "id"))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Every deployment that is in no rest state, oldest first.
+pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
+    let mut query =
+        db.prepare_cached("SELECT * FROM deployments WHERE ended_at IS NULL ORDER BY id")?;
+    let rows = query.query_map([], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A page of an app's deployments, newest first, older than `before`.
+pub fn list(
+    db: &Connection,
+    app: &AppName,
+    before: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments WHERE app = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+    )?;
+    let rows = query.query_map(
+        (app.as_str(), before.unwrap_or("~"), limit as i64),
+        from_row,
+    )?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The newest deployment that switched to the release.
+pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<DeploymentId>> {
+    let mut query = db.prepare_cached(
+        "SELECT id FROM deployments
+         WHERE release = ?1 AND state IN ('switching', 'draining', 'baking', 'live')
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    Ok(query
+        .query_row([release.as_str()], |row| parsed(row, "id"))
+        .optional()?)
+}
+
+/// How many deployments of each app are in each state.
+pub fn counts(db: &Connection) -> Result<Vec<(String, String, u64)>> {
+    let mut query =
+        db.prepare_cached("SELECT app, state, count(*) FROM deployments GROUP BY app, state")?;
+    let rows = query.query_map([], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
+    let missing = || rusqlite::Error::InvalidQuery;
+    Ok(Deployment {
+        id: parsed(row, "id")?,
+        app: parsed(row, "app")?,
+        trigger: json(row, "trigger")?.ok_or_else(missing)?,
+        want: json(row, "want")?.ok_or_else(missing)?,
+        git_ref: row.get("ref")?,
+        commit: maybe_parsed(row, "commit_id")?,
+        message: row.get("message")?,
+        author: row.get("author")?,
+        state: parsed(row, "state")?,
+        release: maybe_parsed(row, "release")?,
+        attempts: row.get("attempts")?,
+        created_at: row.get("created_at")?,
+        ended_at: row.get("ended_at")?,
+        receipt: json(row, "receipt")?,
+        error: json(row, "error")?,
+    })
+}

@@ -1,0 +1,110 @@
+//! The schema, as a list that only ever grows at its end. `user_version` counts the entries that a
+//! database has seen; each runs in one transaction with its count, so none is ever half done.
+
+use rusqlite::Connection;
+
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (
+        key   TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE apps (
+        name             TEXT PRIMARY KEY,
+        live_release     TEXT,
+        previous_release TEXT,
+        route_generation INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+
+    CREATE TABLE deliveries (
+        id             TEXT PRIMARY KEY,
+        app            TEXT NOT NULL,
+        forge          TEXT NOT NULL,
+        forge_delivery TEXT,
+        event          TEXT NOT NULL,
+        body_hash      TEXT NOT NULL,
+        received_at    INTEGER NOT NULL,
+        deployment     TEXT,
+        reason         TEXT
+    ) STRICT;
+    CREATE INDEX deliveries_by_body ON deliveries (app, body_hash);
+
+    CREATE TABLE deployments (
+        id         TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        trigger    TEXT NOT NULL,
+        want       TEXT NOT NULL,
+        ref        TEXT,
+        commit_id  TEXT,
+        message    TEXT,
+        author     TEXT,
+        state      TEXT NOT NULL,
+        release    TEXT,
+        attempts   INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        ended_at   INTEGER,
+        receipt    TEXT,
+        error      TEXT
+    ) STRICT;
+    CREATE INDEX deployments_by_app ON deployments (app, id);
+    CREATE INDEX deployments_open ON deployments (app) WHERE ended_at IS NULL;
+
+    CREATE TABLE steps (
+        deployment TEXT NOT NULL REFERENCES deployments (id),
+        name       TEXT NOT NULL,
+        position   INTEGER NOT NULL,
+        state      TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        ended_at   INTEGER,
+        detail     TEXT,
+        PRIMARY KEY (deployment, name)
+    ) STRICT;
+
+    CREATE TABLE releases (
+        id         TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        deployment TEXT NOT NULL REFERENCES deployments (id),
+        commit_id  TEXT NOT NULL,
+        message    TEXT NOT NULL,
+        author     TEXT NOT NULL,
+        image      TEXT NOT NULL,
+        image_id   TEXT NOT NULL,
+        settings   TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        went_live  INTEGER,
+        removed_at INTEGER
+    ) STRICT;
+    CREATE INDEX releases_by_app ON releases (app, id);
+
+    CREATE TABLE instances (
+        name       TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        release    TEXT NOT NULL,
+        deployment TEXT NOT NULL,
+        address    TEXT NOT NULL UNIQUE
+    ) STRICT;
+"];
+
+/// Brings the schema up to date; an error is the sentence to show.
+pub fn run(db: &mut Connection) -> Result<(), String> {
+    let text = |e: rusqlite::Error| e.to_string();
+    let seen: i64 = db
+        .pragma_query_value(None, "user_version", |r| r.get(0))
+        .map_err(text)?;
+    let seen = seen as usize;
+    if seen > MIGRATIONS.len() {
+        return Err(format!(
+            "it was written by a newer version of Cutover (schema {seen}, this one knows {}); \
+             run that version",
+            MIGRATIONS.len()
+        ));
+    }
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
+        let tx = db.transaction().map_err(text)?;
+        tx.execute_batch(migration).map_err(text)?;
+        tx.pragma_update(None, "user_version", index as i64 + 1)
+            .map_err(text)?;
+        tx.commit().map_err(text)?;
+    }
+    Ok(())
+}

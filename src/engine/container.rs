@@ -1,0 +1,294 @@
+//! One instance: a container of a release.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, EndpointIpamConfig, EndpointSettings, HostConfig,
+    HostConfigLogConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+
+use super::network::Network;
+use super::{Engine, Result, gone_is_done, label, status_code};
+use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::store::instances::Instance;
+use crate::store::releases::{Release, Settings};
+
+/// Enough for any server, too few for a fork bomb to take the machine along.
+const PIDS: i64 = 4096;
+
+/// What images from public places need at start (change to their own user, bind a low port) and no
+/// more: no raw sockets, no device nodes, no ptrace.
+const CAPABILITIES: [&str; 7] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+];
+
+/// What a container is made from.
+pub struct InstanceSpec<'a> {
+    pub instance: &'a Instance,
+    pub release: &'a Release,
+    pub network: &'a Network,
+}
+
+/// What the engine says of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    /// With its exit code, and whether it was killed for its memory.
+    Exited(i64, bool),
+    Missing,
+}
+
+/// A container that carries this agent's label.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub name: String,
+    pub app: Option<AppName>,
+    pub deployment: Option<DeploymentId>,
+    pub release: Option<ReleaseId>,
+    pub running: bool,
+}
+
+impl Engine {
+    /// Makes the container where there is none, and starts it where it does not run.
+    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
+        let docker = self.docker()?;
+        let name = &spec.instance.name;
+        let mut body = self.body(
+            spec.release,
+            &spec.release.settings,
+            spec.network,
+            Some(spec.instance.address),
+        );
+        if let Some(labels) = &mut body.labels {
+            labels.insert(
+                label::DEPLOYMENT.into(),
+                spec.instance.deployment.to_string(),
+            );
+        }
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        match docker.create_container(Some(options), body).await {
+            Ok(_) => {}
+            Err(error) if status_code(&error) == Some(409) => {}
+            Err(error) => return Err(self.failed(format!("make the container `{name}`"))(error)),
+        }
+        let what = format!("start the container `{name}`");
+        docker
+            .start_container(name, None)
+            .await
+            .map_err(self.failed(what))
+    }
+
+    /// The settings that every container of a release is made with, instance or hook.
+    pub(super) fn body(
+        &self,
+        release: &Release,
+        settings: &Settings,
+        network: &Network,
+        address: Option<Ipv4Addr>,
+    ) -> ContainerCreateBody {
+        let run = &settings.run;
+        let mut labels = self.labels();
+        labels.insert(label::APP.into(), release.app.to_string());
+        labels.insert(label::RELEASE.into(), release.id.to_string());
+        let mut env = run.env.clone();
+        env.entry("PORT".into())
+            .or_insert_with(|| settings.port.to_string());
+        let endpoint = EndpointSettings {
+            ipam_config: address.map(|address| EndpointIpamConfig {
+                ipv4_address: Some(address.to_string()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let log_options = [("max-size", "10m"), ("max-file", "3")];
+        ContainerCreateBody {
+            // By id, not by tag: a tag may have moved since the release was made.
+            image: Some(release.image_id.clone()),
+            env: Some(
+                env.iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect(),
+            ),
+            labels: Some(labels),
+            stop_timeout: Some(run.stop_grace.as_secs() as i64),
+            host_config: Some(HostConfig {
+                memory: run.memory.map(|bytes| bytes as i64),
+                // Without it a container may use as much swap again as it has memory.
+                memory_swap: run.memory.map(|bytes| bytes as i64),
+                nano_cpus: run.cpus.map(|cpus| (cpus * 1e9) as i64),
+                pids_limit: Some(PIDS),
+                security_opt: Some(vec!["no-new-privileges".into()]),
+                cap_drop: Some(vec!["ALL".into()]),
+                cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
+                network_mode: Some(network.name.clone()),
+                restart_policy: Some(RestartPolicy {
+                    name: Some(RestartPolicyNameEnum::NO),
+                    maximum_retry_count: None,
+                }),
+                log_config: Some(HostConfigLogConfig {
+                    typ: Some("json-file".into()),
+                    config: Some(log_options.map(|(k, v)| (k.into(), v.into())).into()),
+                }),
+                ..Default::default()
+            }),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(network.name.clone(), endpoint)])),
+            }),
+            ..Default::default()
+        }
+    }
+
+    pub async fn status(&self, name: &str) -> Result<Status> {
+        let found = match self.docker()?.inspect_container(name, None).await {
+            Err(error) if status_code(&error) == Some(404) => return Ok(Status::Missing),
+            other => other.map_err(self.failed(format!("look at the container `{name}`")))?,
+        };
+        let state = found.state.unwrap_or_default();
+        if state.running == Some(true) && state.restarting != Some(true) {
+            return Ok(Status::Running);
+        }
+        Ok(Status::Exited(
+            state.exit_code.unwrap_or(-1),
+            state.oom_killed.unwrap_or(false),
+        ))
+    }
+
+    /// How often the engine has restarted it.
+    pub async fn restarts(&self, name: &str) -> Result<i64> {
+        let found = self.docker()?.inspect_container(name, None).await;
+        let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
+        Ok(found.restart_count.unwrap_or(0))
+    }
+
+    /// Whether the engine starts it again after an exit or a reboot: yes only for what is live.
+    pub async fn keep_running(&self, name: &str, keep: bool) -> Result<()> {
+        let policy = if keep {
+            RestartPolicyNameEnum::UNLESS_STOPPED
+        } else {
+            RestartPolicyNameEnum::NO
+        };
+        let update = ContainerUpdateBody {
+            restart_policy: Some(RestartPolicy {
+                name: Some(policy),
+                maximum_retry_count: None,
+            }),
+            ..Default::default()
+        };
+        let result = gone_is_done(self.docker()?.update_container(name, update).await);
+        result.map_err(self.failed(format!("set the restart policy of `{name}`")))
+    }
+
+    /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
+    pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
+        let docker = self.docker()?.with_timeout(grace + Duration::from_secs(30));
+        let seconds = grace.as_secs().min(i32::MAX as u64) as i32;
+        let options = StopContainerOptionsBuilder::new().t(seconds).build();
+        let result = gone_is_done(docker.stop_container(name, Some(options)).await);
+        match result {
+            // 304: it was stopped already.
+            Err(error) if status_code(&error) == Some(304) => Ok(()),
+            other => other.map_err(self.failed(format!("stop the container `{name}`"))),
+        }
+    }
+
+    /// Kills it if it runs, and removes it with its anonymous volumes.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let docker = self.docker()?;
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        match gone_is_done(docker.remove_container(name, Some(options)).await) {
+            // 409: somebody is removing it at this moment; it is gone when the name is free.
+            Err(error) if status_code(&error) == Some(409) => self.wait_gone(name).await,
+            other => other.map_err(self.failed(format!("remove the container `{name}`"))),
+        }
+    }
+
+    async fn wait_gone(&self, name: &str) -> Result<()> {
+        for _ in 0..100 {
+            if self.status(name).await? == Status::Missing {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(super::EngineError::Refused {
+            what: format!("remove the container `{name}`"),
+            cause: "its removal has been under way for ten seconds".into(),
+        })
+    }
+
+    /// The last lines that it printed.
+    pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+        let options = LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .tail(&lines.to_string());
+        let docker = self.docker()?;
+        let mut stream = std::pin::pin!(docker.logs(name, Some(options.build())));
+        let mut text = String::new();
+        while let Some(chunk) = stream.next().await {
+            match chunk {
+                Ok(output) => text.push_str(&plain(output)),
+                Err(error) if status_code(&error) == Some(404) => break,
+                Err(error) => return Err(self.failed(format!("read the log of `{name}`"))(error)),
+            }
+            if text.len() > 64 << 10 {
+                break;
+            }
+        }
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Every container of this agent, running or not.
+    pub async fn list(&self) -> Result<Vec<Found>> {
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&self.ours())
+            .build();
+        let found = self.docker()?.list_containers(Some(options)).await;
+        let found = found.map_err(self.failed("list its containers"))?;
+        Ok(found.into_iter().filter_map(from_summary).collect())
+    }
+}
+
+pub(super) fn plain(output: LogOutput) -> String {
+    String::from_utf8_lossy(&output.into_bytes()).into_owned()
+}
+
+fn from_summary(summary: bollard::models::ContainerSummary) -> Option<Found> {
+    let name = summary
+        .names?
+        .into_iter()
+        .next()?
+        .trim_start_matches('/')
+        .to_owned();
+    let labels = summary.labels.unwrap_or_default();
+    Some(Found {
+        name,
+        app: labels.get(label::APP).and_then(|text| text.parse().ok()),
+        deployment: labels
+            .get(label::DEPLOYMENT)
+            .and_then(|text| text.parse().ok()),
+        release: labels
+            .get(label::RELEASE)
+            .and_then(|text| text.parse().ok()),
+        running: summary
+            .state
+            .is_some_and(|state| state.to_string() == "running"),
+    })
+}

@@ -1,3 +1,91 @@
-//! From a queued deployment to a rest state.
+//! From a queued deployment to a rest state. `run` reads like the line; `state` says what may
+//! follow what; `recover` is the one place that cleans up after a crash.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::ids::{AgentId, AppName, DeploymentId};
+use crate::proxy::control::Client;
+use crate::store::{Store, StoreError};
+
+pub mod bake;
+pub mod checkpoint;
+pub mod enqueue;
+pub mod follow;
+mod hub;
+mod line;
+pub mod queue;
+pub mod recover;
+pub mod rollback;
+pub mod routes;
+pub mod run;
 pub mod state;
+mod steps;
+mod undo;
+
+pub use hub::Hub;
+
+/// Everything that a deployment needs; one a process, shared by all.
+pub struct Agent {
+    pub config: Config,
+    pub id: AgentId,
+    pub store: Store,
+    pub engine: Engine,
+    pub proxy: Client,
+    pub hub: Hub,
+    /// One publication of the route table at a time, so that they arrive in order.
+    publishing: Mutex<()>,
+    /// How many apps may be between fetch and switch at once.
+    slots: Arc<Semaphore>,
+}
+
+impl Agent {
+    pub fn new(config: Config, id: AgentId, store: Store, engine: Engine, proxy: Client) -> Self {
+        // Building is what takes the processors; beyond their number nothing gets faster.
+        let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        let hub = Hub::new(config.apps.keys().cloned());
+        let slots = Arc::new(Semaphore::new(slots));
+        Self {
+            config,
+            id,
+            store,
+            engine,
+            proxy,
+            hub,
+            publishing: Mutex::new(()),
+            slots,
+        }
+    }
+
+    /// Waits until Docker answers; says once that it does not.
+    pub async fn wait_for_engine(&self) {
+        let mut pause = Duration::from_millis(100);
+        let mut said = false;
+        while let Err(error) = self.engine.ping().await {
+            if !said {
+                tracing::warn!(%error, "deployments wait until Docker is back");
+                said = true;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        if said {
+            tracing::info!("Docker is back");
+        }
+    }
+}
+
+/// The container that runs a deployment's instance number `index`.
+fn instance_name(app: &AppName, id: &DeploymentId, index: u32) -> String {
+    format!("cutover-{app}-{id}-{index}")
+}
+
+/// The names of apps to their wake-up calls, and of running deployments to their handles.
+type Shared<K, V> = parking_lot::Mutex<HashMap<K, V>>;
+
+type Result<T> = std::result::Result<T, StoreError>;

@@ -1,0 +1,195 @@
+//! The watch after the switch: the old release is still warm, and errors of the new one roll it
+//! back.
+
+use std::time::Duration;
+
+use super::checkpoint::Checkpoint;
+use super::line::{Done, Line};
+use super::state::{State, Step};
+use super::{Result, rollback};
+use crate::engine::Status;
+use crate::proxy::control::RouteStats;
+use crate::store::deployments::{self, Failure};
+use crate::store::releases::Release;
+use crate::store::{instances, steps};
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Fewer bad answers than this are an accident, not a verdict.
+const FEWEST_BAD: u64 = 10;
+/// More than this share of bad answers is.
+const WORST_SHARE: f64 = 0.1;
+
+pub enum Verdict {
+    Good,
+    Bad(Failure),
+}
+
+/// Watches for the configured time. Ends early, and well, when another deployment waits.
+pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<Verdict> {
+    let time = line.app.deploy.bake;
+    if time.is_zero()
+        || rollback::target(line.agent, &line.app.name)
+            .await?
+            .is_none()
+    {
+        // There is nothing to go back to, or nobody wants to wait.
+        return Ok(Verdict::Good);
+    }
+    let begun = match reached {
+        State::Baking => began(line).await?,
+        _ => {
+            line.begin(Step::Bake, |_| Ok(())).await?;
+            crate::store::now()
+        }
+    };
+    let verdict = watch(line, release, begun + time.as_millis() as i64).await?;
+    Checkpoint::Effected(Step::Bake).reach();
+    let detail = match &verdict {
+        Ok(detail) => detail.clone(),
+        Err(failure) => failure.message.clone(),
+    };
+    line.log.line(&format!("[bake] {detail}"));
+    line.note(Step::Bake, Done::new((), detail));
+    Ok(verdict.map_or_else(Verdict::Bad, |_| Verdict::Good))
+}
+
+async fn began(line: &Line<'_>) -> Result<i64> {
+    let id = line.id.clone();
+    let records = line.agent.store.read(move |db| steps::of(db, &id)).await?;
+    let bake = records
+        .into_iter()
+        .find(|record| record.name == Step::Bake.as_str());
+    Ok(bake.map_or_else(crate::store::now, |record| record.started_at))
+}
+
+async fn watch(
+    line: &Line<'_>,
+    release: &Release,
+    until: i64,
+) -> Result<std::result::Result<String, Failure>> {
+    let agent = line.agent;
+    let mut changes = agent.hub.changes();
+    let mut seen = 0;
+    while crate::store::now() < until {
+        let app = line.app.name.clone();
+        let next = agent
+            .store
+            .read(move |db| deployments::next_waiting(db, &app))
+            .await?;
+        if let Some(next) = next {
+            return Ok(Ok(format!("ended early: `{}` waits", next.id)));
+        }
+        if let Some(message) = died(line, release).await {
+            return Ok(Err(bad(line, release, "crashed_in_bake", message).await));
+        }
+        if let Ok(stats) = agent.proxy.stats().await
+            && let Some(route) = stats
+                .iter()
+                .find(|route| route.release == release.id.as_str())
+        {
+            seen = route.requests;
+            if let Some(message) = too_many_bad(route) {
+                return Ok(Err(bad(line, release, "errors_in_bake", message).await));
+            }
+        }
+        let _ = tokio::time::timeout(LOOK, changes.changed()).await;
+    }
+    Ok(Ok(format!("{seen} requests, no reason to go back")))
+}
+
+/// What is wrong with an instance, if it ended or was restarted since the switch.
+async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
+    let of = release.id.clone();
+    let instances = line
+        .agent
+        .store
+        .read(move |db| instances::of_release(db, &of))
+        .await
+        .ok()?;
+    for instance in instances {
+        match line.agent.engine.status(&instance.name).await {
+            Ok(Status::Running) => {}
+            Ok(Status::Exited(code, _)) => {
+                return Some(format!(
+                    "the new version exited with code {code} after the switch"
+                ));
+            }
+            Ok(Status::Missing) => return Some("the new version's container was removed".into()),
+            // Docker is away: that says nothing about the release.
+            Err(_) => continue,
+        }
+        if let Ok(restarts @ 1..) = line.agent.engine.restarts(&instance.name).await {
+            return Some(format!(
+                "the new version crashed {restarts} times after the switch"
+            ));
+        }
+    }
+    None
+}
+
+fn too_many_bad(route: &RouteStats) -> Option<String> {
+    let bad = route.by_class[4].max(route.failures.total());
+    let all = route.requests.max(1);
+    let share = bad as f64 / all as f64;
+    (bad >= FEWEST_BAD && share > WORST_SHARE)
+        .then(|| format!("{bad} of {all} requests failed after the switch"))
+}
+
+async fn bad(line: &Line<'_>, release: &Release, code: &str, message: String) -> Failure {
+    let of = release.id.clone();
+    let found = line
+        .agent
+        .store
+        .read(move |db| instances::of_release(db, &of))
+        .await;
+    let mut log_tail = vec![];
+    if let Some(first) = found
+        .ok()
+        .and_then(|instances| instances.into_iter().next())
+    {
+        log_tail = line
+            .agent
+            .engine
+            .log_tail(&first.name, 20)
+            .await
+            .unwrap_or_default();
+    }
+    Failure {
+        code: code.into(),
+        message,
+        step: Some("bake".into()),
+        log_tail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::control;
+
+    fn route(requests: u64, bad: u64) -> RouteStats {
+        RouteStats {
+            app: "hello".into(),
+            release: "r".into(),
+            generation: 1,
+            state: control::State::Serving,
+            requests,
+            by_class: [0, requests - bad, 0, 0, bad],
+            failures: Default::default(),
+            retried: 0,
+            in_flight: 0,
+            websockets: 0,
+            latency_us: vec![],
+        }
+    }
+
+    #[test]
+    fn a_few_errors_or_a_small_share_do_not_roll_back() {
+        assert!(too_many_bad(&route(0, 0)).is_none());
+        assert!(too_many_bad(&route(9, 9)).is_none());
+        assert!(too_many_bad(&route(1000, 100)).is_none());
+        assert!(too_many_bad(&route(1000, 101)).is_some());
+        assert!(too_many_bad(&route(10, 10)).is_some());
+    }
+}

@@ -1,0 +1,60 @@
+//! Named moments at which a test kills the agent, to see that nothing is lost. In release builds
+//! reaching one does nothing.
+
+use super::state::Step;
+
+/// A moment between an effect and what is written about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// The deployment is stored; nobody has been told.
+    Enqueued,
+    /// The step's intent is stored; nothing has been done.
+    Started(Step),
+    /// The step's effect is there; that it is done is not stored.
+    Effected(Step),
+    /// A deployment failed; nothing has been undone.
+    Undoing,
+    /// All is undone; the rest state is not stored.
+    Undone,
+    /// The rest state is stored.
+    Ended,
+}
+
+impl Checkpoint {
+    /// Every checkpoint there is.
+    pub fn all() -> Vec<Checkpoint> {
+        use Checkpoint::*;
+        let steps = Step::ALL
+            .into_iter()
+            .flat_map(|step| [Started(step), Effected(step)]);
+        [Enqueued]
+            .into_iter()
+            .chain(steps)
+            .chain([Undoing, Undone, Ended])
+            .collect()
+    }
+
+    /// `enqueued`, `fetch.started`, `fetch.effected`, …
+    pub fn name(self) -> String {
+        match self {
+            Checkpoint::Enqueued => "enqueued".into(),
+            Checkpoint::Started(step) => format!("{step}.started"),
+            Checkpoint::Effected(step) => format!("{step}.effected"),
+            Checkpoint::Undoing => "undoing".into(),
+            Checkpoint::Undone => "undone".into(),
+            Checkpoint::Ended => "ended".into(),
+        }
+    }
+
+    /// Ends the process as `kill -9` would, where `CUTOVER_KILL_AT` names this moment.
+    #[cfg(debug_assertions)]
+    pub fn reach(self) {
+        if std::env::var("CUTOVER_KILL_AT").is_ok_and(|name| name == self.name()) {
+            let me = rustix::process::getpid();
+            let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub fn reach(self) {}
+}

@@ -1,0 +1,86 @@
+//! What lives only in memory: wake-up calls, and handles on running deployments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::ids::{AppName, DeploymentId};
+use crate::store::log::Log;
+
+/// Losing it loses nothing: everything in it is found again in the database.
+pub struct Hub {
+    wakers: HashMap<AppName, Arc<Notify>>,
+    running: Shared<DeploymentId, Running>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+struct Running {
+    log: Log,
+    cancel: CancellationToken,
+}
+
+impl Hub {
+    pub(super) fn new(apps: impl Iterator<Item = AppName>) -> Self {
+        Self {
+            wakers: apps.map(|app| (app, Arc::new(Notify::new()))).collect(),
+            running: Shared::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Tells the app's worker that there may be something to do.
+    pub fn wake(&self, app: &AppName) {
+        if let Some(waker) = self.wakers.get(app) {
+            waker.notify_one();
+        }
+        self.changed();
+    }
+
+    pub(super) fn waker(&self, app: &AppName) -> Option<Arc<Notify>> {
+        self.wakers.get(app).cloned()
+    }
+
+    /// Tells everyone who looks at deployments that one has moved on.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever a deployment moves on.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn enter(&self, id: &DeploymentId, log: &Log) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        let running = Running {
+            log: log.clone(),
+            cancel: cancel.clone(),
+        };
+        self.running.lock().insert(id.clone(), running);
+        self.changed();
+        cancel
+    }
+
+    pub(super) fn leave(&self, id: &DeploymentId) {
+        self.running.lock().remove(id);
+        self.changed();
+    }
+
+    /// Asks a running deployment to stop; false where it does not run.
+    pub fn cancel(&self, id: &DeploymentId) -> bool {
+        let running = self.running.lock().get(id).cloned();
+        running.inspect(|running| running.cancel.cancel()).is_some()
+    }
+
+    /// How far a running deployment's log has grown.
+    pub fn log_length(&self, id: &DeploymentId) -> Option<watch::Receiver<u64>> {
+        self.running
+            .lock()
+            .get(id)
+            .map(|running| running.log.watch())
+    }
+}

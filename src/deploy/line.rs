@@ -1,0 +1,235 @@
+//! One deployment on its way: its journal, its log and its way out.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio_util::sync::CancellationToken;
+
+use super::checkpoint::Checkpoint;
+use super::state::{Event, Step};
+use super::{Agent, Result};
+use crate::config::App;
+use crate::engine::EngineError;
+use crate::ids::DeploymentId;
+use crate::store::deployments::{self, Failure};
+use crate::store::log::Log;
+use crate::store::{StoreError, steps};
+
+/// A deployment that is being run.
+pub struct Line<'a> {
+    pub agent: &'a Agent,
+    pub app: &'a App,
+    pub id: DeploymentId,
+    pub log: Log,
+    pub cancel: CancellationToken,
+    /// The step whose effect is there and whose record goes into the next step's commit: one fsync
+    /// a step instead of two. A crash in between repeats the step, which is always allowed.
+    unrecorded: parking_lot::Mutex<Option<Unrecorded>>,
+}
+
+type Record = Box<dyn FnOnce(&Connection) -> Result<()> + Send>;
+
+struct Unrecorded {
+    step: Step,
+    detail: String,
+    record: Record,
+}
+
+/// What a step's effect came to.
+pub struct Done<T> {
+    pub value: T,
+    /// A few words for people, shown beside the step.
+    pub detail: String,
+    record: Record,
+}
+
+impl<T> Done<T> {
+    pub fn new(value: T, detail: impl Into<String>) -> Self {
+        Self {
+            value,
+            detail: detail.into(),
+            record: Box::new(|_| Ok(())),
+        }
+    }
+
+    /// Writes more in the transaction that marks the step done.
+    pub fn recording(
+        mut self,
+        record: impl FnOnce(&Connection) -> Result<()> + Send + 'static,
+    ) -> Self {
+        self.record = Box::new(record);
+        self
+    }
+}
+
+/// Why a deployment leaves the line before the switch.
+#[derive(Debug)]
+pub enum Stop {
+    Failed(Failure),
+    Cancelled,
+    /// Docker or the database went away: it runs again when they are back.
+    Interrupted(String),
+}
+
+impl Stop {
+    pub fn failed(code: &str, message: impl Into<String>) -> Self {
+        Stop::Failed(Failure {
+            code: code.into(),
+            message: message.into(),
+            step: None,
+            log_tail: vec![],
+        })
+    }
+
+    pub fn with_tail(mut self, tail: Vec<String>) -> Self {
+        if let Stop::Failed(failure) = &mut self {
+            failure.log_tail = tail;
+        }
+        self
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Stop::Interrupted(error.to_string())
+    }
+}
+
+impl From<EngineError> for Stop {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Unreachable { .. } => Stop::Interrupted(error.to_string()),
+            other => Stop::failed("engine", other.to_string()),
+        }
+    }
+}
+
+impl<'a> Line<'a> {
+    pub fn enter(agent: &'a Agent, app: &'a App, id: DeploymentId) -> Result<Self> {
+        let log = Log::open(&agent.store.log_path(&id))
+            .map_err(|e| StoreError::Refused(format!("cannot open the log of `{id}`: {e}")))?;
+        let cancel = agent.hub.enter(&id, &log);
+        Ok(Self {
+            agent,
+            app,
+            id,
+            log,
+            cancel,
+            unrecorded: Default::default(),
+        })
+    }
+
+    /// A step before the switch: it can be cancelled, and what it did can be undone.
+    pub async fn step<T>(
+        &self,
+        step: Step,
+        effect: impl Future<Output = std::result::Result<Done<T>, Stop>>,
+    ) -> std::result::Result<T, Stop> {
+        self.begin(step, |_| Ok(())).await?;
+        let outcome = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Stop::Cancelled),
+            outcome = effect => outcome,
+        };
+        let outcome = outcome.map_err(|stop| in_step(step, stop));
+        Checkpoint::Effected(step).reach();
+        let done = outcome?;
+        self.log.line(&format!("[{step}] {}", done.detail));
+        Ok(self.note(step, done))
+    }
+
+    /// Stores that a step begins, in one commit with the record of the one before and with its
+    /// `intent`: what has to be on disk before the effect.
+    pub async fn begin<T: Send + 'static>(
+        &self,
+        step: Step,
+        intent: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let unrecorded = self.unrecorded.lock().take();
+        let id = self.id.clone();
+        let value = self
+            .agent
+            .store
+            .write(move |db| {
+                if let Some(before) = unrecorded {
+                    (before.record)(db)?;
+                    steps::done(db, &id, before.step, &before.detail)?;
+                }
+                deployments::apply(db, &id, Event::Begin(step))?;
+                steps::started(db, &id, step)?;
+                intent(db)
+            })
+            .await?;
+        self.agent.hub.changed();
+        Checkpoint::Started(step).reach();
+        Ok(value)
+    }
+
+    /// Keeps a step's record for the next commit.
+    pub fn note<T>(&self, step: Step, done: Done<T>) -> T {
+        let Done {
+            value,
+            detail,
+            record,
+        } = done;
+        *self.unrecorded.lock() = Some(Unrecorded {
+            step,
+            detail,
+            record,
+        });
+        value
+    }
+
+    /// Stores what is not recorded yet, and `last` with it.
+    pub async fn record<T: Send + 'static>(
+        &self,
+        last: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let unrecorded = self.unrecorded.lock().take();
+        let id = self.id.clone();
+        let value = self.agent.store.write(move |db| {
+            if let Some(before) = unrecorded {
+                (before.record)(db)?;
+                steps::done(db, &id, before.step, &before.detail)?;
+            }
+            last(db)
+        });
+        let value = value.await;
+        self.agent.hub.changed();
+        value
+    }
+
+    /// Repeats what must not fail for good, ever more slowly, until it succeeds.
+    pub async fn insist<T, E, F>(&self, what: &str, attempt: impl Fn() -> F) -> T
+    where
+        E: std::fmt::Display,
+        F: Future<Output = std::result::Result<T, E>>,
+    {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(error) => {
+                    tracing::warn!(deployment = %self.id, %error, "cannot {what} yet; trying again");
+                    self.log
+                        .line(&format!("cannot {what} yet: {error}; trying again"));
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.agent.hub.leave(&self.id);
+    }
+}
+
+pub(super) fn in_step(step: Step, mut stop: Stop) -> Stop {
+    if let Stop::Failed(failure) = &mut stop {
+        failure.step.get_or_insert_with(|| step.to_string());
+    }
+    stop
+}

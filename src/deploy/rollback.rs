@@ -1,0 +1,110 @@
+//! Going back: a recorded deployment that starts from a kept release.
+
+use super::checkpoint::Checkpoint;
+use super::line::Line;
+use super::state::Event;
+use super::{Agent, Result, enqueue};
+use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::store::deployments::{self, Deployment, Failure, NewDeployment, Trigger, Want};
+use crate::store::releases::{self, Release};
+use crate::store::{StoreError, apps};
+
+/// The release that a rollback without a name goes back to: the one that was live before.
+pub async fn target(agent: &Agent, app: &AppName) -> Result<Option<Release>> {
+    let app = app.clone();
+    agent.store.read(move |db| previous(db, &app)).await
+}
+
+fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
+    let serving = apps::serving(db, app)?;
+    let Some(previous) = serving.previous else {
+        return Ok(None);
+    };
+    Ok(releases::get(db, &previous)?.filter(|release| release.removed_at.is_none()))
+}
+
+/// Queues a rollback of `app` to what `to` names, or to the release that was live before.
+pub async fn ask(agent: &Agent, app: &AppName, to: Option<String>) -> Result<Deployment> {
+    let name = app.clone();
+    let queued = agent.store.write(move |db| {
+        let release = match &to {
+            Some(text) => named(db, &name, text)?,
+            None => previous(db, &name)?.ok_or_else(|| {
+                StoreError::Refused(format!("`{name}` has no earlier release to go back to"))
+            })?,
+        };
+        if apps::serving(db, &name)?.live.as_ref() == Some(&release.id) {
+            let id = &release.id;
+            return Err(StoreError::Refused(format!(
+                "the release `{id}` is live already"
+            )));
+        }
+        deployments::enqueue(db, &back_to(&name, &release, Trigger::Rollback))
+    });
+    let queued = queued.await?;
+    enqueue::announce(agent, &queued);
+    Ok(queued)
+}
+
+/// Finds a kept release by its own id, its deployment's, or its image's tag.
+fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release> {
+    let prefix = format!("cutover/{app}:");
+    let tag = text.strip_prefix(&prefix).unwrap_or(text);
+    let deployment: Option<DeploymentId> = tag.parse().ok();
+    // A deployment that was itself a rollback stands for the release that it went back to.
+    let of_deployment = match &deployment {
+        Some(id) => deployments::get(db, id)?.and_then(|found| found.release),
+        None => None,
+    };
+    let release: Option<ReleaseId> = tag.parse().ok().or(of_deployment);
+    let mut kept = releases::kept(db, app)?
+        .into_iter()
+        .filter(|found| found.went_live.is_some());
+    let found = kept.find(|found| match &release {
+        Some(id) => found.id == *id,
+        None => found.image.strip_prefix(&prefix) == Some(tag),
+    });
+    found.ok_or_else(|| {
+        StoreError::Refused(format!(
+            "`{}` names no release of `{app}` that was live and is still kept; \
+             `cutover releases {app}` lists them",
+            text.escape_debug()
+        ))
+    })
+}
+
+fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment {
+    NewDeployment {
+        app: app.clone(),
+        trigger,
+        want: Want::Release(release.id.clone()),
+        git_ref: None,
+        commit: Some(release.commit.clone()),
+        message: Some(release.message.clone()),
+        author: Some(release.author.clone()),
+    }
+}
+
+/// Ends a deployment whose bake went wrong, and queues the way back in the same transaction.
+pub async fn automatic(line: &Line<'_>, release: &Release, failure: Failure) -> Result<()> {
+    let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
+    let bad = release.id.clone();
+    let queued = line
+        .record(move |db| {
+            deployments::end(db, &id, Event::RollBack, Some(&failed))?;
+            match previous(db, &app)?.filter(|release| release.id != bad) {
+                Some(back) => {
+                    deployments::enqueue(db, &back_to(&app, &back, Trigger::AutoRollback)).map(Some)
+                }
+                None => Ok(None),
+            }
+        })
+        .await?;
+    Checkpoint::Ended.reach();
+    tracing::warn!(app = %line.app.name, deployment = %line.id, "{}; rolling back", failure.message);
+    if let Some(queued) = queued {
+        line.log.line(&format!("rolled back by `{}`", queued.id));
+        enqueue::announce(line.agent, &queued);
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The straight line.
+
+use super::checkpoint::Checkpoint;
+use super::line::{Line, Stop};
+use super::state::{Event, State, Step};
+use super::{Agent, Result, bake, steps, undo};
+use crate::config::App;
+use crate::store::deployments::{self, Deployment, Want};
+use crate::store::releases::Release;
+
+/// Takes a queued deployment to a rest state, or back into the queue where Docker went away.
+pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()> {
+    let line = Line::enter(agent, app, deployment.id.clone())?;
+    match to_switch(&line, deployment).await {
+        Ok(release) => after_switch(&line, &release, State::Switching).await,
+        Err(stop) => undo::undo(&line, stop).await,
+    }
+}
+
+/// Everything that can be undone. When this returns a release, it is the live one.
+async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Result<Release, Stop> {
+    steps::begin::attempt(line, deployment).await?;
+    let _slot = steps::begin::slot(line).await?;
+
+    let release = match &deployment.want {
+        Want::Release(id) => steps::start::kept(line, id).await?,
+        want => {
+            let commit = line
+                .step(Step::Fetch, steps::fetch::fetch(line, want))
+                .await?;
+            let release = line
+                .step(Step::Build, steps::build::build(line, &commit))
+                .await?;
+            steps::command::test(line, &release).await?;
+            steps::command::release(line, &release).await?;
+            release
+        }
+    };
+    let instances = steps::start::start(line, &release).await?;
+    line.step(Step::Probe, steps::probe::probe(line, &release, &instances))
+        .await?;
+    steps::switch::switch(line, &release).await?;
+    Ok(release)
+}
+
+/// Everything that can only go forward; `reached` is how far it had come where it is taken up again.
+pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) -> Result<()> {
+    if reached == State::Switching {
+        steps::switch::publish(line).await;
+        steps::drain::begin(line).await?;
+    }
+    if reached <= State::Draining {
+        steps::drain::drain(line).await?;
+    }
+    if let bake::Verdict::Bad(failure) = bake::bake(line, release, reached).await? {
+        return super::rollback::automatic(line, release, failure).await;
+    }
+    steps::retire::retire(line, release).await?;
+
+    let id = line.id.clone();
+    line.record(move |db| deployments::end(db, &id, Event::Finish, None))
+        .await?;
+    Checkpoint::Ended.reach();
+    tracing::info!(app = %line.app.name, deployment = %line.id, "live");
+    Ok(())
+}

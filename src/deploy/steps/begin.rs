@@ -1,0 +1,38 @@
+//! Before the first step: count the attempt, clear what an earlier one left, wait for a slot.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::deploy::line::{Line, Stop};
+use crate::deploy::undo;
+use crate::store::deployments::{self, Deployment};
+
+/// Counts this attempt, so that a deployment that takes the agent down each time ends.
+pub async fn attempt(line: &Line<'_>, deployment: &Deployment) -> Result<(), Stop> {
+    let id = line.id.clone();
+    let attempts = line
+        .record(move |db| deployments::count_attempt(db, &id))
+        .await?;
+    tracing::info!(app = %line.app.name, deployment = %line.id, attempts, "deployment begins");
+    if attempts > 1 {
+        line.log.line(&format!(
+            "attempt {attempts}: the one before was interrupted"
+        ));
+        undo::take_away(line.agent, &deployment.id).await?;
+    }
+    Ok(())
+}
+
+/// Waits until few enough other apps are being built; held until the switch.
+pub async fn slot(line: &Line<'_>) -> Result<OwnedSemaphorePermit, Stop> {
+    let slots = line.agent.slots.clone();
+    if slots.available_permits() == 0 {
+        line.log.line("waiting for other apps' deployments");
+    }
+    tokio::select! {
+        biased;
+        () = line.cancel.cancelled() => Err(Stop::Cancelled),
+        slot = slots.acquire_owned() => {
+            slot.map_err(|_| Stop::Interrupted("the agent is stopping".into()))
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Make the image, or find the one that the same tree and settings gave before; and the release.
+
+use crate::build::{self, BuildError};
+use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::steps::fetch;
+use crate::engine::label;
+use crate::ids::ReleaseId;
+use crate::source::Commit;
+use crate::store::releases::{self, Release, Settings};
+use crate::store::{deployments, now};
+
+pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, Stop> {
+    let app = line.app;
+    let engine = &line.agent.engine;
+    let image = format!("cutover/{}:{}", app.name, commit.id.short());
+    // The second name is the deployment's own: when the same commit is built again with other
+    // settings the first name moves on, and the image that it stood for must stay.
+    let tags = vec![image.clone(), format!("cutover/{}:{}", app.name, line.id)];
+    let mut labels = engine.labels();
+    labels.insert(label::APP.into(), app.name.to_string());
+    let mirror = fetch::mirror(line);
+    let request = build::Request {
+        app: &app.name,
+        commit,
+        settings: &app.build,
+        mirror: &mirror,
+        tags,
+        labels,
+        no_cache: false,
+    };
+    let docker = engine.docker()?;
+    let built = match build::image(&docker, &request, &line.log, &line.cancel).await {
+        Ok(built) => built,
+        Err(error) => return Err(stopped(line, error).await),
+    };
+    let how = if built.cached {
+        ", built before from the same content"
+    } else {
+        ""
+    };
+    let detail = format!("{image}{how}");
+
+    let release = Release {
+        id: ReleaseId::new(),
+        app: app.name.clone(),
+        deployment: line.id.clone(),
+        commit: commit.id.clone(),
+        message: commit.message.clone(),
+        author: commit.author.clone(),
+        image,
+        image_id: built.image_id,
+        settings: Settings {
+            port: app.port,
+            run: app.run.clone(),
+            health: app.health.clone(),
+        },
+        created_at: now(),
+        went_live: None,
+        removed_at: None,
+    };
+    let (id, row) = (line.id.clone(), release.clone());
+    Ok(Done::new(release, detail).recording(move |db| {
+        releases::insert(db, &row)?;
+        deployments::set_release(db, &id, &row.id)
+    }))
+}
+
+/// A build that broke because Docker went away is not the commit's fault.
+async fn stopped(line: &Line<'_>, error: BuildError) -> Stop {
+    match &error {
+        BuildError::Cancelled => Stop::Cancelled,
+        _ if line.agent.engine.ping().await.is_err() => Stop::Interrupted(error.to_string()),
+        _ => Stop::failed(error.code(), format!("{error}; {}", error.hint()))
+            .with_tail(error.log_tail().to_vec()),
+    }
+}

@@ -1,0 +1,48 @@
+//! Wait for the old release's requests; nothing stops it before.
+
+use crate::deploy::Result;
+use crate::deploy::checkpoint::Checkpoint;
+use crate::deploy::line::{Done, Line};
+use crate::deploy::state::Step;
+use crate::store::{apps, deployments};
+
+pub async fn begin(line: &Line<'_>) -> Result<()> {
+    line.begin(Step::Drain, |_| Ok(())).await
+}
+
+pub async fn drain(line: &Line<'_>) -> Result<()> {
+    let app = line.app.name.clone();
+    let serving = line
+        .agent
+        .store
+        .read(move |db| apps::serving(db, &app))
+        .await?;
+    let limit = line.app.deploy.drain;
+    let receipt = line
+        .insist("drain the old version", || {
+            let name = line.app.name.as_str();
+            line.agent
+                .proxy
+                .drain(name, serving.generation, limit, limit)
+        })
+        .await;
+    Checkpoint::Effected(Step::Drain).reach();
+    let detail = format!(
+        "{} requests served, {} failed, {} drained in {} ms",
+        receipt.requests, receipt.failed, receipt.drained, receipt.drain_ms
+    );
+    line.log.line(&format!("[drain] {detail}"));
+    let id = line.id.clone();
+    let done = Done::new((), detail);
+    line.note(
+        Step::Drain,
+        done.recording(move |db| {
+            // A drain repeated after a crash finds nothing left; the first receipt is the true one.
+            match deployments::get(db, &id)?.and_then(|deployment| deployment.receipt) {
+                Some(_) => Ok(()),
+                None => deployments::set_receipt(db, &id, &receipt),
+            }
+        }),
+    );
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Ask the new instances until each is healthy, or is not going to be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::deploy::line::{Done, Line, Stop};
+use crate::engine::Status;
+use crate::proxy::probe::probe as ask;
+use crate::store::instances::Instance;
+use crate::store::releases::Release;
+
+/// The first pause between two probes. It doubles up to the configured interval, and begins anew
+/// with each success: what a person waits for is the app, not our clock.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const TAIL: usize = 20;
+
+pub async fn probe(
+    line: &Line<'_>,
+    release: &Release,
+    instances: &[Instance],
+) -> Result<Done<()>, Stop> {
+    let deadline = Instant::now() + release.settings.health.deadline;
+    let mut probes = 0;
+    for instance in instances {
+        probes += until_healthy(line, release, instance, deadline).await?;
+    }
+    let path = &release.settings.health.path;
+    Ok(Done::new(
+        (),
+        format!("healthy at `{path}` after {probes} probes"),
+    ))
+}
+
+async fn until_healthy(
+    line: &Line<'_>,
+    release: &Release,
+    instance: &Instance,
+    deadline: Instant,
+) -> Result<u32, Stop> {
+    let health = &release.settings.health;
+    let target = SocketAddr::new(IpAddr::V4(instance.address), release.settings.port);
+    let host = line.app.domains.first().map(String::as_str);
+    let mut pause = FIRST_PAUSE;
+    let mut in_a_row = 0;
+    let mut probes = 0;
+    let mut said = String::new();
+    loop {
+        probes += 1;
+        let answer = match ask(target, host, &health.path, health.timeout).await {
+            Ok(status @ 200..=399) => Ok(status),
+            Ok(status) => Err(format!("`{}` answered {status}", health.path)),
+            Err(error) => Err(error.to_string()),
+        };
+        match answer {
+            Ok(_) => {
+                in_a_row += 1;
+                pause = FIRST_PAUSE;
+                if in_a_row >= health.successes {
+                    return Ok(probes);
+                }
+            }
+            Err(why) => {
+                in_a_row = 0;
+                if let Status::Exited(..) | Status::Missing =
+                    line.agent.engine.status(&instance.name).await?
+                {
+                    return Err(exited(line, instance).await?);
+                }
+                if why != said {
+                    line.log.line(&format!("[probe] not healthy yet: {why}"));
+                    said = why;
+                }
+            }
+        }
+        if Instant::now() + pause > deadline {
+            let what = format!(
+                "the new version did not become healthy within {:?}: {said}",
+                health.deadline
+            );
+            let tail = line.agent.engine.log_tail(&instance.name, TAIL).await?;
+            return Err(Stop::failed("unhealthy", what).with_tail(tail));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(health.interval);
+    }
+}
+
+async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
+    let engine = &line.agent.engine;
+    let how = match engine.status(&instance.name).await? {
+        Status::Exited(_, true) => "was killed because it used more memory than it may".to_owned(),
+        Status::Exited(code, false) => format!("exited with code {code}"),
+        Status::Missing => "was removed by somebody".to_owned(),
+        Status::Running => "exited and came back".to_owned(),
+    };
+    let tail = engine.log_tail(&instance.name, TAIL).await?;
+    let what = format!("the new version's container {how} before it was healthy");
+    Ok(Stop::failed("exited", what).with_tail(tail))
+}

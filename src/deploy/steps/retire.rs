@@ -1,0 +1,113 @@
+//! Stop what is not live any more, and remove the images that are not kept.
+
+use std::collections::HashSet;
+
+use crate::deploy::checkpoint::Checkpoint;
+use crate::deploy::line::{Done, Line};
+use crate::deploy::state::Step;
+use crate::deploy::{Agent, Result};
+use crate::engine::EngineError;
+use crate::ids::AppName;
+use crate::store::deployments::Want;
+use crate::store::instances::{self, Instance};
+use crate::store::releases::{self, Release};
+use crate::store::{apps, deployments};
+
+pub async fn retire(line: &Line<'_>, _release: &Release) -> Result<()> {
+    line.begin(Step::Retire, |_| Ok(())).await?;
+    // A rollback that waits wants the old release warm: it will do the retiring.
+    let app = line.app.name.clone();
+    let next = line
+        .agent
+        .store
+        .read(move |db| deployments::next_waiting(db, &app))
+        .await?;
+    let detail = match next.map(|next| next.want) {
+        Some(Want::Release(_)) => "left to the rollback that waits".to_owned(),
+        _ => {
+            let stopped = line
+                .insist("retire the old version", || {
+                    old_instances(line.agent, &line.app.name)
+                })
+                .await;
+            old_images(line.agent, &line.app.name, line.app.deploy.keep_releases).await?;
+            format!("{stopped} old instances stopped")
+        }
+    };
+    Checkpoint::Effected(Step::Retire).reach();
+    line.log.line(&format!("[retire] {detail}"));
+    line.note(Step::Retire, Done::new((), detail));
+    Ok(())
+}
+
+/// Stops and removes every instance of the app that is not of its live release; says how many.
+pub async fn old_instances(
+    agent: &Agent,
+    app: &AppName,
+) -> std::result::Result<usize, EngineError> {
+    let stopped = |error: crate::store::StoreError| EngineError::Stopped(error.to_string());
+    let name = app.clone();
+    let old: Vec<(Instance, Option<Release>)> = agent
+        .store
+        .read(move |db| {
+            let live = apps::serving(db, &name)?.live;
+            let all = instances::of_app(db, &name)?.into_iter();
+            all.filter(|instance| Some(&instance.release) != live.as_ref())
+                .map(|instance| {
+                    let release = releases::get(db, &instance.release)?;
+                    Ok((instance, release))
+                })
+                .collect()
+        })
+        .await
+        .map_err(stopped)?;
+    let count = old.len();
+    let each = old.into_iter().map(|(instance, release)| async move {
+        let grace = release
+            .map(|release| release.settings.run.stop_grace)
+            .unwrap_or_default();
+        agent.engine.keep_running(&instance.name, false).await?;
+        agent.engine.stop(&instance.name, grace).await?;
+        agent.engine.remove(&instance.name).await?;
+        let name = instance.name;
+        agent
+            .store
+            .write(move |db| instances::delete(db, &name))
+            .await
+            .map_err(stopped)
+    });
+    futures_util::future::try_join_all(each).await?;
+    Ok(count)
+}
+
+/// Removes the images of all but the `keep` releases that were live last. One that is live, or whose
+/// image a kept release shares, stays. What Docker refuses is tried again after the next deployment.
+pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()> {
+    let name = app.clone();
+    let (live, kept) = agent
+        .store
+        .read(move |db| Ok((apps::serving(db, &name)?.live, releases::kept(db, &name)?)))
+        .await?;
+    let (stay, go): (Vec<_>, Vec<_>) = kept
+        .into_iter()
+        .enumerate()
+        .partition(|(index, release)| *index < keep.max(1) || Some(&release.id) == live.as_ref());
+    let used: HashSet<&str> = stay
+        .iter()
+        .map(|(_, release)| release.image_id.as_str())
+        .collect();
+    for (_, release) in &go {
+        if !used.contains(release.image_id.as_str())
+            && let Err(error) = agent.engine.remove_image(&release.image_id).await
+        {
+            tracing::warn!(%app, image = release.image, %error, "cannot remove an old image");
+            continue;
+        }
+        let id = release.id.clone();
+        agent
+            .store
+            .write(move |db| releases::set_removed(db, &id))
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The switch: the point of no return is the commit of one transaction. What follows it, publishing
+//! the table and waiting until the proxy has it, is repeated until it is done.
+
+use crate::deploy::checkpoint::Checkpoint;
+use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::routes;
+use crate::deploy::state::Step;
+use crate::store::releases::Release;
+use crate::store::{StoreError, apps, instances, releases};
+
+/// Makes `release` the live one.
+pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
+    // It has to survive a reboot from the moment that it is live, so before it.
+    let of = release.id.clone();
+    for instance in line
+        .agent
+        .store
+        .read(move |db| instances::of_release(db, &of))
+        .await?
+    {
+        line.agent.engine.keep_running(&instance.name, true).await?;
+    }
+    let (app, id, cancel) = (
+        line.app.name.clone(),
+        release.id.clone(),
+        line.cancel.clone(),
+    );
+    let begun = line.begin(Step::Switch, move |db| {
+        if cancel.is_cancelled() {
+            return Err(StoreError::Refused("it was cancelled".into()));
+        }
+        releases::set_went_live(db, &id)?;
+        apps::set_live(db, &app, &id)
+    });
+    match begun.await {
+        Ok(_) => Ok(()),
+        Err(_) if line.cancel.is_cancelled() => Err(Stop::Cancelled),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Publishes it, for as long as that takes.
+pub async fn publish(line: &Line<'_>) {
+    line.insist("publish the route", || routes::publish(line.agent))
+        .await;
+    Checkpoint::Effected(Step::Switch).reach();
+    line.log.line("[switch] requests go to the new version");
+    line.note(
+        Step::Switch,
+        Done::new((), "requests go to the new version"),
+    );
+}

@@ -1,1 +1,64 @@
-//! Being built.
+//! configured address and the Unix socket; over the socket no token is asked for.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+use crate::deploy::Agent;
+
+mod apps;
+pub mod auth;
+mod deployments;
+mod error;
+mod health;
+mod json;
+pub mod listen;
+mod page;
+mod pushes;
+mod view;
+
+pub use error::ApiError;
+pub use health::Health;
+
+/// What a handler needs.
+pub struct Api {
+    pub agent: Arc<Agent>,
+    pub token: auth::Token,
+    pub health: Health,
+}
+
+type Shared = axum::extract::State<Arc<Api>>;
+
+const SMALL_BODY: usize = 64 << 10;
+
+/// Every path that the agent answers at.
+pub fn router(api: Arc<Api>) -> Router {
+    let guarded = Router::new()
+        .route("/apps", get(apps::list))
+        .route("/apps/{app}", get(apps::show))
+        .route(
+            "/apps/{app}/deployments",
+            get(apps::deployments).post(deployments::deploy),
+        )
+        .route("/apps/{app}/releases", get(apps::releases))
+        .route("/apps/{app}/rollback", post(deployments::rollback))
+        .route("/deployments/{id}", get(deployments::show))
+        .route("/deployments/{id}/log", get(deployments::log))
+        .route("/deployments/{id}/cancel", post(deployments::cancel))
+        .route("/pushes", post(pushes::receive))
+        .route_layer(axum::middleware::from_fn_with_state(
+            api.clone(),
+            auth::require,
+        ))
+        .layer(DefaultBodyLimit::max(SMALL_BODY));
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .nest("/api/v1", guarded)
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(api)
+}

@@ -1,15 +1,165 @@
 //! `cutover serve`: the agent. The only place that wires things together.
 
-use clap::Args;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Error, Global};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Error, Global, configuration};
+use crate::api::{self, Api, Health, auth::Token};
+use crate::config::Config;
+use crate::deploy::{Agent, queue, recover, routes};
+use crate::engine::Engine;
+use crate::proxy::control::{self, Client};
+use crate::store::{Store, apps};
+
+mod data_plane;
 
 /// Run the agent: webhooks, API, dashboard, deployments; starts the proxy or adopts a running one
 #[derive(Debug, Args)]
-pub struct Serve {}
+pub struct Serve {
+    /// Leave the proxy running when the agent is stopped
+    #[arg(long)]
+    leave_proxy: bool,
+}
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
-    let _ = (args, global);
-    Err(Error::usage("`cutover serve` is being built"))
+    let (path, config) = configuration::load(global)?;
+    let data_dir = config.agent.data_dir.clone();
+    let _lock = lock(&data_dir)?;
+
+    let store = Store::open(&data_dir).map_err(|e| failed("the agent cannot start", &e))?;
+    let id = store.write(apps::agent_id).await;
+    let id = id.map_err(|e| failed("the agent cannot start", &e))?;
+    let engine = Engine::new(config.docker.host.clone(), id.clone(), &data_dir);
+    let proxy = Client::new(data_dir.join(control::SOCKET));
+
+    let data_plane = data_plane::DataPlane::new(proxy.clone(), path, data_dir.clone());
+    data_plane.ensure().await?;
+    let agent = Arc::new(Agent::new(config, id, store, engine, proxy.clone()));
+    routes::publish_anew(&agent)
+        .await
+        .map_err(|e| failed("the routes cannot be published", &e))?;
+
+    let token = Token::load(&data_dir);
+    let token = token.map_err(|e| failed("the API's token cannot be read or made", &e))?;
+    let health = Health::default();
+    let router = api::router(Arc::new(Api {
+        agent: agent.clone(),
+        token,
+        health,
+    }));
+    let tcp = listen(&agent.config, &data_dir).await?;
+    let socket = data_dir.join("agent.sock");
+    let unix = api::listen::bind_unix(&socket)
+        .map_err(|e| failed(&format!("cannot listen on `{}`", socket.display()), &e))?;
+
+    let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
+    let orphans = tokio::spawn(sweep(agent.clone()));
+    let mut workers = queue::start(&agent);
+    tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
+
+    tokio::select! {
+        () = api::listen::tcp(tcp, router.clone()) => {}
+        () = api::listen::unix(unix, router) => {}
+        () = stop_signal() => tracing::info!("stopping"),
+    }
+    // Nothing has to be finished here: what a worker leaves is taken up at the next start.
+    keep_proxy.abort();
+    orphans.abort();
+    workers.shutdown().await;
+    let _ = std::fs::remove_file(&socket);
+    if !args.leave_proxy
+        && let Err(error) = proxy.stop().await
+    {
+        tracing::warn!(%error, "the proxy was not stopped");
+    }
+    Ok(())
+}
+
+fn failed(what: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
+    Error::usage(what).because(cause)
+}
+
+/// Makes the data folder, closed to others, and makes sure that no second agent uses it.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+
+    let cannot = |e: std::io::Error| {
+        failed(
+            &format!("the data folder `{}` cannot be used", data_dir.display()),
+            &e,
+        )
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(cannot)?;
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).mode(0o600);
+    let file = file.open(data_dir.join("lock")).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::usage(format!(
+            "another agent already uses the data folder `{}`",
+            data_dir.display()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+/// Binds the configured address and writes down the real one, for port 0.
+async fn listen(config: &Config, data_dir: &Path) -> Result<TcpListener, Error> {
+    let wanted = config.agent.listen;
+    let listener = TcpListener::bind(wanted).await;
+    let listener = listener.map_err(|e| failed(&format!("cannot listen on `{wanted}`"), &e))?;
+    let written = write_address(&data_dir.join("agent.addr"), &tcp_address(&listener));
+    written.map_err(|e| failed("the agent's address cannot be written down", &e))?;
+    Ok(listener)
+}
+
+fn tcp_address(listener: &TcpListener) -> String {
+    listener
+        .local_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default()
+}
+
+fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
+    let temporary: PathBuf = path.with_extension("addr.new");
+    let text = serde_json::json!({ "http": address }).to_string();
+    std::fs::write(&temporary, text)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Removes containers of ours that nothing knows: at start, and then every ten minutes.
+async fn sweep(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(600));
+    loop {
+        ticks.tick().await;
+        agent.wait_for_engine().await;
+        match recover::orphans(&agent).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
+            Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+        }
+    }
+}
+
+async fn stop_signal() {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
 }

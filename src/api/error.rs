@@ -1,0 +1,104 @@
+//! Errors as the API tells them: `{"error": {"code", "message", "hint"}}`.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::store::StoreError;
+
+/// What a client is told. The cause, where it is ours, is logged and not told.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    hint: String,
+}
+
+impl ApiError {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    pub fn no_such_app(name: &str) -> Self {
+        let message = format!("there is no app `{}`", name.escape_debug());
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_app",
+            message,
+            "`[apps.NAME]` of deploy.toml names them",
+        )
+    }
+
+    pub fn no_such_deployment(id: &str) -> Self {
+        let message = format!("there is no deployment `{}`", id.escape_debug());
+        let hint = "GET /api/v1/apps/{app}/deployments lists them";
+        Self::new(StatusCode::NOT_FOUND, "unknown_deployment", message, hint)
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            message,
+            "see /api/v1/openapi.json",
+        )
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(why) => Self::new(StatusCode::CONFLICT, "refused", why, ""),
+            other => {
+                tracing::error!(error = %other, "the database does not take a request");
+                let message = "this cannot be stored at the moment";
+                let hint = "try again; the agent's log says more";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, hint)
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self {
+            status,
+            code,
+            message,
+            hint,
+        } = self;
+        let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
+        (status, axum::Json(body)).into_response()
+    }
+}
+
+pub async fn not_found() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "nothing is here",
+        "see /api/v1/openapi.json",
+    )
+}
+
+pub async fn method_not_allowed() -> ApiError {
+    let message = "this path does not take that method";
+    let hint = "see /api/v1/openapi.json";
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+        hint,
+    )
+}

@@ -1,0 +1,89 @@
+//! The agent's listeners. Anyone can reach the webhook, so connections, headers and bodies are all
+//! bounded in number, size and time.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use super::auth::Local;
+
+/// Connections at once; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 2048;
+/// How long a request's headers may take.
+const HEADERS: Duration = Duration::from_secs(10);
+/// Room for headers; a longer block gets 431.
+const HEADER_BYTES: usize = 64 << 10;
+
+/// Serves until dropped.
+pub async fn tcp(listener: TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Binds the socket that only its owner may open. A file left by a dead agent is in the way and is
+/// replaced; that no other agent lives is known from the lock on the data folder.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The folder is closed to others too, so that nobody slips in before the mode is set.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until dropped; everyone here is let in without a token.
+pub async fn unix(listener: UnixListener, router: Router) {
+    let router = router.layer(axum::Extension(Local));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone()));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Out of file descriptors, mostly: accepting again at once would spin.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}

@@ -1,0 +1,52 @@
+//! Lists: `{"items": […], "next": cursor or null}`, newest first.
+
+use serde::{Deserialize, Serialize};
+
+use super::ApiError;
+
+const LIMIT: usize = 50;
+const MOST: usize = 200;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+impl PageQuery {
+    pub fn limit(&self) -> Result<usize, ApiError> {
+        match self.limit {
+            None => Ok(LIMIT),
+            Some(limit @ 1..=MOST) => Ok(limit),
+            Some(_) => Err(ApiError::bad_request(format!(
+                "`limit` is a number from 1 to {MOST}"
+            ))),
+        }
+    }
+
+    pub fn cursor(&self) -> Option<String> {
+        self.cursor.clone()
+    }
+}
+
+impl<T> Page<T> {
+    /// From one row more than the page holds, which tells whether there is another page.
+    pub fn new(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(cursor);
+        Self { items, next }
+    }
+
+    /// A list that is never long.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
+}

@@ -1,0 +1,103 @@
+//! The proxy as a process: adopted where one is alive, started where none is, and started again
+//! where it dies.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::Error;
+use crate::deploy::{Agent, routes};
+use crate::proxy::control::Client;
+
+/// How long a started proxy may take to answer.
+const START: Duration = Duration::from_secs(10);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub struct DataPlane {
+    client: Client,
+    config: PathBuf,
+    data_dir: PathBuf,
+}
+
+impl DataPlane {
+    pub fn new(client: Client, config: PathBuf, data_dir: PathBuf) -> Self {
+        Self {
+            client,
+            config,
+            data_dir,
+        }
+    }
+
+    /// Returns when a proxy answers.
+    pub async fn ensure(&self) -> Result<(), Error> {
+        if let Ok(hello) = self.client.hello().await {
+            tracing::info!(
+                pid = hello.pid,
+                version = hello.version,
+                "adopted the running proxy"
+            );
+            return Ok(());
+        }
+        let log = self.data_dir.join("proxy.log");
+        let cannot = |e: std::io::Error| Error::usage("the proxy cannot be started").because(&e);
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(cannot)?;
+        // A process group of its own: neither Ctrl-C in the agent's terminal nor its end reaches it.
+        let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
+            .arg("proxy")
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(cannot)?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .map_err(cannot)?;
+        let pid = child.id();
+        // Waited for, so that it leaves no zombie.
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        let deadline = Instant::now() + START;
+        while Instant::now() < deadline && !ended.is_finished() {
+            if self.client.hello().await.is_ok() {
+                tracing::info!(pid, "started the proxy");
+                return Ok(());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let last = std::fs::read_to_string(&log).unwrap_or_default();
+        let last = last.lines().rev().take(5).collect::<Vec<_>>();
+        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        Err(Error::usage(format!(
+            "the proxy did not start; the end of {}:\n{last}",
+            log.display()
+        )))
+    }
+}
+
+/// Starts the proxy again whenever it is gone. It serves from its own table at once; publishing
+/// brings it up to date.
+pub async fn keep(data_plane: DataPlane, agent: Arc<Agent>) {
+    loop {
+        sleep(LOOK).await;
+        if data_plane.client.hello().await.is_ok() {
+            continue;
+        }
+        tracing::error!("the proxy is gone; starting it again");
+        if let Err(error) = data_plane.ensure().await {
+            tracing::error!("{error:?}");
+            continue;
+        }
+        if let Err(error) = routes::publish_anew(&agent).await {
+            tracing::error!(%error, "the routes cannot be published");
+        }
+    }
+}

@@ -628,3 +628,103 @@ async fn cancelling_and_the_timeout_end_the_step_on_the_engine() {
     remove_base(&scene, &base).await;
     scene.clean_up().await;
 }
+
+fn sockets() -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    (links.filter(|link| link.to_string_lossy().starts_with("socket"))).count()
+}
+
+#[test]
+fn builds_leave_no_connection_behind() {
+    // In a process of its own: the other tests open and close sockets too.
+    let test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "count_connections"])
+        .output()
+        .unwrap();
+    assert!(
+        test.status.success(),
+        "{}",
+        String::from_utf8_lossy(&test.stdout)
+    );
+}
+
+#[tokio::test]
+#[ignore = "run by `builds_leave_no_connection_behind`"]
+async fn count_connections() {
+    let scene = Scene::new();
+    let before = sockets();
+    for text in ["a", "b", "c"] {
+        let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("file", Text(text))]);
+        scene.build(&commit, text).await.unwrap();
+    }
+    until("the connections to close", || sockets() <= before).await;
+    scene.clean_up().await;
+}
+
+/// What [`build::image`] costs beyond the engine's own time. Figures, not a promise:
+/// `cargo test --release --test build -- --ignored --nocapture measure`.
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn measure() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..300)
+        .map(|i| format!("src/{}/file{i}", i % 20))
+        .collect();
+    let body = "x".repeat(2000);
+    let commit_of = |text: &str| {
+        let mut files: Vec<_> = (names.iter())
+            .map(|name| (name.as_str(), Text(&body)))
+            .collect();
+        files.extend([("Dockerfile", Text(SCRATCH)), ("line", Text(text))]);
+        scene.commit(&files)
+    };
+    scene.build(&commit_of("0"), "warm").await.unwrap();
+    for round in 0..10 {
+        let text = format!("{round} {}", scene.agent);
+        let commit = commit_of(&text);
+        let start = Instant::now();
+        let built = scene.build(&commit, "changed").await.unwrap();
+        let changed = start.elapsed();
+        assert!(!built.cached);
+        let start = Instant::now();
+        let built = scene.build(&commit, "same").await.unwrap();
+        let same = start.elapsed();
+        assert!(built.cached);
+        let start = Instant::now();
+        let context = Context::read(&scene.mirror(), &commit, &scene.settings).unwrap();
+        let read = start.elapsed();
+        let mut bytes = Vec::new();
+        context.send(&mut bytes).unwrap();
+        let tar = start.elapsed() - read;
+        // The engine's own time for as much work: the tar is ready, nothing is read, tagged or logged.
+        let mut bytes = Vec::new();
+        let text = format!("engine {round} {}", scene.agent);
+        let other = Context::read(&scene.mirror(), &commit_of(&text), &scene.settings).unwrap();
+        other.send(&mut bytes).unwrap();
+        let options = bollard::query_parameters::BuildImageOptionsBuilder::default()
+            .t("cutover/measure:1")
+            .session(&format!("measure-{round}"))
+            .version(bollard::query_parameters::BuilderVersion::BuilderBuildKit)
+            .build();
+        let start = Instant::now();
+        let body = bollard::body_full(bytes.into());
+        let mut stream = Box::pin(scene.docker.build_image(options, None, Some(body)));
+        while let Some(message) = stream.next().await {
+            message.unwrap();
+        }
+        let engine = start.elapsed();
+        println!(
+            "changed {changed:?}, engine alone {engine:?}, same {same:?}, read {read:?}, tar {tar:?}"
+        );
+    }
+    let force = RemoveImageOptions {
+        force: true,
+        ..Default::default()
+    };
+    let _ = scene
+        .docker
+        .remove_image("cutover/measure:1", Some(force), None)
+        .await;
+    scene.clean_up().await;
+}

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::remove::is_missing;
-use super::{BuildError, CACHE_KEY, Context, cache_key, send};
+use super::{BuildError, CACHE_KEY, Context, cache_key, send, session};
 use crate::config;
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
@@ -125,24 +125,32 @@ async fn find(
 
 /// Gives the image its tags and asks the engine whether they lead to it. `false`: it is gone.
 async fn tag(docker: &Docker, id: &str, request: &Request<'_>) -> Result<bool, BuildError> {
-    for tag in &request.tags {
+    let tagged = futures_util::future::join_all(request.tags.iter().map(|tag| {
         let (repo, name) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
         let options = TagImageOptions {
             repo: Some(repo.to_owned()),
             tag: Some(name.to_owned()),
         };
-        match docker.tag_image(id, Some(options)).await {
+        docker.tag_image(id, Some(options))
+    }));
+    for done in tagged.await {
+        match done {
             Err(error) if is_missing(&error) => return Ok(false),
             done => done?,
         }
-        let found = docker.inspect_image(tag).await?.id;
-        if found.as_deref() != Some(id) {
-            let found = found.unwrap_or_default();
-            let message = format!("`{tag}` leads to `{found}` and not to `{id}`");
-            return Err(BuildError::NotThere(message));
-        }
     }
-    Ok(true)
+    let image = match docker.inspect_image(id).await {
+        Err(error) if is_missing(&error) => return Ok(false),
+        found => found?,
+    };
+    let has = image.repo_tags.unwrap_or_default();
+    match request.tags.iter().find(|tag| !has.contains(tag)) {
+        Some(tag) => {
+            let message = format!("`{tag}` does not lead to `{id}`");
+            Err(BuildError::NotThere(message))
+        }
+        None => Ok(true),
+    }
 }
 
 async fn build(
@@ -161,7 +169,8 @@ async fn build(
     let (body, sending) = send::send(context);
     // bollard's own limit is for quick calls: ours is the timeout around all of this.
     let docker = (docker.clone()).with_timeout(request.settings.timeout + Duration::from_secs(60));
-    let stream = docker.build_image(options, None, Some(bollard::body_try_stream(body)));
+    let stream = session::build(docker, options, body)
+        .map_err(|e| BuildError::Docker(format!("the build's thread cannot be started: {e}")))?;
     let built = follow(stream, log, progress).await;
     if built.is_err()
         && let Ok(Err(error @ BuildError::Source(_))) = sending.await
@@ -185,7 +194,7 @@ fn options(request: &Request<'_>, context: &Context, key: String) -> BuildImageO
         buildargs: Some(args.into_iter().collect()),
         labels: Some(labels),
         version: BuilderVersion::BuilderBuildKit,
-        session: Some(session()),
+        session: Some(session_id()),
         ..Default::default()
     }
 }
@@ -227,7 +236,7 @@ fn failed(progress: &Progress, error: String) -> BuildError {
 }
 
 /// BuildKit looks the connection for registry logins up under this name.
-fn session() -> String {
+fn session_id() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");
     format!("cutover-{}", hex::encode(random))

@@ -11,6 +11,7 @@ mod pattern;
 mod progress;
 mod remove;
 mod send;
+mod session;
 mod walk;
 
 pub use cache_key::{LABEL as CACHE_KEY, cache_key};

@@ -1,0 +1,55 @@
+//! One build's connections to the engine, which all end with it.
+
+use std::io;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::BuildInfo;
+use bollard::query_parameters::BuildImageOptions;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::runtime;
+use tokio::sync::mpsc;
+
+/// Lines of status that may wait for a slow disk.
+const MESSAGES: usize = 64;
+
+/// Starts a build; dropping the stream ends it on the engine.
+///
+/// bollard serves the session (it carries registry logins to BuildKit) from a task that it spawns
+/// and forgets, and the engine never closes its end: each build would leave a socket behind. A
+/// runtime of its own takes the task with it. bollard keeps no idle connections, so none that others
+/// use can belong to it.
+pub(super) fn build(
+    docker: Docker,
+    options: BuildImageOptions,
+    body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> io::Result<impl Stream<Item = Result<BuildInfo, Error>>> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (messages, receiver) = mpsc::channel(MESSAGES);
+    std::thread::Builder::new()
+        .name("build".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let body = Some(bollard::body_try_stream(body));
+                let mut answer = std::pin::pin!(docker.build_image(options, None, body));
+                let pass_on = async {
+                    while let Some(message) = answer.next().await {
+                        if messages.send(message).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = messages.closed() => {}
+                    () = pass_on => {}
+                }
+            });
+            runtime.shutdown_background();
+        })?;
+    Ok(stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|message| (message, receiver))
+    }))
+}

@@ -25,7 +25,6 @@ pub fn load_if_any(global: &Global) -> Result<Option<(PathBuf, Config)>, Error> 
 /// A file's mistakes, each on a line of its own in the form that editors can jump to.
 fn error(problems: &Problems) -> Error {
     match problems.list.as_slice() {
-        [one] if one.at.is_none() => Error::usage(one.text.clone()),
         [_] => Error::usage(problems.to_string()),
         several => Error::usage(format!(
             "there are {} mistakes in the configuration\n{problems}",

@@ -7,3 +7,4 @@ pub mod http;
 pub mod load;
 pub mod repository;
 pub mod sample;
+pub mod stage;

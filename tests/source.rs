@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cutover::config::{Repo, Source};
+use cutover::ids::CommitId;
 use cutover::source::{Commit, Mirror, SourceError, Want};
 use git2::{Oid, Repository, Signature, Time};
 use tempfile::TempDir;
@@ -290,4 +291,51 @@ fn several_fetches_of_one_mirror_wait_for_each_other() {
             });
         }
     });
+}
+
+#[test]
+fn a_repository_of_another_user_is_read() {
+    let scene = Scene::new();
+    let tip = scene.commit("main", "one");
+    let nobody = Some(65_534);
+    let mut folders = vec![scene.path()];
+    while let Some(path) = folders.pop() {
+        if std::os::unix::fs::chown(&path, nobody, nobody).is_err() {
+            eprintln!("skipped: only root can give a repository to another user");
+            return;
+        }
+        if path.is_dir() {
+            folders.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        }
+    }
+    let found = fetch(&scene.mirror(), &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), tip.to_string());
+}
+
+#[test]
+fn is_ancestor_and_changed_paths_answer_from_the_mirror() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "one");
+    let second = scene.commit("main", "two");
+    scene.commit("other", "three");
+    let other = scene.commit("other", "one");
+    let mirror = scene.mirror();
+    let id = |oid: Oid| oid.to_string().parse().unwrap();
+    let [main, root, side] = [second, first, other].map(id);
+    fetch(&mirror, &branch("main")).unwrap();
+    assert!(mirror.is_ancestor(&root, &main).unwrap());
+    assert!(mirror.is_ancestor(&main, &main).unwrap());
+    assert!(!mirror.is_ancestor(&main, &root).unwrap());
+    assert!(!mirror.is_ancestor(&side, &main).unwrap());
+    let unknown: CommitId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+    assert!(mirror.is_ancestor(&unknown, &main).is_err());
+    let paths = |old: &CommitId, new: &CommitId| mirror.changed_paths(old, new).unwrap();
+    assert_eq!(paths(&root, &main), ["file"]);
+    assert!(paths(&root, &root).is_empty());
+    // Unrelated histories are compared all the same: what counts is the trees.
+    assert!(paths(&root, &side).is_empty());
 }

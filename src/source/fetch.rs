@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SourceError;
 use super::access::Access;
-use super::resolve::damaged;
+use super::resolve::{damaged, line};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
@@ -136,14 +136,16 @@ impl Fetch<'_> {
         if let Err(stopped) = self.going() {
             return stopped;
         }
-        if error.code() == ErrorCode::Certificate {
+        // libgit2 loses the code of an https certificate on its way through the callback.
+        let tls = error.class() == ErrorClass::Ssl && error.message().contains("certificate");
+        if tls || error.code() == ErrorCode::Certificate {
             return self.unknown_server(access, error);
         }
         let refused = access.refused.take();
         if refused.is_some() || error.code() == ErrorCode::Auth {
             return SourceError::Refused {
                 repo: self.shown.to_owned(),
-                why: refused.unwrap_or_else(|| error.message().to_owned()),
+                why: refused.unwrap_or_else(|| line(error.message())),
             };
         }
         self.unreachable(error)
@@ -161,7 +163,7 @@ impl Fetch<'_> {
                 format!("compare it with what the server's owner publishes, then set `host_key = \"{key}\"` under `[apps.NAME.source]`"),
             ),
             (_, None) => (
-                error.message().to_owned(),
+                line(error.message()),
                 "install the certificate authority that signed it, or correct `repo`".to_owned(),
             ),
         };
@@ -187,7 +189,7 @@ impl Fetch<'_> {
     fn unreachable(&self, error: &Error) -> SourceError {
         SourceError::Unreachable {
             repo: self.shown.to_owned(),
-            why: error.message().to_owned(),
+            why: line(error.message()),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! An app's commits: a bare mirror on this machine, fetched with libgit2. No shell and no git binary.
 
 mod access;
+mod compare;
 mod error;
 mod fetch;
 mod init;
 mod lock;
 mod mirror;
+mod paths;
 mod resolve;
 
+pub use compare::MAX_PATHS;
 pub use error::SourceError;
 pub use mirror::Mirror;
+pub use paths::Paths;
 
 pub(crate) use init::once as init;
 

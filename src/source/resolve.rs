@@ -109,12 +109,12 @@ fn describe(git: &Repository, oid: Oid, repo: &str) -> Result<Commit, SourceErro
 pub(super) fn damaged(repo: &str, error: &git2::Error) -> SourceError {
     SourceError::Damaged {
         repo: repo.to_owned(),
-        why: error.message().to_owned(),
+        why: line(error.message()),
     }
 }
 
 /// Text from outside, fit for one line of a terminal.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     text.trim()
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

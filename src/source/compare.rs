@@ -1,0 +1,72 @@
+//! What lies between two commits.
+
+use git2::{Delta, Diff, DiffOptions, Oid, Repository};
+
+use super::resolve::{by_id, damaged};
+use super::{Mirror, SourceError};
+use crate::ids::CommitId;
+
+/// More changed paths than this are not listed: whoever filters by path then takes all as changed.
+pub const MAX_PATHS: usize = 20_000;
+
+impl Mirror {
+    /// Whether `old` is `new` or one of the commits that it is built upon.
+    pub fn is_ancestor(&self, old: &CommitId, new: &CommitId) -> Result<bool, SourceError> {
+        let git = self.open()?;
+        let (old, new) = (self.oid(&git, old)?, self.oid(&git, new)?);
+        if old == new {
+            return Ok(true);
+        }
+        git.graph_descendant_of(new, old)
+            .map_err(|e| damaged(&self.shown(), &e))
+    }
+
+    /// The paths that differ between two commits' trees, old and new names of what was renamed among
+    /// them, sorted. At most [`MAX_PATHS`] and one.
+    pub fn changed_paths(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+    ) -> Result<Vec<String>, SourceError> {
+        let git = self.open()?;
+        let mut paths = Vec::new();
+        let diff = self.diff(&git, old, new)?;
+        for delta in diff.deltas() {
+            if paths.len() > MAX_PATHS {
+                break;
+            }
+            let file = match delta.status() {
+                Delta::Deleted => delta.old_file(),
+                _ => delta.new_file(),
+            };
+            let path = file.path_bytes().unwrap_or_default();
+            paths.push(String::from_utf8_lossy(path).into_owned());
+        }
+        Ok(paths)
+    }
+
+    fn diff<'a>(
+        &self,
+        git: &'a Repository,
+        old: &CommitId,
+        new: &CommitId,
+    ) -> Result<Diff<'a>, SourceError> {
+        let tree = |id| {
+            let oid = self.oid(git, id)?;
+            (git.find_commit(oid).and_then(|commit| commit.tree()))
+                .map_err(|e| damaged(&self.shown(), &e))
+        };
+        let (old, new) = (tree(old)?, tree(new)?);
+        // Names only: the files' contents are not read. Sub-trees of the same id are not entered.
+        let mut options = DiffOptions::new();
+        options.skip_binary_check(true).include_typechange(true);
+        git.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))
+            .map_err(|e| damaged(&self.shown(), &e))
+    }
+
+    /// The id as libgit2 has it, once the commit is known to be there.
+    fn oid(&self, git: &Repository, id: &CommitId) -> Result<Oid, SourceError> {
+        by_id(git, id, &self.shown())?;
+        Oid::from_str(id.as_str()).map_err(|e| damaged(&self.shown(), &e))
+    }
+}

@@ -1,0 +1,65 @@
+//! A filter by path, for repositories that hold several apps: `paths = ["api/**"]`.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::compare::MAX_PATHS;
+
+/// Globs of which one must fit a changed path.
+#[derive(Debug, Clone)]
+pub struct Paths(GlobSet);
+
+impl Paths {
+    /// Reads the globs. `*` stays within a folder, `**` does not; `api/` and `api` mean all that is
+    /// in the folder too. The error names the glob.
+    pub fn parse(globs: &[String]) -> Result<Self, String> {
+        let mut set = GlobSetBuilder::new();
+        for text in globs {
+            let text = text.trim_start_matches("./").trim_matches('/');
+            if text.is_empty() {
+                return Err(
+                    "an empty path fits nothing: leave `paths` out to take every push".into(),
+                );
+            }
+            for glob in [text.to_owned(), format!("{text}/**")] {
+                let glob = (GlobBuilder::new(&glob).literal_separator(true).build())
+                    .map_err(|error| format!("`{text}` is not a path pattern: {}", error.kind()))?;
+                set.add(glob);
+            }
+        }
+        let set = set.build().map_err(|error| error.to_string())?;
+        Ok(Self(set))
+    }
+
+    /// Whether any of the changed paths fits, or there are too many to tell.
+    pub fn any(&self, changed: &[String]) -> bool {
+        changed.len() > MAX_PATHS || changed.iter().any(|path| self.0.is_match(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_fit_paths_below_them() {
+        let table = [
+            ("api/**", "api/main.rs", true),
+            ("api/**", "apiary/x", false),
+            ("api", "api/deep/x", true),
+            ("./api/", "api/x", true),
+            ("*.toml", "Cargo.toml", true),
+            ("*.toml", "api/Cargo.toml", false),
+            ("**/Cargo.toml", "api/Cargo.toml", true),
+            ("{api,web}/**", "web/x", true),
+            ("api/*/x", "api/a/b/x", false),
+        ];
+        for (glob, path, fits) in table {
+            let paths = Paths::parse(&[glob.to_owned()]).unwrap();
+            assert_eq!(paths.any(&[path.to_owned()]), fits, "{glob} {path}");
+        }
+        assert!(Paths::parse(&["[".to_owned()]).unwrap_err().contains("`[`"));
+        assert!(Paths::parse(&["/".to_owned()]).is_err());
+        let many = vec!["x".to_owned(); MAX_PATHS + 1];
+        assert!(Paths::parse(&["api".to_owned()]).unwrap().any(&many));
+    }
+}

@@ -1,0 +1,446 @@
+//! Fetching over real http, https and ssh servers on the loopback.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use cutover::config::{Repo, Secret, Source};
+use cutover::source::{Commit, Mirror, SourceError, Want};
+use git2::{Repository, Signature};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "s3cret-token";
+
+/// A folder with a bare repository of one commit.
+fn origin() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let git = Repository::init_bare(folder.path().join("origin.git")).unwrap();
+    let who = Signature::now("Ann", "ann@example.com").unwrap();
+    let tree = git.treebuilder(None).unwrap().write().unwrap();
+    let tree = git.find_tree(tree).unwrap();
+    let tip = (git.commit(Some("refs/heads/main"), &who, &who, "one", &tree, &[])).unwrap();
+    (folder, tip.to_string())
+}
+
+fn fetch(folder: &Path, repo: Repo, access: Source) -> Result<Commit, SourceError> {
+    let mirror = Mirror::new(folder.join("mirror.git"), repo, access);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let want = Want::Branch("main".into());
+    mirror.fetch(&want, &|_| {}, &CancellationToken::new(), deadline)
+}
+
+fn installed(program: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .output();
+    let found = found.is_ok_and(|found| found.status.success());
+    if !found {
+        eprintln!("skipped: `{program}` is not installed");
+    }
+    found
+}
+
+// --- http ---
+
+#[derive(Clone)]
+struct Server {
+    root: Arc<PathBuf>,
+    token: Option<&'static str>,
+}
+
+/// The two requests of git's smart protocol, answered by git itself.
+async fn serve(State(server): State<Server>, request: Request) -> Response {
+    let expected = server.token.map(|token| {
+        use base64::Engine as _;
+        let pair =
+            base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
+        format!("Basic {pair}")
+    });
+    let given = request.headers().get(header::AUTHORIZATION).cloned();
+    if expected.is_some() && given.and_then(|g| Some(g.to_str().ok()?.to_owned())) != expected {
+        return (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")],
+        )
+            .into_response();
+    }
+    let path = request.uri().path().to_owned();
+    let (repo, rest) = path[1..].split_once(".git/").unwrap_or_default();
+    let folder = server.root.join(format!("{repo}.git"));
+    if !folder.exists() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let advertise = rest == "info/refs";
+    let body: Bytes = axum::body::to_bytes(request.into_body(), 1 << 20)
+        .await
+        .unwrap();
+    let mut git = Command::new("git");
+    git.args(["-c", "safe.directory=*", "upload-pack", "--stateless-rpc"]);
+    if advertise {
+        git.arg("--advertise-refs");
+    }
+    let mut git = git
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    git.stdin.take().unwrap().write_all(&body).unwrap();
+    let output = git.wait_with_output().unwrap().stdout;
+    let (kind, prefix) = match advertise {
+        true => ("advertisement", "001e# service=git-upload-pack\n0000"),
+        false => ("result", ""),
+    };
+    let kind = format!("application/x-git-upload-pack-{kind}");
+    let body = [prefix.as_bytes(), &output].concat();
+    ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
+}
+
+async fn http(folder: &Path, token: Option<&'static str>) -> SocketAddr {
+    let root = Arc::new(folder.to_owned());
+    let app = Router::new()
+        .fallback(serve)
+        .with_state(Server { root, token });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+fn with_token(folder: &Path, token: &str) -> Source {
+    let path = folder.join("token");
+    std::fs::write(&path, format!("{token}\n")).unwrap();
+    Source {
+        token: Some(Secret::File(path)),
+        ..Source::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_with_a_token_and_without() {
+    if !installed("git") {
+        return;
+    }
+    let (folder, tip) = origin();
+    let path = folder.path();
+    let open = http(path, None).await;
+    let url = |at: SocketAddr| Repo::Http(format!("http://{at}/origin.git"));
+    assert_eq!(
+        fetch(path, url(open), Source::default())
+            .unwrap()
+            .id
+            .as_str(),
+        tip
+    );
+
+    let closed = http(path, Some(TOKEN)).await;
+    let found = fetch(path, url(closed), with_token(path, TOKEN));
+    assert_eq!(found.unwrap().id.as_str(), tip);
+    for access in [
+        Source::default(),
+        with_token(path, "wrong"),
+        with_token(path, ""),
+    ] {
+        let error = fetch(path, url(closed), access).unwrap_err();
+        assert!(matches!(error, SourceError::Refused { .. }), "{error}");
+        assert!(!error.to_string().contains("wrong"), "{error}");
+    }
+    let gone = Repo::Http(format!("http://{open}/gone.git"));
+    let error = fetch(path, gone, Source::default()).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("404"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_does_not_follow_a_redirect_to_another_server() {
+    if !installed("git") {
+        return;
+    }
+    let (folder, _) = origin();
+    let path = folder.path();
+    let elsewhere = http(path, Some(TOKEN)).await;
+    let app = Router::new().fallback(move |request: Request| async move {
+        let query = request.uri().path_and_query().unwrap().to_string();
+        // Another name for the loopback is another server.
+        let to = format!("http://localhost:{}{query}", elsewhere.port());
+        (StatusCode::FOUND, [(header::LOCATION, to)])
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let repo = Repo::Http(format!("http://{address}/origin.git"));
+    let error = fetch(path, repo, with_token(path, TOKEN)).unwrap_err();
+    assert!(error.to_string().contains("another server"), "{error}");
+}
+
+/// `cargo test --test source_net -- --ignored silent`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits 30 seconds"]
+async fn a_silent_server_is_given_up() {
+    let (folder, _) = origin();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let repo = Repo::Http(format!("http://{}/x.git", silent.local_addr().unwrap()));
+    let start = Instant::now();
+    let error = fetch(folder.path(), repo, Source::default()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SourceError::Unreachable { .. } | SourceError::TimedOut { .. }
+        ),
+        "{error}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(45),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+// --- https ---
+
+struct Tls(tokio::net::TcpListener, tokio_rustls::TlsAcceptor);
+
+impl axum::serve::Listener for Tls {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, address) = self.0.accept().await.unwrap();
+            if let Ok(stream) = self.1.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Serves the folder over https with a certificate that nobody has signed, written to `cert.pem`.
+async fn https(folder: &Path) -> SocketAddr {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output();
+    assert!(made.unwrap().status.success());
+    let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = (rustls::ServerConfig::builder_with_provider(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let root = Arc::new(folder.to_owned());
+    let token = Some(TOKEN);
+    let app = Router::new()
+        .fallback(serve)
+        .with_state(Server { root, token });
+    tokio::spawn(async move { axum::serve(Tls(listener, acceptor), app).await.unwrap() });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_trusts_the_systems_authorities_and_nobody_else() {
+    if !installed("git") || !installed("openssl") {
+        return;
+    }
+    let (folder, tip) = origin();
+    let path = folder.path();
+    let address = https(path).await;
+    let url = format!("https://{address}/origin.git");
+    let error = fetch(path, Repo::Http(url.clone()), with_token(path, TOKEN)).unwrap_err();
+    assert!(
+        matches!(error, SourceError::UnknownServer { .. }),
+        "{error}"
+    );
+    // What the system trusts is read once a process: the other half runs in one of its own.
+    let trusting = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            "https_with_a_trusted_authority",
+        ])
+        .env("SSL_CERT_FILE", path.join("cert.pem"))
+        .env("TEST_URL", url)
+        .output();
+    let output = trusting.await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("fetched {tip}")), "{text}");
+}
+
+#[test]
+#[ignore = "run by `https_trusts_the_systems_authorities_and_nobody_else`"]
+fn https_with_a_trusted_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::Http(std::env::var("TEST_URL").unwrap());
+    let found = fetch(folder.path(), repo, with_token(folder.path(), TOKEN)).unwrap();
+    println!("fetched {}", found.id);
+}
+
+// --- ssh ---
+
+struct Sshd {
+    process: Child,
+    port: u16,
+    host_key: String,
+    folder: TempDir,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn key(path: &Path) {
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path)
+        .status();
+    assert!(made.unwrap().success());
+}
+
+/// An sshd that lets the holder of `folder/key` in as root.
+fn sshd() -> Option<Sshd> {
+    let path = Path::new("/usr/sbin/sshd");
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout == b"0\n");
+    if !path.exists() || !root || !installed("git") {
+        eprintln!("skipped: it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
+        return None;
+    }
+    // sshd separates privileges there; systemd makes it on a machine that runs it.
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["host", "key", "other"] {
+        key(&at(name));
+    }
+    std::fs::copy(at("key.pub"), at("authorized")).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\n",
+        at("host").display(),
+        at("authorized").display()
+    );
+    std::fs::write(at("config"), config).unwrap();
+    let mut process = Command::new(path)
+        .args(["-D", "-e", "-f"])
+        .arg(at("config"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let far = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(process.try_wait().unwrap().is_none(), "sshd has ended");
+        assert!(Instant::now() < far, "sshd does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let shown = Command::new("ssh-keygen")
+        .arg("-lf")
+        .arg(at("host.pub"))
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let host_key = shown.split(' ').nth(1).unwrap().to_owned();
+    Some(Sshd {
+        process,
+        port,
+        host_key,
+        folder,
+    })
+}
+
+impl Sshd {
+    fn access(&self, key: &str, host_key: Option<&str>) -> Source {
+        Source {
+            ssh_key: Some(self.folder.path().join(key)),
+            host_key: host_key.map(str::to_owned),
+            ..Source::default()
+        }
+    }
+}
+
+#[test]
+fn ssh_with_a_deploy_key_and_a_pinned_host_key() {
+    let Some(sshd) = sshd() else { return };
+    let (folder, tip) = origin();
+    let path = folder.path();
+    let repo = || {
+        let (port, path) = (sshd.port, path.display());
+        Repo::Ssh(format!("ssh://root@127.0.0.1:{port}{path}/origin.git"))
+    };
+    let pinned = Some(sshd.host_key.as_str());
+    let found = fetch(path, repo(), sshd.access("key", pinned)).unwrap();
+    assert_eq!(found.id.as_str(), tip);
+
+    // Not the pinned key, and no pin for a server that known_hosts does not name: never trusted.
+    let other = format!("SHA256:{}", "A".repeat(43));
+    for wrong in [Some(other.as_str()), None] {
+        let error = fetch(path, repo(), sshd.access("key", wrong)).unwrap_err();
+        assert!(
+            matches!(error, SourceError::UnknownServer { .. }),
+            "{error}"
+        );
+        // So that the person can compare it and pin it.
+        assert!(error.to_string().contains(&sshd.host_key), "{error}");
+    }
+    let error = fetch(path, repo(), sshd.access("other", pinned)).unwrap_err();
+    assert!(matches!(error, SourceError::Refused { .. }), "{error}");
+    let error = fetch(path, repo(), sshd.access("gone", pinned)).unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    let mut none = sshd.access("key", pinned);
+    none.ssh_key = None;
+    let error = fetch(path, repo(), none).unwrap_err();
+    assert!(
+        error.to_string().contains("`ssh_key` is not configured"),
+        "{error}"
+    );
+    let gone = Repo::Ssh(format!("ssh://root@127.0.0.1:{}/nowhere.git", sshd.port));
+    let error = fetch(path, gone, sshd.access("key", pinned)).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
+}

@@ -26,7 +26,8 @@ pub struct Request<'a> {
     pub commit: &'a Commit,
     pub settings: &'a config::Build,
     pub mirror: &'a Mirror,
-    /// `name:tag`, all of which lead to the image afterwards; at least one.
+    /// `name:tag`, at least one. The last is this build's own and leads to the image afterwards; the
+    /// ones before it move to whatever was built last.
     pub tags: Vec<String>,
     /// What the image is labelled with. Labels that are the same for every deployment of the app let
     /// an unchanged tree keep its image id.
@@ -144,7 +145,9 @@ async fn tag(docker: &Docker, id: &str, request: &Request<'_>) -> Result<bool, B
         found => found?,
     };
     let has = image.repo_tags.unwrap_or_default();
-    match request.tags.iter().find(|tag| !has.contains(tag)) {
+    // The names before the last may be shared with another agent on the same engine, which builds
+    // the same commit with labels of its own and may have moved them on already.
+    match request.tags.last().filter(|tag| !has.contains(tag)) {
         Some(tag) => {
             let message = format!("`{tag}` does not lead to `{id}`");
             Err(BuildError::NotThere(message))

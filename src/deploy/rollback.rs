@@ -9,18 +9,22 @@ use crate::store::deployments::{self, Deployment, Failure, NewDeployment, Trigge
 use crate::store::releases::{self, Release};
 use crate::store::{StoreError, apps};
 
-/// The release that a rollback without a name goes back to: the one that was live before.
+/// The release that a rollback without a name goes back to: of those that were live and are kept,
+/// the one that was live last before this one, but none that had to be rolled back itself.
 pub async fn target(agent: &Agent, app: &AppName) -> Result<Option<Release>> {
     let app = app.clone();
     agent.store.read(move |db| previous(db, &app)).await
 }
 
 fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
-    let serving = apps::serving(db, app)?;
-    let Some(previous) = serving.previous else {
-        return Ok(None);
-    };
-    Ok(releases::get(db, &previous)?.filter(|release| release.removed_at.is_none()))
+    let live = apps::serving(db, app)?.live;
+    for release in releases::kept(db, app)? {
+        let was_live = release.went_live.is_some() && Some(&release.id) != live.as_ref();
+        if was_live && !deployments::was_rolled_back(db, &release.id)? {
+            return Ok(Some(release));
+        }
+    }
+    Ok(None)
 }
 
 /// Queues a rollback of `app` to what `to` names, or to the release that was live before.
@@ -86,13 +90,12 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment 
 }
 
 /// Ends a deployment whose bake went wrong, and queues the way back in the same transaction.
-pub async fn automatic(line: &Line<'_>, release: &Release, failure: Failure) -> Result<()> {
+pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
-    let bad = release.id.clone();
     let queued = line
         .record(move |db| {
             deployments::end(db, &id, Event::RollBack, Some(&failed))?;
-            match previous(db, &app)?.filter(|release| release.id != bad) {
+            match previous(db, &app)? {
                 Some(back) => {
                     deployments::enqueue(db, &back_to(&app, &back, Trigger::AutoRollback)).map(Some)
                 }

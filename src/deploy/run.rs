@@ -53,7 +53,7 @@ pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) ->
         steps::drain::drain(line).await?;
     }
     if let bake::Verdict::Bad(failure) = bake::bake(line, release, reached).await? {
-        return super::rollback::automatic(line, release, failure).await;
+        return super::rollback::automatic(line, failure).await;
     }
     steps::retire::retire(line, release).await?;
 

@@ -9,20 +9,16 @@ use crate::ids::{AgentId, AppName, ReleaseId};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Serving {
     pub live: Option<ReleaseId>,
-    /// The release that was live before; where a rollback without a name goes.
-    pub previous: Option<ReleaseId>,
     /// Rises with every switch of this app.
     pub generation: u64,
 }
 
 pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
-    let mut query = db.prepare_cached(
-        "SELECT live_release, previous_release, route_generation FROM apps WHERE name = ?1",
-    )?;
+    let mut query =
+        db.prepare_cached("SELECT live_release, route_generation FROM apps WHERE name = ?1")?;
     let found = query.query_row([app.as_str()], |row| {
         Ok(Serving {
             live: maybe_parsed(row, "live_release")?,
-            previous: maybe_parsed(row, "previous_release")?,
             generation: row.get::<_, i64>("route_generation")? as u64,
         })
     });
@@ -34,10 +30,7 @@ pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u
     let generation = next_generation(db, 0)?;
     db.execute(
         "INSERT INTO apps (name, live_release, route_generation) VALUES (?1, ?2, ?3)
-         ON CONFLICT (name) DO UPDATE SET
-            previous_release = CASE WHEN live_release = ?2 THEN previous_release ELSE live_release END,
-            live_release = ?2,
-            route_generation = ?3",
+         ON CONFLICT (name) DO UPDATE SET live_release = ?2, route_generation = ?3",
         (app.as_str(), release.as_str(), generation as i64),
     )?;
     Ok(generation)

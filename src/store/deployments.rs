@@ -229,6 +229,14 @@ pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<De
         .optional()?)
 }
 
+/// Whether the release showed errors when it was live, and the one before it was put back.
+pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT 1 FROM deployments WHERE release = ?1 AND state = 'rolled_back' LIMIT 1",
+    )?;
+    Ok(query.exists([release.as_str()])?)
+}
+
 /// How many deployments of each app are in each state.
 pub fn counts(db: &Connection) -> Result<Vec<(String, String, u64)>> {
     let mut query =

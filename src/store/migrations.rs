@@ -12,7 +12,6 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE apps (
         name             TEXT PRIMARY KEY,
         live_release     TEXT,
-        previous_release TEXT,
         route_generation INTEGER NOT NULL DEFAULT 0
     ) STRICT;
 

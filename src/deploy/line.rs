@@ -67,6 +67,8 @@ impl<T> Done<T> {
 pub enum Stop {
     Failed(Failure),
     Cancelled,
+    /// There is nothing left to do for it; the sentence says why.
+    Superseded(String),
     /// Docker or the database went away: it runs again when they are back.
     Interrupted(String),
 }

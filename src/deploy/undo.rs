@@ -29,6 +29,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
             }
         }
         Stop::Cancelled => line.log.line("cancelled"),
+        Stop::Superseded(why) => line.log.line(why),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
     }
     if let Err(error) = take_away(line.agent, &line.id).await {
@@ -62,6 +63,7 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             Stop::Cancelled => {
                 deployments::end(db, &id, Event::Cancel, None)?;
             }
+            Stop::Superseded(why) => superseded(db, &id, why)?,
             Stop::Interrupted(why) if deployment.attempts >= ATTEMPTS => {
                 let failure = Failure {
                     code: "interrupted".into(),
@@ -73,13 +75,8 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
                 Some(newer) if newer.id != id => {
-                    let failure = Failure {
-                        code: "superseded".into(),
-                        message: format!("the newer deployment `{}` took its place", newer.id),
-                        step: None,
-                        log_tail: vec![],
-                    };
-                    deployments::end(db, &id, Event::Supersede, Some(&failure))?;
+                    let why = format!("the newer deployment `{}` took its place", newer.id);
+                    superseded(db, &id, why)?;
                 }
                 _ => {
                     deployments::apply(db, &id, Event::Interrupt)?;
@@ -92,6 +89,16 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
     let outcome = write.await;
     agent.hub.changed();
     outcome
+}
+
+fn superseded(db: &rusqlite::Connection, id: &DeploymentId, why: String) -> Result<()> {
+    let failure = Failure {
+        code: "superseded".into(),
+        message: why,
+        step: None,
+        log_tail: vec![],
+    };
+    deployments::end(db, id, Event::Supersede, Some(&failure)).map(drop)
 }
 
 /// Removes every container that the deployment made and forgets their addresses. Waits for as long

@@ -13,6 +13,7 @@
 //! exit-at-start      logs a line and exits with code 7
 //! slow-start MS      waits before it listens
 //! crash-after MS     exits that long after it began to listen
+//! command-fails      `/bin/sh -c …`, where the image has it as a shell, exits with code 1
 //! idle-close MS      closes a connection that is idle for so long
 //! ```
 
@@ -48,6 +49,13 @@ fn main() {
         version: text("/version").trim().to_owned(),
         behaviour: text("/behaviour"),
     });
+    // As `/bin/sh -c COMMAND` it stands in for a shell, which an image FROM scratch does not have.
+    if let [_, flag, command] = std::env::args().collect::<Vec<_>>().as_slice()
+        && flag == "-c"
+    {
+        println!("{}: {command}", app.version);
+        exit(i32::from(app.is("command-fails")))
+    }
     if app.is("exit-at-start") {
         println!("{}: cannot find the flux capacitor", app.version);
         exit(7)

@@ -3,48 +3,89 @@
 use std::time::{Duration, Instant};
 
 use crate::deploy::line::{Done, Line, Stop};
+use crate::ids::CommitId;
 use crate::source::{self, Commit, Mirror, SourceError};
 use crate::store::deployments::{self, Want};
+use crate::store::{apps, releases};
 
 /// A repository that takes longer to fetch is taken for one that never ends.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 pub fn mirror(line: &Line<'_>) -> Mirror {
-    let folder = line
-        .agent
-        .config
-        .agent
-        .data_dir
-        .join("repos")
-        .join(format!("{}.git", line.app.name));
+    let repos = line.agent.config.agent.data_dir.join("repos");
+    let folder = repos.join(format!("{}.git", line.app.name));
     Mirror::new(folder, line.app.repo.clone(), line.app.source.clone())
 }
 
 pub async fn fetch(line: &Line<'_>, want: &Want) -> Result<Done<Commit>, Stop> {
     let branch = line.app.branch.clone();
-    let want = match want {
-        Want::Pushed(id) => source::Want::Commit {
-            id: id.clone(),
-            branch,
-        },
-        Want::Named(text) => source::Want::Named(text.clone()),
-        Want::Branch | Want::Release(_) => source::Want::Branch(branch),
-    };
+    let live = live_commit(line).await?;
     let mirror = mirror(line);
-    let (log, cancel) = (line.log.clone(), line.cancel.clone());
-    let deadline = Instant::now() + DEADLINE;
+    let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
     let fetch = tokio::task::spawn_blocking(move || {
-        mirror.fetch(&want, &|text| log.line(text), &cancel, deadline)
+        let deadline = Instant::now() + DEADLINE;
+        let say = |text: &str| log.line(text);
+        let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
+        match want {
+            Want::Pushed(id) => {
+                let commit = get(source::Want::Commit {
+                    id,
+                    branch: branch.clone(),
+                })?;
+                newest(&mirror, commit, &branch, live.as_ref(), &get, &say)
+            }
+            Want::Named(text) => get(source::Want::Named(text)).map(Ok),
+            Want::Branch | Want::Release(_) => get(source::Want::Branch(branch)).map(Ok),
+        }
     });
     let outcome = fetch
         .await
         .map_err(|e| Stop::failed("fetch", format!("fetching broke: {e}")))?;
-    let commit = outcome.map_err(stopped)?;
+    let commit = outcome.map_err(stopped)?.map_err(Stop::Superseded)?;
     let detail = format!("{} {}", commit.id.short(), commit.message);
     let (id, found) = (line.id.clone(), commit.clone());
     Ok(Done::new(commit, detail).recording(move |db| {
         deployments::set_commit(db, &id, &found.id, &found.message, &found.author)
     }))
+}
+
+async fn live_commit(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
+    let app = line.app.name.clone();
+    let live = line
+        .agent
+        .store
+        .read(move |db| match apps::serving(db, &app)?.live {
+            Some(live) => Ok(releases::get(db, &live)?.map(|release| release.commit)),
+            None => Ok(None),
+        });
+    Ok(live.await?)
+}
+
+/// What a push stands for now. Deliveries come late and out of order, so the branch itself is asked:
+/// its tip is deployed, whichever commit the push named. A push that is older than what is live, on a
+/// branch whose tip is live, has nothing left to do: the inner `Err` says so.
+fn newest(
+    mirror: &Mirror,
+    pushed: Commit,
+    branch: &str,
+    live: Option<&CommitId>,
+    get: &impl Fn(source::Want) -> Result<Commit, SourceError>,
+    say: &impl Fn(&str),
+) -> Result<Result<Commit, String>, SourceError> {
+    let tip = get(source::Want::Branch(branch.to_owned()))?;
+    if tip.id == pushed.id {
+        return Ok(Ok(pushed));
+    }
+    let (old, new) = (pushed.id.short(), tip.id.short());
+    if live == Some(&tip.id) && mirror.is_ancestor(&pushed.id, &tip.id)? {
+        return Ok(Err(format!(
+            "`{new}`, which is live, is newer than the pushed `{old}`"
+        )));
+    }
+    say(&format!(
+        "`{branch}` has moved on from `{old}` to `{new}`, which is deployed"
+    ));
+    Ok(Ok(tip))
 }
 
 fn stopped(error: SourceError) -> Stop {

@@ -2,131 +2,14 @@
 
 mod proxy_support;
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use proxy_support::Proxy;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-
-/// An app that says its version; killed, it is gone with all its connections.
-struct App {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-    posts: Arc<AtomicU64>,
-}
-
-impl App {
-    async fn start(version: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let posts = Arc::new(AtomicU64::new(0));
-        let counted = posts.clone();
-        let task = tokio::spawn(async move {
-            // Dropped with the task, and with it every connection: like a process that exits.
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let posts = counted.clone();
-                let service = service_fn(move |request| answer(request, version, posts.clone()));
-                connections.spawn(async move {
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self {
-            address,
-            task,
-            posts,
-        }
-    }
-
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-}
-
-async fn answer(
-    request: Request<Incoming>,
-    version: u64,
-    posts: Arc<AtomicU64>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == "/slow" {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    if request.method() == Method::POST {
-        let body = request.into_body().collect().await;
-        if body.is_ok() {
-            posts.fetch_add(1, SeqCst);
-        }
-    }
-    Ok(Response::new(Full::new(Bytes::from(version.to_string()))))
-}
-
-/// Asks again and again until told to stop; returns what went wrong, and how many were answered.
-async fn ask(
-    proxy: SocketAddr,
-    request: fn() -> Request<Full<Bytes>>,
-    keep_alive: bool,
-    stop: Arc<AtomicBool>,
-) -> (u64, Vec<String>) {
-    let (mut answered, mut wrong) = (0, Vec::new());
-    let mut sender = None;
-    while !stop.load(SeqCst) {
-        let mut open = match sender.take() {
-            Some(open) => open,
-            None => {
-                let stream = TcpStream::connect(proxy).await.unwrap();
-                let (open, connection) =
-                    hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                        .await
-                        .unwrap();
-                tokio::spawn(connection);
-                open
-            }
-        };
-        let result = async {
-            let response = open.send_request(request()).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok::<_, hyper::Error>((status, body))
-        };
-        match result.await {
-            Ok((status, _)) if status.is_success() => answered += 1,
-            other => wrong.push(format!("{other:?}")),
-        }
-        if keep_alive && open.ready().await.is_ok() {
-            sender = Some(open);
-        }
-    }
-    (answered, wrong)
-}
-
-fn get() -> Request<Full<Bytes>> {
-    let request = Request::get("/").header("host", "a.test");
-    request.body(Full::default()).unwrap()
-}
-
-fn slow() -> Request<Full<Bytes>> {
-    let request = Request::get("/slow").header("host", "a.test");
-    request.body(Full::default()).unwrap()
-}
-
-fn post() -> Request<Full<Bytes>> {
-    let request = Request::post("/").header("host", "a.test");
-    request.body(Full::from("once and only once")).unwrap()
-}
+use proxy_support::load::{ask, get, post, slow};
+use proxy_support::version::App;
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_switches_under_load_lose_nothing_and_apply_every_post_once() {

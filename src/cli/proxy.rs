@@ -18,11 +18,14 @@ pub struct Proxy {
     /// The folder of the routes and the control socket, instead of `agent.data_dir`
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    /// Take the listening sockets over from the proxy that runs, which then drains and leaves
+    #[arg(long)]
+    takeover: bool,
 }
 
 /// Forwards until it is told to leave and has drained.
 pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
-    let options = match (args.http, args.data_dir) {
+    let mut options = match (args.http, args.data_dir) {
         // All that is needed: no configuration is.
         (Some(http), Some(data_dir)) => Options::new(http, None, data_dir),
         (http, data_dir) => {
@@ -34,6 +37,7 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
             )
         }
     };
+    options.takeover = args.takeover;
     proxy::run(options, told_to_leave())
         .await
         .map_err(|error| Error::failed("the proxy cannot run").because(&error))

@@ -123,7 +123,7 @@ pub enum ResponseBody {
 pub struct Download {
     pub incoming: Incoming,
     /// Gone when the connection has ended or was given back.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Box<Upstream>>,
     pub claim: Claim,
     pub watch: Arc<Watch>,
     /// 0: silence is normal here.
@@ -184,7 +184,7 @@ impl Body for ResponseBody {
 impl Download {
     pub fn new(
         incoming: Incoming,
-        upstream: Upstream,
+        upstream: Box<Upstream>,
         claim: Claim,
         watch: Arc<Watch>,
         idle_ms: u64,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::control::Receipt;
 use super::counters::Snapshot;
 use super::routes::Routes;
-use super::served::{Closing, Served};
+use super::served::Served;
 
 /// What is cut off ends on its own within this time; a task that does not is a fault of ours.
 const ABORTING: Duration = Duration::from_secs(5);
@@ -57,16 +57,7 @@ pub async fn drain(
 
 async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websockets: Duration) {
     let from = Instant::now();
-    served.closing.send_if_modified(|closing| {
-        // Drained before, by an agent that has crashed since: the first window stays in force.
-        let first = closing.is_none();
-        closing.get_or_insert(Closing {
-            from,
-            window: websockets,
-            streams: served.websockets().max(1),
-        });
-        first
-    });
+    served.close_streams(websockets);
     routes.watches.wake_route(served.id);
     let finish = async {
         if timeout(requests, served.requests_done()).await.is_err() {

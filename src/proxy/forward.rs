@@ -172,7 +172,7 @@ struct Attempt<'a> {
 
 /// How one sending of a request ended.
 enum Sent {
-    Answer(Response<Incoming>, Upstream),
+    Answer(Response<Incoming>, Box<Upstream>),
     /// Not one byte of it was written.
     Unsent(Request<RequestBody>),
     Failed(hyper::Error),
@@ -226,7 +226,7 @@ impl Attempt<'_> {
         path: &str,
         idempotent: bool,
         fresh_only: bool,
-    ) -> Result<Upstream, StatusCode> {
+    ) -> Result<Box<Upstream>, StatusCode> {
         for _ in 0..MAX_TRIES {
             let served = self.claim.served().clone();
             let Some(number) = served.pick(self.tried) else {
@@ -292,7 +292,7 @@ impl Attempt<'_> {
         counters.retried.fetch_add(1, Relaxed);
     }
 
-    async fn send(&self, mut upstream: Upstream, request: Request<RequestBody>) -> Sent {
+    async fn send(&self, mut upstream: Box<Upstream>, request: Request<RequestBody>) -> Sent {
         let (served, watch) = (self.claim.served(), self.watch);
         if matches!(request.body(), RequestBody::Empty) {
             let limit = served.route.settings.first_byte_timeout_ms;
@@ -300,7 +300,7 @@ impl Attempt<'_> {
         }
         let Upstream {
             sender, connection, ..
-        } = &mut upstream;
+        } = &mut *upstream;
         let mut answer = pin!(sender.try_send_request(request));
         let result = std::future::poll_fn(|cx| {
             let done = Pin::new(&mut *connection).poll(cx).is_ready();
@@ -331,7 +331,7 @@ impl Attempt<'_> {
     async fn answered(
         mut self,
         answer: Response<Incoming>,
-        upstream: Upstream,
+        upstream: Box<Upstream>,
         on_upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody> {
         let (mut head, incoming) = answer.into_parts();

@@ -56,7 +56,7 @@ impl Stage {
         self.0.load(Relaxed) >= Self::LEAVING
     }
 
-    fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.0.load(SeqCst) >= Self::CLOSING
     }
 }

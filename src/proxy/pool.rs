@@ -27,19 +27,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub async fn connect(target: SocketAddr, limit: Duration) -> std::io::Result<Self> {
+    pub async fn connect(target: SocketAddr, limit: Duration) -> std::io::Result<Box<Self>> {
         let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
-        let mut upstream = Self {
+        let mut upstream = Box::new(Self {
             sender,
             connection,
             reused: false,
             idle_since: Instant::now(),
-        };
+        });
         upstream.settle();
         Ok(upstream)
     }
@@ -57,12 +57,14 @@ impl Upstream {
 }
 
 #[derive(Default)]
-pub struct Pool([Mutex<Vec<Upstream>>; worker::MAX]);
+// Boxed: it is large, and moves from hand to hand several times a request.
+#[allow(clippy::vec_box)]
+pub struct Pool([Mutex<Vec<Box<Upstream>>>; worker::MAX]);
 
 impl Pool {
     /// The connection that was used last, if it has been idle for less than `at_most` and the app
     /// has not closed it.
-    pub fn take(&self, at_most: Duration) -> Option<Upstream> {
+    pub fn take(&self, at_most: Duration) -> Option<Box<Upstream>> {
         let slot = &self.0[worker::slot()];
         loop {
             let mut upstream = slot.lock().pop()?;
@@ -80,7 +82,7 @@ impl Pool {
     }
 
     /// Keeps the connection if it is at rest.
-    pub fn put(&self, mut upstream: Upstream) {
+    pub fn put(&self, mut upstream: Box<Upstream>) {
         if !upstream.settle() {
             return;
         }

@@ -26,8 +26,20 @@ pub enum PublishError {
     Older { offered: u64, live: u64 },
     #[error("generation {0} is being served with other routes: a change needs a new generation")]
     Different(u64),
+    #[error("another proxy is taking over: try again in a moment")]
+    Frozen,
     #[error("the table cannot be stored: {0}; the one before stays in force")]
     Store(#[from] std::io::Error),
+}
+
+/// What is done with a published table besides routing by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    Stored,
+    /// Nothing is published: a successor is reading the file.
+    Frozen,
+    /// The successor stores it.
+    Followed,
 }
 
 /// Why no route took a request.
@@ -44,7 +56,7 @@ pub struct Routes {
     /// Routes that lost their place, while they drain and for a while after.
     retired: Mutex<Vec<Arc<Served>>>,
     /// One publish at a time.
-    publishing: tokio::sync::Mutex<()>,
+    publishing: tokio::sync::Mutex<Keeping>,
     pub watches: Watches,
 }
 
@@ -67,7 +79,7 @@ impl Routes {
             folder,
             live: RwLock::new(live),
             retired: Mutex::default(),
-            publishing: tokio::sync::Mutex::default(),
+            publishing: tokio::sync::Mutex::new(Keeping::Stored),
             watches: Watches::default(),
         }
     }
@@ -87,7 +99,10 @@ impl Routes {
     /// Replaces the table. Returns its generation when it is on disk and every request that is
     /// claimed from now on is routed by it.
     pub async fn publish(&self, table: Table) -> Result<u64, PublishError> {
-        let _one = self.publishing.lock().await;
+        let keeping = self.publishing.lock().await;
+        if *keeping == Keeping::Frozen {
+            return Err(PublishError::Frozen);
+        }
         let now = self.live.read().table.clone();
         let (offered, live) = (table.generation, now.generation);
         if offered < live {
@@ -102,14 +117,34 @@ impl Routes {
         // On disk before any request is routed by it: after a crash the proxy must not go back to
         // a release that the agent believes replaced and stops.
         let folder = self.folder.clone();
-        let table =
-            tokio::task::spawn_blocking(move || disk::store(&folder, &table).map(|()| table))
-                .await
-                .map_err(std::io::Error::other)??;
+        let stored = *keeping == Keeping::Stored;
+        let table = tokio::task::spawn_blocking(move || {
+            if stored {
+                disk::store(&folder, &table)?;
+            }
+            Ok(table)
+        })
+        .await
+        .map_err(std::io::Error::other)?
+        .map_err(PublishError::Store)?;
 
         let next = Live::build(table, &self.live.read().served);
         self.switch(next);
         Ok(offered)
+    }
+
+    /// Waits for a publish that is under way; the next ones are treated like this.
+    pub async fn keep(&self, keeping: Keeping) {
+        *self.publishing.lock().await = keeping;
+    }
+
+    /// Tells the tunnels and event streams of every route to leave within `window`.
+    pub fn close_streams(&self, window: Duration) {
+        let retired = self.retired.lock().clone();
+        for served in self.live().iter().chain(&retired) {
+            served.close_streams(window);
+        }
+        self.watches.wake_all();
     }
 
     fn switch(&self, next: Live) {

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::client_io::Limits;
-use super::control::{self, Control};
+use super::control::{self, Client, Control, Leave, handover};
 use super::listen::{Listening, Stage, accept};
 use super::routes::Routes;
 use super::watch::SWEEP;
@@ -34,6 +34,8 @@ pub struct Options {
     pub max_connections: usize,
     /// How long requests may take to finish when the proxy is told to leave.
     pub grace: Duration,
+    /// Take the sockets over from the proxy that runs, if there is one.
+    pub takeover: bool,
 }
 
 impl Options {
@@ -52,6 +54,7 @@ impl Options {
             },
             max_connections: 100_000,
             grace: Duration::from_secs(30),
+            takeover: false,
         }
     }
 }
@@ -80,8 +83,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         source,
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    let socket = control::bind(&folder).map_err(failed)?;
-    let http = listen(options.http)?;
+    let mut taken = match options.takeover {
+        true => take_over(&folder).await,
+        false => None,
+    };
+    let socket = control::bind(&folder, taken.is_some()).map_err(failed)?;
+    let http = match taken.as_mut().map(|taken| taken.listeners.remove(0)) {
+        Some(listener) => listener,
+        None => listen(options.http)?,
+    };
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))
         .await
@@ -110,25 +120,46 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         "the proxy serves"
     );
 
+    let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
         routes: routes.clone(),
-        stop: Notify::new(),
+        leaving_socket: leaving_socket.clone(),
+        sockets: vec![http.try_clone().map_err(failed)?.into()],
+        predecessor: taken.as_ref().map(|t| Client::new(t.predecessor.clone())),
+        leave: watch::Sender::new(None),
     });
+    if let Some(taken) = taken {
+        let released = tokio::task::spawn_blocking(|| taken.release()).await;
+        if let Ok(Err(error)) = released {
+            tracing::warn!("the proxy before did not answer as it was let go: {error}");
+        }
+    }
     let house = {
         let answer = control::serve(socket, control.clone());
         let keep = keep(routes.clone());
         tokio::spawn(async move { tokio::join!(answer, keep) })
     };
-    tokio::select! {
-        () = shutdown => {}
-        () = control.stop.notified() => {}
-    }
+    let mut told = control.leave.subscribe();
+    let why = tokio::select! {
+        () = shutdown => Leave::Stop,
+        why = told.wait_for(Option::is_some) => why.ok().and_then(|why| *why).unwrap_or(Leave::Stop),
+    };
     tracing::info!(
         "the proxy leaves: no new connection, {} requests to finish",
         routes.under_way()
     );
     drop(http);
     stop.send_replace(true);
+    shared.stage.leave();
+    routes.close_streams(options.grace / 2);
+    if why == Leave::Replaced {
+        // An idle connection may be about to bring a request: its client finds out that this proxy
+        // leaves with the next answer, not by a request that nobody reads.
+        let patience = tokio::time::Instant::now() + options.grace;
+        while busy(&shared) && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
     shared.stage.close();
     routes.watches.wake_all();
     let joined = tokio::task::spawn_blocking(move || {
@@ -138,8 +169,32 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     });
     let _ = joined.await;
     house.abort();
-    let _ = std::fs::remove_file(folder.join(control::SOCKET));
+    let own = match why {
+        Leave::Stop => folder.join(control::SOCKET),
+        // The other name is its successor's.
+        Leave::Replaced => leaving_socket,
+    };
+    let _ = std::fs::remove_file(own);
     Ok(())
+}
+
+/// Unlike that of any other proxy in the folder, also of one in the same process.
+fn leaving_socket(folder: &Path) -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Relaxed);
+    folder.join(format!("proxy.{}-{number}.sock", std::process::id()))
+}
+
+async fn take_over(folder: &Path) -> Option<handover::Taken> {
+    let from = folder.to_path_buf();
+    match tokio::task::spawn_blocking(move || handover::take(&from)).await {
+        Ok(Ok(taken)) => Some(taken),
+        Ok(Err(error)) => {
+            tracing::info!("there is no proxy to take over from: {error}");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -179,8 +234,11 @@ fn thread(
                 };
                 accept(listener, shared.clone(), stop).await;
                 // The connections of this thread live in its runtime: it stays for them.
-                let deadline = Instant::now() + grace;
+                let mut deadline = Instant::now() + grace;
                 while busy(&shared) && Instant::now() < deadline {
+                    if !shared.stage.is_closing() {
+                        deadline = Instant::now() + grace;
+                    }
                     shared.routes.watches.wake_all();
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

@@ -151,6 +151,20 @@ impl Served {
         }
     }
 
+    /// Tells tunnels and event streams to leave, one after the other over `window`.
+    pub fn close_streams(&self, window: Duration) {
+        self.closing.send_if_modified(|closing| {
+            // Drained before, by an agent that has crashed since: the first window stays in force.
+            let first = closing.is_none();
+            closing.get_or_insert(Closing {
+                from: Instant::now(),
+                window,
+                streams: self.websockets().max(1),
+            });
+            first
+        });
+    }
+
     /// The next tunnel's moment: one after the other, the last at the end of the window.
     pub fn closes_at(&self, closing: Closing) -> Instant {
         let turn = self.closings.fetch_add(1, Relaxed) + 1;

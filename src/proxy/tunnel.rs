@@ -25,7 +25,7 @@ const HALF_OPEN: Duration = Duration::from_secs(60);
 const BUFFER: usize = 8 << 10;
 
 /// Joins the client's connection, once it is free, with the app's.
-pub fn open(on_upgrade: OnUpgrade, upstream: Upstream, held: Tunnelled, websocket: bool) {
+pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, websocket: bool) {
     let parts = upstream.connection.into_parts();
     let (app, early) = (parts.io.into_inner(), parts.read_buf);
     tokio::spawn(async move {

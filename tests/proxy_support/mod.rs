@@ -1,6 +1,9 @@
 //! A proxy in the test's own process and apps on loopback sockets.
 #![allow(dead_code)]
 
+pub mod load;
+pub mod version;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,6 +76,11 @@ impl Proxy {
             routes: vec![route("app", generation, targets)],
         };
         assert_eq!(self.client.publish(&table).await.unwrap(), generation);
+    }
+
+    /// Waits for its end, which something else brings about.
+    pub async fn left(self) {
+        self.task.await.unwrap();
     }
 
     pub async fn stop(self) {

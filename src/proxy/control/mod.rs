@@ -2,6 +2,7 @@
 //! asks, one line answers; any number of connections at a time.
 
 mod client;
+pub mod handover;
 mod server;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::table::Table;
 
 pub use client::{Client, Error};
-pub use server::{Control, bind, serve};
+pub use server::{Control, Leave, bind, serve};
 
 /// The name of the socket inside the data folder.
 pub const SOCKET: &str = "proxy.sock";
@@ -30,6 +31,10 @@ pub enum Command {
     },
     Stats,
     Stop,
+    /// Hand the listening sockets to whoever asks, and leave once it says [`Command::Release`] on
+    /// the same connection.
+    Takeover,
+    Release,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -59,6 +64,20 @@ pub struct Receipt {
     pub drained: u64,
     pub websockets_closed: u64,
     pub drain_ms: u64,
+}
+
+impl Receipt {
+    /// Of two proxies that shared the work.
+    fn and(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            failed: self.failed + other.failed,
+            retried: self.retried + other.retried,
+            drained: self.drained + other.drained,
+            websockets_closed: self.websockets_closed + other.websockets_closed,
+            drain_ms: self.drain_ms.max(other.drain_ms),
+        }
+    }
 }
 
 /// One route's life.

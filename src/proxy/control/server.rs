@@ -1,50 +1,84 @@
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 
 use super::super::drain::drain;
-use super::super::routes::Routes;
-use super::{Answer, Command, Hello, MAX_LINE, SOCKET};
+use super::super::routes::{Keeping, Routes};
+use super::super::table::Table;
+use super::handover::{self, Offer};
+use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
 
 /// More connections wait.
 const MAX_CONNECTIONS: usize = 64;
 const WRITE: Duration = Duration::from_secs(10);
 
+/// How long a successor has to start serving before the sockets are taken for not handed over.
+const HANDOVER: Duration = Duration::from_secs(30);
+
 /// What the control socket speaks for.
 pub struct Control {
     pub routes: Arc<Routes>,
-    /// Told by [`Command::Stop`].
-    pub stop: Notify,
+    /// Where it answers once another one has its sockets.
+    pub leaving_socket: PathBuf,
+    /// The listening sockets, to be handed over.
+    pub sockets: Vec<OwnedFd>,
+    /// The proxy that this one took over from, while it drains.
+    pub predecessor: Option<Client>,
+    pub leave: watch::Sender<Option<Leave>>,
 }
 
-/// Makes the socket, for its owner alone, in place of one that nobody answers at any more.
-pub fn bind(folder: &Path) -> io::Result<UnixListener> {
+/// Why the proxy is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    Stop,
+    /// Another one serves: nobody need be hurried.
+    Replaced,
+}
+
+/// Makes the socket, for its owner alone, in place of one that nobody answers at any more or, to
+/// `replace`, of the one that a running proxy answers at.
+pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
     let path = folder.join(SOCKET);
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+    if !replace && std::os::unix::net::UnixStream::connect(&path).is_ok() {
         let why = format!(
             "another proxy answers at `{}`: stop it first",
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
     }
+    bind_at(&path)
+}
+
+fn bind_at(path: &Path) -> io::Result<UnixListener> {
     // Under another name until its mode is set, so that nobody else can connect in between.
-    let temp = folder.join("proxy.sock.new");
+    let temp = path.with_extension("new");
     let _ = std::fs::remove_file(&temp);
     let listener = UnixListener::bind(&temp)?;
     std::fs::set_permissions(&temp, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&temp, &path)?;
+    std::fs::rename(&temp, path)?;
     Ok(listener)
 }
 
 /// Answers at the socket for as long as it is polled.
-pub async fn serve(listener: UnixListener, control: Arc<Control>) {
+pub fn serve(
+    listener: UnixListener,
+    control: Arc<Control>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    // Boxed, since a conversation may lead to another `serve`.
+    Box::pin(accept(listener, control))
+}
+
+async fn accept(listener: UnixListener, control: Arc<Control>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -68,7 +102,7 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
     }
 }
 
-async fn converse(stream: UnixStream, control: &Control) -> io::Result<()> {
+async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
     // The socket's mode says the same; this holds even where the folder is shared.
     let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid());
     if peer != own.as_raw() && peer != 0 {
@@ -87,12 +121,50 @@ async fn converse(stream: UnixStream, control: &Control) -> io::Result<()> {
             return Ok(());
         }
         let mut answer = match serde_json::from_slice(&line) {
+            Ok(Command::Takeover) => return hand_over(from, to, control).await,
             Ok(command) => carry_out(command, control).await,
             Err(error) => refused(&format!("this command is not understood: {error}")),
         };
         answer.push(b'\n');
         tokio::time::timeout(WRITE, to.write_all(&answer)).await??;
     }
+}
+
+/// Gives the sockets away, and leaves when whoever took them serves.
+async fn hand_over(
+    mut from: BufReader<OwnedReadHalf>,
+    mut to: OwnedWriteHalf,
+    control: &Arc<Control>,
+) -> io::Result<()> {
+    let socket = control.leaving_socket.clone();
+    let listener = bind_at(&socket)?;
+    // From here to the release there is one table, on disk, and nobody changes it.
+    control.routes.keep(Keeping::Frozen).await;
+    let taken = async {
+        let offer = Offer {
+            socket: socket.clone(),
+        };
+        handover::give(to.as_ref(), offer, &control.sockets).await?;
+        let mut line = Vec::new();
+        let mut limited = (&mut from).take(MAX_LINE);
+        tokio::time::timeout(HANDOVER, limited.read_until(b'\n', &mut line)).await??;
+        match serde_json::from_slice(&line)? {
+            Command::Release => Ok::<_, io::Error>(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    };
+    if let Err(error) = taken.await {
+        tracing::warn!("the takeover came to nothing, this proxy goes on: {error}");
+        control.routes.keep(Keeping::Stored).await;
+        let _ = std::fs::remove_file(&socket);
+        return Err(error);
+    }
+    control.routes.keep(Keeping::Followed).await;
+    tokio::spawn(serve(listener, control.clone()));
+    control.leave.send_replace(Some(Leave::Replaced));
+    let mut answer = done(());
+    answer.push(b'\n');
+    tokio::time::timeout(WRITE, to.write_all(&answer)).await?
 }
 
 async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
@@ -103,9 +175,9 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             version: env!("CARGO_PKG_VERSION").into(),
             generation: routes.generation(),
         }),
-        Command::Publish(table) => match routes.publish(table).await {
+        Command::Publish(table) => match publish(table, control).await {
             Ok(generation) => done(generation),
-            Err(error) => refused(&error.to_string()),
+            Err(why) => refused(&why),
         },
         Command::Drain {
             app,
@@ -115,16 +187,44 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
         } => {
             let requests = Duration::from_millis(requests_ms);
             let websockets = Duration::from_millis(websockets_ms);
-            match drain(routes, &app, before_generation, requests, websockets).await {
-                Ok(receipt) => done(receipt),
-                Err(error) => refused(&error.to_string()),
+            let own = drain(routes, &app, before_generation, requests, websockets);
+            let before = async {
+                match &control.predecessor {
+                    Some(old) => {
+                        old.drain(&app, before_generation, requests, websockets)
+                            .await
+                    }
+                    None => Ok(Receipt::default()),
+                }
+            };
+            match tokio::join!(own, before) {
+                (Ok(own), Ok(before)) => done(own.and(before)),
+                // It has left meanwhile, and with it all that it had under way.
+                (Ok(own), Err(Error::Unreachable { .. } | Error::Broken(_))) => done(own),
+                (Ok(_), Err(error)) => refused(&error.to_string()),
+                (Err(error), _) => refused(&error.to_string()),
             }
         }
         Command::Stats => done(routes.stats()),
         Command::Stop => {
-            control.stop.notify_one();
+            control.leave.send_replace(Some(Leave::Stop));
             done(())
         }
+        Command::Takeover | Command::Release => refused("this is not the moment for it"),
+    }
+}
+
+/// Here and, while it drains, at the proxy that came before.
+async fn publish(table: Table, control: &Control) -> Result<u64, String> {
+    let copy = control.predecessor.as_ref().map(|old| (old, table.clone()));
+    let published = control.routes.publish(table).await;
+    let generation = published.map_err(|error| error.to_string())?;
+    match copy {
+        Some((old, table)) => match old.publish(&table).await {
+            Ok(_) | Err(Error::Unreachable { .. } | Error::Broken(_)) => Ok(generation),
+            Err(error) => Err(error.to_string()),
+        },
+        None => Ok(generation),
     }
 }
 

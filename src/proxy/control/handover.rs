@@ -1,0 +1,115 @@
+//! Handing the listening sockets from the proxy that runs to the one that replaces it. Both accept
+//! from them for a moment, so that no connection is refused; then the old one drains and leaves. It
+//! stays reachable at a socket of its own until it is gone, and the new one passes tables and drains
+//! on to it: its requests count as long as there are any.
+
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+
+use super::{Answer, Command, SOCKET};
+
+/// Plain and TLS.
+const MAX_SOCKETS: usize = 2;
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What comes with the sockets.
+#[derive(Serialize, Deserialize, Debug)]
+pub(super) struct Offer {
+    /// Where the old proxy answers from now on.
+    pub socket: PathBuf,
+}
+
+/// What was taken over. Dropped without [`Taken::release`], the old proxy goes on as before.
+pub struct Taken {
+    pub listeners: Vec<TcpListener>,
+    /// Where the old proxy answers until it is gone.
+    pub predecessor: PathBuf,
+    stream: UnixStream,
+}
+
+impl Taken {
+    /// Tells the old proxy to leave. Blocks.
+    pub fn release(self) -> io::Result<()> {
+        say(&self.stream, &Command::Release)?;
+        let mut line = String::new();
+        BufReader::new(&self.stream).read_line(&mut line)?;
+        match serde_json::from_str(&line)? {
+            Answer::Done(()) => Ok(()),
+            Answer::Refused(why) => Err(io::Error::other(why)),
+        }
+    }
+}
+
+/// Asks the proxy that runs in `folder` for its sockets. Blocks.
+pub fn take(folder: &Path) -> io::Result<Taken> {
+    let stream = UnixStream::connect(folder.join(SOCKET))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    say(&stream, &Command::Takeover)?;
+
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut text = vec![0; 4096];
+    let got = recvmsg(
+        &stream,
+        &mut [IoSliceMut::new(&mut text)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let mut listeners = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            listeners.extend(descriptors.map(TcpListener::from));
+        }
+    }
+    match serde_json::from_slice(&text[..got.bytes])? {
+        Answer::Done(Offer { socket }) if !listeners.is_empty() => Ok(Taken {
+            listeners,
+            predecessor: socket,
+            stream,
+        }),
+        Answer::Done(_) => Err(io::Error::other("the running proxy sent no socket")),
+        Answer::Refused(why) => Err(io::Error::other(why)),
+    }
+}
+
+fn say(mut stream: &UnixStream, command: &Command) -> io::Result<()> {
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Sends the answer and with it the sockets.
+pub(super) async fn give(
+    stream: &tokio::net::UnixStream,
+    offer: Offer,
+    sockets: &[OwnedFd],
+) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&Answer::Done(offer))?;
+    line.push(b'\n');
+    let send = || {
+        let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let text = [IoSlice::new(&line)];
+        Ok(sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?)
+    };
+    // One short line: the kernel takes all of it or nothing.
+    stream.async_io(Interest::WRITABLE, send).await?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! A new proxy takes over from the one that runs, under load.
+
+mod proxy_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::time::Duration;
+
+use proxy_support::load::{ask, get, post, slow};
+use proxy_support::version::App;
+use proxy_support::{Proxy, says};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_takeovers_under_load_refuse_and_drop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
+    let app = App::start(1).await;
+    proxy.publish(1, &[app.address]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = |request, keep| tokio::spawn(ask(proxy.address, request, keep, stop.clone()));
+    let tasks = [
+        load(get, true),
+        load(get, false),
+        load(slow, true),
+        load(post, true),
+        load(post, false),
+    ];
+    for generation in 2..=6 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let next = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
+        assert_eq!(next.address, proxy.address);
+        assert_eq!(
+            next.client.hello().await.unwrap().generation,
+            generation - 1
+        );
+        next.publish(generation, &[app.address]).await;
+        let old = std::mem::replace(&mut proxy, next);
+        old.left().await;
+    }
+    stop.store(true, SeqCst);
+    for task in tasks {
+        let (answered, wrong) = task.await.unwrap();
+        assert_eq!(wrong, Vec::<String>::new());
+        assert!(answered > 3, "{answered}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_for_requests_that_the_old_proxy_still_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Proxy::start_in(folder.path().into(), |_| {}).await;
+    let hello = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    let slow = proxy_support::app(move |mut stream| async move {
+        proxy_support::read_head(&mut stream).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let _ = stream.write_all(hello.as_bytes()).await;
+    })
+    .await;
+    old.publish(1, &[slow]).await;
+    let mut asking = TcpStream::connect(old.address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    asking.write_all(request).await.unwrap();
+    while old.client.stats().await.unwrap()[0].in_flight == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let new = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
+    new.publish(2, &[says(hello, Duration::ZERO).await]).await;
+    let limit = Duration::from_secs(5);
+    let receipt = new.client.drain("app", 2, limit, limit).await.unwrap();
+    assert_eq!((receipt.drained, receipt.failed), (1, 0), "{receipt:?}");
+    // Done means done: the answer has been read from the app.
+    let mut answer = String::new();
+    let read = asking.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_millis(300), read)
+        .await
+        .expect("the answer is there, and the connection is closed after it")
+        .unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+    old.left().await;
+    assert!(new.get("/").await.ends_with("hello"));
+    new.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_new_one_breaks_off_the_old_one_goes_on() {
+    let proxy = Proxy::start().await;
+    let app = App::start(1).await;
+    proxy.publish(1, &[app.address]).await;
+    let mut broken = UnixStream::connect(proxy.folder.join("proxy.sock"))
+        .await
+        .unwrap();
+    broken.write_all(b"\"takeover\"\n").await.unwrap();
+    broken.read_u8().await.unwrap();
+    // While it has the sockets nothing may be published, lest it be lost.
+    let table = Default::default();
+    let refused = proxy.client.publish(&table).await.unwrap_err();
+    assert!(refused.to_string().contains("taking over"), "{refused}");
+    drop(broken);
+    let second = || proxy.client.publish(&table);
+    while second().await.unwrap_err().to_string().contains("taking") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.publish(2, &[app.address]).await;
+    assert!(proxy.get("/").await.ends_with('1'));
+    proxy.stop().await;
+}

@@ -390,7 +390,9 @@ async fn dockerignore_is_honoured_and_the_dockerfile_is_sent_all_the_same() {
 #[tokio::test]
 async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
     let dockerfile = || ("Dockerfile", Text(SCRATCH));
-    let cases: Vec<(&str, &str, Vec<(&str, File<'_>)>, &str)> = vec![
+    // Context, Dockerfile, the commit's files, and what the error says.
+    type Case<'a> = (&'a str, &'a str, Vec<(&'a str, File<'a>)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         (
             ".",
             "Dockerfile",

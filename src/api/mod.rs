@@ -12,6 +12,7 @@ mod apps;
 pub mod auth;
 mod deployments;
 mod error;
+pub mod git;
 mod health;
 mod json;
 pub mod listen;
@@ -53,7 +54,9 @@ pub fn router(api: Arc<Api>) -> Router {
             auth::require,
         ))
         .layer(DefaultBodyLimit::max(SMALL_BODY));
+    let git = git::router(git::of_agent(api.clone()));
     Router::new()
+        .nest("/git", git)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

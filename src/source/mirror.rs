@@ -126,13 +126,7 @@ impl Mirror {
     pub(crate) fn shown(&self) -> String {
         match &self.repo {
             Repo::Local(path) => path.display().to_string(),
-            Repo::Http(url) | Repo::Ssh(url) => match Url::parse(url) {
-                Ok(mut parsed) if parsed.password().is_some() => {
-                    let _ = parsed.set_password(Some("…"));
-                    parsed.to_string()
-                }
-                _ => url.clone(),
-            },
+            Repo::Http(url) | Repo::Ssh(url) => without_password(url),
         }
     }
 
@@ -166,5 +160,16 @@ fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// A repository's address, fit to be shown.
+pub(crate) fn without_password(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("…"));
+            url.to_string()
+        }
+        _ => address.to_owned(),
     }
 }

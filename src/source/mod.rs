@@ -16,6 +16,7 @@ pub use mirror::Mirror;
 pub use paths::Paths;
 
 pub(crate) use init::once as init;
+pub(crate) use mirror::without_password;
 
 use time::OffsetDateTime;
 

@@ -1,0 +1,134 @@
+//! What a push wants, which stands before the commits themselves.
+
+use axum::body::Bytes;
+use futures_util::{Stream, StreamExt};
+
+use super::packet::{self, Packet};
+
+/// Far more refs than any push moves.
+const LONGEST: usize = 1 << 20;
+
+/// The beginning of a push.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    pub(super) updates: Vec<Update>,
+    /// `git push -o`.
+    pub(super) options: Vec<String>,
+    /// The pusher's git can show text and wants a report.
+    pub(super) can_report: bool,
+    /// All that was read, for git.
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Update {
+    pub(super) new: String,
+    pub(super) git_ref: String,
+}
+
+impl Commands {
+    /// Reads them off the front of a request's body.
+    pub(super) async fn read<E>(
+        body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    ) -> Result<Self, &'static str> {
+        let mut commands = Self::default();
+        let mut rest = Vec::new();
+        let mut with_options = false;
+        while let Some(data) = next(body, &mut rest, &mut commands.bytes).await? {
+            let text = String::from_utf8(data).map_err(|_| "a ref that is not UTF-8")?;
+            let (line, capabilities) = match text.split_once('\0') {
+                Some((line, capabilities)) => (line, capabilities),
+                None => (text.as_str(), ""),
+            };
+            let mut has = capabilities.split_ascii_whitespace();
+            with_options |= has.clone().any(|c| c == "push-options");
+            commands.can_report |= has.clone().any(|c| c == "side-band-64k")
+                && has.any(|c| c.starts_with("report-status"));
+            if line.starts_with("shallow ") {
+                continue;
+            }
+            let mut words = line.trim_end_matches('\n').splitn(3, ' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some(_), Some(new), Some(git_ref)) => commands.updates.push(Update {
+                    new: new.to_owned(),
+                    git_ref: git_ref.to_owned(),
+                }),
+                _ => return Err("a command that is none"),
+            }
+        }
+        if with_options {
+            while let Some(data) = next(body, &mut rest, &mut commands.bytes).await? {
+                let text = String::from_utf8_lossy(&data);
+                commands.options.push(text.trim_end().to_owned());
+            }
+        }
+        Ok(commands)
+    }
+
+    pub(super) fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|given| given == option)
+    }
+}
+
+/// The next packet's data; `None` at a flush.
+async fn next<E>(
+    body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    rest: &mut Vec<u8>,
+    all: &mut Vec<u8>,
+) -> Result<Option<Vec<u8>>, &'static str> {
+    loop {
+        match packet::take(rest)? {
+            Some(Packet::Data(data)) => return Ok(Some(data)),
+            Some(Packet::Flush) => return Ok(None),
+            None => {}
+        }
+        // Chunks of the pack itself may be in here; only what is still looked at counts.
+        if rest.len() > LONGEST || all.len() > 2 * LONGEST {
+            return Err("too many commands");
+        }
+        let chunk = (body.next().await).ok_or("the push ends in the middle")?;
+        let chunk = chunk.map_err(|_| "the push broke off")?;
+        rest.extend_from_slice(&chunk);
+        all.extend_from_slice(&chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    async fn read(bytes: &[u8], piece: usize) -> Result<Commands, &'static str> {
+        let pieces = bytes
+            .chunks(piece)
+            .map(|p| Ok::<_, ()>(Bytes::copy_from_slice(p)));
+        Commands::read(&mut stream::iter(pieces.collect::<Vec<_>>())).await
+    }
+
+    #[tokio::test]
+    async fn commands_and_options_are_read_however_they_are_cut() {
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let mut push = packet::wrap(
+            format!("{a} {b} refs/heads/main\0 report-status side-band-64k push-options\n")
+                .as_bytes(),
+        );
+        push.extend(packet::wrap(format!("{b} {a} refs/tags/v1").as_bytes()));
+        push.extend(packet::FLUSH);
+        push.extend(packet::wrap(b"cutover.skip\n"));
+        push.extend(packet::FLUSH);
+        push.extend(b"PACK....");
+        for piece in [1, 7, 1000] {
+            let read = read(&push, piece).await.unwrap();
+            let refs: Vec<_> = read.updates.iter().map(|u| u.git_ref.as_str()).collect();
+            assert_eq!(refs, ["refs/heads/main", "refs/tags/v1"]);
+            assert_eq!(read.updates[0].new, b);
+            assert!(read.has("cutover.skip") && read.can_report);
+            assert!(push.starts_with(&read.bytes));
+        }
+        assert!(read(&push[..30], 30).await.is_err());
+        assert!(read(b"0008main0000", 99).await.is_err());
+        assert!(read(b"nonsense", 99).await.is_err());
+        // What a client sends first to see whether it is let in.
+        assert!(read(b"0000", 4).await.unwrap().updates.is_empty());
+    }
+}

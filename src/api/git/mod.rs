@@ -1,0 +1,227 @@
+//! Straight over git: `git push https://deploy.example.com/git/<app>.git main`. git itself speaks
+//! its protocol (`git http-backend`, argv only); this decides who may push what, and adds the
+//! deployment's log to what the pusher sees.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::ids::{AppName, CommitId};
+
+mod agent;
+mod backend;
+mod commands;
+mod packet;
+mod push;
+mod report;
+
+pub use agent::of_agent;
+
+/// git processes at once; each may take a processor for long.
+const PROCESSES: usize = 8;
+
+/// What these paths need to know of the agent.
+pub struct Git {
+    /// The repository that an app is deployed from.
+    pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
+    /// Whether this is a token that may push. Compares in constant time.
+    pub allows: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Called once the branch has moved: stores the deployment and returns its log as it grows, the
+    /// last line being how it ended. An error is told to the pusher, whose commits are kept.
+    pub pushed: Box<dyn Fn(Pushed) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
+}
+
+/// Pieces of text.
+pub type Log = mpsc::Receiver<Vec<u8>>;
+
+pub enum Found {
+    Repository(Repository),
+    /// The app takes its commits from this address, which is not on this machine.
+    Elsewhere(String),
+    NoSuchApp,
+}
+
+/// A bare repository on this machine; the first push makes it.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub app: AppName,
+    pub path: PathBuf,
+    /// The only branch that is taken.
+    pub branch: String,
+}
+
+/// The deploy branch has moved.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    pub app: AppName,
+    /// `refs/heads/…`
+    pub git_ref: String,
+    pub commit: CommitId,
+    /// `-o cutover.no-cache`: build every step anew.
+    pub no_cache: bool,
+}
+
+struct Shared {
+    git: Git,
+    processes: Arc<Semaphore>,
+}
+
+/// The paths below `/git`.
+pub fn router<S: Clone + Send + Sync + 'static>(git: Git) -> Router<S> {
+    let shared = Arc::new(Shared {
+        git,
+        processes: Arc::new(Semaphore::new(PROCESSES)),
+    });
+    Router::new()
+        .route("/{repository}/info/refs", get(refs))
+        .route("/{repository}/git-upload-pack", post(fetch))
+        .route("/{repository}/git-receive-pack", post(receive))
+        .with_state(shared)
+}
+
+async fn refs(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let repository = shared.enter(&name, request.headers())?;
+    match request.uri().query() {
+        Some("service=git-receive-pack") => {
+            let (made, path) = (repository.clone(), repository.path.clone());
+            tokio::task::spawn_blocking(move || make(&made))
+                .await
+                .unwrap_or_else(|error| Err(error.to_string()))
+                .map_err(|why| Refusal::failed(format!("`{}`: {why}", path.display())))?;
+        }
+        Some("service=git-upload-pack") if repository.path.exists() => {}
+        Some("service=git-upload-pack") => {
+            let message = format!("nothing has been pushed to `{}` yet", repository.app);
+            return Err(Refusal(StatusCode::NOT_FOUND, message));
+        }
+        _ => {
+            let message = "only git's smart protocol is spoken here".to_owned();
+            return Err(Refusal(StatusCode::FORBIDDEN, message));
+        }
+    }
+    backend::pass(&shared, &repository, "info/refs", Method::GET, request).await
+}
+
+async fn fetch(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let repository = shared.enter(&name, request.headers())?;
+    backend::pass(
+        &shared,
+        &repository,
+        "git-upload-pack",
+        Method::POST,
+        request,
+    )
+    .await
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let repository = shared.enter(&name, request.headers())?;
+    push::receive(shared, repository, request).await
+}
+
+impl Shared {
+    /// Lets a request in: first whose it is, then what it asks for, so that who has no token learns
+    /// nothing about which apps there are.
+    fn enter(&self, name: &str, headers: &HeaderMap) -> Result<Repository, Refusal> {
+        if !password(headers).is_some_and(|token| (self.git.allows)(&token)) {
+            let message = "the token is missing or wrong: give it as the password, with any user \
+                           name; `cutover token` prints it on the server";
+            return Err(Refusal(StatusCode::UNAUTHORIZED, message.into()));
+        }
+        let app = name.strip_suffix(".git").unwrap_or(name);
+        match (self.git.repository)(app) {
+            Found::Repository(repository) if is_foreign(&repository.path) => Err(Refusal(
+                StatusCode::FORBIDDEN,
+                format!("the repository of `{app}` belongs to another user: push over ssh"),
+            )),
+            Found::Repository(repository) => Ok(repository),
+            Found::Elsewhere(address) => Err(Refusal(
+                StatusCode::FORBIDDEN,
+                format!("`{app}` is deployed from {address}: push there"),
+            )),
+            Found::NoSuchApp => {
+                let message = format!("there is no app `{}`", app.escape_debug());
+                Err(Refusal(StatusCode::NOT_FOUND, message))
+            }
+        }
+    }
+}
+
+fn password(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, pair) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(pair.trim()).ok()?).ok()?;
+    pair.split_once(':')
+        .map(|(_, password)| password.to_owned())
+}
+
+/// git would run the hooks of whoever owns the repository as the agent's user.
+fn is_foreign(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let us = rustix::process::geteuid().as_raw();
+    path.metadata().is_ok_and(|found| found.uid() != us)
+}
+
+fn make(repository: &Repository) -> Result<(), String> {
+    crate::source::init();
+    if repository.path.join("HEAD").exists() {
+        return Ok(());
+    }
+    let mut options = git2::RepositoryInitOptions::new();
+    options
+        .bare(true)
+        .mkpath(true)
+        .no_reinit(false)
+        .initial_head(&repository.branch);
+    git2::Repository::init_opts(&repository.path, &options)
+        .map(drop)
+        .map_err(|error| error.message().to_owned())
+}
+
+/// git shows the text of a refusal if it is plain.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn failed(why: String) -> Self {
+        tracing::error!(%why, "a push or fetch over http failed");
+        Self(StatusCode::INTERNAL_SERVER_ERROR, why)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let text = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
+        let mut response = (self.0, [text], self.1 + "\n").into_response();
+        if self.0 == StatusCode::UNAUTHORIZED {
+            let wanted = header::HeaderValue::from_static("Basic realm=\"cutover\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, wanted);
+        }
+        response
+    }
+}

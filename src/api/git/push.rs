@@ -1,0 +1,188 @@
+//! A push: checked, taken by git, deployed, and followed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+
+use super::backend::{self, Backend, read, stream};
+use super::commands::Commands;
+use super::packet::{FLUSH, remark};
+use super::report::{Report, refused};
+use super::{Pushed, Refusal, Repository, Shared};
+
+const SERVICE: &str = "git-receive-pack";
+/// Proxies close a connection on which nothing happens for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What is read of a push that is refused, so that its sender comes to reading the reason.
+const DRAIN: usize = 256 << 20;
+
+type Answer = mpsc::Sender<Result<Bytes, std::io::Error>>;
+
+pub(super) async fn receive(
+    shared: Arc<Shared>,
+    repository: Repository,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let bad = |why: &str| Refusal(StatusCode::BAD_REQUEST, why.to_owned());
+    let headers = request.headers().clone();
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(bad("a push is not compressed as a whole"));
+    }
+    let mut body = request.into_body().into_data_stream();
+    let commands = Commands::read(&mut body).await.map_err(bad)?;
+    if commands.updates.is_empty() {
+        // A client with much to send first asks whether it is let in.
+        return Ok(answer(Body::empty()));
+    }
+    if !commands.can_report {
+        return Err(bad(
+            "this git is too old: it cannot show what becomes of a push",
+        ));
+    }
+    let reasons = reasons(&commands, &repository);
+    if !reasons.is_empty() {
+        let mut drained = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            drained += chunk.len();
+            if drained > DRAIN {
+                break;
+            }
+        }
+        return Ok(answer(Body::from(refused(&reasons))));
+    }
+    let start = Backend::start(&shared, &repository, SERVICE, &Method::POST, &headers, "");
+    let mut git = start.await?;
+    let (sender, receiver) = mpsc::channel(16);
+    // A task of its own: when the pusher hangs up in the middle of the log, what git has taken is
+    // deployed all the same.
+    tokio::spawn(async move {
+        let sending = backend::send(commands.bytes.clone(), body, git.input);
+        let taking = take(&mut git.output, &sender);
+        let (sent, report) = tokio::join!(sending, taking);
+        let _ = git.child.wait().await;
+        drop(git.place);
+        match (sent, report) {
+            (Ok(()), Ok(report)) => follow(&shared, repository, &commands, &report, &sender).await,
+            (Err(why), _) => tracing::info!(app = %repository.app, why, "a push broke off"),
+            (_, Err(why)) => say(&sender, &format!("the push was not taken: {why}\n")).await,
+        }
+        let _ = sender.send(Ok(Bytes::from_static(FLUSH))).await;
+    });
+    Ok(answer(Body::from_stream(stream(receiver))))
+}
+
+fn answer(body: Body) -> Response {
+    let kind = "application/x-git-receive-pack-result";
+    (
+        [
+            (header::CONTENT_TYPE, kind),
+            (header::CACHE_CONTROL, "no-cache"),
+        ],
+        body,
+    )
+        .into_response()
+}
+
+/// Why the push is not taken; empty if it is. All of it or nothing.
+fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str, String)> {
+    let deployed = format!("refs/heads/{}", repository.branch);
+    let mut good = true;
+    let mut reasons = Vec::new();
+    for update in &commands.updates {
+        let why = if update.git_ref != deployed {
+            format!(
+                "only the branch {} is deployed from here",
+                repository.branch
+            )
+        } else if update.new.bytes().all(|byte| byte == b'0') {
+            "the branch that is deployed cannot be deleted".into()
+        } else {
+            reasons.push((
+                update.git_ref.as_str(),
+                "pushed together with a ref that is refused".into(),
+            ));
+            continue;
+        };
+        good = false;
+        reasons.push((update.git_ref.as_str(), why));
+    }
+    if good { Vec::new() } else { reasons }
+}
+
+/// Passes git's answer on but for its end.
+async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Result<Report, String> {
+    let (head, mut piece) = backend::head(output).await?;
+    if !head.is_success() {
+        return Err("git refused it; the agent's log may say more".into());
+    }
+    let mut report = Report::default();
+    loop {
+        let on = report.take(&piece).map_err(str::to_owned)?;
+        if !on.is_empty() {
+            // A pusher that has gone changes nothing: git is read to its end.
+            let _ = sender.send(Ok(Bytes::from(on))).await;
+        }
+        piece = read(output).await?;
+        if piece.is_empty() {
+            return Ok(report);
+        }
+    }
+}
+
+async fn follow(
+    shared: &Shared,
+    repository: Repository,
+    commands: &Commands,
+    report: &Report,
+    sender: &Answer,
+) {
+    let Some(update) = (commands.updates.iter()).find(|update| report.took(&update.git_ref)) else {
+        return;
+    };
+    let hook = repository.path.join("hooks/post-receive");
+    if hook.exists() {
+        // It has handed the push over already, and its output was part of git's answer.
+        return;
+    }
+    if commands.has("cutover.skip") {
+        return say(sender, "stored, and not deployed: cutover.skip\n").await;
+    }
+    let Ok(commit) = update.new.parse() else {
+        return say(sender, "stored, and not deployed: not a SHA-1 commit\n").await;
+    };
+    let pushed = (shared.git.pushed)(Pushed {
+        app: repository.app,
+        git_ref: update.git_ref.clone(),
+        commit,
+        no_cache: commands.has("cutover.no-cache"),
+    });
+    let mut log = match pushed.await {
+        Ok(log) => log,
+        Err(why) => return say(sender, &format!("stored, and not deployed: {why}\n")).await,
+    };
+    if commands.has("cutover.wait=false") {
+        return say(sender, "the deployment is queued\n").await;
+    }
+    loop {
+        let piece = tokio::time::timeout(KEEP_ALIVE, log.recv()).await;
+        let packets = match &piece {
+            Ok(Some(piece)) => remark(piece),
+            Ok(None) => return,
+            // An empty remark is shown as nothing.
+            Err(_) => b"0005\x02".to_vec(),
+        };
+        if sender.send(Ok(Bytes::from(packets))).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn say(sender: &Answer, text: &str) {
+    let _ = sender.send(Ok(Bytes::from(remark(text.as_bytes())))).await;
+}

@@ -1,0 +1,326 @@
+//! `git push` over http with the real git, up to what the pusher sees.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use cutover::api::git::{self, Found, Git, Pushed, Repository};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+
+const TOKEN: &str = "s3cret";
+
+/// An agent's git paths, and a pusher's working copy.
+struct Scene {
+    folder: TempDir,
+    address: SocketAddr,
+    pushes: Arc<Mutex<Vec<Pushed>>>,
+    /// Kept open while a deployment is to run on.
+    log: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
+}
+
+impl Scene {
+    async fn new() -> Option<Self> {
+        if Command::new("git")
+            .args(["http-backend"])
+            .env_clear()
+            .output()
+            .is_err()
+        {
+            eprintln!("skipped: `git` is not installed");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("repos/hello.git");
+        let pushes = Arc::<Mutex<Vec<Pushed>>>::default();
+        let log = Arc::<Mutex<Option<oneshot::Receiver<()>>>>::default();
+        let (taken, held) = (pushes.clone(), log.clone());
+        let git = Git {
+            repository: Box::new(move |name| match name {
+                "hello" => Found::Repository(Repository {
+                    app: "hello".parse().unwrap(),
+                    path: path.clone(),
+                    branch: "main".into(),
+                }),
+                "far" => Found::Elsewhere("https://example.com/far.git".into()),
+                _ => Found::NoSuchApp,
+            }),
+            allows: Box::new(|token| token == TOKEN),
+            pushed: Box::new(move |push| {
+                taken.lock().unwrap().push(push);
+                let hold = held.lock().unwrap().take();
+                Box::pin(async move {
+                    let (sender, receiver) = mpsc::channel(4);
+                    tokio::spawn(async move {
+                        sender.send(b"#1 building\n".to_vec()).await.unwrap();
+                        if let Some(hold) = hold {
+                            let _ = hold.await;
+                        }
+                        let _ = sender.send(b"live\n".to_vec()).await;
+                    });
+                    Ok(receiver)
+                })
+            }),
+        };
+        let app = Router::new().nest("/git", git::router(git));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let scene = Self {
+            folder,
+            address,
+            pushes,
+            log,
+        };
+        std::fs::create_dir(scene.work()).unwrap();
+        scene.git(&["init", "-q", "-b", "main"]);
+        scene.commit("one");
+        Some(scene)
+    }
+
+    fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn url(&self, app: &str) -> String {
+        format!("http://ann:{TOKEN}@{}/git/{app}.git", self.address)
+    }
+
+    fn git(&self, args: &[&str]) -> Output {
+        command(&self.work()).args(args).output().unwrap()
+    }
+
+    fn commit(&self, text: &str) -> String {
+        std::fs::write(self.work().join("file"), text).unwrap();
+        self.git(&["add", "file"]);
+        let made = self.git(&["commit", "-q", "-m", text]);
+        assert!(made.status.success(), "{made:?}");
+        let tip = self.git(&["rev-parse", "HEAD"]).stdout;
+        String::from_utf8(tip).unwrap().trim().to_owned()
+    }
+
+    /// Runs git without blocking the server, which runs on this very runtime.
+    async fn push(&self, args: &[&str]) -> (bool, String) {
+        let url = self.url("hello");
+        let mut all = vec!["push".to_owned()];
+        let (options, refs): (Vec<&str>, Vec<&str>) =
+            args.iter().partition(|arg| arg.starts_with('-'));
+        all.extend(options.into_iter().map(str::to_owned));
+        all.push(url);
+        all.extend(refs.into_iter().map(str::to_owned));
+        let work = self.work();
+        run(work, all).await
+    }
+
+    fn pushed(&self) -> Vec<Pushed> {
+        std::mem::take(&mut self.pushes.lock().unwrap())
+    }
+}
+
+fn command(folder: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.current_dir(folder)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]);
+    git
+}
+
+async fn run(folder: PathBuf, args: Vec<String>) -> (bool, String) {
+    let output = tokio::task::spawn_blocking(move || command(&folder).args(args).output().unwrap());
+    let output = output.await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_push_makes_the_repository_and_the_pusher_sees_the_deployment() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let tip = scene.git(&["rev-parse", "HEAD"]).stdout;
+    let (good, text) = scene.push(&["main"]).await;
+    assert!(good, "{text}");
+    for line in ["remote: #1 building", "remote: live", "main -> main"] {
+        assert!(text.contains(line), "{text}");
+    }
+    let pushed = scene.pushed();
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(
+        pushed[0].commit.as_str(),
+        String::from_utf8_lossy(&tip).trim()
+    );
+    assert_eq!(pushed[0].git_ref, "refs/heads/main");
+    assert!(!pushed[0].no_cache);
+
+    // More than curl sends in one piece, and forced.
+    let noise: String = (0..400_000u64)
+        .map(|i| format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        .collect();
+    std::fs::write(scene.work().join("big"), noise).unwrap();
+    scene.git(&["add", "big"]);
+    scene.git(&["commit", "-q", "--amend", "-m", "big"]);
+    let (good, text) = scene.push(&["--force", "main"]).await;
+    assert!(
+        good && text.contains("forced update") && text.contains("remote: live"),
+        "{text}"
+    );
+
+    // And it can be cloned back.
+    let clone = vec![
+        "clone".into(),
+        "-q".into(),
+        scene.url("hello"),
+        "copy".into(),
+    ];
+    let (good, text) = run(scene.folder.path().to_owned(), clone).await;
+    assert!(good, "{text}");
+    assert!(scene.folder.path().join("copy/big").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_deploy_branch_is_taken_and_it_stays() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    scene.git(&["tag", "v1"]);
+    for (args, reason) in [
+        (
+            vec!["main:other"],
+            "only the branch main is deployed from here",
+        ),
+        (vec!["v1"], "only the branch main"),
+        (
+            vec!["main", "v1"],
+            "pushed together with a ref that is refused",
+        ),
+    ] {
+        let (good, text) = scene.push(&args).await;
+        assert!(!good && text.contains(reason), "{args:?}: {text}");
+        assert!(text.contains("[remote rejected]"), "{text}");
+    }
+    assert!(scene.pushed().is_empty());
+    assert!(scene.push(&["main"]).await.0);
+    let (good, text) = scene.push(&[":main"]).await;
+    assert!(!good && text.contains("cannot be deleted"), "{text}");
+    assert_eq!(scene.pushed().len(), 1);
+    // Nothing new is no push.
+    let (good, text) = scene.push(&["main"]).await;
+    assert!(good && text.contains("up-to-date"), "{text}");
+    assert!(scene.pushed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_token_gets_nowhere() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let at = scene.address;
+    for url in [
+        format!("http://ann:wrong@{at}/git/hello.git"),
+        format!("http://{at}/git/hello.git"),
+        format!("http://ann:wrong@{at}/git/nowhere.git"),
+    ] {
+        let (good, text) = run(scene.work(), vec!["push".into(), url, "main".into()]).await;
+        assert!(!good, "{text}");
+        let refused =
+            text.contains("Authentication failed") || text.contains("could not read Username");
+        assert!(refused, "{text}");
+    }
+    let cases = [
+        ("far", "push there"),
+        ("nowhere", "there is no app `nowhere`"),
+    ];
+    for (app, reason) in cases {
+        let args = vec!["push".into(), scene.url(app), "main".into()];
+        let (good, text) = run(scene.work(), args).await;
+        assert!(!good && text.contains(reason), "{text}");
+    }
+    let args = vec!["fetch".into(), scene.url("hello")];
+    let (good, text) = run(scene.work(), args).await;
+    assert!(!good && text.contains("nothing has been pushed"), "{text}");
+    assert!(scene.pushed().is_empty());
+    assert!(!scene.folder.path().join("repos").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn push_options_change_what_happens() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let (good, text) = scene.push(&["--push-option=cutover.skip", "main"]).await;
+    assert!(
+        good && text.contains("not deployed: cutover.skip"),
+        "{text}"
+    );
+    assert!(scene.pushed().is_empty());
+    scene.commit("two");
+    let (good, text) = scene
+        .push(&["--push-option=cutover.no-cache", "main"])
+        .await;
+    assert!(good && text.contains("remote: live"), "{text}");
+    assert!(scene.pushed()[0].no_cache);
+    scene.commit("three");
+    let (_end, wait) = oneshot::channel();
+    *scene.log.lock().unwrap() = Some(wait);
+    let (good, text) = scene
+        .push(&["--push-option=cutover.wait=false", "main"])
+        .await;
+    assert!(good && text.contains("the deployment is queued"), "{text}");
+    assert!(!text.contains("live"), "{text}");
+    assert_eq!(scene.pushed().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_hook_can_refuse() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    assert!(scene.push(&["main"]).await.0);
+    let hook = scene
+        .folder
+        .path()
+        .join("repos/hello.git/hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\necho not on Fridays\nexit 1\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    scene.pushed();
+    scene.commit("two");
+    let (good, text) = scene.push(&["main"]).await;
+    assert!(!good && text.contains("remote: not on Fridays"), "{text}");
+    assert!(text.contains("pre-receive hook declined"), "{text}");
+    assert!(scene.pushed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pusher_that_hangs_up_in_the_middle_of_the_log_stops_nothing() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let (end, wait) = oneshot::channel();
+    *scene.log.lock().unwrap() = Some(wait);
+    let mut push = command(&scene.work())
+        .args(["push", "-q", &scene.url("hello"), "main"])
+        .spawn()
+        .unwrap();
+    let far = std::time::Instant::now() + Duration::from_secs(20);
+    while scene.pushes.lock().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < far, "the push did not arrive");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    push.kill().unwrap();
+    push.wait().unwrap();
+    end.send(()).unwrap();
+    scene.commit("two");
+    let (good, text) = scene.push(&["main"]).await;
+    assert!(good && text.contains("remote: live"), "{text}");
+    assert_eq!(scene.pushed().len(), 2);
+}

@@ -316,6 +316,9 @@ impl Drop for Download {
         if !self.ended && self.incoming.is_end_stream() {
             self.finish();
         }
+        if !self.ended && self.claim.served().is_aborted() {
+            self.claim.end(Outcome::Drained);
+        }
         self.watch.upstream.clear();
         self.watch.route.store(0, SeqCst);
     }

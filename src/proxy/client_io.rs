@@ -115,6 +115,9 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
             return Poll::Pending;
         }
         self.watch.register(cx.waker());
+        if self.watch.killed.load(SeqCst) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if !std::mem::replace(&mut self.stalled, true) {
             self.watch.client.set_in(self.limits.write_ms);
         } else if self.watch.client.has_passed() {

@@ -11,8 +11,10 @@ use super::counters::Snapshot;
 use super::routes::Routes;
 use super::served::Served;
 
-/// What is cut off ends on its own within this time; a task that does not is a fault of ours.
-const ABORTING: Duration = Duration::from_secs(5);
+/// What is told to give up does so at once, unless it waits for a client that takes nothing.
+const ABORTING: Duration = Duration::from_millis(200);
+/// What is cut off is gone within this time; a task that is not is a fault of ours.
+const GONE: Duration = Duration::from_secs(5);
 /// After the close frame: how long a WebSocket's two ends have to answer it.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,10 @@ async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websoc
         }
     };
     finish.await;
-    let left = websockets.saturating_sub(from.elapsed()) + CLOSE_GRACE + ABORTING;
+    if served.is_aborted() && timeout(ABORTING, served.requests_done()).await.is_err() {
+        routes.watches.kill_route(served.id);
+    }
+    let left = websockets.saturating_sub(from.elapsed()) + CLOSE_GRACE + GONE;
     let _ = timeout(left, served.empty()).await;
     if let Some(displaced) = served.displaced.lock().as_mut() {
         displaced.empty_at.get_or_insert_with(Instant::now);

@@ -79,6 +79,9 @@ pub async fn forward(
     }
     let (mut head, incoming) = request.into_parts();
     head.headers.insert(header::HOST, host.clone());
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     // The server answers `Expect: 100-continue` itself when the body is first asked for, which is
     // when the app's connection stands.
     head.headers.remove(header::EXPECT);
@@ -119,6 +122,17 @@ pub async fn forward(
     }
     .run(outgoing, on_upgrade)
     .await
+}
+
+/// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one line of them.
+fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+    if parts.len() > 1 {
+        let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, line);
+        }
+    }
 }
 
 const TOO_LARGE: &str = "The request body is larger than this app allows.";

@@ -14,6 +14,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Whose requests a connection carries, in the form in which apps are told.
+#[derive(Clone)]
 pub struct Client {
     pub address: IpAddr,
     pub secure: bool,

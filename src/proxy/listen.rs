@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::client_io::{ClientIo, Limits};
 use super::forward::{Connection, forward};
@@ -24,6 +28,11 @@ use super::routes::Routes;
 const MAX_HEAD: usize = 32 << 10;
 /// What is read of a body before it is passed on.
 const BUFFER: usize = 128 << 10;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Requests at a time over one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// An HTTP/2 client that does not answer is gone.
+const PING: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 pub struct Listening {
@@ -32,6 +41,17 @@ pub struct Listening {
     pub max_connections: usize,
     pub connections: AtomicUsize,
     pub stage: Stage,
+    /// For the connections to the TLS port.
+    pub tls: Option<TlsAcceptor>,
+    /// Proxies whose word about a client counts.
+    pub trusted: Vec<IpNet>,
+}
+
+impl Listening {
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// How far the proxy is in leaving.
@@ -64,6 +84,7 @@ impl Stage {
 /// Accepts until told to stop. Connections go on in tasks of their own.
 pub async fn accept(
     listener: TcpListener,
+    secure: bool,
     shared: Arc<Listening>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -74,7 +95,7 @@ pub async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Ok((stream, peer)) => admit(stream, peer, secure, &shared),
             Err(error) => {
                 // Mostly out of file descriptors: some will be free soon.
                 tracing::warn!("a connection was not accepted: {error}");
@@ -84,13 +105,13 @@ pub async fn accept(
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Listening>) {
+fn admit(stream: TcpStream, peer: SocketAddr, secure: bool, shared: &Arc<Listening>) {
     let place = Place::take(shared);
     if shared.connections.load(Relaxed) > shared.max_connections {
         return;
     }
     let _ = stream.set_nodelay(true);
-    tokio::spawn(serve(stream, peer.ip(), place));
+    tokio::spawn(serve(stream, peer.ip(), place, secure));
 }
 
 /// One connection's part of `max_connections`.
@@ -109,14 +130,40 @@ impl Drop for Place {
     }
 }
 
-async fn serve(stream: TcpStream, peer: IpAddr, place: Place) {
+/// Finds out what the client speaks, and serves it.
+async fn serve(stream: TcpStream, peer: IpAddr, place: Place, secure: bool) {
     let shared = &place.0;
     let watch = shared.routes.watches.add();
     let connection = Arc::new(Connection {
         routes: shared.routes.clone(),
-        client: Mutex::new(Client::new(peer, false, false)),
-        watch: watch.clone(),
+        client: Mutex::new(Client::new(peer, secure, shared.trusts(peer))),
+        watch,
     });
+    let first_byte = Duration::from_millis(shared.limits.idle_ms);
+    if let Some(tls) = shared.tls.as_ref().filter(|_| secure) {
+        let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else {
+            return;
+        };
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => serve_http2(stream, connection, shared).await,
+            _ => serve_http1(stream, connection, shared).await,
+        }
+    } else {
+        // Ahead of everything else, so that a client that says nothing costs next to nothing.
+        let mut start = [0; 4];
+        match timeout(first_byte, stream.peek(&mut start)).await {
+            Ok(Ok(4)) if start == *b"PRI " => serve_http2(stream, connection, shared).await,
+            Ok(Ok(1..)) => serve_http1(stream, connection, shared).await,
+            _ => {}
+        }
+    }
+}
+
+async fn serve_http1<S>(stream: S, connection: Arc<Connection>, shared: &Arc<Listening>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let watch = connection.watch.clone();
     let io = ClientIo::new(stream, watch.clone(), shared.limits);
     let service = service_fn(|request| {
         let (connection, shared) = (connection.clone(), shared.clone());
@@ -144,6 +191,48 @@ async fn serve(stream: TcpStream, peer: IpAddr, place: Place) {
         }
         watch.register(cx.waker());
         if !told && shared.stage.is_closing() {
+            told = true;
+            served.as_mut().graceful_shutdown();
+            return served.as_mut().poll(cx);
+        }
+        Poll::Pending
+    });
+    if let Err(error) = ended.await {
+        tracing::trace!("a client connection ended: {error}");
+    }
+}
+
+async fn serve_http2<S>(stream: S, connection: Arc<Connection>, shared: &Arc<Listening>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let watch = connection.watch.clone();
+    let service = service_fn(|request| {
+        let stream = Connection {
+            routes: connection.routes.clone(),
+            client: Mutex::new(connection.client.lock().clone()),
+            watch: connection.routes.watches.add_stream(&connection.watch),
+        };
+        async move { Ok::<_, Infallible>(forward(&stream, request).await) }
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(PING)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let mut told = false;
+    let ended = std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        watch.register(cx.waker());
+        if watch.killed.load(SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        // Unlike HTTP/1.1, HTTP/2 can say which requests are still served: no need to wait.
+        if !told && shared.stage.is_leaving() {
             told = true;
             served.as_mut().graceful_shutdown();
             return served.as_mut().poll(cx);

@@ -24,6 +24,7 @@ mod routes;
 mod run;
 mod served;
 pub mod table;
+mod tls;
 mod tunnel;
 mod watch;
 mod websocket;

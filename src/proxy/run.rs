@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::future::OptionFuture;
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -15,6 +17,7 @@ use super::client_io::Limits;
 use super::control::{self, Client, Control, Leave, handover};
 use super::listen::{Listening, Stage, accept};
 use super::routes::Routes;
+use super::tls;
 use super::watch::SWEEP;
 use super::worker;
 
@@ -34,6 +37,10 @@ pub struct Options {
     pub max_connections: usize,
     /// How long requests may take to finish when the proxy is told to leave.
     pub grace: Duration,
+    /// `NAME.pem` and `NAME.key` for each certificate; read again when they change.
+    pub certificates: PathBuf,
+    /// Proxies in front, whose X-Forwarded-For and the like are believed.
+    pub trusted: Vec<IpNet>,
     /// Take the sockets over from the proxy that runs, if there is one.
     pub takeover: bool,
 }
@@ -45,7 +52,9 @@ impl Options {
         Self {
             http,
             https,
+            certificates: data_dir.join("certs"),
             data_dir,
+            trusted: Vec::new(),
             threads: cores.clamp(1, worker::MAX),
             limits: Limits {
                 head_ms: 15_000,
@@ -71,6 +80,8 @@ pub enum RunError {
     Control { folder: PathBuf, source: io::Error },
     #[error("`{path}` cannot be written: {source}")]
     Addresses { path: PathBuf, source: io::Error },
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] io::Error),
 }
@@ -88,10 +99,19 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         false => None,
     };
     let socket = control::bind(&folder, taken.is_some()).map_err(failed)?;
-    let http = match taken.as_mut().map(|taken| taken.listeners.remove(0)) {
+    // In the order in which they are offered: plain, then TLS.
+    let mut inherited = taken.iter_mut().flat_map(|t| t.listeners.drain(..));
+    let http = match inherited.next() {
         Some(listener) => listener,
         None => listen(options.http)?,
     };
+    let https = match (options.https, inherited.next()) {
+        (None, _) => None,
+        (Some(_), Some(listener)) => Some(listener),
+        (Some(address), None) => Some(listen(address)?),
+    };
+    drop(inherited);
+    let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))
         .await
@@ -104,13 +124,26 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         max_connections: options.max_connections,
         connections: AtomicUsize::new(0),
         stage: Stage::default(),
+        tls: match https {
+            Some(_) => Some(tls::acceptor(certificates.clone())?),
+            None => None,
+        },
+        trusted: options.trusted.clone(),
     });
     let stop = watch::Sender::new(false);
     let threads = (0..options.threads.max(1))
-        .map(|slot| thread(slot, &http, &shared, stop.subscribe(), options.grace))
+        .map(|slot| {
+            thread(
+                slot,
+                (&http, https.as_ref()),
+                &shared,
+                stop.subscribe(),
+                options.grace,
+            )
+        })
         .collect::<io::Result<Vec<_>>>()
         .map_err(RunError::Thread)?;
-    write_addresses(&folder, http.local_addr().ok()).map_err(|source| RunError::Addresses {
+    write_addresses(&folder, &http, https.as_ref()).map_err(|source| RunError::Addresses {
         path: folder.join(ADDRESSES),
         source,
     })?;
@@ -124,7 +157,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let control = Arc::new(Control {
         routes: routes.clone(),
         leaving_socket: leaving_socket.clone(),
-        sockets: vec![http.try_clone().map_err(failed)?.into()],
+        sockets: [Some(&http), https.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|socket| socket.try_clone().map(Into::into))
+            .collect::<io::Result<_>>()
+            .map_err(failed)?,
         predecessor: taken.as_ref().map(|t| Client::new(t.predecessor.clone())),
         leave: watch::Sender::new(None),
     });
@@ -136,7 +174,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     }
     let house = {
         let answer = control::serve(socket, control.clone());
-        let keep = keep(routes.clone());
+        let keep = keep(routes.clone(), certificates);
         tokio::spawn(async move { tokio::join!(answer, keep) })
     };
     let mut told = control.leave.subscribe();
@@ -148,7 +186,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         "the proxy leaves: no new connection, {} requests to finish",
         routes.under_way()
     );
-    drop(http);
+    drop((http, https));
     stop.send_replace(true);
     shared.stage.leave();
     routes.close_streams(options.grace / 2);
@@ -214,12 +252,14 @@ fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 /// An event loop of its own that accepts from the socket that all of them share.
 fn thread(
     slot: usize,
-    http: &TcpListener,
+    (http, https): (&TcpListener, Option<&TcpListener>),
     shared: &Arc<Listening>,
     stop: watch::Receiver<bool>,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
-    let (http, shared) = (http.try_clone()?, shared.clone());
+    let shared = shared.clone();
+    let http = http.try_clone()?;
+    let https = https.map(TcpListener::try_clone).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -228,11 +268,10 @@ fn thread(
         .spawn(move || {
             worker::set_slot(slot);
             runtime.block_on(async {
-                let listener = match tokio::net::TcpListener::from_std(http) {
-                    Ok(listener) => listener,
-                    Err(error) => return tracing::error!("a thread cannot listen: {error}"),
-                };
-                accept(listener, shared.clone(), stop).await;
+                let plain = listener(http).map(|l| accept(l, false, shared.clone(), stop.clone()));
+                let secure = https.and_then(listener);
+                let secure = secure.map(|l| accept(l, true, shared.clone(), stop));
+                tokio::join!(OptionFuture::from(plain), OptionFuture::from(secure));
                 // The connections of this thread live in its runtime: it stays for them.
                 let mut deadline = Instant::now() + grace;
                 while busy(&shared) && Instant::now() < deadline {
@@ -246,12 +285,18 @@ fn thread(
         })
 }
 
+fn listener(listener: TcpListener) -> Option<tokio::net::TcpListener> {
+    tokio::net::TcpListener::from_std(listener)
+        .inspect_err(|error| tracing::error!("a thread cannot listen: {error}"))
+        .ok()
+}
+
 fn busy(shared: &Listening) -> bool {
     shared.connections.load(Relaxed) > 0 || shared.routes.under_way() > 0
 }
 
 /// Deadlines, and what has become old.
-async fn keep(routes: Arc<Routes>) {
+async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for n in 0_u64.. {
@@ -260,11 +305,20 @@ async fn keep(routes: Arc<Routes>) {
         if n % 5 == 0 {
             routes.tidy();
         }
+        if n % 50 == 0 {
+            let certificates = certificates.clone();
+            let _ = tokio::task::spawn_blocking(move || certificates.refresh()).await;
+        }
     }
 }
 
-fn write_addresses(folder: &Path, http: Option<SocketAddr>) -> io::Result<()> {
-    let text = serde_json::json!({ "http": http, "https": null }).to_string();
+fn write_addresses(
+    folder: &Path,
+    http: &TcpListener,
+    https: Option<&TcpListener>,
+) -> io::Result<()> {
+    let https = https.map(TcpListener::local_addr).transpose()?;
+    let text = serde_json::json!({ "http": http.local_addr()?, "https": https }).to_string();
     let temp = folder.join("proxy.addr.new");
     std::fs::write(&temp, text)?;
     std::fs::rename(temp, folder.join(ADDRESSES))

@@ -33,6 +33,11 @@ pub struct Watch {
     pub route: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,
+    /// Even after its deadline the drain finds the request: whoever waits for the client only must
+    /// give up as well.
+    pub killed: AtomicBool,
+    /// The connection, where this is one of its streams.
+    parent: Option<Arc<Watch>>,
     /// The request's body grew beyond its cap.
     pub too_large: AtomicBool,
 }
@@ -80,12 +85,23 @@ pub struct Watches(Mutex<Vec<Weak<Watch>>>);
 
 impl Watches {
     pub fn add(&self) -> Arc<Watch> {
+        self.add_to(None)
+    }
+
+    /// For one stream of a connection.
+    pub fn add_stream(&self, parent: &Arc<Watch>) -> Arc<Watch> {
+        self.add_to(Some(parent.clone()))
+    }
+
+    fn add_to(&self, parent: Option<Arc<Watch>>) -> Arc<Watch> {
         let watch = Arc::new(Watch {
             waker: AtomicWaker::new(),
             client: Deadline::never(),
             upstream: Deadline::never(),
             route: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            parent,
             too_large: AtomicBool::new(false),
         });
         self.0.lock().push(Arc::downgrade(&watch));
@@ -102,6 +118,21 @@ impl Watches {
         // SeqCst, as the request's own store and load: it either sees the route's new phase or is
         // seen here.
         self.each(|watch| watch.route.load(SeqCst) == id);
+    }
+
+    /// Ends the connections of those requests of the route that did not end when woken: they wait
+    /// for a client that takes nothing.
+    pub fn kill_route(&self, id: u64) {
+        self.each(|watch| {
+            let its = watch.route.load(SeqCst) == id;
+            if its {
+                for watch in [Some(watch), watch.parent.as_deref()].into_iter().flatten() {
+                    watch.killed.store(true, SeqCst);
+                    watch.wake();
+                }
+            }
+            false
+        });
     }
 
     pub fn wake_all(&self) {

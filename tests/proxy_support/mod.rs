@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 pub struct Proxy {
     pub address: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub client: Client,
     pub folder: PathBuf,
     stop: Arc<Notify>,
@@ -52,16 +53,18 @@ impl Proxy {
                 .await
                 .unwrap();
         });
-        let address = loop {
+        let (address, https) = loop {
             if let Ok(text) = std::fs::read_to_string(folder.join(ADDRESSES)) {
                 let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-                break json["http"].as_str().unwrap().parse().unwrap();
+                let address = |key: &str| json[key].as_str().map(|a| a.parse().unwrap());
+                break (address("http").unwrap(), address("https"));
             }
             assert!(!task.is_finished(), "the proxy ended at start");
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         Self {
             address,
+            https,
             client: Client::new(folder.join("proxy.sock")),
             folder,
             stop,

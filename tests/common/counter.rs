@@ -48,7 +48,9 @@ impl Counter {
             }
         });
         let filters = HashMap::from([("label".to_owned(), vec![label])]);
-        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let options = ListContainersOptionsBuilder::new()
+            .filters(&filters)
+            .build();
         let running = docker.list_containers(Some(options)).await;
         for container in running.expect("Docker lists containers") {
             read_along(docker, &seen, container.id.unwrap_or_default());
@@ -63,9 +65,7 @@ impl Counter {
             posted.iter().all(|id| times.contains_key(id))
         };
         let mut changed = self.seen.changed.subscribe();
-        let wait = async {
-            while !all() && changed.changed().await.is_ok() {}
-        };
+        let wait = async { while !all() && changed.changed().await.is_ok() {} };
         // What is missing after that was never processed.
         let _ = tokio::time::timeout(Duration::from_secs(10), wait).await;
         self.events.abort();

@@ -1,6 +1,6 @@
 //! A bare repository that commits are made in without a working tree and without git.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use git2::{
     Index, IndexEntry, IndexTime, Oid, Repository as Git, RepositoryInitOptions, Signature,
@@ -8,15 +8,18 @@ use git2::{
 
 use super::sample::File;
 
-/// A bare repository on this machine.
-pub struct Repository(Git);
+/// A bare repository on this machine. Opened anew for each commit: libgit2's own handle may not be
+/// used by two threads.
+#[derive(Debug, Clone)]
+pub struct Repository(PathBuf);
 
 impl Repository {
     /// Makes an empty one at `path`.
     pub fn init(path: &Path) -> Result<Self, git2::Error> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
-        Git::init_opts(path, &options).map(Self)
+        Git::init_opts(path, &options)?;
+        Ok(Self(path.to_owned()))
     }
 
     /// Commits `files`, and nothing else, on top of `branch`. Gives the old tip, 40 zeros for a new
@@ -27,40 +30,39 @@ impl Repository {
         files: &[File],
         message: &str,
     ) -> Result<(String, String), git2::Error> {
+        let git = Git::open_bare(&self.0)?;
         let mut index = Index::new()?;
         for file in files {
-            index.add(&self.entry(file)?)?;
+            index.add(&entry(&git, file)?)?;
         }
-        let tree = self.0.find_tree(index.write_tree_to(&self.0)?)?;
+        let tree = git.find_tree(index.write_tree_to(&git)?)?;
         let git_ref = format!("refs/heads/{branch}");
-        let tip = match self.0.find_reference(&git_ref) {
+        let tip = match git.find_reference(&git_ref) {
             Ok(reference) => Some(reference.peel_to_commit()?),
             Err(error) if error.code() == git2::ErrorCode::NotFound => None,
             Err(error) => return Err(error),
         };
         let author = Signature::now("Ada Lovelace", "ada@example.com")?;
         let parents: Vec<_> = tip.iter().collect();
-        let new = self
-            .0
-            .commit(Some(&git_ref), &author, &author, message, &tree, &parents)?;
+        let new = git.commit(Some(&git_ref), &author, &author, message, &tree, &parents)?;
         let old = tip.map_or(Oid::ZERO_SHA1, |tip| tip.id());
         Ok((old.to_string(), new.to_string()))
     }
+}
 
-    fn entry(&self, file: &File) -> Result<IndexEntry, git2::Error> {
-        Ok(IndexEntry {
-            ctime: IndexTime::new(0, 0),
-            mtime: IndexTime::new(0, 0),
-            dev: 0,
-            ino: 0,
-            mode: file.mode,
-            uid: 0,
-            gid: 0,
-            file_size: file.bytes.len() as u32,
-            id: self.0.blob(&file.bytes)?,
-            flags: 0,
-            flags_extended: 0,
-            path: file.path.clone().into_bytes(),
-        })
-    }
+fn entry(git: &Git, file: &File) -> Result<IndexEntry, git2::Error> {
+    Ok(IndexEntry {
+        ctime: IndexTime::new(0, 0),
+        mtime: IndexTime::new(0, 0),
+        dev: 0,
+        ino: 0,
+        mode: file.mode,
+        uid: 0,
+        gid: 0,
+        file_size: file.bytes.len() as u32,
+        id: git.blob(&file.bytes)?,
+        flags: 0,
+        flags_extended: 0,
+        path: file.path.clone().into_bytes(),
+    })
 }

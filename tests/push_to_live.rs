@@ -101,13 +101,18 @@ async fn what_fails_leaves_the_old_release_serving() {
     for (files, step, word) in [
         (no_dockerfile, "build", "Dockerfile"),
         (broken_build, "build", "not-there"),
+        (way_out, "build", "secrets"),
         (common::files("v5", "unhealthy"), "probe", "503"),
         (
             common::files("v6", "exit-at-start"),
             "probe",
             "flux capacitor",
         ),
-        (common::files("v7", "crash-after 20"), "probe", "dilithium"),
+        (
+            common::files("v7", "unhealthy\ncrash-after 300"),
+            "probe",
+            "dilithium",
+        ),
     ] {
         let id = server.push_files(&files, word).await;
         let (deployment, log) = server.ended(&id).await;

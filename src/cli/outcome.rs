@@ -51,8 +51,8 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
     let view::Deployment { id, app, state, .. } = deployment;
     if state == "live" {
         let image = deployment.image.as_deref().unwrap_or("its release");
-        let ended = deployment.ended_at.as_deref().unwrap_or_default();
-        let took = words::between(&deployment.created_at, ended)
+        let took = deployment
+            .live_after()
             .map(|time| format!(" after {}", words::took(time)))
             .unwrap_or_default();
         say(&format!("`{app}` is live with `{image}`{took}"));

@@ -8,6 +8,11 @@ use super::print;
 
 /// Prints `rows` under `headers`.
 pub fn show(headers: &[&str], rows: Vec<Vec<String>>) {
+    show_indented("", headers, rows);
+}
+
+/// The same, with `margin` before each line.
+pub fn show_indented(margin: &str, headers: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     let terminal = stdout().is_terminal();
@@ -26,5 +31,7 @@ pub fn show(headers: &[&str], rows: Vec<Vec<String>>) {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    print::line(table.trim_fmt());
+    for line in table.trim_fmt().lines() {
+        print::line(format_args!("{margin}{line}"));
+    }
 }

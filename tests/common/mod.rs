@@ -114,14 +114,8 @@ impl Server {
 
     /// The same with any files.
     pub async fn push_files(&self, files: &[File], message: &str) -> String {
-        let answer = self.stage.push(self.running(), files, message).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(answer.status, 202, "{}", answer.text());
-        let json = answer.json();
-        assert!(json["delivery"].is_string(), "{json}");
-        let id = json["deployment"].as_str();
-        id.unwrap_or_else(|| panic!("no deployment: {json}"))
-            .to_owned()
+        let pushed = self.stage.push(self.running(), files, message).await;
+        pushed.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Waits until a deployment has ended; gives it and its log.

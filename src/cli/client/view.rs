@@ -1,11 +1,13 @@
 //! The API's answers as the verbs read them. What an older or newer agent leaves out is empty.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Error;
+use crate::cli::words;
 
 /// `{"items": […], "next": …}`.
 #[derive(Debug, Deserialize)]
@@ -35,6 +37,14 @@ pub struct Deployment {
     pub timings_ms: BTreeMap<String, f64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
+}
+
+impl Deployment {
+    /// From being asked for to the end of its switch; `None` where it did not get that far.
+    pub fn live_after(&self) -> Option<Duration> {
+        let switch = self.steps.iter().find(|step| step.name == "switch")?;
+        words::between(&self.created_at, switch.ended_at.as_deref()?)
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

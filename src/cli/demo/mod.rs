@@ -1,4 +1,17 @@
-//! `cutover demo`.
+//! `cutover demo`: the whole main job on this machine, and what it took. The stage it plays on is
+//! shared with the end-to-end tests.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::agent::Agent;
+use self::screen::Screen;
+use self::stage::Stage;
+use super::{Error, setup};
 
 pub mod agent;
 pub mod cleanup;
@@ -7,4 +20,119 @@ pub mod http;
 pub mod load;
 pub mod repository;
 pub mod sample;
+mod scenario;
+mod screen;
 pub mod stage;
+
+/// Show all of it on this machine: pushes under load, a broken one, a rollback
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End and clean up after the last act, instead of leaving everything running until Ctrl-C
+    #[arg(long)]
+    exit: bool,
+}
+
+/// The sections of deploy.toml after the app's repository: no domain, so that a browser finds the
+/// app under any name, and no bake, so that the audience need not wait for it.
+const SETTINGS: &str = r#"
+[apps.hello.health]
+path = "/health"
+deadline = "10s"
+[apps.hello.deploy]
+drain = "10s"
+bake = "0s"
+[apps.hello.run]
+env = { GREETING = "from deploy.toml" }
+"#;
+
+/// Plays it; an error if anything was not as promised. Whatever happens, what it made is removed.
+pub async fn run(args: Demo) -> Result<(), Error> {
+    let screen = Screen::new();
+    screen.title();
+    setup::ensure(setup::DEFAULT_HOST, |step| screen.note(step)).await?;
+    // Known before anything is made.
+    sample::files("v1", "")?;
+    let folder = folder()?;
+    let listen = free_or_any(9000);
+    let http = free_or_any(8080);
+    let stage = Stage::set(&folder, &listen, &http, SETTINGS)?;
+    let program = std::env::current_exe()
+        .map_err(|error| Error::failed("`cutover` does not know its own path").because(&error))?;
+    screen.done(format_args!(
+        "made a bare repository, a sample app and deploy.toml in {}",
+        stage.folder.display()
+    ));
+
+    let mut agent = None;
+    let played = tokio::select! {
+        played = play(&args, &screen, &stage, &program, &mut agent) => played,
+        () = told_to_stop() => Ok(()),
+    };
+    screen.clear();
+    let cleaned = clean_up(&screen, &stage, agent).await;
+    played.and(cleaned)
+}
+
+async fn play(
+    args: &Demo,
+    screen: &Screen,
+    stage: &Stage,
+    program: &std::path::Path,
+    slot: &mut Option<Agent>,
+) -> Result<(), Error> {
+    screen.wait("starting the agent and the proxy");
+    // Kept by the caller, so that it is stopped in order whenever this future is dropped.
+    let agent = slot.insert(stage.serve(program, &[]).await?);
+    screen.done(format_args!(
+        "the agent and the proxy serve; webhooks and API at http://{}",
+        agent.address
+    ));
+    scenario::play(screen, stage, agent).await?;
+    if !args.exit {
+        screen.what_now(stage, agent, program);
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+async fn clean_up(screen: &Screen, stage: &Stage, agent: Option<Agent>) -> Result<(), Error> {
+    screen.wait("stopping the agent and removing what it made");
+    if let Some(mut agent) = agent {
+        agent.stop().await?;
+    }
+    stage.clear().await?;
+    let folder = stage.folder.display();
+    std::fs::remove_dir_all(&stage.folder)
+        .map_err(|error| Error::failed(format!("`{folder}` cannot be removed")).because(&error))?;
+    screen.done(format_args!("stopped, and removed all of it"));
+    Ok(())
+}
+
+fn folder() -> Result<PathBuf, Error> {
+    let mut id = [0u8; 4];
+    let _ = getrandom::fill(&mut id);
+    let folder = std::env::temp_dir().join(format!("cutover-demo-{}", hex::encode(id)));
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| {
+            Error::usage(format!("`{}` cannot be made", folder.display())).because(&error)
+        })?;
+    Ok(folder)
+}
+
+/// This port on loopback, or any if it is taken.
+fn free_or_any(port: u16) -> String {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    format!("127.0.0.1:{}", if free { port } else { 0 })
+}
+
+async fn told_to_stop() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -11,7 +11,12 @@ use super::sample::File;
 /// A bare repository on this machine. Opened anew for each commit: libgit2's own handle may not be
 /// used by two threads.
 #[derive(Debug, Clone)]
-pub struct Repository(PathBuf);
+pub struct Repository {
+    path: PathBuf,
+    /// The author's address, which no other repository has: two demos or tests that commit the same
+    /// files in the same second must not make the same commit, and with it the same image tag.
+    author: String,
+}
 
 impl Repository {
     /// Makes an empty one at `path`.
@@ -19,7 +24,11 @@ impl Repository {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
         Git::init_opts(path, &options)?;
-        Ok(Self(path.to_owned()))
+        let salt = getrandom::u64().unwrap_or_default();
+        Ok(Self {
+            path: path.to_owned(),
+            author: format!("ada@{salt:x}.example.com"),
+        })
     }
 
     /// Commits `files`, and nothing else, on top of `branch`. Gives the old tip, 40 zeros for a new
@@ -30,7 +39,7 @@ impl Repository {
         files: &[File],
         message: &str,
     ) -> Result<(String, String), git2::Error> {
-        let git = Git::open_bare(&self.0)?;
+        let git = Git::open_bare(&self.path)?;
         let mut index = Index::new()?;
         for file in files {
             index.add(&entry(&git, file)?)?;
@@ -42,7 +51,7 @@ impl Repository {
             Err(error) if error.code() == git2::ErrorCode::NotFound => None,
             Err(error) => return Err(error),
         };
-        let author = Signature::now("Ada Lovelace", "ada@example.com")?;
+        let author = Signature::now("Ada Lovelace", &self.author)?;
         let parents: Vec<_> = tip.iter().collect();
         let new = git.commit(Some(&git_ref), &author, &author, message, &tree, &parents)?;
         let old = tip.map_or(Oid::ZERO_SHA1, |tip| tip.id());

@@ -14,6 +14,7 @@ mod deployments;
 mod error;
 pub mod git;
 mod health;
+mod hooks;
 mod json;
 pub mod listen;
 mod page;
@@ -57,6 +58,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let git = git::router(git::of_agent(api.clone()));
     Router::new()
         .nest("/git", git)
+        .route("/hooks/{app}", post(hooks::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

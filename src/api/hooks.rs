@@ -1,0 +1,162 @@
+//! `POST /hooks/{app}`: verify, parse, store, and only then 202.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::{ApiError, Shared};
+use crate::config::App;
+use crate::deploy::enqueue::{self, Asked};
+use crate::ids::CommitId;
+use crate::store::deliveries::{NewDelivery, Outcome};
+use crate::store::deployments::{NewDeployment, Trigger, Want};
+use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
+
+/// GitHub's own limit for a payload.
+const LARGEST: usize = 25 << 20;
+/// A forge sends a body in well under this; who does not is not a forge.
+const BODY: Duration = Duration::from_secs(30);
+
+pub async fn receive(
+    State(api): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Outcome>), ApiError> {
+    let app = super::apps::named(&api, &name)?;
+    let body = read(&headers, body).await?;
+    let secrets = secrets(app).await;
+    let received = webhook::receive(&secrets, &headers, &body).map_err(refused)?;
+    let asked = match wanted(app, received.content.clone()) {
+        Ok(push) => Asked::Deployment(deployment(app, push)),
+        Err(reason) => Asked::Nothing(reason),
+    };
+    let outcome = enqueue::delivery(&api.agent, delivery(app, &received), asked).await?;
+    Ok((StatusCode::ACCEPTED, Json(outcome)))
+}
+
+/// The whole body; one that says it is too long is refused unread.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let too_long = || {
+        let message = "the body is larger than 25 MiB";
+        let hint = "no forge sends payloads of this size";
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
+    };
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if length
+        .and_then(|text| text.parse::<u64>().ok())
+        .is_some_and(|n| n > LARGEST as u64)
+    {
+        return Err(too_long());
+    }
+    let whole = tokio::time::timeout(BODY, axum::body::to_bytes(body, LARGEST)).await;
+    let whole = whole.map_err(|_| {
+        let message = format!("the body did not arrive within {} seconds", BODY.as_secs());
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too_slow",
+            message,
+            "send it again",
+        )
+    })?;
+    whole.map_err(|error| {
+        // The only error besides the length is a connection that broke, where nobody reads this.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        match cause.is::<http_body_util::LengthLimitError>() {
+            true => too_long(),
+            false => ApiError::bad_request("the body broke off"),
+        }
+    })
+}
+
+/// Read anew for each delivery, so that rotating a secret needs no restart. One that cannot be read
+/// is left out, and a delivery that no readable secret signed is refused.
+async fn secrets(app: &App) -> Vec<Vec<u8>> {
+    let (secrets, name) = (app.webhook.secrets.clone(), app.name.clone());
+    let read = move || {
+        let read = secrets.iter().filter_map(|secret| match secret.read() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::warn!(app = %name, %error, "a webhook secret cannot be read");
+                None
+            }
+        });
+        read.collect()
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    match refusal {
+        // One answer for wrong, missing and outdated: who forges learns nothing from it.
+        Refusal::Unauthenticated => ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "bad_signature",
+            "the signature is missing or wrong",
+            "set the same secret in the forge's webhook and in `[apps.NAME.webhook]`",
+        ),
+        Refusal::Malformed(why) => {
+            let hint = "send the forge's own JSON, or a form with it in `payload`";
+            ApiError::new(StatusCode::BAD_REQUEST, "malformed", why, hint)
+        }
+    }
+}
+
+/// The push that is to be deployed, or why none is.
+fn wanted(app: &App, content: Content) -> Result<Push, String> {
+    let pushes = match content {
+        Content::Ping => return Err("ping: the webhook is set up".into()),
+        Content::Ignored(reason) => return Err(reason),
+        Content::Pushes(pushes) => pushes,
+    };
+    let mut reason = "the delivery holds no push".to_owned();
+    for push in pushes {
+        match &push.git_ref {
+            Ref::Branch(name) if *name == app.branch && push.new.is_some() => return Ok(push),
+            Ref::Branch(name) if *name == app.branch => {
+                reason = format!("the branch `{name}` was deleted; what is live stays");
+            }
+            Ref::Branch(name) => {
+                reason = format!(
+                    "a push to `{name}`; `{}` deploys `{}`",
+                    app.name, app.branch
+                );
+            }
+            Ref::Tag(name) => {
+                reason = format!("a tag, `{name}`; `{}` deploys `{}`", app.name, app.branch);
+            }
+        }
+    }
+    Err(reason)
+}
+
+fn deployment(app: &App, push: Push) -> NewDeployment {
+    let commit: Option<CommitId> = push.new;
+    NewDeployment {
+        app: app.name.clone(),
+        trigger: Trigger::Webhook,
+        want: commit.clone().map_or(Want::Branch, Want::Pushed),
+        git_ref: Some(format!("refs/heads/{}", app.branch)),
+        commit,
+        message: push.message,
+        author: push.author,
+    }
+}
+
+fn delivery(app: &App, received: &Received) -> NewDelivery {
+    NewDelivery {
+        app: app.name.clone(),
+        forge: received.forge.to_string(),
+        forge_delivery: received.delivery.clone(),
+        event: received.event.clone(),
+        body_hash: hex::encode(received.body_hash),
+    }
+}

@@ -28,12 +28,12 @@ pub enum Verdict {
 /// Watches for the configured time. Ends early, and well, when another deployment waits.
 pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<Verdict> {
     let time = line.app.deploy.bake;
-    if time.is_zero()
-        || rollback::target(line.agent, &line.app.name)
-            .await?
-            .is_none()
-    {
-        // There is nothing to go back to, or nobody wants to wait.
+    // A release that was live before has been watched then; what it replaces is no better.
+    let is_rollback = release.deployment != line.id;
+    let can_go_back = rollback::target(line.agent, &line.app.name)
+        .await?
+        .is_some();
+    if time.is_zero() || is_rollback || !can_go_back {
         return Ok(Verdict::Good);
     }
     let begun = match reached {

@@ -59,7 +59,7 @@ pub async fn run(args: Demo) -> Result<(), Error> {
     let program = std::env::current_exe()
         .map_err(|error| Error::failed("`cutover` does not know its own path").because(&error))?;
     screen.done(format_args!(
-        "made a bare repository, a sample app and deploy.toml in {}",
+        "made a repository, a sample app and deploy.toml: {}",
         stage.folder.display()
     ));
 
@@ -84,7 +84,7 @@ async fn play(
     // Kept by the caller, so that it is stopped in order whenever this future is dropped.
     let agent = slot.insert(stage.serve(program, &[]).await?);
     screen.done(format_args!(
-        "the agent and the proxy serve; webhooks and API at http://{}",
+        "the agent and the proxy serve; its API is at http://{}",
         agent.address
     ));
     scenario::play(screen, stage, agent).await?;

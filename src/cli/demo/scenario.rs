@@ -65,7 +65,7 @@ pub async fn play(screen: &Screen, stage: &Stage, agent: &Agent) -> Result<(), E
     seen(&load, "v1").await?;
     load.until_more(200).await;
     screen.done(format_args!(
-        "rolled back to v1, without a build: {}; {}",
+        "rolled back to v1: {}; {}",
         live_after(&back),
         so_far(&load)
     ));

@@ -36,15 +36,16 @@ impl Screen {
 
     /// Says what is being waited for.
     pub fn wait(&self, what: &str) {
+        if self.spinner.is_finished() {
+            self.spinner.reset();
+        }
         self.spinner.enable_steady_tick(Duration::from_millis(80));
         self.spinner.set_message(what.to_owned());
     }
 
     /// No longer waits.
     pub fn clear(&self) {
-        self.spinner.disable_steady_tick();
-        self.spinner.set_message("");
-        self.spinner.suspend(|| {});
+        self.spinner.finish_and_clear();
     }
 
     /// An act that went as promised.
@@ -66,7 +67,7 @@ impl Screen {
 
     fn print(&self, line: impl Display) {
         self.clear();
-        self.spinner.suspend(|| print::line(line));
+        print::line(line);
     }
 
     /// Each step's time, one column a deployment.
@@ -138,17 +139,22 @@ impl Screen {
         row("The app", &format_args!("http://{}", agent.proxy));
         row("The agent", &format_args!("http://{}", agent.address));
         row("Its folder", &stage.folder.display());
-        let cutover = format!("{} --config {}", program.display(), stage.config.display());
+        let (config, program) = (stage.config.display(), program.display());
         print::line("\n  Try, in another terminal:");
-        print::line(format_args!("    {cutover} status"));
-        print::line(format_args!("    {cutover} deployments {APP}"));
-        print::line(format_args!("    {cutover} rollback {APP} --follow"));
-        print::line(format_args!(
-            "    curl -X POST http://{}/api/v1/apps/{APP}/deployments?follow=true \\\n      \
-             -H \"Authorization: Bearer $(cat {}/token)\"",
-            agent.address,
-            stage.data_dir.display()
-        ));
+        for command in [
+            format_args!("export CUTOVER_CONFIG={config}"),
+            format_args!("cutover={program}"),
+            format_args!("$cutover status"),
+            format_args!("$cutover deployments {APP}"),
+            format_args!("$cutover rollback {APP} --follow"),
+            format_args!("curl -X POST -H \"Authorization: Bearer $($cutover token)\" \\"),
+            format_args!(
+                "  \"http://{}/api/v1/apps/{APP}/deployments?follow=true\"",
+                agent.address
+            ),
+        ] {
+            print::line(format_args!("    {command}"));
+        }
         print::line("\n  Ctrl-C ends the demo and removes all of it.\n");
     }
 }

@@ -53,7 +53,9 @@ fn commit(git: &Repository, branch: &str, text: &str) -> Oid {
     let tree = git.find_tree(tree.write().unwrap()).unwrap();
     let name = format!("refs/heads/{branch}");
     let parent = (git.find_reference(&name).ok()).map(|tip| tip.peel_to_commit().unwrap());
-    let who = Signature::new("Ann", "ann@example.com", &Time::new(1_700_000_000, 60)).unwrap();
+    // An hour after the commit before it.
+    let time = (parent.as_ref()).map_or(1_700_000_000, |parent| parent.time().seconds() + 3600);
+    let who = Signature::new("Ann", "ann@example.com", &Time::new(time, 60)).unwrap();
     let message = format!("{text}\n\nmore");
     let parents: Vec<_> = parent.iter().collect();
     git.commit(Some(&name), &who, &who, &message, &tree, &parents)
@@ -338,4 +340,71 @@ fn is_ancestor_and_changed_paths_answer_from_the_mirror() {
     assert!(paths(&root, &root).is_empty());
     // Unrelated histories are compared all the same: what counts is the trees.
     assert!(paths(&root, &side).is_empty());
+}
+
+#[test]
+fn a_mirror_of_many_packs_is_tidied_and_holds_all_that_it_held() {
+    let scene = Scene::new();
+    let first = scene.commit("main", "first");
+    scene.commit("other", "other");
+    let who = Signature::now("Ann", "ann@example.com").unwrap();
+    let object = scene.origin.find_object(first, None).unwrap();
+    (scene.origin.tag("v1", &object, &who, "annotated", false)).unwrap();
+    let mirror = scene.mirror();
+    let packs = scene.mirror_path().join("objects/pack");
+    let count = || fs::read_dir(&packs).map_or(0, |files| files.count() / 2);
+    let (mut most, mut last) = (0, first);
+    for i in 0..105 {
+        last = scene.commit("main", &format!("{i}"));
+        fetch(&mirror, &branch("main")).unwrap();
+        most = most.max(count());
+    }
+    assert!(most <= 100 && count() < 10, "{most}, then {}", count());
+    for want in [
+        branch("other"),
+        Want::Tag("v1".into()),
+        exactly(first),
+        exactly(last),
+    ] {
+        fetch(&mirror, &want).unwrap();
+    }
+    let git = Repository::open_bare(scene.mirror_path()).unwrap();
+    let mut walk = git.revwalk().unwrap();
+    walk.push(last).unwrap();
+    assert_eq!(walk.filter(Result::is_ok).count(), 106);
+}
+
+/// Figures, not a promise: `cargo test --release --test source -- --ignored --nocapture measure`.
+#[test]
+#[ignore = "prints figures"]
+fn measure() {
+    let scene = Scene::new();
+    for i in 0..500 {
+        scene.commit("main", &format!("{i}"));
+        if i % 10 == 0 {
+            scene.commit(&format!("branch{i}"), "x");
+        }
+    }
+    let mirror = scene.mirror();
+    let start = Instant::now();
+    fetch(&mirror, &branch("main")).unwrap();
+    println!(
+        "first fetch, 500 commits, 51 branches: {:?}",
+        start.elapsed()
+    );
+    for _ in 0..5 {
+        scene.commit("main", "new");
+        let start = Instant::now();
+        let found = fetch(&mirror, &branch("main")).unwrap();
+        let fetched = start.elapsed();
+        let start = Instant::now();
+        fetch(&mirror, &branch("main")).unwrap();
+        let unchanged = start.elapsed();
+        let start = Instant::now();
+        mirror.read(&found.id).unwrap();
+        println!(
+            "one commit {fetched:?}, unchanged {unchanged:?}, read {:?}",
+            start.elapsed()
+        );
+    }
 }

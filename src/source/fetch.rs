@@ -33,23 +33,13 @@ pub(super) struct Fetch<'a> {
 impl Fetch<'_> {
     /// Makes the branches and tags of `git` those of the repository.
     pub(super) fn all(&self, git: &Repository) -> Result<(), SourceError> {
+        if let Repo::Local(path) = self.repo {
+            return self.all_local(git, path);
+        }
         self.connected(git, |remote, options| {
             let heads = advertised(remote).map_err(|e| damaged(self.shown, &e))?;
-            if heads.is_empty() {
-                return Err(SourceError::Empty {
-                    repo: self.shown.to_owned(),
-                });
-            }
-            let ours = own(git).map_err(|e| damaged(self.shown, &e))?;
-            if ours == heads {
+            if self.without_stale(git, &heads)?.is_none() {
                 return Ok(());
-            }
-            // Before the download, not after it: a branch `a` that is gone would stand in the way
-            // of a new branch `a/b`.
-            for name in ours.keys().filter(|name| !heads.contains_key(*name)) {
-                (git.find_reference(name)
-                    .and_then(|mut stale| stale.delete()))
-                .map_err(|e| damaged(self.shown, &e))?;
             }
             let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
             (remote.fetch(&specs, Some(options), None)).map_err(|e| self.after_connecting(&e))?;
@@ -63,6 +53,32 @@ impl Fetch<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Drops the refs that the repository does not have any more, and returns those that stay;
+    /// `None` if nothing is to be fetched. Before the download, not after it: a branch `a` that is
+    /// gone would stand in the way of a new branch `a/b`.
+    pub(super) fn without_stale(
+        &self,
+        git: &Repository,
+        heads: &HashMap<String, Oid>,
+    ) -> Result<Option<HashMap<String, Oid>>, SourceError> {
+        if heads.is_empty() {
+            return Err(SourceError::Empty {
+                repo: self.shown.to_owned(),
+            });
+        }
+        let mut ours = own(git).map_err(|e| damaged(self.shown, &e))?;
+        if ours == *heads {
+            return Ok(None);
+        }
+        for name in ours.keys().filter(|name| !heads.contains_key(*name)) {
+            (git.find_reference(name))
+                .and_then(|mut stale| stale.delete())
+                .map_err(|e| damaged(self.shown, &e))?;
+        }
+        ours.retain(|name, _| heads.contains_key(name));
+        Ok(Some(ours))
     }
 
     /// Asks for one commit that no branch or tag leads to. Servers may refuse that.
@@ -120,7 +136,7 @@ impl Fetch<'_> {
     }
 
     /// An error where the fetch was cancelled or its time is over.
-    fn going(&self) -> Result<(), SourceError> {
+    pub(super) fn going(&self) -> Result<(), SourceError> {
         if self.cancel.is_cancelled() {
             return Err(SourceError::Cancelled);
         }
@@ -174,7 +190,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn after_connecting(&self, error: &Error) -> SourceError {
+    pub(super) fn after_connecting(&self, error: &Error) -> SourceError {
         if let Err(stopped) = self.going() {
             return stopped;
         }
@@ -186,7 +202,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn unreachable(&self, error: &Error) -> SourceError {
+    pub(super) fn unreachable(&self, error: &Error) -> SourceError {
         SourceError::Unreachable {
             repo: self.shown.to_owned(),
             why: line(error.message()),
@@ -208,7 +224,8 @@ fn advertised(remote: &git2::Remote<'_>) -> Result<HashMap<String, Oid>, Error> 
         .collect())
 }
 
-fn own(git: &Repository) -> Result<HashMap<String, Oid>, Error> {
+/// The branches and tags of a repository on this machine.
+pub(super) fn own(git: &Repository) -> Result<HashMap<String, Oid>, Error> {
     let mut refs = HashMap::new();
     for found in git.references()? {
         let found = found?;

@@ -14,6 +14,9 @@ use super::{Commit, SourceError, Want, init, lock, resolve};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
+/// A mirror of more packs than this is tidied.
+const PACKS: usize = 100;
+
 /// The mirror of one app's repository. Its methods block.
 #[derive(Debug, Clone)]
 pub struct Mirror {
@@ -55,19 +58,52 @@ impl Mirror {
             deadline,
         };
         let _lock = lock::take(&self.folder, cancel, deadline)?;
-        match self.open().map(|git| find(&git, &fetch, want)) {
+        let found = match self.open().map(|git| find(&git, &fetch, want)) {
             Ok(Err(SourceError::Damaged { why, .. })) => {
                 log(&format!("the mirror is damaged ({why}); making it again"));
                 self.remake(&fetch, want)
             }
             Ok(done) => done,
             Err(_) => self.remake(&fetch, want),
+        };
+        if found.is_ok() && packs(&self.folder) > PACKS {
+            self.tidy(&fetch);
+        }
+        found
+    }
+
+    /// Each fetch leaves a pack behind, and every look for an object asks them all: copies what the
+    /// branches and tags lead to into one. That it fails is no harm.
+    fn tidy(&self, fetch: &Fetch<'_>) {
+        (fetch.log)("tidying the mirror");
+        let (making, old) = self.beside();
+        let repo = Repo::Local(self.folder.clone());
+        let own = Fetch {
+            repo: &repo,
+            ..*fetch
+        };
+        let tidied = remove(&making)
+            .map_err(|cause| self.disk(cause))
+            .and_then(|()| Repository::init_bare(&making).map_err(|e| self.not_made(&e)))
+            .and_then(|git| own.all(&git))
+            .and_then(|()| {
+                self.replace(&making, &old)
+                    .map_err(|cause| self.disk(cause))
+            });
+        if let Err(error) = tidied {
+            tracing::warn!(%error, mirror = %self.folder.display(), "cannot tidy a mirror");
+            let _ = remove(&making);
         }
     }
 
     /// A commit that was fetched before.
     pub fn read(&self, commit: &CommitId) -> Result<Commit, SourceError> {
         resolve::by_id(&self.open()?, commit, &self.shown())
+    }
+
+    /// What the last fetch brought, without asking the repository again.
+    pub fn find(&self, want: &Want) -> Result<Commit, SourceError> {
+        resolve::resolve(&self.open()?, want, &self.shown())
     }
 
     /// The mirror for reading.
@@ -82,21 +118,16 @@ impl Mirror {
         let _ = fs::remove_file(self.folder.join("HEAD"));
     }
 
+    /// Nothing in a mirror is forced to the disk: what a power cut takes from it is found missing by
+    /// its hash, and fetched again, which is rarer than the five syncs of each fetch are slow.
+    ///
     /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
     /// one is never taken for the real one.
     fn remake(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
-        let (making, old) = (
-            lock::beside(&self.folder, ".making"),
-            lock::beside(&self.folder, ".old"),
-        );
+        let (making, old) = self.beside();
         remove(&making).map_err(|cause| self.disk(cause))?;
-        remove(&old).map_err(|cause| self.disk(cause))?;
         let commit = {
             let git = Repository::init_bare(&making).map_err(|e| self.not_made(&e))?;
-            // A mirror that a power cut truncated would have to be fetched again.
-            (git.config())
-                .and_then(|mut config| config.set_bool("core.fsyncObjectFiles", true))
-                .map_err(|e| self.not_made(&e))?;
             find(&git, fetch, want)
         };
         // The mirror is whole whether or not it holds what this deployment wanted.
@@ -111,7 +142,13 @@ impl Mirror {
         commit
     }
 
+    fn beside(&self) -> (PathBuf, PathBuf) {
+        let beside = |suffix| lock::beside(&self.folder, suffix);
+        (beside(".making"), beside(".old"))
+    }
+
     fn replace(&self, making: &Path, old: &Path) -> io::Result<()> {
+        remove(old)?;
         if self.folder.exists() {
             fs::rename(&self.folder, old)?;
         }
@@ -154,6 +191,18 @@ fn find(git: &Repository, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, Sour
         }
         (found, _) => found,
     }
+}
+
+fn packs(mirror: &Path) -> usize {
+    let files = fs::read_dir(mirror.join("objects/pack"));
+    let names = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|file| file.file_name());
+    names
+        .filter(|name| name.as_encoded_bytes().ends_with(b".pack"))
+        .count()
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

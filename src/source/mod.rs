@@ -5,6 +5,7 @@ mod compare;
 mod error;
 mod fetch;
 mod init;
+mod local;
 mod lock;
 mod mirror;
 mod paths;

@@ -32,7 +32,7 @@ pub async fn fetch(line: &Line<'_>, want: &Want) -> Result<Done<Commit>, Stop> {
                     id,
                     branch: branch.clone(),
                 })?;
-                newest(&mirror, commit, &branch, live.as_ref(), &get, &say)
+                newest(&mirror, commit, &branch, live.as_ref(), &say)
             }
             Want::Named(text) => get(source::Want::Named(text)).map(Ok),
             Want::Branch | Want::Release(_) => get(source::Want::Branch(branch)).map(Ok),
@@ -69,10 +69,10 @@ fn newest(
     pushed: Commit,
     branch: &str,
     live: Option<&CommitId>,
-    get: &impl Fn(source::Want) -> Result<Commit, SourceError>,
     say: &impl Fn(&str),
 ) -> Result<Result<Commit, String>, SourceError> {
-    let tip = get(source::Want::Branch(branch.to_owned()))?;
+    // Every branch came with the commit: the repository is not asked a second time.
+    let tip = mirror.find(&source::Want::Branch(branch.to_owned()))?;
     if tip.id == pushed.id {
         return Ok(Ok(pushed));
     }

@@ -184,7 +184,7 @@ pub async fn cancel(State(api): Shared, Path(id): Path<String>) -> Result<Respon
         let Some(found) = table::get(db, &id)? else {
             return Ok(None);
         };
-        if found.state == DeploymentState::Queued && found.attempts == 0 {
+        if found.state == DeploymentState::Queued {
             table::end(db, &id, Event::Cancel, None)?;
         }
         table::get(db, &id)

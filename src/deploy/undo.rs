@@ -50,7 +50,8 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
 pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
     let id = id.clone();
     let write = agent.store.write(move |db| {
-        let Some(deployment) = deployments::get(db, &id)? else {
+        // At rest already: it was cancelled while it still counted as queued.
+        let Some(deployment) = deployments::get(db, &id)?.filter(|it| !it.state.is_rest()) else {
             return Ok(());
         };
         match stop {

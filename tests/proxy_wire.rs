@@ -433,3 +433,116 @@ async fn the_proxy_starts_again_with_the_table_it_had() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn a_balancer_in_front_says_whose_connection_it_is() {
+    let proxy = Proxy::start_with(|options| options.proxy_protocol = true).await;
+    proxy.publish(1, &[mirror().await]).await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let header = "PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n";
+    let answer = proxy.raw(&format!("{header}{request}")).await;
+    assert!(
+        answer.contains("x-forwarded-for: 192.0.2.7\r\n"),
+        "{answer}"
+    );
+    assert_eq!(
+        proxy.raw(request).await,
+        "",
+        "without a header it is closed"
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_in_front_is_believed() {
+    let proxy = Proxy::start_with(|o| o.trusted = vec!["127.0.0.0/8".parse().unwrap()]).await;
+    proxy.publish(1, &[mirror().await]).await;
+    let answer = proxy
+        .raw(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.7\r\n\
+             X-Forwarded-Proto: https\r\n\r\n",
+        )
+        .await;
+    let expected = "x-forwarded-for: 192.0.2.7, 127.0.0.1\r\n";
+    assert!(answer.contains(expected), "{answer}");
+    assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_connections() {
+    let proxy = Proxy::start_with(|options| options.max_per_client = 2).await;
+    proxy.publish(1, &[mirror().await]).await;
+    let held = [0, 1].map(|_| std::net::TcpStream::connect(proxy.address).unwrap());
+    // The kernel accepts in order: the third is the one too many.
+    let mut third = TcpStream::connect(proxy.address).await.unwrap();
+    let limit = Duration::from_secs(5);
+    let closed = tokio::time::timeout(limit, third.read(&mut [0; 1])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    drop(held);
+    let deadline = std::time::Instant::now() + limit;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    loop {
+        let mut again = TcpStream::connect(proxy.address).await.unwrap();
+        let _ = again.write_all(request.as_bytes()).await;
+        let mut answer = String::new();
+        let _ = again.read_to_string(&mut answer).await;
+        if answer.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline);
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn requests_wait_for_an_app_that_is_being_replaced_and_maintenance_says_so() {
+    let proxy = Proxy::start().await;
+    let publish = async |generation, targets: &[_], maintenance: Option<&str>| {
+        let mut held = route("app", generation, targets);
+        held.settings.hold_ms = 5_000;
+        held.settings.maintenance = maintenance.map(Into::into);
+        let table = Table {
+            generation,
+            routes: vec![held],
+        };
+        proxy.client.publish(&table).await.unwrap();
+    };
+    publish(1, &[], None).await;
+    let app = mirror().await;
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        publish(2, &[app], None).await;
+    };
+    let (answer, ()) = tokio::join!(proxy.get("/"), later);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    publish(3, &[app], Some("Back at noon.")).await;
+    let answer = proxy.get("/").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Back at noon."));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn each_request_has_its_line_in_the_access_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = path.clone();
+    let proxy = Proxy::start_with(|options| options.access_log = Some(log)).await;
+    proxy.publish(1, &[mirror().await]).await;
+    proxy.get("/x?token=secret").await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let line = loop {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.ends_with('\n') {
+            break text;
+        }
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["path"], "/x");
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["outcome"], "answered");
+    assert_eq!(line["app"], "app");
+    proxy.stop().await;
+}

@@ -30,11 +30,15 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
         (Some(http), Some(data_dir)) => Options::new(http, None, data_dir),
         (http, data_dir) => {
             let (_, config) = configuration::load(global)?;
-            Options::new(
-                http.unwrap_or(config.proxy.http),
-                config.proxy.https,
-                data_dir.unwrap_or(config.agent.data_dir),
-            )
+            let proxy = config.proxy;
+            let http = http.unwrap_or(proxy.http);
+            let data_dir = data_dir.unwrap_or(config.agent.data_dir);
+            let mut options = Options::new(http, proxy.https, data_dir);
+            options.certificates = proxy.certificates.unwrap_or(options.certificates);
+            options.trusted = proxy.trusted_proxies;
+            options.proxy_protocol = proxy.proxy_protocol;
+            options.access_log = proxy.access_log;
+            options
         }
     };
     options.takeover = args.takeover;

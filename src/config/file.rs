@@ -207,6 +207,13 @@ impl<'a> Node<'a> {
         }
     }
 
+    pub fn boolean(&self) -> Option<bool> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.wrong("`true` or `false`"),
+        }
+    }
+
     pub fn float(&self) -> Option<f64> {
         match self.value.get_ref() {
             DeValue::Float(n) => n.as_str().parse().ok(),

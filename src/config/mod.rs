@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
@@ -56,6 +57,14 @@ pub struct Proxy {
     pub http: SocketAddr,
     /// Absent: plain HTTP only.
     pub https: Option<SocketAddr>,
+    /// The folder of `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
+    pub certificates: Option<PathBuf>,
+    /// Whose X-Forwarded-For and the like are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Absent: none is written.
+    pub access_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

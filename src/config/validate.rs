@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::claims::Claims;
 use super::file::{self, File, Section};
-use super::values::{path, socket};
+use super::values::{networks, path, socket};
 use super::{Agent, Config, Docker, Problem, Problems, Proxy, app};
 
 /// Beyond this it is no configuration.
@@ -111,10 +111,18 @@ fn agent(mut section: Section<'_>, claims: &mut Claims) -> Option<Agent> {
 fn proxy(mut section: Section<'_>) -> Proxy {
     let http = section.read("http", socket);
     let https = section.read("https", socket);
+    let certificates = section.read("certificates", path);
+    let trusted_proxies = section.read("trusted_proxies", networks);
+    let proxy_protocol = section.read("proxy_protocol", |node| node.boolean());
+    let access_log = section.read("access_log", path);
     section.done();
     Proxy {
         http: http.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
         https,
+        certificates,
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        proxy_protocol: proxy_protocol.unwrap_or(false),
+        access_log,
     }
 }
 

@@ -1,10 +1,11 @@
 //! The kinds of values that several keys share.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::file::Node;
@@ -14,6 +15,20 @@ pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
     const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";
     let text = node.str(EXPECTED)?;
     text.parse().ok().or_else(|| node.wrong(EXPECTED))
+}
+
+/// Networks such as `10.0.0.0/8`; an address alone is one too.
+pub(super) fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
+    const EXPECTED: &str = "networks such as [\"10.0.0.0/8\", \"192.0.2.7\"]";
+    let network = |node: Node<'_>| {
+        let text = node.str(EXPECTED)?;
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        match address.or_else(|_| text.parse()) {
+            Ok(network) => Some(network),
+            Err(_) => node.wrong(EXPECTED),
+        }
+    };
+    node.array(EXPECTED)?.into_iter().map(network).collect()
 }
 
 /// A path on this machine.

@@ -21,6 +21,20 @@ pub enum Outcome {
     Client,
 }
 
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Malformed => "malformed",
+            Self::Drained => "drained",
+            Self::Client => "client",
+        }
+    }
+}
+
 const OUTCOMES: usize = 7;
 /// Powers of two of microseconds: the last bound but one is 2^26 us, about a minute.
 const BUCKETS: usize = 28;

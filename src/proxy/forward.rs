@@ -13,6 +13,7 @@ use hyper::client::conn::TrySendError;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
+use super::access_log::Entry;
 use super::answer::{last_page, page};
 use super::body::{Download, RequestBody, ResponseBody, Upload};
 use super::counters::Outcome;
@@ -54,7 +55,8 @@ pub async fn forward(
     let Some(host) = host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "The request names no host.");
     };
-    let claim = match routes.claim(host.to_str().unwrap_or(""), request.uri().path()) {
+    let name = host.to_str().unwrap_or("");
+    let claim = match routes.claim_or_wait(name, request.uri().path()).await {
         Ok(claim) => claim,
         Err(NoRoute::UnknownHost) => {
             return page(StatusCode::NOT_FOUND, "No app has this host name.");
@@ -66,7 +68,15 @@ pub async fn forward(
     // Seen by the drain's wake-up: see `Watches::wake_route`.
     watch.route.store(claim.served().id, SeqCst);
     watch.client.clear();
+    let mut claim = claim;
+    if let Some(log) = &routes.access_log {
+        claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
+    }
     let settings = &claim.served().route.settings;
+    if let Some(text) = &settings.maintenance {
+        let text = text.clone();
+        return refuse(claim, StatusCode::SERVICE_UNAVAILABLE, &text);
+    }
     let cap = settings.max_body.unwrap_or(u64::MAX);
     if request.body().size_hint().lower() > cap {
         return refuse(claim, StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
@@ -74,9 +84,6 @@ pub async fn forward(
 
     let upgrading = strip_hop_by_hop(request.headers_mut());
     let on_upgrade = upgrading.then(|| hyper::upgrade::on(&mut request));
-    if !upgrading {
-        request.headers_mut().remove(header::UPGRADE);
-    }
     let (mut head, incoming) = request.into_parts();
     head.headers.insert(header::HOST, host.clone());
     if head.version == Version::HTTP_2 {
@@ -106,12 +113,13 @@ pub async fn forward(
     if upgrading {
         let connection = HeaderValue::from_static("upgrade");
         head.headers.insert(header::CONNECTION, connection);
+    } else {
+        head.headers.remove(header::UPGRADE);
     }
-    let mut outgoing = Request::new(body);
-    *outgoing.method_mut() = head.method;
-    *outgoing.uri_mut() = origin_form(head.uri, &claim.served().route);
-    *outgoing.headers_mut() = head.headers;
-    *outgoing.version_mut() = Version::HTTP_11;
+    head.uri = origin_form(head.uri, &claim.served().route);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let outgoing = Request::from_parts(head, body);
 
     Attempt {
         routes,
@@ -122,6 +130,29 @@ pub async fn forward(
     }
     .run(outgoing, on_upgrade)
     .await
+}
+
+fn entry(
+    connection: &Connection,
+    claim: &Claim,
+    host: &str,
+    request: &Request<Incoming>,
+) -> Box<Entry> {
+    let route = &claim.served().route;
+    let now = time::OffsetDateTime::now_utc();
+    let format = &time::format_description::well_known::Rfc3339;
+    Box::new(Entry {
+        time: now.format(format).unwrap_or_default(),
+        app: route.app.clone(),
+        release: route.release.clone(),
+        client: connection.client.lock().address,
+        host: host.into(),
+        method: request.method().to_string(),
+        path: request.uri().path().into(),
+        status: 0,
+        outcome: "",
+        took_us: 0,
+    })
 }
 
 /// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one line of them.
@@ -171,7 +202,11 @@ fn origin_form(uri: Uri, route: &super::table::Route) -> Uri {
 fn refuse(mut claim: Claim, status: StatusCode, why: &str) -> Response<ResponseBody> {
     claim.status = status.as_u16();
     claim.end(Outcome::Client);
-    last_page(status, why)
+    match status {
+        // Nothing of it is left unread.
+        StatusCode::SERVICE_UNAVAILABLE => page(status, why),
+        _ => last_page(status, why),
+    }
 }
 
 /// A request that is being sent, maybe more than once.
@@ -292,7 +327,9 @@ impl Attempt<'_> {
                     && newer.served().route.app == self.claim.served().route.app =>
             {
                 self.watch.route.store(newer.served().id, SeqCst);
-                std::mem::replace(&mut self.claim, newer).abandon();
+                let mut older = std::mem::replace(&mut self.claim, newer);
+                self.claim.log = older.log.take();
+                older.abandon();
                 self.tried = 0;
                 self.count_retry();
                 true

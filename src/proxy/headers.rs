@@ -100,8 +100,21 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
 /// Takes out what is meant for this hop alone: the fields known for it and those that `Connection`
 /// names. Returns whether `Connection` asked for an upgrade.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
+    // One look at each name: most messages have nothing of this, and asking the map for each of
+    // the fields by name costs more.
+    let (mut connection, mut others) = (false, false);
+    for name in headers.keys() {
+        match name.as_str().len() {
+            2 => others |= name == header::TE,
+            10 if name == header::CONNECTION => connection = true,
+            10 => others |= name == KEEP_ALIVE,
+            16 => others |= name == PROXY_CONNECTION,
+            17 => others |= name == header::TRANSFER_ENCODING,
+            _ => {}
+        }
+    }
     let mut upgrade = false;
-    if headers.contains_key(header::CONNECTION) {
+    if connection {
         let named: Vec<HeaderValue> = headers
             .get_all(header::CONNECTION)
             .iter()
@@ -120,6 +133,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
             }
         }
         headers.remove(header::CONNECTION);
+    }
+    if !others {
+        return upgrade && headers.contains_key(header::UPGRADE);
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);

@@ -1,5 +1,6 @@
 //! Accepting connections and serving them.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -22,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::client_io::{ClientIo, Limits};
 use super::forward::{Connection, forward};
 use super::headers::Client;
+use super::proxy_protocol;
 use super::routes::Routes;
 
 /// A head may be so long, as nginx's by default.
@@ -40,6 +42,10 @@ pub struct Listening {
     pub limits: Limits,
     pub max_connections: usize,
     pub connections: AtomicUsize,
+    pub max_per_client: usize,
+    pub clients: Mutex<HashMap<IpAddr, usize>>,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     pub stage: Stage,
     /// For the connections to the TLS port.
     pub tls: Option<TlsAcceptor>,
@@ -106,33 +112,60 @@ pub async fn accept(
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, secure: bool, shared: &Arc<Listening>) {
-    let place = Place::take(shared);
-    if shared.connections.load(Relaxed) > shared.max_connections {
+    let Some(place) = Place::take(shared, peer.ip()) else {
         return;
-    }
+    };
     let _ = stream.set_nodelay(true);
     tokio::spawn(serve(stream, peer.ip(), place, secure));
 }
 
-/// One connection's part of `max_connections`.
-struct Place(Arc<Listening>);
+/// One connection's part of `max_connections`, and of its client's.
+struct Place(Arc<Listening>, Option<IpAddr>);
 
 impl Place {
-    fn take(shared: &Arc<Listening>) -> Self {
-        shared.connections.fetch_add(1, Relaxed);
-        Self(shared.clone())
+    /// None if there is none left.
+    fn take(shared: &Arc<Listening>, peer: IpAddr) -> Option<Self> {
+        let mut place = Self(shared.clone(), None);
+        if shared.connections.fetch_add(1, Relaxed) >= shared.max_connections {
+            return None;
+        }
+        // A proxy in front brings the connections of many.
+        if !shared.trusts(peer) {
+            let mut clients = shared.clients.lock();
+            let count = clients.entry(peer).or_insert(0);
+            if *count >= shared.max_per_client {
+                return None;
+            }
+            *count += 1;
+            place.1 = Some(peer);
+        }
+        Some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
+        let Some(peer) = self.1 else { return };
+        let mut clients = self.0.clients.lock();
+        if let Some(count) = clients.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&peer);
+            }
+        }
     }
 }
 
 /// Finds out what the client speaks, and serves it.
-async fn serve(stream: TcpStream, peer: IpAddr, place: Place, secure: bool) {
+async fn serve(mut stream: TcpStream, mut peer: IpAddr, place: Place, secure: bool) {
     let shared = &place.0;
+    if shared.proxy_protocol {
+        match timeout(HANDSHAKE, proxy_protocol::take(&mut stream)).await {
+            Ok(Ok(client)) => peer = client.unwrap_or(peer),
+            _ => return,
+        }
+    }
     let watch = shared.routes.watches.add();
     let connection = Arc::new(Connection {
         routes: shared.routes.clone(),

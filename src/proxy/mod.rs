@@ -6,6 +6,7 @@
 //! ([`pool`]) and hands the answer's [`body`] back. A switch replaces the table under the lock that
 //! claims take; [`drain`] then waits for the claims made before it.
 
+mod access_log;
 mod answer;
 mod body;
 mod client_io;
@@ -20,6 +21,7 @@ mod headers;
 mod listen;
 mod pool;
 pub mod probe;
+mod proxy_protocol;
 mod routes;
 mod run;
 mod served;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
+use tokio::sync::watch;
 
+use super::access_log::AccessLog;
 use super::control::RouteStats;
 use super::disk;
 use super::served::{Claim, Displaced, Served};
@@ -57,7 +59,10 @@ pub struct Routes {
     retired: Mutex<Vec<Arc<Served>>>,
     /// One publish at a time.
     publishing: tokio::sync::Mutex<Keeping>,
+    /// The generation, for those who wait for a target.
+    switched: watch::Sender<u64>,
     pub watches: Watches,
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 #[derive(Default)]
@@ -80,7 +85,9 @@ impl Routes {
             live: RwLock::new(live),
             retired: Mutex::default(),
             publishing: tokio::sync::Mutex::new(Keeping::Stored),
+            switched: watch::Sender::new(0),
             watches: Watches::default(),
+            access_log: None,
         }
     }
 
@@ -94,6 +101,33 @@ impl Routes {
         // Under the lock: a claim is either made before the switch, and then the drain waits for
         // it, or sees the new table.
         live.find(host, path).map(Served::claim)
+    }
+
+    /// The same, but waits for as long as the route allows while it has no target.
+    pub async fn claim_or_wait(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
+        let claim = self.claim(host, path)?;
+        let route = &claim.served().route;
+        if !route.targets.is_empty() || route.settings.hold_ms == 0 {
+            return Ok(claim);
+        }
+        let limit = Duration::from_millis(route.settings.hold_ms);
+        // Let go of while waiting: a drain need not wait for it.
+        claim.abandon();
+        let mut switched = self.switched.subscribe();
+        let found = async {
+            loop {
+                let claim = self.claim(host, path)?;
+                if !claim.served().route.targets.is_empty() {
+                    return Ok(claim);
+                }
+                claim.abandon();
+                let _ = switched.changed().await;
+            }
+        };
+        match tokio::time::timeout(limit, found).await {
+            Ok(found) => found,
+            Err(_) => self.claim(host, path),
+        }
     }
 
     /// Replaces the table. Returns its generation when it is on disk and every request that is
@@ -174,6 +208,7 @@ impl Routes {
             });
             old.prune_pools();
         }
+        self.switched.send_modify(|n| *n += 1);
         self.retired.lock().extend(displaced);
     }
 

@@ -1,5 +1,6 @@
 //! The proxy's life: bind, load, serve, leave.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::OptionFuture;
 use ipnet::IpNet;
+use listenfd::ListenFd;
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::access_log::AccessLog;
 use super::client_io::Limits;
 use super::control::{self, Client, Control, Leave, handover};
 use super::listen::{Listening, Stage, accept};
@@ -35,6 +39,12 @@ pub struct Options {
     pub limits: Limits,
     /// More are closed at once.
     pub max_connections: usize,
+    /// Of one client address, unless it is trusted.
+    pub max_per_client: usize,
+    /// Every connection begins with a PROXY header, version 1 or 2.
+    pub proxy_protocol: bool,
+    /// Where each request gets a line. Absent: nowhere.
+    pub access_log: Option<PathBuf>,
     /// How long requests may take to finish when the proxy is told to leave.
     pub grace: Duration,
     /// `NAME.pem` and `NAME.key` for each certificate; read again when they change.
@@ -62,6 +72,9 @@ impl Options {
                 write_ms: 60_000,
             },
             max_connections: 100_000,
+            max_per_client: 4_096,
+            proxy_protocol: false,
+            access_log: None,
             grace: Duration::from_secs(30),
             takeover: false,
         }
@@ -80,6 +93,8 @@ pub enum RunError {
     Control { folder: PathBuf, source: io::Error },
     #[error("`{path}` cannot be written: {source}")]
     Addresses { path: PathBuf, source: io::Error },
+    #[error("the access log `{path}` cannot be opened: {source}")]
+    AccessLog { path: PathBuf, source: io::Error },
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
     #[error("a thread cannot be started: {0}")]
@@ -100,22 +115,30 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let socket = control::bind(&folder, taken.is_some()).map_err(failed)?;
     // In the order in which they are offered: plain, then TLS.
-    let mut inherited = taken.iter_mut().flat_map(|t| t.listeners.drain(..));
-    let http = match inherited.next() {
+    let mut inherited: VecDeque<_> = match &mut taken {
+        Some(taken) => taken.listeners.drain(..).collect(),
+        None => activated(),
+    };
+    let http = match inherited.pop_front() {
         Some(listener) => listener,
         None => listen(options.http)?,
     };
-    let https = match (options.https, inherited.next()) {
+    let https = match (options.https, inherited.pop_front()) {
         (None, _) => None,
         (Some(_), Some(listener)) => Some(listener),
         (Some(address), None) => Some(listen(address)?),
     };
-    drop(inherited);
     let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))
         .await
         .map_err(|error| failed(io::Error::other(error)))?;
+    let mut routes = routes;
+    if let Some(path) = options.access_log.clone() {
+        let log = AccessLog::open(path.clone());
+        let log = log.map_err(|source| RunError::AccessLog { path, source })?;
+        routes.access_log = Some(Arc::new(log));
+    }
     let routes = Arc::new(routes);
 
     let shared = Arc::new(Listening {
@@ -123,6 +146,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         limits: options.limits,
         max_connections: options.max_connections,
         connections: AtomicUsize::new(0),
+        max_per_client: options.max_per_client,
+        clients: Mutex::default(),
+        proxy_protocol: options.proxy_protocol,
         stage: Stage::default(),
         tls: match https {
             Some(_) => Some(tls::acceptor(certificates.clone())?),
@@ -233,6 +259,15 @@ async fn take_over(folder: &Path) -> Option<handover::Taken> {
         }
         Err(_) => None,
     }
+}
+
+/// Sockets that systemd listens on for us: as in the unit, plain first, then TLS.
+fn activated() -> VecDeque<TcpListener> {
+    let mut sockets = ListenFd::from_env();
+    (0..sockets.len())
+        .filter_map(|n| sockets.take_tcp_listener(n).ok().flatten())
+        .filter(|socket| socket.set_nonblocking(true).is_ok())
+        .collect()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::access_log::{AccessLog, Entry};
 use super::control::{RouteStats, State};
 use super::counters::{Counters, Outcome, Snapshot};
 use super::pool::Pool;
@@ -99,6 +100,7 @@ impl Served {
             status: 0,
             target: None,
             open: true,
+            log: None,
         }
     }
 
@@ -239,6 +241,8 @@ pub struct Claim {
     pub status: u16,
     target: Option<usize>,
     open: bool,
+    /// What is to be written of it, and where.
+    pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
 }
 
 impl Claim {
@@ -271,6 +275,12 @@ impl Claim {
             self.served.counters.count(outcome, self.status, took);
             self.leave_target();
             self.served.left(&self.served.in_flight);
+            if let Some((log, mut entry)) = self.log.take() {
+                entry.status = self.status;
+                entry.outcome = outcome.name();
+                entry.took_us = took.as_micros() as u64;
+                log.write(entry);
+            }
         }
     }
 

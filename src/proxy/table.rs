@@ -65,6 +65,10 @@ pub struct Settings {
     pub keep_alive_ms: u64,
     /// Bytes; a larger request body is refused with 413. Absent: no limit.
     pub max_body: Option<u64>,
+    /// How long a request waits while the route has no target, before the 503.
+    pub hold_ms: u64,
+    /// The app is being worked on: every request gets 503 and this text.
+    pub maintenance: Option<String>,
     /// Take the path prefix off before the app sees the path.
     pub strip_prefix: bool,
 }
@@ -78,6 +82,8 @@ impl Default for Settings {
             // Node closes after 5 s, gunicorn and uvicorn after 2 s or 5 s.
             keep_alive_ms: 1_500,
             max_body: None,
+            hold_ms: 0,
+            maintenance: None,
             strip_prefix: false,
         }
     }

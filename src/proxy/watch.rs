@@ -16,10 +16,18 @@ pub const NEVER: u64 = u64::MAX;
 /// How late a deadline may be noticed.
 pub const SWEEP: Duration = Duration::from_millis(100);
 
-/// Milliseconds since the proxy's first look at the clock.
+/// The clock as of the last sweep: a request looks at it several times.
+static NOW: AtomicU64 = AtomicU64::new(0);
+
+/// Milliseconds since the proxy's start, at most one [`SWEEP`] behind.
 pub fn now_ms() -> u64 {
+    NOW.load(Relaxed)
+}
+
+fn look_at_the_clock() {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+    let now = START.get_or_init(Instant::now).elapsed().as_millis();
+    NOW.fetch_max(now as u64, Relaxed);
 }
 
 /// What may end a wait of one client connection or stream.
@@ -63,6 +71,8 @@ impl Deadline {
     }
 
     pub fn set_in(&self, ms: u64) {
+        // The clock may be behind: late is better than early.
+        let ms = ms.saturating_add(SWEEP.as_millis() as u64);
         self.0.store(now_ms().saturating_add(ms), Relaxed);
     }
 
@@ -110,6 +120,7 @@ impl Watches {
 
     /// Wakes whoever's deadline has passed. To be called every [`SWEEP`].
     pub fn sweep(&self) {
+        look_at_the_clock();
         self.each(|watch| watch.client.has_passed() || watch.upstream.has_passed());
     }
 

@@ -36,16 +36,16 @@ async fn what_could_be_read_two_ways_is_refused_and_the_connection_closed() {
     let proxy = with_mirror().await;
     let host = "Host: a\r\n";
     for request in [
-        format!("GET / HTTP/1.1\r\n\r\n"),
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\n{host}{host}\r\n"),
         format!("GET / HTTP/1.1\n{host}\r\n"),
-        format!("GET / HTTP/1.1\r\nHost: a\n\r\n"),
+        "GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\n{host}X: 1\r\n 2\r\n\r\n"),
         format!("GET / HTTP/1.1\r\n{host}X : 1\r\n\r\n"),
         format!("GET / HTTP/1.1\r\n{host}X: \0\r\n\r\n"),
         format!("GE(T / HTTP/1.1\r\n{host}\r\n"),
         format!("GET / HTTP/1.1 \r\n{host}\r\n"),
-        format!("GET /\r\n\r\n"),
+        "GET /\r\n\r\n".to_owned(),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: -3\r\n\r\nabc"),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: 3, 3\r\n\r\nabc"),

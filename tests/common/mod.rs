@@ -1,7 +1,7 @@
 //! A server for one test: the real binary on real Docker with a folder of its own.
 
 // Each test program uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::path::Path;
 use std::process::Command;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bollard::Docker;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::agent::{Agent, Start};
 use super::http::Answer;
@@ -100,21 +100,22 @@ impl Stage {
         made.map_err(|error| Error::failed("the commit cannot be made").because(&error))
     }
 
-    /// Commits to `main` and tells the agent so; gives the deployment's id.
+    /// Commits to `main` and tells the agent so, as a forge does; gives the deployment's id.
     pub async fn push(
         &self,
-        _agent: &Agent,
+        agent: &Agent,
         files: &[File],
         message: &str,
     ) -> Result<String, Error> {
         let (old, new) = self.commit("main", files, message)?;
-        let update = json!({ "ref": "refs/heads/main", "old": old, "new": new });
-        let body = json!({ "repository": self.repo, "updates": [update] });
-        let answer = self.client().post("/api/v1/pushes", &body).await?;
-        match answer["items"][0]["deployment"].as_str() {
-            Some(id) => Ok(id.to_owned()),
-            None => Err(Error::failed(format!(
-                "the push was not deployed: {answer}"
+        let payload = forge::payload("refs/heads/main", &old, &new, message);
+        let answer = self.deliver(agent, "push", &payload).await?;
+        match answer.json()["deployment"].as_str() {
+            Some(id) if answer.status == 202 => Ok(id.to_owned()),
+            _ => Err(Error::failed(format!(
+                "the push was not taken: {} {}",
+                answer.status,
+                answer.text()
             ))),
         }
     }

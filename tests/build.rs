@@ -1,5 +1,7 @@
 //! Images from real commits on a real engine.
 
+mod common;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +39,7 @@ enum File<'a> {
 use File::{Link, Program, Submodule, Text};
 
 impl Scene {
-    fn new() -> Self {
+    async fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
@@ -45,7 +47,7 @@ impl Scene {
         Self {
             folder,
             origin,
-            docker: Docker::connect_with_unix_defaults().unwrap(),
+            docker: common::docker().await,
             app: format!("buildtest-{}-{number}", std::process::id())
                 .parse()
                 .unwrap(),
@@ -150,7 +152,14 @@ impl Scene {
             settings: &self.settings,
             mirror: &mirror,
             tags: vec![self.tag(name), self.tag(commit.id.short())],
-            labels: HashMap::from([("cutover.agent".into(), self.agent.to_string())]),
+            labels: HashMap::from([
+                ("cutover.agent".into(), self.agent.to_string()),
+                // By which a later run finds what this one leaves if it dies.
+                (
+                    "cutover.data-dir".into(),
+                    self.folder.path().display().to_string(),
+                ),
+            ]),
             no_cache: self.no_cache,
         };
         let log = Log::open(&self.log_path()).unwrap();
@@ -209,7 +218,7 @@ const SCRATCH: &str = "FROM scratch\nCOPY . /app/\nCMD [\"/app/run\"]\n";
 
 #[tokio::test]
 async fn a_commit_becomes_a_tagged_and_labelled_image() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let commit = scene.commit(&[
         ("Dockerfile", Text(SCRATCH)),
         ("run", Program("#!")),
@@ -232,7 +241,7 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
 
 #[tokio::test]
 async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new().await;
     let files = || {
         [
             ("Dockerfile", Text(SCRATCH)),
@@ -274,7 +283,7 @@ async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
 
 #[tokio::test]
 async fn unchanged_folders_come_from_the_builders_cache() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     const DOCKERFILE: &str = "FROM scratch\nCOPY lib /lib/\nCOPY app /app/\n";
     fn files(text: &str) -> [(&str, File<'_>); 3] {
         [
@@ -312,7 +321,7 @@ async fn unchanged_folders_come_from_the_builders_cache() {
 
 #[tokio::test]
 async fn only_the_context_folder_is_sent_with_modes_and_links_as_they_are() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new().await;
     scene.settings.context = "./api/".into();
     scene.settings.dockerfile = "docker/Prod".into();
     let long = format!("{}/name", ["long"; 40].join("/"));
@@ -347,7 +356,7 @@ async fn only_the_context_folder_is_sent_with_modes_and_links_as_they_are() {
 
 #[tokio::test]
 async fn dockerignore_is_honoured_and_the_dockerfile_is_sent_all_the_same() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let commit = scene.commit(&[
         ("Dockerfile", Text(SCRATCH)),
         (".dockerignore", Text("*\n!src\nsrc/*.tmp\n!docs/keep/*\n")),
@@ -447,7 +456,7 @@ async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
         ),
     ];
     for (context, name, files, expected) in cases {
-        let mut scene = Scene::new();
+        let mut scene = Scene::new().await;
         scene.settings.context = context.into();
         scene.settings.dockerfile = name.into();
         let commit = scene.commit(&files);
@@ -460,7 +469,7 @@ async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
 
 #[tokio::test]
 async fn a_dockerfile_that_docker_refuses_says_why() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let commit = scene.commit(&[("Dockerfile", Text("FROM scratch\nCOPY missing /\n"))]);
     let error = scene.build(&commit, "one").await.unwrap_err();
     assert!(matches!(error, BuildError::Failed { .. }), "{error:?}");
@@ -479,7 +488,7 @@ async fn a_dockerfile_that_docker_refuses_says_why() {
 
 #[tokio::test]
 async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("a"))]);
     let packs = scene.folder.path().join("mirror.git/objects/pack");
     std::fs::remove_dir_all(packs).unwrap();
@@ -497,7 +506,7 @@ async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
 
 #[tokio::test]
 async fn only_own_images_are_removed() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("a"))]);
     scene.build(&commit, "one").await.unwrap();
     let (docker, tag) = (&scene.docker, scene.tag("one"));
@@ -552,7 +561,7 @@ async fn remove_base(scene: &Scene, base: &str) {
 
 #[tokio::test]
 async fn the_output_of_steps_is_logged_and_a_failing_one_is_in_the_error() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let Some(base) = base(&scene).await else {
         return;
     };
@@ -602,7 +611,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn cancelling_and_the_timeout_end_the_step_on_the_engine() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new().await;
     let Some(base) = base(&scene).await else {
         return;
     };
@@ -616,6 +625,17 @@ async fn cancelling_and_the_timeout_end_the_step_on_the_engine() {
         cancel.cancel();
     });
     assert!(matches!(ended, Err(BuildError::Cancelled)), "{ended:?}");
+    until("the step to end", || !runs(&mark)).await;
+
+    // The future is dropped, which the engine sees as it sees a killed agent: the connection ends.
+    let build = scene.build(&commit, "one");
+    let killed = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            ended = build => panic!("{ended:?}"),
+            () = until("the step to start", || runs(&mark)) => {}
+        }
+    });
+    killed.await.unwrap();
     until("the step to end", || !runs(&mark)).await;
 
     scene.settings.timeout = Duration::from_secs(3);
@@ -654,7 +674,7 @@ fn builds_leave_no_connection_behind() {
 #[tokio::test]
 #[ignore = "run by `builds_leave_no_connection_behind`"]
 async fn count_connections() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let before = sockets();
     for text in ["a", "b", "c"] {
         let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("file", Text(text))]);
@@ -669,7 +689,7 @@ async fn count_connections() {
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn measure() {
-    let scene = Scene::new();
+    let scene = Scene::new().await;
     let names: Vec<String> = (0..300)
         .map(|i| format!("src/{}/file{i}", i % 20))
         .collect();

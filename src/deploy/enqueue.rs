@@ -75,6 +75,18 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
     Ok(queued)
 }
 
+/// As [`deployment`], and nothing of it comes from an earlier build.
+pub async fn anew(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
+    let queued = agent.store.write(move |db| {
+        let queued = deployments::enqueue(db, &new)?;
+        deployments::set_no_cache(db, &queued.id)?;
+        Ok(queued)
+    });
+    let queued = queued.await?;
+    announce(agent, &queued);
+    Ok(queued)
+}
+
 pub(super) fn announce(agent: &Agent, queued: &Deployment) {
     Checkpoint::Enqueued.reach();
     tracing::info!(app = %queued.app, deployment = %queued.id, trigger = ?queued.trigger, "queued");

@@ -106,6 +106,18 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
+/// Has a deployment build every step anew, even what an earlier image holds already.
+pub fn set_no_cache(db: &Connection, id: &DeploymentId) -> Result<()> {
+    let update = "UPDATE deployments SET no_cache = 1 WHERE id = ?1";
+    db.execute(update, [id.as_str()])?;
+    Ok(())
+}
+
+pub fn no_cache(db: &Connection, id: &DeploymentId) -> Result<bool> {
+    let query = "SELECT no_cache FROM deployments WHERE id = ?1";
+    Ok(db.query_row(query, [id.as_str()], |row| row.get(0))?)
+}
+
 /// Applies an event to the state in the database, which is the one that counts.
 pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> {
     let query = "SELECT state FROM deployments WHERE id = ?1";

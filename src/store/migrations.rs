@@ -3,7 +3,8 @@
 
 use rusqlite::Connection;
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
         value TEXT NOT NULL
@@ -82,7 +83,11 @@ const MIGRATIONS: &[&str] = &["
         deployment TEXT NOT NULL,
         address    TEXT NOT NULL UNIQUE
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE deployments ADD COLUMN no_cache INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Brings the schema up to date; an error is the sentence to show.
 pub fn run(db: &mut Connection) -> Result<(), String> {

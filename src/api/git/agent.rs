@@ -43,7 +43,10 @@ async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
     let mut followed = None;
     for app in apps.values().filter(same) {
         let new = enqueue::pushed(&app.name, &push.git_ref, push.commit.clone());
-        let queued = enqueue::deployment(&api.agent, new).await;
+        let queued = match push.no_cache {
+            true => enqueue::anew(&api.agent, new).await,
+            false => enqueue::deployment(&api.agent, new).await,
+        };
         let queued = queued.map_err(|error| error.to_string())?;
         if app.name == push.app {
             followed = Some(queued.id);

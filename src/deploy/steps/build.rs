@@ -19,6 +19,10 @@ pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, St
     let mut labels = engine.labels();
     labels.insert(label::APP.into(), app.name.to_string());
     let mirror = fetch::mirror(line);
+    let id = line.id.clone();
+    let no_cache = (line.agent.store)
+        .read(move |db| deployments::no_cache(db, &id))
+        .await?;
     let request = build::Request {
         app: &app.name,
         commit,
@@ -26,7 +30,7 @@ pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, St
         mirror: &mirror,
         tags,
         labels,
-        no_cache: false,
+        no_cache,
     };
     let docker = engine.docker()?;
     let built = match build::image(&docker, &request, &line.log, &line.cancel).await {

@@ -17,6 +17,7 @@ mod health;
 mod hooks;
 mod json;
 pub mod listen;
+mod openapi;
 mod page;
 mod pushes;
 mod view;
@@ -62,6 +63,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .nest("/api/v1", guarded)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

@@ -3,7 +3,6 @@
 mod common;
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::time::Duration;
 
 use common::{SETTINGS, Server};
@@ -64,9 +63,9 @@ async fn a_deployment_that_loses_docker_runs_again_when_it_is_back() {
 
     let load = server.load();
     let id = server.push("v2", "slow-start 1500").await;
-    until_log(&server.stage.data_dir, &id, "[probe] not healthy yet").await;
+    server.until_log(&id, "[probe] not healthy yet").await;
     std::fs::remove_file(&socket).unwrap();
-    until_log(&server.stage.data_dir, &id, "interrupted: ").await;
+    server.until_log(&id, "interrupted: ").await;
     assert_eq!(server.version().await, "v1");
     symlink(REAL, &socket).unwrap();
 
@@ -76,20 +75,4 @@ async fn a_deployment_that_loses_docker_runs_again_when_it_is_back() {
     let report = load.stop().await;
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     server.stop().await;
-}
-
-async fn until_log(data_dir: &Path, id: &str, text: &str) {
-    let path = data_dir.join(format!("logs/{id}.log"));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    loop {
-        let log = std::fs::read_to_string(&path).unwrap_or_default();
-        if log.contains(text) {
-            return;
-        }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "`{text}` is not in the log:\n{log}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -12,30 +12,13 @@ async fn cancel(server: &Server, id: &str) -> cutover::cli::demo::http::Answer {
     server.ask(request, "").await
 }
 
-/// Waits until the deployment's log says `text`.
-async fn until_log(server: &Server, id: &str, text: &str) {
-    let path = server.stage.data_dir.join(format!("logs/{id}.log"));
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
-        let log = std::fs::read_to_string(&path).unwrap_or_default();
-        if log.contains(text) {
-            return;
-        }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "no `{text}` in:\n{log}"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
     let mut server = Server::start().await;
     let live = server.go_live("v1").await;
 
     let running = server.push("v2", "slow-start 60000").await;
-    until_log(&server, &running, "[probe] not healthy yet").await;
+    server.until_log(&running, "[probe] not healthy yet").await;
     let waited = server.push("v3", "").await;
     let newest = server.push("v4", "").await;
     let (waited, _) = server.ended(&waited).await;
@@ -63,7 +46,7 @@ async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
 async fn what_waits_can_be_cancelled_and_leaves_no_trace() {
     let mut server = Server::start().await;
     let running = server.push("v1", "slow-start 60000").await;
-    until_log(&server, &running, "[probe] not healthy yet").await;
+    server.until_log(&running, "[probe] not healthy yet").await;
     let waiting = server.push("v2", "").await;
     assert_eq!(cancel(&server, &waiting).await.status, 202);
     let (waiting, _) = server.ended(&waiting).await;

@@ -125,6 +125,21 @@ impl Server {
         ended.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
+    /// Waits until a deployment's log says `text`.
+    pub async fn until_log(&self, id: &str, text: &str) {
+        let path = self.stage.data_dir.join(format!("logs/{id}.log"));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if log.contains(text) {
+                return;
+            }
+            let late = tokio::time::Instant::now() > deadline;
+            assert!(!late, "no `{text}` in:\n{log}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Pushes the sample app and waits until it is live.
     pub async fn go_live(&self, version: &str) -> Deployment {
         let id = self.push(version, "").await;

@@ -29,7 +29,8 @@ pub async fn receive(
     let app = super::apps::named(&api, &name)?;
     let body = read(&headers, body).await?;
     let secrets = secrets(app).await;
-    let received = webhook::receive(&secrets, &headers, &body).map_err(refused)?;
+    let received =
+        webhook::receive(app.webhook.forge, &secrets, &headers, &body).map_err(refused)?;
     let asked = match wanted(app, received.content.clone()) {
         Ok(push) => Asked::Deployment(deployment(app, push)),
         Err(reason) => Asked::Nothing(reason),
@@ -146,9 +147,14 @@ fn deployment(app: &App, push: Push) -> NewDeployment {
         want: commit.clone().map_or(Want::Branch, Want::Pushed),
         git_ref: Some(format!("refs/heads/{}", app.branch)),
         commit,
-        message: push.message,
+        message: push.message.as_deref().and_then(first_line),
         author: push.author,
     }
+}
+
+/// What people read of a message; the rest may be long.
+fn first_line(message: &str) -> Option<String> {
+    message.lines().next().map(str::to_owned)
 }
 
 fn delivery(app: &App, received: &Received) -> NewDelivery {

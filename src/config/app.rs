@@ -8,6 +8,7 @@ use super::file::{Node, Section};
 use super::values::{duration, inside, line, path, positive, secret, variables};
 use super::{App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, units};
 use crate::ids::AppName;
+use crate::webhook::Forge;
 
 pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, App>> {
     let mut apps = BTreeMap::new();
@@ -88,6 +89,12 @@ fn domains_of(node: Node<'_>, owner: &str, claims: &mut Claims) -> Option<Vec<St
 }
 
 fn webhook(mut section: Section<'_>) -> Webhook {
+    let forge = section.read("forge", |node| {
+        let names = Forge::ALL.map(|forge| format!("\"{forge}\"")).join(", ");
+        let expected = format!("one of {names}");
+        let text = node.str(&expected)?;
+        text.parse().ok().or_else(|| node.wrong(&expected))
+    });
     let secrets = section.read("secrets", |node| {
         let nodes = node.array(
             "an array of places to read a secret from, such as [{ env = \"HELLO_WEBHOOK_SECRET\" }]",
@@ -96,6 +103,7 @@ fn webhook(mut section: Section<'_>) -> Webhook {
     });
     section.done();
     Webhook {
+        forge,
         secrets: secrets.unwrap_or_default(),
     }
 }

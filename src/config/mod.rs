@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
+use crate::webhook::Forge;
 
 mod app;
 mod claims;
@@ -104,6 +105,8 @@ pub enum Repo {
 
 #[derive(Debug, Clone)]
 pub struct Webhook {
+    /// Who sends; absent: told from the headers.
+    pub forge: Option<Forge>,
     /// Several while rotating. None: every delivery is refused.
     pub secrets: Vec<Secret>,
 }

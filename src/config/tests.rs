@@ -164,6 +164,7 @@ fn one_mistake_each() {
         ("branch = 'refs/heads/main'", "short name, `main`"),
         ("branch = 7", "expected a branch's name"),
         ("webhook = 7", "expected a section `[apps.a.webhook]`"),
+        ("webhook.forge = 'gitbub'", "expected one of \"forgejo\""),
         ("webhook.secret = []", "did you mean `secrets`?"),
         (
             "webhook.secrets = [{ env = '' }]",

@@ -1,48 +1,128 @@
-//! What a delivery says about one ref.
+//! What a delivery says, and the bounds that keep its text harmless.
 
+use std::fmt;
+
+use super::Refusal;
 use crate::ids::CommitId;
 
-/// A ref that was created, moved or deleted.
+/// One ref that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// The repository's name as the forge knows it; for people.
+    /// As the forge names it, e.g. `acme/hello`; empty where it does not. Compared with nothing.
     pub repository: String,
     pub git_ref: Ref,
-    /// Absent for a new ref.
+    /// `None`: the ref is new.
     pub old: Option<CommitId>,
-    /// Absent for a deletion.
+    /// `None`: the ref was deleted. For a tag the commit where the forge tells it, else the tag itself.
     pub new: Option<CommitId>,
-    /// Of the newest commit.
+    /// The head commit's, where the forge tells it; control characters replaced, cut at 8 KiB.
     pub message: Option<String>,
+    /// The head commit's author's name.
     pub author: Option<String>,
-    /// Whether the ref was moved to a commit that does not build upon the old one.
+    /// Whether the forge says that history was rewritten. Not every forge does.
     pub forced: bool,
 }
 
-/// A name that is a branch or a tag: the two may be called the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A branch or a tag by its short name: one of each may have the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Ref {
     Branch(String),
     Tag(String),
 }
 
 impl Ref {
-    /// From `refs/heads/…` or `refs/tags/…`; anything else is neither.
-    pub fn parse(text: &str) -> Option<Self> {
-        let branch = text
-            .strip_prefix("refs/heads/")
-            .map(|name| Self::Branch(name.to_owned()));
-        branch.or_else(|| {
-            text.strip_prefix("refs/tags/")
-                .map(|name| Self::Tag(name.to_owned()))
-        })
+    /// From a full name; `None` for what is neither branch nor tag, e.g. `refs/notes/x`.
+    pub fn parse(full: &str) -> Result<Option<Self>, Refusal> {
+        if full.len() > 1024 || !git2::Reference::is_valid_name(full) {
+            return Err(Refusal::malformed(
+                "a ref's name is not one that git allows",
+            ));
+        }
+        let branch = full.strip_prefix("refs/heads/");
+        let tag = full.strip_prefix("refs/tags/");
+        Ok(branch
+            .map(|name| Self::Branch(name.to_owned()))
+            .or(tag.map(|name| Self::Tag(name.to_owned()))))
+    }
+
+    /// `refs/heads/main` or `refs/tags/v1`.
+    pub fn full(&self) -> String {
+        match self {
+            Self::Branch(name) => format!("refs/heads/{name}"),
+            Self::Tag(name) => format!("refs/tags/{name}"),
+        }
     }
 }
 
-/// A commit id, or `None` for the 40 zeros that stand for no commit.
-pub fn commit(text: &str) -> Result<Option<CommitId>, String> {
-    match text.bytes().all(|byte| byte == b'0') && text.len() == 40 {
-        true => Ok(None),
-        false => text.parse().map(Some).map_err(|error| format!("{error}")),
+impl fmt::Display for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Branch(name) => write!(f, "branch `{name}`"),
+            Self::Tag(name) => write!(f, "tag `{name}`"),
+        }
+    }
+}
+
+/// A commit id; `None` for forty zeros, the empty text and null, which all mean that there is none.
+pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
+    match text {
+        None | Some("") => Ok(None),
+        Some(zeros) if zeros.len() == 40 && zeros.bytes().all(|b| b == b'0') => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Refusal::malformed("a commit id is not 40 lower-case hex digits")),
+    }
+}
+
+/// Text for people: cut at `most` bytes, without control characters that could deceive a terminal.
+pub(super) fn text(text: &str, most: usize) -> Option<String> {
+    let kept = text.floor_char_boundary(most);
+    let clean = |c: char| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    let clean: String = text[..kept].trim_end().chars().map(clean).collect();
+    (!clean.is_empty()).then_some(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_named_like_a_branch_stays_a_tag() {
+        let parse = |full| Ref::parse(full).unwrap();
+        assert_eq!(parse("refs/heads/main"), Some(Ref::Branch("main".into())));
+        assert_eq!(parse("refs/tags/main"), Some(Ref::Tag("main".into())));
+        let odd = "refs/heads/refs/tags/v1";
+        assert_eq!(parse(odd), Some(Ref::Branch("refs/tags/v1".into())));
+        assert_eq!(parse(odd).unwrap().full(), odd);
+        assert_eq!(
+            parse("refs/heads/feature/ünï"),
+            Some(Ref::Branch("feature/ünï".into()))
+        );
+        assert_eq!(parse("refs/notes/commits"), None);
+        for bad in [
+            "",
+            "main",
+            "refs/heads/",
+            "refs/heads/a..b",
+            "refs/heads/a\0",
+            "refs/heads/a b",
+        ] {
+            assert!(Ref::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_cut_at_a_character_and_cleaned() {
+        assert_eq!(
+            text("a\u{1b}[31mb\0\n", 100).as_deref(),
+            Some("a\u{fffd}[31mb\u{fffd}")
+        );
+        assert_eq!(text("üü", 3).as_deref(), Some("ü"));
+        assert_eq!(text("\n", 9), None);
     }
 }

@@ -35,7 +35,7 @@ fn github(event: &str, body: &[u8]) -> Result<Received, Refusal> {
         ("x-hub-signature-256", &signature),
         ("content-type", "application/json"),
     ]);
-    receive(&[SECRET.to_vec()], &headers, body)
+    receive(None, &[SECRET.to_vec()], &headers, body)
 }
 
 fn push(git_ref: &str, before: &str, after: &str) -> String {
@@ -70,7 +70,7 @@ fn a_push_is_read() {
     assert_eq!(push.git_ref, Ref::Branch("feature/a-b".into()));
     assert_eq!(push.old.unwrap().as_str(), OLD);
     assert_eq!(push.new.unwrap().as_str(), NEW);
-    assert_eq!(push.message.as_deref(), Some("Say hello"));
+    assert_eq!(push.message.as_deref(), Some("Say hello\n\nand more"));
     assert_eq!(push.author.as_deref(), Some("Ada"));
 }
 
@@ -103,11 +103,11 @@ fn a_form_is_signed_as_it_is_and_read_from_its_payload() {
         ])
     };
     let secrets = [SECRET.to_vec()];
-    let received = receive(&secrets, &with(&signature), form.as_bytes()).unwrap();
+    let received = receive(None, &secrets, &with(&signature), form.as_bytes()).unwrap();
     assert_eq!(only_push(received).new.unwrap().as_str(), NEW);
 
     let of_the_json = format!("sha256={}", hmac_hex(json.as_bytes()));
-    let refused = receive(&secrets, &with(&of_the_json), form.as_bytes());
+    let refused = receive(None, &secrets, &with(&of_the_json), form.as_bytes());
     assert_eq!(refused, Err(Refusal::Unauthenticated));
 }
 
@@ -133,17 +133,17 @@ fn without_a_good_signature_nothing_is_read() {
         ],
     ];
     for case in cases {
-        let refused = receive(&[SECRET.to_vec()], &headers(case), body.as_bytes());
+        let refused = receive(None, &[SECRET.to_vec()], &headers(case), body.as_bytes());
         assert_eq!(refused, Err(Refusal::Unauthenticated), "{case:?}");
     }
     let good = headers(&[("x-github-event", "push"), ("x-hub-signature-256", &good)]);
-    assert!(receive(&[SECRET.to_vec()], &good, body.as_bytes()).is_ok());
+    assert!(receive(None, &[SECRET.to_vec()], &good, body.as_bytes()).is_ok());
     // No secret is configured: nobody can have signed with it.
     assert_eq!(
-        receive(&[], &good, body.as_bytes()),
+        receive(None, &[], &good, body.as_bytes()),
         Err(Refusal::Unauthenticated)
     );
-    let bad_json = receive(&[SECRET.to_vec()], &good, b"{");
+    let bad_json = receive(None, &[SECRET.to_vec()], &good, b"{");
     assert_eq!(
         bad_json,
         Err(Refusal::Unauthenticated),

@@ -1,77 +1,216 @@
-//! Who sent a request. Each forge is an arm here and a file of its own, which is pure.
+//! The forges: one file for each kind of payload, pure.
+
+mod azure;
+mod bitbucket;
+mod data_center;
+mod gitea;
+mod github;
+mod gitlab;
+mod standard;
 
 use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
 
 use http::HeaderMap;
+use serde::Serialize;
 
-use super::{Content, Refusal, signature};
+use super::{Content, Push, Ref, Refusal, header, payload, signature};
 
-mod github;
-
-/// A place that sends webhooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who sends a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Forge {
+    Forgejo,
+    Gitea,
+    Gogs,
+    #[serde(rename = "github")]
     GitHub,
+    #[serde(rename = "gitlab")]
+    GitLab,
+    Bitbucket,
+    BitbucketDataCenter,
+    Azure,
+    /// Any sender that signs by <https://www.standardwebhooks.com>.
+    Standard,
 }
 
 impl Forge {
-    /// By the headers that only this forge sends.
+    /// In the order of detection: Forgejo sends Gitea's headers too, and both send GitHub's.
+    pub const ALL: [Forge; 9] = [
+        Forge::Forgejo,
+        Forge::Gitea,
+        Forge::Gogs,
+        Forge::GitHub,
+        Forge::GitLab,
+        Forge::Bitbucket,
+        Forge::BitbucketDataCenter,
+        Forge::Azure,
+        Forge::Standard,
+    ];
+
+    /// As in deploy.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Forge::Forgejo => "forgejo",
+            Forge::Gitea => "gitea",
+            Forge::Gogs => "gogs",
+            Forge::GitHub => "github",
+            Forge::GitLab => "gitlab",
+            Forge::Bitbucket => "bitbucket",
+            Forge::BitbucketDataCenter => "bitbucket-data-center",
+            Forge::Azure => "azure",
+            Forge::Standard => "standard",
+        }
+    }
+
+    /// Guesses from headers, which decides only how the delivery has to prove itself.
     pub fn detect(headers: &HeaderMap) -> Option<Self> {
-        headers.contains_key(github::EVENT).then_some(Self::GitHub)
+        let has = |name: &str| headers.contains_key(name);
+        Self::ALL.into_iter().find(|forge| match forge {
+            Forge::Forgejo => has("x-forgejo-event"),
+            Forge::Gitea => has("x-gitea-event"),
+            Forge::Gogs => has("x-gogs-event"),
+            Forge::GitHub => has("x-github-event"),
+            Forge::GitLab => has("x-gitlab-event"),
+            Forge::Bitbucket => has("x-hook-uuid"),
+            Forge::BitbucketDataCenter => has("x-event-key"),
+            Forge::Azure => has("authorization"),
+            Forge::Standard => has("webhook-signature"),
+        })
     }
 
-    /// Whether the request carries a valid signature of the kind that this forge makes today.
-    pub fn is_signed(self, secrets: &[Vec<u8>], headers: &HeaderMap, body: &[u8]) -> bool {
+    /// The header with the forge's own id of a delivery.
+    pub(super) fn delivery_header(self) -> &'static str {
         match self {
-            Self::GitHub => {
-                let given =
-                    text(headers, github::SIGNATURE).and_then(|t| t.strip_prefix("sha256="));
-                given.is_some_and(|given| signature::is_valid(secrets, given, body))
-            }
+            Forge::Forgejo => "x-forgejo-delivery",
+            Forge::Gitea => "x-gitea-delivery",
+            Forge::Gogs => "x-gogs-delivery",
+            Forge::GitHub => "x-github-delivery",
+            Forge::GitLab => "x-gitlab-event-uuid",
+            Forge::Bitbucket => "x-request-uuid",
+            Forge::BitbucketDataCenter => "x-request-id",
+            Forge::Azure => "x-vss-activityid",
+            Forge::Standard => "webhook-id",
         }
     }
 
-    /// The event's name and what the body says about it.
-    pub fn parse(self, headers: &HeaderMap, body: &[u8]) -> Result<(String, Content), Refusal> {
-        match self {
-            Self::GitHub => {
-                let event = text(headers, github::EVENT).unwrap_or_default();
-                let body = json_of(headers, body)?;
-                Ok((event.to_owned(), github::parse(event, &body)?))
-            }
-        }
+    fn event_header(self) -> Option<&'static str> {
+        Some(match self {
+            Forge::Forgejo => "x-forgejo-event",
+            Forge::Gitea => "x-gitea-event",
+            Forge::Gogs => "x-gogs-event",
+            Forge::GitHub => "x-github-event",
+            Forge::GitLab => "x-gitlab-event",
+            Forge::Bitbucket | Forge::BitbucketDataCenter => "x-event-key",
+            Forge::Azure | Forge::Standard => return None,
+        })
     }
 
-    /// The forge's own id of the request.
-    pub fn delivery(self, headers: &HeaderMap) -> Option<String> {
+    /// Whether the delivery proves that its sender knows a secret, in the one way of this forge.
+    pub(super) fn signed(
+        self,
+        now: SystemTime,
+        secrets: &[Vec<u8>],
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> bool {
+        let one = |name| header::one(headers, name);
         match self {
-            Self::GitHub => text(headers, github::DELIVERY).map(str::to_owned),
+            Forge::Forgejo => {
+                gitea::signed(secrets, headers, "x-forgejo-signature", body)
+                    || gitea::signed(secrets, headers, "x-gitea-signature", body)
+            }
+            Forge::Gitea => gitea::signed(secrets, headers, "x-gitea-signature", body),
+            Forge::Gogs => gitea::signed(secrets, headers, "x-gogs-signature", body),
+            Forge::GitHub => one("x-hub-signature-256")
+                .is_some_and(|given| signature::sha256(secrets, body, given)),
+            Forge::GitLab => gitlab::signed(now, secrets, headers, body),
+            Forge::Bitbucket | Forge::BitbucketDataCenter => {
+                one("x-hub-signature").is_some_and(|given| signature::sha256(secrets, body, given))
+            }
+            Forge::Azure => {
+                one("authorization").is_some_and(|given| signature::basic(secrets, given))
+            }
+            Forge::Standard => standard::signed(now, secrets, headers, body),
         }
     }
 }
 
 impl fmt::Display for Forge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GitHub => "github",
-        })
+        f.write_str(self.name())
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// Not the name of a forge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a forge")]
+pub struct UnknownForge;
+
+impl FromStr for Forge {
+    type Err = UnknownForge;
+
+    fn from_str(name: &str) -> Result<Self, UnknownForge> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|forge| forge.name() == name).ok_or(UnknownForge)
+    }
 }
 
-/// The JSON of a body: the body itself, or the field `payload` of a form.
-fn json_of(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let kind = text(headers, "content-type").unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Ok(body.to_vec());
-    }
-    let mut fields = url::form_urlencoded::parse(body);
-    let payload = fields.find(|(name, _)| name == "payload");
-    payload
-        .map(|(_, value)| value.into_owned().into_bytes())
-        .ok_or_else(|| Refusal::Malformed("the form has no field `payload`".into()))
+/// The event's name, and what a signed delivery says.
+pub(super) fn read(
+    forge: Forge,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(String, Content), Refusal> {
+    let event = match forge.event_header() {
+        None => None,
+        Some(name) => Some(header::short(headers, name).ok_or_else(|| {
+            Refusal::malformed(&format!(
+                "the header `{name}`, which names the event, is missing"
+            ))
+        })?),
+    };
+    let json = payload::json(headers, body)?;
+    let json: &[u8] = &json;
+    let event = match event {
+        Some(event) => event,
+        None if forge == Forge::Azure => azure::event(json)?,
+        None => standard::event(json)?,
+    };
+    let content = match (forge, event.as_str()) {
+        (Forge::GitHub, "ping") => ping(json)?,
+        (Forge::GitHub, "push") => github::push(json)?,
+        (Forge::Forgejo | Forge::Gitea | Forge::Gogs, "push") => gitea::push(json)?,
+        (Forge::GitLab, "Push Hook" | "Tag Push Hook" | "System Hook") => gitlab::push(json)?,
+        (Forge::Bitbucket, "repo:push") => bitbucket::push(json)?,
+        (Forge::BitbucketDataCenter, "diagnostics:ping") => ping(json)?,
+        (Forge::BitbucketDataCenter, "repo:refs_changed") => data_center::push(json)?,
+        (Forge::Azure, "git.push") => azure::push(json)?,
+        (Forge::Standard, "ping") => ping(json)?,
+        (Forge::Standard, "push") => standard::push(json)?,
+        (_, event) => {
+            payload::read::<serde::de::IgnoredAny>(json)?;
+            Content::Ignored(format!("the event `{event}` deploys nothing"))
+        }
+    };
+    Ok((event, content))
 }
+
+/// A ping's body says nothing that is needed, but has to be JSON.
+fn ping(json: &[u8]) -> Result<Content, Refusal> {
+    payload::read::<serde::de::IgnoredAny>(json)?;
+    Ok(Content::Ping)
+}
+
+/// The pushes to branches and tags; what moved beside those is left out.
+fn content(pushes: Vec<Option<Push>>) -> Content {
+    let pushes: Vec<Push> = pushes.into_iter().flatten().collect();
+    match pushes.is_empty() {
+        true => Content::Ignored("no branch and no tag was pushed".into()),
+        false => Content::Pushes(pushes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

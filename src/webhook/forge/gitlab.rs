@@ -1,0 +1,84 @@
+//! GitLab: `Push Hook`, `Tag Push Hook`, and the same two as system hooks.
+
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use serde::Deserialize;
+
+use super::payload::{self, Capped, Commit};
+use super::{Content, Push, Ref, Refusal, content, header, signature, standard};
+use crate::webhook::push::{commit, text};
+
+#[derive(Deserialize)]
+struct Payload {
+    object_kind: Option<String>,
+    event_name: Option<String>,
+    r#ref: Option<String>,
+    before: Option<String>,
+    after: Option<String>,
+    checkout_sha: Option<String>,
+    project: Option<Project>,
+    #[serde(default)]
+    commits: Capped<Commit>,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    path_with_namespace: Option<String>,
+}
+
+/// The signing token where any of its headers is there: then it must hold. Else the plain token.
+pub(super) fn signed(
+    now: SystemTime,
+    secrets: &[Vec<u8>],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> bool {
+    if standard::NAMES
+        .iter()
+        .any(|name| headers.contains_key(*name))
+    {
+        return standard::signed(now, secrets, headers, body);
+    }
+    header::one(headers, "x-gitlab-token")
+        .is_some_and(|given| signature::token(secrets, given.as_bytes()))
+}
+
+pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
+    let payload: Payload = payload::read(json)?;
+    let kind = payload.object_kind.or(payload.event_name);
+    if !matches!(kind.as_deref(), Some("push" | "tag_push") | None) {
+        return Ok(Content::Ignored("the system hook is no push".into()));
+    }
+    let (Some(full), Some(after)) = (payload.r#ref, payload.after) else {
+        return Err(Refusal::malformed("the payload has no `ref` or no `after`"));
+    };
+    let Some(git_ref) = Ref::parse(&full)? else {
+        return Ok(content(vec![]));
+    };
+    let mut new = commit(Some(&after))?;
+    // For an annotated tag `after` is the tag's own id; `checkout_sha` is the commit, or null.
+    if new.is_some() && matches!(git_ref, Ref::Tag(_)) {
+        new = commit(payload.checkout_sha.as_deref())?.or(new);
+    }
+    // At most 20 are listed, oldest first; the head is among them unless the push moved a ref back.
+    let mut listed = payload.commits.0.into_iter();
+    let head = new
+        .as_ref()
+        .and_then(|new| listed.find(|commit| commit.id.as_deref() == Some(new.as_str())));
+    let repository = payload.project.and_then(|it| it.path_with_namespace);
+    let author = head
+        .as_ref()
+        .and_then(|head| head.author.as_ref()?.name.as_deref());
+    Ok(content(vec![Some(Push {
+        repository: text(&repository.unwrap_or_default(), 300).unwrap_or_default(),
+        git_ref,
+        old: commit(payload.before.as_deref())?,
+        new,
+        message: head
+            .as_ref()
+            .and_then(|head| text(head.message.as_deref()?, 8192)),
+        author: author.and_then(|name| text(name, 200)),
+        forced: false,
+    })]))
+}

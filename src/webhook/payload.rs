@@ -1,0 +1,112 @@
+//! The JSON inside a delivery's body, and the shapes that several forges share.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use http::HeaderMap;
+use percent_encoding::percent_decode;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+use super::{Refusal, header};
+
+/// The JSON bytes: the body itself, or the field `payload` of a form.
+pub(super) fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
+    let kind = header::one(headers, "content-type").unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Ok(Cow::Borrowed(body));
+    }
+    let mut payloads = body
+        .split(|b| *b == b'&')
+        .filter_map(|field| field.strip_prefix(b"payload="));
+    match (payloads.next(), payloads.next()) {
+        (Some(value), None) => {
+            let spaced: Vec<u8> = value
+                .iter()
+                .map(|b| if *b == b'+' { b' ' } else { *b })
+                .collect();
+            Ok(Cow::Owned(percent_decode(&spaced).collect()))
+        }
+        _ => Err(Refusal::malformed(
+            "the form has not exactly one field `payload`",
+        )),
+    }
+}
+
+/// Reads a payload. What is not asked for is skipped without being kept, so a large body costs no
+/// more memory than itself.
+pub(super) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
+    // Checked apart, since skipping a value does not look at its text.
+    let text = std::str::from_utf8(json)
+        .map_err(|error| Refusal::malformed(&format!("the payload is not UTF-8: {error}")))?;
+    serde_json::from_str(text).map_err(|error| {
+        Refusal::malformed(&format!(
+            "the payload is not what this forge sends: {error}"
+        ))
+    })
+}
+
+/// A list of which at most this many elements are kept; the rest is read and dropped.
+#[derive(Debug)]
+pub(super) struct Capped<T>(pub Vec<T>, pub bool);
+
+/// More commits than any forge lists.
+const MOST: usize = 4096;
+
+impl<T> Default for Capped<T> {
+    fn default() -> Self {
+        Self(Vec::new(), false)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Capped<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Capped<T>, A::Error> {
+                let mut list = Vec::new();
+                while list.len() < MOST {
+                    match array.next_element()? {
+                        Some(element) => list.push(element),
+                        None => return Ok(Capped(list, false)),
+                    }
+                }
+                let mut cut = false;
+                while array.next_element::<IgnoredAny>()?.is_some() {
+                    cut = true;
+                }
+                Ok(Capped(list, cut))
+            }
+
+            fn visit_unit<E>(self) -> Result<Capped<T>, E> {
+                Ok(Capped::default())
+            }
+        }
+        deserializer.deserialize_any(List(PhantomData))
+    }
+}
+
+/// A commit as GitHub, GitLab, Gitea and Gogs describe it.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Commit {
+    pub id: Option<String>,
+    pub message: Option<String>,
+    pub author: Option<Person>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Person {
+    pub name: Option<String>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Repository {
+    pub full_name: Option<String>,
+}

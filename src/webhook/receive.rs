@@ -1,0 +1,85 @@
+//! One delivery: who sent it, whether they may, and what it says.
+
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+
+use super::{Forge, Push, forge, header};
+
+/// A delivery that was signed with one of the app's secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    pub forge: Forge,
+    /// The forge's own name of it, e.g. `push`.
+    pub event: String,
+    /// The forge's own id of this delivery. Not signed by most: anybody can repeat a delivery with
+    /// another id, so it does not tell deliveries apart by itself.
+    pub delivery: Option<String>,
+    /// SHA-256 of the whole body.
+    pub body_hash: [u8; 32],
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The forge tries the webhook out.
+    Ping,
+    /// At least one, in the forge's order.
+    Pushes(Vec<Push>),
+    /// Nothing that could be deployed; says why.
+    Ignored(String),
+}
+
+/// Why a delivery is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 401, the same for a signature that is wrong, missing or of a refused kind.
+    #[error("the delivery is not signed with this app's secret")]
+    Unauthenticated,
+    /// 400: signed, but not what the forge sends.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl Refusal {
+    /// Payloads can put any text into a parser's message, so it is cut and cleaned.
+    pub(super) fn malformed(text: &str) -> Self {
+        let clean = text.chars().filter(|c| !c.is_control()).take(200);
+        Self::Malformed(clean.collect())
+    }
+}
+
+/// Checks the signature, and only then reads the body. `forge` is the one that deploy.toml names, else
+/// it is detected; `secrets` are the app's, just read. Without any, every delivery is refused.
+pub fn receive(
+    forge: Option<Forge>,
+    secrets: &[Vec<u8>],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Received, Refusal> {
+    receive_at(SystemTime::now(), forge, secrets, headers, body)
+}
+
+pub(super) fn receive_at(
+    now: SystemTime,
+    forge: Option<Forge>,
+    secrets: &[Vec<u8>],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Received, Refusal> {
+    let forge = forge
+        .or_else(|| Forge::detect(headers))
+        .ok_or(Refusal::Unauthenticated)?;
+    if !forge.signed(now, secrets, headers, body) {
+        return Err(Refusal::Unauthenticated);
+    }
+    let (event, content) = forge::read(forge, headers, body)?;
+    Ok(Received {
+        forge,
+        event,
+        delivery: header::short(headers, forge.delivery_header()),
+        body_hash: Sha256::digest(body).into(),
+        content,
+    })
+}

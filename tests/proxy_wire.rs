@@ -546,3 +546,28 @@ async fn each_request_has_its_line_in_the_access_log() {
     assert_eq!(line["app"], "app");
     proxy.stop().await;
 }
+
+/// A server that answers before it has read everything must not lose its answer to a reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_the_middle_of_an_upload_arrives() {
+    let proxy = Proxy::start().await;
+    let refuses = says(
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnope",
+        Duration::ZERO,
+    )
+    .await;
+    proxy.publish(1, &[refuses]).await;
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A client that looks at the answer only when it has sent everything.
+        let sent = stream.write_all(&[b'x'; 8_000_000]).await;
+        assert!(sent.is_ok(), "{sent:?}");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(answer.ends_with("nope"), "{answer}");
+    }
+    proxy.stop().await;
+}

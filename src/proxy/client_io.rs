@@ -5,12 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Reader;
 use super::watch::Watch;
+
+/// How much of an unwanted upload is read, and for how long, before the connection is reset.
+const LINGER_BYTES: usize = 64 << 20;
+const LINGER_MS: u64 = 3_000;
 
 /// How long a client may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,8 @@ pub struct ClientIo<S> {
     refused: bool,
     /// A write is waiting for the client; its deadline stands in `watch.client`.
     stalled: bool,
+    /// Shut down; so many bytes may still be read and thrown away.
+    linger: Option<usize>,
 }
 
 impl<S> ClientIo<S> {
@@ -44,6 +50,7 @@ impl<S> ClientIo<S> {
             limits,
             refused: false,
             stalled: false,
+            linger: None,
         }
     }
 
@@ -127,7 +134,34 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    /// Closing a socket that has unread bytes resets the connection, and with that the client may
+    /// lose the answer. So the rest of a request that was answered early is read, up to a limit.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) {
+        if self.reader.at_start() && !self.refused {
+            self.linger = Some(0);
+        }
+        let mut scratch = [0; 8 << 10];
+        while let Some(left @ 1..) = self.linger {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.linger = Some(left.saturating_sub(buf.filled().len()));
+                }
+                Poll::Ready(_) => self.linger = Some(0),
+                Poll::Pending => {
+                    self.watch.register(cx.waker());
+                    if !self.watch.client.has_passed() {
+                        return;
+                    }
+                    self.linger = Some(0);
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -159,6 +193,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.linger = Some(LINGER_BYTES);
+            this.watch.client.set_in(LINGER_MS);
+        }
+        this.poll_linger(cx);
+        match this.linger {
+            Some(0) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
     }
 }

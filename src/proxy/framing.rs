@@ -95,6 +95,7 @@ impl Reader {
             match bytes {
                 [b'\n', ..] => return Err(0),
                 [b'\r', b'\n', ..] => return Ok(2),
+                [b'\r', _, ..] => return Err(1),
                 _ => {}
             }
         } else if self.kept == b"\r" {

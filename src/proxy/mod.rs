@@ -8,6 +8,7 @@
 
 mod access_log;
 mod answer;
+mod app_io;
 mod body;
 mod client_io;
 pub mod control;
@@ -16,6 +17,8 @@ mod disk;
 mod drain;
 mod forward;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod head;
 mod headers;
 mod listen;

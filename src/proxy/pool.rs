@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
+use super::app_io::AppIo;
 use super::body::RequestBody;
 use super::worker;
 
@@ -20,7 +21,7 @@ const MAX_IDLE: usize = 512;
 /// A connection to an app, driven by whoever holds it: there is no task behind it.
 pub struct Upstream {
     pub sender: http1::SendRequest<RequestBody>,
-    pub connection: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    pub connection: http1::Connection<TokioIo<AppIo>, RequestBody>,
     /// Carried a request before.
     pub reused: bool,
     idle_since: Instant,
@@ -31,7 +32,7 @@ impl Upstream {
         let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(AppIo::new(stream)))
             .await
             .map_err(std::io::Error::other)?;
         let mut upstream = Box::new(Self {

@@ -13,6 +13,7 @@ use futures_util::future::OptionFuture;
 use ipnet::IpNet;
 use listenfd::ListenFd;
 use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -108,6 +109,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         folder: folder.clone(),
         source,
     };
+    raise_file_limit();
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let mut taken = match options.takeover {
         true => take_over(&folder).await,
@@ -258,6 +260,21 @@ async fn take_over(folder: &Path) -> Option<handover::Taken> {
             None
         }
         Err(_) => None,
+    }
+}
+
+/// A connection is a file, twice while it is forwarded: the usual 1,024 are soon used up.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
     }
 }
 

@@ -27,7 +27,7 @@ const BUFFER: usize = 8 << 10;
 /// Joins the client's connection, once it is free, with the app's.
 pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, websocket: bool) {
     let parts = upstream.connection.into_parts();
-    let (app, early) = (parts.io.into_inner(), parts.read_buf);
+    let (app, early) = (parts.io.into_inner().into_inner(), parts.read_buf);
     tokio::spawn(async move {
         let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
             return;

@@ -14,6 +14,7 @@ pub mod configuration;
 pub mod demo;
 pub mod deploy;
 pub mod deployments;
+pub mod doctor;
 pub mod error;
 pub mod init;
 pub mod logs;
@@ -78,6 +79,7 @@ pub enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Cancel(cancel::Cancel),
+    Doctor(doctor::Doctor),
     #[command(hide = true)]
     Receive(receive::Receive),
     Token(token::Token),
@@ -125,6 +127,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Logs(args) => logs::run(args, &global).await,
         Verb::Cancel(args) => cancel::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
+        Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),
         Verb::Secret(args) => secret::run(args),
         Verb::Completions(args) => completions::run(args),

@@ -89,6 +89,8 @@ async fn play(
     ));
     scenario::play(screen, stage, agent).await?;
     if !args.exit {
+        // Something good to deploy by hand: the tip of the branch is the broken v3.
+        stage.commit("main", &sample::files("v4", "")?, "Say v4")?;
         screen.what_now(stage, agent, program);
         std::future::pending::<()>().await;
     }

@@ -140,7 +140,7 @@ impl Screen {
         row("The agent", &format_args!("http://{}", agent.address));
         row("Its folder", &stage.folder.display());
         let (config, program) = (stage.config.display(), program.display());
-        print::line("\n  Try, in another terminal:");
+        print::line("\n  Try, in another terminal (v4 is committed; the last line deploys it):");
         for command in [
             format_args!("export CUTOVER_CONFIG={config}"),
             format_args!("cutover={program}"),

@@ -1,0 +1,136 @@
+//! `cutover doctor`: looks at everything that has to work together, and says what does not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::Docker;
+use clap::Args;
+use console::style;
+
+use super::client::Client;
+use super::{Error, Global, configuration, print};
+use crate::config::{self, Config};
+use crate::proxy::control;
+
+/// Less than this, and the next build may not fit.
+const LITTLE_SPACE: u64 = 2 << 30;
+
+/// Look at the configuration, Docker, the agent and the proxy, and say what is wrong
+#[derive(Debug, Args)]
+pub struct Doctor {}
+
+/// What one look came to.
+enum Found {
+    Good(String),
+    /// It works, but not well.
+    Odd(String),
+    Bad(String),
+}
+
+/// Looks, changes nothing, and fails if anything is wrong.
+pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
+    let (path, config) = configuration::load(global)?;
+    let mut found = vec![Found::Good(format!("`{}` has no mistakes", path.display()))];
+    found.extend(config::warnings(&config).into_iter().map(Found::Odd));
+    found.push(docker(&config.docker.host).await);
+    found.extend(data_dir(&config.agent.data_dir));
+    found.push(agent(&config).await);
+    found.push(proxy(&config).await);
+    let mut wrong = 0;
+    for found in found {
+        match found {
+            Found::Good(what) => say(style("✔").green(), &what),
+            Found::Odd(what) => say(style("!").yellow(), &what),
+            Found::Bad(what) => {
+                wrong += 1;
+                say(style("✘").red(), &what);
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        1 => Err(Error::failed("one thing is wrong")),
+        n => Err(Error::failed(format!("{n} things are wrong"))),
+    }
+}
+
+fn say(mark: console::StyledObject<&str>, what: &str) {
+    print::line(format_args!("{mark} {what}"));
+}
+
+async fn docker(host: &str) -> Found {
+    let bad = |why: String| {
+        Found::Bad(format!(
+            "Docker does not answer at `{host}`: {why}; `cutover setup` can install and start it"
+        ))
+    };
+    let docker = match Docker::connect_with_host(host) {
+        Ok(docker) => docker.with_timeout(Duration::from_secs(5)),
+        Err(error) => return bad(error.to_string()),
+    };
+    match docker.version().await {
+        Ok(version) => {
+            let engine = version.version.unwrap_or_default();
+            let api = version.api_version.unwrap_or_default();
+            Found::Good(format!("Docker {engine} (API {api}) answers at `{host}`"))
+        }
+        Err(error) => bad(error.to_string()),
+    }
+}
+
+fn data_dir(path: &Path) -> Vec<Found> {
+    let shown = path.display();
+    let free = match rustix::fs::statvfs(path) {
+        Ok(disk) => disk.f_bavail * disk.f_frsize,
+        Err(rustix::io::Errno::NOENT) => {
+            let text = format!("`{shown}` is not there yet: `cutover serve` makes it");
+            return vec![Found::Odd(text)];
+        }
+        Err(error) => return vec![Found::Bad(format!("`{shown}` cannot be read: {error}"))],
+    };
+    let gib = free as f64 / f64::from(1 << 30);
+    let text = format!("{gib:.1} GiB are free in `{shown}`");
+    vec![match free {
+        free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
+        _ => Found::Good(text),
+    }]
+}
+
+async fn agent(config: &Config) -> Found {
+    let client = Client::local(&config.agent.data_dir);
+    let listen = config.agent.listen;
+    match client.look("/readyz").await {
+        Ok((status, _)) if status.is_success() => {
+            Found::Good(format!("the agent is ready; it listens on `{listen}`"))
+        }
+        Ok((_, answer)) => Found::Bad(format!("the agent runs, but is not ready: {answer}")),
+        Err(error) => Found::Bad(one_line(&error)),
+    }
+}
+
+async fn proxy(config: &Config) -> Found {
+    let socket = config.agent.data_dir.join(control::SOCKET);
+    match control::Client::new(socket.clone()).hello().await {
+        Ok(hello) if hello.version == env!("CARGO_PKG_VERSION") => Found::Good(format!(
+            "the proxy runs as process {} with generation {}",
+            hello.pid, hello.generation
+        )),
+        Ok(hello) => Found::Odd(format!(
+            "the proxy is version {}, this is {}: restart `cutover serve`",
+            hello.version,
+            env!("CARGO_PKG_VERSION")
+        )),
+        Err(error) => Found::Bad(format!(
+            "the proxy does not answer at `{}`: {error}",
+            socket.display()
+        )),
+    }
+}
+
+fn one_line(error: &Error) -> String {
+    error
+        .to_string()
+        .trim_start_matches("Error: ")
+        .replace("\nCaused by: ", ": ")
+        .replace("\nHint: ", "; ")
+}

@@ -111,9 +111,20 @@ fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
     (scene.origin.tag("v1", &object, &who, "annotated", false)).unwrap();
     // A tag and a branch of one name: the branch is meant.
     (scene.origin.tag_lightweight("feature/x", &object, false)).unwrap();
+    let alias = "refs/heads/alias";
+    (scene
+        .origin
+        .reference_symbolic(alias, "refs/heads/main", false, ""))
+    .unwrap();
+    let nowhere = "refs/heads/nowhere";
+    (scene
+        .origin
+        .reference_symbolic(nowhere, "refs/heads/gone", false, ""))
+    .unwrap();
     let mirror = scene.mirror();
     let id = |want: &Want| fetch(&mirror, want).unwrap().id.as_str().to_owned();
     assert_eq!(id(&named("v1")), first.to_string());
+    assert_eq!(id(&branch("alias")), first.to_string());
     assert_eq!(id(&named("feature/x")), second.to_string());
     assert_eq!(id(&Want::Tag("feature/x".into())), first.to_string());
     assert_eq!(id(&named(&first.to_string()[..7])), first.to_string());

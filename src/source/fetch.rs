@@ -229,9 +229,11 @@ pub(super) fn own(git: &Repository) -> Result<HashMap<String, Oid>, Error> {
     let mut refs = HashMap::new();
     for found in git.references()? {
         let found = found?;
-        if let (Ok(name), Some(oid)) = (found.name(), found.target())
-            && is_ours(name)
-        {
+        let Some(name) = found.name().ok().filter(|name| is_ours(name)) else {
+            continue;
+        };
+        // A branch may be another name of one; one that leads nowhere is no branch yet.
+        if let Some(oid) = found.resolve().ok().and_then(|found| found.target()) {
             refs.insert(name.to_owned(), oid);
         }
     }

@@ -77,7 +77,8 @@ pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
 
 /// Text for people: cut at `most` bytes, without control characters that could deceive a terminal.
 pub(super) fn text(text: &str, most: usize) -> Option<String> {
-    let kept = text.floor_char_boundary(most);
+    let boundary = |end: &usize| text.is_char_boundary(*end);
+    let kept = (0..=most).rev().find(boundary).unwrap_or(0);
     let clean = |c: char| match c {
         '\n' | '\t' => c,
         c if c.is_control() => '\u{fffd}',

@@ -55,19 +55,16 @@ pub async fn image(
 ) -> Result<Built, BuildError> {
     let mut progress = Progress::default();
     let limit = request.settings.timeout;
-    let ended = tokio::select! {
+    let built = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(BuildError::Cancelled),
-        ended = tokio::time::timeout(limit, run(docker, request, log, &mut progress)) => {
-            ended.unwrap_or(Err(BuildError::TimedOut { after: limit, log_tail: Vec::new() }))
-        }
+        () = cancel.cancelled() => return Err(BuildError::Cancelled),
+        built = tokio::time::timeout(limit, run(docker, request, log, &mut progress)) => built,
     };
-    ended.map_err(|error| match error {
-        BuildError::TimedOut { after, .. } => BuildError::TimedOut {
-            after,
+    built.unwrap_or_else(|_| {
+        Err(BuildError::TimedOut {
+            after: limit,
             log_tail: progress.tail(),
-        },
-        other => other,
+        })
     })
 }
 
@@ -189,8 +186,8 @@ fn options(request: &Request<'_>, context: &Context, key: String) -> BuildImageO
     let args = request.settings.args.clone();
     BuildImageOptions {
         dockerfile: context.dockerfile.clone(),
-        // The first tag keeps the image if the agent dies before the others are made.
-        t: request.tags.first().cloned(),
+        // This build's own tag keeps the image if the agent dies before the others are made.
+        t: request.tags.last().cloned(),
         nocache: request.no_cache,
         rm: true,
         forcerm: true,

@@ -58,13 +58,19 @@ impl Mirror {
             deadline,
         };
         let _lock = lock::take(&self.folder, cancel, deadline)?;
-        let found = match self.open().map(|git| find(&git, &fetch, want)) {
-            Ok(Err(SourceError::Damaged { why, .. })) => {
-                log(&format!("the mirror is damaged ({why}); making it again"));
-                self.remake(&fetch, want)
+        let update = |git| {
+            fetch.all(&git)?;
+            look(&git, &fetch, want)
+        };
+        let found = match self.open().and_then(update) {
+            Err(SourceError::Damaged { why, .. }) => {
+                if self.folder.exists() {
+                    log(&format!("the mirror is damaged ({why}); making it again"));
+                }
+                self.make(&fetch)?;
+                look(&self.open()?, &fetch, want)
             }
-            Ok(done) => done,
-            Err(_) => self.remake(&fetch, want),
+            done => done,
         };
         if found.is_ok() && packs(&self.folder) > PACKS {
             self.tidy(&fetch);
@@ -76,23 +82,13 @@ impl Mirror {
     /// branches and tags lead to into one. That it fails is no harm.
     fn tidy(&self, fetch: &Fetch<'_>) {
         (fetch.log)("tidying the mirror");
-        let (making, old) = self.beside();
         let repo = Repo::Local(self.folder.clone());
         let own = Fetch {
             repo: &repo,
             ..*fetch
         };
-        let tidied = remove(&making)
-            .map_err(|cause| self.disk(cause))
-            .and_then(|()| Repository::init_bare(&making).map_err(|e| self.not_made(&e)))
-            .and_then(|git| own.all(&git))
-            .and_then(|()| {
-                self.replace(&making, &old)
-                    .map_err(|cause| self.disk(cause))
-            });
-        if let Err(error) = tidied {
+        if let Err(error) = self.make(&own) {
             tracing::warn!(%error, mirror = %self.folder.display(), "cannot tidy a mirror");
-            let _ = remove(&making);
         }
     }
 
@@ -118,45 +114,35 @@ impl Mirror {
         let _ = fs::remove_file(self.folder.join("HEAD"));
     }
 
-    /// Nothing in a mirror is forced to the disk: what a power cut takes from it is found missing by
-    /// its hash, and fetched again, which is rarer than the five syncs of each fetch are slow.
-    ///
     /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
     /// one is never taken for the real one.
-    fn remake(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
-        let (making, old) = self.beside();
+    ///
+    /// Nothing in it is forced to the disk: what a power cut takes from a mirror is found missing by
+    /// its hash, and fetched again, which is rarer than the five syncs of each fetch are slow.
+    fn make(&self, fetch: &Fetch<'_>) -> Result<(), SourceError> {
+        let making = lock::beside(&self.folder, ".making");
         remove(&making).map_err(|cause| self.disk(cause))?;
-        let commit = {
-            let git = Repository::init_bare(&making).map_err(|e| self.not_made(&e))?;
-            find(&git, fetch, want)
-        };
-        // The mirror is whole whether or not it holds what this deployment wanted.
-        if let Err(SourceError::NoSuchRef { .. } | SourceError::NoSuchCommit { .. }) | Ok(_) =
-            &commit
-        {
-            self.replace(&making, &old)
-                .map_err(|cause| self.disk(cause))?;
-        } else {
+        let made = Repository::init_bare(&making)
+            .map_err(|e| self.disk(io::Error::other(e.message().to_owned())))
+            .and_then(|git| fetch.all(&git));
+        if made.is_err() {
             let _ = remove(&making);
+            return made;
         }
-        commit
+        self.replace(&making).map_err(|cause| self.disk(cause))
     }
 
-    fn beside(&self) -> (PathBuf, PathBuf) {
-        let beside = |suffix| lock::beside(&self.folder, suffix);
-        (beside(".making"), beside(".old"))
-    }
-
-    fn replace(&self, making: &Path, old: &Path) -> io::Result<()> {
-        remove(old)?;
+    fn replace(&self, making: &Path) -> io::Result<()> {
+        let old = lock::beside(&self.folder, ".old");
+        remove(&old)?;
         if self.folder.exists() {
-            fs::rename(&self.folder, old)?;
+            fs::rename(&self.folder, &old)?;
         }
         fs::rename(making, &self.folder)?;
         if let Some(parent) = self.folder.parent() {
             File::open(parent)?.sync_all()?;
         }
-        remove(old)
+        remove(&old)
     }
 
     /// The repository's address without the password that it may carry.
@@ -167,10 +153,6 @@ impl Mirror {
         }
     }
 
-    fn not_made(&self, error: &git2::Error) -> SourceError {
-        self.disk(io::Error::other(error.message().to_owned()))
-    }
-
     fn disk(&self, cause: io::Error) -> SourceError {
         SourceError::Disk {
             path: self.folder.display().to_string(),
@@ -179,11 +161,11 @@ impl Mirror {
     }
 }
 
-fn find(git: &Repository, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
-    fetch.all(git)?;
+/// Finds the wanted commit in what was fetched; one that a forced push has left behind is asked for by
+/// itself, since some servers still hand it out.
+fn look(git: &Repository, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
     match (resolve::resolve(git, want, fetch.shown), want) {
         (Err(missing @ SourceError::NoSuchCommit { .. }), Want::Commit { id, .. }) => {
-            // A forced push may have left it behind; some servers still hand it out.
             match fetch.one(git, id) {
                 Ok(()) => resolve::resolve(git, want, fetch.shown),
                 Err(_) => Err(missing),

@@ -483,6 +483,14 @@ async fn a_dockerfile_that_docker_refuses_says_why() {
             .contains("unknown instruction"),
         "{error}"
     );
+    // A base image that cannot be had, and a registry behind which nobody listens.
+    let commit = scene.commit(&[("Dockerfile", Text("FROM 127.0.0.1:1/nowhere:1\n"))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(
+        error.to_string().contains("127.0.0.1:1/nowhere:1"),
+        "{error}"
+    );
+    println!("{error}");
     scene.clean_up().await;
 }
 

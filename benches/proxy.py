@@ -3,7 +3,7 @@
 
     cargo build --release && python3 benches/proxy.py [--rounds 5] [--seconds 3] [--only CASE,...]
 
-Needs Debian's nginx-light and wrk; haproxy and caddy are measured where they are installed. What
+Needs Debian's nginx-light, wrk, nghttp2-client (TLS, HTTP/2) and openssl; haproxy and caddy are measured where they are installed. What
 counts is the processor time a request costs the proxy (from /proc), since on few cores the
 requests a second measure the load generator too. Rounds go round-robin over the proxies; the
 table shows medians. Everything stays on the loopback and ends by itself."""
@@ -116,25 +116,40 @@ def backend():
     return process, port
 
 
+def certify():
+    """One certificate for all the proxies."""
+    os.makedirs(os.path.join(WORK, "certs"), exist_ok=True)
+    pem, key = (os.path.join(WORK, "certs", "bench." + end) for end in ("pem", "key"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                    "-nodes", "-subj", "/CN=app0.test", "-addext", "subjectAltName=DNS:app0.test",
+                    "-days", "2", "-keyout", key, "-out", pem], check=True, capture_output=True)
+    with open(pem) as a, open(key) as b:
+        write("both.pem", a.read() + b.read())
+    return pem, key
+
+
 def hosts(routes):
     return [f"app{n}.test" for n in range(routes)]
 
 
 def start_nginx(app, routes):
-    port = free_port()
+    port, tls = free_port(), free_port()
+    pem, key = certify()
     servers = "".join(
-        f"server {{ listen 127.0.0.1:{port}; server_name {h}; location / {{"
+        f"server {{ listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl http2;"
+        f" ssl_certificate {pem}; ssl_certificate_key {key}; server_name {h}; location / {{"
         " proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection '';"
         " proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;"
         " proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;"
         " } }" for h in hosts(routes))
     http = (f"upstream app {{ server 127.0.0.1:{app}; keepalive 256; keepalive_requests 1000000000; }}"
             + servers)
-    return nginx("nginx", CORES, http), port
+    return nginx("nginx", CORES, http), port, tls
 
 
 def start_haproxy(app, routes):
-    port = free_port()
+    port, tls = free_port(), free_port()
+    certify()
     backends = "".join(f"backend b{n}\n  server s 127.0.0.1:{app}\n" for n in range(routes))
     table = write("hosts.map", "".join(f"{h} b{n}\n" for n, h in enumerate(hosts(routes))))
     conf = write("haproxy.cfg", f"""
@@ -150,10 +165,11 @@ defaults
   http-reuse always
 frontend f
   bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{tls} ssl crt {WORK}/both.pem alpn h2,http/1.1
   http-request set-header X-Forwarded-Proto http
   use_backend %[req.hdr(host),lower,map({table})]
 {backends}""")
-    return spawn("haproxy", "-db", "-f", conf), port
+    return spawn("haproxy", "-db", "-f", conf), port, tls
 
 
 def start_relay(app, routes):
@@ -171,27 +187,31 @@ listen f
   bind 127.0.0.1:{port} backlog 4096
   server s 127.0.0.1:{app}
 """)
-    return spawn("haproxy", "-db", "-f", conf), port
+    return spawn("haproxy", "-db", "-f", conf), port, None
 
 
 def start_caddy(app, routes):
     port = free_port()
     sites = "".join(f"http://{h}:{port} {{\n reverse_proxy 127.0.0.1:{app}\n}}\n" for h in hosts(routes))
     conf = write("Caddyfile", "{\n admin off\n auto_https off\n}\n" + sites)
-    return spawn("caddy", "run", "--config", conf, "--adapter", "caddyfile"), port
+    return spawn("caddy", "run", "--config", conf, "--adapter", "caddyfile"), port, None
 
 
 def start_cutover(app, routes):
     folder = tempfile.mkdtemp(dir=WORK)
+    certify()
+    os.symlink(os.path.join(WORK, "certs"), os.path.join(folder, "certs"))
     binary = os.environ.get("CUTOVER", os.path.join(
         os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "cutover"))
-    process = spawn(binary, "proxy", "--http", "127.0.0.1:0", "--data-dir", folder)
+    process = spawn(binary, "proxy", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
+                    "--data-dir", folder)
     for _ in range(500):
         if os.path.exists(os.path.join(folder, "proxy.addr")):
             break
         time.sleep(0.02)
     with open(os.path.join(folder, "proxy.addr")) as f:
-        port = int(json.load(f)["http"].rsplit(":", 1)[1])
+        addresses = json.load(f)
+        port, tls = (int(addresses[a].rsplit(":", 1)[1]) for a in ("http", "https"))
     table = {"generation": 1, "routes": [
         {"app": h, "release": "r1", "generation": 1, "hosts": [h],
          "targets": [f"127.0.0.1:{app}"]} for h in hosts(routes)]}
@@ -201,7 +221,7 @@ def start_cutover(app, routes):
         answer = s.makefile().readline()
         if '"done"' not in answer:
             sys.exit(f"cutover refused the table: {answer}")
-    return process, port
+    return process, port, tls
 
 
 PROXIES = {
@@ -211,19 +231,34 @@ PROXIES = {
     "caddy": (start_caddy, "caddy"),
     "tcp relay": (start_relay, "haproxy"),
 }
-# name: path, routes, new connection for each request
+# name: path, routes, how
 CASES = {
-    "keep-alive 64 B": ("64", 1, False),
-    "keep-alive 64 B, 1000 routes": ("64", 1000, False),
-    "keep-alive 64 KiB": ("64k", 1, False),
-    "new connections 64 B": ("64", 1, True),
+    "keep-alive 64 B": ("64", 1, "keep"),
+    "keep-alive 64 B, 1000 routes": ("64", 1000, "keep"),
+    "keep-alive 64 KiB": ("64k", 1, "keep"),
+    "new connections 64 B": ("64", 1, "new"),
+    "TLS keep-alive 64 B": ("64", 1, "tls"),
+    "HTTP/2 64 B": ("64", 1, "h2"),
 }
 
 
-def load(port, path, routes, fresh, seconds):
+def h2load(tls, path, how, seconds):
+    """TLS, over HTTP/1.1 or with 8 requests at a time over HTTP/2; it knows no percentiles."""
+    argv = ["h2load", "-t1", f"-c{CONNECTIONS}", f"-D{seconds}", f"--connect-to=127.0.0.1:{tls}"]
+    argv += ["--h1"] if how == "tls" else ["-m8"]
+    out = subprocess.run(argv + [f"https://app0.test/{path}"], capture_output=True, text=True).stdout
+    done, failed = re.search(r"(\d+) succeeded, (\d+) failed", out).groups()
+    mean = re.search(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", out)
+    mean = float(mean[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[mean[2]]
+    return int(done), mean, float("nan"), failed != "0" and f"{failed} failed", None
+
+
+def load(port, tls, path, routes, how, seconds):
+    if how in ("tls", "h2"):
+        return h2load(tls, path, how, seconds)
     argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency",
             "-H", f"Host: app{routes // 2}.test"]
-    if fresh:
+    if how == "new":
         argv += ["-H", "Connection: close"]
     out = subprocess.run(argv + [f"http://127.0.0.1:{port}/{path}"], capture_output=True, text=True).stdout
     count = int(re.search(r"(\d+) requests in", out)[1])
@@ -251,33 +286,35 @@ def main():
     app, app_port = backend()
     running = [app]
     try:
-        for case, (path, routes, fresh) in CASES.items():
+        for case, (path, routes, how) in CASES.items():
             if options.only and not any(o in case for o in options.only.split(",")):
                 continue
             started = {}
             for name in names:
-                process, port = PROXIES[name][0](app_port, routes)
+                process, port, tls = PROXIES[name][0](app_port, routes)
                 running.append(process)
                 wait_for(port)
-                started[name] = (process, port)
-                load(port, path, routes, fresh, 1)
-            rows = {name: [] for name in names}
+                if tls is None and how in ("tls", "h2"):
+                    continue
+                started[name] = (process, port, tls)
+                load(port, tls, path, routes, how, 1)
+            rows = {name: [] for name in started}
             for _ in range(options.rounds):
-                for name, (process, port) in started.items():
+                for name, (process, port, tls) in started.items():
                     before = cpu_seconds(process.pid)
-                    count, p50, p99, bad, errors = load(port, path, routes, fresh, options.seconds)
+                    count, p50, p99, bad, errors = load(port, tls, path, routes, how, options.seconds)
                     cpu = (cpu_seconds(process.pid) - before) / max(count, 1) * 1e6
                     rows[name].append((cpu, count / options.seconds, p50, p99, resident_kib(process.pid)))
                     if bad or errors:
                         print(f"  {name}: {bad or ''} {errors or ''}")
             print(f"\n{case}, {CONNECTIONS} connections, {options.rounds} x {options.seconds} s")
             print(f"{'':12}{'CPU us/req':>11}{'req/s':>9}{'p50 ms':>8}{'p99 ms':>8}{'MiB':>7}")
-            for name in names:
+            for name in started:
                 cpu, rate, p50, p99, kib = (statistics.median(c) for c in zip(*rows[name]))
                 print(f"{name:12}{cpu:11.1f}{rate:9.0f}{p50:8.2f}{p99:8.2f}{kib / 1024:7.1f}")
-            for process, _ in started.values():
+            for process in running[1:]:
                 end(process)
-                running.remove(process)
+            del running[1:]
     finally:
         for process in running:
             end(process)

@@ -177,10 +177,16 @@ async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
         .await
         .unwrap();
     assert_eq!((receipt.failed, receipt.drained), (0, 1), "{receipt:?}");
-    let mut text = vec![0; 65536];
-    let n = stream.read(&mut text).await.unwrap();
-    let text = String::from_utf8_lossy(&text[..n]);
-    assert!(text.ends_with("x\n\n\r\n0\r\n\r\n"), "{text:?}");
+    let mut text = Vec::new();
+    let whole = async {
+        while !text.ends_with(b"\r\n0\r\n\r\n") {
+            assert!(stream.read_buf(&mut text).await.unwrap() > 0);
+        }
+    };
+    let limit = Duration::from_secs(5);
+    let done = tokio::time::timeout(limit, whole).await.is_ok();
+    let text = String::from_utf8_lossy(&text);
+    assert!(done && text.ends_with("x\n\n\r\n0\r\n\r\n"), "{text:?}");
     proxy.stop().await;
 }
 
@@ -223,5 +229,34 @@ async fn an_app_that_dies_in_mid_answer_is_counted_and_the_client_can_tell() {
     assert!(answer.ends_with("half"), "{answer:?}");
     let stats = proxy.client.stats().await.unwrap();
     assert_eq!((stats[0].requests, stats[0].failures.closed), (1, 1));
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_does_not_hold_the_drain_up() {
+    let proxy = Proxy::start().await;
+    let old = app(|mut stream| async move {
+        read_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while stream.write_all(&[b'x'; 100_000]).await.is_ok() {}
+    })
+    .await;
+    proxy.publish(1, &[old]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    read_head(&mut stream).await;
+    // Until all buffers are full.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.publish(2, &[]).await;
+    let (requests, window) = (Duration::from_millis(200), Duration::ZERO);
+    let receipt = proxy
+        .client
+        .drain("app", 2, requests, window)
+        .await
+        .unwrap();
+    assert_eq!((receipt.failed, receipt.drained), (1, 1), "{receipt:?}");
+    assert!(receipt.drain_ms < 2_000, "{receipt:?}");
     proxy.stop().await;
 }

@@ -1,4 +1,5 @@
-//! A new proxy takes over from the one that runs, under load.
+//! A new proxy takes over from the one that runs, under load. `CUTOVER_TAKEOVERS=20` runs the full
+//! number.
 
 mod proxy_support;
 
@@ -13,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_takeovers_under_load_refuse_and_drop_nothing() {
+async fn takeovers_under_load_refuse_and_drop_nothing() {
+    let takeovers = std::env::var("CUTOVER_TAKEOVERS").map_or(5, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
     let app = App::start(1).await;
@@ -27,7 +29,7 @@ async fn five_takeovers_under_load_refuse_and_drop_nothing() {
         load(post, true),
         load(post, false),
     ];
-    for generation in 2..=6 {
+    for generation in 2..takeovers + 2 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let next = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
         assert_eq!(next.address, proxy.address);

@@ -15,6 +15,9 @@ pub struct Proxy {
     /// Where plain HTTP is served, instead of the configuration's `proxy.http`
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
+    /// Where TLS is served, instead of the configuration's `proxy.https`
+    #[arg(long, value_name = "ADDRESS")]
+    https: Option<SocketAddr>,
     /// The folder of the routes and the control socket, instead of `agent.data_dir`
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
@@ -27,13 +30,13 @@ pub struct Proxy {
 pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
     let mut options = match (args.http, args.data_dir) {
         // All that is needed: no configuration is.
-        (Some(http), Some(data_dir)) => Options::new(http, None, data_dir),
+        (Some(http), Some(data_dir)) => Options::new(http, args.https, data_dir),
         (http, data_dir) => {
             let (_, config) = configuration::load(global)?;
             let proxy = config.proxy;
             let http = http.unwrap_or(proxy.http);
             let data_dir = data_dir.unwrap_or(config.agent.data_dir);
-            let mut options = Options::new(http, proxy.https, data_dir);
+            let mut options = Options::new(http, args.https.or(proxy.https), data_dir);
             options.certificates = proxy.certificates.unwrap_or(options.certificates);
             options.trusted = proxy.trusted_proxies;
             options.proxy_protocol = proxy.proxy_protocol;

@@ -213,4 +213,4 @@ fn content(pushes: Vec<Option<Push>>) -> Content {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,7 +11,7 @@ use sha2::Sha256;
 use super::*;
 use crate::webhook::{Received, receive};
 
-const SECRET: &str = "only a test";
+pub(in crate::webhook) const SECRET: &str = "only a test";
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";
 const COMMIT: &str = "3333333333333333333333333333333333333333";

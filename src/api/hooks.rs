@@ -13,7 +13,7 @@ use crate::deploy::enqueue::{self, Asked};
 use crate::ids::CommitId;
 use crate::store::deliveries::{NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
-use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
+use crate::webhook::{self, Content, Push, Received, Refusal};
 
 /// GitHub's own limit for a payload.
 const LARGEST: usize = 25 << 20;
@@ -120,20 +120,9 @@ fn wanted(app: &App, content: Content) -> Result<Push, String> {
     };
     let mut reason = "the delivery holds no push".to_owned();
     for push in pushes {
-        match &push.git_ref {
-            Ref::Branch(name) if *name == app.branch && push.new.is_some() => return Ok(push),
-            Ref::Branch(name) if *name == app.branch => {
-                reason = format!("the branch `{name}` was deleted; what is live stays");
-            }
-            Ref::Branch(name) => {
-                reason = format!(
-                    "a push to `{name}`; `{}` deploys `{}`",
-                    app.name, app.branch
-                );
-            }
-            Ref::Tag(name) => {
-                reason = format!("a tag, `{name}`; `{}` deploys `{}`", app.name, app.branch);
-            }
+        match webhook::filter::wants(app, &push) {
+            Ok(()) => return Ok(push),
+            Err(why) => reason = why,
         }
     }
     Err(reason)
@@ -145,7 +134,7 @@ fn deployment(app: &App, push: Push) -> NewDeployment {
         app: app.name.clone(),
         trigger: Trigger::Webhook,
         want: commit.clone().map_or(Want::Branch, Want::Pushed),
-        git_ref: Some(format!("refs/heads/{}", app.branch)),
+        git_ref: Some(push.git_ref.full()),
         commit,
         message: push.message.as_deref().and_then(first_line),
         author: push.author,

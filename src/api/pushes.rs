@@ -13,6 +13,7 @@ use super::{Api, ApiError, Shared, json};
 use crate::config::{App, Repo};
 use crate::deploy::enqueue;
 use crate::ids::{AppName, CommitId, DeploymentId};
+use crate::webhook::{Ref, filter};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,14 +63,15 @@ pub async fn receive(
 
 async fn take(api: &Api, app: &App, update: &Update) -> Result<Taken, ApiError> {
     let nothing = |reason: String| Ok(Taken::nothing(update, Some(&app.name), reason));
-    if update.r#ref != format!("refs/heads/{}", app.branch) {
-        return nothing(format!(
-            "`{}` deploys the branch `{}`",
-            app.name, app.branch
-        ));
+    let git_ref = Ref::parse(&update.r#ref).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let Some(git_ref) = git_ref else {
+        return nothing("it is neither a branch nor a tag".into());
+    };
+    if let Err(why) = filter::wants_ref(app, &git_ref) {
+        return nothing(why);
     }
     if update.new.bytes().all(|byte| byte == b'0') {
-        return nothing("the branch was deleted; what is live stays".into());
+        return nothing(format!("the {git_ref} was deleted; what is live stays"));
     }
     let commit: CommitId = update
         .new

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::claims::Claims;
 use super::file::{Node, Section};
-use super::values::{duration, inside, line, path, positive, secret, variables};
+use super::values::{duration, inside, line, path, patterns, positive, secret, variables};
 use super::{App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, units};
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -38,6 +38,8 @@ fn app(name: &AppName, node: Node<'_>, claims: &mut Claims) -> Option<App> {
         let text = node.str("a branch's name")?;
         repo::branch(text).map_or_else(|expected| node.wrong(expected), Some)
     });
+    let branches = section.read("branches", patterns);
+    let tags = section.read("tags", patterns);
     let domains = section.node("domains");
     let named = domains.is_some();
     let domains = domains.and_then(|node| domains_of(node, &owner, claims));
@@ -59,6 +61,8 @@ fn app(name: &AppName, node: Node<'_>, claims: &mut Claims) -> Option<App> {
         name: name.clone(),
         repo: repo?,
         branch: branch.unwrap_or("main".into()),
+        branches: branches.unwrap_or_default(),
+        tags: tags.unwrap_or_default(),
         domains: domains.unwrap_or_default(),
         port: port? as u16,
         webhook,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 use crate::webhook::Forge;
+use crate::webhook::filter::Pattern;
 
 mod app;
 mod claims;
@@ -79,6 +80,10 @@ pub struct App {
     pub name: AppName,
     pub repo: Repo,
     pub branch: String,
+    /// Further branches of which a push is deployed, as patterns.
+    pub branches: Vec<Pattern>,
+    /// Tags of which a push is deployed, as patterns.
+    pub tags: Vec<Pattern>,
     /// Host names, lower case. Empty: the app answers for every host no other app claims.
     pub domains: Vec<String>,
     /// The port that the app listens on inside its container.

@@ -115,7 +115,7 @@ pub(super) fn branch(name: &str) -> Result<String, String> {
         ));
     }
     if name.contains(['*', '?', '[']) {
-        return Err("one branch's name; patterns are not possible here".into());
+        return Err("one branch's name; patterns stand in `branches`".into());
     }
     let good = !name.is_empty()
         && name.len() <= 200

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::file::Node;
 use super::{Secret, paths, units};
+use crate::webhook::filter::Pattern;
 
 pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
     const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";
@@ -119,4 +120,23 @@ pub(super) fn positive(node: &Node<'_>) -> Option<Duration> {
     let text = node.str(units::DURATION)?;
     let duration = units::duration(text).filter(|duration| !duration.is_zero());
     duration.or_else(|| node.wrong(format!("{}, above zero", units::DURATION)))
+}
+
+/// One pattern for names of branches or tags, or an array of them.
+pub(super) fn patterns(node: Node<'_>) -> Option<Vec<Pattern>> {
+    const EXPECTED: &str = "a pattern such as \"v*\", or an array of them";
+    let one = |node: &Node<'_>| {
+        let text = node.str(EXPECTED)?;
+        match Pattern::parse(text) {
+            Ok(pattern) if !text.is_empty() => Some(pattern),
+            _ => node.wrong(EXPECTED),
+        }
+    };
+    match node.value.get_ref() {
+        DeValue::Array(_) => {
+            let nodes = node.array(EXPECTED)?;
+            Some(nodes.iter().filter_map(one).collect())
+        }
+        _ => one(&node).map(|pattern| vec![pattern]),
+    }
 }

@@ -26,7 +26,10 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
         Want::Release(id) => steps::start::kept(line, id).await?,
         want => {
             let commit = line
-                .step(Step::Fetch, steps::fetch::fetch(line, want))
+                .step(
+                    Step::Fetch,
+                    steps::fetch::fetch(line, want, deployment.git_ref.as_deref()),
+                )
                 .await?;
             let release = line
                 .step(Step::Build, steps::build::build(line, &commit))

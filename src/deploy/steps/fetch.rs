@@ -17,8 +17,17 @@ pub fn mirror(line: &Line<'_>) -> Mirror {
     Mirror::new(folder, line.app.repo.clone(), line.app.source.clone())
 }
 
-pub async fn fetch(line: &Line<'_>, want: &Want) -> Result<Done<Commit>, Stop> {
-    let branch = line.app.branch.clone();
+pub async fn fetch(
+    line: &Line<'_>,
+    want: &Want,
+    git_ref: Option<&str>,
+) -> Result<Done<Commit>, Stop> {
+    let pushed = |folder| git_ref.and_then(|name| name.strip_prefix(folder));
+    let branch = match want {
+        Want::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
+        _ => line.app.branch.clone(),
+    };
+    let tag = pushed("refs/tags/").map(str::to_owned);
     let live = live_commit(line).await?;
     let mirror = mirror(line);
     let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
@@ -26,16 +35,17 @@ pub async fn fetch(line: &Line<'_>, want: &Want) -> Result<Done<Commit>, Stop> {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
         let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
-        match want {
-            Want::Pushed(id) => {
+        match (want, tag) {
+            (Want::Pushed(_), Some(tag)) => get(source::Want::Tag(tag)).map(Ok),
+            (Want::Pushed(id), None) => {
                 let commit = get(source::Want::Commit {
                     id,
                     branch: branch.clone(),
                 })?;
                 newest(&mirror, commit, &branch, live.as_ref(), &say)
             }
-            Want::Named(text) => get(source::Want::Named(text)).map(Ok),
-            Want::Branch | Want::Release(_) => get(source::Want::Branch(branch)).map(Ok),
+            (Want::Named(text), _) => get(source::Want::Named(text)).map(Ok),
+            (Want::Branch | Want::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
         }
     });
     let outcome = fetch

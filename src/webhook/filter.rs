@@ -1,0 +1,141 @@
+//! Which pushes an app wants.
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::{Push, Ref};
+use crate::config::App;
+
+/// A pattern for names of branches or tags: `*` stays within a `/`, `**` does not.
+#[derive(Debug, Clone)]
+pub struct Pattern(GlobMatcher);
+
+impl Pattern {
+    pub fn parse(text: &str) -> Result<Self, globset::Error> {
+        let glob = GlobBuilder::new(text).literal_separator(true).build()?;
+        Ok(Self(glob.compile_matcher()))
+    }
+
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+/// In a head commit's message, in any case, they mean that its push is not to be deployed.
+const SKIP: [&str; 4] = ["[skip ci]", "[ci skip]", "[skip deploy]", "[deploy skip]"];
+
+/// Whether a push to this ref is deployed; an error is the reason why not.
+pub fn wants_ref(app: &App, git_ref: &Ref) -> Result<(), String> {
+    let matches =
+        |patterns: &[Pattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+    match git_ref {
+        Ref::Branch(name) if *name == app.branch || matches(&app.branches, name) => Ok(()),
+        Ref::Branch(name) => Err(format!(
+            "a push to `{name}`; `{}` deploys `{}`",
+            app.name, app.branch
+        )),
+        Ref::Tag(name) if matches(&app.tags, name) => Ok(()),
+        Ref::Tag(name) => Err(format!(
+            "a tag, `{name}`; `{}` deploys `{}`",
+            app.name, app.branch
+        )),
+    }
+}
+
+/// Whether this push is deployed; an error is the reason why not.
+pub fn wants(app: &App, push: &Push) -> Result<(), String> {
+    wants_ref(app, &push.git_ref)?;
+    if push.new.is_none() {
+        return Err(format!(
+            "the {} was deleted; what is live stays",
+            push.git_ref
+        ));
+    }
+    let message = push.message.as_deref().unwrap_or_default();
+    match skipped(message) {
+        Some(mark) => Err(format!("the head commit says `{mark}`")),
+        None => Ok(()),
+    }
+}
+
+fn skipped(message: &str) -> Option<&'static str> {
+    let lower = message.to_ascii_lowercase();
+    SKIP.into_iter().find(|mark| lower.contains(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stays_within_a_slash() {
+        for (pattern, name, expected) in [
+            ("v*", "v1.2", true),
+            ("v*", "w1", false),
+            ("v*", "v1/2", false),
+            ("release/**", "release/2026/1", true),
+            ("release/*", "release/x", true),
+            ("v[0-9]*", "v1", true),
+            ("v[0-9]*", "vx", false),
+            ("{a,b}", "b", true),
+        ] {
+            let found = Pattern::parse(pattern).unwrap().matches(name);
+            assert_eq!(found, expected, "{pattern} {name}");
+        }
+        assert!(Pattern::parse("[").is_err());
+    }
+
+    fn app(more: &str) -> App {
+        let text = format!("[apps.a]\nrepo = '/srv/a.git'\nport = 1\n{more}\n");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        config.apps.into_values().next().unwrap()
+    }
+
+    fn push(git_ref: Ref, message: &str) -> Push {
+        Push {
+            repository: String::new(),
+            git_ref,
+            old: None,
+            new: Some("1".repeat(40).parse().unwrap()),
+            message: Some(message.to_owned()),
+            author: None,
+            forced: false,
+        }
+    }
+
+    #[test]
+    fn by_itself_an_app_wants_its_branch_alone() {
+        let app = app("");
+        let of = |git_ref, message| wants(&app, &push(git_ref, message));
+        assert_eq!(of(Ref::Branch("main".into()), "x"), Ok(()));
+        assert!(of(Ref::Branch("other".into()), "x").is_err());
+        assert!(of(Ref::Tag("main".into()), "x").is_err());
+        for skip in ["[skip ci]", "fix\n\n[CI skip]", "a [Skip Deploy] b"] {
+            let reason = of(Ref::Branch("main".into()), skip).unwrap_err();
+            assert!(reason.contains("the head commit says"), "{reason}");
+        }
+        let mut gone = push(Ref::Branch("main".into()), "x");
+        gone.new = None;
+        assert!(wants(&app, &gone).unwrap_err().contains("was deleted"));
+    }
+
+    #[test]
+    fn patterns_add_branches_and_tags() {
+        let app = app("branches = ['release/*']\ntags = 'v*'");
+        let of = |git_ref| wants(&app, &push(git_ref, "x"));
+        for good in [
+            Ref::Branch("main".into()),
+            Ref::Branch("release/1".into()),
+            Ref::Tag("v1".into()),
+        ] {
+            assert_eq!(of(good), Ok(()));
+        }
+        assert!(of(Ref::Branch("v1".into())).is_err(), "a branch like a tag");
+        assert!(
+            of(Ref::Tag("main".into())).is_err(),
+            "a tag like the branch"
+        );
+    }
+}

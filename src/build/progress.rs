@@ -181,3 +181,100 @@ fn size(bytes: i64) -> String {
         _ => format!("{:.1}MB", bytes as f64 / 1e6),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vertex(digest: &str, started: i64, completed: Option<i64>) -> Vertex {
+        let mut vertex = Vertex {
+            digest: digest.to_owned(),
+            name: format!("RUN {digest}"),
+            ..Vertex::default()
+        };
+        vertex.started.get_or_insert_default().seconds = started;
+        if let Some(completed) = completed {
+            vertex.completed.get_or_insert_default().seconds = completed;
+        }
+        vertex
+    }
+
+    fn take(progress: &mut Progress, vertexes: &[Vertex], logs: &[(&str, &str)]) -> Vec<String> {
+        let log = |(vertex, msg): &(&str, &str)| VertexLog {
+            vertex: (*vertex).to_owned(),
+            msg: msg.as_bytes().to_vec(),
+            ..VertexLog::default()
+        };
+        progress.take(StatusResponse {
+            vertexes: vertexes.to_vec(),
+            logs: logs.iter().map(log).collect(),
+            ..StatusResponse::default()
+        })
+    }
+
+    #[test]
+    fn steps_are_announced_once_and_end_once() {
+        let mut progress = Progress::default();
+        let waiting = Vertex {
+            started: None,
+            ..vertex("a", 0, None)
+        };
+        assert!(take(&mut progress, &[waiting], &[]).is_empty());
+        let (begun, done) = (vertex("a", 1, None), vertex("a", 1, Some(3)));
+        assert_eq!(take(&mut progress, &[begun.clone()], &[]), ["#1 RUN a"]);
+        assert!(take(&mut progress, &[begun], &[]).is_empty());
+        assert_eq!(take(&mut progress, &[done.clone()], &[]), ["#1 DONE 2.0s"]);
+        assert!(take(&mut progress, &[done], &[]).is_empty());
+        let cached = Vertex {
+            cached: true,
+            ..vertex("b", 3, Some(3))
+        };
+        assert_eq!(
+            take(&mut progress, &[cached], &[]),
+            ["#2 RUN b", "#2 CACHED"]
+        );
+        assert!(progress.failure().is_none());
+    }
+
+    #[test]
+    fn output_is_cut_into_lines_and_freed_of_what_moves_a_terminal() {
+        let mut progress = Progress::default();
+        let mut lines = take(&mut progress, &[vertex("a", 1, None)], &[("a", "on")]);
+        lines.extend(take(&mut progress, &[], &[("a", "e\ntwo\r\n10%\r100%\n")]));
+        lines.extend(take(
+            &mut progress,
+            &[],
+            &[("a", "\u{1b}[1;31mred\u{1b}[0m\nrest")],
+        ));
+        lines.extend(take(&mut progress, &[vertex("a", 1, Some(1))], &[]));
+        let expected = ["RUN a", "one", "two", "100%", "red", "rest", "DONE 0.0s"];
+        assert_eq!(lines, expected.map(|line| format!("#1 {line}")));
+        // A line that never ends does not gather in memory.
+        let long = "x".repeat(3 * LINE);
+        let lines = take(&mut progress, &[], &[("a", &long)]);
+        assert!(lines.len() >= 2, "{}", lines.len());
+    }
+
+    #[test]
+    fn the_step_that_failed_first_is_the_reason_with_its_own_last_lines() {
+        let mut progress = Progress::default();
+        let begun = [vertex("a", 1, None), vertex("b", 1, None)];
+        take(&mut progress, &begun, &[("b", "not this\n")]);
+        let output: String = (0..30).map(|i| format!("{i}\n")).collect();
+        take(&mut progress, &[], &[("a", &output)]);
+        let failing = |digest, error: &str| Vertex {
+            error: error.to_owned(),
+            ..vertex(digest, 1, Some(2))
+        };
+        let beside = failing("b", "rpc error: context canceled");
+        let lines = take(&mut progress, &[beside, failing("a", "exit code: 3")], &[]);
+        assert!(
+            lines.contains(&"#1 ERROR: exit code: 3".to_owned()),
+            "{lines:?}"
+        );
+        let (step, message, tail) = progress.failure().unwrap();
+        assert_eq!((step.as_str(), message.as_str()), ("RUN a", "exit code: 3"));
+        assert_eq!(tail.len(), TAIL);
+        assert_eq!(tail.last().map(String::as_str), Some("29"));
+    }
+}

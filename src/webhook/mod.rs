@@ -15,4 +15,6 @@ pub use push::{Push, Ref};
 pub use receive::{Content, Received, Refusal, receive};
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

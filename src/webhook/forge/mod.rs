@@ -95,6 +95,21 @@ impl Forge {
         }
     }
 
+    /// Reads a push as this forge sends it, without asking who sent it: for fuzzing. Deliveries go
+    /// through [`super::receive`].
+    #[doc(hidden)]
+    pub fn parse(self, json: &[u8]) -> Result<Content, Refusal> {
+        match self {
+            Forge::GitHub => github::push(json),
+            Forge::Forgejo | Forge::Gitea | Forge::Gogs => gitea::push(json),
+            Forge::GitLab => gitlab::push(json),
+            Forge::Bitbucket => bitbucket::push(json),
+            Forge::BitbucketDataCenter => data_center::push(json),
+            Forge::Azure => azure::push(json),
+            Forge::Standard => standard::push(json),
+        }
+    }
+
     fn event_header(self) -> Option<&'static str> {
         Some(match self {
             Forge::Forgejo => "x-forgejo-event",
@@ -180,15 +195,13 @@ pub(super) fn read(
     };
     let content = match (forge, event.as_str()) {
         (Forge::GitHub, "ping") => ping(json)?,
-        (Forge::GitHub, "push") => github::push(json)?,
-        (Forge::Forgejo | Forge::Gitea | Forge::Gogs, "push") => gitea::push(json)?,
-        (Forge::GitLab, "Push Hook" | "Tag Push Hook" | "System Hook") => gitlab::push(json)?,
-        (Forge::Bitbucket, "repo:push") => bitbucket::push(json)?,
         (Forge::BitbucketDataCenter, "diagnostics:ping") => ping(json)?,
-        (Forge::BitbucketDataCenter, "repo:refs_changed") => data_center::push(json)?,
-        (Forge::Azure, "git.push") => azure::push(json)?,
         (Forge::Standard, "ping") => ping(json)?,
-        (Forge::Standard, "push") => standard::push(json)?,
+        (Forge::GitHub | Forge::Forgejo | Forge::Gitea | Forge::Gogs | Forge::Standard, "push")
+        | (Forge::GitLab, "Push Hook" | "Tag Push Hook" | "System Hook")
+        | (Forge::Bitbucket, "repo:push")
+        | (Forge::BitbucketDataCenter, "repo:refs_changed")
+        | (Forge::Azure, "git.push") => forge.parse(json)?,
         (_, event) => {
             payload::read::<serde::de::IgnoredAny>(json)?;
             Content::Ignored(format!("the event `{event}` deploys nothing"))

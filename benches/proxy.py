@@ -203,8 +203,14 @@ def start_cutover(app, routes):
     os.symlink(os.path.join(WORK, "certs"), os.path.join(folder, "certs"))
     binary = os.environ.get("CUTOVER", os.path.join(
         os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "cutover"))
-    process = spawn(binary, "proxy", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
-                    "--data-dir", folder)
+    conf = write("deploy.toml", f"""
+[agent]
+data_dir = "{folder}"
+[proxy]
+http = "127.0.0.1:0"
+https = "127.0.0.1:0"
+""")
+    process = spawn(binary, "proxy", "--config", conf)
     for _ in range(500):
         if os.path.exists(os.path.join(folder, "proxy.addr")):
             break

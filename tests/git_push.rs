@@ -44,6 +44,10 @@ impl Scene {
                     app: "hello".parse().unwrap(),
                     path: path.clone(),
                     branch: "main".into(),
+                    wants: Arc::new(|git_ref| match git_ref {
+                        "refs/heads/main" => Ok(()),
+                        _ => Err("only main is deployed from here".into()),
+                    }),
                 }),
                 "far" => Found::Elsewhere("https://example.com/far.git".into()),
                 _ => Found::NoSuchApp,
@@ -192,11 +196,8 @@ async fn only_the_deploy_branch_is_taken_and_it_stays() {
     };
     scene.git(&["tag", "v1"]);
     for (args, reason) in [
-        (
-            vec!["main:other"],
-            "only the branch main is deployed from here",
-        ),
-        (vec!["v1"], "only the branch main"),
+        (vec!["main:other"], "only main is deployed from here"),
+        (vec!["v1"], "only main is deployed"),
         (
             vec!["main", "v1"],
             "pushed together with a ref that is refused",

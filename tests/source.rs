@@ -108,7 +108,7 @@ fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
     let second = scene.commit("feature/x", "two");
     let who = Signature::now("Ann", "ann@example.com").unwrap();
     let object = scene.origin.find_object(first, None).unwrap();
-    (scene.origin.tag("v1", &object, &who, "annotated", false)).unwrap();
+    let tag = (scene.origin.tag("v1", &object, &who, "annotated", false)).unwrap();
     // A tag and a branch of one name: the branch is meant.
     (scene.origin.tag_lightweight("feature/x", &object, false)).unwrap();
     let alias = "refs/heads/alias";
@@ -130,6 +130,8 @@ fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
     assert_eq!(id(&named(&first.to_string()[..7])), first.to_string());
     assert_eq!(id(&named(&second.to_string())), second.to_string());
     assert_eq!(id(&exactly(first)), first.to_string());
+    // As a push of an annotated tag names it.
+    assert_eq!(id(&exactly(tag)), first.to_string());
 }
 
 #[test]

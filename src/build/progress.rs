@@ -221,9 +221,11 @@ mod tests {
         };
         assert!(take(&mut progress, &[waiting], &[]).is_empty());
         let (begun, done) = (vertex("a", 1, None), vertex("a", 1, Some(3)));
-        assert_eq!(take(&mut progress, &[begun.clone()], &[]), ["#1 RUN a"]);
+        let lines = take(&mut progress, std::slice::from_ref(&begun), &[]);
+        assert_eq!(lines, ["#1 RUN a"]);
         assert!(take(&mut progress, &[begun], &[]).is_empty());
-        assert_eq!(take(&mut progress, &[done.clone()], &[]), ["#1 DONE 2.0s"]);
+        let lines = take(&mut progress, std::slice::from_ref(&done), &[]);
+        assert_eq!(lines, ["#1 DONE 2.0s"]);
         assert!(take(&mut progress, &[done], &[]).is_empty());
         let cached = Vertex {
             cached: true,

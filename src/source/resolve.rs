@@ -32,16 +32,22 @@ pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commi
     }
 }
 
-/// The commit of this id, which must be in the mirror already.
+/// The commit of this id, which must be in the mirror already. A push of an annotated tag names the
+/// tag, which stands for its commit.
 pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commit, SourceError> {
     let oid = Oid::from_str(id.as_str()).map_err(|error| damaged(repo, &error))?;
+    let missing = || SourceError::NoSuchCommit {
+        repo: repo.to_owned(),
+        id: id.clone(),
+    };
     match git.find_object(oid, None) {
-        Ok(object) if object.kind() == Some(ObjectType::Commit) => describe(git, oid, repo),
-        Err(error) if error.code() != ErrorCode::NotFound => Err(damaged(repo, &error)),
-        _ => Err(SourceError::NoSuchCommit {
-            repo: repo.to_owned(),
-            id: id.clone(),
-        }),
+        // What a tag of a file stands for is no commit either.
+        Ok(object) => match object.peel(ObjectType::Commit) {
+            Ok(commit) => describe(git, commit.id(), repo),
+            Err(_) => Err(missing()),
+        },
+        Err(error) if error.code() == ErrorCode::NotFound => Err(missing()),
+        Err(error) => Err(damaged(repo, &error)),
     }
 }
 

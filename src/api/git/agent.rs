@@ -6,6 +6,7 @@ use super::{Found, Git, Log, Pushed, Repository};
 use crate::api::Api;
 use crate::config::{App, Repo};
 use crate::deploy::{enqueue, follow};
+use crate::webhook::{Ref, filter};
 
 /// Pushes are taken for the apps whose `repo` is a path on this machine, with the API's token.
 pub fn of_agent(api: Arc<Api>) -> Git {
@@ -27,6 +28,10 @@ fn find(api: &Api, name: &str) -> Found {
             app: app.name.clone(),
             path: path.clone(),
             branch: app.branch.clone(),
+            wants: {
+                let app = app.clone();
+                Arc::new(move |git_ref| wants(&app, git_ref))
+            },
         }),
         Repo::Http(address) | Repo::Ssh(address) => {
             Found::Elsewhere(crate::source::without_password(address))
@@ -34,12 +39,19 @@ fn find(api: &Api, name: &str) -> Found {
     }
 }
 
-/// Every app that is deployed from this branch of this repository is deployed; the pusher follows
-/// the one whose address was pushed to.
+fn wants(app: &App, git_ref: &str) -> Result<(), String> {
+    match Ref::parse(git_ref).map_err(|error| error.to_string())? {
+        Some(git_ref) => filter::wants_ref(app, &git_ref),
+        None => Err("it is neither a branch nor a tag".into()),
+    }
+}
+
+/// Every app that is deployed from this ref of this repository is deployed; the pusher follows the
+/// one whose address was pushed to.
 async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
     let apps = &api.agent.config.apps;
     let one = apps.get(&push.app).ok_or("the app is gone")?;
-    let same = |app: &&App| app.repo == one.repo && app.branch == one.branch;
+    let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
     let mut followed = None;
     for app in apps.values().filter(same) {
         let new = enqueue::pushed(&app.name, &push.git_ref, push.commit.clone());

@@ -35,7 +35,7 @@ pub struct Git {
     pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
     /// Whether this is a token that may push. Compares in constant time.
     pub allows: Box<dyn Fn(&str) -> bool + Send + Sync>,
-    /// Called once the branch has moved: stores the deployment and returns its log as it grows, the
+    /// Called once a ref has moved: stores the deployment and returns its log as it grows, the
     /// last line being how it ended. An error is told to the pusher, whose commits are kept.
     pub pushed: Box<dyn Fn(Pushed) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
 }
@@ -51,15 +51,18 @@ pub enum Found {
 }
 
 /// A bare repository on this machine; the first push makes it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Repository {
     pub app: AppName,
     pub path: PathBuf,
-    /// The only branch that is taken.
+    /// What is checked out of a clone.
     pub branch: String,
+    /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Nothing
+    /// else is taken.
+    pub wants: Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
 }
 
-/// The deploy branch has moved.
+/// A ref that is deployed has moved.
 #[derive(Debug, Clone)]
 pub struct Pushed {
     pub app: AppName,

@@ -91,22 +91,16 @@ fn answer(body: Body) -> Response {
 
 /// Why the push is not taken; empty if it is. All of it or nothing.
 fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str, String)> {
-    let deployed = format!("refs/heads/{}", repository.branch);
     let mut good = true;
     let mut reasons = Vec::new();
     for update in &commands.updates {
-        let why = if update.git_ref != deployed {
-            format!(
-                "only the branch {} is deployed from here",
-                repository.branch
-            )
+        let why = if let Err(why) = (repository.wants)(&update.git_ref) {
+            why
         } else if update.new.bytes().all(|byte| byte == b'0') {
-            "the branch that is deployed cannot be deleted".into()
+            "what is deployed from here cannot be deleted".into()
         } else {
-            reasons.push((
-                update.git_ref.as_str(),
-                "pushed together with a ref that is refused".into(),
-            ));
+            let why = "pushed together with a ref that is refused";
+            reasons.push((update.git_ref.as_str(), why.into()));
             continue;
         };
         good = false;

@@ -40,6 +40,8 @@ pub struct Git {
     pub pushed: Box<dyn Fn(Pushed) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
 }
 
+pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Pieces of text.
 pub type Log = mpsc::Receiver<Vec<u8>>;
 
@@ -59,7 +61,7 @@ pub struct Repository {
     pub branch: String,
     /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Nothing
     /// else is taken.
-    pub wants: Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub wants: Arc<Wants>,
 }
 
 /// A ref that is deployed has moved.

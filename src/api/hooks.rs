@@ -1,11 +1,9 @@
 //! `POST /hooks/{app}`: verify, parse, store, and only then 202.
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 
 use super::{ApiError, Shared};
 use crate::config::App;
@@ -15,11 +13,6 @@ use crate::store::deliveries::{NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
 use crate::webhook::{self, Content, Push, Received, Refusal};
 
-/// GitHub's own limit for a payload.
-const LARGEST: usize = 25 << 20;
-/// A forge sends a body in well under this; who does not is not a forge.
-const BODY: Duration = Duration::from_secs(30);
-
 pub async fn receive(
     State(api): Shared,
     Path(name): Path<String>,
@@ -27,7 +20,7 @@ pub async fn receive(
     body: Body,
 ) -> Result<(StatusCode, Json<Outcome>), ApiError> {
     let app = super::apps::named(&api, &name)?;
-    let body = read(&headers, body).await?;
+    let body = api.bodies.read(&headers, body).await?;
     let secrets = secrets(app).await;
     let received =
         webhook::receive(app.webhook.forge, &secrets, &headers, &body).map_err(refused)?;
@@ -37,45 +30,6 @@ pub async fn receive(
     };
     let outcome = enqueue::delivery(&api.agent, delivery(app, &received), asked).await?;
     Ok((StatusCode::ACCEPTED, Json(outcome)))
-}
-
-/// The whole body; one that says it is too long is refused unread.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let too_long = || {
-        let message = "the body is larger than 25 MiB";
-        let hint = "no forge sends payloads of this size";
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
-    };
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    if length
-        .and_then(|text| text.parse::<u64>().ok())
-        .is_some_and(|n| n > LARGEST as u64)
-    {
-        return Err(too_long());
-    }
-    let whole = tokio::time::timeout(BODY, axum::body::to_bytes(body, LARGEST)).await;
-    let whole = whole.map_err(|_| {
-        let message = format!("the body did not arrive within {} seconds", BODY.as_secs());
-        ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "too_slow",
-            message,
-            "send it again",
-        )
-    })?;
-    whole.map_err(|error| {
-        // The only error besides the length is a connection that broke, where nobody reads this.
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        match cause.is::<http_body_util::LengthLimitError>() {
-            true => too_long(),
-            false => ApiError::bad_request("the body broke off"),
-        }
-    })
 }
 
 /// Read anew for each delivery, so that rotating a secret needs no restart. One that cannot be read

@@ -10,6 +10,7 @@ use crate::deploy::Agent;
 
 mod apps;
 pub mod auth;
+mod body;
 mod deployments;
 mod error;
 pub mod git;
@@ -22,6 +23,7 @@ mod page;
 mod pushes;
 mod view;
 
+pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
 
@@ -30,10 +32,12 @@ pub struct Api {
     pub agent: Arc<Agent>,
     pub token: auth::Token,
     pub health: Health,
+    pub bodies: Bodies,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
 
+/// Bodies of API calls are short; only webhooks may be long.
 const SMALL_BODY: usize = 64 << 10;
 
 /// Every path that the agent answers at.

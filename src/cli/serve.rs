@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Health, auth::Token};
+use crate::api::{self, Api, Bodies, Health, auth::Token};
 use crate::config::Config;
 use crate::deploy::{Agent, queue, recover, routes};
 use crate::engine::Engine;
@@ -47,11 +47,11 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
 
     let token = Token::load(&data_dir);
     let token = token.map_err(|e| failed("the API's token cannot be read or made", &e))?;
-    let health = Health::default();
     let router = api::router(Arc::new(Api {
         agent: agent.clone(),
         token,
-        health,
+        health: Health::default(),
+        bodies: Bodies::default(),
     }));
     let tcp = listen(&agent.config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");

@@ -142,7 +142,7 @@ pub fn release(row: Release, serving: &Serving) -> ReleaseView {
         image_id: row.image_id,
         created_at: rfc3339(row.created_at),
         live_at: row.went_live.map(rfc3339),
-        kept: row.removed_at.is_none(),
+        kept: row.went_live.is_some() && row.removed_at.is_none(),
     }
 }
 

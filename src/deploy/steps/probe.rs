@@ -87,7 +87,8 @@ async fn until_healthy(
     }
 }
 
-async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
+/// Why an instance that should run does not, with the last that it said.
+pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
     let engine = &line.agent.engine;
     let how = match engine.status(&instance.name).await? {
         Status::Exited(_, true) => "was killed because it used more memory than it may".to_owned(),
@@ -96,6 +97,6 @@ async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
         Status::Running => "exited and came back".to_owned(),
     };
     let tail = engine.log_tail(&instance.name, TAIL).await?;
-    let what = format!("the new version's container {how} before it was healthy");
+    let what = format!("the new version's container {how} before it went live");
     Ok(Stop::failed("exited", what).with_tail(tail))
 }

@@ -2,9 +2,11 @@
 //! the table and waiting until the proxy has it, is repeated until it is done.
 
 use crate::deploy::checkpoint::Checkpoint;
-use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::line::{Done, Line, Stop, in_step};
 use crate::deploy::routes;
 use crate::deploy::state::Step;
+use crate::deploy::steps::probe;
+use crate::engine::Status;
 use crate::store::releases::Release;
 use crate::store::{StoreError, apps, instances, releases};
 
@@ -12,13 +14,18 @@ use crate::store::{StoreError, apps, instances, releases};
 pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     // It has to survive a reboot from the moment that it is live, so before it.
     let of = release.id.clone();
-    for instance in line
+    let engine = &line.agent.engine;
+    let instances = line
         .agent
         .store
-        .read(move |db| instances::of_release(db, &of))
-        .await?
-    {
-        line.agent.engine.keep_running(&instance.name, true).await?;
+        .read(move |db| instances::of_release(db, &of));
+    for instance in instances.await? {
+        // It may have ended since its last probe; Docker then refuses the first, or the second says.
+        let kept = engine.keep_running(&instance.name, true).await;
+        if engine.status(&instance.name).await? != Status::Running {
+            return Err(in_step(Step::Probe, probe::exited(line, &instance).await?));
+        }
+        kept?;
     }
     let (app, id, cancel) = (
         line.app.name.clone(),

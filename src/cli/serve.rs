@@ -18,7 +18,7 @@ use crate::store::{Store, apps};
 
 mod data_plane;
 
-/// Run the agent: webhooks, API, dashboard, deployments; starts the proxy or adopts a running one
+/// Run the agent: webhooks, API, deployments; starts the proxy or adopts a running one
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Leave the proxy running when the agent is stopped

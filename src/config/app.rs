@@ -13,21 +13,21 @@ use crate::webhook::Forge;
 pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, App>> {
     let mut apps = BTreeMap::new();
     for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
-        match name.parse::<AppName>() {
-            Ok(name) => {
-                if let Some(app) = app(&name, node, claims) {
-                    apps.insert(name, app);
-                }
-            }
-            Err(error) => node.file.report(node.start, error.to_string()),
+        let parsed = name.parse::<AppName>();
+        if let Err(error) = &parsed {
+            node.file.report(node.start, error.to_string());
+        }
+        // Read under a wrong name too, so that what is wrong inside is found in the same run.
+        if let Some(app) = app(name, parsed.ok(), node, claims) {
+            apps.insert(app.name.clone(), app);
         }
     }
     Some(apps)
 }
 
 /// Every key is read before the first missing one ends it, so that all problems are found.
-fn app(name: &AppName, node: Node<'_>, claims: &mut Claims) -> Option<App> {
-    let owner = format!("the app `{name}`");
+fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) -> Option<App> {
+    let owner = format!("the app `{shown}`");
     let whole = Node {
         path: node.path.clone(),
         ..node
@@ -58,7 +58,7 @@ fn app(name: &AppName, node: Node<'_>, claims: &mut Claims) -> Option<App> {
     let hooks = hooks(section.section("hooks"));
     section.done();
     Some(App {
-        name: name.clone(),
+        name: name?,
         repo: repo?,
         branch: branch.unwrap_or("main".into()),
         branches: branches.unwrap_or_default(),

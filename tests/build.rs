@@ -512,21 +512,6 @@ async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
     scene.clean_up().await;
 }
 
-#[tokio::test]
-async fn only_own_images_are_removed() {
-    let scene = Scene::new().await;
-    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("a"))]);
-    scene.build(&commit, "one").await.unwrap();
-    let (docker, tag) = (&scene.docker, scene.tag("one"));
-    assert!(!build::remove(docker, &AgentId::new(), &tag).await.unwrap());
-    assert!(scene.image_of("one").await.is_some());
-    assert!(build::remove(docker, &scene.agent, &tag).await.unwrap());
-    assert_eq!(scene.image_of("one").await, None);
-    assert!(scene.image_of(commit.id.short()).await.is_some());
-    assert!(!build::remove(docker, &scene.agent, &tag).await.unwrap());
-    scene.clean_up().await;
-}
-
 /// A base image with a shell, made of Debian's static busybox. `None`, said aloud, where it is not
 /// installed.
 async fn base(scene: &Scene) -> Option<String> {

@@ -13,7 +13,6 @@ use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::remove::is_missing;
 use super::{BuildError, CACHE_KEY, Context, cache_key, send, session};
 use crate::config;
 use crate::ids::AppName;
@@ -236,6 +235,16 @@ fn failed(progress: &Progress, error: String) -> BuildError {
 }
 
 /// BuildKit looks the connection for registry logins up under this name.
+fn is_missing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
+}
+
 fn session_id() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");

@@ -30,7 +30,7 @@ async fn work(agent: Arc<Agent>, app: App) {
             recovered = recover(&agent, &app).await;
             continue;
         }
-        // Registered before looking, so that what is stored after the look wakes us.
+        // A wake-up between the look and the wait is kept for the wait.
         let woken = waker.notified();
         let name = app.name.clone();
         let next = agent

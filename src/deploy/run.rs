@@ -58,7 +58,7 @@ pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) ->
     if let bake::Verdict::Bad(failure) = bake::bake(line, release, reached).await? {
         return super::rollback::automatic(line, failure).await;
     }
-    steps::retire::retire(line, release).await?;
+    steps::retire::retire(line).await?;
 
     let id = line.id.clone();
     line.record(move |db| deployments::end(db, &id, Event::Finish, None))

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 
 use super::network::Network;
 use super::{Engine, Result, gone_is_done, label, status_code};
-use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::ids::DeploymentId;
 use crate::store::instances::Instance;
 use crate::store::releases::{Release, Settings};
 
@@ -56,10 +56,7 @@ pub enum Status {
 #[derive(Debug, Clone)]
 pub struct Found {
     pub name: String,
-    pub app: Option<AppName>,
     pub deployment: Option<DeploymentId>,
-    pub release: Option<ReleaseId>,
-    pub running: bool,
 }
 
 impl Engine {
@@ -278,17 +275,9 @@ fn from_summary(summary: bollard::models::ContainerSummary) -> Option<Found> {
         .trim_start_matches('/')
         .to_owned();
     let labels = summary.labels.unwrap_or_default();
+    let deployment = labels.get(label::DEPLOYMENT);
     Some(Found {
         name,
-        app: labels.get(label::APP).and_then(|text| text.parse().ok()),
-        deployment: labels
-            .get(label::DEPLOYMENT)
-            .and_then(|text| text.parse().ok()),
-        release: labels
-            .get(label::RELEASE)
-            .and_then(|text| text.parse().ok()),
-        running: summary
-            .state
-            .is_some_and(|state| state.to_string() == "running"),
+        deployment: deployment.and_then(|text| text.parse().ok()),
     })
 }

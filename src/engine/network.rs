@@ -87,12 +87,4 @@ impl Engine {
             base: base.into(),
         })
     }
-
-    /// Removes the agent's network, where nothing is on it any more.
-    pub async fn remove_network(&self) -> Result<()> {
-        let docker = self.docker()?;
-        let name = format!("cutover-{}", self.agent);
-        super::gone_is_done(docker.remove_network(&name).await)
-            .map_err(self.failed("remove its network"))
-    }
 }

@@ -13,7 +13,7 @@ use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::{apps, deployments};
 
-pub async fn retire(line: &Line<'_>, _release: &Release) -> Result<()> {
+pub async fn retire(line: &Line<'_>) -> Result<()> {
     line.begin(Step::Retire, |_| Ok(())).await?;
     // A rollback that waits wants the old release warm: it will do the retiring.
     let app = line.app.name.clone();

@@ -99,3 +99,34 @@ async fn a_newer_push_ends_the_bake_and_a_rollback_finds_the_old_release_warm() 
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_fails_leaves_no_warm_release_behind() {
+    let mut server = Server::with(&SETTINGS.replace("50ms\"", "50ms\"\ndeadline = \"3s\"")).await;
+    let first = server.go_live("v1").await;
+    let docker = common::docker().await;
+    let warm = format!("cutover-{APP}-{}-0", first.id);
+
+    let id = server.push("v2", "crash-after 1500").await;
+    let load = server.load();
+    let switched = load.until_version("v2", std::time::Duration::from_secs(60));
+    assert!(switched.await);
+    load.stop().await;
+    // It runs, as Docker sees it, and answers nothing.
+    docker.pause_container(&warm).await.unwrap();
+    server.ended(&id).await;
+    let back = newest(&server).await;
+    let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (back.state.as_str(), back.trigger.as_str()),
+        ("failed", "auto-rollback"),
+        "{log:#?}"
+    );
+
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while docker.inspect_container(&warm, None).await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.stop().await;
+}

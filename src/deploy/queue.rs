@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::steps::retire;
 use super::{Agent, recover, run};
 use crate::config::App;
 use crate::store::deployments;
@@ -43,6 +44,7 @@ async fn work(agent: Arc<Agent>, app: App) {
                 run::run(&agent, &app, &deployment).await
             }
             Ok(None) => {
+                left_over(&agent, &app).await;
                 let _ = tokio::time::timeout(POLL, woken).await;
                 continue;
             }
@@ -52,6 +54,16 @@ async fn work(agent: Arc<Agent>, app: App) {
             tracing::error!(app = %app.name, %error, "a deployment could not be written down");
             recovered = false;
         }
+    }
+}
+
+/// A deployment leaves the old release warm for a rollback that waits; one that was cancelled or
+/// failed has not taken it.
+async fn left_over(agent: &Agent, app: &App) {
+    match retire::old_instances(agent, &app.name).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(app = %app.name, count, "stopped what no rollback wants"),
+        Err(error) => tracing::warn!(app = %app.name, %error, "cannot stop what is left over yet"),
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         .map_err(|e| failed(&format!("cannot listen on `{}`", socket.display()), &e))?;
 
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
-    let orphans = tokio::spawn(sweep(agent.clone()));
+    let sweeping = tokio::spawn(sweep(agent.clone()));
     let mut workers = queue::start(&agent);
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
 
@@ -70,7 +70,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     }
     // Nothing has to be finished here: what a worker leaves is taken up at the next start.
     keep_proxy.abort();
-    orphans.abort();
+    sweeping.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy
@@ -137,11 +137,16 @@ fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-/// Removes containers of ours that nothing knows: at start, and then every ten minutes.
+/// Removes old logs, and containers of ours that nothing knows: at start, and then every ten minutes.
 async fn sweep(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(std::time::Duration::from_secs(600));
     loop {
         ticks.tick().await;
+        match agent.store.remove_old_logs().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed the oldest logs, to keep them to 1 GiB"),
+            Err(error) => tracing::warn!(%error, "cannot remove old logs"),
+        }
         agent.wait_for_engine().await;
         match recover::orphans(&agent).await {
             Ok(0) => {}

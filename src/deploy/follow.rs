@@ -83,7 +83,7 @@ async fn copy(
     mut offset: u64,
     sender: &mpsc::Sender<Vec<u8>>,
 ) -> Option<u64> {
-    // No file yet: it has not begun.
+    // It has not begun, or is so old that its log is not kept.
     let Ok(mut file) = tokio::fs::File::open(agent.store.log_path(id)).await else {
         return Some(offset);
     };

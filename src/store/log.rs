@@ -13,6 +13,30 @@ use tokio::sync::watch;
 /// A log is cut at this many bytes: a build that prints for ever must not fill the disk.
 const CAP: u64 = 16 << 20;
 
+/// What all logs together may take, in bytes; the oldest go first.
+const ALL: u64 = 1 << 30;
+
+/// Removes the oldest logs in `folder` until the rest takes at most a GiB; says how many. Their
+/// names begin with deployment ids, which sort by time, and those that are being written are newest.
+pub fn remove_oldest(folder: &Path) -> io::Result<usize> {
+    remove_beyond(folder, ALL)
+}
+
+fn remove_beyond(folder: &Path, limit: u64) -> io::Result<usize> {
+    let entries = std::fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    let mut paths: Vec<_> = entries.iter().map(std::fs::DirEntry::path).collect();
+    paths.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut total, mut removed) = (0, 0);
+    for path in paths {
+        total += std::fs::metadata(&path)?.len();
+        if total > limit {
+            std::fs::remove_file(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 /// The writing end. Clones write to the same log.
 #[derive(Clone)]
 pub struct Log(Arc<Inner>);
@@ -90,5 +114,31 @@ impl Log {
             .skip(all.len().saturating_sub(lines))
             .map(|line| (*line).to_owned())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DeploymentId;
+
+    #[test]
+    fn the_oldest_logs_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names: Vec<_> = (0..4)
+            .map(|_| format!("{}.log", DeploymentId::new()))
+            .collect();
+        for name in &names {
+            std::fs::write(folder.path().join(name), [b'x'; 100]).unwrap();
+        }
+        assert_eq!(remove_beyond(folder.path(), 250).unwrap(), 2);
+        let mut left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(left, names[2..]);
+        assert_eq!(remove_beyond(folder.path(), 250).unwrap(), 0);
     }
 }

@@ -33,6 +33,8 @@ pub enum StoreError {
     Stopped,
     #[error("cannot open the database {path}: {cause}")]
     Open { path: PathBuf, cause: String },
+    #[error("the folder of the logs cannot be used: {0}")]
+    Logs(#[from] std::io::Error),
     /// The write itself said no; the sentence is for the person who asked.
     #[error("{0}")]
     Refused(String),
@@ -121,6 +123,13 @@ impl Store {
     /// Where a deployment's log lies.
     pub fn log_path(&self, id: &crate::ids::DeploymentId) -> PathBuf {
         self.logs.join(format!("{id}.log"))
+    }
+
+    /// Removes the oldest logs where all together take more than a GiB; says how many.
+    pub async fn remove_old_logs(&self) -> Result<usize> {
+        let logs = self.logs.clone();
+        let removed = tokio::task::spawn_blocking(move || log::remove_oldest(&logs));
+        Ok(removed.await.map_err(|_| StoreError::Stopped)??)
     }
 }
 

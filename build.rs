@@ -9,7 +9,7 @@ const SOURCE: &str = "examples/hello/src/main.rs";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=examples/hello/src");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("hello");
     if let Err(why) = compile(&out) {
         // `cutover demo` says what is missing; everything else works without the sample app.

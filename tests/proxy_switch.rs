@@ -1,14 +1,14 @@
-//! A switch under load drops nothing, although the old app is gone at once when the drain is done.
-//! `CUTOVER_SWITCHES=100` runs the full number.
+//! A switch under load drops nothing, although the old app is a process that SIGTERM ends at once
+//! when the drain is done. `CUTOVER_SWITCHES=100` runs the full number.
 
 mod proxy_support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
+use cutover::proxy::control::Receipt;
 use proxy_support::Proxy;
-use proxy_support::load::{ask, get, post, slow};
+use proxy_support::hello::Hello;
+use proxy_support::mix::Mix;
 use proxy_support::version::App;
 use tokio::net::TcpStream;
 
@@ -16,51 +16,43 @@ use tokio::net::TcpStream;
 async fn switches_under_load_lose_nothing_and_apply_every_post_once() {
     let switches = std::env::var("CUTOVER_SWITCHES").map_or(10, |n| n.parse().unwrap());
     let proxy = Proxy::start().await;
-    let mut app = App::start(1).await;
+    let mut app = Hello::start(1).await;
     proxy.publish(1, &[app.address]).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = |request, keep| tokio::spawn(ask(proxy.address, request, keep, stop.clone()));
-    let gets = [load(get, true), load(get, true), load(get, false)];
-    let slows = [load(slow, true), load(slow, false)];
-    let posters = [load(post, true), load(post, false)];
+    let mix = Mix::start(proxy.address, "a.test");
 
-    let mut applied = 0;
-    let (mut drained, mut counted) = (0, 0);
+    let mut applied = Vec::new();
+    let mut sum = Receipt::default();
     for generation in 2..switches + 2 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let next = App::start(generation).await;
+        mix.until_more().await;
+        let next = Hello::start(generation).await;
         proxy.publish(generation, &[next.address]).await;
-        let answer = proxy.get("/").await;
-        assert!(answer.ends_with(&generation.to_string()), "{answer:?}");
-        let drain = proxy.client.drain(
-            "app",
-            generation,
-            Duration::from_secs(5),
-            Duration::from_secs(1),
-        );
+        mix.switched_to(generation);
+        let (limit, window) = (Duration::from_secs(10), Duration::from_millis(100));
+        let drain = proxy.client.drain("app", generation, limit, window);
         let receipt = drain.await.unwrap();
         assert_eq!(receipt.failed, 0, "{receipt:?}");
-        drained += receipt.drained;
-        counted += receipt.requests;
+        sum.drained += receipt.drained;
+        sum.requests += receipt.requests;
+        sum.websockets_closed += receipt.websockets_closed;
         let old = std::mem::replace(&mut app, next);
-        applied += old.posts.load(SeqCst);
-        old.kill().await;
+        applied.extend(old.stop().await);
     }
-    stop.store(true, SeqCst);
-    let mut posted = 0;
-    for task in gets.into_iter().chain(slows) {
-        let (answered, wrong) = task.await.unwrap();
-        assert_eq!(wrong, Vec::<String>::new());
-        assert!(answered > 5);
-    }
-    for task in posters {
-        let (answered, wrong) = task.await.unwrap();
-        assert_eq!(wrong, Vec::<String>::new());
-        posted += answered;
-    }
-    applied += app.posts.load(SeqCst);
+    let mixed = mix.stop().await;
+    applied.extend(app.stop().await);
+    mixed.assert_whole();
+    let mut posted = mixed.report.posted.clone();
+    applied.sort();
+    posted.sort();
     assert_eq!(applied, posted, "every POST exactly once");
-    assert!(drained >= 10 && counted > drained, "{drained} {counted}");
+    assert!(
+        sum.drained >= switches && sum.requests > sum.drained,
+        "{sum:?}"
+    );
+    assert_eq!(sum.websockets_closed, mixed.going_away, "{sum:?}");
+    assert!(
+        mixed.going_away >= switches && mixed.events_ended >= switches,
+        "{mixed:?}"
+    );
     proxy.stop().await;
 }
 

@@ -3,11 +3,10 @@
 
 mod proxy_support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
-use proxy_support::load::{ask, get, post, slow};
+use proxy_support::hello::Hello;
+use proxy_support::mix::Mix;
 use proxy_support::version::App;
 use proxy_support::{Proxy, says};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,22 +14,15 @@ use tokio::net::{TcpStream, UnixStream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takeovers_under_load_refuse_and_drop_nothing() {
-    let takeovers = std::env::var("CUTOVER_TAKEOVERS").map_or(5, |n| n.parse().unwrap());
+    let takeovers = std::env::var("CUTOVER_TAKEOVERS").map_or(3, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
-    let app = App::start(1).await;
+    let app = Hello::start(1).await;
     proxy.publish(1, &[app.address]).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = |request, keep| tokio::spawn(ask(proxy.address, request, keep, stop.clone()));
-    let tasks = [
-        load(get, true),
-        load(get, false),
-        load(slow, true),
-        load(post, true),
-        load(post, false),
-    ];
+    let mix = Mix::start(proxy.address, "a.test");
+    let mut left = Vec::new();
     for generation in 2..takeovers + 2 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        mix.until_more().await;
         let next = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
         assert_eq!(next.address, proxy.address);
         assert_eq!(
@@ -38,15 +30,19 @@ async fn takeovers_under_load_refuse_and_drop_nothing() {
             generation - 1
         );
         next.publish(generation, &[app.address]).await;
-        let old = std::mem::replace(&mut proxy, next);
-        old.left().await;
+        // The next one comes while this one still drains.
+        left.push(std::mem::replace(&mut proxy, next).left());
     }
-    stop.store(true, SeqCst);
-    for task in tasks {
-        let (answered, wrong) = task.await.unwrap();
-        assert_eq!(wrong, Vec::<String>::new());
-        assert!(answered > 3, "{answered}");
-    }
+    futures_util::future::join_all(left).await;
+    mix.until_more().await;
+    let mixed = mix.stop().await;
+    mixed.assert_whole();
+    let mut applied = app.stop().await;
+    let mut posted = mixed.report.posted.clone();
+    applied.sort();
+    posted.sort();
+    assert_eq!(applied, posted, "every POST exactly once");
+    assert!(mixed.going_away > 0 && mixed.events_ended > 0, "{mixed:?}");
     proxy.stop().await;
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::control::Receipt;
 use super::counters::Snapshot;
 use super::routes::Routes;
-use super::served::Served;
+use super::served::{Displaced, Served};
 
 /// What is told to give up does so at once, unless it waits for a client that takes nothing.
 const ABORTING: Duration = Duration::from_millis(200);
@@ -46,6 +46,11 @@ pub async fn drain(
             app: app.into(),
             before,
         })?;
+    for served in &old {
+        if let Some(displaced) = served.displaced.lock().as_mut() {
+            displaced.drained_for.get_or_insert(before);
+        }
+    }
     let ends = old
         .iter()
         .map(|served| empty(routes, served, requests, websockets));
@@ -54,7 +59,7 @@ pub async fn drain(
     if left > 0 {
         return Err(DrainError::Stuck(left, app.into()));
     }
-    Ok(receipt(&old))
+    Ok(receipt(&old, before))
 }
 
 async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websockets: Duration) {
@@ -78,7 +83,7 @@ async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websoc
     }
 }
 
-fn receipt(old: &[Arc<Served>]) -> Receipt {
+fn receipt(old: &[Arc<Served>], before: u64) -> Receipt {
     let mut receipt = Receipt::default();
     let mut add = |now: Snapshot, then: Snapshot| {
         receipt.requests += now.requests - then.requests;
@@ -90,7 +95,9 @@ fn receipt(old: &[Arc<Served>]) -> Receipt {
     let mut counted = Vec::new();
     for served in old {
         let displaced = served.displaced.lock();
-        let Some(displaced) = displaced.as_ref() else {
+        // What an earlier switch cost stands in that one's receipt.
+        let its = |d: &&Displaced| d.drained_for == Some(before);
+        let Some(displaced) = displaced.as_ref().filter(its) else {
             continue;
         };
         add(served.counters.snapshot(), displaced.counted);

@@ -205,6 +205,7 @@ impl Routes {
                 counted: old.counters.snapshot(),
                 successors,
                 empty_at: None,
+                drained_for: None,
             });
             old.prune_pools();
         }

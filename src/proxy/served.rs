@@ -65,6 +65,8 @@ pub struct Displaced {
     /// What took its place, and its counters at that moment.
     pub successors: Vec<(Arc<Served>, Snapshot)>,
     pub empty_at: Option<Instant>,
+    /// The generation whose drain counts it: that of the switch which displaced it.
+    pub drained_for: Option<u64>,
 }
 
 impl Served {

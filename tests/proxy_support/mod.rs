@@ -1,7 +1,8 @@
 //! A proxy in the test's own process and apps on loopback sockets.
 #![allow(dead_code)]
 
-pub mod load;
+pub mod hello;
+pub mod mix;
 pub mod version;
 
 use std::future::Future;

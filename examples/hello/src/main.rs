@@ -16,6 +16,9 @@
 //! command-fails      `/bin/sh -c …`, where the image has it as a shell, exits with code 1
 //! idle-close MS      closes a connection that is idle for so long
 //! ```
+//!
+//! As a plain process, without an image, it takes its version from `HELLO_VERSION` and its port from
+//! `PORT`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -23,6 +26,8 @@ use std::process::exit;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+mod websocket;
 
 struct App {
     version: String,
@@ -46,7 +51,8 @@ impl App {
 fn main() {
     let text = |path| std::fs::read_to_string(path).unwrap_or_default();
     let app = Arc::new(App {
-        version: text("/version").trim().to_owned(),
+        version: std::env::var("HELLO_VERSION")
+            .unwrap_or_else(|_| text("/version").trim().to_owned()),
         behaviour: text("/behaviour"),
     });
     // As `/bin/sh -c COMMAND` it stands in for a shell, which an image FROM scratch does not have.
@@ -92,6 +98,8 @@ struct Request {
     query: String,
     body: Vec<u8>,
     keep_alive: bool,
+    /// `Sec-WebSocket-Key`.
+    key: String,
 }
 
 impl Request {
@@ -117,6 +125,11 @@ fn serve(app: &App, connection: TcpStream) -> io::Result<()> {
         }
         output.set_read_timeout(Some(Duration::from_secs(30)))?;
         let request = read_request(&mut input)?;
+        if request.path == "/ws" {
+            output.set_read_timeout(None)?;
+            upgrade(&request, &mut output)?;
+            return websocket::serve(&app.version, &mut input, &mut output);
+        }
         answer(app, &request, &mut output)?;
         if !request.keep_alive {
             return Ok(());
@@ -139,6 +152,7 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Request> {
         query: query.into(),
         body: Vec::new(),
         keep_alive: !first.ends_with("HTTP/1.0"),
+        key: String::new(),
     };
     let (mut length, mut chunked) = (0, false);
     loop {
@@ -147,8 +161,10 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Request> {
             break;
         }
         let (name, value) = line.split_once(':').ok_or_else(|| bad("no colon"))?;
-        let value = value.trim().to_ascii_lowercase();
-        match name.to_ascii_lowercase().as_str() {
+        let (name, key) = (name.to_ascii_lowercase(), value.trim());
+        let value = key.to_ascii_lowercase();
+        match name.as_str() {
+            "sec-websocket-key" => request.key = key.to_owned(),
             "content-length" => length = value.parse().map_err(|_| bad("length"))?,
             "transfer-encoding" => chunked = value == "chunked",
             "connection" => request.keep_alive = value != "close",
@@ -200,6 +216,11 @@ fn answer(app: &App, request: &Request, output: &mut TcpStream) -> io::Result<()
             send(app, output, "200 OK", &format!("slowly from {version}\n"))
         }
         (_, "/stream") => stream(app, output, request.number("bytes"), request.number("ms")),
+        ("POST", "/upload") => {
+            let length = request.body.len();
+            send(app, output, "200 OK", &length.to_string())
+        }
+        (_, "/events") => events(app, output, request.number("ms")),
         (_, "/env") => {
             let mut lines: Vec<String> = std::env::vars()
                 .map(|(k, v)| format!("{k}={v}\n"))
@@ -250,4 +271,28 @@ fn stream(app: &App, output: &mut TcpStream, bytes: u64, ms: u64) -> io::Result<
         thread::sleep(due.saturating_sub(begun.elapsed()));
     }
     output.write_all(b"0\r\n\r\n")
+}
+
+/// An event of the app's version, and one more every `ms` milliseconds, without end.
+fn events(app: &App, output: &mut TcpStream, ms: u64) -> io::Result<()> {
+    let version = &app.version;
+    write!(
+        output,
+        "HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-type: text/event-stream\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    )?;
+    loop {
+        let event = format!("data: {version}\n\n");
+        output.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
+        thread::sleep(Duration::from_millis(ms.max(1)));
+    }
+}
+
+fn upgrade(request: &Request, output: &mut TcpStream) -> io::Result<()> {
+    let accept = websocket::accept(&request.key);
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: {accept}\r\n\r\n"
+    );
+    output.write_all(head.as_bytes())
 }

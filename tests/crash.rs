@@ -1,8 +1,10 @@
 //! The agent is killed at every checkpoint, under load, and the laws hold: every delivery reaches
 //! one rest state, the newest commit goes live or there is a reason, no client sees a failure, and
-//! Docker, the routes and the database agree.
+//! Docker, the routes and the database agree. `CUTOVER_AGENT_KILLS=20` runs the full number of the
+//! kills at whatever moment.
 
 mod common;
+mod proxy_support;
 
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use cutover::cli::demo::forge;
 use cutover::cli::demo::http::Answer;
 use cutover::deploy::checkpoint::Checkpoint;
 use cutover::deploy::state::Step;
+use proxy_support::mix::Mix;
 use serde_json::Value;
 
 const SETTINGS: &str = r#"
@@ -211,4 +214,44 @@ async fn killed_in_the_queue_while_undoing_and_at_the_end() {
 fn no_checkpoint_is_left_out() {
     let covered = checkpoints(|_| true).len() + 4;
     assert_eq!(covered, Checkpoint::all().len());
+}
+
+/// At whatever moment it comes, and with everything under way that a client can have.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_it_adopts_the_proxy_and_costs_nobody_anything() {
+    let kills = std::env::var("CUTOVER_AGENT_KILLS").map_or(3, |n| n.parse().unwrap());
+    // The WebSockets are closed over as long a time as the drain may take.
+    let mut server = Server::with(&common::SETTINGS.replace("10s", "1s")).await;
+    server.go_live("1").await;
+    let proxy = server.agent().proxy;
+    let control = cutover::proxy::control::Client::new(server.stage.data_dir.join("proxy.sock"));
+    let pid = control.hello().await.unwrap().pid;
+    let counter = server.counter().await;
+    let mix = Mix::start(proxy, common::HOST);
+    for version in 2..kills + 2 {
+        mix.until_more().await;
+        let id = server.push(&version.to_string(), "").await;
+        // Ever later in the deployment, up to its end.
+        tokio::time::sleep(Duration::from_millis(version * 150 % 900)).await;
+        server.agent().kill().await.unwrap();
+        mix.until_more().await;
+        server.serve().await;
+        assert_eq!(server.agent().proxy, proxy);
+        let (ended, log) = server.ended(&id).await;
+        assert_eq!(ended.state, "live", "{log:#?}\n{}", server.log());
+        mix.switched_to(version);
+    }
+    let mixed = mix.stop().await;
+    mixed.assert_whole();
+    assert!(
+        mixed.going_away >= kills && mixed.events_ended >= kills,
+        "{mixed:?}"
+    );
+    counter.each_once(&mixed.report.posted).await;
+    assert_eq!(
+        control.hello().await.unwrap().pid,
+        pid,
+        "the proxy lived on"
+    );
+    server.stop().await;
 }

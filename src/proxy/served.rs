@@ -18,6 +18,9 @@ use super::watch::now_ms;
 /// A target that refused a connection is passed over for so long, if there is another.
 const EJECT_MS: u64 = 2_000;
 
+/// Clients that lose a tunnel or an event stream come back; one at a time is no load.
+const EACH: Duration = Duration::from_millis(200);
+
 const SERVING: u8 = 0;
 const DRAINING: u8 = 1;
 const ABORT: u8 = 2;
@@ -155,15 +158,20 @@ impl Served {
         }
     }
 
-    /// Tells tunnels and event streams to leave, one after the other over `window`.
+    /// Tells tunnels and event streams to leave, one after the other over `window`, or less if they
+    /// are few.
     pub fn close_streams(&self, window: Duration) {
         self.closing.send_if_modified(|closing| {
             // Drained before, by an agent that has crashed since: the first window stays in force.
             let first = closing.is_none();
+            let websockets = self.websockets().max(1);
+            // Few do not stampede: the drain need not take its time for them.
+            let all = websockets.saturating_add(self.in_flight());
+            let enough = EACH.saturating_mul(all.try_into().unwrap_or(u32::MAX));
             closing.get_or_insert(Closing {
                 from: Instant::now(),
-                window,
-                streams: self.websockets().max(1),
+                window: window.min(enough),
+                streams: websockets,
             });
             first
         });

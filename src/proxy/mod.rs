@@ -8,7 +8,9 @@
 
 mod access_log;
 mod answer;
+mod answered;
 mod app_io;
+mod attempt;
 mod body;
 mod client_io;
 pub mod control;
@@ -22,6 +24,8 @@ mod fuzz;
 mod head;
 mod headers;
 mod listen;
+mod live;
+mod outgoing;
 mod pool;
 pub mod probe;
 mod proxy_protocol;

@@ -1,0 +1,148 @@
+//! What the client gets: the app's answer, or why there is none.
+
+use std::sync::atomic::Ordering::*;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::answer::{last_page, page};
+use super::attempt::Attempt;
+use super::body::{Download, ResponseBody};
+use super::counters::Outcome;
+use super::headers::strip_hop_by_hop;
+use super::pool::Upstream;
+use super::served::Claim;
+use super::tunnel;
+
+pub const TOO_LARGE: &str = "The request body is larger than this app allows.";
+
+/// What is the client's own doing.
+pub fn refuse(mut claim: Claim, status: StatusCode, why: &str) -> Response<ResponseBody> {
+    claim.status = status.as_u16();
+    claim.end(Outcome::Client);
+    match status {
+        // Nothing of it is left unread.
+        StatusCode::SERVICE_UNAVAILABLE => page(status, why),
+        _ => last_page(status, why),
+    }
+}
+
+impl Attempt<'_> {
+    /// Hands the app's answer on.
+    pub async fn answered(
+        mut self,
+        answer: Response<Incoming>,
+        upstream: Box<Upstream>,
+        on_upgrade: Option<OnUpgrade>,
+    ) -> Response<ResponseBody> {
+        let (mut head, incoming) = answer.into_parts();
+        self.claim.status = head.status.as_u16();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(on_upgrade) = on_upgrade else {
+                return self.failed(
+                    Outcome::Malformed,
+                    StatusCode::BAD_GATEWAY,
+                    "The app changed the protocol unasked.",
+                );
+            };
+            self.watch.tunnel.store(true, SeqCst);
+            self.watch.route.store(0, SeqCst);
+            let connection = HeaderValue::from_static("upgrade");
+            let websocket = is_websocket(&head.headers);
+            strip_hop_by_hop(&mut head.headers);
+            head.headers.insert(header::CONNECTION, connection);
+            tunnel::open(on_upgrade, upstream, self.claim.into_tunnel(), websocket);
+            return Response::from_parts(head, ResponseBody::empty());
+        }
+        strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(header::UPGRADE);
+        if on_upgrade.is_some() {
+            // What follows on this connection was not looked at: see `ClientIo`.
+            let close = HeaderValue::from_static("close");
+            head.headers.insert(header::CONNECTION, close);
+        }
+        // The app's version says nothing about this connection.
+        head.version = Version::HTTP_11;
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let starts = |text: &str| {
+            kind.is_some_and(|k| {
+                let k = k.as_bytes();
+                k.len() >= text.len() && k[..text.len()].eq_ignore_ascii_case(text.as_bytes())
+            })
+        };
+        let events = starts("text/event-stream");
+        let idle_ms = match events || starts("application/grpc") {
+            true => 0,
+            false => self.claim.served().route.settings.body_idle_timeout_ms,
+        };
+        let watch = self.watch.clone();
+        let download = Download::new(incoming, upstream, self.claim, watch, idle_ms, events);
+        Response::from_parts(head, ResponseBody::Stream(Box::new(download)))
+    }
+
+    /// The connection failed with the request on it.
+    pub fn broken(self, error: hyper::Error) -> Response<ResponseBody> {
+        tracing::debug!(
+            app = self.claim.served().route.app,
+            "no answer from the app: {error}"
+        );
+        if self.watch.too_large.swap(false, Relaxed) {
+            return refuse(self.claim, StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+        }
+        if self.watch.client.has_passed() {
+            self.watch.client.clear();
+            return refuse(
+                self.claim,
+                StatusCode::REQUEST_TIMEOUT,
+                "The request body stopped coming.",
+            );
+        }
+        let (outcome, why) = match error.is_parse() || error.is_parse_too_large() {
+            true => (Outcome::Malformed, "The app's answer is not valid HTTP."),
+            false => (
+                Outcome::Closed,
+                "The app closed the connection before it answered.",
+            ),
+        };
+        self.failed(outcome, StatusCode::BAD_GATEWAY, why)
+    }
+
+    /// The wait for an answer was ended.
+    pub fn ended(self, outcome: Outcome) -> Response<ResponseBody> {
+        let (status, why) = match outcome {
+            Outcome::Timeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "The app did not answer in time.",
+            ),
+            Outcome::Drained => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "The app was replaced, and this request took longer than that waits.",
+            ),
+            _ => (
+                StatusCode::BAD_GATEWAY,
+                "The app closed the connection before it answered.",
+            ),
+        };
+        self.failed(outcome, status, why)
+    }
+
+    /// A page of the proxy's own, counted as `outcome`.
+    pub fn failed(
+        mut self,
+        outcome: Outcome,
+        status: StatusCode,
+        why: &str,
+    ) -> Response<ResponseBody> {
+        self.claim.status = status.as_u16();
+        self.claim.end(outcome);
+        self.watch.route.store(0, SeqCst);
+        page(status, why)
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}

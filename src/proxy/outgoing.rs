@@ -1,0 +1,92 @@
+//! The request as the app is to see it.
+
+use std::sync::atomic::Ordering::*;
+
+use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{RequestBody, Upload};
+use super::forward::Connection;
+use super::headers::strip_hop_by_hop;
+use super::table::Route;
+
+/// Takes out what was meant for this hop, tells the app whom it talks to, and caps and times the
+/// body. With it comes the client's connection, should the app change its protocol.
+pub fn outgoing(
+    connection: &Connection,
+    mut request: Request<Incoming>,
+    host: &HeaderValue,
+    route: &Route,
+) -> (Request<RequestBody>, Option<OnUpgrade>) {
+    let settings = &route.settings;
+    let upgrading = strip_hop_by_hop(request.headers_mut());
+    let on_upgrade = upgrading.then(|| hyper::upgrade::on(&mut request));
+    let (mut head, incoming) = request.into_parts();
+    head.headers.insert(header::HOST, host.clone());
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
+    // The server answers `Expect: 100-continue` itself when the body is first asked for, which is
+    // when the app's connection stands.
+    head.headers.remove(header::EXPECT);
+    connection.client.lock().introduce(&mut head.headers, host);
+    let body = match incoming.is_end_stream() {
+        true => RequestBody::Empty,
+        false => {
+            if incoming.size_hint().exact().is_none() {
+                let chunked = HeaderValue::from_static("chunked");
+                head.headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
+            connection.watch.too_large.store(false, Relaxed);
+            RequestBody::Stream(Upload {
+                incoming,
+                watch: connection.watch.clone(),
+                left: settings.max_body.unwrap_or(u64::MAX),
+                idle_ms: settings.body_idle_timeout_ms,
+                first_byte_ms: settings.first_byte_timeout_ms,
+            })
+        }
+    };
+    if upgrading {
+        let connection = HeaderValue::from_static("upgrade");
+        head.headers.insert(header::CONNECTION, connection);
+    } else {
+        head.headers.remove(header::UPGRADE);
+    }
+    head.uri = origin_form(head.uri, route);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    (Request::from_parts(head, body), on_upgrade)
+}
+
+/// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one line of them.
+fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+    if parts.len() > 1 {
+        let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, line);
+        }
+    }
+}
+
+/// The path and query alone, less the route's prefix if it is to be stripped.
+fn origin_form(uri: Uri, route: &Route) -> Uri {
+    let prefix = route.path_prefix.trim_end_matches('/');
+    let strip = route.settings.strip_prefix && !prefix.is_empty();
+    if uri.authority().is_none() && !strip {
+        return uri;
+    }
+    let text = uri.path_and_query().map_or("/", |p| p.as_str());
+    let text = match strip {
+        true => text.strip_prefix(prefix).unwrap_or(text),
+        false => text,
+    };
+    let text = match text.starts_with('/') || text == "*" {
+        true => text.into(),
+        false => format!("/{text}"),
+    };
+    text.parse().unwrap_or(uri)
+}

@@ -370,6 +370,40 @@ async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines(
     proxy.stop().await;
 }
 
+/// After a second without a byte the proxy keeps next to nothing of a connection.
+#[tokio::test]
+async fn a_connection_goes_on_after_a_rest() {
+    let proxy = with_mirror().await;
+    let rest = || tokio::time::sleep(Duration::from_millis(1_500));
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let mut buffer = [0; 1024];
+    for path in ["/first", "/second", "/third"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        // The byte that ends the rest comes alone.
+        stream.write_all(&request.as_bytes()[..1]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(&request.as_bytes()[1..]).await.unwrap();
+        let n = stream.read(&mut buffer).await.unwrap();
+        let answer = String::from_utf8_lossy(&buffer[..n]);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(answer.contains(&format!("GET {path} ")), "{answer:?}");
+        rest().await;
+    }
+    stream.write_all(b"\nGET / HTTP/1.1\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
+
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let _ = stream.read(&mut buffer).await.unwrap();
+    rest().await;
+    // A proxy that leaves does not wait for it.
+    proxy.stop().await;
+    assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
+}
+
 /// The trap of keep-alive: a request meets a connection that the app is just closing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_closes_idle_connections_costs_no_get_and_doubles_no_post() {

@@ -16,6 +16,9 @@ use super::watch::Watch;
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_MS: u64 = 3_000;
 
+/// After so long without a byte a connection is put to rest.
+const REST_MS: u64 = 1_000;
+
 /// How long a client may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -36,6 +39,8 @@ pub struct ClientIo<S> {
     refused: bool,
     /// A write is waiting for the client; its deadline stands in `watch.client`.
     stalled: bool,
+    /// Read and looked at already, while the connection was at rest.
+    first: Option<u8>,
     /// Shut down; so many bytes may still be read and thrown away.
     linger: Option<usize>,
 }
@@ -50,6 +55,7 @@ impl<S> ClientIo<S> {
             limits,
             refused: false,
             stalled: false,
+            first: None,
             linger: None,
         }
     }
@@ -70,7 +76,22 @@ impl<S> ClientIo<S> {
         if !self.watch.client.is_set() {
             self.watch.client.set_in(self.limits.idle_ms);
         }
+        let idle = self.reader.at_start() && !self.stalled;
+        if idle && !self.watch.rest.is_set() && !self.watch.answering.load(SeqCst) {
+            self.watch.rest.set_in(REST_MS);
+        }
         Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    /// Waits for one byte, which the next read then begins with. False: there will be none.
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut buf));
+        self.first = buf.filled().first().copied();
+        Poll::Ready(read.is_ok() && self.first.is_some())
     }
 }
 
@@ -81,6 +102,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(first) = this.first.take() {
+            buf.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
         if this.refused {
             return Poll::Ready(Ok(()));
         }
@@ -89,6 +114,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             Poll::Pending => return this.no_byte(cx),
             Poll::Ready(result) => result?,
         }
+        this.watch.rest.clear();
         if this.watch.tunnel.load(SeqCst) {
             return Poll::Ready(Ok(()));
         }
@@ -127,6 +153,7 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         }
         if !std::mem::replace(&mut self.stalled, true) {
             self.watch.client.set_in(self.limits.write_ms);
+            self.watch.rest.clear();
         } else if self.watch.client.has_passed() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

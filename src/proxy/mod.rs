@@ -23,6 +23,8 @@ mod framing;
 mod fuzz;
 mod head;
 mod headers;
+mod http1;
+mod http2;
 mod listen;
 mod live;
 mod outgoing;

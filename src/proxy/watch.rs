@@ -37,6 +37,10 @@ pub struct Watch {
     pub client: Deadline,
     /// When the app must have.
     pub upstream: Deadline,
+    /// When a connection that nothing comes from is put to rest.
+    pub rest: Deadline,
+    /// A request is being answered, on whatever route.
+    pub answering: AtomicBool,
     /// The id of the route whose request is under way; 0: none.
     pub route: AtomicU64,
     /// The connection now carries another protocol.
@@ -108,6 +112,8 @@ impl Watches {
             waker: AtomicWaker::new(),
             client: Deadline::never(),
             upstream: Deadline::never(),
+            rest: Deadline::never(),
+            answering: AtomicBool::new(false),
             route: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -121,7 +127,10 @@ impl Watches {
     /// Wakes whoever's deadline has passed. To be called every [`SWEEP`].
     pub fn sweep(&self) {
         look_at_the_clock();
-        self.each(|watch| watch.client.has_passed() || watch.upstream.has_passed());
+        self.each(|watch| {
+            let deadlines = [&watch.client, &watch.upstream, &watch.rest];
+            deadlines.into_iter().any(Deadline::has_passed)
+        });
     }
 
     /// Wakes every request of the route with this id.

@@ -1,0 +1,117 @@
+//! A client connection that speaks HTTP/1.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::Poll;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::client_io::ClientIo;
+use super::forward::{Connection, forward};
+use super::listen::Listening;
+
+/// A head may be so long, as nginx's by default.
+pub const MAX_HEAD: usize = 32 << 10;
+/// What is read of a body before it is passed on.
+const BUFFER: usize = 128 << 10;
+
+/// Answers requests until the connection ends. Between two of them that are far apart it is put to
+/// rest: hyper's part of it, with its buffers, is many times what has to be kept.
+pub async fn serve<S>(stream: S, connection: Arc<Connection>, shared: &Arc<Listening>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut io = ClientIo::new(stream, connection.watch.clone(), shared.limits);
+    while let Some(resting) = Box::pin(converse(io, &connection, shared)).await {
+        io = resting;
+        if !wake_up(&mut io, &connection, shared).await {
+            let _ = io.shutdown().await;
+            return;
+        }
+    }
+}
+
+/// Serves until the connection ends, or is at rest: then it is given back.
+async fn converse<S>(
+    io: ClientIo<S>,
+    connection: &Arc<Connection>,
+    shared: &Arc<Listening>,
+) -> Option<ClientIo<S>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let watch = &connection.watch;
+    let service = service_fn(|request| {
+        let (connection, shared) = (connection.clone(), shared.clone());
+        async move {
+            let watch = &connection.watch;
+            watch.rest.clear();
+            watch.answering.store(true, SeqCst);
+            let mut response = forward(&connection, request).await;
+            watch.answering.store(false, SeqCst);
+            if shared.stage.is_leaving() {
+                let close = http::HeaderValue::from_static("close");
+                let headers = response.headers_mut();
+                headers.entry(http::header::CONNECTION).or_insert(close);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut served = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut served).poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        watch.register(cx.waker());
+        if !told && shared.stage.is_closing() {
+            told = true;
+            Pin::new(&mut served).graceful_shutdown();
+            return Pin::new(&mut served).poll(cx).map(Some);
+        }
+        match watch.rest.has_passed() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    });
+    match ended.await {
+        None => {
+            // Nothing of a request has come: what hyper has read can only be empty lines.
+            return Some(served.into_parts()?.io.into_inner());
+        }
+        Some(Err(error)) => tracing::trace!("a client connection ended: {error}"),
+        Some(Ok(())) => {}
+    }
+    None
+}
+
+/// Waits for the next request's first byte. False: the connection is to be closed.
+async fn wake_up<S>(io: &mut ClientIo<S>, connection: &Connection, shared: &Listening) -> bool
+where
+    S: AsyncRead + Unpin,
+{
+    let watch = &connection.watch;
+    watch.rest.clear();
+    poll_fn(|cx| {
+        if let Poll::Ready(woken) = io.poll_first(cx) {
+            return Poll::Ready(woken);
+        }
+        watch.register(cx.waker());
+        match shared.stage.is_closing() {
+            true => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}

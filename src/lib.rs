@@ -54,6 +54,7 @@ pub mod proxy;
 pub mod source;
 
 pub mod api;
+pub mod report;
 pub mod store;
 
 pub mod cli;

@@ -10,9 +10,11 @@ use time::format_description::well_known::Rfc3339;
 use crate::deploy::state::State;
 use crate::ids::ReleaseId;
 use crate::proxy::control::Receipt;
+use crate::report::{Kind, Phase};
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::releases::Release;
+use crate::store::reports::{self, Report};
 use crate::store::{Result, steps};
 
 #[derive(Debug, Serialize)]
@@ -36,6 +38,17 @@ pub struct DeploymentView {
     timings_ms: BTreeMap<String, i64>,
     receipt: Option<Receipt>,
     error: Option<Failure>,
+    reports: Vec<ReportView>,
+}
+
+/// What a forge is told of a deployment.
+#[derive(Debug, Serialize)]
+struct ReportView {
+    kind: Kind,
+    phase: Phase,
+    /// `waiting`, `told` or `refused`.
+    state: &'static str,
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +96,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         None => None,
     };
     let steps = steps::of(db, &row.id)?;
+    let reports = reports::of(db, &row.id)?;
     let timings = steps.iter().filter_map(|step| {
         step.ended_at
             .map(|ended| (step.name.clone(), ended - step.started_at))
@@ -111,7 +125,22 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         steps: steps.into_iter().map(step).collect(),
         receipt: row.receipt,
         error: row.error,
+        reports: reports.into_iter().map(report).collect(),
     })
+}
+
+fn report(report: Report) -> ReportView {
+    let state = match &report.error {
+        _ if report.is_waiting() => "waiting",
+        Some(_) => "refused",
+        None => "told",
+    };
+    ReportView {
+        kind: report.kind,
+        phase: report.phase,
+        state,
+        error: report.error,
+    }
 }
 
 fn is_last_with(db: &rusqlite::Connection, row: &Deployment, live: &ReleaseId) -> Result<bool> {

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::deploy::{Agent, queue, recover, routes};
 use crate::engine::Engine;
 use crate::proxy::control::{self, Client};
+use crate::report;
 use crate::store::{Store, apps};
 
 mod data_plane;
@@ -60,6 +61,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
 
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
     let sweeping = tokio::spawn(sweep(agent.clone()));
+    let reports = tokio::spawn(report::start(agent.clone()));
     let mut workers = queue::start(&agent);
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
 
@@ -71,6 +73,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     // Nothing has to be finished here: what a worker leaves is taken up at the next start.
     keep_proxy.abort();
     sweeping.abort();
+    reports.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy

@@ -64,6 +64,9 @@ fn head(deployment: &view::Deployment) {
     row("Image", deployment.image.as_deref().unwrap_or_default());
     row("Created", &deployment.created_at);
     row("Ended", deployment.ended_at.as_deref().unwrap_or_default());
+    for report in &deployment.reports {
+        row("Reported", &report_line(report));
+    }
 }
 
 fn steps(deployment: &view::Deployment) {
@@ -82,6 +85,18 @@ fn steps(deployment: &view::Deployment) {
         ]
     });
     table::show(&["STEP", "STATE", "TOOK", ""], rows.collect());
+}
+
+/// `status: live`, and why the forge does not know that where it does not.
+fn report_line(report: &view::Report) -> String {
+    let what = format!("{}: {}", report.kind, report.phase);
+    let why = report.error.as_deref().unwrap_or_default();
+    match (report.state.as_str(), why) {
+        ("told", _) => what,
+        ("waiting", "") => format!("{what}, not sent yet"),
+        ("waiting", why) => format!("{what}, not sent yet: {why}"),
+        (_, why) => format!("{what}, not taken: {why}"),
+    }
 }
 
 /// A receipt as a sentence.

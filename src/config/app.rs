@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::values::{duration, inside, line, path, patterns, positive, secret, variables};
-use super::{App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, units};
+use super::{
+    App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, report, units,
+};
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
@@ -50,6 +52,9 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         node.integer(1, 65535)
     });
     let webhook = webhook(section.section("webhook"));
+    let report = section
+        .node("report")
+        .and_then(|node| report::report(node, shown, repo.as_ref(), webhook.forge));
     let source = source(section.section("source"));
     let build = build(section.section("build"));
     let health = health(section.section("health"));
@@ -66,6 +71,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         domains: domains.unwrap_or_default(),
         port: port? as u16,
         webhook,
+        report,
         source,
         build,
         health,

@@ -68,6 +68,11 @@ impl<'a> Section<'a> {
         self.file.report(self.start, text);
     }
 
+    /// Whether `key` is there, be it right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.misshapen || self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// The value of `key` where there is one.
     pub fn node(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);

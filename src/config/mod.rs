@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
+use crate::report::Address;
 use crate::webhook::Forge;
 use crate::webhook::filter::Pattern;
 
@@ -20,6 +21,7 @@ mod find;
 mod paths;
 mod problems;
 mod repo;
+mod report;
 mod secret;
 mod units;
 mod validate;
@@ -89,6 +91,8 @@ pub struct App {
     /// The port that the app listens on inside its container.
     pub port: u16,
     pub webhook: Webhook,
+    /// Absent: no forge is told anything.
+    pub report: Option<Report>,
     pub source: Source,
     pub build: Build,
     pub health: Health,
@@ -114,6 +118,23 @@ pub struct Webhook {
     pub forge: Option<Forge>,
     /// Several while rotating. None: every delivery is refused.
     pub secrets: Vec<Secret>,
+}
+
+/// Whom to tell how deployments go: `[apps.NAME.report]`.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub address: Address,
+    /// What the forge calls the place that is deployed to.
+    pub environment: String,
+    /// Whether the forge's own deployments are kept too, where it has such.
+    pub deployments: bool,
+    pub auth: Auth,
+}
+
+/// What a forge is shown to let Cutover report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    Token(Secret),
 }
 
 /// How Cutover gets at a private repository: `[apps.NAME.source]`.

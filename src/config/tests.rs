@@ -28,6 +28,25 @@ fn the_example_is_complete_and_good() {
     assert_eq!(app.run.memory, Some(512 << 20));
     assert_eq!(app.hooks.release.as_deref(), Some("./migrate up"));
     assert_eq!(config.agent.domain.as_deref(), Some("deploy.example.com"));
+    let report = app.report.as_ref().unwrap();
+    assert_eq!(report.address.api, "https://api.github.com");
+}
+
+#[test]
+fn a_token_is_all_that_a_report_needs_where_the_repository_says_the_rest() {
+    let parse = |lines: &str| {
+        let text = format!("[apps.a]\nport = 80\n{lines}\nreport.token = {{ env = 'T' }}\n");
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        config.apps[&"a".parse().unwrap()].report.clone().unwrap()
+    };
+    let report = parse("repo = 'git@github.com:acme/hello.git'");
+    assert_eq!(report.address.api, "https://api.github.com");
+    assert_eq!(report.address.repository(), "acme/hello");
+    assert_eq!(report.environment, "a");
+    assert!(report.deployments);
+    // The webhook's forge counts where the host says nothing.
+    let report = parse("repo = 'https://git.lan/acme/hello.git'\nwebhook.forge = 'forgejo'");
+    assert_eq!(report.address.api, "https://git.lan/api/v1");
 }
 
 #[test]
@@ -184,6 +203,48 @@ fn one_mistake_each() {
             "is a table: expected where to read",
         ),
         ("webhook.secrets = [{ env = 7 }]", "expected a string"),
+        (
+            "report = 7",
+            "`apps.a.report` is `7`: expected a section `[apps.a.report]`",
+        ),
+        (
+            "report = { url = 'https://github.com', repository = 'a/b' }",
+            "`apps.a.report.token` is missing: expected where to read the forge's token from, such \
+             as { env = \"A_TOKEN\" }",
+        ),
+        (
+            "report = { token = { env = 'T' } }",
+            "`apps.a.report.url` is missing",
+        ),
+        (
+            "report = { token = { env = 'T' }, url = 'https://github.com' }",
+            "`apps.a.report.repository` is missing",
+        ),
+        (
+            "report = { token = { env = 'T' }, url = 'https://git.lan', repository = 'a/b' }",
+            "`apps.a.report.forge` is missing: expected one of \"forgejo\", \"gitea\", \"github\", \
+             \"gitlab\", \"bitbucket\", \"bitbucket-data-center\", since `git.lan` could be any",
+        ),
+        (
+            "report = { @, forge = 'gogs' }",
+            "expected one of \"forgejo\"",
+        ),
+        ("report = { @, forge = 7 }", "expected one of \"forgejo\""),
+        ("report = { @, tokn = 7 }", "did you mean `token`?"),
+        ("report = { @, deployments = 'yes' }", "`true` or `false`"),
+        (
+            "report = { @, environment = 'a b' }",
+            "an environment's name",
+        ),
+        ("report = { @, environment = '/' }", "an environment's name"),
+        (
+            "report = { token = { env = 'T' }, url = 'git.lan', repository = 'a/b', forge = 'gitea' }",
+            "the forge's address such as",
+        ),
+        (
+            "report = { token = { env = 'T' }, url = 'https://github.com', repository = 'hello' }",
+            "the repository's path at the forge",
+        ),
         ("source.host_key = 'SHA256:x'", "ssh-keygen -l"),
         ("source.username = ''", "one line of text"),
         ("build.context = '/etc'", "without the leading `/`"),
@@ -226,6 +287,9 @@ fn one_mistake_each() {
         ("build.context = \"a\u{7f}\"", "this is not TOML"),
         ("port = 81", "duplicate key"),
     ] {
+        // Stands for a report that is right so far.
+        let right = "token = { env = 'T' }, url = 'https://github.com', repository = 'a/b'";
+        let addition = &addition.replace('@', right);
         let lines = problems(&format!("{LEAST}{addition}\n"));
         let [line] = lines.as_slice() else {
             panic!("{addition}: {lines:#?}");
@@ -259,6 +323,8 @@ fn a_secret_in_the_text_is_refused_and_not_repeated() {
         "webhook.secrets = [{ env = 'hunter2!' }]",
         "source.token = 'hunter2'",
         "source.token = { env = ['hunter2'] }",
+        "report.token = 'hunter2'",
+        "report = { token = { env = 'T' }, url = 'https://me:hunter2@git.lan' }",
         "run.env = { A = ['hunter2'] }",
     ] {
         let line = problems(&format!("{LEAST}{bad}\n")).join("\n");
@@ -357,6 +423,20 @@ fn an_app_without_a_secret_is_warned_about() {
         warnings.contains("no bare repository at `/srv/a.git`"),
         "{warnings}"
     );
+}
+
+#[test]
+fn a_reports_missing_token_is_warned_about() {
+    let report = "report = { token = { env = 'CUTOVER_TEST_NO_TOKEN' }, forge = 'gitea', \
+                  url = 'http://git.lan', repository = 'a/b' }";
+    let config = parse(&format!("{LEAST}{report}\n")).unwrap();
+    let warnings = warnings(&config).join("\n");
+    for expected in [
+        "`apps.a.report.token`: the environment variable `CUTOVER_TEST_NO_TOKEN`",
+        "`apps.a.report.token`: it is sent unencrypted to `http://git.lan/api/v1`",
+    ] {
+        assert!(warnings.contains(expected), "{warnings}");
+    }
 }
 
 #[test]

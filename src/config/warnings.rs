@@ -1,6 +1,6 @@
 //! What is allowed, but is probably not what was meant.
 
-use super::{Config, Repo, Secret};
+use super::{Auth, Config, Repo, Secret};
 
 /// One sentence for each thing that will not work, or not well, as this machine is now: a missing
 /// secret, a repository that is not there. Reads secrets and looks at files; shows no secret.
@@ -18,12 +18,16 @@ pub fn warnings(config: &Config) -> Vec<String> {
             ));
         }
         let webhook = app.webhook.secrets.iter();
-        for (key, secret) in webhook.map(|secret| ("webhook.secrets", secret)).chain(
+        let secrets = webhook.map(|secret| ("webhook.secrets", secret)).chain(
             app.source
                 .token
                 .iter()
                 .map(|secret| ("source.token", secret)),
-        ) {
+        );
+        let report = app.report.iter().map(|report| match &report.auth {
+            Auth::Token(secret) => ("report.token", secret),
+        });
+        for (key, secret) in secrets.chain(report) {
             if let Err(error) = secret.read() {
                 warnings.push(format!("{at}.{key}`: {error}"));
             }
@@ -35,6 +39,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
                     path.display()
                 ));
             }
+        }
+        if let Some(report) = &app.report
+            && report.address.api.starts_with("http://")
+        {
+            warnings.push(format!(
+                "{at}.report.token`: it is sent unencrypted to `{}`; use an `https://` address as `url`",
+                report.address.api
+            ));
         }
         match &app.repo {
             Repo::Local(path) if !path.join("HEAD").exists() => warnings.push(format!(

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, StoreError, json, maybe_parsed, now, parsed, to_json};
+use super::{Result, StoreError, json, maybe_parsed, now, parsed, reports, to_json};
 use crate::deploy::state::{self, Event, State};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::proxy::control::Receipt;
@@ -103,6 +103,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         &new.author,
         now(),
     ))?;
+    reports::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
@@ -127,6 +128,7 @@ pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> 
         "UPDATE deployments SET state = ?2 WHERE id = ?1",
         (id.as_str(), to.as_str()),
     )?;
+    reports::changed(db, id)?;
     Ok(to)
 }
 
@@ -153,11 +155,17 @@ pub fn set_commit(
     message: &str,
     author: &str,
 ) -> Result<()> {
+    let query = "SELECT commit_id FROM deployments WHERE id = ?1";
+    let before: Option<CommitId> =
+        db.query_row(query, [id.as_str()], |row| maybe_parsed(row, "commit_id"))?;
     db.execute(
         "UPDATE deployments SET commit_id = ?2, message = ?3, author = ?4 WHERE id = ?1",
         (id.as_str(), commit.as_str(), message, author),
     )?;
-    Ok(())
+    if let Some(before) = before.filter(|before| before != commit) {
+        reports::left(db, id, &before)?;
+    }
+    reports::changed(db, id)
 }
 
 pub fn set_release(db: &Connection, id: &DeploymentId, release: &ReleaseId) -> Result<()> {

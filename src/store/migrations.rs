@@ -87,6 +87,34 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE deployments ADD COLUMN no_cache INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE reporting (
+        app         TEXT PRIMARY KEY,
+        deployments INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE reports (
+        kind       TEXT NOT NULL,
+        subject    TEXT NOT NULL,
+        commit_id  TEXT NOT NULL,
+        app        TEXT NOT NULL,
+        deployment TEXT NOT NULL REFERENCES deployments (id) ON DELETE CASCADE,
+        phase      TEXT NOT NULL,
+        revision   INTEGER NOT NULL,
+        told       INTEGER NOT NULL DEFAULT 0,
+        since      INTEGER NOT NULL,
+        due_at     INTEGER NOT NULL,
+        attempts   INTEGER NOT NULL DEFAULT 0,
+        asked      INTEGER NOT NULL DEFAULT 0,
+        forge_id   TEXT,
+        error      TEXT,
+        PRIMARY KEY (kind, subject, commit_id)
+    ) STRICT;
+    CREATE INDEX reports_waiting ON reports (app, due_at) WHERE told < revision;
+    CREATE INDEX reports_by_deployment ON reports (deployment);
+    CREATE INDEX reports_live ON reports (app) WHERE phase = 'live';
+    CREATE INDEX deployments_by_commit ON deployments (app, commit_id);
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

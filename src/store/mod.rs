@@ -18,6 +18,7 @@ pub mod instances;
 pub mod log;
 mod migrations;
 pub mod releases;
+pub mod reports;
 pub mod steps;
 
 /// Writes that may wait for the writer, and the most that share one commit.

@@ -37,6 +37,7 @@ pub struct Deployment {
     pub timings_ms: BTreeMap<String, f64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
+    pub reports: Vec<Report>,
 }
 
 impl Deployment {
@@ -55,6 +56,16 @@ pub struct Step {
     pub started_at: Option<String>,
     pub ended_at: Option<String>,
     pub detail: Option<String>,
+}
+
+/// What the forge is told.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    pub kind: String,
+    pub phase: String,
+    pub state: String,
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,0 +1,370 @@
+//! Which forge has a repository, and where its API is: found from the repository's address wherever
+//! that says it.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::{Host, Url};
+
+use super::Forge;
+use crate::config::Repo;
+use crate::webhook;
+
+/// Where reports about a repository go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub forge: Forge,
+    /// The API's base address, without a slash at its end.
+    pub api: String,
+    /// The forge's own address, without a slash at its end.
+    pub web: String,
+    /// `acme/hello`, as the forge shows it.
+    path: String,
+}
+
+/// What deploy.toml says beside the repository's address.
+#[derive(Debug, Clone, Default)]
+pub struct Asked<'a> {
+    pub forge: Option<webhook::Forge>,
+    /// The forge's own address.
+    pub url: Option<&'a Url>,
+    /// `acme/hello`.
+    pub repository: Option<&'a str>,
+}
+
+/// What cannot be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// The repository's address does not lead to a forge.
+    Url,
+    /// Nor says it which repository of the forge it is.
+    Repository,
+    /// The host could be any forge.
+    Forge { host: String },
+}
+
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+impl Address {
+    pub fn find(repo: &Repo, asked: &Asked<'_>) -> Result<Self, Missing> {
+        let remote = remote(repo);
+        let own = asked.url.map(trimmed);
+        let web = own.or(remote.as_ref().map(|remote| remote.web.clone()));
+        let mut web = web.ok_or(Missing::Url)?;
+        let host = Url::parse(&web).ok();
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let forge = match asked.forge {
+            Some(forge) => Forge::of(forge),
+            None => Forge::at(host),
+        };
+        let forge = forge.ok_or_else(|| Missing::Forge {
+            host: host.to_owned(),
+        })?;
+        let path = asked.repository.map(str::to_owned);
+        let path = path.or_else(|| {
+            let mut path = remote?.path;
+            if forge == Forge::DataCenter
+                && let Some((before, after)) = path.clone().split_once("scm/")
+                && (before.is_empty() || before.ends_with('/'))
+            {
+                // What stands before `scm` is where Bitbucket itself is.
+                if asked.url.is_none() {
+                    web = format!("{web}/{before}").trim_end_matches('/').to_owned();
+                }
+                path = after.to_owned();
+            }
+            // A forge below a path: its repositories' addresses begin with that path.
+            let below = Url::parse(&web).ok();
+            let below = below.as_ref().map(|url| url.path().trim_matches('/'));
+            if let Some(rest) = below.and_then(|below| path.strip_prefix(below)) {
+                path = rest.trim_start_matches('/').to_owned();
+            }
+            Some(path)
+        });
+        let path = path.filter(|path| path.contains('/'));
+        Ok(Self {
+            forge,
+            api: forge.api(&web),
+            path: path.ok_or(Missing::Repository)?,
+            web,
+        })
+    }
+
+    /// `acme/hello`, encoded for a path.
+    pub fn repository(&self) -> String {
+        let segments = self.path.split('/').map(encoded);
+        segments.collect::<Vec<_>>().join("/")
+    }
+
+    /// The same as one segment.
+    pub fn repository_id(&self) -> String {
+        encoded(&self.path)
+    }
+
+    /// The part before the last slash, and the one after it; both encoded.
+    pub fn owner_and_name(&self) -> (String, String) {
+        let (owner, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        (encoded(owner), encoded(name))
+    }
+}
+
+/// One segment of a path.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+struct Remote {
+    web: String,
+    path: String,
+}
+
+/// The forge's address and the path there, where the repository has such an address.
+fn remote(repo: &Repo) -> Option<Remote> {
+    let (web, path) = match repo {
+        Repo::Local(_) => return None,
+        Repo::Http(text) => {
+            let url = Url::parse(text).ok()?;
+            (url.origin().ascii_serialization(), url.path().to_owned())
+        }
+        Repo::Ssh(text) => {
+            let (host, path) = match text.strip_prefix("ssh://") {
+                Some(_) => {
+                    let url = Url::parse(text).ok()?;
+                    (url.host_str()?.to_owned(), url.path().to_owned())
+                }
+                None => scp(text)?,
+            };
+            // GitHub, GitLab and Bitbucket have a second name for ssh on port 443.
+            let host = match host.as_str() {
+                "ssh.github.com" => "github.com",
+                "altssh.gitlab.com" => "gitlab.com",
+                "altssh.bitbucket.org" => "bitbucket.org",
+                host => host,
+            };
+            (format!("https://{host}"), path)
+        }
+    };
+    let path = percent_encoding::percent_decode_str(path.trim_matches('/'));
+    let path = path.decode_utf8().ok()?;
+    let path = path.strip_suffix(".git").unwrap_or(&path).to_owned();
+    Some(Remote { web, path })
+}
+
+/// `user@host:path`.
+fn scp(text: &str) -> Option<(String, String)> {
+    let (_, rest) = text.split_once('@')?;
+    let (host, path) = match rest.strip_prefix('[') {
+        Some(rest) => {
+            let (host, path) = rest.split_once("]:")?;
+            match Host::parse(&format!("[{host}]")) {
+                Ok(address) => (address.to_string(), path),
+                Err(_) => (host.to_owned(), path),
+            }
+        }
+        None => {
+            let (host, path) = rest.split_once(':')?;
+            (host.to_owned(), path)
+        }
+    };
+    Some((host.to_ascii_lowercase(), path.to_owned()))
+}
+
+fn trimmed(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn address(forge: webhook::Forge) -> Address {
+        let asked = Asked {
+            forge: Some(forge),
+            ..Asked::default()
+        };
+        let repo = Repo::Http("https://git.example.com/acme/hello.git".into());
+        Address::find(&repo, &asked).unwrap()
+    }
+
+    fn found(repo: Repo, asked: Asked<'_>) -> (Forge, String, String) {
+        let address = Address::find(&repo, &asked).unwrap_or_else(|e| panic!("{repo:?}: {e:?}"));
+        (address.forge, address.api.clone(), address.path)
+    }
+
+    #[test]
+    fn the_public_forges_are_known_by_their_host() {
+        let api = "https://api.github.com";
+        for (text, forge, api, path) in [
+            (
+                "https://github.com/acme/hello.git",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "https://github.com/acme/hello",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "https://GitHub.com/acme/hello/",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "git@github.com:acme/hello.git",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "git@GitHub.com:/acme/hello.git",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "ssh://git@ssh.github.com:443/acme/hello.git",
+                Forge::GitHub,
+                api,
+                "acme/hello",
+            ),
+            (
+                "https://octo.ghe.com/acme/hello.git",
+                Forge::GitHub,
+                "https://api.octo.ghe.com",
+                "acme/hello",
+            ),
+            (
+                "https://gitlab.com/acme/team/hello.git",
+                Forge::GitLab,
+                "https://gitlab.com/api/v4",
+                "acme/team/hello",
+            ),
+            (
+                "git@codeberg.org:acme/hello.git",
+                Forge::Gitea,
+                "https://codeberg.org/api/v1",
+                "acme/hello",
+            ),
+            (
+                "git@bitbucket.org:acme/hello.git",
+                Forge::Bitbucket,
+                "https://api.bitbucket.org/2.0",
+                "acme/hello",
+            ),
+        ] {
+            let repo = match text.starts_with("http") {
+                true => Repo::Http(text.into()),
+                false => Repo::Ssh(text.into()),
+            };
+            let expected = (forge, api.to_owned(), path.to_owned());
+            assert_eq!(found(repo, Asked::default()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forge_of_ones_own_is_where_the_repository_is() {
+        use webhook::Forge as Named;
+        let cases = [
+            (
+                "http://git.lan:3000/acme/hello.git",
+                Named::Gitea,
+                "http://git.lan:3000/api/v1",
+                "acme/hello",
+            ),
+            (
+                "https://git.lan/acme/hello.git",
+                Named::GitHub,
+                "https://git.lan/api/v3",
+                "acme/hello",
+            ),
+            (
+                "https://git.lan/scm/PROJ/hello.git",
+                Named::BitbucketDataCenter,
+                "https://git.lan/rest/api/latest",
+                "PROJ/hello",
+            ),
+            (
+                "https://git.lan/bitbucket/scm/~ada/hello.git",
+                Named::BitbucketDataCenter,
+                "https://git.lan/bitbucket/rest/api/latest",
+                "~ada/hello",
+            ),
+        ];
+        for (text, forge, api, path) in cases {
+            let asked = Asked {
+                forge: Some(forge),
+                ..Asked::default()
+            };
+            let (_, found_api, found_path) = found(Repo::Http(text.into()), asked);
+            assert_eq!(
+                (found_api.as_str(), found_path.as_str()),
+                (api, path),
+                "{text}"
+            );
+        }
+        let asked = Asked {
+            forge: Some(Named::Forgejo),
+            ..Asked::default()
+        };
+        let ssh = Repo::Ssh("ssh://git@git.lan:2222/acme/hello.git".into());
+        assert_eq!(found(ssh, asked).1, "https://git.lan/api/v1");
+        let asked = Asked {
+            forge: Some(Named::BitbucketDataCenter),
+            ..Asked::default()
+        };
+        let ssh = Repo::Ssh("ssh://git@git.lan:7999/PROJ/hello.git".into());
+        assert_eq!(found(ssh, asked).2, "PROJ/hello");
+    }
+
+    #[test]
+    fn what_is_said_counts_more_than_what_is_found() {
+        let url = Url::parse("https://git.lan/gitlab/").unwrap();
+        let asked = Asked {
+            forge: Some(webhook::Forge::GitLab),
+            url: Some(&url),
+            repository: None,
+        };
+        let repo = Repo::Http("https://git.lan/gitlab/acme/team/hello.git".into());
+        let (_, api, path) = found(repo, asked.clone());
+        assert_eq!(api, "https://git.lan/gitlab/api/v4");
+        assert_eq!(path, "acme/team/hello");
+        let asked = Asked {
+            repository: Some("other/place"),
+            ..asked
+        };
+        assert_eq!(
+            found(Repo::Local("/srv/x.git".into()), asked).2,
+            "other/place"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_found_out_is_named() {
+        let find = |repo: Repo, asked| Address::find(&repo, &asked);
+        let own = Repo::Ssh("git@git.lan:acme/hello.git".into());
+        let host = "git.lan".into();
+        assert_eq!(find(own, Asked::default()), Err(Missing::Forge { host }));
+        let local = || Repo::Local("/srv/hello.git".into());
+        assert_eq!(find(local(), Asked::default()), Err(Missing::Url));
+        let url = Url::parse("https://github.com").unwrap();
+        let asked = Asked {
+            url: Some(&url),
+            ..Asked::default()
+        };
+        assert_eq!(find(local(), asked), Err(Missing::Repository));
+    }
+
+    #[test]
+    fn a_path_is_encoded_once() {
+        let repo = Repo::Http("https://gitlab.com/a%20b/c+d/x.git".into());
+        let address = Address::find(&repo, &Asked::default()).unwrap();
+        assert_eq!(address.repository(), "a%20b/c%2Bd/x");
+        assert_eq!(address.repository_id(), "a%20b%2Fc%2Bd%2Fx");
+    }
+}

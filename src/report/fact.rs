@@ -1,0 +1,79 @@
+//! What is true of a deployment, with all that a forge may want to show of it.
+
+use super::Phase;
+use crate::ids::{AppName, CommitId, DeploymentId};
+
+/// One thing to tell. Nothing in it comes from a log or an error's text: a status is public where the
+/// repository is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    pub app: AppName,
+    pub deployment: DeploymentId,
+    pub commit: CommitId,
+    /// The branch or tag.
+    pub git_ref: String,
+    pub is_tag: bool,
+    pub phase: Phase,
+    /// The step that failed.
+    pub step: Option<String>,
+    pub environment: String,
+    /// Where the app is reached.
+    pub environment_url: Option<String>,
+    /// Where the deployment's log is.
+    pub log_url: Option<String>,
+}
+
+impl Fact {
+    /// What sets this status apart from those of others at the same commit.
+    pub fn context(&self) -> String {
+        format!("cutover/{}", self.environment)
+    }
+
+    /// The phase in words: ASCII, and shorter than the 140 characters that GitHub takes.
+    pub fn description(&self) -> String {
+        let said = match (self.phase, self.step.as_deref()) {
+            (Phase::Queued, _) => "Queued",
+            (Phase::Running, _) => "Deploying",
+            (Phase::Live, _) => "Live",
+            (Phase::Replaced, _) => "Was live until a later deployment",
+            (Phase::Failed, Some(step)) => return format!("Failed at the step {step}"),
+            (Phase::Failed, None) => "Failed",
+            (Phase::RolledBack, _) => "Failed after going live, and was rolled back",
+            (Phase::Superseded, _) => "A newer push took its place",
+            (Phase::Cancelled, _) => "Cancelled",
+        };
+        said.to_owned()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn fact(phase: Phase) -> Fact {
+        Fact {
+            app: "hello".parse().unwrap(),
+            deployment: "d0000000000001".parse().unwrap(),
+            commit: "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
+            git_ref: "main".into(),
+            is_tag: false,
+            phase,
+            step: (phase == Phase::Failed).then(|| "build".into()),
+            environment: "hello".into(),
+            environment_url: Some("https://hello.example.com".into()),
+            log_url: None,
+        }
+    }
+
+    #[test]
+    fn a_failure_names_its_step_and_every_description_is_short() {
+        assert_eq!(
+            fact(Phase::Failed).description(),
+            "Failed at the step build"
+        );
+        for phase in Phase::ALL {
+            let said = fact(phase).description();
+            assert!((1..=140).contains(&said.len()) && said.is_ascii(), "{said}");
+        }
+    }
+}

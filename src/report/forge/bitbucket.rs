@@ -1,0 +1,74 @@
+//! Bitbucket Cloud.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::Request;
+use crate::report::{Address, Fact, Phase};
+
+/// A key has to be shorter than 40 characters.
+const LONGEST_KEY: usize = 39;
+
+pub(super) fn api(web: &str) -> String {
+    match web {
+        "https://bitbucket.org" => "https://api.bitbucket.org/2.0".into(),
+        _ => format!("{web}/2.0"),
+    }
+}
+
+pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+    let state = match fact.phase {
+        Phase::Queued | Phase::Running => "INPROGRESS",
+        Phase::Live | Phase::Replaced => "SUCCESSFUL",
+        Phase::Failed | Phase::RolledBack => "FAILED",
+        Phase::Superseded | Phase::Cancelled => "STOPPED",
+    };
+    let commit = format!(
+        "{}/{}/commits/{}",
+        address.web,
+        address.repository(),
+        fact.commit
+    );
+    let body = json!({
+        "state": state,
+        "key": key(&fact.context()),
+        "name": fact.context(),
+        "description": fact.description(),
+        // It has to be there; the commit's own page leads nowhere else.
+        "url": fact.log_url.as_ref().or(fact.environment_url.as_ref()).unwrap_or(&commit),
+    });
+    let path = format!(
+        "/repositories/{}/commit/{}/statuses/build",
+        address.repository(),
+        fact.commit
+    );
+    Request::post(path, body)
+}
+
+/// The context, or as much of it as fits and a digest of all of it.
+fn key(context: &str) -> String {
+    if context.len() <= LONGEST_KEY {
+        return context.to_owned();
+    }
+    let digest = hex::encode(Sha256::digest(context.as_bytes()));
+    let digest = &digest[..12];
+    let mut cut = LONGEST_KEY - digest.len() - 1;
+    while !context.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}-{digest}", &context[..cut])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_keys_are_cut_and_stay_apart() {
+        assert_eq!(key("cutover/hello"), "cutover/hello");
+        let one = key(&format!("cutover/{}1", "é".repeat(40)));
+        let two = key(&format!("cutover/{}2", "é".repeat(40)));
+        assert!(one.len() <= LONGEST_KEY && two.len() <= LONGEST_KEY);
+        assert_ne!(one, two);
+    }
+}

@@ -1,0 +1,233 @@
+//! A forge's API for one test: on loopback, strict about what the forges document, and out of order
+//! whenever a test wants it to be.
+
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, Method, Request, StatusCode};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+mod github;
+mod schema;
+
+/// What requests prove themselves with.
+pub const TOKEN: &str = "s3cret-t0ken";
+
+/// A forge that listens, or not.
+pub struct Forge {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    serving: Option<JoinHandle<()>>,
+}
+
+/// A request that was taken.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub body: Value,
+}
+
+/// How it treats the next requests.
+#[derive(Debug, Clone)]
+pub enum Mood {
+    Well,
+    /// Every request gets this status and these headers.
+    Failing(u16, Vec<(&'static str, String)>),
+    /// Every request waits for so long, and then nothing is answered.
+    Silent(Duration),
+}
+
+struct Shared {
+    mood: Mutex<Mood>,
+    state: Mutex<Forges>,
+    /// Counts requests of any kind.
+    asked: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Forges {
+    seen: Vec<Seen>,
+    /// What no forge would have taken.
+    wrong: Vec<String>,
+    github: github::GitHub,
+}
+
+impl Forge {
+    pub async fn start() -> Self {
+        let shared = Arc::new(Shared {
+            mood: Mutex::new(Mood::Well),
+            state: Mutex::default(),
+            asked: watch::Sender::new(0),
+        });
+        let mut forge = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            shared,
+            serving: None,
+        };
+        forge.up().await;
+        forge
+    }
+
+    /// `[apps.hello.report]` for the API of `forge` here.
+    pub fn settings(&self, forge: &str) -> String {
+        format!(
+            "[apps.hello.report]\nforge = \"{forge}\"\nurl = \"http://{}\"\n\
+             repository = \"ada/hello\"\ntoken = {{ env = \"REPORT_TOKEN\" }}\n",
+            self.address
+        )
+    }
+
+    /// Refuses connections from now on.
+    pub async fn down(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            let _ = serving.await;
+        }
+    }
+
+    /// Listens at its address.
+    pub async fn up(&mut self) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        let listener: TcpListener = socket.listen(64).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(self.shared.clone());
+        self.serving = Some(tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        }));
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        *self.shared.mood.lock() = mood;
+    }
+
+    /// How many requests came, whatever became of them.
+    pub fn asked(&self) -> usize {
+        *self.shared.asked.borrow()
+    }
+
+    /// Waits until `more` requests have come than `before`.
+    pub async fn until_asked(&self, more: usize) {
+        let mut asked = self.shared.asked.subscribe();
+        let wait = asked.wait_for(|count| *count >= more);
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        waited.expect("requests come").unwrap();
+    }
+
+    /// What was taken, oldest first.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.state.lock().seen.clone()
+    }
+
+    /// The states that a commit was given, oldest first.
+    pub fn states(&self, commit: &str) -> Vec<String> {
+        let seen = self.seen().into_iter();
+        let statuses = seen.filter(|seen| seen.path.contains(&format!("/statuses/{commit}")));
+        let state = |seen: Seen| seen.body["state"].as_str().unwrap().to_owned();
+        statuses.map(state).collect()
+    }
+
+    /// Waits until the last state of the commit is `state`; gives all of them.
+    pub async fn until_state(&self, commit: &str, state: &str) -> Vec<String> {
+        let mut asked = self.shared.asked.subscribe();
+        let wait = async {
+            while self.states(commit).last().map(String::as_str) != Some(state) {
+                asked.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        let states = self.states(commit);
+        assert!(waited.is_ok(), "{commit} is not {state}: {states:?}");
+        states
+    }
+
+    /// Panics if anything came that the forge's documentation does not allow.
+    pub fn assert_all_right(&self) {
+        let wrong = &self.shared.state.lock().wrong;
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let mood = shared.mood.lock().clone();
+    let answer = match mood {
+        Mood::Silent(time) => {
+            shared.asked.send_modify(|count| *count += 1);
+            tokio::time::sleep(time).await;
+            return Response::builder().status(503).body(Body::empty()).unwrap();
+        }
+        Mood::Failing(status, headers) => {
+            let mut answer = Response::builder().status(status);
+            for (name, value) in headers {
+                answer = answer.header(name, value);
+            }
+            let body = json!({ "message": "not now" }).to_string();
+            answer.body(Body::from(body)).unwrap()
+        }
+        Mood::Well => {
+            let (status, answer) =
+                shared
+                    .state
+                    .lock()
+                    .take(&head.method, head.uri.path(), &head.headers, &body);
+            Response::builder()
+                .status(status)
+                .header("content-type", "application/json")
+                .body(Body::from(answer.to_string()))
+                .unwrap()
+        }
+    };
+    // After the state has changed, so that who waits for it sees it.
+    shared.asked.send_modify(|count| *count += 1);
+    answer
+}
+
+impl Forges {
+    fn take(
+        &mut self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> (StatusCode, Value) {
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let judged = match path.strip_prefix("/api/v3") {
+            Some(path) => self.github.take(method, path, headers, &json),
+            None => Err("no API begins like this".into()),
+        };
+        match judged {
+            Ok((status, answer)) => {
+                self.seen.push(Seen {
+                    method: method.clone(),
+                    path: path.to_owned(),
+                    body: json,
+                });
+                (status, answer)
+            }
+            Err(why) => {
+                let text = String::from_utf8_lossy(body);
+                self.wrong.push(format!("{method} {path} {text}: {why}"));
+                let answer = json!({ "message": why });
+                (StatusCode::UNPROCESSABLE_ENTITY, answer)
+            }
+        }
+    }
+}

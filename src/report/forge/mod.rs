@@ -132,3 +132,6 @@ impl fmt::Display for Forge {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,10 +137,7 @@ async fn unknown_hosts_and_missing_targets_are_told_apart() {
     let mut known = route("app", 1, &[]);
     known.hosts = vec!["a.test".into()];
     known.path_prefix = "/app".into();
-    let table = Table {
-        generation: 1,
-        routes: vec![known],
-    };
+    let table = Table::new(1, vec![known]);
     proxy.client.publish(&table).await.unwrap();
     let busy = proxy.get("/app").await;
     assert!(busy.starts_with("HTTP/1.1 503 "), "{busy}");
@@ -181,10 +178,7 @@ async fn an_app_that_is_down_or_talks_nonsense_is_named_as_the_cause() {
     }
     let mut slow = route("app", 5, &[says("", Duration::from_secs(20)).await]);
     slow.settings.first_byte_timeout_ms = 100;
-    let table = Table {
-        generation: 5,
-        routes: vec![slow],
-    };
+    let table = Table::new(5, vec![slow]);
     proxy.client.publish(&table).await.unwrap();
     assert!(proxy.get("/").await.starts_with("HTTP/1.1 504 "));
     proxy.stop().await;
@@ -216,10 +210,7 @@ async fn bodies_are_framed_as_they_came_and_capped() {
     .await;
     let mut capped = route("app", 1, &[app]);
     capped.settings.max_body = Some(10);
-    let table = Table {
-        generation: 1,
-        routes: vec![capped],
-    };
+    let table = Table::new(1, vec![capped]);
     proxy.client.publish(&table).await.unwrap();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
@@ -343,10 +334,7 @@ async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines(
     .await;
     let mut stuck = route("app", 1, &[sink]);
     stuck.settings.body_idle_timeout_ms = 200;
-    let table = Table {
-        generation: 1,
-        routes: vec![stuck],
-    };
+    let table = Table::new(1, vec![stuck]);
     proxy.client.publish(&table).await.unwrap();
     assert_eq!(proxy.raw("").await, "");
     // A byte now and then does not move the deadline of a head.
@@ -536,10 +524,7 @@ async fn requests_wait_for_an_app_that_is_being_replaced_and_maintenance_says_so
         let mut held = route("app", generation, targets);
         held.settings.hold_ms = 5_000;
         held.settings.maintenance = maintenance.map(Into::into);
-        let table = Table {
-            generation,
-            routes: vec![held],
-        };
+        let table = Table::new(generation, vec![held]);
         proxy.client.publish(&table).await.unwrap();
     };
     publish(1, &[], None).await;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::values::{duration, inside, line, path, patterns, positive, secret, variables};
 use super::{
-    App, Build, Deploy, Health, Hooks, Repo, Run, Source, Strategy, Webhook, repo, report, units,
+    App, Build, Deploy, Health, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo,
+    report, units,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -42,14 +44,24 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
     });
     let branches = section.read("branches", patterns);
     let tags = section.read("tags", patterns);
+    let mut proxy = section.section("proxy");
+    let prefix = proxy.read("path", prefix).unwrap_or("/".into());
     let domains = section.node("domains");
     let named = domains.is_some();
-    let domains = domains.and_then(|node| domains_of(node, &owner, claims));
+    let domains = domains.and_then(|node| domains_of(node, &prefix, &owner, claims));
     if !named || domains.as_ref().is_some_and(Vec::is_empty) {
-        claims.every_other_host(whole, &owner);
+        claims.every_other_host(whole, &prefix, &owner);
     }
     let port = section.required("port", "the port that the app listens on", |node| {
         node.integer(1, 65535)
+    });
+    let protocol = section.read("protocol", |node| {
+        const EXPECTED: &str = "\"http1\" or \"h2c\"";
+        match node.str(EXPECTED)? {
+            "http1" => Some(Protocol::Http1),
+            "h2c" => Some(Protocol::H2c),
+            _ => node.wrong(EXPECTED),
+        }
     });
     let webhook = webhook(section.section("webhook"));
     let report = section
@@ -61,6 +73,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
     let deploy = deploy(section.section("deploy"));
     let run = run(section.section("run"));
     let hooks = hooks(section.section("hooks"));
+    let proxy = app_proxy(proxy, prefix);
     section.done();
     Some(App {
         name: name?,
@@ -70,6 +83,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         tags: tags.unwrap_or_default(),
         domains: domains.unwrap_or_default(),
         port: port? as u16,
+        protocol: protocol.unwrap_or_default(),
         webhook,
         report,
         source,
@@ -78,6 +92,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         deploy,
         run,
         hooks,
+        proxy,
     })
 }
 
@@ -91,9 +106,16 @@ fn repository(node: Node<'_>) -> Option<Repo> {
     }
 }
 
-fn domains_of(node: Node<'_>, owner: &str, claims: &mut Claims) -> Option<Vec<String>> {
+fn domains_of(
+    node: Node<'_>,
+    prefix: &str,
+    owner: &str,
+    claims: &mut Claims,
+) -> Option<Vec<String>> {
     let nodes = node.array("an array of host names such as [\"hello.example.com\"]")?;
-    let hosts = nodes.into_iter().map(|node| claims.host(node, owner));
+    let hosts = nodes
+        .into_iter()
+        .map(|node| claims.host(node, prefix, owner));
     // Every one is looked at before the first bad one counts.
     hosts.collect::<Vec<_>>().into_iter().collect()
 }

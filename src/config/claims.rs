@@ -4,29 +4,42 @@ use std::collections::BTreeMap;
 
 use super::file::{self, Node};
 
-/// Which host names are taken, and by whom.
+/// Which host names are taken under which path, and by whom.
 #[derive(Default)]
-pub(super) struct Claims(BTreeMap<String, (String, usize)>);
+pub(super) struct Claims(BTreeMap<(String, String), (String, usize)>);
 
 impl Claims {
-    /// A host name that nobody else has.
-    pub fn host(&mut self, node: Node<'_>, owner: &str) -> Option<String> {
+    /// A host name that nobody else has under the same path.
+    pub fn host(&mut self, node: Node<'_>, path: &str, owner: &str) -> Option<String> {
         let text = node.str("a host name such as \"hello.example.com\"")?;
         let host = match host(text) {
             Ok(host) => host,
             Err(expected) => return node.wrong(expected),
         };
-        self.claim(node, host.clone(), &format!("the host `{host}`"), owner)?;
+        self.claim(node, &host, path, &format!("the host `{host}`"), owner)?;
         Some(host)
     }
 
     /// Every host that no app names: the claim of an app without `domains`.
-    pub fn every_other_host(&mut self, node: Node<'_>, owner: &str) -> Option<()> {
+    pub fn every_other_host(&mut self, node: Node<'_>, path: &str, owner: &str) -> Option<()> {
         let what = "every host that no app names (an app without `domains` does)";
-        self.claim(node, String::new(), what, owner)
+        self.claim(node, "", path, what, owner)
     }
 
-    fn claim(&mut self, node: Node<'_>, key: String, what: &str, owner: &str) -> Option<()> {
+    fn claim(
+        &mut self,
+        node: Node<'_>,
+        host: &str,
+        path: &str,
+        what: &str,
+        owner: &str,
+    ) -> Option<()> {
+        let under = match path {
+            "/" => String::new(),
+            path => format!(" under `{path}`"),
+        };
+        let what = format!("{what}{under}");
+        let key = (host.to_owned(), path.to_owned());
         let line = file::place(node.file.text, node.start).0;
         if let Some((other, at)) = self.0.get(&key) {
             let text = match other == owner {
@@ -40,13 +53,20 @@ impl Claims {
     }
 }
 
-/// A host name or IP address, lower case, ASCII; an error says what was expected.
+/// A host name, with `*.` in front or not, or an IP address, lower case, ASCII; an error says what was expected.
 fn host(text: &str) -> Result<String, &'static str> {
     if text.contains("://") || text.contains('/') {
         return Err("a host name alone, without `https://` and path");
     }
-    if text.starts_with("*.") {
-        return Err("one host name; wildcards are not supported");
+    if let Some(parent) = text.strip_prefix("*.") {
+        const EXPECTED: &str = "a wildcard for a domain's names such as \"*.example.com\"";
+        // Names, and of more than one label: `*.com` or `*.1.2.3.4` is a slip.
+        return match host(parent) {
+            Ok(name) if name.contains('.') && !name.starts_with('[') && !is_address(&name) => {
+                Ok(format!("*.{name}"))
+            }
+            _ => Err(EXPECTED),
+        };
     }
     if text.starts_with('[') {
         return match url::Host::parse(text) {
@@ -78,4 +98,8 @@ fn host(text: &str) -> Result<String, &'static str> {
         }
         _ => Err(EXPECTED),
     }
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
 }

@@ -15,6 +15,7 @@ use crate::webhook::Forge;
 use crate::webhook::filter::Pattern;
 
 mod app;
+mod app_proxy;
 mod claims;
 mod file;
 mod find;
@@ -67,6 +68,8 @@ pub struct Proxy {
     pub trusted_proxies: Vec<IpNet>,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
+    /// The files of the proxy's own pages, by status.
+    pub error_pages: BTreeMap<u16, PathBuf>,
     /// Absent: none is written.
     pub access_log: Option<PathBuf>,
 }
@@ -86,10 +89,12 @@ pub struct App {
     pub branches: Vec<Pattern>,
     /// Tags of which a push is deployed, as patterns.
     pub tags: Vec<Pattern>,
-    /// Host names, lower case. Empty: the app answers for every host no other app claims.
+    /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
+    /// for every host no other app claims.
     pub domains: Vec<String>,
     /// The port that the app listens on inside its container.
     pub port: u16,
+    pub protocol: Protocol,
     pub webhook: Webhook,
     /// Absent: no forge is told anything.
     pub report: Option<Report>,
@@ -99,6 +104,17 @@ pub struct App {
     pub deploy: Deploy,
     pub run: Run,
     pub hooks: Hooks,
+    pub proxy: AppProxy,
+}
+
+/// What an app speaks on its port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS and without an upgrade, as gRPC servers do.
+    H2c,
 }
 
 /// Where an app's commits come from.
@@ -205,4 +221,38 @@ pub struct Hooks {
     pub test: Option<String>,
     /// Run in the new image before it gets traffic, e.g. migrations.
     pub release: Option<String>,
+}
+
+/// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike what a release runs with, it
+/// is the same for every release.
+#[derive(Debug, Clone)]
+pub struct AppProxy {
+    /// The path that the app answers under, by whole segments; `/` for all.
+    pub path: String,
+    /// The app does not see `path`.
+    pub strip_path: bool,
+    /// Bytes of a request's body. Absent: no limit.
+    pub max_body: Option<u64>,
+    pub connect_timeout: Duration,
+    /// From the end of the request to the beginning of the answer.
+    pub first_byte_timeout: Duration,
+    /// The longest silence inside a body.
+    pub idle_timeout: Duration,
+    /// How long an idle connection to the app is kept.
+    pub keep_alive: Duration,
+    /// How long a request waits while there is nothing to answer it.
+    pub hold: Duration,
+    /// How long a request is held back. Zero: not at all.
+    pub pause: Duration,
+    /// What every request is answered with, while it stands here.
+    pub maintenance: Option<Notice>,
+    /// The files of the proxy's own pages, by status.
+    pub error_pages: BTreeMap<u16, PathBuf>,
+}
+
+/// What visitors are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Text(String),
+    File(PathBuf),
 }

@@ -77,6 +77,11 @@ fn what_the_example_calls_a_default_is_one() {
     assert_eq!((app.run.memory, app.run.cpus), (None, None));
     assert_eq!(app.run.stop_grace, Duration::from_secs(10));
     assert!(app.hooks.test.is_none() && app.hooks.release.is_none());
+    assert_eq!(app.protocol, Protocol::Http1);
+    let mut proxy = example.proxy.clone();
+    (proxy.max_body, proxy.maintenance) = (None, None);
+    proxy.error_pages.clear();
+    assert_eq!(format!("{:?}", app.proxy), format!("{proxy:?}"));
 }
 
 #[test]
@@ -174,7 +179,31 @@ fn one_mistake_each() {
         ("domains = 'a.example'", "expected an array of host names"),
         ("domains = ['https://a.example']", "without `https://`"),
         ("domains = ['a.example:80']", "without a port"),
-        ("domains = ['*.example']", "wildcards"),
+        ("domains = ['*.example']", "a wildcard for a domain's names"),
+        ("domains = ['*.1.2.3.4']", "a wildcard for a domain's names"),
+        ("domains = ['a.*.example']", "expected a host name"),
+        ("protocol = 'h2'", "expected \"http1\" or \"h2c\""),
+        ("proxy.path = 'api'", "expected a path such as"),
+        ("proxy.path = '/a//b'", "expected a path such as"),
+        ("proxy.path = '/a/../b'", "expected a path such as"),
+        ("proxy.path = '/a?b'", "expected a path such as"),
+        ("proxy.strip_path = 1", "`true` or `false`"),
+        ("proxy.max_body = 10", "an amount such as"),
+        ("proxy.max_body = '-1m'", "an amount such as"),
+        ("proxy.idle_timeout = '0s'", "above zero"),
+        ("proxy.hold = 5", "expected a duration"),
+        ("proxy.maintenance = ''", "one line of text"),
+        ("proxy.maintenance = true", "a sentence for visitors"),
+        (
+            "proxy.maintenance = { text = 'x' }",
+            "a sentence for visitors",
+        ),
+        (
+            "proxy.error_pages = { 404 = 'x' }",
+            "expected one of 413, 502, 503, 504",
+        ),
+        ("proxy.error_pages = { 502 = 7 }", "expected a path"),
+        ("proxy.max_bdy = '1m'", "did you mean `max_body`?"),
         ("domains = ['a..b']", "expected a host name"),
         ("domains = ['-a.example']", "expected a host name"),
         ("domains = ['1.2']", "expected a host name"),
@@ -352,6 +381,23 @@ fn only_one_app_answers_for_every_other_host() {
     );
     let agent = format!("{LEAST}domains = ['a.example']\n[agent]\ndomain = 'a.example'\n");
     assert!(problems(&agent)[0].contains("the agent claims in line 6"));
+}
+
+#[test]
+fn two_apps_share_a_host_under_different_paths() {
+    let two = |path: &str| {
+        format!(
+            "{LEAST}domains = ['*.A.example']\nproxy.path = '/'\n[apps.b]\nrepo = 'b.git'\n\
+             port = 1\ndomains = ['*.a.example']\nproxy.path = '{path}'\n"
+        )
+    };
+    let config = parse(&two("/api/")).unwrap_or_else(|problems| panic!("{problems}"));
+    let [a, b] = ["a", "b"].map(|name| &config.apps[&name.parse().unwrap()]);
+    assert_eq!(a.domains, b.domains);
+    assert_eq!([&a.proxy.path, &b.proxy.path], ["/", "/api"]);
+    assert!(problems(&two("/"))[0].contains("`*.a.example`, which the app `a` claims"));
+    let same = two("/x").replace("proxy.path = '/'", "proxy.path = '/x'");
+    assert!(problems(&same)[0].contains("the host `*.a.example` under `/x`"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub(super) const DURATION: &str = "a duration such as \"500ms\", \"5s\", \"30m\" or \"1h\"";
+pub(super) const SIZE: &str = "an amount such as \"64k\", \"10m\" or \"1g\"";
 pub(super) const MEMORY: &str = "an amount of memory such as \"512m\" or \"1g\", at least \"6m\"";
 
 /// A year: beyond it a deadline is a slip of the keyboard, and sums of durations stay far from overflow.
@@ -26,9 +27,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= LONGEST).then_some(duration)
 }
 
+/// What a container may use, at least what Docker accepts.
+pub(super) fn memory(text: &str) -> Option<u64> {
+    size(text).filter(|&bytes| bytes >= LEAST_MEMORY)
+}
+
 /// Docker's own notation: a number and `b`, `k`, `m`, `g` or `t` (powers of 1024), as `512m`, `512mb`
 /// or `512MiB`; no unit means bytes.
-pub(super) fn memory(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -45,7 +51,7 @@ pub(super) fn memory(text: &str) -> Option<u64> {
     };
     let number: f64 = number.parse().ok()?;
     let bytes = number * (1u64 << shift) as f64;
-    let fits = bytes >= LEAST_MEMORY as f64 && bytes < (1u64 << 50) as f64;
+    let fits = bytes >= 0.0 && bytes < (1u64 << 50) as f64;
     fits.then_some(bytes as u64)
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Section};
 use super::values::{networks, path, socket};
@@ -99,7 +100,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
 fn agent(mut section: Section<'_>, claims: &mut Claims) -> Option<Agent> {
     let listen = section.read("listen", socket);
     let data_dir = section.read("data_dir", path);
-    let domain = section.read("domain", |node| claims.host(node, "the agent"));
+    let domain = section.read("domain", |node| claims.host(node, "/", "the agent"));
     section.done();
     Some(Agent {
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9000))),
@@ -115,6 +116,9 @@ fn proxy(mut section: Section<'_>) -> Proxy {
     let trusted_proxies = section.read("trusted_proxies", networks);
     let proxy_protocol = section.read("proxy_protocol", |node| node.boolean());
     let access_log = section.read("access_log", path);
+    let error_pages = section.read("error_pages", |node| {
+        pages(node, &[404, 413, 502, 503, 504])
+    });
     section.done();
     Proxy {
         http: http.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
@@ -123,6 +127,7 @@ fn proxy(mut section: Section<'_>) -> Proxy {
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         proxy_protocol: proxy_protocol.unwrap_or(false),
         access_log,
+        error_pages: error_pages.unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is allowed, but is probably not what was meant.
 
-use super::{Auth, Config, Repo, Secret};
+use std::path::Path;
+
+use super::{Auth, Config, Notice, Repo, Secret};
 
 /// One sentence for each thing that will not work, or not well, as this machine is now: a missing
 /// secret, a repository that is not there. Reads secrets and looks at files; shows no secret.
@@ -8,6 +10,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
         warnings.push("there is no app: add a section `[apps.NAME]`".to_owned());
+    }
+    for (status, path) in &config.proxy.error_pages {
+        unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
     }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
@@ -48,6 +53,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 report.address.api
             ));
         }
+        let notice = match &app.proxy.maintenance {
+            Some(Notice::File(path)) => Some(("maintenance".to_owned(), path)),
+            _ => None,
+        };
+        let pages = app.proxy.error_pages.iter();
+        let pages = pages.map(|(status, path)| (format!("error_pages.{status}"), path));
+        for (key, path) in pages.chain(notice) {
+            unread(&mut warnings, &format!("{at}.proxy.{key}"), path);
+        }
         match &app.repo {
             Repo::Local(path) if !path.join("HEAD").exists() => warnings.push(format!(
                 "{at}.repo`: there is no bare repository at `{}`; make one with `git init --bare`",
@@ -83,7 +97,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-fn open_to_others(path: &std::path::Path) -> bool {
+/// A page's file that will not be used.
+fn unread(warnings: &mut Vec<String>, key: &str, path: &Path) {
+    if let Err(error) = std::fs::File::open(path) {
+        let path = path.display();
+        warnings.push(format!(
+            "{key}`: `{path}` cannot be read ({error}); the proxy's own sentence will stand in for it"
+        ));
+    }
+}
+
+fn open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata()
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o004 != 0)

@@ -17,6 +17,7 @@ pub mod bake;
 pub mod checkpoint;
 pub mod enqueue;
 pub mod follow;
+mod forwarding;
 mod hub;
 mod line;
 pub mod queue;

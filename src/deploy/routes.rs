@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use rusqlite::Connection;
 
 use super::Agent;
+use super::forwarding::{self, Pages};
 use crate::config::Config;
 use crate::proxy::control;
 use crate::proxy::table::{Route, Table};
@@ -43,13 +44,16 @@ fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
     let mut routes = Vec::new();
+    let mut pages = Pages::new();
     for app in config.apps.values() {
         let serving = apps::serving(&snapshot, &app.name)?;
         let mut targets = Vec::new();
+        let mut protocol = app.protocol;
         if let Some(live) = &serving.live
             && let Some(release) = releases::get(&snapshot, live)?
         {
             let port = release.settings.port;
+            protocol = release.settings.protocol;
             for instance in instances::of_release(&snapshot, live)? {
                 targets.push(SocketAddr::new(IpAddr::V4(instance.address), port));
             }
@@ -59,9 +63,9 @@ fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
             release: serving.live.map(|id| id.to_string()).unwrap_or_default(),
             generation: serving.generation,
             hosts: app.domains.clone(),
-            path_prefix: "/".into(),
+            path_prefix: app.proxy.path.clone(),
             targets,
-            ..Default::default()
+            settings: forwarding::settings(&app.proxy, protocol, &mut pages),
         });
     }
     if let Some(domain) = &config.agent.domain {
@@ -77,5 +81,6 @@ fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
     Ok(Table {
         generation: apps::generation(&snapshot)?,
         routes,
+        pages: pages.of(&config.proxy.error_pages),
     })
 }

@@ -4,17 +4,44 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
+use super::routes::Routes;
+use super::table::{Page, Settings};
+
+/// The page that the route has for this status, else the table's, else one sentence that says why.
+pub fn own(
+    routes: &Routes,
+    settings: Option<&Settings>,
+    status: StatusCode,
+    why: &str,
+) -> Response<ResponseBody> {
+    let of_route = settings.and_then(|s| s.pages.get(&status.as_u16()));
+    if let Some(page) = of_route {
+        return custom(status, page);
+    }
+    match routes.page(status.as_u16()) {
+        Some(page) => custom(status, &page),
+        None => page(status, why),
+    }
+}
+
+/// A page from the table.
+pub fn custom(status: StatusCode, page: &Page) -> Response<ResponseBody> {
+    let kind = HeaderValue::from_str(&page.content_type);
+    let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+    response(status, kind, page.text.clone())
+}
 
 /// A page of the proxy's own: the status and one sentence that says why.
 pub fn page(status: StatusCode, why: &str) -> Response<ResponseBody> {
-    let text = format!("{} {why}\n", status.as_u16());
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response(status, kind, format!("{} {why}\n", status.as_u16()))
+}
+
+fn response(status: StatusCode, kind: HeaderValue, text: String) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(header::CONTENT_TYPE, kind);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
@@ -22,9 +49,13 @@ pub fn page(status: StatusCode, why: &str) -> Response<ResponseBody> {
     response
 }
 
-/// The same, and the connection is closed after it.
+/// A page of the proxy's own, after which the connection is closed.
 pub fn last_page(status: StatusCode, why: &str) -> Response<ResponseBody> {
-    let mut response = page(status, why);
+    last(page(status, why))
+}
+
+/// The same for any answer.
+pub fn last(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response

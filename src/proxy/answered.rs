@@ -6,26 +6,39 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{last_page, page};
+use super::answer::{self, last, last_page};
 use super::attempt::Attempt;
 use super::body::{Download, ResponseBody};
 use super::counters::Outcome;
 use super::headers::strip_hop_by_hop;
 use super::pool::Upstream;
+use super::routes::Routes;
 use super::served::Claim;
+use super::table::Settings;
 use super::tunnel;
+use super::watch::Watch;
 
-pub const TOO_LARGE: &str = "The request body is larger than this app allows.";
+/// The answer to a body that is larger than allowed.
+pub fn too_large(routes: &Routes, settings: &Settings) -> Response<ResponseBody> {
+    let why = "The request body is larger than this app allows.";
+    last(answer::own(
+        routes,
+        Some(settings),
+        StatusCode::PAYLOAD_TOO_LARGE,
+        why,
+    ))
+}
 
 /// What is the client's own doing.
-pub fn refuse(mut claim: Claim, status: StatusCode, why: &str) -> Response<ResponseBody> {
-    claim.status = status.as_u16();
+pub fn refuse(
+    watch: &Watch,
+    mut claim: Claim,
+    answer: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    claim.status = answer.status().as_u16();
     claim.end(Outcome::Client);
-    match status {
-        // Nothing of it is left unread.
-        StatusCode::SERVICE_UNAVAILABLE => page(status, why),
-        _ => last_page(status, why),
-    }
+    watch.route.store(0, SeqCst);
+    answer
 }
 
 impl Attempt<'_> {
@@ -88,15 +101,16 @@ impl Attempt<'_> {
             "no answer from the app: {error}"
         );
         if self.watch.too_large.swap(false, Relaxed) {
-            return refuse(self.claim, StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+            let answer = too_large(self.routes, &self.claim.served().route.settings);
+            return refuse(self.watch, self.claim, answer);
         }
         if self.watch.client.has_passed() {
             self.watch.client.clear();
-            return refuse(
-                self.claim,
+            let answer = last_page(
                 StatusCode::REQUEST_TIMEOUT,
                 "The request body stopped coming.",
             );
+            return refuse(self.watch, self.claim, answer);
         }
         let (outcome, why) = match error.is_parse() || error.is_parse_too_large() {
             true => (Outcome::Malformed, "The app's answer is not valid HTTP."),
@@ -137,7 +151,8 @@ impl Attempt<'_> {
         self.claim.status = status.as_u16();
         self.claim.end(outcome);
         self.watch.route.store(0, SeqCst);
-        page(status, why)
+        let settings = &self.claim.served().route.settings;
+        answer::own(self.routes, Some(settings), status, why)
     }
 }
 

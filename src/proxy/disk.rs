@@ -74,13 +74,13 @@ mod tests {
     use super::*;
 
     fn table(generation: u64) -> Table {
-        Table {
+        Table::new(
             generation,
-            routes: vec![super::super::table::Route {
+            vec![super::super::table::Route {
                 app: "a".into(),
                 ..Default::default()
             }],
-        }
+        )
     }
 
     #[test]

@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::access_log::Entry;
-use super::answer::{last_page, page};
-use super::answered::{TOO_LARGE, refuse};
+use super::answer::{self, last_page};
+use super::answered::{refuse, too_large};
 use super::attempt::Attempt;
 use super::body::ResponseBody;
 use super::headers::Client;
@@ -42,13 +42,18 @@ pub async fn forward(
         return last_page(StatusCode::BAD_REQUEST, "The request names no host.");
     };
     let name = host.to_str().unwrap_or("");
-    let claim = match routes.claim_or_wait(name, request.uri().path()).await {
+    let claim = match routes
+        .claim_or_wait(name, request.uri().path(), watch)
+        .await
+    {
         Ok(claim) => claim,
-        Err(NoRoute::UnknownHost) => {
-            return page(StatusCode::NOT_FOUND, "No app has this host name.");
-        }
-        Err(NoRoute::UnknownPath) => {
-            return page(StatusCode::NOT_FOUND, "No app has this path.");
+        Err(why) => {
+            watch.route.store(0, SeqCst);
+            let why = match why {
+                NoRoute::UnknownHost => "No app has this host name.",
+                NoRoute::UnknownPath => "No app has this path.",
+            };
+            return answer::own(routes, None, StatusCode::NOT_FOUND, why);
         }
     };
     // Seen by the drain's wake-up: see `Watches::wake_route`.
@@ -59,13 +64,14 @@ pub async fn forward(
         claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
     }
     let settings = &claim.served().route.settings;
-    if let Some(text) = &settings.maintenance {
-        let text = text.clone();
-        return refuse(claim, StatusCode::SERVICE_UNAVAILABLE, &text);
+    if let Some(page) = &settings.maintenance {
+        let answer = answer::custom(StatusCode::SERVICE_UNAVAILABLE, page);
+        return refuse(watch, claim, answer);
     }
     let cap = settings.max_body.unwrap_or(u64::MAX);
     if request.body().size_hint().lower() > cap {
-        return refuse(claim, StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+        let answer = too_large(routes, settings);
+        return refuse(watch, claim, answer);
     }
     let (request, on_upgrade) = outgoing(connection, request, &host, &claim.served().route);
 

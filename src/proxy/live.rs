@@ -135,10 +135,7 @@ mod tests {
             route("deep", &["*.b.example.com"], "/", 1),
             route("rest", &[], "/", 1),
         ];
-        let table = Table {
-            generation: 1,
-            routes,
-        };
+        let table = Table::new(1, routes);
         let live = Live::build(table, &[]);
         for (host, path, app) in [
             ("example.com", "/", "site"),
@@ -159,10 +156,7 @@ mod tests {
 
     #[test]
     fn what_nobody_claims_is_unknown() {
-        let table = Table {
-            generation: 1,
-            routes: vec![route("a", &["a.org"], "/a", 1)],
-        };
+        let table = Table::new(1, vec![route("a", &["a.org"], "/a", 1)]);
         let live = Live::build(table, &[]);
         assert_eq!(find(&live, "b.org", "/"), Err(NoRoute::UnknownHost));
         assert_eq!(find(&live, "a.org", "/b"), Err(NoRoute::UnknownPath));

@@ -23,6 +23,7 @@ mod framing;
 mod fuzz;
 mod head;
 mod headers;
+mod hold;
 mod http1;
 mod http2;
 mod listen;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +14,7 @@ use super::control::RouteStats;
 use super::disk;
 use super::live::Live;
 use super::served::{Claim, Displaced, Served};
-use super::table::Table;
+use super::table::{Page, Table};
 use super::watch::Watches;
 
 /// How long a drained route's counters are kept.
@@ -60,7 +61,9 @@ pub struct Routes {
     /// One publish at a time.
     publishing: tokio::sync::Mutex<Keeping>,
     /// The generation, for those who wait for a target.
-    switched: watch::Sender<u64>,
+    pub(super) switched: watch::Sender<u64>,
+    /// Requests that are held back now.
+    pub(super) held: AtomicUsize,
     pub watches: Watches,
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -75,6 +78,7 @@ impl Routes {
             retired: Mutex::default(),
             publishing: tokio::sync::Mutex::new(Keeping::Stored),
             switched: watch::Sender::new(0),
+            held: AtomicUsize::new(0),
             watches: Watches::default(),
             access_log: None,
         }
@@ -84,39 +88,17 @@ impl Routes {
         self.live.read().table.generation
     }
 
+    /// The table's own page for a status.
+    pub fn page(&self, status: u16) -> Option<Page> {
+        self.live.read().table.pages.get(&status).cloned()
+    }
+
     /// Puts a hold on the route that `host` (as sent, maybe with a port) and `path` lead to.
     pub fn claim(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
         let live = self.live.read();
         // Under the lock: a claim is either made before the switch, and then the drain waits for
         // it, or sees the new table.
         live.find(host, path).map(Served::claim)
-    }
-
-    /// The same, but waits for as long as the route allows while it has no target.
-    pub async fn claim_or_wait(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
-        let claim = self.claim(host, path)?;
-        let route = &claim.served().route;
-        if !route.targets.is_empty() || route.settings.hold_ms == 0 {
-            return Ok(claim);
-        }
-        let limit = Duration::from_millis(route.settings.hold_ms);
-        // Let go of while waiting: a drain need not wait for it.
-        claim.abandon();
-        let mut switched = self.switched.subscribe();
-        let found = async {
-            loop {
-                let claim = self.claim(host, path)?;
-                if !claim.served().route.targets.is_empty() {
-                    return Ok(claim);
-                }
-                claim.abandon();
-                let _ = switched.changed().await;
-            }
-        };
-        match tokio::time::timeout(limit, found).await {
-            Ok(found) => found,
-            Err(_) => self.claim(host, path),
-        }
     }
 
     /// Replaces the table. Returns its generation when it is on disk and every request that is
@@ -274,10 +256,8 @@ mod tests {
     async fn an_older_or_altered_table_is_refused_and_the_same_is_fine() {
         let folder = tempfile::tempdir().unwrap();
         let routes = Routes::load(folder.path().into());
-        let table = |generation, app: &str| Table {
-            generation,
-            routes: vec![route(app, &[], "/", generation)],
-        };
+        let table =
+            |generation, app: &str| Table::new(generation, vec![route(app, &[], "/", generation)]);
         assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
         assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
         let older = routes.publish(table(4, "a")).await;
@@ -292,9 +272,11 @@ mod tests {
     async fn an_unchanged_route_keeps_its_object_and_a_changed_one_retires() {
         let folder = tempfile::tempdir().unwrap();
         let routes = Routes::load(folder.path().into());
-        let publish = |generation, b| Table {
-            generation,
-            routes: vec![route("a", &["a"], "/", 1), route("b", &["b"], "/", b)],
+        let publish = |generation, b| {
+            Table::new(
+                generation,
+                vec![route("a", &["a"], "/", 1), route("b", &["b"], "/", b)],
+            )
         };
         routes.publish(publish(1, 1)).await.unwrap();
         let (a, b) = (routes.claim("a", "/"), routes.claim("b", "/"));

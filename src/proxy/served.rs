@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ pub struct Served {
     pub route: Route,
     pub targets: Vec<Target>,
     pub counters: Counters,
+    /// Whose turn it is among targets of equal load.
+    turn: AtomicUsize,
     phase: AtomicU8,
     in_flight: AtomicU64,
     websockets: AtomicU64,
@@ -86,6 +88,7 @@ impl Served {
             targets: route.targets.iter().map(target).collect(),
             route,
             counters: Counters::default(),
+            turn: AtomicUsize::new(0),
             phase: AtomicU8::new(SERVING),
             in_flight: AtomicU64::new(0),
             websockets: AtomicU64::new(0),
@@ -184,13 +187,16 @@ impl Served {
         closing.from + closing.window.mul_f64(part)
     }
 
-    /// The least loaded target that is not in `tried` (by bits); those that refused lately last.
+    /// The least loaded target that is not in `tried` (by bits), in turn among equals; those that
+    /// refused lately last.
     pub fn pick(&self, tried: u64) -> Option<usize> {
         if self.targets.len() == 1 {
             return (tried & 1 == 0).then_some(0);
         }
         let now = now_ms();
-        let free = (0..self.targets.len().min(64)).filter(|i| tried & (1 << i) == 0);
+        let (count, turn) = (self.targets.len().min(64), self.turn.fetch_add(1, Relaxed));
+        let in_turn = (0..count).map(|i| (i + turn) % count);
+        let free = in_turn.filter(|i| tried & (1 << i) == 0);
         free.min_by_key(|&i| {
             let target = &self.targets[i];
             let ejected = target.ejected_until.load(Relaxed) > now;

@@ -1,5 +1,6 @@
 //! The route table: what the agent sends and what the proxy keeps on disk.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,38 @@ pub struct Table {
     /// Rises with every change.
     pub generation: u64,
     pub routes: Vec<Route>,
+    /// What clients read instead of the proxy's own sentence, by status, where a route has no page
+    /// for it.
+    #[serde(default)]
+    pub pages: BTreeMap<u16, Page>,
+}
+
+impl Table {
+    /// Without pages.
+    pub fn new(generation: u64, routes: Vec<Route>) -> Self {
+        let pages = BTreeMap::new();
+        Self {
+            generation,
+            routes,
+            pages,
+        }
+    }
+}
+
+/// A page for people.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Page {
+    pub content_type: String,
+    pub text: String,
+}
+
+impl From<&str> for Page {
+    fn from(text: &str) -> Self {
+        Self {
+            content_type: "text/plain; charset=utf-8".into(),
+            text: text.into(),
+        }
+    }
 }
 
 /// Host and path prefix -> the targets of one release.
@@ -67,8 +100,14 @@ pub struct Settings {
     pub max_body: Option<u64>,
     /// How long a request waits while the route has no target, before the 503.
     pub hold_ms: u64,
-    /// The app is being worked on: every request gets 503 and this text.
-    pub maintenance: Option<String>,
+    /// How long a request is held back before it goes on, unless a newer table lets it go on sooner.
+    pub pause_ms: u64,
+    /// The app is being worked on: every request gets 503 and this page.
+    pub maintenance: Option<Page>,
+    /// What clients read instead of the proxy's own sentence, by status.
+    pub pages: BTreeMap<u16, Page>,
+    /// The targets speak HTTP/2 without TLS, and nothing else.
+    pub h2c: bool,
     /// Take the path prefix off before the app sees the path.
     pub strip_prefix: bool,
 }
@@ -83,7 +122,10 @@ impl Default for Settings {
             keep_alive_ms: 1_500,
             max_body: None,
             hold_ms: 0,
+            pause_ms: 0,
             maintenance: None,
+            pages: BTreeMap::new(),
+            h2c: false,
             strip_prefix: false,
         }
     }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
+/// In [`Watch::route`]: a request that waits for its route.
+pub const HELD: u64 = u64::MAX;
 /// How late a deadline may be noticed.
 pub const SWEEP: Duration = Duration::from_millis(100);
 
@@ -41,7 +43,7 @@ pub struct Watch {
     pub rest: Deadline,
     /// A request is being answered, on whatever route.
     pub answering: AtomicBool,
-    /// The id of the route whose request is under way; 0: none.
+    /// The id of the route whose request is under way, or [`HELD`]; 0: none.
     pub route: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,

@@ -4,13 +4,15 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{Result, json, now, parsed, to_json};
-use crate::config::{Health, Run};
+use crate::config::{Health, Protocol, Run};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 
 /// What a release runs with, so that going back to it brings its settings back too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
     pub port: u16,
+    #[serde(default)]
+    pub protocol: Protocol,
     pub run: Run,
     pub health: Health,
 }

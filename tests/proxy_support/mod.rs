@@ -75,10 +75,7 @@ impl Proxy {
     }
 
     pub async fn publish(&self, generation: u64, targets: &[SocketAddr]) {
-        let table = Table {
-            generation,
-            routes: vec![route("app", generation, targets)],
-        };
+        let table = Table::new(generation, vec![route("app", generation, targets)]);
         assert_eq!(self.client.publish(&table).await.unwrap(), generation);
     }
 

@@ -55,6 +55,7 @@ pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, St
         image_id: built.image_id,
         settings: Settings {
             port: app.port,
+            protocol: app.protocol,
             run: app.run.clone(),
             health: app.health.clone(),
         },

@@ -1,0 +1,102 @@
+//! `[apps.NAME.proxy]`: how the proxy treats the app's requests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::file::{Node, Section};
+use super::values::{duration, line, path, positive};
+use super::{AppProxy, Notice, units};
+
+pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
+    let strip_path = section.read("strip_path", |node| node.boolean());
+    let max_body = section.read("max_body", |node| {
+        let text = node.str(units::SIZE)?;
+        units::size(text).or_else(|| node.wrong(units::SIZE))
+    });
+    let connect_timeout = section.read("connect_timeout", |node| positive(&node));
+    let first_byte_timeout = section.read("first_byte_timeout", |node| positive(&node));
+    let idle_timeout = section.read("idle_timeout", |node| positive(&node));
+    let keep_alive = section.read("keep_alive", duration);
+    let hold = section.read("hold", duration);
+    let pause = section.read("pause", duration);
+    let maintenance = section.read("maintenance", notice);
+    let error_pages = section.read("error_pages", |node| pages(node, &[413, 502, 503, 504]));
+    section.done();
+    AppProxy {
+        path: prefix,
+        strip_path: strip_path.unwrap_or(false),
+        max_body,
+        connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(2)),
+        first_byte_timeout: first_byte_timeout.unwrap_or(Duration::from_secs(60)),
+        idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(60)),
+        keep_alive: keep_alive.unwrap_or(Duration::from_millis(1500)),
+        hold: hold.unwrap_or_default(),
+        pause: pause.unwrap_or_default(),
+        maintenance,
+        error_pages: error_pages.unwrap_or_default(),
+    }
+}
+
+/// The path that the app answers under, without a `/` at its end but for the root's.
+pub(super) fn prefix(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str =
+        "a path such as \"/\" or \"/api\", without `.` and `..`, query or escapes";
+    let text = node.str(EXPECTED)?;
+    let segment = |part: &str| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b);
+        !part.is_empty() && part != "." && part != ".." && part.bytes().all(good)
+    };
+    match text.strip_prefix('/') {
+        Some("") => Some("/".into()),
+        Some(rest)
+            if rest
+                .strip_suffix('/')
+                .unwrap_or(rest)
+                .split('/')
+                .all(segment) =>
+        {
+            Some(text.trim_end_matches('/').into())
+        }
+        _ => node.wrong(EXPECTED),
+    }
+}
+
+/// A sentence, or the file that holds a page.
+fn notice(node: Node<'_>) -> Option<Notice> {
+    const EXPECTED: &str = "a sentence for visitors, or a page: { file = \"PATH\" }";
+    match node.value.get_ref() {
+        DeValue::String(_) => line(node).map(Notice::Text),
+        DeValue::Table(_) => match node.entries(EXPECTED)?.pop() {
+            Some(("file", file)) => path(file).map(Notice::File),
+            _ => node.wrong(EXPECTED),
+        },
+        _ => node.wrong(EXPECTED),
+    }
+}
+
+/// The file of each status' page.
+pub(super) fn pages(node: Node<'_>, known: &[u16]) -> Option<BTreeMap<u16, PathBuf>> {
+    let list: Vec<_> = known.iter().map(u16::to_string).collect();
+    let list = list.join(", ");
+    let mut pages = BTreeMap::new();
+    for (name, node) in
+        node.entries("a table of statuses and files such as { 503 = \"busy.html\" }")?
+    {
+        match name.parse().ok().filter(|status| known.contains(status)) {
+            Some(status) => {
+                pages.extend(path(node).map(|path| (status, path)));
+            }
+            None => {
+                let text = format!(
+                    "`{}` has no page here: expected one of {list}",
+                    name.escape_debug()
+                );
+                node.file.report(node.start, text);
+            }
+        }
+    }
+    Some(pages)
+}

@@ -1,0 +1,98 @@
+//! `[apps.NAME.proxy]` as the proxy reads it, and the pages' files.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::{AppProxy, Notice, Protocol};
+use crate::proxy::table::{Page, Settings};
+
+/// Of one page's file, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// Of all of a table's pages: a larger table would not fit through the proxy's socket.
+const ALL: usize = 4 << 20;
+
+/// Reads the files of a table's pages. One that cannot be used is logged, and the proxy's own
+/// sentence stands in for it: a missing file must hold up no switch.
+pub struct Pages {
+    /// Bytes that there is still room for.
+    left: usize,
+}
+
+/// What the proxy is told of an app. Blocks.
+pub fn settings(app: &AppProxy, protocol: Protocol, pages: &mut Pages) -> Settings {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let maintenance = app.maintenance.as_ref().map(|notice| match notice {
+        Notice::Text(text) => Page::from(format!("{text}\n").as_str()),
+        Notice::File(path) => pages
+            .page(path)
+            .unwrap_or(Page::from("503 The app is being worked on.\n")),
+    });
+    Settings {
+        connect_timeout_ms: ms(app.connect_timeout),
+        first_byte_timeout_ms: ms(app.first_byte_timeout),
+        body_idle_timeout_ms: ms(app.idle_timeout),
+        keep_alive_ms: ms(app.keep_alive),
+        max_body: app.max_body,
+        hold_ms: ms(app.hold),
+        pause_ms: ms(app.pause),
+        maintenance,
+        strip_prefix: app.strip_path,
+        pages: pages.of(&app.error_pages),
+        h2c: protocol == Protocol::H2c,
+    }
+}
+
+impl Pages {
+    pub fn new() -> Self {
+        Self { left: ALL }
+    }
+
+    /// By status. Blocks.
+    pub fn of(&mut self, files: &BTreeMap<u16, PathBuf>) -> BTreeMap<u16, Page> {
+        let mut read = |(&status, path): (&u16, &PathBuf)| Some((status, self.page(path)?));
+        files.iter().filter_map(&mut read).collect()
+    }
+
+    fn page(&mut self, path: &Path) -> Option<Page> {
+        let room = |text: String| match self.left.checked_sub(text.len()) {
+            Some(left) => {
+                self.left = left;
+                Ok(text)
+            }
+            None => Err(io::Error::other("all pages together are larger than 4 MiB")),
+        };
+        match read(path).and_then(room) {
+            Ok(text) => Some(Page {
+                content_type: content_type(path).into(),
+                text,
+            }),
+            Err(error) => {
+                tracing::warn!("the page `{}` is not used: {error}", path.display());
+                None
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(LONGEST + 1)
+        .read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST {
+        true => Err(io::Error::other("it is longer than 64 KiB")),
+        false => Ok(text),
+    }
+}
+
+fn content_type(path: &Path) -> &'static str {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        Some("json") => "application/json",
+        _ => "text/plain; charset=utf-8",
+    }
+}

@@ -1,0 +1,91 @@
+//! Requests that wait for their route: while it has no target, or while it is paused.
+
+use std::sync::atomic::Ordering::*;
+use std::time::Duration;
+
+use super::routes::{NoRoute, Routes};
+use super::served::Claim;
+use super::table::Route;
+use super::watch::{HELD, Watch};
+
+/// More do not wait.
+const MAX_HELD: usize = 16_384;
+
+impl Routes {
+    /// [`Routes::claim`], but waits for as long as the route allows while it has no target or is
+    /// paused; after that the request goes on as if nobody had waited.
+    pub async fn claim_or_wait(
+        &self,
+        host: &str,
+        path: &str,
+        watch: &Watch,
+    ) -> Result<Claim, NoRoute> {
+        let claim = self.claim(host, path)?;
+        match patience(&claim.served().route) {
+            Some(limit) => {
+                // Let go of while waiting: a drain need not wait for it.
+                claim.abandon();
+                self.wait(host, path, watch, limit).await
+            }
+            None => Ok(claim),
+        }
+    }
+
+    async fn wait(
+        &self,
+        host: &str,
+        path: &str,
+        watch: &Watch,
+        limit: Duration,
+    ) -> Result<Claim, NoRoute> {
+        let _held = match Held::new(self) {
+            Some(held) => held,
+            None => return self.claim(host, path),
+        };
+        // The client is not idle: it waits for us.
+        watch.route.store(HELD, SeqCst);
+        let mut switched = self.switched.subscribe();
+        let found = async {
+            loop {
+                let claim = self.claim(host, path)?;
+                if patience(&claim.served().route).is_none() {
+                    return Ok(claim);
+                }
+                claim.abandon();
+                let _ = switched.changed().await;
+            }
+        };
+        match tokio::time::timeout(limit, found).await {
+            Ok(found) => found,
+            Err(_) => self.claim(host, path),
+        }
+    }
+}
+
+/// How long a request of this route may have to wait.
+fn patience(route: &Route) -> Option<Duration> {
+    let settings = &route.settings;
+    let hold_ms = match route.targets.is_empty() {
+        true => settings.hold_ms,
+        false => 0,
+    };
+    let ms = hold_ms.max(settings.pause_ms);
+    let waits = ms > 0 && settings.maintenance.is_none();
+    waits.then(|| Duration::from_millis(ms))
+}
+
+/// One held request's part of [`MAX_HELD`].
+struct Held<'a>(&'a Routes);
+
+impl<'a> Held<'a> {
+    fn new(routes: &'a Routes) -> Option<Self> {
+        let held = Self(routes);
+        (routes.held.fetch_add(1, Relaxed) < MAX_HELD).then_some(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Relaxed);
+    }
+}

@@ -58,6 +58,12 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
         say(&format!("`{app}` is live with `{image}`{took}"));
         return Ok(());
     }
+    if let Some(error) = &deployment.error
+        && let "already_live" | "paths_unchanged" = error.code.as_str()
+    {
+        say(&format!("`{app}` stays as it is: {}", error.message));
+        return Ok(());
+    }
     let why = match &deployment.error {
         Some(error) => format!(
             "deployment `{id}` of `{app}` {}: {}",

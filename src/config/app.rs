@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
-use super::values::{duration, inside, line, path, patterns, positive, secret, variables};
+use super::values::{
+    duration, in_repository, inside, line, path, patterns, positive, secret, variables,
+};
 use super::{
     App, Build, Deploy, Health, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo,
     report, units,
@@ -46,6 +48,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
     let tags = section.read("tags", patterns);
     let mut proxy = section.section("proxy");
     let prefix = proxy.read("path", prefix).unwrap_or("/".into());
+    let paths = section.read("paths", in_repository);
     let domains = section.node("domains");
     let named = domains.is_some();
     let domains = domains.and_then(|node| domains_of(node, &prefix, &owner, claims));
@@ -81,6 +84,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         branch: branch.unwrap_or("main".into()),
         branches: branches.unwrap_or_default(),
         tags: tags.unwrap_or_default(),
+        paths,
         domains: domains.unwrap_or_default(),
         port: port? as u16,
         protocol: protocol.unwrap_or_default(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 use crate::report::Address;
+use crate::source::Paths;
 use crate::webhook::Forge;
 use crate::webhook::filter::Pattern;
 
@@ -91,6 +92,9 @@ pub struct App {
     pub tags: Vec<Pattern>,
     /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
     /// for every host no other app claims.
+    /// A push to a branch is deployed only if it changes one of these. `None`: every push is.
+    pub paths: Option<Paths>,
+    /// Host names, lower case. Empty: the app answers for every host no other app claims.
     pub domains: Vec<String>,
     /// The port that the app listens on inside its container.
     pub port: u16,

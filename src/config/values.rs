@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::file::Node;
 use super::{Secret, paths, units};
+use crate::source::Paths;
 use crate::webhook::filter::Pattern;
 
 pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
@@ -139,4 +140,25 @@ pub(super) fn patterns(node: Node<'_>) -> Option<Vec<Pattern>> {
         }
         _ => one(&node).map(|pattern| vec![pattern]),
     }
+}
+
+/// Patterns of which a changed path has to fit one.
+pub(super) fn in_repository(node: Node<'_>) -> Option<Paths> {
+    const EXPECTED: &str = "a pattern for paths such as \"api/**\", or an array of them";
+    let one = |node: &Node<'_>| {
+        let text = node.str(EXPECTED)?.to_owned();
+        match Paths::parse(std::slice::from_ref(&text)) {
+            Ok(_) => Some(text),
+            Err(_) => node.wrong(EXPECTED),
+        }
+    };
+    let globs: Vec<String> = match node.value.get_ref() {
+        DeValue::Array(values) if values.is_empty() => {
+            return node.wrong("at least one path; without `paths` every push is deployed");
+        }
+        DeValue::Array(_) => node.array(EXPECTED)?.iter().filter_map(one).collect(),
+        _ => one(&node).into_iter().collect(),
+    };
+    // One that was wrong has been reported already.
+    Paths::parse(&globs).ok()
 }

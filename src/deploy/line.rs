@@ -67,8 +67,8 @@ impl<T> Done<T> {
 pub enum Stop {
     Failed(Failure),
     Cancelled,
-    /// There is nothing left to do for it; the sentence says why.
-    Superseded(String),
+    /// There is nothing left to do for it, and why.
+    Superseded(Failure),
     /// Docker or the database went away: it runs again when they are back.
     Interrupted(String),
 }
@@ -78,6 +78,15 @@ impl Stop {
         Stop::Failed(Failure {
             code: code.into(),
             message: message.into(),
+            step: None,
+            log_tail: vec![],
+        })
+    }
+
+    pub fn superseded(code: &str, why: impl Into<String>) -> Self {
+        Stop::Superseded(Failure {
+            code: code.into(),
+            message: why.into(),
             step: None,
             log_tail: vec![],
         })

@@ -29,7 +29,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
             }
         }
         Stop::Cancelled => line.log.line("cancelled"),
-        Stop::Superseded(why) => line.log.line(why),
+        Stop::Superseded(why) => line.log.line(&why.message),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
     }
     if let Err(error) = take_away(line.agent, &line.id).await {
@@ -64,7 +64,9 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             Stop::Cancelled => {
                 deployments::end(db, &id, Event::Cancel, None)?;
             }
-            Stop::Superseded(why) => superseded(db, &id, why)?,
+            Stop::Superseded(why) => {
+                deployments::end(db, &id, Event::Supersede, Some(&why))?;
+            }
             Stop::Interrupted(why) if deployment.attempts >= ATTEMPTS => {
                 let failure = Failure {
                     code: "interrupted".into(),

@@ -249,6 +249,23 @@ pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<De
         .optional()?)
 }
 
+/// The commit of the newest deployment that went live, but for rollbacks.
+pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>> {
+    let mut query = db.prepare_cached(
+        "SELECT commit_id FROM deployments
+         WHERE app = ?1 AND state IN ('switching', 'draining', 'baking', 'live', 'rolled_back')
+           AND trigger NOT IN (?2, ?3) ORDER BY id DESC LIMIT 1",
+    )?;
+    let (rollback, automatic) = (
+        to_json(&Trigger::Rollback)?,
+        to_json(&Trigger::AutoRollback)?,
+    );
+    let found = query.query_row((app.as_str(), rollback, automatic), |row| {
+        maybe_parsed(row, "commit_id")
+    });
+    Ok(found.optional()?.flatten())
+}
+
 /// Whether the release showed errors when it was live, and the one before it was put back.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     let mut query = db.prepare_cached(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::deploy::line::{Done, Line, Stop};
 use crate::ids::CommitId;
-use crate::source::{self, Commit, Mirror, SourceError};
+use crate::source::{self, Commit, Mirror, Paths, SourceError};
 use crate::store::deployments::{self, Want};
 use crate::store::{apps, releases};
 
@@ -28,21 +28,27 @@ pub async fn fetch(
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let live = live_commit(line).await?;
+    let serves = serves(line).await?;
     let mirror = mirror(line);
+    let paths = line.app.paths.clone();
     let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
     let fetch = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
         let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
         match (want, tag) {
-            (Want::Pushed(_), Some(tag)) => get(source::Want::Tag(tag)).map(Ok),
+            // Who pushes a tag means that very commit, whatever it changes.
+            (Want::Pushed(_), Some(tag)) => {
+                let commit = get(source::Want::Tag(tag))?;
+                Ok(not_live(commit, serves.live.as_ref()))
+            }
             (Want::Pushed(id), None) => {
                 let commit = get(source::Want::Commit {
                     id,
                     branch: branch.clone(),
                 })?;
-                newest(&mirror, commit, &branch, live.as_ref(), &say)
+                let tip = newest(&mirror, commit, &branch, serves.live.as_ref(), &say)?;
+                Ok(tip.and_then(|tip| changes(&mirror, tip, paths.as_ref(), &serves)))
             }
             (Want::Named(text), _) => get(source::Want::Named(text)).map(Ok),
             (Want::Branch | Want::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
@@ -51,7 +57,7 @@ pub async fn fetch(
     let outcome = fetch
         .await
         .map_err(|e| Stop::failed("fetch", format!("fetching broke: {e}")))?;
-    let commit = outcome.map_err(stopped)?.map_err(Stop::Superseded)?;
+    let commit = outcome.map_err(stopped)??;
     let detail = format!("{} {}", commit.id.short(), commit.message);
     let (id, found) = (line.id.clone(), commit.clone());
     Ok(Done::new(commit, detail).recording(move |db| {
@@ -59,43 +65,84 @@ pub async fn fetch(
     }))
 }
 
-async fn live_commit(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
+/// Where a push is compared with.
+struct Serves {
+    /// What is live.
+    live: Option<CommitId>,
+    /// What went live last, but for rollbacks: a push of something else does not bring back what was
+    /// rolled back.
+    deployed: Option<CommitId>,
+}
+
+async fn serves(line: &Line<'_>) -> Result<Serves, Stop> {
     let app = line.app.name.clone();
-    let live = line
-        .agent
-        .store
-        .read(move |db| match apps::serving(db, &app)?.live {
-            Some(live) => Ok(releases::get(db, &live)?.map(|release| release.commit)),
-            None => Ok(None),
-        });
-    Ok(live.await?)
+    let read = line.agent.store.read(move |db| {
+        let live = match apps::serving(db, &app)?.live {
+            Some(live) => releases::get(db, &live)?.map(|release| release.commit),
+            None => None,
+        };
+        let deployed = deployments::last_switched(db, &app)?;
+        Ok(Serves { live, deployed })
+    });
+    Ok(read.await?)
 }
 
 /// What a push stands for now. Deliveries come late and out of order, so the branch itself is asked:
-/// its tip is deployed, whichever commit the push named. A push that is older than what is live, on a
-/// branch whose tip is live, has nothing left to do: the inner `Err` says so.
+/// its tip is deployed, whichever commit the push named. Where another push has brought the tip live
+/// already there is nothing left to do: the inner `Err` says so.
 fn newest(
     mirror: &Mirror,
     pushed: Commit,
     branch: &str,
     live: Option<&CommitId>,
     say: &impl Fn(&str),
-) -> Result<Result<Commit, String>, SourceError> {
+) -> Result<Result<Commit, Stop>, SourceError> {
     // Every branch came with the commit: the repository is not asked a second time.
     let tip = mirror.find(&source::Want::Branch(branch.to_owned()))?;
-    if tip.id == pushed.id {
-        return Ok(Ok(pushed));
-    }
     let (old, new) = (pushed.id.short(), tip.id.short());
-    if live == Some(&tip.id) && mirror.is_ancestor(&pushed.id, &tip.id)? {
-        return Ok(Err(format!(
-            "`{new}`, which is live, is newer than the pushed `{old}`"
-        )));
+    if live == Some(&tip.id) && tip.id != pushed.id {
+        let why = format!("`{new}`, which is live, is newer than the pushed `{old}`");
+        return Ok(Err(Stop::superseded("already_live", why)));
     }
-    say(&format!(
-        "`{branch}` has moved on from `{old}` to `{new}`, which is deployed"
-    ));
-    Ok(Ok(tip))
+    if tip.id != pushed.id {
+        say(&format!(
+            "`{branch}` has moved on from `{old}` to `{new}`, which is deployed"
+        ));
+    }
+    Ok(not_live(tip, live))
+}
+
+fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
+    match live == Some(&commit.id) {
+        true => {
+            let why = format!("`{}` is live already", commit.id.short());
+            Err(Stop::superseded("already_live", why))
+        }
+        false => Ok(commit),
+    }
+}
+
+/// Lets the tip through if it changes what the app is made of. What lies between it and the commit
+/// that was deployed last is looked at, not what lies in this push: an earlier push may have been
+/// superseded, or have failed.
+fn changes(
+    mirror: &Mirror,
+    tip: Commit,
+    paths: Option<&Paths>,
+    serves: &Serves,
+) -> Result<Commit, Stop> {
+    let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {
+        return Ok(tip);
+    };
+    // What a forced push has left behind may be gone: then nobody knows, and it is deployed.
+    match mirror.changed_paths(deployed, &tip.id) {
+        Ok(changed) if !paths.any(&changed) => {
+            let (old, new) = (deployed.short(), tip.id.short());
+            let why = format!("nothing under `paths` changed from `{old}` to `{new}`");
+            Err(Stop::superseded("paths_unchanged", why))
+        }
+        _ => Ok(tip),
+    }
 }
 
 fn stopped(error: SourceError) -> Stop {

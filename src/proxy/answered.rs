@@ -8,7 +8,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, last, last_page};
 use super::attempt::Attempt;
-use super::body::{Download, ResponseBody};
+use super::body::{BodyError, Download, ResponseBody};
 use super::counters::Outcome;
 use super::headers::strip_hop_by_hop;
 use super::pool::Upstream;
@@ -110,6 +110,11 @@ impl Attempt<'_> {
                 StatusCode::REQUEST_TIMEOUT,
                 "The request body stopped coming.",
             );
+            return refuse(self.watch, self.claim, answer);
+        }
+        let cause = std::error::Error::source(&error);
+        if let Some(BodyError::Client(_)) = cause.and_then(|cause| cause.downcast_ref()) {
+            let answer = last_page(StatusCode::BAD_REQUEST, "The request body broke off.");
             return refuse(self.watch, self.claim, answer);
         }
         let (outcome, why) = match error.is_parse() || error.is_parse_too_large() {

@@ -140,7 +140,12 @@ impl Attempt<'_> {
 
     fn claim_again(&mut self, path: &str) -> bool {
         let host = self.host.to_str().unwrap_or("");
-        match self.routes.claim(host, path) {
+        let route = &self.claim.served().route;
+        let asked = match route.settings.strip_prefix {
+            true => format!("{}{path}", route.path_prefix.trim_end_matches('/')),
+            false => path.into(),
+        };
+        match self.routes.claim(host, &asked) {
             // Only within the app: another one has not been asked.
             Ok(newer)
                 if newer.served().id != self.claim.served().id

@@ -208,9 +208,16 @@ impl Download {
         if self.ended {
             return Poll::Ready(None);
         }
+        let takes_ms = self.watch.takes_ms.load(Relaxed);
+        if takes_ms > 0 {
+            self.watch.taking.clear();
+        }
         if let Poll::Ready(frame) = self.poll_upstream(cx) {
             // The client's turn: how long it takes is not the app's silence.
             self.watch.upstream.clear();
+            if takes_ms > 0 {
+                self.watch.taking.set_in(takes_ms);
+            }
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
@@ -320,7 +327,8 @@ impl Drop for Download {
             self.claim.end(Outcome::Drained);
         }
         self.watch.upstream.clear();
-        self.watch.route.store(0, SeqCst);
+        self.watch.taking.clear();
+        self.watch.answered();
     }
 }
 

@@ -4,12 +4,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Reader;
+use super::place::Place;
 use super::watch::Watch;
 
 /// How much of an unwanted upload is read, and for how long, before the connection is reset.
@@ -32,6 +33,7 @@ pub struct Limits {
 
 pub struct ClientIo<S> {
     stream: S,
+    _place: Place,
     reader: Reader,
     watch: Arc<Watch>,
     limits: Limits,
@@ -46,10 +48,11 @@ pub struct ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    pub fn new(stream: S, watch: Arc<Watch>, limits: Limits) -> Self {
+    pub fn new(stream: S, place: Place, watch: Arc<Watch>, limits: Limits) -> Self {
         watch.client.set_in(limits.idle_ms);
         Self {
             stream,
+            _place: place,
             reader: Reader::default(),
             watch,
             limits,
@@ -126,6 +129,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             let end = before + at + 1;
             buf.set_filled(end);
             this.refused = true;
+        } else if this.reader.is_lost() {
+            this.watch.unfollowed.store(true, Relaxed);
         } else if !this.reader.in_head() || this.reader.at_start() {
             this.watch.client.clear();
         } else if was_at_start {

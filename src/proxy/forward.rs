@@ -39,7 +39,7 @@ pub async fn forward(
         );
     }
     let Some(host) = host(&request) else {
-        return last_page(StatusCode::BAD_REQUEST, "The request names no host.");
+        return last_page(StatusCode::BAD_REQUEST, "The request names no valid host.");
     };
     let name = host.to_str().unwrap_or("");
     let claim = match routes
@@ -111,12 +111,16 @@ fn entry(
 
 /// The name asked for: the target's, where the request line has it, else the Host header.
 fn host(request: &Request<Incoming>) -> Option<HeaderValue> {
-    if let Some(authority) = request.uri().authority() {
-        return HeaderValue::from_str(authority.as_str()).ok();
-    }
-    match request.headers().get(header::HOST) {
-        Some(host) => Some(host.clone()),
-        None if request.version() == Version::HTTP_10 => Some(HeaderValue::from_static("")),
-        None => None,
-    }
+    let host = match (
+        request.uri().authority(),
+        request.headers().get(header::HOST),
+    ) {
+        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).ok()?,
+        (None, Some(host)) => host.clone(),
+        (None, None) if request.version() == Version::HTTP_10 => HeaderValue::from_static(""),
+        (None, None) => return None,
+    };
+    // No user, no list, nothing that another server would take for the end of the name.
+    let part = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(b);
+    host.as_bytes().iter().all(part).then_some(host)
 }

@@ -42,6 +42,11 @@ impl Reader {
         self.in_head() && self.kept.is_empty()
     }
 
+    /// Another protocol may have begun: nothing more can be followed.
+    pub fn is_lost(&self) -> bool {
+        self.state == State::Unknown
+    }
+
     /// Takes in the bytes that came. An error is the place of the byte that must not be passed on.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;

@@ -134,12 +134,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         }
         headers.remove(header::CONNECTION);
     }
+    let upgrade = upgrade && has_upgrade(headers);
     if !others {
-        return upgrade && headers.contains_key(header::UPGRADE);
+        return upgrade;
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
-    headers.remove(header::TRANSFER_ENCODING);
+    if headers.remove(header::TRANSFER_ENCODING).is_some() {
+        // An app that sends both: the chunks count.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     if let Some(te) = headers.remove(header::TE) {
         // The one value that is about the message and not about the hop; gRPC asks for it.
         let trailers = |token: &[u8]| token.eq_ignore_ascii_case(b"trailers");
@@ -147,7 +151,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    upgrade && headers.contains_key(header::UPGRADE)
+    upgrade
+}
+
+/// Whether there is a protocol to change to. HTTP/2 is none: requests in a tunnel would go past
+/// every route and every check.
+fn has_upgrade(headers: &HeaderMap) -> bool {
+    let mut names = headers.get_all(header::UPGRADE).iter().flat_map(tokens);
+    headers.contains_key(header::UPGRADE) && !names.any(|name| name.eq_ignore_ascii_case(b"h2c"))
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
@@ -184,13 +195,8 @@ mod tests {
             ("x-kept", "1"),
         ]);
         assert!(!strip_hop_by_hop(&mut headers));
-        let left = map(&[
-            ("host", "a"),
-            ("te", "trailers"),
-            ("content-length", "3"),
-            ("x-kept", "1"),
-        ]);
-        assert_eq!(headers, left);
+        let left = map(&[("host", "a"), ("te", "trailers"), ("x-kept", "1")]);
+        assert_eq!(headers, left, "with chunks a length means nothing");
     }
 
     #[test]
@@ -201,6 +207,10 @@ mod tests {
         ])));
         assert!(!strip_hop_by_hop(&mut map(&[("upgrade", "websocket")])));
         assert!(!strip_hop_by_hop(&mut map(&[("connection", "upgrade")])));
+        assert!(!strip_hop_by_hop(&mut map(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "websocket, H2C"),
+        ])));
     }
 
     #[test]

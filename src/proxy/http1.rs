@@ -12,9 +12,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use super::body::ResponseBody;
 use super::client_io::ClientIo;
 use super::forward::{Connection, forward};
 use super::listen::Listening;
+use super::place::Place;
 
 /// A head may be so long, as nginx's by default.
 pub const MAX_HEAD: usize = 32 << 10;
@@ -23,11 +25,13 @@ const BUFFER: usize = 128 << 10;
 
 /// Answers requests until the connection ends. Between two of them that are far apart it is put to
 /// rest: hyper's part of it, with its buffers, is many times what has to be kept.
-pub async fn serve<S>(stream: S, connection: Arc<Connection>, shared: &Arc<Listening>)
+pub async fn serve<S>(stream: S, connection: Arc<Connection>, place: Place, shared: &Arc<Listening>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut io = ClientIo::new(stream, connection.watch.clone(), shared.limits);
+    let watch = connection.watch.clone();
+    watch.idle_ms.store(shared.limits.idle_ms, SeqCst);
+    let mut io = ClientIo::new(stream, place, watch, shared.limits);
     while let Some(resting) = Box::pin(converse(io, &connection, shared)).await {
         io = resting;
         if !wake_up(&mut io, &connection, shared).await {
@@ -55,7 +59,10 @@ where
             watch.answering.store(true, SeqCst);
             let mut response = forward(&connection, request).await;
             watch.answering.store(false, SeqCst);
-            if shared.stage.is_leaving() {
+            if let ResponseBody::Full(_) = response.body() {
+                watch.answered();
+            }
+            if shared.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
                 let close = http::HeaderValue::from_static("close");
                 let headers = response.headers_mut();
                 headers.entry(http::header::CONNECTION).or_insert(close);

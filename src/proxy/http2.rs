@@ -1,4 +1,5 @@
-//! A client connection that speaks HTTP/2.
+//! Serving a client's HTTP/2 connection. hyper waits for a client that takes nothing, or asks
+//! nothing, for as long as the connection lives: here both have deadlines.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -9,52 +10,71 @@ use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::forward::{Connection, forward};
 use super::http1::MAX_HEAD;
 use super::listen::Listening;
+use super::place::Place;
+use super::watch::Watch;
 
 /// Requests at a time over one connection.
 const STREAMS: u32 = 128;
 /// A client that does not answer is gone.
 const PING: Duration = Duration::from_secs(30);
 
-/// Answers requests until the connection ends.
-pub async fn serve<S>(stream: S, connection: Arc<Connection>, shared: &Arc<Listening>)
-where
+/// Serves until either side is done.
+pub async fn serve<S>(
+    stream: S,
+    connection: Arc<Connection>,
+    _place: Place,
+    shared: &Arc<Listening>,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let watch = connection.watch.clone();
+    let limits = shared.limits;
+    let streams = Streams::default();
     let service = service_fn(|request| {
+        let watch = connection.routes.watches.add_stream(&connection.watch);
+        watch.takes_ms.store(limits.write_ms, SeqCst);
+        connection.watch.client.set_in(limits.idle_ms);
+        *streams.0.lock() = Some(watch.clone());
         let stream = Connection {
             routes: connection.routes.clone(),
             client: Mutex::new(connection.client.lock().clone()),
-            watch: connection.routes.watches.add_stream(&connection.watch),
+            watch,
         };
         async move { Ok::<_, Infallible>(forward(&stream, request).await) }
     });
-    let served = http2::Builder::new(TokioExecutor::new())
+    let served = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(PING)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
+    // Every stream's watch holds its connection's.
+    let none_open = Arc::strong_count(&watch);
+    watch.client.set_in(limits.idle_ms);
     let mut told = false;
     let ended = std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
         watch.register(cx.waker());
-        if watch.killed.load(SeqCst) {
+        let idle = watch.client.has_passed();
+        if idle && Arc::strong_count(&watch) > none_open {
+            watch.client.set_in(limits.idle_ms);
+        } else if idle && told {
+            // It did not go when it was told to, or never said what it wants.
             return Poll::Ready(Ok(()));
-        }
-        // Unlike HTTP/1.1, HTTP/2 can say which requests are still served: no need to wait.
-        if !told && shared.stage.is_leaving() {
+        } else if !told && (idle || shared.stage.is_leaving()) {
+            // Unlike HTTP/1.1, HTTP/2 can say which requests are still served: no need to wait.
             told = true;
+            watch.client.set_in(limits.head_ms);
             served.as_mut().graceful_shutdown();
             return served.as_mut().poll(cx);
         }
@@ -62,5 +82,37 @@ where
     });
     if let Err(error) = ended.await {
         tracing::trace!("a client connection ended: {error}");
+    }
+}
+
+/// Runs the tasks of one connection's streams, and resets a stream whose client takes nothing: the
+/// others go on.
+#[derive(Clone, Default)]
+struct Streams(Arc<Mutex<Option<Arc<Watch>>>>);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        // Of the request that hyper has just given to the service: it runs on one thread.
+        let watch = self.0.lock().take();
+        tokio::spawn(async move {
+            let mut stream = pin!(stream);
+            std::future::poll_fn(|cx| {
+                if stream.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(watch) = &watch else {
+                    return Poll::Pending;
+                };
+                watch.register(cx.waker());
+                match watch.killed.load(SeqCst) || watch.taking.has_passed() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await
+        });
     }
 }

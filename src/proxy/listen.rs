@@ -1,9 +1,9 @@
 //! Accepting connections and serving them.
 
-use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::client_io::Limits;
 use super::forward::Connection;
 use super::headers::Client;
+use super::place::{Place, Places};
 use super::routes::Routes;
 use super::{http1, http2, proxy_protocol};
 
@@ -25,10 +26,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub struct Listening {
     pub routes: Arc<Routes>,
     pub limits: Limits,
-    pub max_connections: usize,
-    pub connections: AtomicUsize,
-    pub max_per_client: usize,
-    pub clients: Mutex<HashMap<IpAddr, usize>>,
+    pub places: Arc<Places>,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
     pub stage: Stage,
@@ -97,59 +95,35 @@ pub async fn accept(
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, secure: bool, shared: &Arc<Listening>) {
-    let Some(place) = Place::take(shared, peer.ip()) else {
+    let Some(mut place) = shared.places.take() else {
         return;
     };
+    // Whoever a balancer speaks for is not known yet, and a proxy in front brings the connections
+    // of many.
+    if !shared.proxy_protocol && !shared.trusts(peer.ip()) && !place.is_of(peer.ip()) {
+        return;
+    }
     let _ = stream.set_nodelay(true);
-    tokio::spawn(serve(stream, peer.ip(), place, secure));
-}
-
-/// One connection's part of `max_connections`, and of its client's.
-struct Place(Arc<Listening>, Option<IpAddr>);
-
-impl Place {
-    /// None if there is none left.
-    fn take(shared: &Arc<Listening>, peer: IpAddr) -> Option<Self> {
-        let mut place = Self(shared.clone(), None);
-        if shared.connections.fetch_add(1, Relaxed) >= shared.max_connections {
-            return None;
-        }
-        // A proxy in front brings the connections of many.
-        if !shared.trusts(peer) {
-            let mut clients = shared.clients.lock();
-            let count = clients.entry(peer).or_insert(0);
-            if *count >= shared.max_per_client {
-                return None;
-            }
-            *count += 1;
-            place.1 = Some(peer);
-        }
-        Some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-        let Some(peer) = self.1 else { return };
-        let mut clients = self.0.clients.lock();
-        if let Some(count) = clients.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&peer);
-            }
-        }
-    }
+    tokio::spawn(serve(stream, peer.ip(), place, secure, shared.clone()));
 }
 
 /// Finds out what the client speaks, and serves it.
-async fn serve(mut stream: TcpStream, mut peer: IpAddr, place: Place, secure: bool) {
-    let shared = &place.0;
+async fn serve(
+    mut stream: TcpStream,
+    mut peer: IpAddr,
+    mut place: Place,
+    secure: bool,
+    shared: Arc<Listening>,
+) {
+    let shared = &shared;
     if shared.proxy_protocol {
         let header = Box::pin(proxy_protocol::take(&mut stream));
         match timeout(HANDSHAKE, header).await {
             Ok(Ok(client)) => peer = client.unwrap_or(peer),
             _ => return,
+        }
+        if !shared.trusts(peer) && !place.is_of(peer) {
+            return;
         }
     }
     let watch = shared.routes.watches.add();
@@ -165,19 +139,31 @@ async fn serve(mut stream: TcpStream, mut peer: IpAddr, place: Place, secure: bo
             return;
         };
         match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Box::pin(http2::serve(stream, connection, shared)).await,
-            _ => Box::pin(http1::serve(stream, connection, shared)).await,
+            Some(b"h2") => Box::pin(http2::serve(stream, connection, place, shared)).await,
+            _ => Box::pin(http1::serve(stream, connection, place, shared)).await,
         }
     } else {
         let first_byte = Duration::from_millis(shared.limits.idle_ms);
         // Ahead of everything else, so that a client that says nothing costs next to nothing.
-        let mut start = [0; 4];
-        match timeout(first_byte, stream.peek(&mut start)).await {
-            Ok(Ok(4)) if start == *b"PRI " => {
-                Box::pin(http2::serve(stream, connection, shared)).await
-            }
-            Ok(Ok(1..)) => Box::pin(http1::serve(stream, connection, shared)).await,
+        match timeout(first_byte, is_http2(&stream)).await {
+            Ok(Ok(true)) => Box::pin(http2::serve(stream, connection, place, shared)).await,
+            Ok(Ok(false)) => Box::pin(http1::serve(stream, connection, place, shared)).await,
             _ => {}
         }
+    }
+}
+
+/// Whether it begins as only HTTP/2 does.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    const PRI: &[u8] = b"PRI ";
+    let mut start = [0; PRI.len()];
+    loop {
+        let have = stream.peek(&mut start).await?;
+        if have == 0 || have == PRI.len() || start[..have] != PRI[..have] {
+            return Ok(start[..have] == *PRI);
+        }
+        // A part of it, or of a POST. The socket stays readable, so there is nothing to wait for
+        // but time.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -29,6 +29,7 @@ mod http2;
 mod listen;
 mod live;
 mod outgoing;
+mod place;
 mod pool;
 pub mod probe;
 mod proxy_protocol;

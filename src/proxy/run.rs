@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use ipnet::IpNet;
 use listenfd::ListenFd;
-use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -21,6 +20,7 @@ use super::access_log::AccessLog;
 use super::client_io::Limits;
 use super::control::{self, Client, Control, Leave, handover};
 use super::listen::{Listening, Stage, accept};
+use super::place::Places;
 use super::routes::Routes;
 use super::tls;
 use super::watch::SWEEP;
@@ -130,6 +130,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         (Some(_), Some(listener)) => Some(listener),
         (Some(address), None) => Some(listen(address)?),
     };
+    for listener in [Some(&http), https.as_ref()].into_iter().flatten() {
+        notice_dead_clients(listener);
+    }
     let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))
@@ -146,10 +149,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let shared = Arc::new(Listening {
         routes: routes.clone(),
         limits: options.limits,
-        max_connections: options.max_connections,
-        connections: AtomicUsize::new(0),
-        max_per_client: options.max_per_client,
-        clients: Mutex::default(),
+        places: Places::new(options.max_connections, options.max_per_client),
         proxy_protocol: options.proxy_protocol,
         stage: Stage::default(),
         tls: match https {
@@ -287,6 +287,18 @@ fn activated() -> VecDeque<TcpListener> {
         .collect()
 }
 
+/// What is accepted has this too: a WebSocket whose client is gone without a word would stay for
+/// ever.
+fn notice_dead_clients(listener: &TcpListener) {
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    if let Err(error) = socket2::SockRef::from(listener).set_tcp_keepalive(&keep_alive) {
+        tracing::warn!("clients that vanish are not noticed: {error}");
+    }
+}
+
 fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     let bind = || {
         let domain = socket2::Domain::for_address(address);
@@ -344,7 +356,7 @@ fn listener(listener: TcpListener) -> Option<tokio::net::TcpListener> {
 }
 
 fn busy(shared: &Listening) -> bool {
-    shared.connections.load(Relaxed) > 0 || shared.routes.under_way() > 0
+    shared.places.taken() > 0 || shared.routes.under_way() > 0
 }
 
 /// Deadlines, and what has become old.

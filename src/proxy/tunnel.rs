@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -14,13 +15,15 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::drain::CLOSE_GRACE;
 use super::pool::Upstream;
-use super::served::Tunnelled;
+use super::served::{Served, Tunnelled};
 use super::websocket::{Frames, close_from_client, close_from_server};
 
 /// How long the 101 may take to get to the client.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After one side has ended its half, how long the other may go on.
 const HALF_OPEN: Duration = Duration::from_secs(60);
+/// The same of a WebSocket, where that is no way to end: there is a frame for it.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
 /// Of one direction.
 const BUFFER: usize = 8 << 10;
 
@@ -32,30 +35,40 @@ pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, web
         let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
             return;
         };
-        let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
+        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
         let (from_app, to_app) = app.into_split();
-        let told = told_to_close(&held).shared();
+        let told = told_to_close(held.served().clone()).shared();
         let (to_app_close, to_client_close) = close_frames(websocket);
         let up = relay(
-            from_client,
+            &mut from_client,
             to_app,
             Bytes::new(),
             told.clone(),
             to_app_close,
         );
-        let down = relay(from_app, to_client, early, told.clone(), to_client_close);
+        let down = relay(
+            from_app,
+            &mut to_client,
+            early,
+            told.clone(),
+            to_client_close,
+        );
         let over = async {
             told.clone().await;
             sleep(CLOSE_GRACE).await;
         };
         tokio::select! {
-            _ = both(up, down) => {}
+            _ = both(up, down, websocket) => {}
             () = over => {}
         }
         if websocket && told.now_or_never().is_some() {
             let counters = &held.served().counters;
             counters.websockets_closed.fetch_add(1, Relaxed);
         }
+        drop(held);
+        // In order, so that TLS too says that this was all.
+        let mut client = from_client.unsplit(to_client);
+        let _ = timeout(CLOSE_GRACE, client.shutdown()).await;
     });
 }
 
@@ -63,26 +76,28 @@ pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, web
 async fn both(
     up: impl Future<Output = io::Result<()>>,
     down: impl Future<Output = io::Result<()>>,
+    websocket: bool,
 ) -> io::Result<()> {
+    let limit = if websocket { HALF_CLOSED } else { HALF_OPEN };
     let (mut up, mut down) = (pin!(up), pin!(down));
     tokio::select! {
         result = &mut up => {
             result?;
-            timeout(HALF_OPEN, down).await?
+            timeout(limit, down).await?
         }
         result = &mut down => {
             result?;
-            timeout(HALF_OPEN, up).await?
+            timeout(limit, up).await?
         }
     }
 }
 
 /// Done when the drain wants this tunnel gone: each one of the route at its own moment.
-async fn told_to_close(held: &Tunnelled) {
-    let mut closing = held.served().closing.subscribe();
+async fn told_to_close(served: Arc<Served>) {
+    let mut closing = served.closing.subscribe();
     let set = closing.wait_for(Option::is_some).await.map(|set| *set);
     match set {
-        Ok(Some(closing)) => sleep_until(held.served().closes_at(closing).into()).await,
+        Ok(Some(closing)) => sleep_until(served.closes_at(closing).into()).await,
         // The sender lives in the route, which is held.
         _ => std::future::pending().await,
     }

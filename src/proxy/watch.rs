@@ -41,17 +41,27 @@ pub struct Watch {
     pub upstream: Deadline,
     /// When a connection that nothing comes from is put to rest.
     pub rest: Deadline,
+    /// How long the client may be silent between two requests, in milliseconds; 0: not seen to here.
+    pub idle_ms: AtomicU64,
+    /// With HTTP/2: when the client must have made room for more of the answer.
+    pub taking: Deadline,
+    /// How long it has for that, in milliseconds; 0: the connection itself sees to it.
+    pub takes_ms: AtomicU64,
     /// A request is being answered, on whatever route.
     pub answering: AtomicBool,
     /// The id of the route whose request is under way, or [`HELD`]; 0: none.
     pub route: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,
+    /// The client asked for another protocol, and what it sends is not looked at any more: unless
+    /// it gets its protocol, this request is the connection's last.
+    pub unfollowed: AtomicBool,
     /// Even after its deadline the drain finds the request: whoever waits for the client only must
     /// give up as well.
     pub killed: AtomicBool,
-    /// The connection, where this is one of its streams.
-    parent: Option<Arc<Watch>>,
+    /// The connection, where this is one of its streams: held, so that it can be seen that there
+    /// are some.
+    _parent: Option<Arc<Watch>>,
     /// The request's body grew beyond its cap.
     pub too_large: AtomicBool,
 }
@@ -61,6 +71,16 @@ impl Watch {
     /// looking at deadlines, or a wake-up in between is lost.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// The request under way has been answered: the next one is waited for, and not for ever. hyper
+    /// need not look for it before it comes.
+    pub fn answered(&self) {
+        self.route.store(0, SeqCst);
+        match self.idle_ms.load(Relaxed) {
+            0 => {}
+            idle => self.client.set_in(idle),
+        }
     }
 
     pub fn wake(&self) {
@@ -115,11 +135,15 @@ impl Watches {
             client: Deadline::never(),
             upstream: Deadline::never(),
             rest: Deadline::never(),
+            idle_ms: AtomicU64::new(0),
+            taking: Deadline::never(),
+            takes_ms: AtomicU64::new(0),
             answering: AtomicBool::new(false),
             route: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
+            unfollowed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            parent,
+            _parent: parent,
             too_large: AtomicBool::new(false),
         });
         self.0.lock().push(Arc::downgrade(&watch));
@@ -130,7 +154,7 @@ impl Watches {
     pub fn sweep(&self) {
         look_at_the_clock();
         self.each(|watch| {
-            let deadlines = [&watch.client, &watch.upstream, &watch.rest];
+            let deadlines = [&watch.client, &watch.upstream, &watch.rest, &watch.taking];
             deadlines.into_iter().any(Deadline::has_passed)
         });
     }
@@ -142,16 +166,14 @@ impl Watches {
         self.each(|watch| watch.route.load(SeqCst) == id);
     }
 
-    /// Ends the connections of those requests of the route that did not end when woken: they wait
-    /// for a client that takes nothing.
+    /// Ends the connections, or streams, of those requests of the route that did not end when woken:
+    /// they wait for a client that takes nothing.
     pub fn kill_route(&self, id: u64) {
         self.each(|watch| {
             let its = watch.route.load(SeqCst) == id;
             if its {
-                for watch in [Some(watch), watch.parent.as_deref()].into_iter().flatten() {
-                    watch.killed.store(true, SeqCst);
-                    watch.wake();
-                }
+                watch.killed.store(true, SeqCst);
+                watch.wake();
             }
             false
         });

@@ -1,0 +1,142 @@
+//! A real WebSocket client and a real server with the proxy between.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
+
+use crate::proxy_support::{Proxy, app};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Sends every message back; tells what it got, and how it ended. tungstenite refuses frames of a
+/// client that are not masked.
+async fn echo() -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let address = app(move |stream| {
+        let tell = tell.clone();
+        async move {
+            let mut socket = accept_async(stream).await.unwrap();
+            while let Some(message) = socket.next().await {
+                let said = match &message {
+                    Ok(Message::Text(text)) => format!("text {}", text.len()),
+                    Ok(Message::Binary(bytes)) => format!("binary {}", bytes.len()),
+                    Ok(Message::Ping(_)) => "ping".to_owned(),
+                    Ok(Message::Close(Some(close))) => format!("close {}", close.code),
+                    other => format!("{other:?}"),
+                };
+                let _ = tell.send(said);
+                if let Ok(message @ (Message::Text(_) | Message::Binary(_))) = message {
+                    let _ = socket.send(message).await;
+                }
+            }
+            let _ = tell.send("over".to_owned());
+        }
+    })
+    .await;
+    (address, told)
+}
+
+async fn open(proxy: &Proxy) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    client_async("ws://a.test/ws", stream).await.unwrap().0
+}
+
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
+    timeout(LIMIT, socket.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_pass_whole_however_they_are_framed() {
+    let proxy = Proxy::start().await;
+    let (app, mut told) = echo().await;
+    proxy.publish(1, &[app]).await;
+    let mut socket = open(&proxy).await;
+    for length in [0, 1, 125, 126, 65_535, 65_536, 3_000_000] {
+        let message = Message::binary(vec![7; length]);
+        socket.send(message.clone()).await.unwrap();
+        assert_eq!(next(&mut socket).await, message, "{length}");
+        assert_eq!(told.recv().await.unwrap(), format!("binary {length}"));
+    }
+    // In three frames, with a ping between the second and the third.
+    let part = |text: &'static str, code, last| {
+        let frame = Frame::message(text, OpCode::Data(code), last);
+        Message::Frame(frame)
+    };
+    socket.send(part("one ", Data::Text, false)).await.unwrap();
+    socket
+        .send(part("two ", Data::Continue, false))
+        .await
+        .unwrap();
+    socket.send(Message::Ping("here?".into())).await.unwrap();
+    socket
+        .send(part("three", Data::Continue, true))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut socket).await, Message::Pong("here?".into()));
+    assert_eq!(next(&mut socket).await, Message::text("one two three"));
+    assert_eq!(told.recv().await.unwrap(), "ping");
+    assert_eq!(told.recv().await.unwrap(), "text 13");
+
+    socket.close(None).await.unwrap();
+    assert!(next(&mut socket).await.is_close());
+    assert!(timeout(LIMIT, socket.next()).await.unwrap().is_none());
+    assert_eq!(told.recv().await.unwrap(), "Ok(Close(None))");
+    assert_eq!(told.recv().await.unwrap(), "over");
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_switch_both_ends_are_told_and_close_in_order() {
+    let proxy = Proxy::start().await;
+    let (old, mut told) = echo().await;
+    proxy.publish(1, &[old]).await;
+    let mut sockets = Vec::new();
+    for _ in 0..10 {
+        let mut socket = open(&proxy).await;
+        socket.send(Message::text("hi")).await.unwrap();
+        assert_eq!(next(&mut socket).await, Message::text("hi"));
+        assert_eq!(told.recv().await.unwrap(), "text 2");
+        sockets.push(socket);
+    }
+    // One is in the middle of a message of several frames.
+    let half = Frame::message("half", OpCode::Data(Data::Text), false);
+    sockets[0].send(Message::Frame(half)).await.unwrap();
+    let (new, _) = echo().await;
+    proxy.publish(2, &[new]).await;
+    let window = Duration::from_millis(300);
+    let drain = proxy.client.drain("app", 2, LIMIT, window);
+    let clients = sockets.iter_mut().map(|socket| async move {
+        match next(socket).await {
+            Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Away),
+            other => panic!("{other:?}"),
+        }
+        let after = timeout(LIMIT, socket.next()).await.unwrap();
+        assert!(after.is_none(), "{after:?}");
+    });
+    let (receipt, _) = tokio::join!(drain, futures_util::future::join_all(clients));
+    let receipt = receipt.unwrap();
+    assert_eq!(
+        (receipt.websockets_closed, receipt.failed),
+        (10, 0),
+        "{receipt:?}"
+    );
+    let mut ends = Vec::new();
+    for _ in 0..20 {
+        ends.push(timeout(LIMIT, told.recv()).await.unwrap().unwrap());
+    }
+    let count = |what: &str| ends.iter().filter(|end| *end == what).count();
+    assert_eq!((count("close 1001"), count("over")), (10, 10), "{ends:?}");
+    proxy.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -146,20 +147,24 @@ impl CommitId {
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// A letter for the kind, 9 characters of milliseconds since 1970 (good until the year 3084) and
-/// 4 random ones: ids of one kind sort by time, and two of one millisecond collide once in a million.
+/// 4 that begin at random: ids of one kind sort by time, and those of one process never collide,
+/// however many are made in a millisecond.
 fn stamp(kind: char) -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let mut random = [0u8; 4];
-    getrandom::fill(&mut random).expect("the operating system gives random bytes");
-    let millis = now.as_millis() as u64;
-    let time = (0..9)
+    let random = getrandom::u32().expect("the operating system gives random bytes");
+    // The upper half is left to count on in.
+    let fresh = (now.as_millis() as u64) << 20 | u64::from(random & 0x7_ffff);
+    let rising = |last: u64| fresh.max(last + 1);
+    let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(rising(last)));
+    let stamp = rising(last.unwrap_or(0));
+    let letters = (0..13)
         .rev()
-        .map(|i| ALPHABET[(millis >> (5 * i)) as usize & 31]);
-    let noise = random.iter().map(|b| ALPHABET[*b as usize & 31]);
+        .map(|i| ALPHABET[(stamp >> (5 * i)) as usize & 31]);
     std::iter::once(kind)
-        .chain(time.chain(noise).map(char::from))
+        .chain(letters.map(char::from))
         .collect()
 }
 
@@ -205,6 +210,12 @@ mod tests {
         ] {
             assert!(bad.parse::<CommitId>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn ids_made_at_once_differ_and_rise() {
+        let ids: Vec<_> = (0..20_000).map(|_| DeliveryId::new()).collect();
+        assert!(ids.windows(2).all(|two| two[0] < two[1]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{ApiError, Shared};
 use crate::config::App;
 use crate::deploy::enqueue::{self, Asked};
 use crate::ids::CommitId;
-use crate::store::deliveries::{NewDelivery, Outcome};
+use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
 use crate::webhook::{self, Content, Push, Received, Refusal};
 
@@ -92,6 +92,7 @@ fn deployment(app: &App, push: Push) -> NewDeployment {
         commit,
         message: push.message.as_deref().and_then(first_line),
         author: push.author,
+        no_cache: false,
     }
 }
 
@@ -107,5 +108,17 @@ fn delivery(app: &App, received: &Received) -> NewDelivery {
         forge_delivery: received.delivery.clone(),
         event: received.event.clone(),
         body_hash: hex::encode(received.body_hash),
+        moves: match &received.content {
+            Content::Pushes(pushes) => pushes.iter().map(moved).collect(),
+            _ => vec![],
+        },
+    }
+}
+
+fn moved(push: &Push) -> Move {
+    Move {
+        git_ref: push.git_ref.full(),
+        old: push.old.clone(),
+        new: push.new.clone(),
     }
 }

@@ -90,11 +90,10 @@ pub struct App {
     pub branches: Vec<Pattern>,
     /// Tags of which a push is deployed, as patterns.
     pub tags: Vec<Pattern>,
-    /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
-    /// for every host no other app claims.
     /// A push to a branch is deployed only if it changes one of these. `None`: every push is.
     pub paths: Option<Paths>,
-    /// Host names, lower case. Empty: the app answers for every host no other app claims.
+    /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
+    /// for every host no other app claims.
     pub domains: Vec<String>,
     /// The port that the app listens on inside its container.
     pub port: u16,

@@ -1,10 +1,15 @@
 //! Asking for a deployment: stored first, then the worker is woken.
 
+use rusqlite::Connection;
+
 use super::checkpoint::Checkpoint;
+use super::state::State;
 use super::{Agent, Result};
-use crate::ids::{AppName, CommitId};
+use crate::ids::{AppName, CommitId, DeploymentId};
+use crate::store::StoreError;
 use crate::store::deliveries::{self, NewDelivery, Outcome};
 use crate::store::deployments::{self, Deployment, NewDeployment, Trigger, Want};
+use crate::store::pushes::{self, Seen};
 
 /// What a delivery asks for.
 pub enum Asked {
@@ -13,31 +18,71 @@ pub enum Asked {
     Nothing(String),
 }
 
-/// Stores a delivery and what it leads to in one transaction. The same signed body again leads to
-/// the first one's deployment.
+/// Stores a delivery and what it leads to in one transaction. A push that was counted before leads to
+/// what it led to then.
 pub async fn delivery(agent: &Agent, delivery: NewDelivery, asked: Asked) -> Result<Outcome> {
     let app = delivery.app.clone();
-    let outcome = agent
-        .store
-        .write(move |db| {
-            if let Some(earlier) = deliveries::earlier(db, &delivery)? {
-                return Ok(Outcome {
-                    reason: Some("this push was delivered before".into()),
-                    ..earlier
-                });
-            }
-            match asked {
-                Asked::Nothing(reason) => deliveries::insert(db, &delivery, None, Some(reason)),
-                Asked::Deployment(new) => {
-                    let deployment = deployments::enqueue(db, &new)?;
-                    deliveries::insert(db, &delivery, Some(deployment.id), None)
-                }
-            }
-        })
-        .await?;
+    let stored = agent.store.write(move |db| store(db, &delivery, &asked));
+    let outcome = stored.await?;
     Checkpoint::Enqueued.reach();
     agent.hub.wake(&app);
     Ok(outcome)
+}
+
+fn store(db: &Connection, delivery: &NewDelivery, asked: &Asked) -> Result<Outcome> {
+    let new = match asked {
+        Asked::Deployment(new) => new,
+        Asked::Nothing(reason) => {
+            if let Some(earlier) = deliveries::earlier(db, delivery)? {
+                return Ok(before(earlier.outcome));
+            }
+            pushes::moved(db, delivery)?;
+            return deliveries::insert(db, delivery, None, Some(reason.clone()));
+        }
+    };
+    let mut moves = delivery.moves.iter();
+    let Some(push) = moves.find(|push| new.git_ref.as_ref() == Some(&push.git_ref)) else {
+        return Err(StoreError::Refused("the delivery lacks its push".into()));
+    };
+    let seen = match pushes::seen(db, delivery, push)? {
+        Seen::Before(outcome) => return Ok(before(outcome)),
+        seen => seen,
+    };
+    let is_new = matches!(seen, Seen::New);
+    if is_new {
+        pushes::moved(db, delivery)?;
+    }
+    let (deployment, reason) = match on_its_way(db, new)? {
+        Some(id) if is_new => {
+            let reason = format!("`{id}` deploys this commit already");
+            (id, Some(reason))
+        }
+        _ => (deployments::enqueue(db, new)?.id, None),
+    };
+    let outcome = deliveries::insert(db, delivery, Some(deployment.clone()), reason)?;
+    if is_new {
+        pushes::insert(db, &delivery.app, push, &outcome.delivery, &deployment)?;
+    }
+    Ok(outcome)
+}
+
+fn before(earlier: Outcome) -> Outcome {
+    Outcome {
+        reason: Some("this push was delivered before".into()),
+        ..earlier
+    }
+}
+
+/// The deployment that has read this very commit from the branch before its push was delivered.
+fn on_its_way(db: &Connection, new: &NewDeployment) -> Result<Option<DeploymentId>> {
+    let running = deployments::running_push(db, &new.app)?;
+    let same = |running: &Deployment| {
+        running.commit == new.commit
+            && running.git_ref == new.git_ref
+            && new.commit.is_some()
+            && (State::Building..State::Draining).contains(&running.state)
+    };
+    Ok(running.filter(same).map(|running| running.id))
 }
 
 /// A push to a repository on this machine, handed over by its hook.
@@ -50,6 +95,7 @@ pub fn pushed(app: &AppName, git_ref: &str, commit: CommitId) -> NewDeployment {
         commit: Some(commit),
         message: None,
         author: None,
+        no_cache: false,
     }
 }
 
@@ -63,6 +109,7 @@ pub fn wished(app: &AppName, name: Option<String>, trigger: Trigger) -> NewDeplo
         commit: None,
         message: None,
         author: None,
+        no_cache: false,
     }
 }
 
@@ -71,18 +118,6 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
         .store
         .write(move |db| deployments::enqueue(db, &new))
         .await?;
-    announce(agent, &queued);
-    Ok(queued)
-}
-
-/// As [`deployment`], and nothing of it comes from an earlier build.
-pub async fn anew(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
-    let queued = agent.store.write(move |db| {
-        let queued = deployments::enqueue(db, &new)?;
-        deployments::set_no_cache(db, &queued.id)?;
-        Ok(queued)
-    });
-    let queued = queued.await?;
     announce(agent, &queued);
     Ok(queued)
 }

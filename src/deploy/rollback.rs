@@ -86,6 +86,7 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment 
         commit: Some(release.commit.clone()),
         message: Some(release.message.clone()),
         author: Some(release.author.clone()),
+        no_cache: false,
     }
 }
 

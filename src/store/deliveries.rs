@@ -1,20 +1,33 @@
 //! Every accepted webhook request, written in the transaction that queues its deployment.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{Result, maybe_parsed, now, parsed};
-use crate::ids::{AppName, DeliveryId, DeploymentId};
+use crate::ids::{AppName, CommitId, DeliveryId, DeploymentId};
 
 /// What is known of a request when it is stored.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
     pub app: AppName,
     pub forge: String,
-    /// The forge's own id of it. Not signed, so kept for people and never trusted.
+    /// The forge's own id of it. Most do not sign it: by itself it proves nothing.
     pub forge_delivery: Option<String>,
     pub event: String,
-    /// SHA-256 of the body, in hex.
+    /// SHA-256 of the body, and of the id where that is signed too, in hex.
     pub body_hash: String,
+    /// Every branch and tag that it says has moved.
+    pub moves: Vec<Move>,
+}
+
+/// A ref that moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// `refs/…`
+    pub git_ref: String,
+    /// `None`: it was made, or the sender does not say.
+    pub old: Option<CommitId>,
+    /// `None`: it was deleted.
+    pub new: Option<CommitId>,
 }
 
 /// What a stored request led to; also the answer to the forge.
@@ -25,21 +38,33 @@ pub struct Outcome {
     pub reason: Option<String>,
 }
 
-/// The outcome of an earlier delivery with the same signed body that led to a deployment. The body
-/// is what the signature covers, so a changed id in the headers does not make a replay a new push.
-pub fn earlier(db: &Connection, delivery: &NewDelivery) -> Result<Option<Outcome>> {
+/// A delivery that led to a deployment, and the forge's id of it.
+pub struct Earlier {
+    pub outcome: Outcome,
+    pub forge_delivery: Option<String>,
+}
+
+/// The first delivery with the same signed body that led to a deployment.
+pub fn earlier(db: &Connection, delivery: &NewDelivery) -> Result<Option<Earlier>> {
     let mut query = db.prepare_cached(
-        "SELECT id, deployment, reason FROM deliveries
+        "SELECT id, deployment, reason, forge_delivery FROM deliveries
          WHERE app = ?1 AND body_hash = ?2 AND deployment IS NOT NULL ORDER BY id LIMIT 1",
     )?;
-    let found = query.query_row((delivery.app.as_str(), &delivery.body_hash), |row| {
-        Ok(Outcome {
-            delivery: parsed(row, "id")?,
-            deployment: maybe_parsed(row, "deployment")?,
-            reason: row.get("reason")?,
-        })
-    });
+    let found = query.query_row((delivery.app.as_str(), &delivery.body_hash), from_row);
     Ok(found.optional()?)
+}
+
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Earlier> {
+    let outcome = Outcome {
+        delivery: parsed(row, "id")?,
+        deployment: maybe_parsed(row, "deployment")?,
+        reason: row.get("reason")?,
+    };
+    let forge_delivery = row.get("forge_delivery")?;
+    Ok(Earlier {
+        outcome,
+        forge_delivery,
+    })
 }
 
 pub fn insert(

@@ -73,6 +73,8 @@ pub struct NewDeployment {
     pub commit: Option<CommitId>,
     pub message: Option<String>,
     pub author: Option<String>,
+    /// Build every step anew, even what an earlier image holds already.
+    pub no_cache: bool,
 }
 
 /// Queues a deployment. The newest waiting one wins: those that waited before are superseded here.
@@ -89,8 +91,8 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     }
     let mut insert = db.prepare_cached(
         "INSERT INTO deployments
-            (id, app, trigger, want, ref, commit_id, message, author, state, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9)",
+            (id, app, trigger, want, ref, commit_id, message, author, state, created_at, no_cache)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10)",
     )?;
     insert.execute((
         id.as_str(),
@@ -102,18 +104,13 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         &new.message,
         &new.author,
         now(),
+        new.no_cache,
     ))?;
     reports::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
-/// Has a deployment build every step anew, even what an earlier image holds already.
-pub fn set_no_cache(db: &Connection, id: &DeploymentId) -> Result<()> {
-    let update = "UPDATE deployments SET no_cache = 1 WHERE id = ?1";
-    db.execute(update, [id.as_str()])?;
-    Ok(())
-}
-
+/// Whether it builds every step anew.
 pub fn no_cache(db: &Connection, id: &DeploymentId) -> Result<bool> {
     let query = "SELECT no_cache FROM deployments WHERE id = ?1";
     Ok(db.query_row(query, [id.as_str()], |row| row.get(0))?)
@@ -210,6 +207,17 @@ fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
     )?;
     let rows = query.query_map([app.as_str()], |row| parsed(row, "id"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The deployment of an app that has begun and not ended, for a push.
+pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments WHERE app = ?1 AND ended_at IS NULL AND state != 'queued'
+           AND trigger IN (?2, ?3) ORDER BY id DESC LIMIT 1",
+    )?;
+    let (webhook, push) = (to_json(&Trigger::Webhook)?, to_json(&Trigger::Push)?);
+    let found = query.query_row((app.as_str(), webhook, push), from_row);
+    Ok(found.optional()?)
 }
 
 /// Every deployment that is in no rest state, oldest first.

@@ -115,6 +115,25 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX reports_live ON reports (app) WHERE phase = 'live';
     CREATE INDEX deployments_by_commit ON deployments (app, commit_id);
 ",
+    "
+    CREATE TABLE pushes (
+        app        TEXT NOT NULL,
+        ref        TEXT NOT NULL,
+        old        TEXT,
+        new        TEXT,
+        delivery   TEXT NOT NULL,
+        deployment TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX pushes_by_move ON pushes (app, ref, new);
+
+    CREATE TABLE tips (
+        app TEXT NOT NULL,
+        ref TEXT NOT NULL,
+        old TEXT,
+        new TEXT,
+        PRIMARY KEY (app, ref)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

@@ -16,7 +16,8 @@ pub struct Received {
     /// The forge's own id of this delivery. Not signed by most: anybody can repeat a delivery with
     /// another id, so it does not tell deliveries apart by itself.
     pub delivery: Option<String>,
-    /// SHA-256 of the whole body.
+    /// SHA-256 of the whole body, and of the id where that is signed too: then two deliveries with one
+    /// body and two ids are two.
     pub body_hash: [u8; 32],
     pub content: Content,
 }
@@ -79,7 +80,18 @@ pub(super) fn receive_at(
         forge,
         event,
         delivery: header::short(headers, forge.delivery_header()),
-        body_hash: Sha256::digest(body).into(),
+        body_hash: hash(forge.signed_id(headers), body),
         content,
     })
+}
+
+fn hash(id: Option<&str>, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    if let Some(id) = id {
+        hash.update(id);
+        // No id holds one, so that nothing can be moved from the id to the body.
+        hash.update(b"\n");
+    }
+    hash.update(body);
+    hash.finalize().into()
 }

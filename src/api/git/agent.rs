@@ -6,6 +6,7 @@ use super::{Found, Git, Log, Pushed, Repository};
 use crate::api::Api;
 use crate::config::{App, Repo};
 use crate::deploy::{enqueue, follow};
+use crate::store::deployments::NewDeployment;
 use crate::webhook::{Ref, filter};
 
 /// Pushes are taken for the apps whose `repo` is a path on this machine, with the API's token.
@@ -54,11 +55,11 @@ async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
     let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
     let mut followed = None;
     for app in apps.values().filter(same) {
-        let new = enqueue::pushed(&app.name, &push.git_ref, push.commit.clone());
-        let queued = match push.no_cache {
-            true => enqueue::anew(&api.agent, new).await,
-            false => enqueue::deployment(&api.agent, new).await,
+        let new = NewDeployment {
+            no_cache: push.no_cache,
+            ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
         };
+        let queued = enqueue::deployment(&api.agent, new).await;
         let queued = queued.map_err(|error| error.to_string())?;
         if app.name == push.app {
             followed = Some(queued.id);

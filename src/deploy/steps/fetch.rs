@@ -6,7 +6,7 @@ use crate::deploy::line::{Done, Line, Stop};
 use crate::ids::CommitId;
 use crate::source::{self, Commit, Mirror, Paths, SourceError};
 use crate::store::deployments::{self, Want};
-use crate::store::{apps, releases};
+use crate::store::{apps, pushes, releases};
 
 /// A repository that takes longer to fetch is taken for one that never ends.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -28,6 +28,10 @@ pub async fn fetch(
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
+    let read = match (want, &tag) {
+        (Want::Pushed(_), None) => Some(format!("refs/heads/{branch}")),
+        _ => None,
+    };
     let serves = serves(line).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
@@ -60,7 +64,11 @@ pub async fn fetch(
     let commit = outcome.map_err(stopped)??;
     let detail = format!("{} {}", commit.id.short(), commit.message);
     let (id, found) = (line.id.clone(), commit.clone());
+    let app = line.app.name.clone();
     Ok(Done::new(commit, detail).recording(move |db| {
+        if let Some(git_ref) = read {
+            pushes::found(db, &app, &git_ref, &found.id)?;
+        }
         deployments::set_commit(db, &id, &found.id, &found.message, &found.author)
     }))
 }

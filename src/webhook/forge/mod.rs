@@ -95,6 +95,16 @@ impl Forge {
         }
     }
 
+    /// The id of a delivery, where the signature that was checked covers it.
+    pub(super) fn signed_id(self, headers: &HeaderMap) -> Option<&str> {
+        let signed = match self {
+            Forge::Standard => true,
+            Forge::GitLab => standard::present(headers),
+            _ => false,
+        };
+        signed.then(|| header::one(headers, "webhook-id")).flatten()
+    }
+
     /// Reads a push as this forge sends it, without asking who sent it: for fuzzing. Deliveries go
     /// through [`super::receive`].
     #[doc(hidden)]

@@ -34,6 +34,11 @@ struct Data {
     forced: Option<bool>,
 }
 
+/// Whether a delivery is signed in this way, well or not.
+pub(super) fn present(headers: &HeaderMap) -> bool {
+    NAMES.iter().any(|name| headers.contains_key(*name))
+}
+
 pub(super) fn signed(
     now: SystemTime,
     secrets: &[Vec<u8>],

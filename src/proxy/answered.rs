@@ -11,11 +11,11 @@ use super::attempt::Attempt;
 use super::body::{BodyError, Download, ResponseBody};
 use super::counters::Outcome;
 use super::headers::strip_hop_by_hop;
-use super::pool::Upstream;
 use super::routes::Routes;
 use super::served::Claim;
 use super::table::Settings;
 use super::tunnel;
+use super::via::Via;
 use super::watch::Watch;
 
 /// The answer to a body that is larger than allowed.
@@ -46,13 +46,13 @@ impl Attempt<'_> {
     pub async fn answered(
         mut self,
         answer: Response<Incoming>,
-        upstream: Box<Upstream>,
+        via: Via,
         on_upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody> {
         let (mut head, incoming) = answer.into_parts();
         self.claim.status = head.status.as_u16();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(on_upgrade) = on_upgrade else {
+            let (Some(on_upgrade), Via::Http1(upstream)) = (on_upgrade, via) else {
                 return self.failed(
                     Outcome::Malformed,
                     StatusCode::BAD_GATEWAY,
@@ -90,7 +90,7 @@ impl Attempt<'_> {
             false => self.claim.served().route.settings.body_idle_timeout_ms,
         };
         let watch = self.watch.clone();
-        let download = Download::new(incoming, upstream, self.claim, watch, idle_ms, events);
+        let download = Download::new(incoming, via, self.claim, watch, idle_ms, events);
         Response::from_parts(head, ResponseBody::Stream(Box::new(download)))
     }
 
@@ -105,12 +105,7 @@ impl Attempt<'_> {
             return refuse(self.watch, self.claim, answer);
         }
         if self.watch.client.has_passed() {
-            self.watch.client.clear();
-            let answer = last_page(
-                StatusCode::REQUEST_TIMEOUT,
-                "The request body stopped coming.",
-            );
-            return refuse(self.watch, self.claim, answer);
+            return self.stalled();
         }
         let cause = std::error::Error::source(&error);
         if let Some(BodyError::Client(_)) = cause.and_then(|cause| cause.downcast_ref()) {
@@ -125,6 +120,16 @@ impl Attempt<'_> {
             ),
         };
         self.failed(outcome, StatusCode::BAD_GATEWAY, why)
+    }
+
+    /// The client stopped sending the request.
+    pub fn stalled(self) -> Response<ResponseBody> {
+        self.watch.client.clear();
+        let answer = last_page(
+            StatusCode::REQUEST_TIMEOUT,
+            "The request body stopped coming.",
+        );
+        refuse(self.watch, self.claim, answer)
     }
 
     /// The wait for an answer was ended.

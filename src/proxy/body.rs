@@ -12,8 +12,9 @@ use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::counters::Outcome;
-use super::pool::Upstream;
+use super::replay::Replayed;
 use super::served::Claim;
+use super::via::Via;
 use super::watch::{Watch, now_ms};
 
 #[derive(Debug, Error)]
@@ -28,6 +29,8 @@ pub enum BodyError {
     Cut,
     #[error("the drain's deadline has passed")]
     Drained,
+    #[error("the request is being sent again")]
+    Again,
     #[error("the client's body cannot be read: {0}")]
     Client(#[source] hyper::Error),
 }
@@ -36,12 +39,15 @@ pub enum BodyError {
 pub enum RequestBody {
     Empty,
     Stream(Upload),
+    /// One of which the beginning is kept.
+    Replayed(Replayed),
 }
 
 pub struct Upload {
     pub incoming: Incoming,
     pub watch: Arc<Watch>,
     pub left: u64,
+    /// 0: silence is normal here.
     pub idle_ms: u64,
     pub first_byte_ms: u64,
 }
@@ -57,6 +63,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(upload) => upload.poll_frame(cx),
+            Self::Replayed(body) => body.poll_frame(cx),
         }
     }
 
@@ -64,6 +71,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream(upload) => upload.incoming.is_end_stream(),
+            Self::Replayed(body) => body.is_end_stream(),
         }
     }
 
@@ -71,12 +79,14 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(upload) => upload.incoming.size_hint(),
+            // A length that is known stands in the header.
+            Self::Replayed(_) => SizeHint::default(),
         }
     }
 }
 
 impl Upload {
-    fn poll_frame(
+    pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -89,7 +99,7 @@ impl Upload {
                 if watch.client.has_passed() {
                     return Poll::Ready(Some(Err(BodyError::ClientIdle)));
                 }
-                if !watch.client.is_set() {
+                if !watch.client.is_set() && self.idle_ms > 0 {
                     watch.client.set_in(self.idle_ms);
                 }
                 return Poll::Pending;
@@ -123,7 +133,7 @@ pub enum ResponseBody {
 pub struct Download {
     pub incoming: Incoming,
     /// Gone when the connection has ended or was given back.
-    pub upstream: Option<Box<Upstream>>,
+    pub via: Option<Via>,
     pub claim: Claim,
     pub watch: Arc<Watch>,
     /// 0: silence is normal here.
@@ -184,7 +194,7 @@ impl Body for ResponseBody {
 impl Download {
     pub fn new(
         incoming: Incoming,
-        upstream: Box<Upstream>,
+        via: Via,
         claim: Claim,
         watch: Arc<Watch>,
         idle_ms: u64,
@@ -192,7 +202,7 @@ impl Download {
     ) -> Self {
         Self {
             incoming,
-            upstream: Some(upstream),
+            via: Some(via),
             claim,
             watch,
             idle_ms,
@@ -236,9 +246,16 @@ impl Download {
         if self.claim.served().is_aborted() {
             return Poll::Ready(Some(Err(self.fail(Outcome::Drained, BodyError::Drained))));
         }
+        if matches!(self.via, Some(Via::Http2(_))) && self.watch.client.has_passed() {
+            // The request's body is read by another task, which no deadline wakes.
+            return Poll::Ready(Some(Err(self.fail(Outcome::Client, BodyError::ClientIdle))));
+        }
+        if self.idle_ms == 0 {
+            self.watch.upstream.clear();
+        }
         if self.may_end_now() {
             self.ended = true;
-            self.upstream = None;
+            self.via = None;
             self.claim.end(Outcome::Answered);
             return Poll::Ready(None);
         }
@@ -258,19 +275,22 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(Via::Http1(upstream)) = &mut self.via else {
+            // Filled by a task of the connection's own, or not at all any more.
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
         // Nothing but the connection below can fill the body: no need to be woken by it.
         let mut noop = Context::from_waker(Waker::noop());
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut noop) {
             return Poll::Ready(frame);
         }
-        if let Some(upstream) = &mut self.upstream
-            && Pin::new(&mut upstream.connection).poll(cx).is_ready()
-        {
-            self.upstream = None;
+        let over = Pin::new(&mut upstream.connection).poll(cx).is_ready();
+        if over {
+            self.via = None;
         }
         match Pin::new(&mut self.incoming).poll_frame(&mut noop) {
             // Cannot be: a connection that has ended has ended its body.
-            Poll::Pending if self.upstream.is_none() => Poll::Ready(None),
+            Poll::Pending if over => Poll::Ready(None),
             other => other,
         }
     }
@@ -299,7 +319,7 @@ impl Download {
 
     fn fail(&mut self, outcome: Outcome, error: BodyError) -> BodyError {
         self.ended = true;
-        self.upstream = None;
+        self.via = None;
         self.claim.end(outcome);
         error
     }
@@ -307,7 +327,7 @@ impl Download {
     /// The whole answer has been read.
     fn finish(&mut self) {
         self.ended = true;
-        if let Some(upstream) = self.upstream.take()
+        if let Some(Via::Http1(upstream)) = self.via.take()
             && !self.claim.served().is_draining()
             && let Some(target) = self.claim.target()
         {

@@ -44,7 +44,11 @@ pub fn outgoing(
                 incoming,
                 watch: connection.watch.clone(),
                 left: settings.max_body.unwrap_or(u64::MAX),
-                idle_ms: settings.body_idle_timeout_ms,
+                idle_ms: match is_grpc(&head.headers) {
+                    // A stream of messages, whose sender may have nothing to say for long.
+                    true => 0,
+                    false => settings.body_idle_timeout_ms,
+                },
                 first_byte_ms: settings.first_byte_timeout_ms,
             })
         }
@@ -59,6 +63,12 @@ pub fn outgoing(
     head.version = Version::HTTP_11;
     head.extensions.clear();
     (Request::from_parts(head, body), on_upgrade)
+}
+
+/// Whether the body is a stream of gRPC messages.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one line of them.

@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Version, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -37,18 +37,24 @@ pub enum ProbeError {
 }
 
 /// Asks `target` for `path` over a fresh connection and returns the status, whatever it is. `host`
-/// is the Host header, without one the target's address.
+/// is the Host header, without one the target's address; `h2c`: over HTTP/2 without TLS.
 pub async fn probe(
     target: SocketAddr,
     host: Option<&str>,
     path: &str,
+    h2c: bool,
     limit: Duration,
 ) -> Result<u16, ProbeError> {
     let address = target.to_string();
-    let request = Request::get(path)
-        .header(header::HOST, host.unwrap_or(&address))
+    let host = host.unwrap_or(&address);
+    let request = match h2c {
+        true => Request::get(format!("http://{host}{path}")).version(Version::HTTP_2),
+        false => Request::get(path)
+            .header(header::HOST, host)
+            .header(header::CONNECTION, "close"),
+    };
+    let request = request
         .header(header::USER_AGENT, "cutover-probe")
-        .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|source| ProbeError::Path {
             path: path.into(),
@@ -73,6 +79,17 @@ async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<u16, 
             ProbeError::Closed(target)
         }
     };
+    if request.version() == Version::HTTP_2 {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.map_err(failed)?;
+        let mut answer = pin!(sender.send_request(request));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            _ = connection => answer.await,
+        };
+        return Ok(answer.map_err(failed)?.status().as_u16());
+    }
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
@@ -108,7 +125,14 @@ mod tests {
     }
 
     async fn ask(answer: &'static str) -> Result<u16, ProbeError> {
-        probe(server(answer).await, None, "/up", Duration::from_secs(5)).await
+        probe(
+            server(answer).await,
+            None,
+            "/up",
+            false,
+            Duration::from_secs(5),
+        )
+        .await
     }
 
     #[tokio::test]
@@ -124,6 +148,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_app_that_speaks_http2_alone_is_asked_in_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut answer))) = connection.accept().await {
+                assert_eq!(request.uri(), "http://a.test/up");
+                let response = http::Response::builder().status(204).body(()).unwrap();
+                answer.send_response(response, true).unwrap();
+            }
+        });
+        let status = probe(target, Some("a.test"), "/up", true, Duration::from_secs(5)).await;
+        assert_eq!(status.unwrap(), 204);
+    }
+
+    #[tokio::test]
     async fn what_is_wrong_is_said() {
         assert!(matches!(ask("").await, Err(ProbeError::Closed(_))));
         assert!(matches!(
@@ -133,10 +174,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         let short = Duration::from_millis(50);
-        let slow = probe(target, None, "/", short).await;
+        let slow = probe(target, None, "/", false, short).await;
         assert!(matches!(slow, Err(ProbeError::Timeout { .. })), "{slow:?}");
         drop(listener);
-        let gone = probe(target, None, "/", short).await;
+        let gone = probe(target, None, "/", false, short).await;
         assert!(matches!(gone, Err(ProbeError::Refused(_))), "{gone:?}");
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::access_log::{AccessLog, Entry};
 use super::control::{RouteStats, State};
 use super::counters::{Counters, Outcome, Snapshot};
+use super::multiplexed::Multiplexed;
 use super::pool::Pool;
 use super::table::Route;
 use super::watch::now_ms;
@@ -50,6 +51,8 @@ pub struct Served {
 pub struct Target {
     pub address: SocketAddr,
     pub pool: Pool,
+    /// In place of the pool, where the app speaks HTTP/2.
+    pub multiplexed: Multiplexed,
     in_flight: AtomicU32,
     ejected_until: AtomicU64,
 }
@@ -80,6 +83,7 @@ impl Served {
         let target = |&address| Target {
             address,
             pool: Pool::default(),
+            multiplexed: Multiplexed::default(),
             in_flight: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
         };
@@ -211,6 +215,7 @@ impl Served {
         };
         for target in &self.targets {
             target.pool.prune(limit);
+            target.multiplexed.prune(limit);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Protocol;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::engine::Status;
 use crate::proxy::probe::probe as ask;
@@ -42,13 +43,14 @@ async fn until_healthy(
     let health = &release.settings.health;
     let target = SocketAddr::new(IpAddr::V4(instance.address), release.settings.port);
     let host = line.app.domains.first().map(String::as_str);
+    let h2c = release.settings.protocol == Protocol::H2c;
     let mut pause = FIRST_PAUSE;
     let mut in_a_row = 0;
     let mut probes = 0;
     let mut said = String::new();
     loop {
         probes += 1;
-        let answer = match ask(target, host, &health.path, health.timeout).await {
+        let answer = match ask(target, host, &health.path, h2c, health.timeout).await {
             Ok(status @ 200..=399) => Ok(status),
             Ok(status) => Err(format!("`{}` answered {status}", health.path)),
             Err(error) => Err(error.to_string()),

@@ -1,0 +1,121 @@
+//! HTTP/2 connections to one target of one route object, each shared by many requests. Like a
+//! [`super::pool::Pool`] they die with their route.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use std::time::Duration;
+
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use super::watch::now_ms;
+use super::worker;
+
+/// Requests at a time over one connection; more make another one.
+const STREAMS: usize = 64;
+/// What an app may send of one answer before it is read. All of a connection's answers have room for
+/// as much: a client that does not read its own holds up nobody else's.
+const WINDOW: u32 = 64 << 10;
+/// An app that does not answer this while requests are under way is gone.
+const PING: Duration = Duration::from_secs(20);
+
+/// Per thread, so that a request and its connection meet on one core.
+#[derive(Default)]
+pub struct Multiplexed([Mutex<Vec<Arc<Shared>>>; worker::MAX]);
+
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    /// Requests under way.
+    streams: AtomicUsize,
+    /// When the last one ended, in `now_ms` time.
+    idle_since: AtomicU64,
+}
+
+/// One request's part of a connection.
+pub struct Lease {
+    pub sender: http2::SendRequest<RequestBody>,
+    /// The connection carried a request before.
+    pub reused: bool,
+    shared: Arc<Shared>,
+}
+
+impl Lease {
+    fn new(shared: &Arc<Shared>, reused: bool) -> Self {
+        shared.streams.fetch_add(1, Relaxed);
+        Self {
+            sender: shared.sender.clone(),
+            reused,
+            shared: shared.clone(),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shared.idle_since.store(now_ms(), Relaxed);
+        self.shared.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Multiplexed {
+    /// Of a connection that has room and, if nothing is under way on it, has been idle for less
+    /// than `at_most`.
+    pub fn take(&self, at_most: Duration) -> Option<Lease> {
+        let mut open = self.0[worker::slot()].lock();
+        open.retain(|shared| !shared.sender.is_closed());
+        let free = |shared: &&Arc<Shared>| match shared.streams.load(Relaxed) {
+            0 => shared.idle_for() < at_most.as_millis() as u64,
+            streams => streams < STREAMS,
+        };
+        open.iter()
+            .find(free)
+            .map(|shared| Lease::new(shared, true))
+    }
+
+    /// Of a new connection, which the next requests share.
+    pub async fn connect(&self, target: SocketAddr, limit: Duration) -> std::io::Result<Lease> {
+        let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW * STREAMS as u32)
+            .keep_alive_interval(PING)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
+        // Ends by itself when every sender is gone and nothing is under way.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("an app's HTTP/2 connection ended: {error}");
+            }
+        });
+        let shared = Arc::new(Shared {
+            sender,
+            streams: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(now_ms()),
+        });
+        let lease = Lease::new(&shared, false);
+        self.0[worker::slot()].lock().push(shared);
+        Ok(lease)
+    }
+
+    /// Closes those that have been idle for `limit`; zero: all, as soon as nothing is under way.
+    pub fn prune(&self, limit: Duration) {
+        let limit = limit.as_millis() as u64;
+        for slot in &self.0 {
+            let idle = |s: &Shared| s.streams.load(Relaxed) == 0 && s.idle_for() >= limit;
+            slot.lock().retain(|shared| limit > 0 && !idle(shared));
+        }
+    }
+}
+
+impl Shared {
+    fn idle_for(&self) -> u64 {
+        now_ms().saturating_sub(self.idle_since.load(Relaxed))
+    }
+}

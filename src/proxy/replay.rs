@@ -1,0 +1,140 @@
+//! A request's body that can be sent again while it is short: over HTTP/2 an app may say of a request
+//! that it has not looked at it, and gRPC puts every message into a body.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame};
+use parking_lot::Mutex;
+
+use super::body::{BodyError, Upload};
+
+/// Bytes that are kept of one body.
+const KEPT: usize = 64 << 10;
+
+/// A body with what was read of it.
+pub struct Replay(Mutex<State>);
+
+struct State {
+    upload: Upload,
+    /// What was read, from the beginning; `None`: it became too much.
+    read: Option<Vec<Part>>,
+    size: usize,
+    ended: bool,
+    /// Which sending reads on: an earlier one may not know yet that it is over.
+    turn: u32,
+}
+
+#[derive(Clone)]
+enum Part {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// One sending of it.
+pub struct Replayed {
+    replay: Arc<Replay>,
+    turn: u32,
+    /// Parts of `read` that were sent.
+    at: usize,
+}
+
+impl Replay {
+    /// The first sending.
+    pub fn begin(upload: Upload) -> Replayed {
+        let state = State {
+            upload,
+            read: Some(Vec::new()),
+            size: 0,
+            ended: false,
+            turn: 0,
+        };
+        Replayed {
+            replay: Arc::new(Self(Mutex::new(state))),
+            turn: 0,
+            at: 0,
+        }
+    }
+
+    /// The next one, from the beginning, if all of what was read is still there.
+    pub fn again(self: &Arc<Self>) -> Option<Replayed> {
+        let mut state = self.0.lock();
+        state.read.as_ref()?;
+        state.turn += 1;
+        Some(Replayed {
+            replay: self.clone(),
+            turn: state.turn,
+            at: 0,
+        })
+    }
+}
+
+impl Replayed {
+    pub fn replay(&self) -> Arc<Replay> {
+        self.replay.clone()
+    }
+
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.replay.0.lock();
+        let state = &mut *state;
+        if state.turn != self.turn {
+            return Poll::Ready(Some(Err(BodyError::Again)));
+        }
+        if let Some(part) = state.read.as_ref().and_then(|read| read.get(self.at)) {
+            self.at += 1;
+            return Poll::Ready(Some(Ok(part.clone().into())));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = state.upload.poll_frame(cx) else {
+            return Poll::Pending;
+        };
+        match &frame {
+            None => state.ended = true,
+            Some(Ok(frame)) => {
+                self.at += 1;
+                state.keep(frame);
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        let state = self.replay.0.lock();
+        let sent = state.read.as_ref().is_none_or(|read| read.len() == self.at);
+        sent && (state.ended || state.upload.incoming.is_end_stream())
+    }
+}
+
+impl State {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let part = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Part::Data(data.clone()),
+            (None, Some(trailers)) => Part::Trailers(trailers.clone()),
+            (None, None) => return,
+        };
+        if let Part::Data(data) = &part {
+            self.size += data.len();
+        }
+        match &mut self.read {
+            Some(read) if self.size <= KEPT => read.push(part),
+            read => *read = None,
+        }
+    }
+}
+
+impl From<Part> for Frame<Bytes> {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Data(data) => Frame::data(data),
+            Part::Trailers(trailers) => Frame::trailers(trailers),
+        }
+    }
+}

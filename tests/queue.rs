@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{APP, Server};
+use common::{APP, SETTINGS, Server};
 use http::Request;
 
 async fn cancel(server: &Server, id: &str) -> cutover::cli::demo::http::Answer {
@@ -14,7 +14,8 @@ async fn cancel(server: &Server, id: &str) -> cutover::cli::demo::http::Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
-    let mut server = Server::start().await;
+    let settings = SETTINGS.replace("bake = \"0s\"", "bake = \"0s\"\nsupersede = false");
+    let mut server = Server::with(&settings).await;
     let live = server.go_live("v1").await;
 
     let running = server.push("v2", "slow-start 60000").await;

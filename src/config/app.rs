@@ -241,12 +241,14 @@ fn deploy(mut section: Section<'_>) -> Deploy {
     let drain = section.read("drain", duration);
     let bake = section.read("bake", duration);
     let keep_releases = section.read("keep_releases", |node| node.integer(1, 1000));
+    let supersede = section.read("supersede", |node| node.boolean());
     section.done();
     Deploy {
         strategy: strategy.unwrap_or(Strategy::BlueGreen),
         drain: drain.unwrap_or(Duration::from_secs(30)),
         bake: bake.unwrap_or(Duration::from_secs(60)),
         keep_releases: keep_releases.unwrap_or(5) as usize,
+        supersede: supersede.unwrap_or(true),
     }
 }
 

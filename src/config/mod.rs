@@ -196,6 +196,8 @@ pub struct Deploy {
     /// Zero: no bake.
     pub bake: Duration,
     pub keep_releases: usize,
+    /// Whether a newer push stops a deployment that has not switched yet.
+    pub supersede: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -23,21 +23,30 @@ pub enum Asked {
 pub async fn delivery(agent: &Agent, delivery: NewDelivery, asked: Asked) -> Result<Outcome> {
     let app = delivery.app.clone();
     let stored = agent.store.write(move |db| store(db, &delivery, &asked));
-    let outcome = stored.await?;
+    let (outcome, older) = stored.await?;
     Checkpoint::Enqueued.reach();
+    if let (Some(older), Some(newer)) = (older, &outcome.deployment) {
+        supersede(agent, &app, &older, newer);
+    }
     agent.hub.wake(&app);
     Ok(outcome)
 }
 
-fn store(db: &Connection, delivery: &NewDelivery, asked: &Asked) -> Result<Outcome> {
+/// Gives what the delivery led to, and the running deployment whose place that takes.
+fn store(
+    db: &Connection,
+    delivery: &NewDelivery,
+    asked: &Asked,
+) -> Result<(Outcome, Option<DeploymentId>)> {
     let new = match asked {
         Asked::Deployment(new) => new,
         Asked::Nothing(reason) => {
             if let Some(earlier) = deliveries::earlier(db, delivery)? {
-                return Ok(before(earlier.outcome));
+                return Ok((before(earlier.outcome), None));
             }
             pushes::moved(db, delivery)?;
-            return deliveries::insert(db, delivery, None, Some(reason.clone()));
+            let stored = deliveries::insert(db, delivery, None, Some(reason.clone()))?;
+            return Ok((stored, None));
         }
     };
     let mut moves = delivery.moves.iter();
@@ -45,25 +54,30 @@ fn store(db: &Connection, delivery: &NewDelivery, asked: &Asked) -> Result<Outco
         return Err(StoreError::Refused("the delivery lacks its push".into()));
     };
     let seen = match pushes::seen(db, delivery, push)? {
-        Seen::Before(outcome) => return Ok(before(outcome)),
+        Seen::Before(outcome) => return Ok((before(outcome), None)),
         seen => seen,
     };
     let is_new = matches!(seen, Seen::New);
     if is_new {
         pushes::moved(db, delivery)?;
     }
-    let (deployment, reason) = match on_its_way(db, new)? {
-        Some(id) if is_new => {
-            let reason = format!("`{id}` deploys this commit already");
-            (id, Some(reason))
+    let running = deployments::running_push(db, &new.app)?;
+    let (deployment, older, reason) = match running {
+        Some(running) if is_new && deploys(&running, new) => {
+            let reason = format!("`{}` deploys this commit already", running.id);
+            (running.id, None, Some(reason))
         }
-        _ => (deployments::enqueue(db, new)?.id, None),
+        running => {
+            // What may be an old push stops nothing.
+            let older = running.filter(|_| is_new).map(|running| running.id);
+            (deployments::enqueue(db, new)?.id, older, None)
+        }
     };
     let outcome = deliveries::insert(db, delivery, Some(deployment.clone()), reason)?;
     if is_new {
         pushes::insert(db, &delivery.app, push, &outcome.delivery, &deployment)?;
     }
-    Ok(outcome)
+    Ok((outcome, older))
 }
 
 fn before(earlier: Outcome) -> Outcome {
@@ -73,16 +87,24 @@ fn before(earlier: Outcome) -> Outcome {
     }
 }
 
-/// The deployment that has read this very commit from the branch before its push was delivered.
-fn on_its_way(db: &Connection, new: &NewDeployment) -> Result<Option<DeploymentId>> {
-    let running = deployments::running_push(db, &new.app)?;
-    let same = |running: &Deployment| {
-        running.commit == new.commit
-            && running.git_ref == new.git_ref
-            && new.commit.is_some()
-            && (State::Building..State::Draining).contains(&running.state)
-    };
-    Ok(running.filter(same).map(|running| running.id))
+/// Whether a deployment has read this very commit from the branch before its push was delivered.
+fn deploys(running: &Deployment, new: &NewDeployment) -> bool {
+    running.commit == new.commit
+        && running.git_ref == new.git_ref
+        && new.commit.is_some()
+        && (State::Building..State::Draining).contains(&running.state)
+}
+
+/// Stops a deployment for a newer push, unless it has switched. What a person asked for is never
+/// stopped: only pushes are looked for. The newer one is stored by now: killed here, the agent finds
+/// it waiting at the next start, and the older one superseded by it.
+fn supersede(agent: &Agent, app: &AppName, older: &DeploymentId, newer: &DeploymentId) {
+    let app = agent.config.apps.get(app);
+    // With `paths` the newer one may have nothing to do: stopped by every push to a busy repository,
+    // the older one would never get through.
+    if app.is_some_and(|app| app.deploy.supersede && app.paths.is_none()) {
+        agent.hub.supersede(older, newer);
+    }
 }
 
 /// A push to a repository on this machine, handed over by its hook.
@@ -114,10 +136,17 @@ pub fn wished(app: &AppName, name: Option<String>, trigger: Trigger) -> NewDeplo
 }
 
 pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
-    let queued = agent
-        .store
-        .write(move |db| deployments::enqueue(db, &new))
-        .await?;
+    let stored = agent.store.write(move |db| {
+        let older = match new.trigger {
+            Trigger::Push => deployments::running_push(db, &new.app)?,
+            _ => None,
+        };
+        Ok((deployments::enqueue(db, &new)?, older))
+    });
+    let (queued, older) = stored.await?;
+    if let Some(older) = older {
+        supersede(agent, &queued.app, &older.id, &queued.id);
+    }
     announce(agent, &queued);
     Ok(queued)
 }

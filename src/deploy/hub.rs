@@ -1,7 +1,7 @@
 //! What lives only in memory: wake-up calls, and handles on running deployments.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,11 @@ pub struct Hub {
 struct Running {
     log: Log,
     cancel: CancellationToken,
+    newer: Newer,
 }
+
+/// The newer deployment for which one is stopped, once there is one.
+pub(super) type Newer = Arc<OnceLock<DeploymentId>>;
 
 impl Hub {
     pub(super) fn new(apps: impl Iterator<Item = AppName>) -> Self {
@@ -54,15 +58,16 @@ impl Hub {
         self.changes.subscribe()
     }
 
-    pub(super) fn enter(&self, id: &DeploymentId, log: &Log) -> CancellationToken {
-        let cancel = CancellationToken::new();
+    pub(super) fn enter(&self, id: &DeploymentId, log: &Log) -> (CancellationToken, Newer) {
+        let (cancel, newer) = (CancellationToken::new(), Newer::default());
         let running = Running {
             log: log.clone(),
             cancel: cancel.clone(),
+            newer: newer.clone(),
         };
         self.running.lock().insert(id.clone(), running);
         self.changed();
-        cancel
+        (cancel, newer)
     }
 
     pub(super) fn leave(&self, id: &DeploymentId) {
@@ -74,6 +79,15 @@ impl Hub {
     pub fn cancel(&self, id: &DeploymentId) -> bool {
         let running = self.running.lock().get(id).cloned();
         running.inspect(|running| running.cancel.cancel()).is_some()
+    }
+
+    /// Asks a running deployment to stop for a newer one, unless it was asked to stop already.
+    pub(super) fn supersede(&self, id: &DeploymentId, newer: &DeploymentId) {
+        let running = self.running.lock().get(id).cloned();
+        if let Some(running) = running.filter(|running| !running.cancel.is_cancelled()) {
+            let _ = running.newer.set(newer.clone());
+            running.cancel.cancel();
+        }
     }
 
     /// How far a running deployment's log has grown.

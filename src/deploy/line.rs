@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
+use super::hub::Newer;
 use super::state::{Event, Step};
 use super::{Agent, Result};
 use crate::config::App;
@@ -22,6 +23,7 @@ pub struct Line<'a> {
     pub id: DeploymentId,
     pub log: Log,
     pub cancel: CancellationToken,
+    newer: Newer,
     /// The step whose effect is there and whose record goes into the next step's commit: one fsync
     /// a step instead of two. A crash in between repeats the step, which is always allowed.
     unrecorded: parking_lot::Mutex<Option<Unrecorded>>,
@@ -119,13 +121,14 @@ impl<'a> Line<'a> {
     pub fn enter(agent: &'a Agent, app: &'a App, id: DeploymentId) -> Result<Self> {
         let log = Log::open(&agent.store.log_path(&id))
             .map_err(|e| StoreError::Refused(format!("cannot open the log of `{id}`: {e}")))?;
-        let cancel = agent.hub.enter(&id, &log);
+        let (cancel, newer) = agent.hub.enter(&id, &log);
         Ok(Self {
             agent,
             app,
             id,
             log,
             cancel,
+            newer,
             unrecorded: Default::default(),
         })
     }
@@ -208,6 +211,17 @@ impl<'a> Line<'a> {
         let value = value.await;
         self.agent.hub.changed();
         value
+    }
+
+    /// Says of a deployment that was stopped whether a newer one took its place.
+    pub fn told(&self, stop: Stop) -> Stop {
+        match (stop, self.newer.get()) {
+            (Stop::Cancelled, Some(newer)) => {
+                let why = format!("the newer deployment `{newer}` took its place");
+                Stop::superseded("superseded", why)
+            }
+            (stop, _) => stop,
+        }
     }
 
     /// Repeats what must not fail for good, ever more slowly, until it succeeds.

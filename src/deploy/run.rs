@@ -13,7 +13,7 @@ pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
     let line = Line::enter(agent, app, deployment.id.clone())?;
     match to_switch(&line, deployment).await {
         Ok(release) => after_switch(&line, &release, State::Switching).await,
-        Err(stop) => undo::undo(&line, stop).await,
+        Err(stop) => undo::undo(&line, line.told(stop)).await,
     }
 }
 

@@ -12,10 +12,15 @@ async fn cancel(server: &Server, id: &str) -> cutover::cli::demo::http::Answer {
     server.ask(request, "").await
 }
 
+/// A server on which no push stops another.
+async fn patient() -> Server {
+    let settings = SETTINGS.replace("bake = \"0s\"", "bake = \"0s\"\nsupersede = false");
+    Server::with(&settings).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
-    let settings = SETTINGS.replace("bake = \"0s\"", "bake = \"0s\"\nsupersede = false");
-    let mut server = Server::with(&settings).await;
+    let mut server = patient().await;
     let live = server.go_live("v1").await;
 
     let running = server.push("v2", "slow-start 60000").await;
@@ -45,7 +50,7 @@ async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_can_be_cancelled_and_leaves_no_trace() {
-    let mut server = Server::start().await;
+    let mut server = patient().await;
     let running = server.push("v1", "slow-start 60000").await;
     server.until_log(&running, "[probe] not healthy yet").await;
     let waiting = server.push("v2", "").await;

@@ -49,7 +49,7 @@ impl AccessLog {
         let counted = lost.clone();
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write(&path, file, &receiver, &counted))?;
+            .spawn(move || write(&path, file, &receiver, &counted, FILE))?;
         Ok(Self { lines, lost })
     }
 
@@ -64,8 +64,11 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64) {
-    let mut size = file.metadata().map_or(0, |m| m.len());
+fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64, largest: u64) {
+    let metadata = file.metadata();
+    // Only a file can be set aside: `/dev/stdout` must stay where it is.
+    let rotated = metadata.as_ref().is_ok_and(|m| m.is_file()) && !path.is_symlink();
+    let mut size = metadata.map_or(0, |m| m.len());
     let mut file = BufWriter::new(file);
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
@@ -77,14 +80,18 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
                     lost.fetch_add(1, Relaxed);
                 }
             }
-            next = lines.try_recv().ok();
+            // Also where there is always a next one the file is set aside in time.
+            next = match rotated && size >= largest {
+                true => None,
+                false => lines.try_recv().ok(),
+            };
         }
         let _ = file.flush();
         match lost.swap(0, Relaxed) {
             0 => {}
             lost => tracing::warn!("{lost} lines of the access log are lost"),
         }
-        if size >= FILE {
+        if rotated && size >= largest {
             match rotate(path) {
                 Ok(fresh) => (file, size) = (BufWriter::new(fresh), 0),
                 Err(error) => {
@@ -107,4 +114,85 @@ fn rotate(path: &Path) -> io::Result<File> {
     }
     rename(path, numbered(1))?;
     open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: usize) -> Box<Entry> {
+        Box::new(Entry {
+            time: String::new(),
+            app: "a".into(),
+            release: "r".into(),
+            client: [127, 0, 0, 1].into(),
+            host: "a.test".into(),
+            method: "GET".into(),
+            path: format!("/{number}"),
+            status: 200,
+            outcome: "answered",
+            took_us: 1,
+        })
+    }
+
+    /// Writes `count` lines, `burst` at a time, into files of `largest` bytes; how many are lost.
+    fn write_to(path: &Path, count: usize, burst: usize, largest: u64) -> u64 {
+        let (sender, receiver) = sync_channel(burst);
+        let (file, lost) = (open(path).unwrap(), AtomicU64::new(0));
+        let counted = &lost;
+        std::thread::scope(|scope| {
+            scope.spawn(move || write(path, file, &receiver, counted, largest));
+            for number in 0..count {
+                sender.send(entry(number)).unwrap();
+            }
+            drop(sender);
+        });
+        lost.into_inner()
+    }
+
+    #[test]
+    fn files_are_set_aside_and_no_line_is_lost_or_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        assert_eq!(write_to(&path, 400, 10, 10_000), 0);
+        let mut expected = 400;
+        let mut files = 0;
+        for name in ["access.log", "access.log.1", "access.log.2", "access.log.3"]
+            .into_iter()
+            .chain(["access.log.4", "access.log.5", "access.log.6"])
+        {
+            let Ok(text) = std::fs::read_to_string(folder.path().join(name)) else {
+                continue;
+            };
+            files += 1;
+            // A line at most more than the limit.
+            assert!(text.len() < 10_000 + 300, "{name}: {}", text.len());
+            for line in text.lines().rev() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                expected -= 1;
+                assert_eq!(line["path"], format!("/{expected}"), "{name}");
+            }
+        }
+        assert!((3..=6).contains(&files), "{files}");
+        assert_eq!(expected, 0, "all of them, in their order");
+    }
+
+    #[test]
+    fn only_the_newest_files_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        assert_eq!(write_to(&path, 2_000, 5, 2_000), 0);
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1 + KEPT as usize);
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stdout");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        write_to(&path, 200, 5, 1_000);
+        assert!(path.is_symlink());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

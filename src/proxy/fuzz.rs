@@ -1,11 +1,16 @@
 //! Everything that strangers or a torn disk can hand to the proxy, altered at random: no reader may
 //! panic, and how the bytes are cut must not matter. Seeded, so that a failure can be seen again.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::control::Command;
 use super::framing::Reader;
+use super::headers::{Client, strip_hop_by_hop};
+use super::live::Live;
 use super::websocket::Frames;
 use super::{disk, proxy_protocol};
 
+/// `CUTOVER_FUZZ_ROUNDS` asks for more.
 const ROUNDS: u64 = 20_000;
 
 struct Random(u64);
@@ -39,7 +44,8 @@ impl Random {
 }
 
 fn each(seeds: &[&[u8]], mut look: impl FnMut(&mut Random, &[u8])) {
-    for round in 1..=ROUNDS {
+    let rounds = std::env::var("CUTOVER_FUZZ_ROUNDS").map_or(ROUNDS, |n| n.parse().unwrap());
+    for round in 1..=rounds {
         let mut random = Random(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let seed = seeds[random.below(seeds.len())];
         let bytes = random.altered(seed);
@@ -74,6 +80,45 @@ fn requests_are_read_alike_however_they_are_cut() {
 }
 
 #[test]
+fn nothing_of_a_hop_or_of_a_strangers_word_is_left_in_a_head() {
+    let seeds: [&[u8]; 3] = [
+        b"Host: a\r\nConnection: close, X-A\r\nX-A: 1\r\nKeep-Alive: timeout=1\r\nTE: trailers\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\nTransfer-Encoding: chunked\r\n",
+        b"X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nProxy-Connection: x\r\nX-Real-IP: 6.6.6.6\r\n",
+    ];
+    each(&seeds, |_, bytes| {
+        let field = |line: &[u8]| {
+            let colon = line.iter().position(|&b| b == b':')?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+            Some((name, value))
+        };
+        let lines = bytes.split(|&b| b == b'\n');
+        let mut head: HeaderMap = HeaderMap::new();
+        for (name, value) in lines.filter_map(field) {
+            head.append(name, value);
+        }
+        let host = head.get("host").cloned();
+        let host = host.unwrap_or(HeaderValue::from_static("a"));
+        strip_hop_by_hop(&mut head);
+        Client::new([1, 2, 3, 4].into(), false, false).introduce(&mut head, &host);
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "transfer-encoding",
+        ] {
+            assert!(!head.contains_key(name), "{name} of {bytes:?}");
+        }
+        for (name, value) in &head {
+            let said = value.as_bytes().windows(7).any(|part| part == b"6.6.6.6");
+            let known = ["x-forwarded-for", "forwarded", "x-real-ip"].contains(&name.as_str());
+            assert!(!(said && known), "{name} of {bytes:?}");
+        }
+    });
+}
+
+#[test]
 fn other_readers_do_not_panic() {
     let text = br#"{"publish":{"generation":1,"routes":[{"app":"a","release":"r","generation":1,
         "hosts":["a"],"targets":["127.0.0.1:1"]}]}}"#;
@@ -89,7 +134,9 @@ fn other_readers_do_not_panic() {
         if let Ok(header) = proxy_protocol::parse(bytes) {
             assert!(header.length <= bytes.len());
         }
-        let _ = serde_json::from_slice::<Command>(bytes);
+        if let Ok(Command::Publish(table)) = serde_json::from_slice(bytes) {
+            let _ = Live::build(table, &[]).find("a", "/x");
+        }
         let _ = disk::parse(bytes);
         let mut frames = Frames::default();
         let rest = frames.rest_of_frame(bytes);

@@ -115,7 +115,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         true => take_over(&folder).await,
         false => None,
     };
-    let socket = control::bind(&folder, taken.is_some()).map_err(failed)?;
+    // Where a proxy is replaced, its name is taken only when nothing can go wrong any more: until
+    // then the agent has to find the old one.
+    let own = match taken {
+        None => Some(control::bind(&folder, false).map_err(failed)?),
+        Some(_) => None,
+    };
     // In the order in which they are offered: plain, then TLS.
     let mut inherited: VecDeque<_> = match &mut taken {
         Some(taken) => taken.listeners.drain(..).collect(),
@@ -181,6 +186,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         "the proxy serves"
     );
 
+    let socket = match own {
+        Some(socket) => socket,
+        None => control::bind(&folder, true).map_err(failed)?,
+    };
     let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
         routes: routes.clone(),

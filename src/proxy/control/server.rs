@@ -157,6 +157,11 @@ async fn hand_over(
         tracing::warn!("the takeover came to nothing, this proxy goes on: {error}");
         control.routes.keep(Keeping::Stored).await;
         let _ = std::fs::remove_file(&socket);
+        // It may have died after it took this one's name.
+        let name = socket.with_file_name(SOCKET);
+        if UnixStream::connect(&name).await.is_err() {
+            tokio::spawn(serve(bind_at(&name)?, control.clone()));
+        }
         return Err(error);
     }
     control.routes.keep(Keeping::Followed).await;

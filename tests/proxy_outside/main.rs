@@ -1,0 +1,12 @@
+//! The proxy beside programs that others wrote: clients, servers, proxies in front, attackers. Each
+//! test says `skipped` where its program is not installed.
+
+#[path = "../proxy_support/mod.rs"]
+mod proxy_support;
+
+mod front;
+mod http2;
+mod life;
+mod slow;
+mod tool;
+mod varnish;

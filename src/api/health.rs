@@ -1,11 +1,10 @@
-//! Whether the agent lives, whether it can deploy, and its numbers.
+//! Whether the agent lives, and whether it can deploy.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::time::Instant;
@@ -60,74 +59,4 @@ pub async fn ready(State(api): Shared) -> Response {
         "proxy": part(&found.proxy),
     });
     (status, Json(body)).into_response()
-}
-
-/// Prometheus' text format, version 0.0.4.
-pub async fn metrics(State(api): Shared) -> Response {
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in rows {
-            let _ = writeln!(text, "{name}{{{labels}}} {value}");
-        }
-    };
-    let counts = api
-        .agent
-        .store
-        .read(crate::store::deployments::counts)
-        .await
-        .unwrap_or_default();
-    let rows = counts
-        .into_iter()
-        .map(|(app, state, count)| (format!("app=\"{app}\",state=\"{state}\""), count));
-    family(
-        "cutover_deployments",
-        "gauge",
-        "Deployments by state.",
-        rows.collect(),
-    );
-    let routes = api.agent.proxy.stats().await.unwrap_or_default();
-    let of = |value: fn(&crate::proxy::control::RouteStats) -> u64| {
-        let mut rows = Vec::new();
-        for route in &routes {
-            let crate::proxy::control::RouteStats {
-                app,
-                release,
-                generation,
-                ..
-            } = route;
-            let labels = format!("app=\"{app}\",release=\"{release}\",generation=\"{generation}\"");
-            rows.push((labels, value(route)));
-        }
-        rows
-    };
-    let requests = "Requests that were answered, by route.";
-    family(
-        "cutover_requests_total",
-        "counter",
-        requests,
-        of(|route| route.requests),
-    );
-    let failed = "Requests that did not get the app's whole answer.";
-    family(
-        "cutover_requests_failed_total",
-        "counter",
-        failed,
-        of(|route| route.failures.total()),
-    );
-    let in_flight = "Requests that are under way.";
-    family(
-        "cutover_requests_in_flight",
-        "gauge",
-        in_flight,
-        of(|route| route.in_flight),
-    );
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
 }

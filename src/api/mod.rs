@@ -18,6 +18,7 @@ mod health;
 mod hooks;
 mod json;
 pub mod listen;
+mod metrics;
 mod openapi;
 mod page;
 mod pushes;
@@ -66,7 +67,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/hooks/{app}", post(hooks::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/api/v1/openapi.json", get(openapi::document))
         .nest("/api/v1", guarded)
         .fallback(error::not_found)

@@ -180,7 +180,9 @@ mod tests {
             retried: 0,
             in_flight: 0,
             websockets: 0,
+            websockets_closed: 0,
             latency_us: vec![],
+            latency_sum_us: 0,
         }
     }
 

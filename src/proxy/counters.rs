@@ -44,6 +44,7 @@ pub struct Counters {
     outcomes: [AtomicU64; OUTCOMES],
     classes: [AtomicU64; 5],
     latency: [AtomicU64; BUCKETS],
+    latency_sum_us: AtomicU64,
     pub retried: AtomicU64,
     pub websockets_closed: AtomicU64,
 }
@@ -65,6 +66,8 @@ impl Counters {
             class.fetch_add(1, Relaxed);
         }
         self.latency[bucket(took)].fetch_add(1, Relaxed);
+        let us = took.as_micros() as u64;
+        self.latency_sum_us.fetch_add(us, Relaxed);
     }
 
     pub fn failures(&self) -> Failures {
@@ -90,6 +93,10 @@ impl Counters {
 
     pub fn by_class(&self) -> [u64; 5] {
         self.classes.each_ref().map(|n| n.load(Relaxed))
+    }
+
+    pub fn latency_sum_us(&self) -> u64 {
+        self.latency_sum_us.load(Relaxed)
     }
 
     pub fn latency_us(&self) -> Vec<(u64, u64)> {

@@ -236,7 +236,9 @@ impl Served {
             retried: self.counters.retried.load(Relaxed),
             in_flight,
             websockets,
+            websockets_closed: self.counters.websockets_closed.load(Relaxed),
             latency_us: self.counters.latency_us(),
+            latency_sum_us: self.counters.latency_sum_us(),
         }
     }
 

@@ -106,9 +106,34 @@ pub struct RouteStats {
     pub retried: u64,
     pub in_flight: u64,
     pub websockets: u64,
+    /// Told to leave at a drain.
+    #[serde(default)]
+    pub websockets_closed: u64,
     /// `(upper bound in microseconds, how many requests took at most that and more than the bound
     /// before)`, from claim to the end of the answer; the last bound is `u64::MAX`.
     pub latency_us: Vec<(u64, u64)>,
+    /// Of all requests together.
+    #[serde(default)]
+    pub latency_sum_us: u64,
+}
+
+impl RouteStats {
+    /// Counts another object's requests in.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        for (class, more) in self.by_class.iter_mut().zip(other.by_class) {
+            *class += more;
+        }
+        self.failures.add(&other.failures);
+        self.retried += other.retried;
+        self.in_flight += other.in_flight;
+        self.websockets += other.websockets;
+        self.websockets_closed += other.websockets_closed;
+        for (bucket, more) in self.latency_us.iter_mut().zip(&other.latency_us) {
+            bucket.1 += more.1;
+        }
+        self.latency_sum_us += other.latency_sum_us;
+    }
 }
 
 /// Requests that did not get the app's whole answer, by cause.
@@ -129,6 +154,27 @@ pub struct Failures {
 }
 
 impl Failures {
+    /// Each with its name.
+    pub fn by_cause(&self) -> [(&'static str, u64); 6] {
+        [
+            ("connect", self.connect),
+            ("timeout", self.timeout),
+            ("closed", self.closed),
+            ("malformed", self.malformed),
+            ("drained", self.drained),
+            ("client", self.client),
+        ]
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.timeout += other.timeout;
+        self.closed += other.closed;
+        self.malformed += other.malformed;
+        self.drained += other.drained;
+        self.client += other.client;
+    }
+
     /// All but those that the client caused.
     pub fn total(&self) -> u64 {
         self.connect + self.timeout + self.closed + self.malformed + self.drained

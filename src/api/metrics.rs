@@ -1,0 +1,254 @@
+//! The agent's and the proxy's numbers, in Prometheus' text format, version 0.0.4.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use crate::proxy::control::RouteStats;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub async fn metrics(State(api): Shared) -> Response {
+    let deployments = api.agent.store.read(crate::store::deployments::counts);
+    let deployments = deployments.await.unwrap_or_default();
+    let mut text = Families::default();
+    let states = deployments
+        .into_iter()
+        .map(|(app, state, count)| (format!("app=\"{app}\",state=\"{state}\""), count));
+    text.family(
+        "cutover_deployments",
+        "gauge",
+        "Deployments by state.",
+        states,
+    );
+    let routes = api.agent.proxy.stats().await;
+    let up = [("".to_owned(), u64::from(routes.is_ok()))];
+    let help = "Whether the proxy answers the agent.";
+    text.family("cutover_proxy_up", "gauge", help, up);
+    proxy(&mut text, &merged(routes.unwrap_or_default()));
+    ([(header::CONTENT_TYPE, TEXT)], text.0).into_response()
+}
+
+/// Families of samples, as text.
+#[derive(Default)]
+struct Families(String);
+
+impl Families {
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, V)>,
+    ) {
+        self.head(name, kind, help);
+        for (labels, value) in samples {
+            self.sample(name, &labels, value);
+        }
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+}
+
+/// By their labels.
+type Routes = BTreeMap<String, RouteStats>;
+
+/// A route whose settings alone were changed has two objects of one name: their sums count.
+fn merged(routes: Vec<RouteStats>) -> Routes {
+    let mut all = Routes::new();
+    for route in routes {
+        let RouteStats {
+            app,
+            release,
+            generation,
+            ..
+        } = &route;
+        let labels = format!("app=\"{app}\",release=\"{release}\",generation=\"{generation}\"");
+        match all.get_mut(&labels) {
+            Some(same) => same.add(&route),
+            None => {
+                all.insert(labels, route);
+            }
+        }
+    }
+    all
+}
+
+fn proxy(text: &mut Families, routes: &Routes) {
+    let each = |value: fn(&RouteStats) -> u64| {
+        let sample = move |(labels, route): (&String, _)| (labels.clone(), value(route));
+        routes.iter().map(sample).collect::<Vec<_>>()
+    };
+    let mut classes = Vec::new();
+    for (labels, route) in routes {
+        let answered: u64 = route.by_class.iter().sum();
+        // Of those that got no answer at all, mostly since they did not wait for it.
+        let none = route.requests.saturating_sub(answered);
+        let of = |class: &str| format!("{labels},class=\"{class}\"");
+        let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        classes.extend(names.map(of).into_iter().zip(route.by_class));
+        classes.push((of("none"), none));
+    }
+    text.family(
+        "cutover_requests_total",
+        "counter",
+        "Requests that have ended, by the class of the status that the client got.",
+        classes,
+    );
+    let mut causes = Vec::new();
+    for (labels, route) in routes {
+        for (cause, count) in route.failures.by_cause() {
+            causes.push((format!("{labels},cause=\"{cause}\""), count));
+        }
+    }
+    text.family(
+        "cutover_requests_failed_total",
+        "counter",
+        "Requests that did not get the app's whole answer, by cause.",
+        causes,
+    );
+    text.family(
+        "cutover_requests_retried_total",
+        "counter",
+        "Times that a request was sent again, since it was certainly not processed.",
+        each(|route| route.retried),
+    );
+    text.family(
+        "cutover_requests_in_flight",
+        "gauge",
+        "Requests that are under way.",
+        each(|route| route.in_flight),
+    );
+    text.family(
+        "cutover_websockets",
+        "gauge",
+        "WebSockets and other tunnels that are open.",
+        each(|route| route.websockets),
+    );
+    text.family(
+        "cutover_websockets_closed_total",
+        "counter",
+        "WebSockets that were told to come back to a newer release.",
+        each(|route| route.websockets_closed),
+    );
+    let name = "cutover_request_duration_seconds";
+    let help = "From a request's arrival to the end of its answer.";
+    text.head(name, "histogram", help);
+    for (labels, route) in routes {
+        histogram(text, name, labels, route);
+    }
+}
+
+/// The proxy's buckets double; every second one is enough here.
+fn histogram(text: &mut Families, name: &str, labels: &str, route: &RouteStats) {
+    let (mut below, last) = (0, route.latency_us.len().saturating_sub(1));
+    for (i, (bound_us, count)) in route.latency_us.iter().enumerate() {
+        below += count;
+        let bound = match i {
+            i if i == last => "+Inf".to_owned(),
+            i if i % 2 == 0 && i >= 6 => format!("{}", *bound_us as f64 / 1e6),
+            _ => continue,
+        };
+        text.sample(
+            &format!("{name}_bucket"),
+            &format!("{labels},le=\"{bound}\""),
+            below,
+        );
+    }
+    let sum = route.latency_sum_us as f64 / 1e6;
+    text.sample(&format!("{name}_sum"), labels, sum);
+    text.sample(&format!("{name}_count"), labels, below);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::control::{Failures, State};
+
+    fn route(generation: u64) -> RouteStats {
+        RouteStats {
+            app: "hello".into(),
+            release: "r1".into(),
+            generation,
+            state: State::Serving,
+            requests: 7,
+            by_class: [0, 4, 0, 1, 1],
+            failures: Failures {
+                timeout: 1,
+                client: 1,
+                ..Default::default()
+            },
+            retried: 2,
+            in_flight: 3,
+            websockets: 1,
+            websockets_closed: 5,
+            latency_us: (0..28).map(|i| (1 << i, u64::from(i == 7))).collect(),
+            latency_sum_us: 1_500_000,
+        }
+    }
+
+    fn text(routes: Vec<RouteStats>) -> String {
+        let mut text = Families::default();
+        proxy(&mut text, &merged(routes));
+        text.0
+    }
+
+    #[test]
+    fn every_counter_has_its_line_once() {
+        let text = text(vec![route(1), route(2), route(1)]);
+        let of = |name: &str, generation: u64, more: &str| {
+            let labels = format!("app=\"hello\",release=\"r1\",generation=\"{generation}\"{more}");
+            let start = format!("{name}{{{labels}}} ");
+            let lines: Vec<_> = text
+                .lines()
+                .filter_map(|l| l.strip_prefix(&start))
+                .collect();
+            assert_eq!(lines.len(), 1, "{start}\n{text}");
+            lines[0].parse::<f64>().unwrap()
+        };
+        let requests = "cutover_requests_total";
+        assert_eq!(of(requests, 1, ",class=\"2xx\""), 8.0);
+        assert_eq!(of(requests, 2, ",class=\"2xx\""), 4.0);
+        assert_eq!(of(requests, 2, ",class=\"none\""), 1.0);
+        let failed = "cutover_requests_failed_total";
+        assert_eq!(of(failed, 2, ",cause=\"timeout\""), 1.0);
+        assert_eq!(of(failed, 2, ",cause=\"client\""), 1.0);
+        assert_eq!(of("cutover_requests_retried_total", 2, ""), 2.0);
+        assert_eq!(of("cutover_requests_in_flight", 2, ""), 3.0);
+        assert_eq!(of("cutover_websockets", 2, ""), 1.0);
+        assert_eq!(of("cutover_websockets_closed_total", 2, ""), 5.0);
+        let took = "cutover_request_duration_seconds";
+        let bucket = format!("{took}_bucket");
+        assert_eq!(of(&bucket, 2, ",le=\"0.000064\""), 0.0);
+        assert_eq!(of(&bucket, 2, ",le=\"0.000256\""), 1.0);
+        assert_eq!(of(&bucket, 2, ",le=\"+Inf\""), 1.0);
+        assert_eq!(of(&format!("{took}_count"), 2, ""), 1.0);
+        assert_eq!(of(&format!("{took}_sum"), 1, ""), 3.0);
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_family_that_was_announced() {
+        let text = text(vec![route(1)]);
+        let mut family = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split(' ').next().unwrap();
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(family) && !family.is_empty(), "{line}");
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod forge_support;
 use std::time::Duration;
 
 use common::{APP, SETTINGS, Server};
+use cutover::cli::demo::forge;
 use forge_support::{Forge, Mood, TOKEN};
 
 /// A server whose app reports to `forge`.
@@ -132,9 +133,232 @@ async fn a_refusal_is_shown_and_not_repeated() {
         shown.contains("status: live, not taken: GitHub answered 401"),
         "{shown}"
     );
-    // At most one request for each of queued, running and live.
-    assert!(forge.asked() <= 3, "{}", forge.asked());
+    report(&server, &live.id, "deployment", "refused").await;
+    // Of each kind at most one request for each of queued, running and live, and one warning.
+    assert!(forge.asked() <= 6, "{}", forge.asked());
     let warned = server.log().matches("the forge was not told").count();
-    assert_eq!(warned, 1, "{}", server.log());
+    assert_eq!(warned, 2, "{}", server.log());
+    server.stop().await;
+}
+
+async fn post(server: &Server, path: &str) -> serde_json::Value {
+    let token = format!("Bearer {}", server.token());
+    let request = http::Request::post(path).header("authorization", token);
+    let answer = server.ask(request, "").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    answer.json()
+}
+
+/// The last state of the `number`th of GitHub's deployments.
+fn last_state(forge: &Forge, number: usize) -> Option<String> {
+    let deployment = forge.github_deployments().into_iter().nth(number)?;
+    deployment.states().last().map(|state| (*state).to_owned())
+}
+
+async fn until_last_state(forge: &Forge, number: usize, state: &str) {
+    let is = |forge: &Forge| last_state(forge, number).as_deref() == Some(state);
+    forge.until(&format!("{number} {state}"), is).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn githubs_deployments_are_made_once_and_say_what_is_live() {
+    let forge = Forge::start().await;
+    // GitHub makes the deployment, but its answer is lost, and the agent is killed.
+    forge.set_mood(Mood::Losing);
+    let mut server = reporting(&forge, "github").await;
+    let first = server.go_live("v1").await;
+    let made = |forge: &Forge| !forge.github_deployments().is_empty();
+    forge.until("made", made).await;
+    server.agent().kill().await.unwrap();
+    forge.set_mood(Mood::Well);
+    server.serve().await;
+    until_last_state(&forge, 0, "success").await;
+    let all = forge.github_deployments();
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert_eq!(all[0].made["ref"], first.commit.clone().unwrap());
+    assert_eq!(all[0].made["environment"], APP);
+    let last = all[0].statuses.last().unwrap();
+    assert_eq!(last["environment_url"], "http://hello.test/");
+
+    let second = server.go_live("v2").await;
+    until_last_state(&forge, 1, "success").await;
+    until_last_state(&forge, 0, "inactive").await;
+    let states = forge.github_deployments()[1].clone();
+    let (_, before) = states
+        .states()
+        .split_last()
+        .map(|(l, b)| (*l, b.to_vec()))
+        .unwrap();
+    assert!(
+        before
+            .iter()
+            .all(|state| ["queued", "in_progress"].contains(state)),
+        "{before:?}"
+    );
+
+    let third = server.push("v3", "exit-at-start").await;
+    server.ended(&third).await;
+    until_last_state(&forge, 2, "failure").await;
+    assert_eq!(
+        last_state(&forge, 1).unwrap(),
+        "success",
+        "it is still live"
+    );
+
+    let back = post(&server, &format!("/api/v1/apps/{APP}/rollback")).await;
+    until_last_state(&forge, 3, "success").await;
+    until_last_state(&forge, 1, "inactive").await;
+    let all = forge.github_deployments();
+    assert_eq!(all.len(), 4, "{all:#?}");
+    assert_eq!(all[3].made["ref"], first.commit.unwrap());
+    assert_eq!(all[3].made["payload"]["cutover"], back["id"]);
+    let second = forge.states(&second.commit.unwrap());
+    assert_eq!(second.last().unwrap(), "success", "it did go live");
+    let told = report(&server, back["id"].as_str().unwrap(), "deployment", "told").await;
+    assert_eq!(told["phase"], "live");
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_rolled_back_was_never_a_success() {
+    let forge = Forge::start().await;
+    let settings = "domains = [\"hello.test\"]\n[apps.hello.health]\ninterval = \"50ms\"\n\
+                    [apps.hello.deploy]\nbake = \"60s\"\n";
+    let mut server = Server::idle(&format!("{settings}{}", forge.settings("github"))).await;
+    server.set_env("REPORT_TOKEN", TOKEN);
+    server.serve().await;
+    let good = server.go_live("v1").await.commit.unwrap();
+    until_last_state(&forge, 0, "success").await;
+
+    let id = server.push("v2", "crash-after 1500").await;
+    let (bad, log) = server.ended(&id).await;
+    assert_eq!(bad.state, "rolled_back", "{log:#?}");
+    let bad = bad.commit.unwrap();
+    let states = forge.until_state(&bad, "failure").await;
+    assert!(!states.contains(&"success".to_owned()), "{states:?}");
+    until_last_state(&forge, 1, "failure").await;
+    let all = forge.github_deployments();
+    assert!(!all[1].states().contains(&"success"), "{all:#?}");
+
+    // What is back says so in a deployment of its own.
+    until_last_state(&forge, 2, "success").await;
+    until_last_state(&forge, 0, "inactive").await;
+    let all = forge.github_deployments();
+    assert_eq!(all[2].made["ref"], good);
+    forge.until_state(&good, "success").await;
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_to_nothing_is_not_left_pending() {
+    let forge = Forge::start().await;
+    let mut server = reporting(&forge, "github").await;
+
+    // Two commits were pushed, and only the first was heard of.
+    let (old, one) = server
+        .stage
+        .commit("main", &common::files("v1", ""), "v1")
+        .unwrap();
+    let (_, two) = server
+        .stage
+        .commit("main", &common::files("v2", ""), "v2")
+        .unwrap();
+    let payload = forge::payload("refs/heads/main", &old, &one, "v1");
+    let address = server.agent().address;
+    let answer = forge::deliver(address, APP, &server.stage.secret, "push", &payload).await;
+    let id = answer.unwrap().json()["deployment"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.commit.as_deref(), Some(two.as_str()), "{log:#?}");
+    forge.until_state(&two, "success").await;
+    forge.until_state(&one, "error").await;
+
+    // One runs, one waits and is overtaken, and the last is cancelled.
+    let running = server.push("v3", "slow-start 60000").await;
+    server.until_log(&running, "[probe] not healthy yet").await;
+    let waited = server.push("v4", "").await;
+    let newest = server.push("v5", "").await;
+    let (waited, _) = server.ended(&waited).await;
+    assert_eq!(waited.state, "superseded");
+    forge.until_state(&waited.commit.unwrap(), "error").await;
+    for id in [&newest, &running] {
+        post(&server, &format!("/api/v1/deployments/{id}/cancel")).await;
+        let (ended, _) = server.ended(id).await;
+        assert_eq!(ended.state, "cancelled");
+        forge.until_state(&ended.commit.unwrap(), "error").await;
+    }
+    for number in 0..forge.github_deployments().len() {
+        let is = |forge: &Forge| {
+            let last = last_state(forge, number);
+            ["inactive", "success"].contains(&last.as_deref().unwrap_or_default())
+        };
+        forge.until("at rest", is).await;
+    }
+    // Asked for again, what had been cancelled goes live.
+    let again = post(&server, &format!("/api/v1/apps/{APP}/deployments")).await;
+    let (again, log) = server.ended(again["id"].as_str().unwrap()).await;
+    assert_eq!(again.state, "live", "{log:#?}");
+    forge.until_state(&again.commit.unwrap(), "success").await;
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_forge_is_told_in_its_own_words() {
+    let forge = Forge::start().await;
+    let mut server = reporting(&forge, "gitlab").await;
+    let gitlab = forge.settings("gitlab");
+    for (kind, states, failed) in [
+        ("gitlab", ["pending", "running", "success"], "failed"),
+        ("forgejo", ["pending", "pending", "success"], "failure"),
+        (
+            "bitbucket",
+            ["INPROGRESS", "INPROGRESS", "SUCCESSFUL"],
+            "FAILED",
+        ),
+        (
+            "bitbucket-data-center",
+            ["INPROGRESS", "INPROGRESS", "SUCCESSFUL"],
+            "FAILED",
+        ),
+    ] {
+        if kind != "gitlab" {
+            server.stop().await;
+            let text = std::fs::read_to_string(&server.stage.config).unwrap();
+            let own = text.replace(&gitlab, &forge.settings(kind));
+            std::fs::write(&server.stage.config, &own).unwrap();
+            server.serve().await;
+            std::fs::write(&server.stage.config, &text).unwrap();
+        } else {
+            // Each state arrives, but GitLab's answer does not: it refuses the repetition.
+            forge.set_mood(Mood::Losing);
+        }
+        let live = server.go_live(kind).await;
+        forge.set_mood(Mood::Well);
+        let told = forge.until_state(&live.commit.unwrap(), states[2]).await;
+        assert!(
+            told.iter().all(|state| states.contains(&state.as_str())),
+            "{told:?}"
+        );
+        report(&server, &live.id, "status", "told").await;
+        let bad = server.push(kind, "exit-at-start").await;
+        let (bad, _) = server.ended(&bad).await;
+        forge.until_state(&bad.commit.unwrap(), failed).await;
+    }
+    let is = |forge: &Forge| {
+        let (deployments, _) = forge.gitlab_deployments();
+        let states: Vec<_> = deployments.iter().map(|it| it["status"].as_str()).collect();
+        states == [Some("success"), Some("failed")]
+    };
+    forge.until("GitLab's deployments", is).await;
+    let (deployments, environments) = forge.gitlab_deployments();
+    assert_eq!(deployments[0]["ref"], "main");
+    assert_eq!(environments.len(), 1, "{environments:#?}");
+    assert_eq!(environments[0]["external_url"], "http://hello.test/");
+    forge.assert_all_right();
     server.stop().await;
 }

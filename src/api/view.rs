@@ -125,22 +125,24 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         steps: steps.into_iter().map(step).collect(),
         receipt: row.receipt,
         error: row.error,
-        reports: reports.into_iter().map(report).collect(),
+        reports: reports.into_iter().filter_map(report).collect(),
     })
 }
 
-fn report(report: Report) -> ReportView {
+fn report(report: Report) -> Option<ReportView> {
     let state = match &report.error {
         _ if report.is_waiting() => "waiting",
         Some(_) => "refused",
+        // There was nothing to say that is worth a deployment of the forge's own.
+        None if report.kind == Kind::Deployment && report.forge_id.is_none() => return None,
         None => "told",
     };
-    ReportView {
+    Some(ReportView {
         kind: report.kind,
         phase: report.phase,
         state,
         error: report.error,
-    }
+    })
 }
 
 fn is_last_with(db: &rusqlite::Connection, row: &Deployment, live: &ReleaseId) -> Result<bool> {

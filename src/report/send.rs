@@ -5,7 +5,7 @@ use super::session::Session;
 use super::{Fact, Kind, Phase, link};
 use crate::config::{App, Config};
 use crate::store::deployments::{self, Deployment};
-use crate::store::reports::Report;
+use crate::store::reports::{self, Report};
 use crate::store::{Store, StoreError};
 
 /// Sends what is true now as `report` says it.
@@ -24,10 +24,76 @@ pub async fn send(
     let fact = fact(session, config, app, report, &deployment);
     let address = &session.report.address;
     match report.kind {
-        Kind::Status => session.ask(&address.forge.status(address, &fact)).await?,
-        Kind::Deployment => return Ok(()),
+        Kind::Status => {
+            let request = address.forge.status(address, &fact);
+            session.ask(&request).await.map(drop)
+        }
+        Kind::Deployment => own_deployment(session, store, report, &fact).await,
+    }
+}
+
+/// Tells the forge's own deployment, which is made first where there is none.
+async fn own_deployment(
+    session: &Session<'_>,
+    store: &Store,
+    report: &Report,
+    fact: &Fact,
+) -> Result<(), Problem> {
+    let address = &session.report.address;
+    let (id, is_new) = match &report.forge_id {
+        Some(id) => (id.clone(), false),
+        None => match made(session, store, report, fact).await? {
+            Some(made) => made,
+            None => return Ok(()),
+        },
     };
-    Ok(())
+    match address.forge.progress(address, fact, &id, is_new) {
+        Some(request) => session.ask(&request).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The forge's id of its deployment, and whether it knows the phase already. That the forge is about
+/// to be asked is stored first and its id after it, so that one of which no answer came is looked
+/// for instead of made twice.
+async fn made(
+    session: &Session<'_>,
+    store: &Store,
+    report: &Report,
+    fact: &Fact,
+) -> Result<Option<(String, bool)>, Problem> {
+    let address = &session.report.address;
+    let forge = address.forge;
+    let keep = async |id: String, is_new: bool| {
+        let (row, kept) = (report.clone(), id.clone());
+        let write = store.write(move |db| reports::set_forge_id(db, &row, &kept));
+        write.await.map_err(unstored)?;
+        Ok(Some((id, is_new)))
+    };
+    if report.asked
+        && let Some(request) = forge.find(address, fact)
+        && let Some(id) = forge.found(&session.ask(&request).await?, fact)
+    {
+        return keep(id, false).await;
+    }
+    let Some(request) = forge.deployment(address, fact) else {
+        return Ok(None);
+    };
+    if let Some(look) = forge.environment(address, fact)
+        && let Some(correct) = forge.correction(address, fact, &session.ask(&look).await?)
+    {
+        session.ask(&correct).await?;
+    }
+    let row = report.clone();
+    let write = store.write(move |db| reports::set_asked(db, &row));
+    write.await.map_err(unstored)?;
+    let answer = session.ask(&request).await?;
+    match forge.made(&answer) {
+        Some(id) => keep(id, true).await,
+        None => Err(Problem::Refused(format!(
+            "{forge} made a deployment but did not say its id"
+        ))),
+    }
 }
 
 fn unstored(error: StoreError) -> Problem {

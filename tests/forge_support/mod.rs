@@ -12,15 +12,20 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use parking_lot::Mutex;
+use schema::Query;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod github;
+mod gitlab;
+mod others;
 mod schema;
+
+pub use github::Deployment;
 
 /// What requests prove themselves with.
 pub const TOKEN: &str = "s3cret-t0ken";
@@ -46,6 +51,8 @@ pub enum Mood {
     Well,
     /// Every request gets this status and these headers.
     Failing(u16, Vec<(&'static str, String)>),
+    /// Every request is taken, and the answer lost on its way.
+    Losing,
     /// Every request waits for so long, and then nothing is answered.
     Silent(Duration),
 }
@@ -63,6 +70,7 @@ struct Forges {
     /// What no forge would have taken.
     wrong: Vec<String>,
     github: github::GitHub,
+    gitlab: gitlab::GitLab,
 }
 
 impl Forge {
@@ -138,23 +146,42 @@ impl Forge {
     /// The states that a commit was given, oldest first.
     pub fn states(&self, commit: &str) -> Vec<String> {
         let seen = self.seen().into_iter();
-        let statuses = seen.filter(|seen| seen.path.contains(&format!("/statuses/{commit}")));
-        let state = |seen: Seen| seen.body["state"].as_str().unwrap().to_owned();
-        statuses.map(state).collect()
+        let of_commit = seen.filter(|seen| seen.path.contains(commit));
+        let state = |seen: Seen| seen.body["state"].as_str().map(str::to_owned);
+        of_commit.filter_map(state).collect()
     }
 
-    /// Waits until the last state of the commit is `state`; gives all of them.
-    pub async fn until_state(&self, commit: &str, state: &str) -> Vec<String> {
+    /// GitHub's own deployments, oldest first.
+    pub fn github_deployments(&self) -> Vec<Deployment> {
+        self.shared.state.lock().github.deployments.clone()
+    }
+
+    /// GitLab's own deployments, oldest first, and its environments.
+    pub fn gitlab_deployments(&self) -> (Vec<Value>, Vec<Value>) {
+        let state = self.shared.state.lock();
+        (
+            state.gitlab.deployments.clone(),
+            state.gitlab.environments.clone(),
+        )
+    }
+
+    /// Waits until `is` is so of what the forge knows.
+    pub async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
         let mut asked = self.shared.asked.subscribe();
         let wait = async {
-            while self.states(commit).last().map(String::as_str) != Some(state) {
+            while !is(self) {
                 asked.changed().await.unwrap();
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
-        let states = self.states(commit);
-        assert!(waited.is_ok(), "{commit} is not {state}: {states:?}");
-        states
+        assert!(waited.is_ok(), "never {what}: {:#?}", self.seen());
+    }
+
+    /// Waits until the last state of the commit is `state`; gives all of them.
+    pub async fn until_state(&self, commit: &str, state: &str) -> Vec<String> {
+        let is = |forge: &Self| forge.states(commit).last().map(String::as_str) == Some(state);
+        self.until(&format!("{commit} {state}"), is).await;
+        self.states(commit)
     }
 
     /// Panics if anything came that the forge's documentation does not allow.
@@ -182,12 +209,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
             let body = json!({ "message": "not now" }).to_string();
             answer.body(Body::from(body)).unwrap()
         }
-        Mood::Well => {
-            let (status, answer) =
+        Mood::Well | Mood::Losing => {
+            let (mut status, answer) =
                 shared
                     .state
                     .lock()
-                    .take(&head.method, head.uri.path(), &head.headers, &body);
+                    .take(&head.method, &head.uri, &head.headers, &body);
+            if matches!(mood, Mood::Losing) {
+                status = StatusCode::BAD_GATEWAY;
+            }
             Response::builder()
                 .status(status)
                 .header("content-type", "application/json")
@@ -204,16 +234,13 @@ impl Forges {
     fn take(
         &mut self,
         method: &Method,
-        path: &str,
+        uri: &Uri,
         headers: &HeaderMap,
         body: &[u8],
     ) -> (StatusCode, Value) {
+        let path = uri.path();
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
-        let judged = match path.strip_prefix("/api/v3") {
-            Some(path) => self.github.take(method, path, headers, &json),
-            None => Err("no API begins like this".into()),
-        };
-        match judged {
+        match self.judge(method, uri, headers, &json) {
             Ok((status, answer)) => {
                 self.seen.push(Seen {
                     method: method.clone(),
@@ -229,5 +256,33 @@ impl Forges {
                 (StatusCode::UNPROCESSABLE_ENTITY, answer)
             }
         }
+    }
+
+    fn judge(
+        &mut self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &Value,
+    ) -> Result<(StatusCode, Value), String> {
+        let query = Query::new(uri.query().unwrap_or_default());
+        let path = uri.path();
+        if let Some(path) = path.strip_prefix("/api/v3") {
+            return self.github.take(method, path, &query, headers, body);
+        }
+        if let Some(path) = path.strip_prefix("/api/v4") {
+            return self.gitlab.take(method, path, &query, headers, body);
+        }
+        query.allow(&[])?;
+        if let Some(path) = path.strip_prefix("/api/v1") {
+            return others::gitea(method, path, headers, body);
+        }
+        if let Some(path) = path.strip_prefix("/2.0") {
+            return others::bitbucket(method, path, headers, body);
+        }
+        if let Some(path) = path.strip_prefix("/rest/api/latest") {
+            return others::data_center(method, path, headers, body);
+        }
+        Err("no API begins like this".into())
     }
 }

@@ -79,3 +79,33 @@ pub fn header(headers: &HeaderMap, name: &str, value: &str) -> Result<(), String
         )),
     }
 }
+
+/// A request's query.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn new(text: &str) -> Self {
+        Self(
+            url::form_urlencoded::parse(text.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// No other parameters are there.
+    pub fn allow(&self, known: &[&str]) -> Result<(), String> {
+        let unknown = self
+            .0
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()));
+        match unknown {
+            Some((name, _)) => Err(format!("the parameter `{name}` is not documented")),
+            None => Ok(()),
+        }
+    }
+}

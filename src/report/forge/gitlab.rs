@@ -1,9 +1,10 @@
 //! GitLab.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Request, put};
+use crate::report::address::encoded;
 use crate::report::{Address, Fact, Phase};
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
@@ -38,4 +39,80 @@ pub(super) fn status(address: &Address, fact: &Fact) -> Request {
 pub(super) fn is_so_already(status: StatusCode, body: &[u8]) -> bool {
     let said = String::from_utf8_lossy(body).to_ascii_lowercase();
     status == StatusCode::BAD_REQUEST && said.contains("cannot transition")
+}
+
+fn deployment_state(phase: Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Queued => None,
+        Phase::Running => Some("running"),
+        Phase::Live => Some("success"),
+        Phase::Failed | Phase::RolledBack => Some("failed"),
+        Phase::Superseded | Phase::Cancelled => Some("canceled"),
+        // The newest success is the one that GitLab shows as current.
+        Phase::Replaced => None,
+    }
+}
+
+pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
+    // Of what never came to anything there is nothing to show.
+    if matches!(fact.phase, Phase::Superseded | Phase::Cancelled) {
+        return None;
+    }
+    let body = json!({
+        "environment": fact.environment,
+        "sha": fact.commit,
+        "ref": fact.git_ref,
+        "tag": fact.is_tag,
+        "status": deployment_state(fact.phase)?,
+    });
+    let path = format!("/projects/{}/deployments", address.repository_id());
+    Some(Request::post(path, body))
+}
+
+pub(super) fn find(address: &Address, fact: &Fact) -> Request {
+    Request::get(format!(
+        "/projects/{}/deployments?environment={}&status=running&order_by=id&sort=desc",
+        address.repository_id(),
+        encoded(&fact.environment)
+    ))
+}
+
+/// GitLab keeps nothing of ours with it. An app runs one deployment at a time, so that one of this
+/// commit that still runs is it.
+pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
+    one["sha"].as_str() == Some(fact.commit.as_str())
+}
+
+pub(super) fn progress(address: &Address, fact: &Fact, id: &str) -> Option<Request> {
+    let state = deployment_state(fact.phase);
+    // It runs from the moment that it is made.
+    let state = state.filter(|_| fact.phase != Phase::Running)?;
+    let path = format!("/projects/{}/deployments/{id}", address.repository_id());
+    Some(Request::put(path, json!({ "status": state })))
+}
+
+pub(super) fn environment(address: &Address, fact: &Fact) -> Option<Request> {
+    fact.environment_url.as_ref()?;
+    Some(Request::get(format!(
+        "/projects/{}/environments?name={}",
+        address.repository_id(),
+        encoded(&fact.environment)
+    )))
+}
+
+pub(super) fn correction(address: &Address, fact: &Fact, answer: &Value) -> Option<Request> {
+    let url = fact.environment_url.as_ref()?;
+    let path = format!("/projects/{}/environments", address.repository_id());
+    match answer.get(0) {
+        None => {
+            let body = json!({ "name": fact.environment, "external_url": url });
+            Some(Request::post(path, body))
+        }
+        Some(found) if found["external_url"].as_str() == Some(url) => None,
+        Some(found) => {
+            let body = json!({ "external_url": url });
+            let id = found["id"].as_u64()?;
+            Some(Request::put(format!("{path}/{id}"), body))
+        }
+    }
 }

@@ -24,6 +24,22 @@ pub struct Request {
 }
 
 impl Request {
+    fn get(path: String) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            body: None,
+        }
+    }
+
+    fn put(path: String, body: Value) -> Self {
+        Self {
+            method: Method::PUT,
+            path,
+            body: Some(body),
+        }
+    }
+
     fn post(path: String, body: Value) -> Self {
         Self {
             method: Method::POST,
@@ -94,7 +110,7 @@ impl Forge {
 
     /// Whether it keeps deployments of its own that Cutover can tell it of.
     pub fn has_deployments(self) -> bool {
-        false
+        matches!(self, Forge::GitHub | Forge::GitLab)
     }
 
     /// Sets the status of a commit.
@@ -105,6 +121,73 @@ impl Forge {
             Forge::Gitea => gitea::status(address, fact),
             Forge::Bitbucket => bitbucket::status(address, fact),
             Forge::DataCenter => data_center::status(address, fact),
+        }
+    }
+
+    /// Makes a deployment of the forge's own; `None` where there is nothing to say with one, or not
+    /// yet.
+    pub fn deployment(self, address: &Address, fact: &Fact) -> Option<Request> {
+        match self {
+            Forge::GitHub => github::deployment(address, fact),
+            Forge::GitLab => gitlab::deployment(address, fact),
+            Forge::Gitea | Forge::Bitbucket | Forge::DataCenter => None,
+        }
+    }
+
+    /// The id in the answer to [`Forge::deployment`].
+    pub fn made(self, answer: &Value) -> Option<String> {
+        // Both forges number them.
+        answer["id"].as_u64().map(|id| id.to_string())
+    }
+
+    /// Asks for what an earlier [`Forge::deployment`] may have made, of which no answer came.
+    pub fn find(self, address: &Address, fact: &Fact) -> Option<Request> {
+        match self {
+            Forge::GitHub => Some(github::find(address, fact)),
+            Forge::GitLab => Some(gitlab::find(address, fact)),
+            Forge::Gitea | Forge::Bitbucket | Forge::DataCenter => None,
+        }
+    }
+
+    /// The id in the answer to [`Forge::find`], where it is there.
+    pub fn found(self, answer: &Value, fact: &Fact) -> Option<String> {
+        let ours = |one: &&Value| match self {
+            Forge::GitHub => github::is_of(one, fact),
+            _ => gitlab::is_of(one, fact),
+        };
+        self.made(answer.as_array()?.iter().find(ours)?)
+    }
+
+    /// Tells the forge's own deployment `id` what it has come to; `None` where it knows, which
+    /// `is_new` says of one that has just been made.
+    pub fn progress(
+        self,
+        address: &Address,
+        fact: &Fact,
+        id: &str,
+        is_new: bool,
+    ) -> Option<Request> {
+        match self {
+            Forge::GitHub => Some(github::progress(address, fact, id)),
+            Forge::GitLab if is_new => None,
+            Forge::GitLab => gitlab::progress(address, fact, id),
+            Forge::Gitea | Forge::Bitbucket | Forge::DataCenter => None,
+        }
+    }
+
+    /// Asks for the environment, where its address is kept apart from the deployments.
+    pub fn environment(self, address: &Address, fact: &Fact) -> Option<Request> {
+        match self {
+            Forge::GitLab => gitlab::environment(address, fact),
+            _ => None,
+        }
+    }
+
+    /// Makes or corrects the environment, given the answer to [`Forge::environment`].
+    pub fn correction(self, address: &Address, fact: &Fact, answer: &Value) -> Option<Request> {
+        match self {
+            Forge::GitLab => gitlab::correction(address, fact, answer),
+            _ => None,
         }
     }
 

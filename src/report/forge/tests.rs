@@ -122,3 +122,103 @@ fn gitlabs_refusal_to_repeat_a_state_is_no_failure() {
     assert!(!Forge::GitLab.is_so_already(http::StatusCode::CREATED, said));
     assert!(!Forge::GitHub.is_so_already(bad, said));
 }
+
+#[test]
+fn github_is_asked_neither_to_merge_nor_to_wait() {
+    let address = address(webhook::Forge::GitHub);
+    let request = Forge::GitHub
+        .deployment(&address, &fact(Phase::Queued))
+        .unwrap();
+    assert_eq!(request.path, "/repos/acme/hello/deployments");
+    assert_eq!(
+        request.body.unwrap(),
+        json!({
+            "ref": COMMIT,
+            "task": "deploy:cutover",
+            "auto_merge": false,
+            "required_contexts": [],
+            "environment": "hello",
+            "description": "Cutover deployment d0000000000001",
+            "payload": { "cutover": "d0000000000001" },
+        })
+    );
+    let progress = Forge::GitHub.progress(&address, &fact(Phase::Live), "7", true);
+    let progress = progress.unwrap();
+    assert_eq!(progress.path, "/repos/acme/hello/deployments/7/statuses");
+    assert_eq!(
+        progress.body.unwrap(),
+        json!({
+            "state": "success",
+            "description": "Live",
+            "environment_url": "https://hello.example.com",
+        })
+    );
+}
+
+#[test]
+fn a_deployment_that_was_made_is_found_again() {
+    let fact = fact(Phase::Running);
+    let one = |id: u64, payload: Value| json!({ "id": id, "sha": COMMIT, "payload": payload });
+    let other = one(1, json!({ "cutover": "d0000000000002" }));
+    let foreign = one(2, json!(""));
+    for ours in [
+        json!({ "cutover": "d0000000000001" }),
+        json!("{\"cutover\":\"d0000000000001\"}"),
+    ] {
+        let list = json!([other, foreign, one(3, ours)]);
+        assert_eq!(Forge::GitHub.found(&list, &fact).as_deref(), Some("3"));
+    }
+    let list = json!([other, foreign]);
+    assert_eq!(Forge::GitHub.found(&list, &fact), None);
+    let list = json!([{ "id": 4, "sha": "f".repeat(40) }, { "id": 5, "sha": COMMIT }]);
+    assert_eq!(Forge::GitLab.found(&list, &fact).as_deref(), Some("5"));
+    assert_eq!(Forge::GitLab.found(&json!({}), &fact), None);
+}
+
+#[test]
+fn what_never_came_to_anything_makes_no_deployment() {
+    for (forge, phases) in [
+        (
+            webhook::Forge::GitHub,
+            vec![Phase::Superseded, Phase::Cancelled, Phase::Replaced],
+        ),
+        (
+            webhook::Forge::GitLab,
+            vec![
+                Phase::Queued,
+                Phase::Superseded,
+                Phase::Cancelled,
+                Phase::Replaced,
+            ],
+        ),
+    ] {
+        let address = address(forge);
+        for phase in Phase::ALL {
+            let made = address.forge.deployment(&address, &fact(phase)).is_some();
+            assert_eq!(made, !phases.contains(&phase), "{forge} {phase}");
+        }
+    }
+}
+
+#[test]
+fn gitlabs_environment_gets_the_apps_address_once() {
+    let address = address(webhook::Forge::GitLab);
+    let fact = fact(Phase::Running);
+    let look = Forge::GitLab.environment(&address, &fact).unwrap();
+    assert_eq!(look.path, "/projects/acme%2Fhello/environments?name=hello");
+    let correct = |answer| Forge::GitLab.correction(&address, &fact, &answer);
+    let url = "https://hello.example.com";
+    let make = correct(json!([])).unwrap();
+    assert_eq!(make.method, Method::POST);
+    let body = json!({ "name": "hello", "external_url": url });
+    assert_eq!(make.body, Some(body));
+    let change = correct(json!([{ "id": 7, "external_url": null }])).unwrap();
+    assert_eq!(change.method, Method::PUT);
+    assert_eq!(change.path, "/projects/acme%2Fhello/environments/7");
+    assert_eq!(correct(json!([{ "id": 7, "external_url": url }])), None);
+    let nowhere = Fact {
+        environment_url: None,
+        ..fact.clone()
+    };
+    assert_eq!(Forge::GitLab.environment(&address, &nowhere), None);
+}

@@ -199,7 +199,7 @@ async fn a_download_that_began_before_the_switch_ends_whole() {
         stream.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..10 {
             stream.write_all(&[b'x'; 100_000]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })
     .await;

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering::*;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, last, last_page};
@@ -15,6 +14,7 @@ use super::routes::Routes;
 use super::served::Claim;
 use super::table::Settings;
 use super::tunnel;
+use super::upstream::Broken;
 use super::via::Via;
 use super::watch::Watch;
 
@@ -45,11 +45,11 @@ impl Attempt<'_> {
     /// Hands the app's answer on.
     pub async fn answered(
         mut self,
-        answer: Response<Incoming>,
+        answer: Response<()>,
         via: Via,
         on_upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody> {
-        let (mut head, incoming) = answer.into_parts();
+        let (mut head, ()) = answer.into_parts();
         self.claim.status = head.status.as_u16();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(on_upgrade), Via::Http1(upstream)) = (on_upgrade, via) else {
@@ -90,12 +90,12 @@ impl Attempt<'_> {
             false => self.claim.served().route.settings.body_idle_timeout_ms,
         };
         let watch = self.watch.clone();
-        let download = Download::new(incoming, via, self.claim, watch, idle_ms, events);
+        let download = Download::new(via, self.claim, watch, idle_ms, events);
         Response::from_parts(head, ResponseBody::Stream(Box::new(download)))
     }
 
     /// The connection failed with the request on it.
-    pub fn broken(self, error: hyper::Error) -> Response<ResponseBody> {
+    pub fn broken(self, error: Broken) -> Response<ResponseBody> {
         tracing::debug!(
             app = self.claim.served().route.app,
             "no answer from the app: {error}"
@@ -107,12 +107,11 @@ impl Attempt<'_> {
         if self.watch.client.has_passed() {
             return self.stalled();
         }
-        let cause = std::error::Error::source(&error);
-        if let Some(BodyError::Client(_)) = cause.and_then(|cause| cause.downcast_ref()) {
+        if let Some(BodyError::Client(_)) = error.of_request() {
             let answer = last_page(StatusCode::BAD_REQUEST, "The request body broke off.");
             return refuse(self.watch, self.claim, answer);
         }
-        let (outcome, why) = match error.is_parse() || error.is_parse_too_large() {
+        let (outcome, why) = match matches!(error, Broken::Malformed(_)) {
             true => (Outcome::Malformed, "The app's answer is not valid HTTP."),
             false => (
                 Outcome::Closed,

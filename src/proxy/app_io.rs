@@ -27,6 +27,11 @@ impl AppIo {
         self.stream
     }
 
+    /// A write was not taken.
+    pub fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     fn taken(
         &mut self,
         written: Poll<io::Result<usize>>,

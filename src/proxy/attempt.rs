@@ -45,15 +45,18 @@ impl Attempt<'_> {
                 Err(status) => return self.failed(Outcome::Connect, status, UNREACHABLE),
             };
             let spare = Spare::of(&via, &mut request, replayable);
-            match send(self.claim.served(), self.watch, via, request).await {
+            match send(self.claim.served(), self.watch, via, &mut request).await {
                 Sent::Answer(answer, via) => {
                     return self.answered(answer, via, on_upgrade).await;
                 }
-                Sent::Unsent(back) => request = spare.and_then(Spare::unsent).unwrap_or(back),
-                Sent::Failed(error) => match spare.and_then(|spare| spare.failed(&error)) {
-                    Some(again) => request = again,
-                    None => return self.broken(error),
-                },
+                Sent::Unsent => {
+                    spare.restore(&mut request);
+                }
+                Sent::Failed(error) => {
+                    if !spare.failed(&error, &mut request) {
+                        return self.broken(error);
+                    }
+                }
                 Sent::Stalled => return self.stalled(),
                 Sent::Ended(outcome) => return self.ended(outcome),
             }

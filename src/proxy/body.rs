@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::counters::Outcome;
 use super::replay::Replayed;
 use super::served::Claim;
+use super::upstream::Broken;
 use super::via::Via;
 use super::watch::{Watch, now_ms};
 
@@ -131,7 +132,6 @@ pub enum ResponseBody {
 
 /// An app's answer, and everything that it holds until it has been read.
 pub struct Download {
-    pub incoming: Incoming,
     /// Gone when the connection has ended or was given back.
     pub via: Option<Via>,
     pub claim: Claim,
@@ -179,29 +179,24 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(download) => download.ended || download.incoming.is_end_stream(),
+            Self::Stream(download) => download.ended || download.is_answered(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Stream(download) => download.incoming.size_hint(),
+            Self::Stream(download) => {
+                let via = download.via.as_ref();
+                via.map_or_else(SizeHint::default, Via::left)
+            }
         }
     }
 }
 
 impl Download {
-    pub fn new(
-        incoming: Incoming,
-        via: Via,
-        claim: Claim,
-        watch: Arc<Watch>,
-        idle_ms: u64,
-        events: bool,
-    ) -> Self {
+    pub fn new(via: Via, claim: Claim, watch: Arc<Watch>, idle_ms: u64, events: bool) -> Self {
         Self {
-            incoming,
             via: Some(via),
             claim,
             watch,
@@ -274,25 +269,15 @@ impl Download {
     fn poll_upstream(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(Via::Http1(upstream)) = &mut self.via else {
-            // Filled by a task of the connection's own, or not at all any more.
-            return Pin::new(&mut self.incoming).poll_frame(cx);
-        };
-        // Nothing but the connection below can fill the body: no need to be woken by it.
-        let mut noop = Context::from_waker(Waker::noop());
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut noop) {
-            return Poll::Ready(frame);
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.via {
+            Some(via) => via.poll_frame(cx),
+            None => Poll::Ready(None),
         }
-        let over = Pin::new(&mut upstream.connection).poll(cx).is_ready();
-        if over {
-            self.via = None;
-        }
-        match Pin::new(&mut self.incoming).poll_frame(&mut noop) {
-            // Cannot be: a connection that has ended has ended its body.
-            Poll::Pending if over => Poll::Ready(None),
-            other => other,
-        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.via.as_ref().is_some_and(Via::is_answered)
     }
 
     /// Whether this is an event stream whose turn to end has come.
@@ -340,7 +325,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // hyper drops a body of known length as soon as it has its last byte.
-        if !self.ended && self.incoming.is_end_stream() {
+        if !self.ended && self.is_answered() {
             self.finish();
         }
         if !self.ended && self.claim.served().is_aborted() {

@@ -167,7 +167,8 @@ impl Reader {
     }
 }
 
-fn chunk_size(line: &[u8]) -> Option<u64> {
+/// What a chunk's first line, without its CR LF, says; None: it says nothing valid.
+pub fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&b| b == b';').next()?;
     let digits = match digits {
         // Only before an extension.

@@ -9,6 +9,8 @@
 mod access_log;
 mod answer;
 mod answered;
+mod app_body;
+mod app_head;
 mod app_io;
 mod attempt;
 mod body;
@@ -42,6 +44,7 @@ mod served;
 pub mod table;
 mod tls;
 mod tunnel;
+mod upstream;
 mod via;
 mod watch;
 mod websocket;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -40,6 +41,8 @@ pub struct Lease {
     pub sender: http2::SendRequest<RequestBody>,
     /// The connection carried a request before.
     pub reused: bool,
+    /// The body of the answer, once there is one.
+    pub answer: Option<Incoming>,
     shared: Arc<Shared>,
 }
 
@@ -49,6 +52,7 @@ impl Lease {
         Self {
             sender: shared.sender.clone(),
             reused,
+            answer: None,
             shared: shared.clone(),
         }
     }

@@ -1,33 +1,38 @@
 //! One sending of a request, and the wait for what comes of it.
 
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::Poll;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
 use super::body::RequestBody;
 use super::counters::Outcome;
 use super::multiplexed::Lease;
-use super::pool::Upstream;
 use super::served::Served;
+use super::upstream::{Broken, Upstream};
 use super::via::{Via, to_http2};
 use super::watch::Watch;
 
 /// How one sending of a request ended.
 pub enum Sent {
-    Answer(Response<Incoming>, Via),
-    /// Not one byte of it was written.
-    Unsent(Request<RequestBody>),
-    Failed(hyper::Error),
+    Answer(Response<()>, Via),
+    /// Not one byte of it was written: it is as it was.
+    Unsent,
+    Failed(Broken),
     /// The request's body stopped coming.
     Stalled,
     Ended(Outcome),
 }
 
-/// Sends and waits, for as long as the route allows.
-pub async fn send(served: &Served, watch: &Watch, via: Via, request: Request<RequestBody>) -> Sent {
+/// Sends and waits, for as long as the route allows. Takes the request's body, and over HTTP/2 all of
+/// it.
+pub async fn send(
+    served: &Served,
+    watch: &Watch,
+    via: Via,
+    request: &mut Request<RequestBody>,
+) -> Sent {
     if matches!(request.body(), RequestBody::Empty) {
         let limit = served.route.settings.first_byte_timeout_ms;
         watch.upstream.set_in(limit);
@@ -44,22 +49,12 @@ async fn http1(
     served: &Served,
     watch: &Watch,
     mut upstream: Box<Upstream>,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
 ) -> Sent {
-    let Upstream {
-        sender, connection, ..
-    } = &mut *upstream;
-    let mut answer = pin!(sender.try_send_request(request));
+    upstream.begin(request);
     let result = std::future::poll_fn(|cx| {
-        let done = Pin::new(&mut *connection).poll(cx).is_ready();
-        // Only the connection, which was just polled, brings an answer: nothing else need wake
-        // this task.
-        let mut noop = Context::from_waker(Waker::noop());
-        if let Poll::Ready(answer) = answer.as_mut().poll(&mut noop) {
+        if let Poll::Ready(answer) = upstream.poll_answer(cx) {
             return Poll::Ready(Ok(answer));
-        }
-        if done {
-            return Poll::Ready(Err(Outcome::Closed));
         }
         watch.register(cx.waker());
         match waiting_ends(served, watch) {
@@ -69,8 +64,12 @@ async fn http1(
     })
     .await;
     match result {
-        Ok(Ok(response)) => Sent::Answer(response, Via::Http1(upstream)),
-        Ok(Err(error)) => unsent_or_failed(error),
+        Ok(Ok(answer)) => Sent::Answer(answer, Via::Http1(upstream)),
+        Ok(Err(Broken::Unsent)) => {
+            upstream.give_back(request);
+            Sent::Unsent
+        }
+        Ok(Err(error)) => Sent::Failed(error),
         Err(outcome) => Sent::Ended(outcome),
     }
 }
@@ -79,13 +78,14 @@ async fn http2(
     served: &Served,
     watch: &Watch,
     mut lease: Lease,
-    mut request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
 ) -> Sent {
-    to_http2(&mut request);
-    let mut answer = pin!(lease.sender.try_send_request(request));
+    to_http2(request);
+    let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
+    let mut answer = pin!(lease.sender.try_send_request(taken));
     let result = std::future::poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(answer.map_err(unsent_or_failed));
+            return Poll::Ready(answer.map_err(|error| unsent_or_failed(error, request)));
         }
         watch.register(cx.waker());
         // The body is read by a task of the connection's own, which no deadline wakes.
@@ -99,7 +99,11 @@ async fn http2(
     })
     .await;
     match result {
-        Ok(response) => Sent::Answer(response, Via::Http2(lease)),
+        Ok(answer) => {
+            let (head, body) = answer.into_parts();
+            lease.answer = Some(body);
+            Sent::Answer(Response::from_parts(head, ()), Via::Http2(lease))
+        }
         Err(sent) => sent,
     }
 }
@@ -111,9 +115,15 @@ fn waiting_ends(served: &Served, watch: &Watch) -> Option<Outcome> {
     watch.upstream.has_passed().then_some(Outcome::Timeout)
 }
 
-fn unsent_or_failed(mut error: TrySendError<Request<RequestBody>>) -> Sent {
+fn unsent_or_failed(
+    mut error: TrySendError<Request<RequestBody>>,
+    request: &mut Request<RequestBody>,
+) -> Sent {
     match error.take_message() {
-        Some(request) => Sent::Unsent(request),
-        None => Sent::Failed(error.into_error()),
+        Some(back) => {
+            *request = back;
+            Sent::Unsent
+        }
+        None => Sent::Failed(Broken::Http2(error.into_error())),
     }
 }

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::drain::CLOSE_GRACE;
-use super::pool::Upstream;
 use super::served::{Served, Tunnelled};
+use super::upstream::Upstream;
 use super::websocket::{Frames, close_from_client, close_from_server};
 
 /// How long the 101 may take to get to the client.
@@ -29,8 +29,7 @@ const BUFFER: usize = 8 << 10;
 
 /// Joins the client's connection, once it is free, with the app's.
 pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, websocket: bool) {
-    let parts = upstream.connection.into_parts();
-    let (app, early) = (parts.io.into_inner().into_inner(), parts.read_buf);
+    let (app, early) = upstream.into_parts();
     tokio::spawn(async move {
         let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
             return;

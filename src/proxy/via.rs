@@ -2,18 +2,22 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri, Version, header};
+use http_body::{Body, Frame, SizeHint};
 
 use super::body::RequestBody;
 use super::multiplexed::Lease;
-use super::pool::Upstream;
 use super::replay::Replay;
 use super::served::Target;
 use super::table::Settings;
+use super::upstream::{Broken, Upstream};
 
 /// A request that may have an effect goes only onto a connection that has been idle for less than
 /// this. Should the app be closing an idle connection just then, nobody could tell whether it has
@@ -52,6 +56,44 @@ impl Via {
         Ok(Self::Http1(upstream))
     }
 
+    /// The answer's body.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self {
+            Self::Http1(upstream) => upstream.poll_frame(cx),
+            Self::Http2(lease) => match &mut lease.answer {
+                Some(body) => {
+                    let frame = Pin::new(body).poll_frame(cx);
+                    frame.map(|frame| frame.map(|frame| frame.map_err(Broken::Http2)))
+                }
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// The whole answer has been read.
+    pub fn is_answered(&self) -> bool {
+        match self {
+            Self::Http1(upstream) => upstream.is_answered(),
+            Self::Http2(lease) => lease.answer.as_ref().is_none_or(Body::is_end_stream),
+        }
+    }
+
+    /// How much of the answer's body is to come.
+    pub fn left(&self) -> SizeHint {
+        match self {
+            Self::Http1(upstream) => upstream
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(lease) => {
+                let body = lease.answer.as_ref();
+                body.map_or_else(SizeHint::default, Body::size_hint)
+            }
+        }
+    }
+
     fn reused(&self) -> bool {
         match self {
             Self::Http1(upstream) => upstream.reused,
@@ -62,22 +104,18 @@ impl Via {
 
 /// What is kept of a request to send it once more.
 pub struct Spare {
-    request: Request<RequestBody>,
-    body: Option<Arc<Replay>>,
+    /// What HTTP/2 takes for itself; over HTTP/1 the request stays where it is.
+    kept: Option<(Request<RequestBody>, Option<Arc<Replay>>)>,
     /// Asking twice is the same as once.
     harmless: bool,
 }
 
 impl Spare {
     /// Of a request that is about to be sent. `harmless`: idempotent and without a body.
-    pub fn of(via: &Via, request: &mut Request<RequestBody>, harmless: bool) -> Option<Self> {
+    pub fn of(via: &Via, request: &mut Request<RequestBody>, harmless: bool) -> Self {
         let harmless = harmless && via.reused();
-        match via {
-            Via::Http1(_) => harmless.then(|| Self {
-                request: copy(request),
-                body: None,
-                harmless,
-            }),
+        let kept = match via {
+            Via::Http1(_) => None,
             // Over HTTP/2 an app may say that it has not processed a request.
             Via::Http2(_) => {
                 let body = std::mem::replace(request.body_mut(), RequestBody::Empty);
@@ -94,34 +132,40 @@ impl Spare {
                     }
                 };
                 *request.body_mut() = body;
-                Some(Self {
-                    request: copy(request),
-                    body: replay,
-                    harmless,
-                })
+                Some((copy(request), replay))
             }
-        }
+        };
+        Self { kept, harmless }
     }
 
-    /// The request once more, after nothing of it was sent.
-    pub fn unsent(self) -> Option<Request<RequestBody>> {
-        let mut request = self.request;
-        if let Some(replay) = self.body {
-            *request.body_mut() = RequestBody::Replayed(replay.again()?);
+    /// Makes `request` what it was, after nothing of it was sent. False: its body is gone.
+    pub fn restore(self, request: &mut Request<RequestBody>) -> bool {
+        let Some((mut kept, replay)) = self.kept else {
+            return true;
+        };
+        if let Some(replay) = replay {
+            let Some(again) = replay.again() else {
+                return false;
+            };
+            *kept.body_mut() = RequestBody::Replayed(again);
         }
-        Some(request)
+        *request = kept;
+        true
     }
 
-    /// The request once more, if it may be sent again after it failed like this: the app closed the
-    /// connection before it saw the request, or while it did, or said that it did not process it.
-    pub fn failed(self, error: &hyper::Error) -> Option<Request<RequestBody>> {
-        (self.harmless || is_unprocessed(error)).then(|| self.unsent())?
+    /// The same, if it may be sent again after it failed like this: the app closed the connection
+    /// before it saw the request, or while it did, or said that it did not process it.
+    pub fn failed(self, error: &Broken, request: &mut Request<RequestBody>) -> bool {
+        (self.harmless || is_unprocessed(error)) && self.restore(request)
     }
 }
 
 /// Whether the app said over HTTP/2 that it has not processed the request: it refused the stream, or
 /// it is going away and the stream is beyond the last one that it takes.
-fn is_unprocessed(error: &hyper::Error) -> bool {
+fn is_unprocessed(error: &Broken) -> bool {
+    let Broken::Http2(error) = error else {
+        return false;
+    };
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {

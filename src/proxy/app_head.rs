@@ -1,0 +1,274 @@
+//! Heads on the app's side of an HTTP/1 connection: the request's as it is written, the answer's as
+//! it is read.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
+use hyper::ext::ReasonPhrase;
+use memchr::memchr_iter;
+
+use super::app_body::Framing;
+
+/// Fields of an answer's head.
+const MAX_FIELDS: usize = 100;
+
+/// Fields that frame or route a message, or say who sends it: as trailers they would come too late,
+/// and could contradict what was acted on.
+const BEFORE_THE_BODY: [HeaderName; 13] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+/// An answer's head, and what it says about what follows.
+pub struct AnswerHead {
+    pub response: Response<()>,
+    pub framing: Framing,
+    /// The connection may carry another request.
+    pub keeps: bool,
+}
+
+/// Adds the head to `to`, with its empty line.
+pub fn write<T>(request: &Request<T>, to: &mut Vec<u8>) {
+    to.extend_from_slice(request.method().as_str().as_bytes());
+    to.push(b' ');
+    let target = request.uri().path_and_query();
+    to.extend_from_slice(target.map_or("/", |t| t.as_str()).as_bytes());
+    to.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in request.headers() {
+        field(name, value, to);
+    }
+    to.extend_from_slice(b"\r\n");
+}
+
+/// Ends a chunked body with those trailers that were announced, and that may come so late.
+pub fn write_trailers(trailers: &HeaderMap, announced: &[HeaderValue], to: &mut Vec<u8>) {
+    to.extend_from_slice(b"0\r\n");
+    let named = |name: &HeaderName| {
+        let tokens = announced
+            .iter()
+            .flat_map(|v| v.as_bytes().split(|&b| b == b','));
+        let mut tokens = tokens.map(<[u8]>::trim_ascii);
+        tokens.any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    let fields = trailers
+        .iter()
+        .filter(|(name, _)| named(name) && !BEFORE_THE_BODY.contains(name));
+    for (name, value) in fields {
+        field(name, value, to);
+    }
+    to.extend_from_slice(b"\r\n");
+}
+
+fn field(name: &HeaderName, value: &HeaderValue, to: &mut Vec<u8>) {
+    to.extend_from_slice(name.as_str().as_bytes());
+    to.extend_from_slice(b": ");
+    to.extend_from_slice(value.as_bytes());
+    to.extend_from_slice(b"\r\n");
+}
+
+/// The length of the head that `bytes` begin with, if all of it is there.
+pub fn length(bytes: &[u8]) -> Option<usize> {
+    memchr_iter(b'\n', bytes).find_map(|at| match bytes[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
+}
+
+/// Reads a whole head, the answer to a request of this method. An error says what is wrong with it.
+pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let complete = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, &head, &mut fields)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => "it has too many fields",
+            httparse::Error::HeaderName => "a field's name is not valid",
+            httparse::Error::HeaderValue => "a field's value is not valid",
+            _ => "its status line is not valid",
+        })?;
+    let (httparse::Status::Complete(_), Some(code)) = (complete, parsed.code) else {
+        return Err("it is cut short");
+    };
+    let mut response = Response::new(());
+    let status = StatusCode::from_u16(code).map_err(|_| "its status is no number")?;
+    *response.status_mut() = status;
+    let old = parsed.version == Some(0);
+    if old {
+        *response.version_mut() = Version::HTTP_10;
+    }
+    let reason = parsed.reason.unwrap_or("");
+    if !reason.is_empty() && status.canonical_reason() != Some(reason) {
+        let reason = ReasonPhrase::try_from(head.slice_ref(reason.as_bytes()));
+        if let Ok(reason) = reason {
+            response.extensions_mut().insert(reason);
+        }
+    }
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| "a field's name is not valid")?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+        headers.append(name, value.map_err(|_| "a field's value is not valid")?);
+    }
+    let keeps = keeps(&headers, old);
+    let framing = framing(&mut headers, status, method, old)?;
+    *response.headers_mut() = headers;
+    Ok(AnswerHead {
+        response,
+        keeps: keeps && framing != Framing::UntilClose,
+        framing,
+    })
+}
+
+fn keeps(headers: &HeaderMap, old: bool) -> bool {
+    let mut keeps = !old;
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|&b| b == b',') {
+            let token = token.trim_ascii();
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keeps
+}
+
+/// As RFC 9112, 6.3 has it. A length that does not count is taken out.
+fn framing(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    method: &Method,
+    old: bool,
+) -> Result<Framing, &'static str> {
+    let chunked = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .next_back();
+    let chunked = chunked.map(|last| {
+        let last = last.as_bytes().rsplit(|&b| b == b',').next();
+        last.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    });
+    if chunked.is_some() {
+        if old {
+            return Err("HTTP/1.0 knows no Transfer-Encoding");
+        }
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let length = length_field(headers)?;
+    if *method == Method::HEAD
+        || status.is_informational()
+        || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+    {
+        return Ok(Framing::Length(0));
+    }
+    Ok(match (chunked, length) {
+        (Some(true), _) => Framing::chunks(),
+        (None, Some(length)) => Framing::Length(length),
+        _ => Framing::UntilClose,
+    })
+}
+
+fn length_field(headers: &mut HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    if values.any(|other| other != first) {
+        return Err("it has two lengths");
+    }
+    let text = first.as_bytes();
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return Err("its length is no number");
+    }
+    let length = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+    let first = first.clone();
+    headers.insert(header::CONTENT_LENGTH, first);
+    length.map(Some).ok_or("its length is no number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str, method: Method) -> Result<(u16, Framing, bool), &'static str> {
+        let head = Bytes::copy_from_slice(text.as_bytes());
+        assert_eq!(length(&head), Some(head.len()), "{text:?}");
+        let read = read(head, &method)?;
+        Ok((read.response.status().as_u16(), read.framing, read.keeps))
+    }
+
+    #[test]
+    fn what_follows_an_answers_head() {
+        let get = |fields: &str| of(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Method::GET);
+        let ok = |framing, keeps| Ok((200, framing, keeps));
+        assert_eq!(get("Content-Length: 5\r\n"), ok(Framing::Length(5), true));
+        let closes = "Content-Length: 5\r\nConnection: x, Close\r\n";
+        assert_eq!(get(closes), ok(Framing::Length(5), false));
+        let same = "Content-Length: 5\r\nContent-Length: 5\r\n";
+        assert_eq!(get(same), ok(Framing::Length(5), true));
+        assert_eq!(get(""), ok(Framing::UntilClose, false));
+        let gzip = "Transfer-Encoding: chunked, gzip\r\n";
+        assert_eq!(get(gzip), ok(Framing::UntilClose, false));
+        let chunked = "Content-Length: 5\r\nTransfer-Encoding: gzip, Chunked\r\n";
+        assert_eq!(get(chunked), ok(Framing::chunks(), true));
+        for bad in ["-1", "+1", "1, 1", "", "18446744073709551616"] {
+            let bad = get(&format!("Content-Length: {bad}\r\n"));
+            assert!(bad.is_err(), "{bad:?}");
+        }
+        assert!(get("Content-Length: 5\r\nContent-Length: 6\r\n").is_err());
+        assert!(get("A: b\r\n c\r\n").is_err(), "a folded line");
+        assert!(get("A : b\r\n").is_err(), "a blank before the colon");
+    }
+
+    #[test]
+    fn what_has_no_body_and_what_is_old() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(of(text, Method::HEAD), Ok((200, Framing::Length(0), true)));
+        for code in [204, 304] {
+            let text = format!("HTTP/1.1 {code} \r\nContent-Length: 5\r\n\r\n");
+            assert_eq!(of(&text, Method::GET), Ok((code, Framing::Length(0), true)));
+        }
+        let text = "HTTP/1.0 200 OK\nContent-Length: 5\n\n";
+        assert_eq!(of(text, Method::GET), Ok((200, Framing::Length(5), false)));
+        let text = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(of(text, Method::GET).is_err());
+        assert!(of("nonsense\r\n\r\n", Method::GET).is_err());
+    }
+
+    #[test]
+    fn a_length_beside_chunks_is_taken_out_and_a_reason_is_kept() {
+        let text = "HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let read = read(Bytes::from_static(text.as_bytes()), &Method::GET);
+        let response = read.unwrap_or_else(|why| panic!("{why}")).response;
+        assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
+        let reason = response.extensions().get::<ReasonPhrase>();
+        assert_eq!(reason.map(ReasonPhrase::as_bytes), Some(&b"Fine"[..]));
+    }
+
+    #[test]
+    fn a_head_is_whole_with_its_empty_line() {
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nA: b\r\n"), None);
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nA: b\r\n\r"), None);
+        assert_eq!(
+            length(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nxy\r\n\r\n"),
+            Some(25)
+        );
+        assert_eq!(length(b""), None);
+    }
+}

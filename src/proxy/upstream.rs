@@ -1,0 +1,292 @@
+//! A connection to an app that speaks HTTP/1, driven by whoever holds it: there is no task behind
+//! it, and nothing between it and the request that it carries.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Body, Frame};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+use super::app_body::{Framing, Piece};
+use super::app_head;
+use super::app_io::AppIo;
+use super::body::{BodyError, RequestBody};
+
+/// What is read at a time, at first and at most.
+const READ: usize = 8 << 10;
+const MAX_READ: usize = 128 << 10;
+/// A longer head of an answer is refused.
+const MAX_HEAD: usize = 128 << 10;
+
+/// Why an app gave no answer, or not all of it.
+#[derive(Debug, Error)]
+pub enum Broken {
+    #[error("it had closed the connection before anything was written")]
+    Unsent,
+    #[error("it closed the connection")]
+    Closed,
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("its answer is not valid HTTP: {0}")]
+    Malformed(&'static str),
+    #[error("{0}")]
+    Request(BodyError),
+    #[error("{0}")]
+    Http2(hyper::Error),
+}
+
+impl Broken {
+    /// What was wrong with the request's body, if that was it.
+    pub fn of_request(&self) -> Option<&BodyError> {
+        match self {
+            Self::Request(error) => Some(error),
+            Self::Http2(error) => std::error::Error::source(error)?.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+pub struct Upstream {
+    io: AppIo,
+    /// Read and not yet looked at.
+    read: BytesMut,
+    /// What is to be written: this, then `data`, then what `body` brings.
+    write: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    body: RequestBody,
+    chunked: bool,
+    /// What the request's `Trailer` fields name.
+    announced: Vec<HeaderValue>,
+    /// Some of the request has been written.
+    sent: bool,
+    method: Method,
+    answer: Framing,
+    /// After this answer another request may follow.
+    keeps: bool,
+    /// Carried a request before.
+    pub reused: bool,
+    pub idle_since: Instant,
+}
+
+impl Upstream {
+    pub async fn connect(target: SocketAddr, limit: Duration) -> io::Result<Box<Self>> {
+        let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(Self {
+            io: AppIo::new(stream),
+            read: BytesMut::new(),
+            write: Vec::new(),
+            written: 0,
+            data: Bytes::new(),
+            body: RequestBody::Empty,
+            chunked: false,
+            announced: Vec::new(),
+            sent: false,
+            method: Method::GET,
+            answer: Framing::Length(0),
+            keeps: true,
+            reused: false,
+            idle_since: Instant::now(),
+        }))
+    }
+
+    /// Makes the request the next one to be sent, and takes its body.
+    pub fn begin(&mut self, request: &mut Request<RequestBody>) {
+        let headers = request.headers();
+        self.chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        self.announced = match self.chunked {
+            true => headers.get_all(header::TRAILER).iter().cloned().collect(),
+            false => Vec::new(),
+        };
+        app_head::write(request, &mut self.write);
+        self.method = request.method().clone();
+        self.body = std::mem::replace(request.body_mut(), RequestBody::Empty);
+        self.sent = false;
+        self.keeps = false;
+    }
+
+    /// Gives the body back, of which nothing was read if nothing was sent.
+    pub fn give_back(&mut self, request: &mut Request<RequestBody>) {
+        *request.body_mut() = std::mem::replace(&mut self.body, RequestBody::Empty);
+    }
+
+    /// Sends on, and waits for the answer's head.
+    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+        self.send(cx)?;
+        loop {
+            while let Some(length) = app_head::length(&self.read) {
+                let head = Bytes::copy_from_slice(&self.read[..length]);
+                self.read.advance(length);
+                let head = app_head::read(head, &self.method).map_err(Broken::Malformed)?;
+                let status = head.response.status();
+                if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                    continue;
+                }
+                self.answer = head.framing;
+                self.keeps = head.keeps;
+                return Poll::Ready(Ok(head.response));
+            }
+            if self.read.len() > MAX_HEAD {
+                return Poll::Ready(Err(Broken::Malformed("its head is too long")));
+            }
+            let read = ready!(self.poll_fill(cx, READ));
+            if !matches!(read, Ok(1..)) && self.reused && !self.sent {
+                return Poll::Ready(Err(Broken::Unsent));
+            }
+            if read? == 0 {
+                return Poll::Ready(Err(Broken::Closed));
+            }
+        }
+    }
+
+    /// The answer's body. What of the request is still to be sent goes on beside it.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.send(cx).is_err() {
+            // The answer stands, whatever the app has not got of the request.
+            self.body = RequestBody::Empty;
+            self.keeps = false;
+        }
+        loop {
+            match self.answer.piece(&mut self.read) {
+                Ok(Piece::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::None) => {}
+                Err(why) => return Poll::Ready(Some(Err(Broken::Malformed(why)))),
+            }
+            let room = match self.answer {
+                Framing::Length(left) => usize::try_from(left).unwrap_or(MAX_READ),
+                _ => self.read.capacity() * 2,
+            };
+            match ready!(self.poll_fill(cx, room.clamp(READ, MAX_READ))) {
+                Ok(0) if self.answer == Framing::UntilClose => return Poll::Ready(None),
+                Ok(0) => return Poll::Ready(Some(Err(Broken::Closed))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// How much of the answer's body is to come, if that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self.answer {
+            Framing::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// The whole answer has been read.
+    pub fn is_answered(&self) -> bool {
+        self.answer.is_ended()
+    }
+
+    /// Request and answer are over, and nothing is in the way of the next ones.
+    pub fn is_at_rest(&self) -> bool {
+        let sent = self.write.is_empty() && matches!(self.body, RequestBody::Empty);
+        self.keeps && sent && self.is_answered() && self.read.is_empty()
+    }
+
+    /// The app has neither closed the idle connection nor said anything unasked.
+    pub fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        // Nobody is to be woken: the next holder polls it anyway.
+        let mut noop = Context::from_waker(Waker::noop());
+        let io = Pin::new(&mut self.io);
+        io.poll_read(&mut noop, &mut buf).is_pending()
+    }
+
+    /// The connection, and what has been read of it.
+    pub fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.io.into_inner(), self.read.freeze())
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        // Half of it will do: else each read but the first would move what is there.
+        if self.read.capacity() - self.read.len() < room / 2 {
+            self.read.reserve(room);
+        }
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)
+    }
+
+    /// Writes for as long as there is something, and the app takes it.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        loop {
+            while self.written < self.write.len() || !self.data.is_empty() {
+                let head = &self.write[self.written..];
+                let io = Pin::new(&mut self.io);
+                let written = match self.data.is_empty() {
+                    true => io.poll_write(cx, head),
+                    false => {
+                        let both = [IoSlice::new(head), IoSlice::new(&self.data)];
+                        io.poll_write_vectored(cx, &both)
+                    }
+                };
+                let Poll::Ready(n) = written else {
+                    return Ok(());
+                };
+                let n = n?;
+                if n == 0 {
+                    return Err(Broken::Closed);
+                }
+                self.sent |= !self.io.is_refused();
+                let of_head = n.min(self.write.len() - self.written);
+                self.written += of_head;
+                self.data.advance(n - of_head);
+            }
+            self.write.clear();
+            self.written = 0;
+            if !self.more(cx)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next part of the request's body. False: there is none, or none yet.
+    fn more(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        if self.body.is_end_stream() && !self.chunked {
+            self.body = RequestBody::Empty;
+        }
+        if matches!(self.body, RequestBody::Empty) {
+            return Ok(false);
+        }
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(frame) => frame.transpose().map_err(Broken::Request)?,
+        };
+        let Some(frame) = frame else {
+            self.body = RequestBody::Empty;
+            if self.chunked {
+                self.write.extend_from_slice(b"0\r\n\r\n");
+            }
+            return Ok(true);
+        };
+        match frame.into_data() {
+            Ok(data) if !self.chunked => self.data = data,
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                let size = format!("{:x}\r\n", data.len());
+                self.write.extend_from_slice(size.as_bytes());
+                self.write.extend_from_slice(&data);
+                self.write.extend_from_slice(b"\r\n");
+            }
+            Err(frame) => {
+                self.body = RequestBody::Empty;
+                let trailers = frame.into_trailers().unwrap_or_default();
+                app_head::write_trailers(&trailers, &self.announced, &mut self.write);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -3,8 +3,14 @@
 
 mod proxy_support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy_support::hello::Hello;
 use proxy_support::mix::Mix;
 use proxy_support::version::App;
@@ -103,5 +109,60 @@ async fn when_the_new_one_breaks_off_the_old_one_goes_on() {
     }
     proxy.publish(2, &[app.address]).await;
     assert!(proxy.get("/").await.ends_with('1'));
+    proxy.stop().await;
+}
+
+/// An HTTP/2 client is told before the old proxy leaves, and brings what follows to the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_clients_move_over_without_a_failed_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
+    let app = App::start(1).await;
+    proxy.publish(1, &[app.address]).await;
+    let address = proxy.address;
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = |stop: Arc<AtomicBool>| async move {
+        let (mut answered, mut connections) = (0, 0);
+        while !stop.load(SeqCst) {
+            let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+            let (mut sender, connection) = handshake.unwrap();
+            tokio::spawn(connection);
+            connections += 1;
+            while !stop.load(SeqCst) && sender.ready().await.is_ok() {
+                let ask = |path: &str| {
+                    let body = Empty::<Bytes>::new();
+                    let request = Request::get(format!("http://a.test{path}")).body(body);
+                    sender.clone().send_request(request.unwrap())
+                };
+                let all = [ask("/slow"), ask("/"), ask("/")];
+                for answer in futures_util::future::join_all(all).await {
+                    match answer {
+                        Ok(answer) => {
+                            assert_eq!(answer.status(), 200);
+                            answer.into_body().collect().await.unwrap();
+                            answered += 1;
+                        }
+                        // Not sent, since the proxy has said that it leaves: asked again elsewhere.
+                        Err(error) if error.is_canceled() => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+        }
+        (answered, connections)
+    };
+    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(client(stop.clone()))).collect();
+    for generation in 2..5 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let next = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
+        next.publish(generation, &[app.address]).await;
+        std::mem::replace(&mut proxy, next).left().await;
+    }
+    stop.store(true, SeqCst);
+    for client in clients {
+        let (answered, connections) = client.await.unwrap();
+        assert!(answered > 3 && connections >= 3, "{answered} {connections}");
+    }
     proxy.stop().await;
 }

@@ -21,10 +21,15 @@ pub struct Hello {
 
 impl Hello {
     pub async fn start(version: u64) -> Self {
+        Self::start_at(version, 0).await
+    }
+
+    /// At a port that something else may have had before.
+    pub async fn start_at(version: u64, port: u16) -> Self {
         let spawn = || {
             Command::new(program())
                 .env("HELLO_VERSION", version.to_string())
-                .env("PORT", "0")
+                .env("PORT", port.to_string())
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)
                 .spawn()

@@ -6,4 +6,5 @@ mod proxy_support;
 
 mod apps;
 mod clients;
+mod http2;
 mod websocket;

@@ -1,6 +1,7 @@
 //! A real WebSocket client and a real server with the proxy between.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -138,5 +139,50 @@ async fn at_a_switch_both_ends_are_told_and_close_in_order() {
     }
     let count = |what: &str| ends.iter().filter(|end| *end == what).count();
     assert_eq!((count("close 1001"), count("over")), (10, 10), "{ends:?}");
+    proxy.stop().await;
+}
+
+/// Over TLS the end of the connection is said too, so that it cannot be taken for a cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_a_switch_closes_in_order_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["a.test".into()]).unwrap();
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(folder.path().join("a.key"), key).unwrap();
+    std::fs::write(folder.path().join("a.pem"), made.cert.pem()).unwrap();
+    let certificates = folder.path().to_path_buf();
+    let proxy = Proxy::start_with(|options| {
+        options.https = Some("127.0.0.1:0".parse().unwrap());
+        options.certificates = certificates;
+    })
+    .await;
+    let (app, _told) = echo().await;
+    proxy.publish(1, &[app]).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(proxy.https.unwrap()).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream).await.unwrap();
+    let (mut socket, _) = client_async("wss://a.test/ws", stream).await.unwrap();
+    socket.send(Message::text("hi")).await.unwrap();
+    let echo = timeout(LIMIT, socket.next()).await.unwrap();
+    assert_eq!(echo.unwrap().unwrap(), Message::text("hi"));
+    proxy.publish(2, &[]).await;
+    let drain = proxy.client.drain("app", 2, LIMIT, Duration::ZERO);
+    let end = async {
+        let close = timeout(LIMIT, socket.next()).await.unwrap().unwrap();
+        assert!(close.unwrap().is_close());
+        let after = timeout(LIMIT, socket.next()).await.unwrap();
+        assert!(after.is_none(), "{after:?}");
+    };
+    let (receipt, ()) = tokio::join!(drain, end);
+    assert_eq!(receipt.unwrap().websockets_closed, 1);
     proxy.stop().await;
 }

@@ -1,11 +1,14 @@
 //! `POST /hooks/{app}`: verify, parse, store, and only then 202.
 
-use axum::Json;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use std::sync::Arc;
 
-use super::{ApiError, Shared};
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use super::refusals::Kind;
+use super::{Api, ApiError, Shared, client};
 use crate::config::App;
 use crate::deploy::enqueue::{self, Asked};
 use crate::ids::CommitId;
@@ -16,14 +19,16 @@ use crate::webhook::{self, Content, Push, Received, Refusal};
 pub async fn receive(
     State(api): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<(StatusCode, Json<Outcome>), ApiError> {
     let app = super::apps::named(&api, &name)?;
-    let body = api.bodies.read(&headers, body).await?;
-    let secrets = secrets(app).await;
+    let (request, body) = request.into_parts();
+    allowed(&api, app, &request)?;
+    let headers = &request.headers;
+    let body = api.bodies.read(headers, body).await?;
+    let secrets = secrets(&api, app).await;
     let received =
-        webhook::receive(app.webhook.forge, &secrets, &headers, &body).map_err(refused)?;
+        webhook::receive(app.webhook.forge, &secrets, headers, &body).map_err(refused)?;
     let asked = match wanted(app, received.content.clone()) {
         Ok(push) => Asked::Deployment(deployment(app, push)),
         Err(reason) => Asked::Nothing(reason),
@@ -32,15 +37,39 @@ pub async fn receive(
     Ok((StatusCode::ACCEPTED, Json(outcome)))
 }
 
+/// Whether deliveries are taken from where this one comes from.
+fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
+    let config = &api.agent.config;
+    let everyones = config.agent.webhook_networks.as_ref();
+    let Some(networks) = app.webhook.networks.as_ref().or(everyones) else {
+        return Ok(());
+    };
+    match client::address(config, request) {
+        Some(client) if !networks.iter().any(|network| network.contains(&client)) => {
+            let message = "deliveries are not taken from this address";
+            let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
+                        say from where they are";
+            Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "network_not_allowed",
+                message,
+                hint,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Read anew for each delivery, so that rotating a secret needs no restart. One that cannot be read
 /// is left out, and a delivery that no readable secret signed is refused.
-async fn secrets(app: &App) -> Vec<Vec<u8>> {
-    let (secrets, name) = (app.webhook.secrets.clone(), app.name.clone());
+async fn secrets(api: &Arc<Api>, app: &App) -> Vec<Vec<u8>> {
+    let (secrets, name, api) = (app.webhook.secrets.clone(), app.name.clone(), api.clone());
     let read = move || {
         let read = secrets.iter().filter_map(|secret| match secret.read() {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::warn!(app = %name, %error, "a webhook secret cannot be read");
+                let say = || format!("a webhook secret of `{name}` cannot be read: {error}");
+                api.refusals.say(Kind::Secret, say);
                 None
             }
         });

@@ -11,6 +11,7 @@ use crate::deploy::Agent;
 mod apps;
 pub mod auth;
 mod body;
+mod client;
 mod deployments;
 mod error;
 pub mod git;
@@ -22,11 +23,13 @@ mod metrics;
 mod openapi;
 mod page;
 mod pushes;
+pub mod refusals;
 mod view;
 
 pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
+pub use refusals::Refusals;
 
 /// What a handler needs.
 pub struct Api {
@@ -34,6 +37,7 @@ pub struct Api {
     pub token: auth::Token,
     pub health: Health,
     pub bodies: Bodies,
+    pub refusals: Refusals,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
@@ -72,5 +76,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .nest("/api/v1", guarded)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(
+            api.clone(),
+            refusals::watch,
+        ))
         .with_state(api)
 }

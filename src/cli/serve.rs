@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, auth::Token};
+use crate::api::{self, Api, Bodies, Health, Refusals, auth::Token};
 use crate::config::Config;
 use crate::deploy::{Agent, queue, recover, routes};
 use crate::engine::Engine;
@@ -48,12 +48,15 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
 
     let token = Token::load(&data_dir);
     let token = token.map_err(|e| failed("the API's token cannot be read or made", &e))?;
-    let router = api::router(Arc::new(Api {
+    let api = Arc::new(Api {
         agent: agent.clone(),
         token,
         health: Health::default(),
         bodies: Bodies::default(),
-    }));
+        refusals: Refusals::default(),
+    });
+    let refusals = tokio::spawn(api::refusals::tell(api.clone()));
+    let router = api::router(api);
     let tcp = listen(&agent.config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
@@ -74,6 +77,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     keep_proxy.abort();
     sweeping.abort();
     reports.abort();
+    refusals.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy

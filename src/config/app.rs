@@ -7,7 +7,8 @@ use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::values::{
-    duration, in_repository, inside, line, path, patterns, positive, secret, variables,
+    duration, in_repository, inside, line, path, patterns, positive, secret, some_networks,
+    variables,
 };
 use super::{
     App, Build, Deploy, Health, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo,
@@ -137,9 +138,11 @@ fn webhook(mut section: Section<'_>) -> Webhook {
         )?;
         Some(nodes.into_iter().filter_map(secret).collect())
     });
+    let networks = section.read("networks", some_networks);
     section.done();
     Webhook {
         forge,
+        networks,
         secrets: secrets.unwrap_or_default(),
     }
 }

@@ -56,6 +56,8 @@ pub struct Agent {
     pub data_dir: PathBuf,
     /// The host name under which the proxy leads to the agent itself.
     pub domain: Option<String>,
+    /// Where deliveries may come from, for apps that do not say so themselves. `None`: anywhere.
+    pub webhook_networks: Option<Vec<IpNet>>,
 }
 
 #[derive(Debug, Clone)]
@@ -137,6 +139,8 @@ pub struct Webhook {
     pub forge: Option<Forge>,
     /// Several while rotating. None: every delivery is refused.
     pub secrets: Vec<Secret>,
+    /// Where deliveries may come from. `None`: as `agent.webhook_networks` says.
+    pub networks: Option<Vec<IpNet>>,
 }
 
 /// Whom to tell how deployments go: `[apps.NAME.report]`.

@@ -222,6 +222,11 @@ fn one_mistake_each() {
         ("webhook = 7", "expected a section `[apps.a.webhook]`"),
         ("webhook.forge = 'gitbub'", "expected one of \"forgejo\""),
         ("webhook.secret = []", "did you mean `secrets`?"),
+        ("webhook.networks = []", "at least one network"),
+        (
+            "webhook.networks = ['10.0.0.0/33']",
+            "`apps.a.webhook.networks[0]`",
+        ),
         (
             "webhook.secrets = [{ env = '' }]",
             "letters, digits and `_`",

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Section};
-use super::values::{networks, path, socket};
+use super::values::{networks, path, socket, some_networks};
 use super::{Agent, Config, Docker, Problem, Problems, Proxy, app};
 
 /// Beyond this it is no configuration.
@@ -100,12 +100,14 @@ fn config(mut root: Section<'_>) -> Option<Config> {
 fn agent(mut section: Section<'_>, claims: &mut Claims) -> Option<Agent> {
     let listen = section.read("listen", socket);
     let data_dir = section.read("data_dir", path);
+    let webhook_networks = section.read("webhook_networks", some_networks);
     let domain = section.read("domain", |node| claims.host(node, "/", "the agent"));
     section.done();
     Some(Agent {
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9000))),
         data_dir: data_dir.unwrap_or("/var/lib/cutover".into()),
         domain,
+        webhook_networks,
     })
 }
 

@@ -33,6 +33,16 @@ pub(super) fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
     node.array(EXPECTED)?.into_iter().map(network).collect()
 }
 
+/// The same where none would let nobody in.
+pub(super) fn some_networks(node: Node<'_>) -> Option<Vec<IpNet>> {
+    match node.value.get_ref() {
+        DeValue::Array(values) if values.is_empty() => {
+            node.wrong("at least one network; without this key all are allowed")
+        }
+        _ => networks(node),
+    }
+}
+
 /// A path on this machine.
 pub(super) fn path(node: Node<'_>) -> Option<PathBuf> {
     let text = node.str("a path")?;

@@ -1,0 +1,290 @@
+//! What is refused: counted per client and per app, so that who is refused too often is told to wait,
+//! and logged once a minute.
+//!
+//! Only refusals count, and whoever shows the right signature or token is let in however many came
+//! before: a forge sends thousands of deliveries from one address, some of them other people's, and
+//! behind a proxy everybody has one address. What protects a secret is that it cannot be guessed.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
+
+use super::{Api, ApiError, client};
+use crate::ids::AppName;
+
+/// How often one client, or the clients of one app, may be refused at once, and then each second.
+const OF_CLIENT: (f64, f64) = (100.0, 1.0);
+const OF_APP: (f64, f64) = (1000.0, 10.0);
+/// Clients that are remembered; beyond it the further ones count as one.
+const CLIENTS: usize = 4096;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A reason that gets its own line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Signature,
+    Malformed,
+    TooLarge,
+    UnknownApp,
+    Network,
+    Token,
+    GitToken,
+    /// Not refused by itself: a secret that the agent cannot read.
+    Secret,
+}
+
+/// The counts. They are lost with the process, which harms nobody.
+#[derive(Default)]
+pub struct Refusals {
+    clients: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    apps: Mutex<HashMap<AppName, Bucket>>,
+    lines: Mutex<HashMap<Kind, Line>>,
+}
+
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+struct Line {
+    said: Instant,
+    since: u64,
+}
+
+impl Refusals {
+    /// Counts a refusal. An error says how long the client had better wait.
+    fn count(
+        &self,
+        client: Option<IpAddr>,
+        app: Option<&AppName>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let client = match client? {
+            // Whoever has one address of a /64 has all.
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address => address,
+        };
+        let mut clients = self.clients.lock();
+        if clients.len() >= CLIENTS && !clients.contains_key(&Some(client)) {
+            clients.retain(|_, bucket| bucket.fill(OF_CLIENT, now) < OF_CLIENT.0);
+        }
+        let key =
+            (clients.len() < CLIENTS || clients.contains_key(&Some(client))).then_some(client);
+        let of_client = take(&mut clients, key, OF_CLIENT, now);
+        drop(clients);
+        let of_app = app.and_then(|app| take(&mut self.apps.lock(), app.clone(), OF_APP, now));
+        of_client.max(of_app)
+    }
+
+    /// Logs `what`, with how many there were since the last line of this kind; at most once a minute.
+    pub fn say(&self, kind: Kind, what: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let mut lines = self.lines.lock();
+        match lines.get_mut(&kind) {
+            Some(line) if now < line.said + MINUTE => line.since += 1,
+            Some(line) => {
+                let more = std::mem::take(&mut line.since);
+                line.said = now;
+                drop(lines);
+                tracing::warn!(more, "{}", what());
+            }
+            None => {
+                lines.insert(
+                    kind,
+                    Line {
+                        said: now,
+                        since: 0,
+                    },
+                );
+                drop(lines);
+                tracing::warn!("{}", what());
+            }
+        }
+    }
+
+    /// Logs what has not been told for a minute.
+    fn tell(&self, now: Instant) {
+        for (kind, line) in &mut *self.lines.lock() {
+            if line.since > 0 && now >= line.said + MINUTE {
+                let more = std::mem::take(&mut line.since);
+                line.said = now;
+                tracing::warn!(more, "{}, again", kind.words());
+            }
+        }
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, (most, a_second): (f64, f64), now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + since * a_second).min(most);
+        self.at = now;
+        self.left
+    }
+}
+
+/// Takes one; where none is left, says when there will be.
+fn take<K: Hash + Eq>(
+    buckets: &mut HashMap<K, Bucket>,
+    key: K,
+    size: (f64, f64),
+    now: Instant,
+) -> Option<Duration> {
+    let bucket = buckets.entry(key).or_insert(Bucket {
+        left: size.0,
+        at: now,
+    });
+    if bucket.fill(size, now) < 1.0 {
+        return Some(Duration::from_secs_f64((1.0 - bucket.left) / size.1));
+    }
+    bucket.left -= 1.0;
+    None
+}
+
+impl Kind {
+    /// Of an answer; `None` for what is no refusal of a stranger.
+    fn of(path: &str, status: StatusCode, with_credentials: bool) -> Option<Self> {
+        let is_hook = path.starts_with("/hooks/");
+        match status {
+            StatusCode::UNAUTHORIZED if is_hook => Some(Kind::Signature),
+            StatusCode::FORBIDDEN if is_hook => Some(Kind::Network),
+            StatusCode::NOT_FOUND if is_hook => Some(Kind::UnknownApp),
+            StatusCode::PAYLOAD_TOO_LARGE if is_hook => Some(Kind::TooLarge),
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT if is_hook => {
+                Some(Kind::Malformed)
+            }
+            // git asks without a password first.
+            StatusCode::UNAUTHORIZED if path.starts_with("/git/") => {
+                with_credentials.then_some(Kind::GitToken)
+            }
+            StatusCode::UNAUTHORIZED => Some(Kind::Token),
+            _ => None,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Signature => "a delivery with a missing or wrong signature was refused",
+            Kind::Malformed => "a malformed delivery was refused",
+            Kind::TooLarge => "a delivery that is too large was refused",
+            Kind::UnknownApp => "a delivery for an unknown app was refused",
+            Kind::Network => "a delivery from a network that is not allowed was refused",
+            Kind::Token => "an API call with a missing or wrong token was refused",
+            Kind::GitToken => "a git push or fetch with a wrong token was refused",
+            Kind::Secret => "a webhook secret cannot be read",
+        }
+    }
+}
+
+/// Looks at every answer, and lets those wait who are refused too often.
+pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (request, body) = request.into_parts();
+    let config = &api.agent.config;
+    let (client, uri) = (client::address(config, &request), request.uri.clone());
+    let with_credentials = request.headers.contains_key(header::AUTHORIZATION);
+    let response = next.run(Request::from_parts(request, body)).await;
+    let path = uri.path();
+    let Some(kind) = Kind::of(path, response.status(), with_credentials) else {
+        return response;
+    };
+    let app = path.strip_prefix("/hooks/").and_then(|name| {
+        let name: AppName = name.parse().ok()?;
+        config.apps.contains_key(&name).then_some(name)
+    });
+    api.refusals.say(kind, || {
+        let client = client.map_or("the Unix socket".into(), |client| client.to_string());
+        let app = app.as_ref().map(|app| format!(" for `{app}`"));
+        format!("{}: from {client}{}", kind.words(), app.unwrap_or_default())
+    });
+    // A sender that signs what it sends is told what is wrong with it.
+    if kind == Kind::Malformed {
+        return response;
+    }
+    match api.refusals.count(client, app.as_ref(), Instant::now()) {
+        Some(wait) => too_many(wait, path.starts_with("/git/")),
+        None => response,
+    }
+}
+
+fn too_many(wait: Duration, is_git: bool) -> Response {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    let message = "too many requests of this client, or for this app, were refused";
+    let hint = format!("wait {seconds} s; the right signature or token is always let in");
+    let mut response = match is_git {
+        true => (
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("{message}: {hint}\n"),
+        )
+            .into_response(),
+        false => {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            ApiError::new(status, "too_many_refusals", message, hint).into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// Logs what has piled up, each minute, until dropped.
+pub async fn tell(api: Arc<Api>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        api.refusals.tell(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_run_out_and_come_back_for_each_client() {
+        let refusals = Refusals::default();
+        let (one, two) = ("192.0.2.1".parse().ok(), "2001:db8::1".parse().ok());
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(refusals.count(one, None, begun), None);
+        }
+        assert_eq!(refusals.count(one, None, begun), Some(MINUTE / 60));
+        assert_eq!(refusals.count(two, None, begun), None);
+        assert_eq!(refusals.count(one, None, begun + MINUTE / 60), None);
+        assert!(refusals.count(one, None, begun + MINUTE / 60).is_some());
+        // One network of the sixth version, and one app, are one.
+        for host in 0..99 {
+            let address = format!("2001:db8::{:x}", host + 2).parse().ok();
+            assert_eq!(refusals.count(address, None, begun), None);
+        }
+        assert!(refusals.count(two, None, begun).is_some());
+        let app: AppName = "hello".parse().unwrap();
+        for host in 0..1000u32 {
+            let address = Some(IpAddr::V4((0x0a00_0000 + host).into()));
+            assert_eq!(refusals.count(address, Some(&app), begun), None);
+        }
+        let new = "192.0.2.77".parse().ok();
+        assert!(refusals.count(new, Some(&app), begun).is_some());
+    }
+
+    #[test]
+    fn a_million_clients_are_not_remembered() {
+        let refusals = Refusals::default();
+        let begun = Instant::now();
+        for host in 0..20_000u32 {
+            refusals.count(Some(IpAddr::V4(host.into())), None, begun);
+        }
+        assert!(refusals.clients.lock().len() <= CLIENTS + 1);
+        // They are forgotten once they may be refused again as often as anybody.
+        let later = begun + MINUTE * 3;
+        refusals.count(Some(IpAddr::V4(0xffff_0000.into())), None, later);
+        assert!(refusals.clients.lock().len() <= 2);
+    }
+}

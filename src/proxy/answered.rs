@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering::*;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
-use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, last, last_page};
 use super::attempt::Attempt;
 use super::body::{BodyError, Download, ResponseBody};
 use super::counters::Outcome;
+use super::extended_connect::{Upgrade, accept};
 use super::headers::strip_hop_by_hop;
 use super::routes::Routes;
 use super::served::Claim;
@@ -47,12 +47,12 @@ impl Attempt<'_> {
         mut self,
         answer: Response<()>,
         via: Via,
-        on_upgrade: Option<OnUpgrade>,
+        upgrade: Option<Upgrade>,
     ) -> Response<ResponseBody> {
         let (mut head, ()) = answer.into_parts();
         self.claim.status = head.status.as_u16();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(on_upgrade), Via::Http1(upstream)) = (on_upgrade, via) else {
+            let (Some(upgrade), Via::Http1(upstream)) = (upgrade, via) else {
                 return self.failed(
                     Outcome::Malformed,
                     StatusCode::BAD_GATEWAY,
@@ -65,12 +65,25 @@ impl Attempt<'_> {
             let websocket = is_websocket(&head.headers);
             strip_hop_by_hop(&mut head.headers);
             head.headers.insert(header::CONNECTION, connection);
-            tunnel::open(on_upgrade, upstream, self.claim.into_tunnel(), websocket);
+            if upgrade.connect {
+                accept(&mut head.status, &mut head.headers);
+            }
+            let held = (self.claim.into_tunnel(), self.watch.clone());
+            tunnel::open(upgrade.on, upstream, held, websocket);
             return Response::from_parts(head, ResponseBody::empty());
         }
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(header::UPGRADE);
-        if on_upgrade.is_some() {
+        let connect = upgrade.as_ref().is_some_and(|upgrade| upgrade.connect);
+        if connect && head.status.is_success() {
+            // The client would take it for the WebSocket's beginning.
+            return self.failed(
+                Outcome::Malformed,
+                StatusCode::BAD_GATEWAY,
+                "The app did not change the protocol.",
+            );
+        }
+        if upgrade.is_some() && !connect {
             // What follows on this connection was not looked at: see `ClientIo`.
             let close = HeaderValue::from_static("close");
             head.headers.insert(header::CONNECTION, close);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
 
 use super::body::{RequestBody, ResponseBody};
 use super::counters::Outcome;
+use super::extended_connect::Upgrade;
 use super::routes::Routes;
 use super::sending::{Sent, send};
 use super::served::Claim;
@@ -33,7 +33,7 @@ impl Attempt<'_> {
     pub async fn run(
         mut self,
         mut request: Request<RequestBody>,
-        on_upgrade: Option<OnUpgrade>,
+        on_upgrade: Option<Upgrade>,
     ) -> Response<ResponseBody> {
         let idempotent = is_idempotent(request.method());
         let replayable = idempotent && matches!(request.body(), RequestBody::Empty);

@@ -13,6 +13,7 @@ use super::answer::{self, last_page};
 use super::answered::{refuse, too_large};
 use super::attempt::Attempt;
 use super::body::ResponseBody;
+use super::extended_connect::into_upgrade;
 use super::headers::Client;
 use super::outgoing::outgoing;
 use super::routes::{NoRoute, Routes};
@@ -29,10 +30,10 @@ pub struct Connection {
 /// Answers one request.
 pub async fn forward(
     connection: &Connection,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let Connection { routes, watch, .. } = connection;
-    if request.method() == Method::CONNECT {
+    if request.method() == Method::CONNECT && !into_upgrade(&mut request) {
         return last_page(
             StatusCode::METHOD_NOT_ALLOWED,
             "This is not a forward proxy.",

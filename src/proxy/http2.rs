@@ -47,13 +47,19 @@ pub async fn serve<S>(
             client: Mutex::new(connection.client.lock().clone()),
             watch,
         };
-        async move { Ok::<_, Infallible>(forward(&stream, request).await) }
+        async move {
+            let mut response = forward(&stream, request).await;
+            // Here only the client closes its connection.
+            response.headers_mut().remove(http::header::CONNECTION);
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(PING)
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     // Every stream's watch holds its connection's.

@@ -19,6 +19,7 @@ pub mod control;
 mod counters;
 mod disk;
 mod drain;
+mod extended_connect;
 mod forward;
 mod framing;
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering::*;
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use hyper::ext::Protocol;
 
 use super::body::{RequestBody, Upload};
+use super::extended_connect::Upgrade;
 use super::forward::Connection;
 use super::headers::strip_hop_by_hop;
 use super::table::Route;
@@ -19,10 +20,13 @@ pub fn outgoing(
     mut request: Request<Incoming>,
     host: &HeaderValue,
     route: &Route,
-) -> (Request<RequestBody>, Option<OnUpgrade>) {
+) -> (Request<RequestBody>, Option<Upgrade>) {
     let settings = &route.settings;
     let upgrading = strip_hop_by_hop(request.headers_mut());
-    let on_upgrade = upgrading.then(|| hyper::upgrade::on(&mut request));
+    let on_upgrade = upgrading.then(|| Upgrade {
+        connect: request.extensions().get::<Protocol>().is_some(),
+        on: hyper::upgrade::on(&mut request),
+    });
     let (mut head, incoming) = request.into_parts();
     head.headers.insert(header::HOST, host.clone());
     if head.version == Version::HTTP_2 {

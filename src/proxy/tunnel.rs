@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::drain::CLOSE_GRACE;
 use super::served::{Served, Tunnelled};
 use super::upstream::Upstream;
+use super::watch::Watch;
 use super::websocket::{Frames, close_from_client, close_from_server};
 
 /// How long the 101 may take to get to the client.
@@ -27,10 +28,17 @@ const HALF_CLOSED: Duration = Duration::from_secs(2);
 /// Of one direction.
 const BUFFER: usize = 8 << 10;
 
-/// Joins the client's connection, once it is free, with the app's.
-pub fn open(on_upgrade: OnUpgrade, upstream: Box<Upstream>, held: Tunnelled, websocket: bool) {
+/// Joins the client's connection, once it is free, with the app's. The watch is held too: an HTTP/2
+/// connection counts its streams by theirs.
+pub fn open(
+    on_upgrade: OnUpgrade,
+    upstream: Box<Upstream>,
+    (held, watch): (Tunnelled, Arc<Watch>),
+    websocket: bool,
+) {
     let (app, early) = upstream.into_parts();
     tokio::spawn(async move {
+        let _watch = watch;
         let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
             return;
         };

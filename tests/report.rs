@@ -254,7 +254,11 @@ async fn a_version_that_is_rolled_back_was_never_a_success() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_to_nothing_is_not_left_pending() {
     let forge = Forge::start().await;
-    let mut server = reporting(&forge, "github").await;
+    // No push stops another, so that one waits.
+    let patient = SETTINGS.replace("bake = \"0s\"", "bake = \"0s\"\nsupersede = false");
+    let mut server = Server::idle(&format!("{patient}\n{}", forge.settings("github"))).await;
+    server.set_env("REPORT_TOKEN", TOKEN);
+    server.serve().await;
 
     // Two commits were pushed, and only the first was heard of.
     let (old, one) = server

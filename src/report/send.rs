@@ -40,41 +40,40 @@ async fn own_deployment(
     fact: &Fact,
 ) -> Result<(), Problem> {
     let address = &session.report.address;
-    let (id, is_new) = match &report.forge_id {
-        Some(id) => (id.clone(), false),
+    let id = match &report.forge_id {
+        Some(id) => id.clone(),
         None => match made(session, store, report, fact).await? {
             Some(made) => made,
             None => return Ok(()),
         },
     };
-    match address.forge.progress(address, fact, &id, is_new) {
+    match address.forge.progress(address, fact, &id) {
         Some(request) => session.ask(&request).await.map(drop),
         None => Ok(()),
     }
 }
 
-/// The forge's id of its deployment, and whether it knows the phase already. That the forge is about
-/// to be asked is stored first and its id after it, so that one of which no answer came is looked
-/// for instead of made twice.
+/// The forge's id of its deployment. That the forge is about to be asked is stored first and the id
+/// after it, so that one of which no answer came is looked for instead of made twice.
 async fn made(
     session: &Session<'_>,
     store: &Store,
     report: &Report,
     fact: &Fact,
-) -> Result<Option<(String, bool)>, Problem> {
+) -> Result<Option<String>, Problem> {
     let address = &session.report.address;
     let forge = address.forge;
-    let keep = async |id: String, is_new: bool| {
+    let keep = async |id: String| {
         let (row, kept) = (report.clone(), id.clone());
         let write = store.write(move |db| reports::set_forge_id(db, &row, &kept));
         write.await.map_err(unstored)?;
-        Ok(Some((id, is_new)))
+        Ok(Some(id))
     };
     if report.asked
         && let Some(request) = forge.find(address, fact)
         && let Some(id) = forge.found(&session.ask(&request).await?, fact)
     {
-        return keep(id, false).await;
+        return keep(id).await;
     }
     let Some(request) = forge.deployment(address, fact) else {
         return Ok(None);
@@ -89,7 +88,7 @@ async fn made(
     write.await.map_err(unstored)?;
     let answer = session.ask(&request).await?;
     match forge.made(&answer) {
-        Some(id) => keep(id, true).await,
+        Some(id) => keep(id).await,
         None => Err(Problem::Refused(format!(
             "{forge} made a deployment but did not say its id"
         ))),

@@ -58,12 +58,14 @@ pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
     if matches!(fact.phase, Phase::Superseded | Phase::Cancelled) {
         return None;
     }
+    deployment_state(fact.phase)?;
     let body = json!({
         "environment": fact.environment,
         "sha": fact.commit,
         "ref": fact.git_ref,
         "tag": fact.is_tag,
-        "status": deployment_state(fact.phase)?,
+        // Also what has ended already begins like this: only what runs is found again.
+        "status": "running",
     });
     let path = format!("/projects/{}/deployments", address.repository_id());
     Some(Request::post(path, body))

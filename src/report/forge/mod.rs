@@ -158,18 +158,10 @@ impl Forge {
         self.made(answer.as_array()?.iter().find(ours)?)
     }
 
-    /// Tells the forge's own deployment `id` what it has come to; `None` where it knows, which
-    /// `is_new` says of one that has just been made.
-    pub fn progress(
-        self,
-        address: &Address,
-        fact: &Fact,
-        id: &str,
-        is_new: bool,
-    ) -> Option<Request> {
+    /// Tells the forge's own deployment `id` what it has come to; `None` where it knows.
+    pub fn progress(self, address: &Address, fact: &Fact, id: &str) -> Option<Request> {
         match self {
             Forge::GitHub => Some(github::progress(address, fact, id)),
-            Forge::GitLab if is_new => None,
             Forge::GitLab => gitlab::progress(address, fact, id),
             Forge::Gitea | Forge::Bitbucket | Forge::DataCenter => None,
         }

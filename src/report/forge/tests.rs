@@ -142,7 +142,7 @@ fn github_is_asked_neither_to_merge_nor_to_wait() {
             "payload": { "cutover": "d0000000000001" },
         })
     );
-    let progress = Forge::GitHub.progress(&address, &fact(Phase::Live), "7", true);
+    let progress = Forge::GitHub.progress(&address, &fact(Phase::Live), "7");
     let progress = progress.unwrap();
     assert_eq!(progress.path, "/repos/acme/hello/deployments/7/statuses");
     assert_eq!(

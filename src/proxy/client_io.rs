@@ -2,6 +2,7 @@
 //! strict reading of heads and framing first, and every silence has a deadline.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -19,6 +20,9 @@ const LINGER_MS: u64 = 3_000;
 
 /// After so long without a byte a connection is put to rest.
 const REST_MS: u64 = 1_000;
+
+/// What is read ahead at most.
+pub const EARLY: usize = 1 << 10;
 
 /// How long a client may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +45,24 @@ pub struct ClientIo<S> {
     refused: bool,
     /// A write is waiting for the client; its deadline stands in `watch.client`.
     stalled: bool,
-    /// Read and looked at already, while the connection was at rest.
-    first: Option<u8>,
+    /// Read ahead, while the connection was at rest or nobody knew what it would be.
+    early: Vec<u8>,
+    /// The stream has an end of its own that the client waits for.
+    says_goodbye: bool,
     /// Shut down; so many bytes may still be read and thrown away.
     linger: Option<usize>,
 }
 
 impl<S> ClientIo<S> {
-    pub fn new(stream: S, place: Place, watch: Arc<Watch>, limits: Limits) -> Self {
+    /// `early`: what was read of it. `secure`: TLS.
+    pub fn new(
+        stream: S,
+        early: Vec<u8>,
+        secure: bool,
+        place: Place,
+        watch: Arc<Watch>,
+        limits: Limits,
+    ) -> Self {
         watch.client.set_in(limits.idle_ms);
         Self {
             stream,
@@ -58,7 +72,8 @@ impl<S> ClientIo<S> {
             limits,
             refused: false,
             stalled: false,
-            first: None,
+            early,
+            says_goodbye: secure,
             linger: None,
         }
     }
@@ -88,13 +103,25 @@ impl<S> ClientIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> ClientIo<S> {
-    /// Waits for one byte, which the next read then begins with. False: there will be none.
-    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut byte = [0];
-        let mut buf = ReadBuf::new(&mut byte);
-        let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut buf));
-        self.first = buf.filled().first().copied();
-        Poll::Ready(read.is_ok() && self.first.is_some())
+    /// Waits for bytes, which the next read then begins with. False: there will be none.
+    pub fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut room = [const { MaybeUninit::uninit() }; EARLY];
+        let mut buf = ReadBuf::uninit(&mut room);
+        let read = match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+            Poll::Pending => ready!(self.no_byte(cx)),
+            Poll::Ready(read) => read,
+        };
+        self.early.extend_from_slice(buf.filled());
+        Poll::Ready(read.is_ok() && !self.early.is_empty())
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let rest = self.early.split_off(self.early.len().min(buf.remaining()));
+        buf.put_slice(&std::mem::replace(&mut self.early, rest));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -105,15 +132,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(first) = this.first.take() {
-            buf.put_slice(&[first]);
-            return Poll::Ready(Ok(()));
-        }
         if this.refused {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+        match this.poll_next(cx, buf) {
             Poll::Pending => return this.no_byte(cx),
             Poll::Ready(result) => result?,
         }
@@ -227,7 +250,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            // With nothing left to be read, to close is to say that nothing more comes.
+            if this.says_goodbye || !this.reader.at_start() || this.refused {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            }
             this.linger = Some(LINGER_BYTES);
             this.watch.client.set_in(LINGER_MS);
         }

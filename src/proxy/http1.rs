@@ -25,13 +25,19 @@ const BUFFER: usize = 128 << 10;
 
 /// Answers requests until the connection ends. Between two of them that are far apart it is put to
 /// rest: hyper's part of it, with its buffers, is many times what has to be kept.
-pub async fn serve<S>(stream: S, connection: Arc<Connection>, place: Place, shared: &Arc<Listening>)
-where
+pub async fn serve<S>(
+    stream: S,
+    early: Vec<u8>,
+    connection: Arc<Connection>,
+    place: Place,
+    shared: &Arc<Listening>,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let watch = connection.watch.clone();
     watch.idle_ms.store(shared.limits.idle_ms, SeqCst);
-    let mut io = ClientIo::new(stream, place, watch, shared.limits);
+    let secure = connection.client.lock().secure;
+    let mut io = ClientIo::new(stream, early, secure, place, watch, shared.limits);
     while let Some(resting) = Box::pin(converse(io, &connection, shared)).await {
         io = resting;
         if !wake_up(&mut io, &connection, shared).await {
@@ -111,7 +117,7 @@ where
     let watch = &connection.watch;
     watch.rest.clear();
     poll_fn(|cx| {
-        if let Poll::Ready(woken) = io.poll_first(cx) {
+        if let Poll::Ready(woken) = io.poll_early(cx) {
             return Poll::Ready(woken);
         }
         watch.register(cx.waker());

@@ -1,25 +1,33 @@
 //! Accepting connections and serving them.
 
-use std::io;
+use std::future::poll_fn;
+use std::io::Cursor;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::*};
+use std::task::Poll;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::client_io::Limits;
+use super::client_io::{EARLY, Limits};
 use super::forward::Connection;
 use super::headers::Client;
 use super::place::{Place, Places};
 use super::routes::Routes;
+use super::watch::Watch;
 use super::{http1, http2, proxy_protocol};
 
+/// How only HTTP/2 begins.
+const PRI: &[u8] = b"PRI ";
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What all connections share.
@@ -103,7 +111,6 @@ fn admit(stream: TcpStream, peer: SocketAddr, secure: bool, shared: &Arc<Listeni
     if !shared.proxy_protocol && !shared.trusts(peer.ip()) && !place.is_of(peer.ip()) {
         return;
     }
-    let _ = stream.set_nodelay(true);
     tokio::spawn(serve(stream, peer.ip(), place, secure, shared.clone()));
 }
 
@@ -140,30 +147,47 @@ async fn serve(
         };
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Box::pin(http2::serve(stream, connection, place, shared)).await,
-            _ => Box::pin(http1::serve(stream, connection, place, shared)).await,
+            _ => Box::pin(http1::serve(stream, Vec::new(), connection, place, shared)).await,
         }
     } else {
-        let first_byte = Duration::from_millis(shared.limits.idle_ms);
         // Ahead of everything else, so that a client that says nothing costs next to nothing.
-        match timeout(first_byte, is_http2(&stream)).await {
-            Ok(Ok(true)) => Box::pin(http2::serve(stream, connection, place, shared)).await,
-            Ok(Ok(false)) => Box::pin(http1::serve(stream, connection, place, shared)).await,
-            _ => {}
+        let first = first_bytes(&mut stream, &connection.watch, shared).await;
+        let Some(first) = first else { return };
+        if first.starts_with(PRI) {
+            let (from, to) = stream.into_split();
+            let stream = tokio::io::join(Cursor::new(first).chain(from), to);
+            Box::pin(http2::serve(stream, connection, place, shared)).await;
+        } else {
+            Box::pin(http1::serve(stream, first, connection, place, shared)).await;
         }
     }
 }
 
-/// Whether it begins as only HTTP/2 does.
-async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    const PRI: &[u8] = b"PRI ";
-    let mut start = [0; PRI.len()];
-    loop {
-        let have = stream.peek(&mut start).await?;
-        if have == 0 || have == PRI.len() || start[..have] != PRI[..have] {
-            return Ok(start[..have] == *PRI);
+/// The client's first bytes, enough of them to tell what it speaks. `None`: it says nothing.
+async fn first_bytes(stream: &mut TcpStream, watch: &Watch, shared: &Listening) -> Option<Vec<u8>> {
+    watch.client.set_in(shared.limits.idle_ms);
+    let mut first = Vec::new();
+    poll_fn(|cx| {
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; EARLY];
+            let mut buf = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    first.extend_from_slice(buf.filled());
+                }
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending => break,
+            }
+            // Less than that may be the beginning of a POST too.
+            if first.len() >= PRI.len() || !PRI.starts_with(&first) {
+                return Poll::Ready(Some(std::mem::take(&mut first)));
+            }
         }
-        // A part of it, or of a POST. The socket stays readable, so there is nothing to wait for
-        // but time.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        watch.register(cx.waker());
+        match watch.client.has_passed() || shared.stage.is_closing() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -136,7 +136,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         (Some(address), None) => Some(listen(address)?),
     };
     for listener in [Some(&http), https.as_ref()].into_iter().flatten() {
-        notice_dead_clients(listener);
+        prepare(listener);
     }
     let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
@@ -296,14 +296,18 @@ fn activated() -> VecDeque<TcpListener> {
         .collect()
 }
 
-/// What is accepted has this too: a WebSocket whose client is gone without a word would stay for
-/// ever.
-fn notice_dead_clients(listener: &TcpListener) {
+/// What is accepted has this too, without a system call for each. A WebSocket whose client is gone
+/// without a word would stay for ever.
+fn prepare(listener: &TcpListener) {
     let keep_alive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15))
         .with_retries(4);
-    if let Err(error) = socket2::SockRef::from(listener).set_tcp_keepalive(&keep_alive) {
+    let socket = socket2::SockRef::from(listener);
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        tracing::warn!("short answers may be held back: {error}");
+    }
+    if let Err(error) = socket.set_tcp_keepalive(&keep_alive) {
         tracing::warn!("clients that vanish are not noticed: {error}");
     }
 }

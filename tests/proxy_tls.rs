@@ -33,6 +33,16 @@ async fn connect(
     trusted: &CertificateDer<'static>,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(proxy.https.unwrap()).await.unwrap();
+    handshake(stream, name, trusted, alpn).await
+}
+
+async fn handshake(
+    stream: TcpStream,
+    name: &str,
+    trusted: &CertificateDer<'static>,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -42,7 +52,6 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(proxy.https.unwrap()).await.unwrap();
     let name = ServerName::try_from(name.to_string()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
@@ -59,6 +68,32 @@ async fn start(folder: &Path) -> Proxy {
     let app = App::start(1).await;
     proxy.publish(1, &[app.address]).await;
     proxy
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_listener_has_its_own_proxy_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = certify(folder.path(), "a", "a.test");
+    let certificates = folder.path().to_path_buf();
+    let proxy = Proxy::start_with(|options| {
+        options.https = Some("127.0.0.1:0".parse().unwrap());
+        options.certificates = certificates;
+        options.proxy_protocol_tls = true;
+    })
+    .await;
+    proxy.publish(1, &[App::start(1).await.address]).await;
+    assert!(proxy.get("/").await.starts_with("HTTP/1.1 200 "));
+    connect(&proxy, "a.test", &trusted, &[]).await.unwrap_err();
+    let mut stream = TcpStream::connect(proxy.https.unwrap()).await.unwrap();
+    let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n";
+    stream.write_all(header).await.unwrap();
+    let mut stream = handshake(stream, "a.test", &trusted, &[]).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
+    proxy.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -472,6 +472,26 @@ async fn a_balancer_in_front_says_whose_connection_it_is() {
         "",
         "without a header it is closed"
     );
+
+    // Version 2: IPv6 with a field that nobody here reads, and a balancer's own health check.
+    let client = "2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap();
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x29".to_vec();
+    header.extend(client.octets());
+    header.extend([0; 16]);
+    header.extend([0, 1, 0, 80, 4, 0, 2, b'h', b'i']);
+    let own = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+    for (header, address) in [(header, "2001:db8::7"), (own, "127.0.0.1")] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        // In two parts, as a balancer never sends it.
+        stream.write_all(&header[..14]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(&header[14..]).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let line = format!("x-forwarded-for: {address}\r\n");
+        assert!(answer.contains(&line), "{answer}");
+    }
     proxy.stop().await;
 }
 

@@ -39,7 +39,8 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
             let mut options = Options::new(http, args.https.or(proxy.https), data_dir);
             options.certificates = proxy.certificates.unwrap_or(options.certificates);
             options.trusted = proxy.trusted_proxies;
-            options.proxy_protocol = proxy.proxy_protocol;
+            options.proxy_protocol = proxy.proxy_protocol.http;
+            options.proxy_protocol_tls = proxy.proxy_protocol.https;
             options.access_log = proxy.access_log;
             options
         }

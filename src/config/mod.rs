@@ -69,12 +69,19 @@ pub struct Proxy {
     pub certificates: Option<PathBuf>,
     /// Whose X-Forwarded-For and the like are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Every connection begins with a PROXY header.
-    pub proxy_protocol: bool,
+    /// Where every connection begins with a PROXY header.
+    pub proxy_protocol: Listeners,
     /// The files of the proxy's own pages, by status.
     pub error_pages: BTreeMap<u16, PathBuf>,
     /// Absent: none is written.
     pub access_log: Option<PathBuf>,
+}
+
+/// Some of the proxy's listeners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listeners {
+    pub http: bool,
+    pub https: bool,
 }
 
 #[derive(Debug, Clone)]

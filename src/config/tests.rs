@@ -343,6 +343,8 @@ fn one_mistake_each() {
         ("docker.host = 'unix://docker.sock'", "`unix:///path`"),
         ("docker.host = 'tcp://'", "`unix:///path`"),
         ("docker.host = 'https://host:1'", "`unix:///path`"),
+        ("proxy.proxy_protocol = 1", "`true`, `false`, or an array"),
+        ("proxy.proxy_protocol = ['tls']", "\"http\" or \"https\""),
         ("apps = []", "a section for each app"),
         ("apps.a = []", "expected a section `[apps.a]`"),
     ] {

@@ -5,13 +5,13 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::app_proxy::pages;
 use super::claims::Claims;
-use super::file::{self, File, Section};
+use super::file::{self, File, Node, Section};
 use super::values::{networks, path, socket, some_networks};
-use super::{Agent, Config, Docker, Problem, Problems, Proxy, app};
+use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 
 /// Beyond this it is no configuration.
 const LONGEST: u64 = 1 << 20;
@@ -116,7 +116,9 @@ fn proxy(mut section: Section<'_>) -> Proxy {
     let https = section.read("https", socket);
     let certificates = section.read("certificates", path);
     let trusted_proxies = section.read("trusted_proxies", networks);
-    let proxy_protocol = section.read("proxy_protocol", |node| node.boolean());
+    let proxy_protocol = section
+        .read("proxy_protocol", listeners)
+        .unwrap_or_default();
     let access_log = section.read("access_log", path);
     let error_pages = section.read("error_pages", |node| {
         pages(node, &[404, 413, 502, 503, 504])
@@ -127,9 +129,32 @@ fn proxy(mut section: Section<'_>) -> Proxy {
         https,
         certificates,
         trusted_proxies: trusted_proxies.unwrap_or_default(),
-        proxy_protocol: proxy_protocol.unwrap_or(false),
+        proxy_protocol,
         access_log,
         error_pages: error_pages.unwrap_or_default(),
+    }
+}
+
+/// Both listeners or none, or those that are named.
+fn listeners(node: Node<'_>) -> Option<Listeners> {
+    const EXPECTED: &str = "`true`, `false`, or an array of listeners, \"http\" and \"https\"";
+    match node.value.get_ref() {
+        DeValue::Boolean(all) => Some(Listeners {
+            http: *all,
+            https: *all,
+        }),
+        DeValue::Array(_) => {
+            let mut named = Listeners::default();
+            for node in node.array(EXPECTED)? {
+                match node.str("\"http\" or \"https\"")? {
+                    "http" => named.http = true,
+                    "https" => named.https = true,
+                    _ => return node.wrong("\"http\" or \"https\""),
+                }
+            }
+            Some(named)
+        }
+        _ => node.wrong(EXPECTED),
     }
 }
 

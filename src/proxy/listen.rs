@@ -37,6 +37,8 @@ pub struct Listening {
     pub places: Arc<Places>,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
+    /// The same for those to the TLS port.
+    pub proxy_protocol_tls: bool,
     pub stage: Stage,
     /// For the connections to the TLS port.
     pub tls: Option<TlsAcceptor>,
@@ -45,6 +47,14 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// Whether a connection begins with a PROXY header.
+    fn is_introduced(&self, secure: bool) -> bool {
+        match secure {
+            true => self.proxy_protocol_tls,
+            false => self.proxy_protocol,
+        }
+    }
+
     fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|net| net.contains(&peer))
@@ -108,7 +118,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, secure: bool, shared: &Arc<Listeni
     };
     // Whoever a balancer speaks for is not known yet, and a proxy in front brings the connections
     // of many.
-    if !shared.proxy_protocol && !shared.trusts(peer.ip()) && !place.is_of(peer.ip()) {
+    if !shared.is_introduced(secure) && !shared.trusts(peer.ip()) && !place.is_of(peer.ip()) {
         return;
     }
     tokio::spawn(serve(stream, peer.ip(), place, secure, shared.clone()));
@@ -123,7 +133,7 @@ async fn serve(
     shared: Arc<Listening>,
 ) {
     let shared = &shared;
-    if shared.proxy_protocol {
+    if shared.is_introduced(secure) {
         let header = Box::pin(proxy_protocol::take(&mut stream));
         match timeout(HANDSHAKE, header).await {
             Ok(Ok(client)) => peer = client.unwrap_or(peer),

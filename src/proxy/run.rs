@@ -42,8 +42,10 @@ pub struct Options {
     pub max_connections: usize,
     /// Of one client address, unless it is trusted.
     pub max_per_client: usize,
-    /// Every connection begins with a PROXY header, version 1 or 2.
+    /// Every connection to the plain port begins with a PROXY header, version 1 or 2.
     pub proxy_protocol: bool,
+    /// The same for those to the TLS port.
+    pub proxy_protocol_tls: bool,
     /// Where each request gets a line. Absent: nowhere.
     pub access_log: Option<PathBuf>,
     /// How long requests may take to finish when the proxy is told to leave.
@@ -75,6 +77,7 @@ impl Options {
             max_connections: 100_000,
             max_per_client: 4_096,
             proxy_protocol: false,
+            proxy_protocol_tls: false,
             access_log: None,
             grace: Duration::from_secs(30),
             takeover: false,
@@ -156,6 +159,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         limits: options.limits,
         places: Places::new(options.max_connections, options.max_per_client),
         proxy_protocol: options.proxy_protocol,
+        proxy_protocol_tls: options.proxy_protocol_tls,
         stage: Stage::default(),
         tls: match https {
             Some(_) => Some(tls::acceptor(certificates.clone())?),

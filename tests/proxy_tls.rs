@@ -163,7 +163,14 @@ async fn many_http2_requests_share_a_connection_and_leave_it_at_the_drain() {
     let all = futures_util::future::join_all(all);
     let next = App::start(2).await;
     let switch = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Until all of them have come.
+        let came = async || {
+            let stats = proxy.client.stats().await.unwrap();
+            stats[0].requests + stats[0].in_flight
+        };
+        while came().await < 50 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         proxy.publish(2, &[next.address]).await;
         let limit = Duration::from_secs(5);
         proxy.client.drain("app", 2, limit, limit).await.unwrap()

@@ -3,6 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::app_body::{Framing, Piece};
+use super::app_head;
 use super::control::Command;
 use super::framing::Reader;
 use super::headers::{Client, strip_hop_by_hop};
@@ -116,6 +118,48 @@ fn nothing_of_a_hop_or_of_a_strangers_word_is_left_in_a_head() {
             assert!(!(said && known), "{name} of {bytes:?}");
         }
     });
+}
+
+#[test]
+fn answers_are_read_alike_however_they_are_cut() {
+    let seeds: [&[u8]; 5] = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nuntil it closes",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ];
+    each(&seeds, |random, bytes| {
+        let Some(length) = app_head::length(bytes) else {
+            return;
+        };
+        let head = bytes::Bytes::copy_from_slice(&bytes[..length]);
+        let Ok(head) = app_head::read(head, &http::Method::GET) else {
+            return;
+        };
+        let rest = &bytes[length..];
+        let whole = body(head.framing, &[rest]);
+        let mut cuts = Vec::new();
+        let mut at = 0;
+        while at < rest.len() {
+            let end = at + 1 + random.below(rest.len() - at);
+            cuts.push(&rest[at..end]);
+            at = end;
+        }
+        assert_eq!(whole, body(head.framing, &cuts), "{bytes:?}");
+    });
+}
+
+/// The data of a body that comes in these parts; an error stands for whatever came before it.
+fn body(mut framing: Framing, parts: &[&[u8]]) -> Result<(Vec<u8>, bool), ()> {
+    let (mut bytes, mut data) = (bytes::BytesMut::new(), Vec::new());
+    for part in parts {
+        bytes.extend_from_slice(part);
+        while let Piece::Frame(frame) = framing.piece(&mut bytes).map_err(|_| ())? {
+            data.extend(frame.into_data().unwrap_or_default());
+        }
+    }
+    Ok((data, framing.is_ended()))
 }
 
 #[test]

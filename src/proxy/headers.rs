@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -102,9 +103,13 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     // One look at each name: most messages have nothing of this, and asking the map for each of
     // the fields by name costs more.
-    let (mut connection, mut others) = (false, false);
+    let (mut connection, mut others, mut disguised) = (false, false, false);
     for name in headers.keys() {
-        match name.as_str().len() {
+        let length = name.as_str().len();
+        if let 9 | 15..=17 = length {
+            disguised |= memchr(b'_', name.as_str().as_bytes()).is_some();
+        }
+        match length {
             2 => others |= name == header::TE,
             10 if name == header::CONNECTION => connection = true,
             10 => others |= name == KEEP_ALIVE,
@@ -112,6 +117,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
             17 => others |= name == header::TRANSFER_ENCODING,
             _ => {}
         }
+    }
+    if disguised {
+        remove_disguised(headers);
     }
     let mut upgrade = false;
     if connection {
@@ -152,6 +160,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         }
     }
     upgrade
+}
+
+/// Many frameworks take `X_Forwarded_For` for `X-Forwarded-For`: no way to say who one is.
+fn remove_disguised(headers: &mut HeaderMap) {
+    let own = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REAL_IP];
+    let is_own = |name: &&HeaderName| {
+        let text = name.as_str().replace('_', "-");
+        name.as_str().contains('_') && own.iter().any(|own| own == text.as_str())
+    };
+    let disguised: Vec<_> = headers.keys().filter(is_own).cloned().collect();
+    for name in disguised {
+        headers.remove(name);
+    }
 }
 
 /// Whether there is a protocol to change to. HTTP/2 is none: requests in a tunnel would go past
@@ -220,9 +241,17 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("forwarded", "for=6.6.6.6"),
             ("x-real-ip", "6.6.6.6"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded_proto", "https"),
+            ("x_real_ip", "6.6.6.6"),
+            ("x_other_thing_ab", "1"),
         ];
         let host = HeaderValue::from_static("a.org");
         let mut headers = map(&sent);
+        strip_hop_by_hop(&mut headers);
+        let disguised = |name: &&HeaderName| name.as_str().contains('_');
+        let left: Vec<_> = headers.keys().filter(disguised).collect();
+        assert_eq!(left, ["x_other_thing_ab"]);
         let peer: IpAddr = "::ffff:1.2.3.4".parse().unwrap();
         Client::new(peer, false, false).introduce(&mut headers, &host);
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4");

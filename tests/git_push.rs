@@ -53,6 +53,8 @@ impl Scene {
                 _ => Found::NoSuchApp,
             }),
             allows: Box::new(|token| token == TOKEN),
+            begin: Box::new(|_| Box::pin(async { Ok(()) })),
+            end: Box::new(|_| Box::pin(async { Ok(()) })),
             pushed: Box::new(move |push| {
                 taken.lock().unwrap().push(push);
                 let hold = held.lock().unwrap().take();

@@ -78,3 +78,67 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     assert_eq!(server.version().await, "v1");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
+    if Command::new("git").arg("version").output().is_err() {
+        eprintln!("skipped: `git` is not installed");
+        return;
+    }
+    let mut server = Server::idle(common::SETTINGS).await;
+    server.set_env("CUTOVER_KILL_AT", "taken");
+    server.serve().await;
+    let (address, token) = (server.agent().address, server.token());
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    let work = tempfile::tempdir().unwrap();
+    let work = work.path();
+    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    commit(work, "v1", "");
+    let (_, text) = git(work, &["push", &url, "main"]);
+    server.agent().ended().await.unwrap();
+    assert!(!text.contains("remote: live"), "{text}");
+
+    // Started twice more: it is queued once.
+    server.set_env("CUTOVER_KILL_AT", "");
+    for _ in 0..2 {
+        server.serve().await;
+        let list = format!("/api/v1/apps/{APP}/deployments");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let items = loop {
+            let items = server.api(&list).await["items"].as_array().unwrap().clone();
+            if !items.is_empty() {
+                break items;
+            }
+            assert!(std::time::Instant::now() < deadline, "{}", server.log());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        let (ended, log) = server.ended(items[0]["id"].as_str().unwrap()).await;
+        assert_eq!(ended.state, "live", "{log:#?}");
+        assert_eq!(items.len(), 1);
+        assert_eq!(server.version().await, "v1");
+        server.stop().await;
+    }
+
+    // What asks for being left alone is, and no restart changes that.
+    server.serve().await;
+    let address = server.agent().address;
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    commit(work, "v2\n\n[skip ci]", "");
+    let (good, text) = git(work, &["push", &url, "main"]);
+    assert!(
+        good && text.contains("not deployed: the head commit says"),
+        "{text}"
+    );
+    commit(work, "v3", "");
+    let (good, text) = git(work, &["push", "-o", "cutover.skip", &url, "main"]);
+    assert!(
+        good && text.contains("not deployed: cutover.skip"),
+        "{text}"
+    );
+    server.stop().await;
+    server.serve().await;
+    assert_eq!(server.version().await, "v1");
+    let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list:#}");
+    server.stop().await;
+}

@@ -78,6 +78,14 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
         "{said}"
     );
 
+    // Nor is what asks for being left alone.
+    commit(&work, "v2b\n\nNothing of interest. [skip deploy]", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(
+        said.contains("the head commit says `[skip deploy]`"),
+        "{said}"
+    );
+
     // No agent: the push is kept, and the pusher knows what to do.
     server.stop().await;
     commit(&work, "v3", "");

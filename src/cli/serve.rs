@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, auth::Token};
 use crate::config::Config;
-use crate::deploy::{Agent, queue, recover, routes};
+use crate::deploy::{Agent, queue, recover, routes, taken};
 use crate::engine::Engine;
 use crate::proxy::control::{self, Client};
 use crate::report;
@@ -66,6 +66,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let sweeping = tokio::spawn(sweep(agent.clone()));
     let reports = tokio::spawn(report::start(agent.clone()));
     let mut workers = queue::start(&agent);
+    let unqueued = tokio::spawn(taken::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
 
     tokio::select! {
@@ -78,6 +79,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     sweeping.abort();
     reports.abort();
     refusals.abort();
+    unqueued.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy

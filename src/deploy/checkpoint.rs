@@ -6,6 +6,8 @@ use super::state::Step;
 /// A moment between an effect and what is written about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checkpoint {
+    /// git has taken a push; no deployment is stored.
+    Taken,
     /// The deployment is stored; nobody has been told.
     Enqueued,
     /// The step's intent is stored; nothing has been done.
@@ -27,16 +29,17 @@ impl Checkpoint {
         let steps = Step::ALL
             .into_iter()
             .flat_map(|step| [Started(step), Effected(step)]);
-        [Enqueued]
+        [Taken, Enqueued]
             .into_iter()
             .chain(steps)
             .chain([Undoing, Undone, Ended])
             .collect()
     }
 
-    /// `enqueued`, `fetch.started`, `fetch.effected`, …
+    /// `taken`, `enqueued`, `fetch.started`, `fetch.effected`, …
     pub fn name(self) -> String {
         match self {
+            Checkpoint::Taken => "taken".into(),
             Checkpoint::Enqueued => "enqueued".into(),
             Checkpoint::Started(step) => format!("{step}.started"),
             Checkpoint::Effected(step) => format!("{step}.effected"),

@@ -10,6 +10,7 @@ use crate::store::StoreError;
 use crate::store::deliveries::{self, NewDelivery, Outcome};
 use crate::store::deployments::{self, Deployment, NewDeployment, Trigger, Want};
 use crate::store::pushes::{self, Seen};
+use crate::store::taken::{self, Pushed};
 
 /// What a delivery asks for.
 pub enum Asked {
@@ -136,11 +137,22 @@ pub fn wished(app: &AppName, name: Option<String>, trigger: Trigger) -> NewDeplo
 }
 
 pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
+    queued(agent, new, None).await
+}
+
+/// As [`deployment`], of a push that git took; in the same transaction that is forgotten.
+pub(super) async fn taken(agent: &Agent, new: NewDeployment, push: Pushed) -> Result<Deployment> {
+    queued(agent, new, Some(push)).await
+}
+
+async fn queued(agent: &Agent, new: NewDeployment, push: Option<Pushed>) -> Result<Deployment> {
     let stored = agent.store.write(move |db| {
         let older = match new.trigger {
             Trigger::Push => deployments::running_push(db, &new.app)?,
             _ => None,
         };
+        let own = push.filter(|push| push.app == new.app);
+        own.map_or(Ok(()), |push| taken::delete(db, &push))?;
         Ok((deployments::enqueue(db, &new)?, older))
     });
     let (queued, older) = stored.await?;

@@ -27,6 +27,7 @@ pub mod routes;
 pub mod run;
 pub mod state;
 mod steps;
+pub mod taken;
 mod undo;
 
 pub use hub::Hub;

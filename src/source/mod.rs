@@ -1,6 +1,7 @@
 //! An app's commits: a bare mirror on this machine, fetched with libgit2. No shell and no git binary.
 
 mod access;
+mod bare;
 mod compare;
 mod error;
 mod fetch;
@@ -11,6 +12,7 @@ mod mirror;
 mod paths;
 mod resolve;
 
+pub use bare::{message, tip};
 pub use compare::MAX_PATHS;
 pub use error::SourceError;
 pub use mirror::Mirror;

@@ -220,6 +220,14 @@ pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     Ok(found.optional()?)
 }
 
+/// Whether one was asked for since `at` that brings this commit.
+pub fn since(db: &Connection, app: &AppName, commit: &CommitId, at: i64) -> Result<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT 1 FROM deployments WHERE app = ?1 AND commit_id = ?2 AND created_at >= ?3",
+    )?;
+    Ok(query.exists((app.as_str(), commit.as_str(), at))?)
+}
+
 /// Every deployment that is in no rest state, oldest first.
 pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
     let mut query =

@@ -134,6 +134,15 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (app, ref)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE taken (
+        app       TEXT NOT NULL,
+        ref       TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        no_cache  INTEGER NOT NULL,
+        at        INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

@@ -21,6 +21,7 @@ pub mod pushes;
 pub mod releases;
 pub mod reports;
 pub mod steps;
+pub mod taken;
 
 /// Writes that may wait for the writer, and the most that share one commit.
 const QUEUE: usize = 1024;

@@ -50,7 +50,11 @@ pub fn wants(app: &App, push: &Push) -> Result<(), String> {
             push.git_ref
         ));
     }
-    let message = push.message.as_deref().unwrap_or_default();
+    wants_message(push.message.as_deref().unwrap_or_default())
+}
+
+/// Whether a push with this head commit is deployed; an error is the reason why not.
+pub fn wants_message(message: &str) -> Result<(), String> {
     match skipped(message) {
         Some(mark) => Err(format!("the head commit says `{mark}`")),
         None => Ok(()),

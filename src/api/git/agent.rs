@@ -4,17 +4,25 @@ use std::sync::Arc;
 
 use super::{Found, Git, Log, Pushed, Repository};
 use crate::api::Api;
-use crate::config::{App, Repo};
-use crate::deploy::{enqueue, follow};
-use crate::store::deployments::NewDeployment;
-use crate::webhook::{Ref, filter};
+use crate::config::Repo;
+use crate::deploy::{follow, taken};
+use crate::store::StoreError;
 
 /// Pushes are taken for the apps whose `repo` is a path on this machine, with the API's token.
 pub fn of_agent(api: Arc<Api>) -> Git {
     let (apps, tokens) = (api.clone(), api.clone());
+    let (begins, ends) = (api.clone(), api.clone());
     Git {
         repository: Box::new(move |name| find(&apps, name)),
         allows: Box::new(move |token| tokens.token.is(token)),
+        begin: Box::new(move |pushes| {
+            let agent = begins.agent.clone();
+            Box::pin(async move { stored(taken::begin(&agent, pushes).await) })
+        }),
+        end: Box::new(move |pushes| {
+            let agent = ends.agent.clone();
+            Box::pin(async move { stored(taken::end(&agent, pushes).await) })
+        }),
         pushed: Box::new(move |push| Box::pin(pushed(api.clone(), push))),
     }
 }
@@ -31,7 +39,7 @@ fn find(api: &Api, name: &str) -> Found {
             branch: app.branch.clone(),
             wants: {
                 let app = app.clone();
-                Arc::new(move |git_ref| wants(&app, git_ref))
+                Arc::new(move |git_ref| taken::wants(&app, git_ref))
             },
         }),
         Repo::Http(address) | Repo::Ssh(address) => {
@@ -40,31 +48,12 @@ fn find(api: &Api, name: &str) -> Found {
     }
 }
 
-fn wants(app: &App, git_ref: &str) -> Result<(), String> {
-    match Ref::parse(git_ref).map_err(|error| error.to_string())? {
-        Some(git_ref) => filter::wants_ref(app, &git_ref),
-        None => Err("it is neither a branch nor a tag".into()),
-    }
+/// The pusher follows the app whose address was pushed to.
+async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
+    let queued = stored(taken::queue(&api.agent, push).await)??;
+    Ok(follow::follow(api.agent.clone(), queued.id, true))
 }
 
-/// Every app that is deployed from this ref of this repository is deployed; the pusher follows the
-/// one whose address was pushed to.
-async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
-    let apps = &api.agent.config.apps;
-    let one = apps.get(&push.app).ok_or("the app is gone")?;
-    let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
-    let mut followed = None;
-    for app in apps.values().filter(same) {
-        let new = NewDeployment {
-            no_cache: push.no_cache,
-            ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
-        };
-        let queued = enqueue::deployment(&api.agent, new).await;
-        let queued = queued.map_err(|error| error.to_string())?;
-        if app.name == push.app {
-            followed = Some(queued.id);
-        }
-    }
-    let id = followed.ok_or("the app is gone")?;
-    Ok(follow::follow(api.agent.clone(), id, true))
+fn stored<T>(outcome: Result<T, StoreError>) -> Result<T, String> {
+    outcome.map_err(|error| error.to_string())
 }

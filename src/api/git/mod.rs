@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::ids::{AppName, CommitId};
+use crate::ids::AppName;
 
 mod agent;
 mod backend;
@@ -24,6 +24,7 @@ mod packet;
 mod push;
 mod report;
 
+pub use crate::store::taken::Pushed;
 pub use agent::of_agent;
 
 /// git processes at once; each may take a processor for long.
@@ -35,10 +36,17 @@ pub struct Git {
     pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
     /// Whether this is a token that may push. Compares in constant time.
     pub allows: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Called before git may move a ref. An error refuses the push.
+    pub begin: Box<Notes>,
+    /// Called when git has ended, and `pushed` with what is to be deployed.
+    pub end: Box<Notes>,
     /// Called once a ref has moved: stores the deployment and returns its log as it grows, the
     /// last line being how it ended. An error is told to the pusher, whose commits are kept.
     pub pushed: Box<dyn Fn(Pushed) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
 }
+
+/// Stores something about pushes; an error says why it cannot.
+pub type Notes = dyn Fn(Vec<Pushed>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
@@ -62,17 +70,6 @@ pub struct Repository {
     /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Nothing
     /// else is taken.
     pub wants: Arc<Wants>,
-}
-
-/// A ref that is deployed has moved.
-#[derive(Debug, Clone)]
-pub struct Pushed {
-    pub app: AppName,
-    /// `refs/heads/…`
-    pub git_ref: String,
-    pub commit: CommitId,
-    /// `-o cutover.no-cache`: build every step anew.
-    pub no_cache: bool,
 }
 
 struct Shared {

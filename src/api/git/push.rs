@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::backend::{self, Backend, read, stream};
-use super::commands::Commands;
+use super::commands::{Commands, Update};
 use super::packet::{FLUSH, remark};
 use super::report::{Report, refused};
 use super::{Pushed, Refusal, Repository, Shared};
@@ -56,6 +56,10 @@ pub(super) async fn receive(
         }
         return Ok(answer(Body::from(refused(&reasons))));
     }
+    let pushes = pushes(&commands, &repository);
+    (shared.git.begin)(pushes.clone())
+        .await
+        .map_err(|why| Refusal(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let start = Backend::start(&shared, &repository, SERVICE, &Method::POST, &headers, "");
     let mut git = start.await?;
     let (sender, receiver) = mpsc::channel(16);
@@ -72,6 +76,8 @@ pub(super) async fn receive(
             (Err(why), _) => tracing::info!(app = %repository.app, why, "a push broke off"),
             (_, Err(why)) => say(&sender, &format!("the push was not taken: {why}\n")).await,
         }
+        // Where this fails they are found at the next start, with nothing left to do for them.
+        let _ = (shared.git.end)(pushes).await;
         let _ = sender.send(Ok(Bytes::from_static(FLUSH))).await;
     });
     Ok(answer(Body::from_stream(stream(receiver))))
@@ -107,6 +113,22 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
         reasons.push((update.git_ref.as_str(), why));
     }
     if good { Vec::new() } else { reasons }
+}
+
+/// What is deployed once git has taken it.
+fn pushes(commands: &Commands, repository: &Repository) -> Vec<Pushed> {
+    if commands.has("cutover.skip") {
+        return Vec::new();
+    }
+    let pushed = |update: &Update| {
+        Some(Pushed {
+            app: repository.app.clone(),
+            git_ref: update.git_ref.clone(),
+            commit: update.new.parse().ok()?,
+            no_cache: commands.has("cutover.no-cache"),
+        })
+    };
+    commands.updates.iter().filter_map(pushed).collect()
 }
 
 /// Passes git's answer on but for its end.

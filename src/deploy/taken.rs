@@ -1,0 +1,136 @@
+//! Pushes over http, which git takes into a repository on this machine: one that is taken is
+//! deployed, also when the agent dies before it has queued it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::Checkpoint;
+use super::{Agent, Result, enqueue};
+use crate::config::{App, Repo};
+use crate::source;
+use crate::store::deployments::{self, Deployment, NewDeployment};
+use crate::store::taken::{self, Pushed};
+use crate::webhook::{Ref, filter};
+
+/// How long git may outlive the agent that started it: it reads and checks at most 4 GiB.
+const GIT_ENDS: Duration = Duration::from_secs(10 * 60);
+
+/// Stores that git is about to take this. Not before then may git have all of it.
+pub async fn begin(agent: &Agent, pushes: Vec<Pushed>) -> Result<()> {
+    let write = agent
+        .store
+        .write(move |db| pushes.iter().try_for_each(|push| taken::insert(db, push)));
+    write.await
+}
+
+/// Forgets what git did not take, or what was queued otherwise.
+pub async fn end(agent: &Agent, pushes: Vec<Pushed>) -> Result<()> {
+    let write = agent
+        .store
+        .write(move |db| pushes.iter().try_for_each(|push| taken::delete(db, push)));
+    write.await
+}
+
+/// Queues a deployment of every app that is deployed from this ref of this repository. The inner
+/// error says why the app that was pushed to is not deployed.
+pub async fn queue(
+    agent: &Arc<Agent>,
+    push: Pushed,
+) -> Result<std::result::Result<Deployment, String>> {
+    Checkpoint::Taken.reach();
+    let apps = &agent.config.apps;
+    let Some(one) = apps.get(&push.app) else {
+        end(agent, vec![push]).await?;
+        return Ok(Err("the app is gone".into()));
+    };
+    if let Err(why) = skipped(one, &push).await {
+        end(agent, vec![push]).await?;
+        return Ok(Err(why));
+    }
+    let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
+    let mut followed = Err(format!("`{}` is not deployed from there", push.app));
+    for app in apps.values().filter(same) {
+        let new = NewDeployment {
+            no_cache: push.no_cache,
+            ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
+        };
+        let queued = enqueue::taken(agent, new, push.clone()).await?;
+        if app.name == push.app {
+            followed = Ok(queued);
+        }
+    }
+    end(agent, vec![push]).await?;
+    Ok(followed)
+}
+
+/// Whether a push to this ref is deployed; an error is the reason why not.
+pub fn wants(app: &App, git_ref: &str) -> std::result::Result<(), String> {
+    match Ref::parse(git_ref).map_err(|error| error.to_string())? {
+        Some(git_ref) => filter::wants_ref(app, &git_ref),
+        None => Err("it is neither a branch nor a tag".into()),
+    }
+}
+
+/// An error where the head commit asks for not being deployed.
+async fn skipped(app: &App, push: &Pushed) -> std::result::Result<(), String> {
+    let Repo::Local(path) = app.repo.clone() else {
+        return Ok(());
+    };
+    let commit = push.commit.clone();
+    let read = tokio::task::spawn_blocking(move || source::message(&path, &commit));
+    let message = read.await.ok().flatten().unwrap_or_default();
+    filter::wants_message(&message)
+}
+
+/// Takes up what the last agent did not come to queue. git may be at it still: a ref that has not
+/// moved yet is looked at again.
+pub async fn take_up(agent: Arc<Agent>) {
+    let until = tokio::time::Instant::now() + GIT_ENDS;
+    let left = agent.store.read(taken::all).await.unwrap_or_default();
+    let mut left: Vec<_> = left.into_iter().collect();
+    while !left.is_empty() {
+        let late = tokio::time::Instant::now() > until;
+        let mut waiting = Vec::new();
+        for (push, at) in left {
+            match one(&agent, push.clone(), at, late).await {
+                Ok(true) => {}
+                Ok(false) => waiting.push((push, at)),
+                Err(error) => {
+                    tracing::error!(app = %push.app, %error, "a push cannot be queued yet");
+                    waiting.push((push, at));
+                }
+            }
+        }
+        left = waiting;
+        if !left.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// True once nothing is left to do for it.
+async fn one(agent: &Arc<Agent>, push: Pushed, at: i64, late: bool) -> Result<bool> {
+    let app = agent.config.apps.get(&push.app);
+    let path = match app.map(|app| &app.repo) {
+        Some(Repo::Local(path)) => path.clone(),
+        _ => return end(agent, vec![push]).await.map(|()| true),
+    };
+    let git_ref = push.git_ref.clone();
+    let tip = tokio::task::spawn_blocking(move || source::tip(&path, &git_ref)).await;
+    if tip.ok().flatten().as_ref() != Some(&push.commit) {
+        // Never taken, or a later push has moved the ref on, which has a row of its own.
+        return match late {
+            true => end(agent, vec![push]).await.map(|()| true),
+            false => Ok(false),
+        };
+    }
+    let (name, commit) = (push.app.clone(), push.commit.clone());
+    let known = agent
+        .store
+        .read(move |db| deployments::since(db, &name, &commit, at));
+    if known.await? {
+        return end(agent, vec![push]).await.map(|()| true);
+    }
+    tracing::info!(app = %push.app, commit = %push.commit, "queueing a push that the last agent took");
+    queue(agent, push).await.map(|_| true)
+}

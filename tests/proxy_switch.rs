@@ -245,3 +245,41 @@ async fn where_two_apps_claim_a_host_the_newer_one_has_it() {
     }
     proxy.stop().await;
 }
+
+/// Several instances on either side, and one of them dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_of_several_instances_is_switched_as_one() {
+    let proxy = Proxy::start().await;
+    let pair = async |version| [Hello::start(version).await, Hello::start(version).await];
+    let mut apps = pair(1).await;
+    let addresses = |apps: &[Hello; 2]| [apps[0].address, apps[1].address];
+    proxy.publish(1, &addresses(&apps)).await;
+    let mix = Mix::start(proxy.address, "a.test");
+    let mut applied = Vec::new();
+    for generation in 2..5 {
+        mix.until_more().await;
+        let next = pair(generation).await;
+        proxy.publish(generation, &addresses(&next)).await;
+        mix.switched_to(generation);
+        let (limit, window) = (Duration::from_secs(10), Duration::from_millis(100));
+        let drain = proxy.client.drain("app", generation, limit, window);
+        assert_eq!(drain.await.unwrap().failed, 0);
+        for old in std::mem::replace(&mut apps, next) {
+            applied.extend(old.stop().await);
+        }
+    }
+    let mixed = mix.stop().await;
+    let [one, other] = apps;
+    applied.extend(one.stop().await);
+    // What is asked now goes to the one that is left.
+    for _ in 0..10 {
+        assert!(proxy.get("/").await.contains("Hello from 4"));
+    }
+    applied.extend(other.stop().await);
+    mixed.assert_whole();
+    let mut posted = mixed.report.posted.clone();
+    applied.sort();
+    posted.sort();
+    assert_eq!(applied, posted, "every POST exactly once");
+    proxy.stop().await;
+}

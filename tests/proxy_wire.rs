@@ -281,6 +281,12 @@ async fn long_heads_and_long_targets_have_their_own_answers() {
         .raw(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
         .await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    for (length, status) in [(16_000, 200), (17_000, 414)] {
+        let path = "x".repeat(length);
+        let answer = proxy.get(&format!("/{path}")).await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{length}: {answer}");
+    }
     proxy.stop().await;
 }
 

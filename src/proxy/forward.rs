@@ -20,6 +20,9 @@ use super::routes::{NoRoute, Routes};
 use super::served::Claim;
 use super::watch::Watch;
 
+/// A path with its query, in bytes. A head that is too long with all its fields is refused before.
+const MAX_TARGET: usize = 16 << 10;
+
 /// The client's connection that requests come over.
 pub struct Connection {
     pub routes: Arc<Routes>,
@@ -38,6 +41,13 @@ pub async fn forward(
             StatusCode::METHOD_NOT_ALLOWED,
             "This is not a forward proxy.",
         );
+    }
+    if request
+        .uri()
+        .path_and_query()
+        .is_some_and(|t| t.as_str().len() > MAX_TARGET)
+    {
+        return last_page(StatusCode::URI_TOO_LONG, "The address is too long.");
     }
     let Some(host) = host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "The request names no valid host.");

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::proxy_support::hello::Hello;
+use crate::proxy_support::mix::Mix;
 use crate::proxy_support::route;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -252,6 +253,57 @@ async fn a_new_version_that_breaks_at_start_changes_nothing_and_a_good_one_takes
     }
 }
 
+/// The program itself replaced, again and again, with everything under way that a client can have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_replaced_under_load_drop_nothing() {
+    let takeovers = std::env::var("CUTOVER_TAKEOVERS").map_or(3, |n| n.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let app = Hello::start(1).await;
+    let mut proxies = vec![start(folder, "127.0.0.1:0")];
+    let listening = address(folder).await;
+    client(folder)
+        .publish(&table(1, app.address, 1))
+        .await
+        .unwrap();
+    let mix = Mix::start(listening, "app0.test");
+    for generation in 2..takeovers + 2 {
+        mix.until_more().await;
+        let pid = client(folder).hello().await.unwrap().pid;
+        let mut next = command(folder);
+        let next = next.args(["--http", &listening.to_string(), "--takeover"]);
+        proxies.push(next.spawn().unwrap());
+        let begun = Instant::now();
+        while client(folder)
+            .hello()
+            .await
+            .is_ok_and(|hello| hello.pid == pid)
+        {
+            assert!(begun.elapsed() < LIMIT, "{}", log(folder));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let table = table(generation, app.address, 1);
+        while let Err(error) = client(folder).publish(&table).await {
+            assert!(begun.elapsed() < LIMIT, "{error}\n{}", log(folder));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    let _last = proxies.pop();
+    for mut old in proxies {
+        let left = tokio::time::timeout(3 * LIMIT, old.wait()).await;
+        assert!(left.unwrap().unwrap().success(), "{}", log(folder));
+    }
+    mix.until_more().await;
+    let mixed = mix.stop().await;
+    mixed.assert_whole();
+    assert!(mixed.going_away > 0 && mixed.events_ended > 0, "{mixed:?}");
+    let mut applied = app.stop().await;
+    let mut posted = mixed.report.posted.clone();
+    applied.sort();
+    posted.sort();
+    assert_eq!(applied, posted, "every POST exactly once");
+}
+
 /// Lines that cannot be written are lost, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_under_the_access_log_holds_nobody_up() {
@@ -259,7 +311,7 @@ async fn a_full_disk_under_the_access_log_holds_nobody_up() {
     let proxy = crate::proxy_support::Proxy::start_with(log).await;
     let app = Hello::start(1).await;
     proxy.publish(1, &[app.address]).await;
-    let mix = crate::proxy_support::mix::Mix::start(proxy.address, "a.test");
+    let mix = Mix::start(proxy.address, "a.test");
     for _ in 0..5 {
         mix.until_more().await;
     }

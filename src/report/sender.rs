@@ -1,6 +1,6 @@
 //! The task that empties the outbox.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,20 +53,26 @@ async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
     let mut changes = agent.hub.changes();
     let mut sending = JoinSet::new();
     let mut busy = HashSet::new();
+    // Apps whose forge asked for a pause, until when. Lost in a restart, which asks once too often.
+    let mut held: HashMap<AppName, i64> = HashMap::new();
     loop {
         changes.mark_unchanged();
         let mut pause = POLL;
         match agent.store.read(reports::waiting).await {
             Ok(waiting) => {
                 let now = store::now();
+                held.retain(|_, until| *until > now);
                 for report in waiting {
-                    let free = sending.len() < AT_ONCE && !busy.contains(&report.app);
-                    if free && report.due_at <= now {
+                    if sending.len() >= AT_ONCE || busy.contains(&report.app) {
+                        continue;
+                    }
+                    let until = held.get(&report.app).copied().unwrap_or_default();
+                    let left = report.due_at.max(until) - now;
+                    if left <= 0 {
                         busy.insert(report.app.clone());
                         sending.spawn(tell(agent.clone(), http.clone(), report));
-                    } else if free {
-                        let left = Duration::from_millis((report.due_at - now) as u64);
-                        pause = pause.min(left);
+                    } else {
+                        pause = pause.min(Duration::from_millis(left as u64));
                     }
                 }
             }
@@ -78,7 +84,10 @@ async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
         tokio::select! {
             _ = changes.changed() => {}
             Some(ended) = sending.join_next() => match ended {
-                Ok(app) => drop(busy.remove(&app)),
+                Ok((app, until)) => {
+                    busy.remove(&app);
+                    held.extend(until.map(|until| (app, until)));
+                }
                 Err(error) => {
                     // Which app it was is not known any more; all of them look again.
                     tracing::error!(%error, "telling a forge broke");
@@ -92,8 +101,9 @@ async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
     }
 }
 
-/// Sends one report and stores what came of it.
-async fn tell(agent: Arc<Agent>, http: Arc<Http>, report: Report) -> AppName {
+/// Sends one report and stores what came of it. Gives the app, and until when its forge wants to be
+/// left alone.
+async fn tell(agent: Arc<Agent>, http: Arc<Http>, report: Report) -> (AppName, Option<i64>) {
     let app = report.app.clone();
     let config = agent.config.apps.get(&app);
     let outcome = match config.and_then(|config| Some((config, config.report.as_ref()?))) {
@@ -106,12 +116,18 @@ async fn tell(agent: Arc<Agent>, http: Arc<Http>, report: Report) -> AppName {
         }
         None => Err(Problem::Refused("the app tells no forge any more".into())),
     };
+    let until = match &outcome {
+        Err(Problem::Later {
+            wait: Some(wait), ..
+        }) => Some(store::now() + wait.as_millis() as i64),
+        _ => None,
+    };
     if let Err(error) = record(&agent, report, outcome).await {
         // Not marked as told, so it is sent again.
         tracing::warn!(%app, %error, "cannot store what a forge was told");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    app
+    (app, until)
 }
 
 async fn record(
@@ -146,14 +162,8 @@ async fn record(
             }
             let pause = wait.map_or_else(|| backoff(report.attempts), |wait| wait.max(FIRST_PAUSE));
             let due_at = now + pause.as_millis() as i64;
-            let write = agent.store.write(move |db| {
-                reports::set_later(db, &report, due_at, &why)?;
-                match wait {
-                    Some(_) => reports::hold(db, &report.app, due_at),
-                    None => Ok(()),
-                }
-            });
-            write.await
+            let write = move |db: &_| reports::set_later(db, &report, due_at, &why);
+            agent.store.write(write).await
         }
     }
 }

@@ -174,7 +174,12 @@ impl Forge {
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
-        assert!(waited.is_ok(), "never {what}: {:#?}", self.seen());
+        let seen = self.seen();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|it| format!("{} {} {}", it.method, it.path, it.body))
+            .collect();
+        assert!(waited.is_ok(), "never {what}: {seen:#?}");
     }
 
     /// Waits until the last state of the commit is `state`; gives all of them.

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, auth::Token};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::deploy::{Agent, queue, recover, routes, taken};
 use crate::engine::Engine;
 use crate::proxy::control::{self, Client};
@@ -39,7 +39,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let engine = Engine::new(config.docker.host.clone(), id.clone(), &data_dir);
     let proxy = Client::new(data_dir.join(control::SOCKET));
 
-    let data_plane = data_plane::DataPlane::new(proxy.clone(), path, data_dir.clone());
+    let data_plane = data_plane::DataPlane::new(proxy.clone(), path.clone(), data_dir.clone());
     data_plane.ensure().await?;
     let agent = Arc::new(Agent::new(config, id, store, engine, proxy.clone()));
     routes::publish_anew(&agent)
@@ -69,6 +69,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let unqueued = tokio::spawn(taken::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
 
+    let reloading = tokio::spawn(reload(agent.clone(), path));
     tokio::select! {
         () = api::listen::tcp(tcp, router.clone()) => {}
         () = api::listen::unix(unix, router) => {}
@@ -80,6 +81,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     reports.abort();
     refusals.abort();
     unqueued.abort();
+    reloading.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy
@@ -161,6 +163,27 @@ async fn sweep(agent: Arc<Agent>) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
             Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+        }
+    }
+}
+
+/// On each SIGHUP the routes follow the configuration again. Everything else in it waits for the next
+/// start.
+async fn reload(agent: Arc<Agent>, path: PathBuf) {
+    let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while hang_up.recv().await.is_some() {
+        let config = match config::load(&path) {
+            Ok(config) => config,
+            Err(problems) => {
+                tracing::error!("the configuration is not taken over: {problems}");
+                continue;
+            }
+        };
+        match routes::reload(&agent, config).await {
+            Ok(()) => tracing::info!("the routes follow `{}` again", path.display()),
+            Err(error) => tracing::error!(%error, "the routes cannot be published"),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! `[apps.NAME.proxy]` as the proxy reads it, and the pages' files.
+//! What deploy.toml says of apps' hosts and of how the proxy treats their requests, as the proxy
+//! reads it. Read at start and when told to, never at a switch: what a page's file says meanwhile
+//! must not change a table that is published again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,7 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{AppProxy, Notice, Protocol};
+use crate::config::{App, AppProxy, Config, Notice};
+use crate::ids::AppName;
 use crate::proxy::table::{Page, Settings};
 
 /// Of one page's file, in bytes.
@@ -15,15 +18,60 @@ const LONGEST: u64 = 64 << 10;
 /// Of all of a table's pages: a larger table would not fit through the proxy's socket.
 const ALL: usize = 4 << 20;
 
+/// What all apps' routes have besides their targets.
+pub struct Forwarding {
+    apps: BTreeMap<AppName, AppRoute>,
+    pub pages: BTreeMap<u16, Page>,
+}
+
+/// One app's part.
+#[derive(Clone)]
+pub struct AppRoute {
+    pub hosts: Vec<String>,
+    pub path_prefix: String,
+    pub settings: Settings,
+}
+
+impl Forwarding {
+    /// Reads the pages' files. Blocks.
+    pub fn of(config: &Config) -> Self {
+        let mut pages = Pages { left: ALL };
+        let route = |app: &App| AppRoute {
+            hosts: app.domains.clone(),
+            path_prefix: app.proxy.path.clone(),
+            settings: settings(&app.proxy, &mut pages),
+        };
+        let routes: Vec<_> = config.apps.values().map(route).collect();
+        Self {
+            apps: config.apps.keys().cloned().zip(routes).collect(),
+            pages: pages.of(&config.proxy.error_pages),
+        }
+    }
+
+    /// An app's, as of the last reading that knew it.
+    pub fn app(&self, name: &AppName) -> Option<&AppRoute> {
+        self.apps.get(name)
+    }
+
+    /// Those of `older` that this one does not know, too.
+    pub fn with_those_of(mut self, older: &Self) -> Self {
+        for (name, route) in &older.apps {
+            self.apps
+                .entry(name.clone())
+                .or_insert_with(|| route.clone());
+        }
+        self
+    }
+}
+
 /// Reads the files of a table's pages. One that cannot be used is logged, and the proxy's own
 /// sentence stands in for it: a missing file must hold up no switch.
-pub struct Pages {
+struct Pages {
     /// Bytes that there is still room for.
     left: usize,
 }
 
-/// What the proxy is told of an app. Blocks.
-pub fn settings(app: &AppProxy, protocol: Protocol, pages: &mut Pages) -> Settings {
+fn settings(app: &AppProxy, pages: &mut Pages) -> Settings {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let maintenance = app.maintenance.as_ref().map(|notice| match notice {
         Notice::Text(text) => Page::from(format!("{text}\n").as_str()),
@@ -42,17 +90,14 @@ pub fn settings(app: &AppProxy, protocol: Protocol, pages: &mut Pages) -> Settin
         maintenance,
         strip_prefix: app.strip_path,
         pages: pages.of(&app.error_pages),
-        h2c: protocol == Protocol::H2c,
+        // The release's own.
+        h2c: false,
     }
 }
 
 impl Pages {
-    pub fn new() -> Self {
-        Self { left: ALL }
-    }
-
-    /// By status. Blocks.
-    pub fn of(&mut self, files: &BTreeMap<u16, PathBuf>) -> BTreeMap<u16, Page> {
+    /// By status.
+    fn of(&mut self, files: &BTreeMap<u16, PathBuf>) -> BTreeMap<u16, Page> {
         let mut read = |(&status, path): (&u16, &PathBuf)| Some((status, self.page(path)?));
         files.iter().filter_map(&mut read).collect()
     }

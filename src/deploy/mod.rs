@@ -30,11 +30,14 @@ mod steps;
 pub mod taken;
 mod undo;
 
+use forwarding::Forwarding;
 pub use hub::Hub;
 
 /// Everything that a deployment needs; one a process, shared by all.
 pub struct Agent {
     pub config: Config,
+    /// Of the configuration, as it was read last.
+    forwarding: parking_lot::Mutex<Arc<Forwarding>>,
     pub id: AgentId,
     pub store: Store,
     pub engine: Engine,
@@ -52,8 +55,10 @@ impl Agent {
         let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         let hub = Hub::new(config.apps.keys().cloned());
         let slots = Arc::new(Semaphore::new(slots));
+        let forwarding = Arc::new(Forwarding::of(&config));
         Self {
             config,
+            forwarding: parking_lot::Mutex::new(forwarding),
             id,
             store,
             engine,

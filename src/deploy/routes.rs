@@ -1,14 +1,15 @@
 //! The route table: a function of the configuration and the database, published whole.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::Agent;
-use super::forwarding::{self, Pages};
-use crate::config::Config;
+use super::forwarding::Forwarding;
+use crate::config::{Config, Protocol};
 use crate::proxy::control;
-use crate::proxy::table::{Route, Table};
+use crate::proxy::table::{Route, Settings, Table};
 use crate::store::{StoreError, apps, instances, releases};
 
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,9 @@ pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     // Two publications at once could arrive in the wrong order; what waits here reads the newest.
     let _turn = agent.publishing.lock().await;
     let config = agent.config.clone();
-    let table = agent.store.read(move |db| table(db, &config)).await?;
+    let forwarding = agent.forwarding.lock().clone();
+    let table = agent.store.read(move |db| table(db, &config, &forwarding));
+    let table = table.await?;
     agent.proxy.publish(&table).await?;
     Ok(())
 }
@@ -40,12 +43,25 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
+/// Takes over what deploy.toml now says of the hosts of the apps that the agent knows, and of how
+/// the proxy treats their requests.
+pub async fn reload(agent: &Agent, config: Config) -> Result<(), PublishError> {
+    let read = tokio::task::spawn_blocking(move || Forwarding::of(&config));
+    if let Ok(newer) = read.await {
+        let mut forwarding = agent.forwarding.lock();
+        *forwarding = Arc::new(newer.with_those_of(&forwarding));
+    }
+    publish_anew(agent).await
+}
+
+fn table(db: &Connection, config: &Config, forwarding: &Forwarding) -> Result<Table, StoreError> {
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
     let mut routes = Vec::new();
-    let mut pages = Pages::new();
     for app in config.apps.values() {
+        let Some(route) = forwarding.app(&app.name).cloned() else {
+            continue;
+        };
         let serving = apps::serving(&snapshot, &app.name)?;
         let mut targets = Vec::new();
         let mut protocol = app.protocol;
@@ -62,10 +78,13 @@ fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
             app: app.name.to_string(),
             release: serving.live.map(|id| id.to_string()).unwrap_or_default(),
             generation: serving.generation,
-            hosts: app.domains.clone(),
-            path_prefix: app.proxy.path.clone(),
+            hosts: route.hosts,
+            path_prefix: route.path_prefix,
             targets,
-            settings: forwarding::settings(&app.proxy, protocol, &mut pages),
+            settings: Settings {
+                h2c: protocol == Protocol::H2c,
+                ..route.settings
+            },
         });
     }
     if let Some(domain) = &config.agent.domain {
@@ -81,6 +100,6 @@ fn table(db: &Connection, config: &Config) -> Result<Table, StoreError> {
     Ok(Table {
         generation: apps::generation(&snapshot)?,
         routes,
-        pages: pages.of(&config.proxy.error_pages),
+        pages: forwarding.pages.clone(),
     })
 }

@@ -93,6 +93,11 @@ impl Agent {
         }
     }
 
+    /// SIGHUP: the routes are to follow the configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// kill -9, as a crash.
     pub async fn kill(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::KILL);

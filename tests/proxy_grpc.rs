@@ -313,3 +313,48 @@ async fn http1_clients_reach_an_http2_app_too_and_its_host_is_the_authority() {
     );
     proxy.stop().await;
 }
+
+/// A client that reads nothing fills its own stream's window and no other's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_take_nothing_hold_up_nobody_who_shares_the_apps_connection() {
+    let proxy = Proxy::start_with(|options| options.threads = 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, SeqCst);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut answer))) = connection.accept().await {
+                    let mut body = answer
+                        .send_response(http::Response::new(()), false)
+                        .unwrap();
+                    let size = match request.uri().path() {
+                        // More than the sockets in between hold.
+                        "/huge" => 16 << 20,
+                        _ => 8,
+                    };
+                    body.send_data(vec![b'x'; size].into(), true).unwrap();
+                }
+            });
+        }
+    });
+    publish(&proxy, 1, address).await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        stalled.push(stream);
+    }
+    for _ in 0..20 {
+        assert!(proxy.get("/small").await.contains("xxxxxxxx"));
+    }
+    assert_eq!(connections.load(SeqCst), 1);
+    proxy.stop().await;
+}

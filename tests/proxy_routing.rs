@@ -16,7 +16,9 @@ async fn named(name: &'static str) -> SocketAddr {
     app(move |mut stream| async move {
         let head = read_head(&mut stream).await;
         let path = head.split(' ').nth(1).unwrap_or("");
-        let text = format!("{name} {path}");
+        let prefix = head.split("x-forwarded-prefix: ").nth(1);
+        let prefix = prefix.map_or("", |rest| rest.split("\r\n").next().unwrap());
+        let text = format!("{name} {prefix}{path}");
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
             text.len()
@@ -76,10 +78,10 @@ async fn the_longest_prefix_and_the_nearest_wildcard_win_and_a_prefix_is_strippe
     for (host, path, expected) in [
         ("a.test", "/", "site /"),
         ("a.test", "/apis", "site /apis"),
-        ("a.test", "/api", "api /"),
-        ("a.test", "/api?x=/api", "api /?x=/api"),
-        ("a.test", "/api/users?id=1", "api /users?id=1"),
-        ("a.test", "/api//x", "api //x"),
+        ("a.test", "/api", "api /api/"),
+        ("a.test", "/api?x=/api", "api /api/?x=/api"),
+        ("a.test", "/api/users?id=1", "api /api/users?id=1"),
+        ("a.test", "/api//x", "api /api//x"),
         ("a.test", "/api/v2/x", "v2 /api/v2/x"),
         ("x.a.test:80", "/", "wild /"),
         ("x.b.a.test", "/", "deep /"),

@@ -45,6 +45,23 @@ async fn replicas_are_targets_and_the_routes_follow_the_configuration_when_told(
         assert_eq!(server.version().await, "v1");
     }
 
+    let metrics = server.ask(http::Request::get("/metrics"), "").await.text();
+    let line = |name: &str, label: &str| {
+        metrics.lines().any(|line| {
+            line.starts_with(&format!("{name}{{app=\"hello\",release=\"")) && line.contains(label)
+        })
+    };
+    assert!(
+        line("cutover_requests_total", "class=\"2xx\"} 4"),
+        "{metrics}"
+    );
+    let took = "cutover_request_duration_seconds";
+    assert!(
+        line(&format!("{took}_bucket"), "le=\"+Inf\"} 4"),
+        "{metrics}"
+    );
+    assert!(line(&format!("{took}_sum"), "} 0."), "{metrics}");
+
     let before = std::fs::read_to_string(&server.stage.config).unwrap();
     let page = server.stage.folder.join("closed.html");
     std::fs::write(&page, "<h1>Back at noon.</h1>").unwrap();

@@ -24,6 +24,9 @@ const WINDOW: u32 = 64 << 10;
 /// An app that does not answer this while requests are under way is gone.
 const PING: Duration = Duration::from_secs(20);
 
+/// An app's head or trailers may be so long: gRPC's errors are long.
+const MAX_HEAD: u32 = 128 << 10;
+
 /// Per thread, so that a request and its connection meet on one core.
 #[derive(Default)]
 pub struct Multiplexed([Mutex<Vec<Arc<Shared>>>; worker::MAX]);
@@ -88,6 +91,7 @@ impl Multiplexed {
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW * STREAMS as u32)
+            .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(PING)
             .handshake(TokioIo::new(stream))
             .await

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::*;
 
-use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -12,6 +12,9 @@ use super::extended_connect::Upgrade;
 use super::forward::Connection;
 use super::headers::strip_hop_by_hop;
 use super::table::Route;
+
+/// Where the app stands that does not see it in its paths.
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Takes out what was meant for this hop, tells the app whom it talks to, and caps and times the
 /// body. With it comes the client's connection, should the app change its protocol.
@@ -48,7 +51,7 @@ pub fn outgoing(
                 incoming,
                 watch: connection.watch.clone(),
                 left: settings.max_body.unwrap_or(u64::MAX),
-                idle_ms: match is_grpc(&head.headers) {
+                idle_ms: match settings.h2c && is_grpc(&head.headers) {
                     // A stream of messages, whose sender may have nothing to say for long.
                     true => 0,
                     false => settings.body_idle_timeout_ms,
@@ -62,6 +65,11 @@ pub fn outgoing(
         head.headers.insert(header::CONNECTION, connection);
     } else {
         head.headers.remove(header::UPGRADE);
+    }
+    if settings.strip_prefix
+        && let Ok(prefix) = HeaderValue::from_str(&route.path_prefix)
+    {
+        head.headers.insert(FORWARDED_PREFIX, prefix);
     }
     head.uri = origin_form(head.uri, route);
     head.version = Version::HTTP_11;

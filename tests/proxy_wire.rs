@@ -617,3 +617,32 @@ async fn an_answer_in_the_middle_of_an_upload_arrives() {
     }
     proxy.stop().await;
 }
+
+/// A full disk: the new table is refused, and the one before goes on to serve.
+#[tokio::test]
+async fn a_table_that_cannot_be_stored_is_not_served() {
+    let proxy = Proxy::start().await;
+    let ok = |text: &'static str| says(text, Duration::ZERO);
+    let one = ok("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none").await;
+    let two = ok("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo").await;
+    proxy.publish(1, &[one]).await;
+    // Where the file would be written, nothing can be.
+    let temp = proxy.folder.join("routes.json.new");
+    std::fs::create_dir(&temp).unwrap();
+    let table = Table {
+        generation: 2,
+        routes: vec![route("app", 2, &[two])],
+        ..Default::default()
+    };
+    let refused = proxy.client.publish(&table).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("cannot be stored"),
+        "{refused}"
+    );
+    assert!(proxy.get("/").await.ends_with("one"));
+    assert_eq!(proxy.client.hello().await.unwrap().generation, 1);
+    std::fs::remove_dir(&temp).unwrap();
+    proxy.client.publish(&table).await.unwrap();
+    assert!(proxy.get("/").await.ends_with("two"));
+    proxy.stop().await;
+}

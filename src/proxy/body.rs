@@ -140,6 +140,8 @@ pub struct Download {
     pub idle_ms: u64,
     pub events: Option<EventStream>,
     ended: bool,
+    /// What went wrong, to be said as soon as the client has what came before it.
+    broken: Option<BodyError>,
 }
 
 /// What must be known to end a `text/event-stream` cleanly.
@@ -179,7 +181,9 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(download) => download.ended || download.is_answered(),
+            Self::Stream(download) => {
+                download.broken.is_none() && (download.ended || download.is_answered())
+            }
         }
     }
 
@@ -203,6 +207,7 @@ impl Download {
             idle_ms,
             events: events.then(EventStream::default),
             ended: false,
+            broken: None,
         }
     }
 
@@ -210,6 +215,9 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if self.ended {
             return Poll::Ready(None);
         }
@@ -230,7 +238,14 @@ impl Download {
                     }
                     Some(Ok(frame))
                 }
-                Some(Err(_)) => Some(Err(self.fail(Outcome::Closed, BodyError::Cut))),
+                Some(Err(_)) => {
+                    // hyper throws away what it has not written, even the head, when it hears of
+                    // an error: let it write first. A client with half an answer knows more than
+                    // one with none, which may send its request again.
+                    self.broken = Some(self.fail(Outcome::Closed, BodyError::Cut));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 None => {
                     self.finish();
                     None

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{APP, SETTINGS, Server};
 use cutover::cli::demo::forge;
-use forge_support::{Forge, Mood, TOKEN};
+use forge_support::{Forge, Mood, TOKEN, jwt};
 
 /// A server whose app reports to `forge`.
 async fn reporting(forge: &Forge, kind: &str) -> Server {
@@ -365,6 +365,39 @@ async fn every_forge_is_told_in_its_own_words() {
     assert_eq!(deployments[0]["ref"], "main");
     assert_eq!(environments.len(), 1, "{environments:#?}");
     assert_eq!(environments[0]["external_url"], "http://hello.test/");
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_github_app_finds_its_installation_and_keeps_its_token() {
+    let forge = Forge::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("app.pem");
+    std::fs::write(&key, jwt::KEY).unwrap();
+    let settings = format!("{SETTINGS}\n{}", forge.settings_of_app(&key));
+    let mut server = Server::with(&settings).await;
+    let first = server.go_live("v1").await;
+    forge.until_state(&first.commit.unwrap(), "success").await;
+    until_last_state(&forge, 0, "success").await;
+    assert_eq!(forge.given().len(), 1, "one token for all of it");
+
+    // Taken back before its time, it is replaced.
+    forge.revoke();
+    let second = server.go_live("v2").await;
+    forge.until_state(&second.commit.unwrap(), "success").await;
+    until_last_state(&forge, 1, "success").await;
+    assert_eq!(forge.given().len(), 2);
+
+    // Without its key nothing is told, and the deployment says why.
+    std::fs::remove_file(&key).unwrap();
+    forge.revoke();
+    let third = server.go_live("v3").await;
+    let told = report(&server, &third.id, "status", "refused").await;
+    let error = told["error"].as_str().unwrap();
+    assert!(error.contains("cannot be read"), "{error}");
+    let log = server.log();
+    assert!(forge.given().iter().all(|token| !log.contains(token)));
     forge.assert_all_right();
     server.stop().await;
 }

@@ -165,6 +165,17 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     Token(Secret),
+    App(GitHubApp),
+}
+
+/// A GitHub App that is installed at the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitHubApp {
+    /// Its client id, or its number.
+    pub id: String,
+    pub private_key: Secret,
+    /// Absent: asked for.
+    pub installation: Option<u64>,
 }
 
 /// How Cutover gets at a private repository: `[apps.NAME.source]`.

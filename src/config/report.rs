@@ -1,18 +1,19 @@
 //! `[apps.NAME.report]`: whom to tell how deployments end. What the repository's address says does
 //! not have to be repeated.
 
+use toml::de::DeValue;
 use url::Url;
 
 use super::file::{Node, Section};
 use super::values::secret;
-use super::{Auth, Repo, Report};
+use super::{Auth, GitHubApp, Repo, Report};
 use crate::report::{Address, Asked, Forge, Missing};
 use crate::webhook;
 
-/// `app` is the name as it stands in the file, `sender` the forge of the app's webhook.
+/// `shown` is the app's name as it stands in the file, `sender` the forge of the app's webhook.
 pub(super) fn report(
     node: Node<'_>,
-    app: &str,
+    shown: &str,
     repo: Option<&Repo>,
     sender: Option<webhook::Forge>,
 ) -> Option<Report> {
@@ -24,6 +25,9 @@ pub(super) fn report(
     let repository = section.read("repository", repository);
     let environment = section.read("environment", environment);
     let deployments = section.read("deployments", |node| node.boolean());
+    let app_id = section.read("app_id", app_id);
+    let private_key = section.read("private_key", secret);
+    let installation = section.read("installation_id", |node| node.integer(1, u32::MAX.into()));
     let asked = Asked {
         // A webhook's forge that takes no reports says nothing about where they go.
         forge: match forge {
@@ -37,20 +41,49 @@ pub(super) fn report(
         Some(repo) if forge != Some(None) => found(&section, repo, &asked),
         _ => None,
     };
-    if !section.has("token") {
+    let by_app = section.has("app_id") || section.has("private_key");
+    if section.has("token") && by_app {
+        let key = section.key("app_id");
+        section.report(format!(
+            "`{key}` stands beside a `token`: expected one of them"
+        ));
+    } else if by_app {
+        for key in ["app_id", "private_key"] {
+            if !section.has(key) {
+                let key = section.key(key);
+                section.report(format!(
+                    "`{key}` is missing: expected both the GitHub App's id and its private key"
+                ));
+            }
+        }
+        if let Some(address) = address.as_ref().filter(|it| it.forge != Forge::GitHub) {
+            let key = section.key("app_id");
+            section.report(format!(
+                "`{key}` is a GitHub App's: expected a `token`, which is what {} takes",
+                address.forge
+            ));
+        }
+    } else if !section.has("token") {
         section.report(format!(
             "`{}` is missing: expected where to read the forge's token from, such as \
              {{ env = \"{}_TOKEN\" }}",
             section.key("token"),
-            app.to_uppercase().replace('-', "_")
+            shown.to_uppercase().replace('-', "_")
         ));
     }
     section.done();
     Some(Report {
         address: address?,
-        environment: environment.unwrap_or_else(|| app.to_owned()),
+        environment: environment.unwrap_or_else(|| shown.to_owned()),
         deployments: deployments.unwrap_or(true),
-        auth: Auth::Token(token?),
+        auth: match token {
+            Some(token) => Auth::Token(token),
+            None => Auth::App(GitHubApp {
+                id: app_id?,
+                private_key: private_key?,
+                installation,
+            }),
+        },
     })
 }
 
@@ -94,6 +127,20 @@ fn forge(node: &Node<'_>) -> Option<webhook::Forge> {
     forge
         .filter(|forge| Forge::of(*forge).is_some())
         .or_else(|| node.wrong(&expected))
+}
+
+/// A client id, or the number that Apps had before.
+fn app_id(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "the GitHub App's client id such as \"Iv23liABCDEF\", or its number";
+    if let DeValue::Integer(_) = node.value.get_ref() {
+        return node.integer(1, u32::MAX.into()).map(|id| id.to_string());
+    }
+    let text = node.str(EXPECTED)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '_';
+    match (1..=100).contains(&text.len()) && text.chars().all(plain) {
+        true => Some(text.to_owned()),
+        false => node.wrong(EXPECTED),
+    }
 }
 
 fn url(node: Node<'_>) -> Option<Url> {

@@ -363,6 +363,7 @@ fn a_secret_in_the_text_is_refused_and_not_repeated() {
         "source.token = 'hunter2'",
         "source.token = { env = ['hunter2'] }",
         "report.token = 'hunter2'",
+        "report.private_key = 'hunter2'",
         "report = { token = { env = 'T' }, url = 'https://me:hunter2@git.lan' }",
         "run.env = { A = ['hunter2'] }",
     ] {

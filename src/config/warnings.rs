@@ -31,6 +31,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         );
         let report = app.report.iter().map(|report| match &report.auth {
             Auth::Token(secret) => ("report.token", secret),
+            Auth::App(github) => ("report.private_key", &github.private_key),
         });
         for (key, secret) in secrets.chain(report) {
             if let Err(error) = secret.read() {

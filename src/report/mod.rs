@@ -10,6 +10,7 @@
 
 mod address;
 mod answer;
+mod app_token;
 mod fact;
 pub mod forge;
 mod http;

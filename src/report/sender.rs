@@ -10,6 +10,7 @@ use super::answer::Problem;
 use super::http::Http;
 use super::send::send;
 use super::session::Session;
+use super::token::Tokens;
 use crate::deploy::Agent;
 use crate::ids::AppName;
 use crate::store::reports::{self, Report};
@@ -44,12 +45,15 @@ pub async fn start(agent: Arc<Agent>) {
         return;
     }
     match Http::new() {
-        Ok(http) => run(&agent, Arc::new(http)).await,
+        Ok(http) => run(&agent, Arc::new((http, Tokens::default()))).await,
         Err(error) => tracing::error!("no forge is told anything until the next start: {error}"),
     }
 }
 
-async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
+/// What all requests share.
+type Shared = Arc<(Http, Tokens)>;
+
+async fn run(agent: &Arc<Agent>, shared: Shared) {
     let mut changes = agent.hub.changes();
     let mut sending = JoinSet::new();
     let mut busy = HashSet::new();
@@ -70,7 +74,7 @@ async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
                     let left = report.due_at.max(until) - now;
                     if left <= 0 {
                         busy.insert(report.app.clone());
-                        sending.spawn(tell(agent.clone(), http.clone(), report));
+                        sending.spawn(tell(agent.clone(), shared.clone(), report));
                     } else {
                         pause = pause.min(Duration::from_millis(left as u64));
                     }
@@ -103,13 +107,15 @@ async fn run(agent: &Arc<Agent>, http: Arc<Http>) {
 
 /// Sends one report and stores what came of it. Gives the app, and until when its forge wants to be
 /// left alone.
-async fn tell(agent: Arc<Agent>, http: Arc<Http>, report: Report) -> (AppName, Option<i64>) {
+async fn tell(agent: Arc<Agent>, shared: Shared, report: Report) -> (AppName, Option<i64>) {
     let app = report.app.clone();
     let config = agent.config.apps.get(&app);
     let outcome = match config.and_then(|config| Some((config, config.report.as_ref()?))) {
         Some((config, told)) => {
             let session = Session {
-                http: &http,
+                http: &shared.0,
+                tokens: &shared.1,
+                app: &app,
                 report: told,
             };
             send(&session, &agent.store, &agent.config, config, &report).await

@@ -2,31 +2,43 @@
 
 use std::time::SystemTime;
 
+use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::{Problem, judge};
 use super::forge::Request;
-use super::http::Http;
-use super::token;
+use super::http::{Answer, Http};
+use super::token::Tokens;
 use crate::config;
+use crate::ids::AppName;
 
 pub struct Session<'a> {
     pub http: &'a Http,
+    pub tokens: &'a Tokens,
+    pub app: &'a AppName,
     pub report: &'a config::Report,
 }
 
 impl Session<'_> {
     /// The answer's JSON; `null` where it says that this is so already.
     pub async fn ask(&self, request: &Request) -> Result<Value, Problem> {
-        let address = &self.report.address;
-        let forge = address.forge;
-        let token = token::read(self.report).await?;
-        let headers = forge.headers(&token);
-        let answer = self.http.send(&address.api, request, &headers).await;
-        let answer = answer.map_err(Problem::later)?;
+        let forge = self.report.address.forge;
+        let mut answer = self.exchange(request).await?;
+        // A kept token may have been revoked before its time.
+        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.forget(self.app) {
+            answer = self.exchange(request).await?;
+        }
         if forge.is_so_already(answer.status, &answer.body) {
             return Ok(Value::Null);
         }
         judge(forge, &answer, SystemTime::now())
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Answer, Problem> {
+        let address = &self.report.address;
+        let token = self.tokens.get(self.http, self.app, self.report).await?;
+        let headers = address.forge.headers(&token);
+        let answer = self.http.send(&address.api, request, &headers).await;
+        answer.map_err(Problem::later)
     }
 }

@@ -3,12 +3,16 @@
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::TOKEN;
 use super::schema::{Is, Query, check, header, is_commit};
+use super::{TOKEN, jwt};
 
 #[derive(Default)]
 pub struct GitHub {
     statuses: u64,
+    /// The tokens that the App was given; the last one counts.
+    pub given: Vec<String>,
+    /// Whether the last one has been revoked.
+    pub is_revoked: bool,
     pub deployments: Vec<Deployment>,
 }
 
@@ -38,13 +42,35 @@ impl GitHub {
         headers: &HeaderMap,
         body: &Value,
     ) -> Result<(StatusCode, Value), String> {
-        header(headers, "authorization", &format!("Bearer {TOKEN}"))?;
         header(headers, "accept", "application/vnd.github+json")?;
         header(headers, "x-github-api-version", "2022-11-28")?;
         if !headers.contains_key("user-agent") {
             return Err("GitHub refuses requests without a `User-Agent`".into());
         }
         let path: Vec<&str> = path.split('/').collect();
+        let shown = headers.get("authorization").and_then(|it| it.to_str().ok());
+        let shown = shown.and_then(|it| it.strip_prefix("Bearer "));
+        let shown = shown.ok_or("the `Authorization` is not `Bearer …`")?;
+        match (method.as_str(), path.as_slice()) {
+            ("GET", ["", "repos", "ada", "hello", "installation"]) => {
+                jwt::check(shown)?;
+                return Ok((StatusCode::OK, json!({ "id": 42 })));
+            }
+            ("POST", ["", "app", "installations", "42", "access_tokens"]) => {
+                jwt::check(shown)?;
+                return self.give(body);
+            }
+            _ => {}
+        }
+        match self.given.last() {
+            Some(last) if last != shown => return Err("the token is of no use any more".into()),
+            Some(_) if self.is_revoked => {
+                let body = json!({ "message": "Bad credentials" });
+                return Ok((StatusCode::UNAUTHORIZED, body));
+            }
+            None if shown != TOKEN => return Err("the token is wrong".into()),
+            _ => {}
+        }
         match (method.as_str(), path.as_slice()) {
             ("POST", ["", "repos", "ada", "hello", "statuses", commit]) if is_commit(commit) => {
                 self.status(body)
@@ -56,6 +82,19 @@ impl GitHub {
             }
             _ => Err("there is no such endpoint".into()),
         }
+    }
+
+    fn give(&mut self, body: &Value) -> Result<(StatusCode, Value), String> {
+        check(
+            body,
+            &[("repositories", false, Is::Exactly(json!(["hello"])))],
+        )?;
+        // GitHub promises nothing about their form.
+        let token = format!("ghs_{}/+=.{}", self.given.len(), "x".repeat(500));
+        self.given.push(token.clone());
+        self.is_revoked = false;
+        let answer = json!({ "token": token, "expires_at": "2096-01-01T00:00:00Z" });
+        Ok((StatusCode::CREATED, answer))
     }
 
     fn status(&mut self, body: &Value) -> Result<(StatusCode, Value), String> {

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 mod github;
 mod gitlab;
+pub mod jwt;
 mod others;
 mod schema;
 
@@ -96,6 +97,23 @@ impl Forge {
              repository = \"ada/hello\"\ntoken = {{ env = \"REPORT_TOKEN\" }}\n",
             self.address
         )
+    }
+
+    /// The same for GitHub, as the App 4711 with the key in `key`.
+    pub fn settings_of_app(&self, key: &std::path::Path) -> String {
+        let token = "token = { env = \"REPORT_TOKEN\" }";
+        let app = format!("app_id = 4711\nprivate_key = {{ file = {key:?} }}");
+        self.settings("github").replace(token, &app)
+    }
+
+    /// The tokens that the App was given.
+    pub fn given(&self) -> Vec<String> {
+        self.shared.state.lock().github.given.clone()
+    }
+
+    /// Takes the App's token back.
+    pub fn revoke(&self) {
+        self.shared.state.lock().github.is_revoked = true;
     }
 
     /// Refuses connections from now on.

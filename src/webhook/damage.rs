@@ -8,7 +8,11 @@ use super::{Content, Forge, Refusal, forge, receive, signature};
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";
-const ROUNDS: usize = 400;
+/// How often each good delivery is damaged: 400 times, or as `CUTOVER_DAMAGE` says.
+fn rounds() -> usize {
+    let more = std::env::var("CUTOVER_DAMAGE").ok();
+    more.and_then(|text| text.parse().ok()).unwrap_or(400)
+}
 
 /// xorshift: the same damage in every run, so that a failure can be repeated.
 struct Random(u64);
@@ -65,7 +69,7 @@ fn damaged_bodies_are_malformed_or_read_and_never_a_panic() {
     for forge in Forge::ALL {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut seen: HashMap<&str, usize> = HashMap::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds() {
             let body = random.damage(&good(forge));
             let headers = sent(forge, push_event(forge), &body);
             let kind = match receive(None, &secrets, &headers, &body) {
@@ -112,7 +116,7 @@ fn damaged_signatures_are_refused() {
             .keys()
             .find(|name| name.as_str().contains("signature"))
             .unwrap();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds() {
             let damaged = random.damage(whole[signed].as_bytes());
             let Ok(value) = http::HeaderValue::from_bytes(&damaged) else {
                 continue;

@@ -18,3 +18,5 @@ pub use receive::{Content, Received, Refusal, receive};
 mod damage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrong;

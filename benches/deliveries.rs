@@ -249,13 +249,14 @@ fn start(mut command: Command, address: &str) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let child = silent.spawn().expect("it can be started");
+    let mut child = silent.spawn().expect("it can be started");
     for _ in 0..1000 {
         if std::net::TcpStream::connect(address).is_ok() {
             return child;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    let _ = child.kill().and_then(|()| child.wait());
     panic!("nothing listens on {address}");
 }
 

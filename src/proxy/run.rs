@@ -180,6 +180,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         })
         .collect::<io::Result<Vec<_>>>()
         .map_err(RunError::Thread)?;
+    let socket = match own {
+        Some(socket) => socket,
+        None => control::bind(&folder, true).map_err(failed)?,
+    };
     write_addresses(&folder, &http, https.as_ref()).map_err(|source| RunError::Addresses {
         path: folder.join(ADDRESSES),
         source,
@@ -190,10 +194,6 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         "the proxy serves"
     );
 
-    let socket = match own {
-        Some(socket) => socket,
-        None => control::bind(&folder, true).map_err(failed)?,
-    };
     let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
         routes: routes.clone(),

@@ -58,7 +58,8 @@ async fn github_sees_pending_then_how_it_ended() {
     let states = forge.until_state(&commit, "failure").await;
     let (_, before) = states.split_last().unwrap();
     assert!(before.iter().all(|state| state == "pending"), "{states:?}");
-    let last = forge.seen().pop().unwrap();
+    let of_commit = |seen: &forge_support::Seen| seen.path.contains(&commit);
+    let last = forge.seen().into_iter().rfind(of_commit).unwrap();
     assert_eq!(
         last.body["description"],
         format!("Failed at the step {step}")

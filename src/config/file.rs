@@ -70,7 +70,12 @@ impl<'a> Section<'a> {
 
     /// Whether `key` is there, be it right or wrong.
     pub fn has(&self, key: &str) -> bool {
-        self.misshapen || self.table.is_some_and(|table| table.contains_key(key))
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether it is no table, which is reported already.
+    pub fn is_misshapen(&self) -> bool {
+        self.misshapen
     }
 
     /// The value of `key` where there is one.

@@ -41,6 +41,28 @@ pub(super) fn report(
         Some(repo) if forge != Some(None) => found(&section, repo, &asked),
         _ => None,
     };
+    one_proof(&section, shown, address.as_ref());
+    section.done();
+    Some(Report {
+        address: address?,
+        environment: environment.unwrap_or_else(|| shown.to_owned()),
+        deployments: deployments.unwrap_or(true),
+        auth: match token {
+            Some(token) => Auth::Token(token),
+            None => Auth::App(GitHubApp {
+                id: app_id?,
+                private_key: private_key?,
+                installation,
+            }),
+        },
+    })
+}
+
+/// Reports what is wrong with how the forge is asked: by a token, or by a GitHub App.
+fn one_proof(section: &Section<'_>, shown: &str, address: Option<&Address>) {
+    if section.is_misshapen() {
+        return;
+    }
     let by_app = section.has("app_id") || section.has("private_key");
     if section.has("token") && by_app {
         let key = section.key("app_id");
@@ -56,7 +78,7 @@ pub(super) fn report(
                 ));
             }
         }
-        if let Some(address) = address.as_ref().filter(|it| it.forge != Forge::GitHub) {
+        if let Some(address) = address.filter(|it| it.forge != Forge::GitHub) {
             let key = section.key("app_id");
             section.report(format!(
                 "`{key}` is a GitHub App's: expected a `token`, which is what {} takes",
@@ -71,20 +93,6 @@ pub(super) fn report(
             shown.to_uppercase().replace('-', "_")
         ));
     }
-    section.done();
-    Some(Report {
-        address: address?,
-        environment: environment.unwrap_or_else(|| shown.to_owned()),
-        deployments: deployments.unwrap_or(true),
-        auth: match token {
-            Some(token) => Auth::Token(token),
-            None => Auth::App(GitHubApp {
-                id: app_id?,
-                private_key: private_key?,
-                installation,
-            }),
-        },
-    })
 }
 
 fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<Address> {
@@ -106,7 +114,7 @@ fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<Addres
         ),
     };
     // What stands there and is wrong has been reported.
-    if !section.has(key) {
+    if !section.is_misshapen() && !section.has(key) {
         let key = section.key(key);
         section.report(format!("`{key}` is missing: expected {expected}"));
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cutover::proxy::table::Table;
 use grpc::{Caller, GrpcApp};
+use proxy_support::version::App;
 use proxy_support::{Proxy, route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -197,6 +198,65 @@ async fn a_stream_that_outlasts_the_drain_is_cut_off_and_counted() {
     proxy.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn releases_may_speak_different_versions_and_a_switch_between_them_loses_nothing() {
+    let proxy = Proxy::start().await;
+    let publish_as = async |generation, address: SocketAddr, h2c| {
+        let mut one = route("app", generation, &[address]);
+        one.settings.h2c = h2c;
+        let table = Table::new(generation, vec![one]);
+        proxy.client.publish(&table).await.unwrap();
+    };
+    let mut app = App::speaking(1, false).await;
+    publish_as(1, app.address, false).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = |line: &'static str| tokio::spawn(ask(proxy.address, line, stop.clone()));
+    let gets = [load("GET /"), load("GET /slow"), load("GET /")];
+    let posts = [load("POST /"), load("POST /slow")];
+    let mut applied = 0;
+    for generation in 2..10 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let h2c = generation % 2 == 0;
+        let next = App::speaking(generation, h2c).await;
+        publish_as(generation, next.address, h2c).await;
+        assert!(proxy.get("/").await.contains(&generation.to_string()));
+        let limit = Duration::from_secs(5);
+        let drain = proxy.client.drain("app", generation, limit, limit);
+        let receipt = drain.await.unwrap();
+        assert_eq!(receipt.failed, 0, "{receipt:?}");
+        let old = std::mem::replace(&mut app, next);
+        applied += old.posts.load(SeqCst);
+        old.kill().await;
+    }
+    stop.store(true, SeqCst);
+    for task in gets {
+        assert!(task.await.unwrap() > 2);
+    }
+    let mut posted = 0;
+    for task in posts {
+        posted += task.await.unwrap();
+    }
+    assert_eq!(applied + app.posts.load(SeqCst), posted, "every POST once");
+    proxy.stop().await;
+}
+
+/// Asks again and again until told to stop, and says how often; each answer has to be a success.
+async fn ask(proxy: SocketAddr, line: &str, stop: Arc<AtomicBool>) -> u64 {
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: 4\r\n\r\nonce"
+    );
+    let mut asked = 0;
+    while !stop.load(SeqCst) {
+        let mut stream = TcpStream::connect(proxy).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{line}: {answer:?}");
+        asked += 1;
+    }
+    asked
+}
+
 /// How the first connections of [`moody`] end, each after the request's head has come.
 #[derive(Clone, Copy)]
 enum Mood {
@@ -356,5 +416,6 @@ async fn clients_that_take_nothing_hold_up_nobody_who_shares_the_apps_connection
         assert!(proxy.get("/small").await.contains("xxxxxxxx"));
     }
     assert_eq!(connections.load(SeqCst), 1);
+    drop(stalled);
     proxy.stop().await;
 }

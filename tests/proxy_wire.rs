@@ -646,3 +646,41 @@ async fn a_table_that_cannot_be_stored_is_not_served() {
     assert!(proxy.get("/").await.ends_with("two"));
     proxy.stop().await;
 }
+
+/// An app that answers without reading the body may close the connection after that, unannounced.
+#[tokio::test]
+async fn a_connection_whose_app_may_not_have_read_a_body_carries_no_other_request() {
+    let proxy = Proxy::start().await;
+    let request =
+        |method: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    let refused = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for (generation, (method, answer)) in (1..).zip([("POST", refused), ("GET", ok)]) {
+        let opened = Arc::new(AtomicU64::new(0));
+        let counted = opened.clone();
+        let target = app(move |mut stream| {
+            counted.fetch_add(1, SeqCst);
+            async move {
+                let mut buffer = [0; 4096];
+                let mut got = Vec::new();
+                while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                    got.extend_from_slice(&buffer[..n]);
+                    if got.ends_with(b"body") {
+                        got.clear();
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                }
+            }
+        })
+        .await;
+        proxy.publish(generation, &[target]).await;
+        let mut client = TcpStream::connect(proxy.address).await.unwrap();
+        for _ in 0..3 {
+            client.write_all(request(method).as_bytes()).await.unwrap();
+            let head = read_head(&mut client).await;
+            assert_eq!(head[..12], answer[..12], "{head}");
+        }
+        assert_eq!(opened.load(SeqCst), 3, "{method} {answer}");
+    }
+    proxy.stop().await;
+}

@@ -35,12 +35,12 @@ impl Attempt<'_> {
         mut request: Request<RequestBody>,
         on_upgrade: Option<Upgrade>,
     ) -> Response<ResponseBody> {
-        let idempotent = is_idempotent(request.method());
-        let replayable = idempotent && matches!(request.body(), RequestBody::Empty);
+        let empty = matches!(request.body(), RequestBody::Empty);
+        let replayable = empty && is_idempotent(request.method());
         let mut fresh_only = false;
         for _ in 0..MAX_TRIES {
             let path = request.uri().path();
-            let via = match self.connection(path, idempotent, fresh_only).await {
+            let via = match self.connection(path, replayable, fresh_only).await {
                 Ok(via) => via,
                 Err(status) => return self.failed(Outcome::Connect, status, UNREACHABLE),
             };
@@ -75,7 +75,7 @@ impl Attempt<'_> {
     async fn connection(
         &mut self,
         path: &str,
-        idempotent: bool,
+        replayable: bool,
         fresh_only: bool,
     ) -> Result<Via, StatusCode> {
         for _ in 0..MAX_TRIES {
@@ -89,7 +89,7 @@ impl Attempt<'_> {
             self.claim.use_target(number);
             let target = &served.targets[number];
             let settings = &served.route.settings;
-            if !fresh_only && let Some(via) = Via::idle(target, settings, idempotent) {
+            if !fresh_only && let Some(via) = Via::idle(target, settings, replayable) {
                 return Ok(via);
             }
             match Via::connect(target, settings).await {

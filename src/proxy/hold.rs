@@ -25,7 +25,7 @@ impl Routes {
             Some(limit) => {
                 // Let go of while waiting: a drain need not wait for it.
                 claim.abandon();
-                self.wait(host, path, watch, limit).await
+                Box::pin(self.wait(host, path, watch, limit)).await
             }
             None => Ok(claim),
         }

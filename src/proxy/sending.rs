@@ -39,7 +39,8 @@ pub async fn send(
     }
     let sent = match via {
         Via::Http1(upstream) => http1(served, watch, upstream, request).await,
-        Via::Http2(lease) => http2(served, watch, lease, request).await,
+        // Boxed, as what else is rare: every request would else be as large as these.
+        Via::Http2(lease) => Box::pin(http2(served, watch, lease, request)).await,
     };
     watch.upstream.clear();
     sent

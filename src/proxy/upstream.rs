@@ -69,6 +69,8 @@ pub struct Upstream {
     /// Some of the request has been written.
     sent: bool,
     method: Method,
+    /// The request's, even when it has been sent.
+    has_body: bool,
     answer: Framing,
     /// After this answer another request may follow.
     keeps: bool,
@@ -92,6 +94,7 @@ impl Upstream {
             announced: Vec::new(),
             sent: false,
             method: Method::GET,
+            has_body: false,
             answer: Framing::Length(0),
             keeps: true,
             reused: false,
@@ -110,8 +113,16 @@ impl Upstream {
         app_head::write(request, &mut self.write);
         self.method = request.method().clone();
         self.body = std::mem::replace(request.body_mut(), RequestBody::Empty);
+        self.has_body = !matches!(self.body, RequestBody::Empty);
         self.sent = false;
         self.keeps = false;
+    }
+
+    /// Whether the app has most likely read the request's body. One that answers without doing so may
+    /// close the connection after it, and does not say so before.
+    fn is_read(&self, status: StatusCode) -> bool {
+        let reads = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
+        !self.has_body || (reads && status.is_success())
     }
 
     /// Gives the body back, of which nothing was read if nothing was sent.
@@ -132,7 +143,7 @@ impl Upstream {
                     continue;
                 }
                 self.answer = head.framing;
-                self.keeps = head.keeps;
+                self.keeps = head.keeps && self.is_read(status);
                 return Poll::Ready(Ok(head.response));
             }
             if self.read.len() > MAX_HEAD {

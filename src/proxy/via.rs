@@ -19,7 +19,7 @@ use super::served::Target;
 use super::table::Settings;
 use super::upstream::{Broken, Upstream};
 
-/// A request that may have an effect goes only onto a connection that has been idle for less than
+/// A request that cannot be sent twice goes only onto a connection that has been idle for less than
 /// this. Should the app be closing an idle connection just then, nobody could tell whether it has
 /// processed the request, and it must not be sent twice. No app in use closes after so short a
 /// time, and a new connection costs some 50 us.
@@ -32,14 +32,14 @@ pub enum Via {
 }
 
 impl Via {
-    /// One that stands already and may carry a request. `idempotent`: the request's.
-    pub fn idle(target: &Target, settings: &Settings, idempotent: bool) -> Option<Self> {
+    /// One that stands already and may carry a request. `replayable`: the request may be sent twice.
+    pub fn idle(target: &Target, settings: &Settings, replayable: bool) -> Option<Self> {
         let limit = Duration::from_millis(settings.keep_alive_ms);
         if settings.h2c {
             // An app that closes such a connection says which requests it has not processed.
             return target.multiplexed.take(limit).map(Self::Http2);
         }
-        let limit = match idempotent {
+        let limit = match replayable {
             true => limit,
             false => limit.min(FRESH_ENOUGH),
         };
@@ -49,7 +49,8 @@ impl Via {
     pub async fn connect(target: &Target, settings: &Settings) -> io::Result<Self> {
         let limit = Duration::from_millis(settings.connect_timeout_ms);
         if settings.h2c {
-            let lease = target.multiplexed.connect(target.address, limit).await?;
+            let connect = target.multiplexed.connect(target.address, limit);
+            let lease = Box::pin(connect).await?;
             return Ok(Self::Http2(lease));
         }
         let upstream = Upstream::connect(target.address, limit).await?;

@@ -24,6 +24,11 @@ pub struct App {
 
 impl App {
     pub async fn start(version: u64) -> Self {
+        Self::speaking(version, false).await
+    }
+
+    /// `http2`: that, and nothing else.
+    pub async fn speaking(version: u64, http2: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let posts = Arc::new(AtomicU64::new(0));
@@ -35,9 +40,18 @@ impl App {
                 let posts = counted.clone();
                 let service = service_fn(move |request| answer(request, version, posts.clone()));
                 connections.spawn(async move {
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let io = TokioIo::new(stream);
+                    let _ = match http2 {
+                        false => {
+                            let http1 = hyper::server::conn::http1::Builder::new();
+                            http1.serve_connection(io, service).await
+                        }
+                        true => {
+                            let executor = hyper_util::rt::TokioExecutor::new();
+                            let http2 = hyper::server::conn::http2::Builder::new(executor);
+                            http2.serve_connection(io, service).await
+                        }
+                    };
                 });
             }
         });

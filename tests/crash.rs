@@ -221,8 +221,7 @@ fn no_checkpoint_is_left_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_it_adopts_the_proxy_and_costs_nobody_anything() {
     let kills = std::env::var("CUTOVER_AGENT_KILLS").map_or(3, |n| n.parse().unwrap());
-    // The WebSockets are closed over as long a time as the drain may take.
-    let mut server = Server::with(&common::SETTINGS.replace("10s", "1s")).await;
+    let mut server = Server::start().await;
     server.go_live("1").await;
     let proxy = server.agent().proxy;
     let control = cutover::proxy::control::Client::new(server.stage.data_dir.join("proxy.sock"));

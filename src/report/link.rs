@@ -25,3 +25,39 @@ fn at(config: &Config, host: &str) -> String {
         port => format!("{scheme}://{host}:{port}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn links_have_the_scheme_and_port_that_the_proxy_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let linked = |settings: &str| {
+            let path = folder.path().join("deploy.toml");
+            let app = "[apps.a]\nrepo = 'a.git'\nport = 80\ndomains = ['a.example', 'b.example']\n";
+            std::fs::write(&path, format!("{settings}\n{app}")).unwrap();
+            let config = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+            let app = config.apps.values().next().unwrap();
+            let id = "d0000000000001".parse().unwrap();
+            (environment(&config, app).unwrap(), log(&config, &id))
+        };
+        assert_eq!(linked(""), ("http://a.example/".into(), None));
+        assert_eq!(
+            linked("proxy.http = '0.0.0.0:8080'").0,
+            "http://a.example:8080/"
+        );
+        let (environment, log) =
+            linked("proxy.https = '0.0.0.0:443'\nagent.domain = 'deploy.example'");
+        assert_eq!(environment, "https://a.example/");
+        assert_eq!(
+            log.unwrap(),
+            "https://deploy.example/api/v1/deployments/d0000000000001/log"
+        );
+        assert_eq!(
+            linked("proxy.https = '0.0.0.0:8443'").0,
+            "https://a.example:8443/"
+        );
+    }
+}

@@ -51,8 +51,9 @@ impl Report {
     }
 }
 
-/// Says which apps tell a forge: each with whether the forge's own deployments are wanted too. What
-/// waits for any other app is dropped.
+/// Says at the agent's start which apps tell a forge: each with whether the forge's own deployments
+/// are wanted too. What waits for any other app is dropped; the rest is due at once, since whoever
+/// restarts the agent may have mended what kept it.
 pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
     db.execute("DELETE FROM reporting", [])?;
     for (app, deployments) in apps {
@@ -65,6 +66,8 @@ pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
              AND (reports.kind = 'status' OR r.deployments))",
         [],
     )?;
+    let update = "UPDATE reports SET due_at = ?1, attempts = 0 WHERE told < revision";
+    db.execute(update, [now()])?;
     Ok(())
 }
 

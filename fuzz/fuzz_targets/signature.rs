@@ -1,9 +1,7 @@
 //! Any signature over any body is wrong.
-//!
-//! `cargo +nightly fuzz run signature -- -max_total_time=60`
 #![no_main]
 
-use cutover::webhook::signature;
+use cutover_fuzz::webhook::signature;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&str, &[u8])| {

@@ -12,14 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Reader;
 use super::place::Place;
-use super::watch::Watch;
+use super::watch::{REST_MS, Watch};
 
 /// How much of an unwanted upload is read, and for how long, before the connection is reset.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_MS: u64 = 3_000;
-
-/// After so long without a byte a connection is put to rest.
-const REST_MS: u64 = 1_000;
 
 /// What is read ahead at most.
 pub const EARLY: usize = 1 << 10;
@@ -64,6 +61,7 @@ impl<S> ClientIo<S> {
         limits: Limits,
     ) -> Self {
         watch.client.set_in(limits.idle_ms);
+        watch.between.store(true, Relaxed);
         Self {
             stream,
             _place: place,
@@ -159,6 +157,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         } else if was_at_start {
             this.watch.client.set_in(this.limits.head_ms);
         }
+        let between = this.reader.at_start();
+        this.watch.between.store(between, Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -179,9 +179,10 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         if self.watch.killed.load(SeqCst) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        // What hyper still has to write would be lost.
+        self.watch.rest.clear();
         if !std::mem::replace(&mut self.stalled, true) {
             self.watch.client.set_in(self.limits.write_ms);
-            self.watch.rest.clear();
         } else if self.watch.client.has_passed() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -93,7 +93,7 @@ where
             Pin::new(&mut served).graceful_shutdown();
             return Pin::new(&mut served).poll(cx).map(Some);
         }
-        match watch.rest.has_passed() {
+        match watch.may_rest() {
             true => Poll::Ready(None),
             false => Poll::Pending,
         }

@@ -18,6 +18,10 @@ pub const HELD: u64 = u64::MAX;
 /// How late a deadline may be noticed.
 pub const SWEEP: Duration = Duration::from_millis(100);
 
+/// After so long without a byte a connection is put to rest: longer than the requests of one page
+/// are apart, and so short that a crowd of new clients does not need room all at once.
+pub const REST_MS: u64 = 100;
+
 /// The clock as of the last sweep: a request looks at it several times.
 static NOW: AtomicU64 = AtomicU64::new(0);
 
@@ -41,6 +45,8 @@ pub struct Watch {
     pub upstream: Deadline,
     /// When a connection that nothing comes from is put to rest.
     pub rest: Deadline,
+    /// Every request that began has come whole.
+    pub between: AtomicBool,
     /// How long the client may be silent between two requests, in milliseconds; 0: not seen to here.
     pub idle_ms: AtomicU64,
     /// With HTTP/2: when the client must have made room for more of the answer.
@@ -79,8 +85,19 @@ impl Watch {
         self.route.store(0, SeqCst);
         match self.idle_ms.load(Relaxed) {
             0 => {}
-            idle => self.client.set_in(idle),
+            idle => {
+                self.client.set_in(idle);
+                self.rest.set_in(REST_MS);
+            }
         }
+    }
+
+    /// Nothing is under way, and has not been for a while.
+    pub fn may_rest(&self) -> bool {
+        self.rest.has_passed()
+            && self.between.load(Relaxed)
+            && self.route.load(SeqCst) == 0
+            && !self.answering.load(SeqCst)
     }
 
     pub fn wake(&self) {
@@ -135,6 +152,7 @@ impl Watches {
             client: Deadline::never(),
             upstream: Deadline::never(),
             rest: Deadline::never(),
+            between: AtomicBool::new(false),
             idle_ms: AtomicU64::new(0),
             taking: Deadline::never(),
             takes_ms: AtomicU64::new(0),

@@ -4,25 +4,36 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use crate::proxy_support::{Proxy, app, read_head, says};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An app that answers each request on a connection with `answer`, and says more `later`.
-async fn talks(answer: &'static str, later: &'static str) -> std::net::SocketAddr {
-    app(move |mut stream| async move {
-        while !read_head(&mut stream).await.is_empty() {
-            if stream.write_all(answer.as_bytes()).await.is_err() {
-                return;
-            }
-            if !later.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let _ = stream.write_all(later.as_bytes()).await;
+/// An app that answers each request on a connection with `answer`, and says more `later`. It tells
+/// when it has said everything.
+async fn talks(
+    answer: &'static str,
+    later: &'static str,
+) -> (std::net::SocketAddr, mpsc::UnboundedReceiver<()>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let address = app(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            while !read_head(&mut stream).await.is_empty() {
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+                if !later.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let _ = stream.write_all(later.as_bytes()).await;
+                }
+                let _ = tell.send(());
             }
         }
     })
-    .await
+    .await;
+    (address, told)
 }
 
 /// Whatever an app says unasked on a connection, the next request does not get it.
@@ -42,15 +53,15 @@ async fn what_was_not_asked_for_answers_nobody() {
         (empty, ""),
         (unchanged, ""),
     ]) {
-        proxy
-            .publish(generation, &[talks(answer, later).await])
-            .await;
+        let (address, mut told) = talks(answer, later).await;
+        proxy.publish(generation, &[address]).await;
         // On one connection of the client, so that the app's is used again.
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         for _ in 0..5 {
             let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
             stream.write_all(get).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(40)).await;
+            // What comes after the next request has gone out cannot be told from its answer.
+            told.recv().await.unwrap();
         }
         let last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         stream.write_all(last).await.unwrap();
@@ -70,7 +81,7 @@ async fn what_was_not_asked_for_answers_nobody() {
 #[tokio::test]
 async fn the_body_of_an_answer_to_head_goes_nowhere() {
     let proxy = Proxy::start().await;
-    proxy.publish(1, &[talks(OK, "").await]).await;
+    proxy.publish(1, &[talks(OK, "").await.0]).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     for _ in 0..3 {
         let head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";

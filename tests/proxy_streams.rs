@@ -146,10 +146,9 @@ async fn a_close_frame_waits_for_the_end_of_the_frame_under_way() {
     proxy.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
-    let proxy = Proxy::start().await;
-    let old = app(|mut stream| async move {
+/// Events in two parts, with a pause after each part.
+async fn events(pause_ms: u64) -> SocketAddr {
+    app(move |mut stream| async move {
         read_head(&mut stream).await;
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Transfer-Encoding: chunked\r\n\r\n";
@@ -159,11 +158,17 @@ async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
                 if stream.write_all(part.as_bytes()).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
+    let proxy = Proxy::start().await;
+    let old = events(20).await;
     proxy.publish(1, &[old]).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     let request = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -187,6 +192,29 @@ async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
     let done = tokio::time::timeout(limit, whole).await.is_ok();
     let text = String::from_utf8_lossy(&text);
     assert!(done && text.ends_with("x\n\n\r\n0\r\n\r\n"), "{text:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_event_streams_as_fill_the_window_all_end_before_the_deadline() {
+    let proxy = Proxy::start().await;
+    proxy.publish(1, &[events(200).await]).await;
+    let mut streams = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = b"GET /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        read_head(&mut stream).await;
+        streams.push(stream);
+    }
+    proxy.publish(2, &[]).await;
+    let limit = Duration::from_secs(2);
+    let receipt = proxy.client.drain("app", 2, limit, limit).await.unwrap();
+    assert_eq!((receipt.failed, receipt.drained), (0, 60), "{receipt:?}");
+    for mut stream in streams {
+        let text = until_closed(&mut stream).await;
+        assert!(text.ends_with(b"\n\n\r\n0\r\n\r\n"));
+    }
     proxy.stop().await;
 }
 

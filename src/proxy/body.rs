@@ -304,8 +304,9 @@ impl Download {
             return false;
         };
         let end_at = *events.end_at.get_or_insert_with(|| {
-            let window = closing.window.saturating_sub(closing.from.elapsed());
-            // Spread, so that the browsers do not all come back at once.
+            // Spread, so that the browsers do not all come back at once; over the first half, so
+            // that the last one, too, can end its event before the drain's deadline.
+            let window = (closing.window / 2).saturating_sub(closing.from.elapsed());
             let part = spread(Arc::as_ptr(&self.watch) as u64);
             now_ms() + (window.as_millis() as u64 * part) / 1000
         });

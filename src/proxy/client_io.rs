@@ -106,7 +106,12 @@ impl<S: AsyncRead + Unpin> ClientIo<S> {
         let mut room = [const { MaybeUninit::uninit() }; EARLY];
         let mut buf = ReadBuf::uninit(&mut room);
         let read = match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-            Poll::Pending => ready!(self.no_byte(cx)),
+            Poll::Pending => {
+                let end = self.no_byte(cx);
+                // It rests already, and need not be woken for it.
+                self.watch.rest.clear();
+                ready!(end)
+            }
             Poll::Ready(read) => read,
         };
         self.early.extend_from_slice(buf.filled());

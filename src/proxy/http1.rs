@@ -38,7 +38,10 @@ pub async fn serve<S>(
     watch.idle_ms.store(shared.limits.idle_ms, SeqCst);
     let secure = connection.client.lock().secure;
     let mut io = ClientIo::new(stream, early, secure, place, watch, shared.limits);
-    while let Some(resting) = Box::pin(converse(io, &connection, shared)).await {
+    loop {
+        // Not in the loop's head, where the box would live on while the connection rests.
+        let resting = Box::pin(converse(io, &connection, shared)).await;
+        let Some(resting) = resting else { return };
         io = resting;
         if !wake_up(&mut io, &connection, shared).await {
             let _ = io.shutdown().await;

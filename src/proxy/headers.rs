@@ -80,7 +80,10 @@ impl Client {
             .collect();
         let line = format!("for={node};host=\"{host_text}\";proto={}", self.scheme());
         let line = HeaderValue::try_from(line).unwrap_or(HeaderValue::from_static("for=unknown"));
-        self.forwarded = Some((host.clone(), line.clone()));
+        // A copy: the value sent is a part of the buffer that it was read into, all of which would
+        // stay with the connection.
+        let known = HeaderValue::from_bytes(host.as_bytes());
+        self.forwarded = known.ok().map(|known| (known, line.clone()));
         line
     }
 }

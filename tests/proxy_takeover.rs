@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy_support::hello::Hello;
 use proxy_support::mix::Mix;
 use proxy_support::version::App;
-use proxy_support::{Proxy, says};
+use proxy_support::{Proxy, app, read_head, says};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -165,4 +165,41 @@ async fn http2_clients_move_over_without_a_failed_request() {
         assert!(answered > 3 && connections >= 3, "{answered} {connections}");
     }
     proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_one_finishes_what_it_has_the_next_one_serves_already() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().to_path_buf();
+    let old = Proxy::start_in(folder.clone(), |_| {}).await;
+    let slow = app(|mut stream| async move {
+        read_head(&mut stream).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+    })
+    .await;
+    old.publish(1, &[slow]).await;
+    let address = old.address;
+    let (mut stream, request) = (
+        TcpStream::connect(address).await.unwrap(),
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    stream.write_all(request).await.unwrap();
+    let under_way = || async { old.client.stats().await.unwrap()[0].in_flight == 1 };
+    while !under_way().await {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+
+    old.client.stop().await.unwrap();
+    assert!(old.client.hello().await.is_err(), "nobody adopts it");
+    let new = Proxy::start_in(folder, |options| options.http = address).await;
+    assert_eq!(new.client.hello().await.unwrap().generation, 1);
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    assert!(new.get("/").await.ends_with("ok"));
+    old.left().await;
+    assert_eq!(new.client.hello().await.unwrap().generation, 1);
+    new.stop().await;
 }

@@ -105,6 +105,9 @@ pub enum RunError {
     Thread(#[source] io::Error),
 }
 
+/// A port that another one keeps for longer is taken.
+const LET_GO: Duration = Duration::from_secs(1);
+
 /// Serves until `shutdown` or [`control::Client::stop`], then lets what is under way finish.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let folder = options.data_dir.clone();
@@ -131,12 +134,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let http = match inherited.pop_front() {
         Some(listener) => listener,
-        None => listen(options.http)?,
+        None => listen(options.http).await?,
     };
     let https = match (options.https, inherited.pop_front()) {
         (None, _) => None,
         (Some(_), Some(listener)) => Some(listener),
-        (Some(address), None) => Some(listen(address)?),
+        (Some(address), None) => Some(listen(address).await?),
     };
     for listener in [Some(&http), https.as_ref()].into_iter().flatten() {
         prepare(listener);
@@ -202,8 +205,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             .into_iter()
             .flatten()
             .map(|socket| socket.try_clone().map(Into::into))
-            .collect::<io::Result<_>>()
-            .map_err(failed)?,
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(failed)?
+            .into(),
         predecessor: taken.as_ref().map(|t| Client::new(t.predecessor.clone())),
         leave: watch::Sender::new(None),
     });
@@ -220,7 +224,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let mut told = control.leave.subscribe();
     let why = tokio::select! {
-        () = shutdown => Leave::Stop,
+        () = shutdown => {
+            control.stop();
+            Leave::Stop
+        }
         why = told.wait_for(Option::is_some) => why.ok().and_then(|why| *why).unwrap_or(Leave::Stop),
     };
     tracing::info!(
@@ -248,12 +255,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     });
     let _ = joined.await;
     house.abort();
-    let own = match why {
-        Leave::Stop => folder.join(control::SOCKET),
-        // The other name is its successor's.
-        Leave::Replaced => leaving_socket,
-    };
-    let _ = std::fs::remove_file(own);
+    if why == Leave::Replaced {
+        let _ = std::fs::remove_file(leaving_socket);
+    }
     Ok(())
 }
 
@@ -316,7 +320,8 @@ fn prepare(listener: &TcpListener) {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+/// Listens there; waits a moment for a proxy that stops to let go of its port.
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     let bind = || {
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -325,9 +330,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
         // The kernel cuts it down to net.core.somaxconn.
         socket.listen(4096)?;
         socket.set_nonblocking(true)?;
-        Ok(socket.into())
+        Ok::<TcpListener, io::Error>(socket.into())
     };
-    bind().map_err(|source| RunError::Listen { address, source })
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            bound => return bound.map_err(|source| RunError::Listen { address, source }),
+        }
+    }
 }
 
 /// An event loop of its own that accepts from the socket that all of them share.

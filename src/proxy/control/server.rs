@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -30,11 +31,35 @@ pub struct Control {
     pub routes: Arc<Routes>,
     /// Where it answers once another one has its sockets.
     pub leaving_socket: PathBuf,
-    /// The listening sockets, to be handed over.
-    pub sockets: Vec<OwnedFd>,
+    /// The listening sockets, to be handed over; none once it stops.
+    pub sockets: Mutex<Vec<OwnedFd>>,
     /// The proxy that this one took over from, while it drains.
     pub predecessor: Option<Client>,
     pub leave: watch::Sender<Option<Leave>>,
+}
+
+impl Control {
+    /// Makes way: from now on this proxy answers at no name and keeps no port from the next one,
+    /// while what it has under way finishes.
+    pub fn stop(&self) {
+        let begun = self.leave.send_if_modified(|leave| {
+            let begins = leave.is_none();
+            leave.get_or_insert(Leave::Stop);
+            begins
+        });
+        if begun {
+            self.sockets.lock().clear();
+            let _ = std::fs::remove_file(self.leaving_socket.with_file_name(SOCKET));
+        }
+    }
+
+    fn stops(&self) -> bool {
+        *self.leave.borrow() == Some(Leave::Stop)
+    }
+
+    fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets.lock().iter().map(OwnedFd::try_clone).collect()
+    }
 }
 
 /// Why the proxy is to leave.
@@ -121,7 +146,7 @@ async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> 
             return Ok(());
         }
         let mut answer = match serde_json::from_slice(&line) {
-            Ok(Command::Takeover) => return hand_over(from, to, control).await,
+            Ok(Command::Takeover) if !control.stops() => return hand_over(from, to, control).await,
             Ok(command) => carry_out(command, control).await,
             Err(error) => refused(&format!("this command is not understood: {error}")),
         };
@@ -144,7 +169,9 @@ async fn hand_over(
         let offer = Offer {
             socket: socket.clone(),
         };
-        handover::give(to.as_ref(), offer, &control.sockets).await?;
+        let sockets = control.copies()?;
+        handover::give(to.as_ref(), offer, &sockets).await?;
+        drop(sockets);
         let mut line = Vec::new();
         let mut limited = (&mut from).take(MAX_LINE);
         tokio::time::timeout(HANDOVER, limited.read_until(b'\n', &mut line)).await??;
@@ -175,6 +202,8 @@ async fn hand_over(
 async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
     let routes = &control.routes;
     match command {
+        // Whoever adopted it now would lose it soon.
+        Command::Hello if control.stops() => refused("it is leaving"),
         Command::Hello => done(Hello {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -212,7 +241,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
         }
         Command::Stats => done(routes.stats()),
         Command::Stop => {
-            control.leave.send_replace(Some(Leave::Stop));
+            control.stop();
             done(())
         }
         Command::Takeover | Command::Release => refused("this is not the moment for it"),

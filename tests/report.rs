@@ -76,6 +76,29 @@ async fn github_sees_pending_then_how_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_not_for_the_app_gets_no_fault() {
+    let forge = Forge::start().await;
+    let paths = "paths = ['Dockerfile', 'hello', 'version']";
+    let settings = format!("{paths}\n{SETTINGS}\n{}", forge.settings("github"));
+    let mut server = Server::idle(&settings).await;
+    server.set_env("REPORT_TOKEN", TOKEN);
+    server.serve().await;
+    server.go_live("v1").await;
+    let mut files = common::files("v1", "");
+    files.push(common::File::new("docs/README.md", "words"));
+    let id = server.push_files(&files, "docs").await;
+    let (ended, log) = server.ended(&id).await;
+    assert_eq!(ended.error.unwrap().code, "paths_unchanged", "{log:#?}");
+    let commit = ended.commit.unwrap();
+    forge.until_state(&commit, "success").await;
+    let of_commit = |seen: &forge_support::Seen| seen.path.contains(&commit);
+    let last = forge.seen().into_iter().rfind(of_commit).unwrap();
+    assert_eq!(last.body["description"], "Nothing of this app changed");
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_delays_no_deployment_and_loses_nothing() {
     let mut forge = Forge::start().await;
     let mut server = reporting(&forge, "github").await;

@@ -21,11 +21,13 @@ pub enum Phase {
     /// It was live and the release before it was put back: a failure.
     RolledBack,
     Superseded,
+    /// Nothing that the app is made of changed: there was nothing to deploy.
+    Unchanged,
     Cancelled,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::Queued,
         Phase::Running,
         Phase::Live,
@@ -33,6 +35,7 @@ impl Phase {
         Phase::Failed,
         Phase::RolledBack,
         Phase::Superseded,
+        Phase::Unchanged,
         Phase::Cancelled,
     ];
 
@@ -45,6 +48,7 @@ impl Phase {
             Phase::Failed => "failed",
             Phase::RolledBack => "rolled_back",
             Phase::Superseded => "superseded",
+            Phase::Unchanged => "unchanged",
             Phase::Cancelled => "cancelled",
         }
     }

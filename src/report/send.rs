@@ -109,17 +109,21 @@ fn fact(
     let named = deployment.git_ref.as_deref();
     let tag = named.and_then(|name| name.strip_prefix("refs/tags/"));
     let branch = named.and_then(|name| name.strip_prefix("refs/heads/"));
-    let step = deployment
-        .error
-        .as_ref()
-        .and_then(|error| error.step.clone());
+    let error = deployment.error.as_ref();
+    let step = error.and_then(|error| error.step.clone());
+    let unchanged = error.is_some_and(|error| error.code == "paths_unchanged");
+    // A commit of another app in the same repository is not to be marked as a fault.
+    let phase = match report.phase {
+        Phase::Superseded if unchanged => Phase::Unchanged,
+        phase => phase,
+    };
     Fact {
         app: report.app.clone(),
         deployment: report.deployment.clone(),
         commit: report.commit.clone(),
         git_ref: tag.or(branch).unwrap_or(&app.branch).to_owned(),
         is_tag: tag.is_some(),
-        phase: report.phase,
+        phase,
         step: step.filter(|_| report.phase == Phase::Failed),
         environment: session.report.environment.clone(),
         environment_url: link::environment(config, app),

@@ -19,7 +19,7 @@ pub(super) fn api(web: &str) -> String {
 pub(super) fn status(address: &Address, fact: &Fact) -> Request {
     let state = match fact.phase {
         Phase::Queued | Phase::Running => "INPROGRESS",
-        Phase::Live | Phase::Replaced => "SUCCESSFUL",
+        Phase::Live | Phase::Replaced | Phase::Unchanged => "SUCCESSFUL",
         Phase::Failed | Phase::RolledBack => "FAILED",
         Phase::Superseded | Phase::Cancelled => "STOPPED",
     };

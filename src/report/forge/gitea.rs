@@ -15,7 +15,7 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
 pub(super) fn status(address: &Address, fact: &Fact) -> Request {
     let state = match fact.phase {
         Phase::Queued | Phase::Running => "pending",
-        Phase::Live | Phase::Replaced => "success",
+        Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
         Phase::Failed | Phase::RolledBack => "failure",
         Phase::Superseded | Phase::Cancelled => "warning",
     };

@@ -28,7 +28,7 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
 pub(super) fn status(address: &Address, fact: &Fact) -> Request {
     let state = match fact.phase {
         Phase::Queued | Phase::Running => "pending",
-        Phase::Live | Phase::Replaced => "success",
+        Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
         Phase::Failed | Phase::RolledBack => "failure",
         // GitHub has no word for what says nothing about the commit.
         Phase::Superseded | Phase::Cancelled => "error",
@@ -47,7 +47,7 @@ pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
     // Of what never came to anything, or is over, there is nothing to show.
     if matches!(
         fact.phase,
-        Phase::Superseded | Phase::Cancelled | Phase::Replaced
+        Phase::Superseded | Phase::Unchanged | Phase::Cancelled | Phase::Replaced
     ) {
         return None;
     }
@@ -90,7 +90,7 @@ pub(super) fn progress(address: &Address, fact: &Fact, id: &str) -> Request {
         Phase::Running => "in_progress",
         Phase::Live => "success",
         Phase::Failed | Phase::RolledBack => "failure",
-        Phase::Replaced | Phase::Superseded | Phase::Cancelled => "inactive",
+        Phase::Replaced | Phase::Superseded | Phase::Unchanged | Phase::Cancelled => "inactive",
     };
     let mut body = json!({ "state": state, "description": fact.description() });
     put(&mut body, "environment_url", fact.environment_url.as_ref());

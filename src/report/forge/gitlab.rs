@@ -15,7 +15,7 @@ pub(super) fn status(address: &Address, fact: &Fact) -> Request {
     let state = match fact.phase {
         Phase::Queued => "pending",
         Phase::Running => "running",
-        Phase::Live | Phase::Replaced => "success",
+        Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
         Phase::Failed | Phase::RolledBack => "failed",
         Phase::Superseded | Phase::Cancelled => "canceled",
     };
@@ -47,7 +47,7 @@ fn deployment_state(phase: Phase) -> Option<&'static str> {
         Phase::Running => Some("running"),
         Phase::Live => Some("success"),
         Phase::Failed | Phase::RolledBack => Some("failed"),
-        Phase::Superseded | Phase::Cancelled => Some("canceled"),
+        Phase::Superseded | Phase::Unchanged | Phase::Cancelled => Some("canceled"),
         // The newest success is the one that GitLab shows as current.
         Phase::Replaced => None,
     }
@@ -55,7 +55,10 @@ fn deployment_state(phase: Phase) -> Option<&'static str> {
 
 pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
     // Of what never came to anything there is nothing to show.
-    if matches!(fact.phase, Phase::Superseded | Phase::Cancelled) {
+    if matches!(
+        fact.phase,
+        Phase::Superseded | Phase::Unchanged | Phase::Cancelled
+    ) {
         return None;
     }
     deployment_state(fact.phase)?;

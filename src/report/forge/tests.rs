@@ -22,23 +22,23 @@ fn every_phase_has_a_state_that_the_forge_knows() {
     let table = [
         (
             webhook::Forge::GitHub,
-            "pending pending success success failure failure error error",
+            "pending pending success success failure failure error success error",
         ),
         (
             webhook::Forge::GitLab,
-            "pending running success success failed failed canceled canceled",
+            "pending running success success failed failed canceled success canceled",
         ),
         (
             webhook::Forge::Forgejo,
-            "pending pending success success failure failure warning warning",
+            "pending pending success success failure failure warning success warning",
         ),
         (
             webhook::Forge::Bitbucket,
-            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED STOPPED STOPPED",
+            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED STOPPED SUCCESSFUL STOPPED",
         ),
         (
             webhook::Forge::BitbucketDataCenter,
-            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED CANCELLED CANCELLED",
+            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED CANCELLED SUCCESSFUL CANCELLED",
         ),
     ];
     for (forge, expected) in table {
@@ -180,13 +180,19 @@ fn what_never_came_to_anything_makes_no_deployment() {
     for (forge, phases) in [
         (
             webhook::Forge::GitHub,
-            vec![Phase::Superseded, Phase::Cancelled, Phase::Replaced],
+            vec![
+                Phase::Superseded,
+                Phase::Unchanged,
+                Phase::Cancelled,
+                Phase::Replaced,
+            ],
         ),
         (
             webhook::Forge::GitLab,
             vec![
                 Phase::Queued,
                 Phase::Superseded,
+                Phase::Unchanged,
                 Phase::Cancelled,
                 Phase::Replaced,
             ],

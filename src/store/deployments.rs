@@ -204,7 +204,8 @@ pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>
 
 fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
     let mut query = db.prepare_cached(
-        "SELECT id FROM deployments WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'",
+        "SELECT id FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'",
     )?;
     let rows = query.query_map([app.as_str()], |row| parsed(row, "id"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -234,8 +235,10 @@ pub fn since(db: &Connection, app: &AppName, commit: &CommitId, at: i64) -> Resu
 
 /// Every deployment that is in no rest state, oldest first.
 pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
-    let mut query =
-        db.prepare_cached("SELECT * FROM deployments WHERE ended_at IS NULL ORDER BY id")?;
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE ended_at IS NULL ORDER BY id",
+    )?;
     let rows = query.query_map([], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -260,7 +263,7 @@ pub fn list(
 /// The newest deployment that switched to the release.
 pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<DeploymentId>> {
     let mut query = db.prepare_cached(
-        "SELECT id FROM deployments
+        "SELECT id FROM deployments INDEXED BY deployments_by_release
          WHERE release = ?1 AND state IN ('switching', 'draining', 'baking', 'live')
          ORDER BY id DESC LIMIT 1",
     )?;
@@ -272,8 +275,9 @@ pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<De
 /// The commit of the newest deployment that went live, but for rollbacks.
 pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>> {
     let mut query = db.prepare_cached(
-        "SELECT commit_id FROM deployments
-         WHERE app = ?1 AND state IN ('switching', 'draining', 'baking', 'live', 'rolled_back')
+        "SELECT commit_id FROM deployments INDEXED BY deployments_with_release
+         WHERE app = ?1 AND release IS NOT NULL
+           AND state IN ('switching', 'draining', 'baking', 'live', 'rolled_back')
            AND trigger NOT IN (?2, ?3) ORDER BY id DESC LIMIT 1",
     )?;
     let (rollback, automatic) = (
@@ -289,7 +293,8 @@ pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>>
 /// Whether the release showed errors when it was live, and the one before it was put back.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     let mut query = db.prepare_cached(
-        "SELECT 1 FROM deployments WHERE release = ?1 AND state = 'rolled_back' LIMIT 1",
+        "SELECT 1 FROM deployments INDEXED BY deployments_by_release
+         WHERE release = ?1 AND state = 'rolled_back' LIMIT 1",
     )?;
     Ok(query.exists([release.as_str()])?)
 }

@@ -143,6 +143,10 @@ const MIGRATIONS: &[&str] = &[
         at        INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE INDEX deployments_with_release ON deployments (app, id) WHERE release IS NOT NULL;
+    CREATE INDEX deployments_by_release ON deployments (release, id) WHERE release IS NOT NULL;
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

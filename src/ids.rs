@@ -159,7 +159,15 @@ fn stamp(kind: char) -> String {
     let fresh = (now.as_millis() as u64) << 20 | u64::from(random & 0x7_ffff);
     let rising = |last: u64| fresh.max(last + 1);
     let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(rising(last)));
-    let stamp = rising(last.unwrap_or(0));
+    written(kind, rising(last.unwrap_or(0)))
+}
+
+/// No id of this kind (its letter) that was made at `millis` since 1970 or later sorts before this.
+pub fn first_of(kind: char, millis: i64) -> String {
+    written(kind, (millis.max(0) as u64) << 20)
+}
+
+fn written(kind: char, stamp: u64) -> String {
     let letters = (0..13)
         .rev()
         .map(|i| ALPHABET[(stamp >> (5 * i)) as usize & 31]);

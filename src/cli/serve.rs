@@ -15,7 +15,7 @@ use crate::deploy::{Agent, queue, recover, routes, taken};
 use crate::engine::Engine;
 use crate::proxy::control::{self, Client};
 use crate::report;
-use crate::store::{Store, apps};
+use crate::store::{Store, apps, prune};
 
 mod data_plane;
 
@@ -64,6 +64,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
 
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
     let sweeping = tokio::spawn(sweep(agent.clone()));
+    let pruning = tokio::spawn(prune(agent.clone()));
     let reports = tokio::spawn(report::start(agent.clone()));
     let mut workers = queue::start(&agent);
     let unqueued = tokio::spawn(taken::take_up(agent.clone()));
@@ -78,6 +79,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     // Nothing has to be finished here: what a worker leaves is taken up at the next start.
     keep_proxy.abort();
     sweeping.abort();
+    pruning.abort();
     reports.abort();
     refusals.abort();
     unqueued.abort();
@@ -163,6 +165,19 @@ async fn sweep(agent: Arc<Agent>) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
             Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+        }
+    }
+}
+
+/// Removes rows that are too old to be asked for: at start, and then every hour.
+async fn prune(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(3600));
+    loop {
+        ticks.tick().await;
+        match prune::prune(&agent.store).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed rows of old pushes and deployments"),
+            Err(error) => tracing::warn!(%error, "cannot remove old rows"),
         }
     }
 }

@@ -147,6 +147,9 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX deployments_with_release ON deployments (app, id) WHERE release IS NOT NULL;
     CREATE INDEX deployments_by_release ON deployments (release, id) WHERE release IS NOT NULL;
 ",
+    "
+    CREATE INDEX releases_by_deployment ON releases (deployment);
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

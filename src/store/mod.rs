@@ -17,6 +17,7 @@ pub mod deployments;
 pub mod instances;
 pub mod log;
 mod migrations;
+pub mod prune;
 pub mod pushes;
 pub mod releases;
 pub mod reports;

@@ -1,0 +1,189 @@
+//! Rows that nobody will ask for again. What a delivery led to is known for as long as the deployment
+//! is there, so that a late redelivery gets its first deployment; and an app's newest deployments, and
+//! those of releases that can be gone back to, stay however old they are. Where each ref is stays
+//! known for ever.
+
+use std::time::Duration;
+
+use super::{Result, Store, now};
+use crate::ids;
+
+/// No forge keeps a delivery for longer, to send it again.
+const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Rows that go in one transaction: deliveries wait for it.
+const BATCH: i64 = 200;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A table: which of the rows that were made before the id `?1` may go, at most `?2`; and how one goes.
+struct Table {
+    kind: char,
+    old: &'static str,
+    delete: &'static [&'static str],
+}
+
+// In this order: the further ones go by which deployments are there.
+const TABLES: [Table; 3] = [
+    Table {
+        kind: 'd',
+        // Each app keeps its newest hundred. Of the deployments that had one release, the one that
+        // made it goes last.
+        old: "SELECT d.rowid FROM
+                (SELECT app, (SELECT id FROM deployments WHERE app = a.app
+                              ORDER BY id DESC LIMIT 1 OFFSET 99) AS oldest
+                 FROM (SELECT DISTINCT app FROM deployments) a) kept
+              JOIN deployments d ON d.app = kept.app AND d.id < min(kept.oldest, ?1)
+              LEFT JOIN releases r ON r.id = d.release
+              WHERE d.ended_at IS NOT NULL AND (r.id IS NULL OR r.removed_at IS NOT NULL)
+                AND NOT EXISTS (SELECT 1 FROM deployments WHERE release = d.release AND id > d.id)
+              LIMIT ?2",
+        delete: &[
+            "DELETE FROM steps WHERE deployment = (SELECT id FROM deployments WHERE rowid = ?1)",
+            "DELETE FROM releases WHERE deployment = (SELECT id FROM deployments WHERE rowid = ?1)",
+            "DELETE FROM deployments WHERE rowid = ?1",
+        ],
+    },
+    Table {
+        kind: 'w',
+        old: "SELECT rowid FROM pushes WHERE delivery < ?1
+                AND NOT EXISTS (SELECT 1 FROM deployments WHERE id = deployment) LIMIT ?2",
+        delete: &["DELETE FROM pushes WHERE rowid = ?1"],
+    },
+    Table {
+        kind: 'w',
+        old: "SELECT d.rowid FROM deliveries d WHERE d.id < ?1
+                AND NOT EXISTS (SELECT 1 FROM deployments WHERE id = d.deployment) LIMIT ?2",
+        delete: &["DELETE FROM deliveries WHERE rowid = ?1"],
+    },
+];
+
+/// Removes what is old, a little at a time; says how many rows of deployments, pushes and deliveries.
+pub async fn prune(store: &Store) -> Result<i64> {
+    let before = now() - KEEP.as_millis() as i64;
+    let mut count = 0;
+    for table in &TABLES {
+        let before = ids::first_of(table.kind, before);
+        loop {
+            let before = before.clone();
+            let old = store.read(move |db| {
+                let mut query = db.prepare_cached(table.old)?;
+                let rows = query.query_map((before, BATCH), |row| row.get(0))?;
+                Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
+            });
+            let old = old.await?;
+            let found = old.len() as i64;
+            let delete = store.write(move |db| {
+                for row in old {
+                    for sql in table.delete {
+                        db.prepare_cached(sql)?.execute([row])?;
+                    }
+                }
+                Ok(())
+            });
+            delete.await?;
+            count += found;
+            if found < BATCH {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// The first id of a moment so many days before the test's beginning.
+    fn aged(kind: char, days: i64) -> String {
+        static BEGAN: LazyLock<i64> = LazyLock::new(now);
+        ids::first_of(kind, *BEGAN - days * 24 * 3600 * 1000)
+    }
+
+    /// A push so many days ago that made the release `made` go live, and one that led to nothing.
+    fn push(db: &Connection, app: &str, days: i64, made: i64, more: &str) -> Result<()> {
+        let (deployment, delivery) = (aged('d', days), aged('w', days));
+        db.execute(
+            "INSERT INTO deployments (id, app, trigger, want, state, release, created_at, ended_at)
+             VALUES (?1, ?2, '', '', 'live', ?3, 0, iif(?4 = 'open', NULL, 1))",
+            (&deployment, app, aged('r', made), more),
+        )?;
+        db.execute(
+            "INSERT INTO steps (deployment, name, position, state, started_at)
+             VALUES (?1, 'fetch', 0, 'done', 0)",
+            [&deployment],
+        )?;
+        if made == days {
+            db.execute(
+                "INSERT INTO releases (id, app, deployment, commit_id, message, author, image,
+                    image_id, settings, created_at, removed_at)
+                 VALUES (?1, ?2, ?3, '', '', '', '', '', '', 0, iif(?4 = 'kept', NULL, 1))",
+                (aged('r', days), app, &deployment, more),
+            )?;
+        }
+        let other = format!("{}1", &delivery[..13]);
+        // As old to the millisecond.
+        for (delivery, led_to) in [(&delivery, Some(&deployment)), (&other, None)] {
+            db.execute(
+                "INSERT INTO deliveries (id, app, forge, event, body_hash, received_at, deployment)
+                 VALUES (?1, ?2, '', '', '', 0, ?3)",
+                (delivery, app, led_to),
+            )?;
+        }
+        db.execute(
+            "INSERT INTO pushes (app, ref, delivery, deployment) VALUES (?1, '', ?2, ?3)",
+            (app, &delivery, &deployment),
+        )?;
+        Ok(())
+    }
+
+    fn count(db: &Connection, what: &str) -> Result<i64> {
+        let query = format!("SELECT count(*) FROM {what}");
+        Ok(db.query_row(&query, [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn what_is_old_goes_and_what_may_be_asked_for_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let filled = store.write(|db| {
+            push(db, "rare", 999, 999, "")?;
+            for days in (1..=500).rev() {
+                match days {
+                    500 => push(db, "busy", days, days, "open")?,
+                    400 => push(db, "busy", days, days, "kept")?,
+                    // Went back to what was made long ago.
+                    100 => push(db, "busy", days, 300, "")?,
+                    _ => push(db, "busy", days, days, "")?,
+                }
+            }
+            Ok(())
+        });
+        filled.await.unwrap();
+        // 397 deployments with a push and a delivery each, and the deliveries that led to nothing.
+        assert_eq!(prune(&store).await.unwrap(), 3 * 397 + 412);
+        let look = store.read(|db| {
+            let mut query = db.prepare("SELECT id FROM deployments ORDER BY id")?;
+            let rows = query.query_map([], |row| row.get(0))?;
+            let left = rows.collect::<rusqlite::Result<Vec<String>>>()?;
+            let old = |days| left.contains(&aged('d', days));
+            assert_eq!(left.len(), 104);
+            for days in [999, 500, 400, 300, 100, 1] {
+                assert!(old(days), "{days}");
+            }
+            assert_eq!(count(db, "steps")?, 104);
+            assert_eq!(count(db, "pushes")?, 104);
+            assert_eq!(count(db, "deliveries WHERE deployment IS NOT NULL")?, 104);
+            assert_eq!(count(db, "deliveries WHERE deployment IS NULL")?, 89);
+            // One of them had made none.
+            assert_eq!(count(db, "releases")?, 103);
+            Ok(())
+        });
+        look.await.unwrap();
+        assert_eq!(prune(&store).await.unwrap(), 0);
+    }
+}

@@ -39,6 +39,9 @@ pub enum StoreError {
     Open { path: PathBuf, cause: String },
     #[error("the folder of the logs cannot be used: {0}")]
     Logs(#[from] std::io::Error),
+    /// Often a full disk.
+    #[error("the database does not take the transaction: {0}")]
+    NotCommitted(String),
     /// The write itself said no; the sentence is for the person who asked.
     #[error("{0}")]
     Refused(String),
@@ -54,8 +57,9 @@ pub struct Store {
     logs: Arc<Path>,
 }
 
-/// Runs inside the batch's transaction and gives back what to do when the commit is known.
-type Write = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+/// Runs inside the batch's transaction, where there is one, and gives back what to do when the commit
+/// is known.
+type Write = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
 
 impl Store {
@@ -96,13 +100,11 @@ impl Store {
     {
         let (answer, answered) = oneshot::channel();
         let job: Write = Box::new(move |db| {
-            let outcome = in_savepoint(db, write);
+            let written = db.map(|db| in_savepoint(db, write));
             Box::new(move |commit| {
-                let outcome = match commit {
-                    Ok(()) => outcome,
-                    Err(cause) => Err(StoreError::Refused(format!("the commit failed: {cause}"))),
-                };
-                let _ = answer.send(outcome);
+                let outcome = commit.map_err(StoreError::NotCommitted);
+                let _ =
+                    answer.send(outcome.and_then(|()| written.unwrap_or(Err(StoreError::Stopped))));
             })
         });
         self.writes
@@ -147,14 +149,14 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
 fn write_batches(db: &Connection, mut queue: mpsc::Receiver<Write>) {
     while let Some(first) = queue.blocking_recv() {
         if let Err(error) = db.execute_batch("BEGIN IMMEDIATE") {
-            first(db)(Err(error.to_string()));
+            first(None)(Err(error.to_string()));
             continue;
         }
-        let mut answers = vec![first(db)];
+        let mut answers = vec![first(Some(db))];
         while answers.len() < BATCH
             && let Ok(next) = queue.try_recv()
         {
-            answers.push(next(db));
+            answers.push(next(Some(db)));
         }
         let commit = db.execute_batch("COMMIT").map_err(|e| {
             let _ = db.execute_batch("ROLLBACK");
@@ -252,6 +254,35 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(keys, ["a", "c"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_committed_is_no_refusal_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let insert = || {
+            store.write(|db| {
+                let row = "INSERT INTO meta (key, value) VALUES ('a', '')";
+                db.execute(row, []).map(drop).map_err(StoreError::from)
+            })
+        };
+        // Its foreign key is looked at by the commit alone.
+        let commit = store.write(|db| {
+            db.pragma_update(None, "defer_foreign_keys", "ON")?;
+            let row = "INSERT INTO steps VALUES ('none', 'fetch', 0, 'done', 0, NULL, NULL)";
+            db.execute(row, []).map(drop).map_err(StoreError::from)
+        });
+        let (with_it, commit) = tokio::join!(insert(), commit);
+        assert!(matches!(commit, Err(StoreError::NotCommitted(_))));
+        // Another program holds the database for longer than is waited.
+        let other = Connection::open(folder.path().join("cutover.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let begin = insert().await;
+        assert!(matches!(begin, Err(StoreError::NotCommitted(_))));
+        other.execute_batch("ROLLBACK").unwrap();
+        // One that shared the failed commit is not there either.
+        let again = insert().await;
+        assert_eq!(again.is_err(), with_it.is_ok());
     }
 
     #[test]

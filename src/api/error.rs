@@ -1,6 +1,6 @@
 //! Errors as the API tells them: `{"error": {"code", "message", "hint"}}`.
 
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -81,6 +81,23 @@ impl IntoResponse for ApiError {
         let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
         (status, axum::Json(body)).into_response()
     }
+}
+
+/// Gives what axum refuses by itself (a path, a query, a body that is too long) the shape of an error.
+pub async fn shaped(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_shaped = kind.is_some_and(|kind| kind == "application/json");
+    if !status.is_client_error() || is_shaped {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), 4 << 10).await;
+    let message = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        _ => "bad_request",
+    };
+    ApiError::new(status, code, message, "see /api/v1/openapi.json").into_response()
 }
 
 pub async fn not_found() -> ApiError {

@@ -67,7 +67,6 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));
     Router::new()
-        .nest("/git", git)
         .route("/hooks/{app}", post(hooks::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -76,6 +75,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .nest("/api/v1", guarded)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::map_response(error::shaped))
+        .nest("/git", git)
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),
             refusals::watch,

@@ -245,6 +245,42 @@ async fn githubs_deployments_are_made_once_and_say_what_is_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_the_forge_cannot_take_holds_up_no_later_one() {
+    let forge = Forge::start().await;
+    let mut server = Server::idle(&format!("{SETTINGS}\n{}", forge.settings("github"))).await;
+    server.set_env("REPORT_TOKEN", TOKEN);
+    let files = common::files("v1", "");
+    let (_, broken) = server.stage.commit("main", &files, "v1").unwrap();
+    forge.set_mood(Mood::Without(broken.clone()));
+    server.serve().await;
+    let first = post(&server, &format!("/api/v1/apps/{APP}/deployments")).await;
+    let first = first["id"].as_str().unwrap();
+    let (live, log) = server.ended(first).await;
+    assert_eq!(live.commit.as_deref(), Some(broken.as_str()), "{log:#?}");
+    // Its commit's status is told all the same, and so is a later deployment.
+    forge.until_state(&broken, "success").await;
+    let second = server.go_live("v2").await;
+    until_last_state(&forge, 0, "success").await;
+    let made = forge.github_deployments();
+    assert_eq!(made[0].made["ref"], second.commit.unwrap());
+    let waits = report(&server, first, "deployment", "waiting").await;
+    let error = waits["error"].as_str().unwrap();
+    assert!(error.contains("GitHub answered 500"), "{error}");
+
+    // In the end there is nothing left to say of it: a later one is live.
+    server.stop().await;
+    forge.set_mood(Mood::Well);
+    server.serve().await;
+    let third = server.go_live("v3").await;
+    until_last_state(&forge, 1, "success").await;
+    let made = forge.github_deployments();
+    assert_eq!(made[1].made["ref"], third.commit.unwrap());
+    assert_eq!(made.len(), 2, "{made:#?}");
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_rolled_back_was_never_a_success() {
     let forge = Forge::start().await;
     let settings = "domains = [\"hello.test\"]\n[apps.hello.health]\ninterval = \"50ms\"\n\

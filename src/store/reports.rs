@@ -183,20 +183,23 @@ fn set(
     Ok(())
 }
 
+/// How often sending one may fail before later ones of its app are sent ahead of it.
+const PATIENCE: u32 = 5;
+
 /// What may be sent next: of each app the status that is due first, and the waiting deployment that
-/// is oldest, due or not. Forges take the deployment that was made last for the current one, so that
-/// none may overtake another.
+/// is oldest, due or not, since forges show the deployment that was made last first. One that failed
+/// too often holds up no other; those are sent when they are due.
 pub fn waiting(db: &Connection) -> Result<Vec<Report>> {
     let mut query = db.prepare_cached(
         // Of the other columns SQLite takes the row of the minimum.
         "SELECT *, min(due_at) FROM reports
-         WHERE told < revision AND kind = 'status' GROUP BY app
+         WHERE told < revision AND (kind = 'status' OR attempts >= ?1) GROUP BY app, kind
          UNION ALL
          SELECT *, min(deployment) FROM reports
-         WHERE told < revision AND kind = 'deployment' GROUP BY app
+         WHERE told < revision AND kind = 'deployment' AND attempts < ?1 GROUP BY app
          ORDER BY due_at",
     )?;
-    let rows = query.query_map([], from_row)?;
+    let rows = query.query_map([PATIENCE], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -463,6 +466,31 @@ mod tests {
             assert_ne!(head(Kind::Status)[0].commit, status.commit);
             set_refused(db, &oldest[0], "no").unwrap();
             assert_eq!(head(Kind::Deployment)[0].deployment, second);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_on_and_on_holds_up_no_later_one() {
+        on(|db| {
+            let first = queue(db, &commit('a'));
+            go_live(db, &first);
+            let second = queue(db, &commit('b'));
+            let heads = || {
+                let all = waiting(db).unwrap().into_iter();
+                let all = all.filter(|it| it.kind == Kind::Deployment);
+                all.collect::<Vec<_>>()
+            };
+            for attempt in 1..=PATIENCE {
+                let head = heads().remove(0);
+                assert_eq!(head.deployment, first, "{attempt}");
+                set_later(db, &head, now() + 60_000, "no").unwrap();
+            }
+            // The later one is due; the other is known, for its time.
+            let ids: Vec<_> = heads().into_iter().map(|it| it.deployment).collect();
+            assert_eq!(ids, [second.clone(), first.clone()]);
+            set_told(db, &heads()[0]).unwrap();
+            assert_eq!(heads()[0].deployment, first);
         })
         .await;
     }

@@ -52,6 +52,8 @@ pub enum Mood {
     Well,
     /// Every request gets this status and these headers.
     Failing(u16, Vec<(&'static str, String)>),
+    /// Every request about a deployment of the forge's own gets 500 if it names this commit.
+    Without(String),
     /// Every request is taken, and the answer lost on its way.
     Losing,
     /// Every request waits for so long, and then nothing is answered.
@@ -217,7 +219,14 @@ impl Forge {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
-    let mood = shared.mood.lock().clone();
+    let mut mood = shared.mood.lock().clone();
+    if let Mood::Without(commit) = &mood {
+        let asked = format!("{} {}", head.uri, String::from_utf8_lossy(&body));
+        mood = match head.uri.path().ends_with("/deployments") && asked.contains(commit) {
+            true => Mood::Failing(500, vec![]),
+            false => Mood::Well,
+        };
+    }
     let answer = match mood {
         Mood::Silent(time) => {
             shared.asked.send_modify(|count| *count += 1);
@@ -232,7 +241,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
             let body = json!({ "message": "not now" }).to_string();
             answer.body(Body::from(body)).unwrap()
         }
-        Mood::Well | Mood::Losing => {
+        Mood::Well | Mood::Losing | Mood::Without(_) => {
             let (mut status, answer) =
                 shared
                     .state

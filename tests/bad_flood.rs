@@ -4,12 +4,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ::http::Request;
 use common::{APP, HOST, SETTINGS, Server, files};
 use cutover::cli::demo::{forge, http};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const ALL: usize = 10_000;
@@ -153,6 +156,67 @@ async fn deliveries_come_from_the_networks_that_are_allowed() {
     ] {
         let answer = server.ask(hook(client), body.as_str()).await;
         assert_eq!(answer.status, status, "{client}: {}", answer.text());
+    }
+    server.stop().await;
+}
+
+/// An address that nobody else comes to listen at: the kernel gives out ports from 32768 on.
+fn free_address() -> SocketAddr {
+    let begin = 10_000 + (std::process::id() % 20_000) as u16;
+    let addresses = (begin..32_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut free = addresses.filter(|address| std::net::TcpListener::bind(address).is_ok());
+    free.next().expect("a free port")
+}
+
+/// Sends a request of one's own from an address of this machine; gives the answer's status.
+async fn status_from(client: [u8; 4], proxy: SocketAddr, request: &str) -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((client, 0))).unwrap();
+    let mut stream = socket.connect(proxy).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer[9..12].parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_the_own_proxy_the_network_is_the_one_that_the_proxy_saw() {
+    let agent = "[agent]\ndomain = 'agent.test'\n";
+    let webhook = "[apps.hello.webhook]\nnetworks = ['127.0.0.2/32']\n";
+    let mut server = Server::idle(SETTINGS).await;
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let listen = format!("listen = \"{}\"", free_address());
+    let text = text.replacen("[agent]\n", agent, 1);
+    let text = text.replacen("[apps.hello.webhook]\n", webhook, 1);
+    let text = text.replacen("listen = \"127.0.0.1:0\"", &listen, 1);
+    std::fs::write(&server.stage.config, text).unwrap();
+    server.serve().await;
+    let proxy = server.agent().proxy;
+    let (_, new) = server.stage.commit("main", &files("v1", ""), "v1").unwrap();
+    let body = forge::payload("refs/heads/main", OLD, &new, "v1").to_string();
+    let signature = forge::signature(&server.stage.secret, body.as_bytes());
+    let hook = |more: &str| {
+        format!(
+            "POST /hooks/{APP} HTTP/1.1\r\nhost: agent.test\r\nconnection: close\r\n\
+             content-type: application/json\r\nx-github-event: push\r\n\
+             x-hub-signature-256: {signature}\r\n{more}content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for claim in [
+        "",
+        "x-forwarded-for: 127.0.0.2\r\n",
+        "x-forwarded-for: 127.0.0.2\r\nX-Forwarded-For: 127.0.0.2\r\n",
+        "x_forwarded_for: 127.0.0.2\r\n",
+        "forwarded: for=127.0.0.2\r\nx-real-ip: 127.0.0.2\r\n",
+        "connection: x-forwarded-for\r\nx-forwarded-for: 127.0.0.2\r\n",
+    ] {
+        let status = status_from([127, 0, 0, 1], proxy, &hook(claim)).await;
+        assert_eq!(status, 403, "{claim}");
+    }
+    for claim in ["", "x-forwarded-for: 127.0.0.1\r\n"] {
+        let status = status_from([127, 0, 0, 2], proxy, &hook(claim)).await;
+        assert_eq!(status, 202, "{claim}");
     }
     server.stop().await;
 }

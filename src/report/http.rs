@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 
 use super::forge::Request;
@@ -33,11 +37,19 @@ impl Answer {
     }
 }
 
-pub struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+/// A client that goes through the proxy that `HTTPS_PROXY` names, but for the hosts in `NO_PROXY`.
+pub struct Http {
+    tls: rustls::ClientConfig,
+    proxies: Matcher,
+}
 
 impl Http {
     /// An error is a sentence.
     pub fn new() -> Result<Self, String> {
+        Self::through(Matcher::from_env())
+    }
+
+    fn through(proxies: Matcher) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
         // A single root that cannot be read must not lock every forge out.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -47,16 +59,38 @@ impl Http {
             .map_err(|error| format!("TLS cannot be set up: {error}"))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+        Ok(Self { tls, proxies })
+    }
+
+    fn over<C>(&self, connector: C) -> HttpsConnector<C> {
+        HttpsConnectorBuilder::new()
+            .with_tls_config(self.tls.clone())
             .https_or_http()
             .enable_http1()
-            .build();
-        // Deployments are far apart: a connection kept from the last one would be dead.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(connector);
-        Ok(Self(client))
+            .wrap_connector(connector)
+    }
+
+    // Deployments are far apart: a connection kept from the last one would be dead, so that each
+    // request has a client of its own.
+    async fn request(
+        &self,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, Error> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let direct = self.over(tcp);
+        let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
+        let client = Client::builder(TokioExecutor::new());
+        match self.proxies.intercept(request.uri()).filter(|_| is_https) {
+            Some(proxy) => {
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
+                if let Some(auth) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(auth.clone());
+                }
+                client.build(self.over(tunnel)).request(request).await
+            }
+            None => client.build(direct).request(request).await,
+        }
     }
 
     /// Sends `request` to the API at `api` and reads the answer. An error is a sentence without the
@@ -99,7 +133,7 @@ impl Http {
         let built = built
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| "the token is not one line of visible characters".to_owned())?;
-        let answer = self.0.request(built).await;
+        let answer = self.request(built).await;
         let answer =
             answer.map_err(|error| format!("`{api}` does not answer: {}", cause(&error)))?;
         let (head, body) = answer.into_parts();
@@ -120,4 +154,45 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn the_proxy_of_the_environment_is_asked_for_all_but_the_excepted() {
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://ada:secret@{}", proxy.local_addr().unwrap());
+        let proxies = Matcher::builder().https(address).no("127.0.0.1").build();
+        let http = Http::through(proxies).unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = proxy.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            let refusal = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(refusal.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&head[..read]).to_lowercase()
+        });
+        let request = Request {
+            method: http::Method::GET,
+            path: "/x".into(),
+            body: None,
+        };
+        let token = [("authorization", "Bearer t0ken".to_owned())];
+        // Nothing listens there; the proxy, which would be asked first, hears nothing of it.
+        let error = http.send("https://127.0.0.1:1", &request, &token).await;
+        assert!(error.unwrap_err().contains("refused"));
+        let error = http.send("https://forge.invalid", &request, &token).await;
+        assert!(error.unwrap_err().contains("https://forge.invalid"));
+        let head = asked.await.unwrap();
+        assert!(head.starts_with("connect forge.invalid:443 "), "{head}");
+        assert!(
+            head.contains("proxy-authorization: basic ywrhonnly3jlda=="),
+            "{head}"
+        );
+        assert!(!head.contains("t0ken"), "{head}");
+    }
 }

@@ -32,7 +32,10 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
                 )
                 .await?;
             let release = line
-                .step(Step::Build, steps::build::build(line, &commit))
+                .step(
+                    Step::Build,
+                    steps::build::build(line, &commit, deployment.no_cache),
+                )
                 .await?;
             steps::command::test(line, &release).await?;
             steps::command::release(line, &release).await?;

@@ -53,6 +53,8 @@ pub struct Deployment {
     pub commit: Option<CommitId>,
     pub message: Option<String>,
     pub author: Option<String>,
+    /// Build every step anew, even what an earlier image holds already.
+    pub no_cache: bool,
     pub state: State,
     pub release: Option<ReleaseId>,
     /// How often it was begun; more than once when the agent or the engine went away in between.
@@ -108,12 +110,6 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     ))?;
     reports::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
-}
-
-/// Whether it builds every step anew.
-pub fn no_cache(db: &Connection, id: &DeploymentId) -> Result<bool> {
-    let query = "SELECT no_cache FROM deployments WHERE id = ?1";
-    Ok(db.query_row(query, [id.as_str()], |row| row.get(0))?)
 }
 
 /// Applies an event to the state in the database, which is the one that counts.
@@ -320,6 +316,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         commit: maybe_parsed(row, "commit_id")?,
         message: row.get("message")?,
         author: row.get("author")?,
+        no_cache: row.get("no_cache")?,
         state: parsed(row, "state")?,
         release: maybe_parsed(row, "release")?,
         attempts: row.get("attempts")?,

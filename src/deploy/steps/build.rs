@@ -9,7 +9,11 @@ use crate::source::Commit;
 use crate::store::releases::{self, Release, Settings};
 use crate::store::{deployments, now};
 
-pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, Stop> {
+pub async fn build(
+    line: &Line<'_>,
+    commit: &Commit,
+    no_cache: bool,
+) -> Result<Done<Release>, Stop> {
     let app = line.app;
     let engine = &line.agent.engine;
     let image = format!("cutover/{}:{}", app.name, commit.id.short());
@@ -19,10 +23,6 @@ pub async fn build(line: &Line<'_>, commit: &Commit) -> Result<Done<Release>, St
     let mut labels = engine.labels();
     labels.insert(label::APP.into(), app.name.to_string());
     let mirror = fetch::mirror(line);
-    let id = line.id.clone();
-    let no_cache = (line.agent.store)
-        .read(move |db| deployments::no_cache(db, &id))
-        .await?;
     let request = build::Request {
         app: &app.name,
         commit,

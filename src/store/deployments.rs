@@ -208,9 +208,9 @@ fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
 }
 
 /// The deployment of an app that has begun and not ended, for a push.
-// The index of open ones is named, as in `next_waiting`: for the order's sake SQLite would go through all
-// that an app ever had, which is what each delivery then pays for.
 pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+    // The index of open ones is named, as in `next_waiting`: for the order's sake SQLite would go
+    // through all that an app ever had, which is what each delivery then pays for.
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state != 'queued'

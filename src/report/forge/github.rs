@@ -26,12 +26,17 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
 }
 
 pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+    // GitHub has no word for what says nothing about the commit.
+    status_with(address, fact, "error")
+}
+
+/// The status as Gitea takes it too; `nothing` is the state of what says nothing about the commit.
+pub(super) fn status_with(address: &Address, fact: &Fact, nothing: &str) -> Request {
     let state = match fact.phase {
         Phase::Queued | Phase::Running => "pending",
         Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
         Phase::Failed | Phase::RolledBack => "failure",
-        // GitHub has no word for what says nothing about the commit.
-        Phase::Superseded | Phase::Cancelled => "error",
+        Phase::Superseded | Phase::Cancelled => nothing,
     };
     let mut body = json!({
         "state": state,

@@ -13,7 +13,6 @@ use crate::ids::AppName;
 use crate::report::Address;
 use crate::source::Paths;
 use crate::webhook::Forge;
-use crate::webhook::filter::Pattern;
 
 mod app;
 mod app_proxy;
@@ -21,6 +20,7 @@ mod claims;
 mod file;
 mod find;
 mod paths;
+mod pattern;
 mod problems;
 mod repo;
 mod report;
@@ -34,6 +34,7 @@ mod warnings;
 mod tests;
 
 pub use find::find;
+pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
 pub use secret::{Secret, SecretError};
 pub use validate::load;

@@ -9,9 +9,8 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::file::Node;
-use super::{Secret, paths, units};
+use super::{Pattern, Secret, paths, units};
 use crate::source::Paths;
-use crate::webhook::filter::Pattern;
 
 pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
     const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";

@@ -2,9 +2,10 @@
 //! that says it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use url::{Host, Url};
+use url::Url;
 
 use super::Forge;
+use super::remote::Remote;
 use crate::config::Repo;
 use crate::webhook;
 
@@ -49,7 +50,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 impl Address {
     pub fn find(repo: &Repo, asked: &Asked<'_>) -> Result<Self, Missing> {
-        let remote = remote(repo);
+        let remote = Remote::of(repo);
         let own = asked.url.map(trimmed);
         let web = own.or(remote.as_ref().map(|remote| remote.web.clone()));
         let mut web = web.ok_or(Missing::Url)?;
@@ -113,62 +114,6 @@ impl Address {
 /// One segment of a path.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
-}
-
-struct Remote {
-    web: String,
-    path: String,
-}
-
-/// The forge's address and the path there, where the repository has such an address.
-fn remote(repo: &Repo) -> Option<Remote> {
-    let (web, path) = match repo {
-        Repo::Local(_) => return None,
-        Repo::Http(text) => {
-            let url = Url::parse(text).ok()?;
-            (url.origin().ascii_serialization(), url.path().to_owned())
-        }
-        Repo::Ssh(text) => {
-            let (host, path) = match text.strip_prefix("ssh://") {
-                Some(_) => {
-                    let url = Url::parse(text).ok()?;
-                    (url.host_str()?.to_owned(), url.path().to_owned())
-                }
-                None => scp(text)?,
-            };
-            // GitHub, GitLab and Bitbucket have a second name for ssh on port 443.
-            let host = match host.as_str() {
-                "ssh.github.com" => "github.com",
-                "altssh.gitlab.com" => "gitlab.com",
-                "altssh.bitbucket.org" => "bitbucket.org",
-                host => host,
-            };
-            (format!("https://{host}"), path)
-        }
-    };
-    let path = percent_encoding::percent_decode_str(path.trim_matches('/'));
-    let path = path.decode_utf8().ok()?;
-    let path = path.strip_suffix(".git").unwrap_or(&path).to_owned();
-    Some(Remote { web, path })
-}
-
-/// `user@host:path`.
-fn scp(text: &str) -> Option<(String, String)> {
-    let (_, rest) = text.split_once('@')?;
-    let (host, path) = match rest.strip_prefix('[') {
-        Some(rest) => {
-            let (host, path) = rest.split_once("]:")?;
-            match Host::parse(&format!("[{host}]")) {
-                Ok(address) => (address.to_string(), path),
-                Err(_) => (host.to_owned(), path),
-            }
-        }
-        None => {
-            let (host, path) = rest.split_once(':')?;
-            (host.to_owned(), path)
-        }
-    };
-    Some((host.to_ascii_lowercase(), path.to_owned()))
 }
 
 fn trimmed(url: &Url) -> String {

@@ -17,6 +17,7 @@ mod http;
 mod kind;
 mod link;
 mod phase;
+mod remote;
 mod send;
 mod sender;
 mod session;

@@ -1,0 +1,120 @@
+//! Takes down what is true of a deployment, in the transaction in which that changes.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::deploy::state::State;
+use crate::ids::{AppName, CommitId, DeploymentId};
+use crate::report::{Kind, Phase};
+use crate::store::{Result, now, parsed};
+
+/// Takes down what is now true of a deployment. Called wherever its state or commit changes.
+pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()> {
+    let mut query = db.prepare_cached(
+        "SELECT d.app, d.commit_id, d.state, r.deployments FROM deployments d
+         JOIN reporting r ON r.app = d.app WHERE d.id = ?1 AND d.commit_id IS NOT NULL",
+    )?;
+    let found = query.query_row([id.as_str()], |row| {
+        Ok((
+            parsed::<AppName>(row, "app")?,
+            parsed::<CommitId>(row, "commit_id")?,
+            parsed::<State>(row, "state")?,
+            row.get("deployments")?,
+        ))
+    });
+    let Some((app, commit, state, deployments)) = found.optional()? else {
+        return Ok(());
+    };
+    if deployments {
+        set(db, Kind::Deployment, &app, &commit, id, state.into())?;
+        if state == State::Live {
+            replace(db, &app, id)?;
+        }
+    }
+    if let Some((speaker, state)) = speaker(db, &app, &commit)? {
+        set(db, Kind::Status, &app, &commit, &speaker, state.into())?;
+    }
+    Ok(())
+}
+
+/// Takes down that a deployment will not deploy `commit` after all, but another one.
+pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &CommitId) -> Result<()> {
+    let mut query = db
+        .prepare_cached("SELECT kind, app FROM reports WHERE commit_id = ?2 AND deployment = ?1")?;
+    let rows = query.query_map((id.as_str(), commit.as_str()), |row| {
+        Ok((parsed::<Kind>(row, "kind")?, parsed::<AppName>(row, "app")?))
+    })?;
+    for row in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        let (kind, app) = row;
+        match (kind, speaker(db, &app, commit)?) {
+            (Kind::Status, Some((other, state))) => {
+                set(db, kind, &app, commit, &other, state.into())?;
+            }
+            _ => set(db, kind, &app, commit, id, Phase::Superseded)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whose state is the commit's: the newest deployment of it, but one that came to nothing only where
+/// there is no other.
+fn speaker(
+    db: &Connection,
+    app: &AppName,
+    commit: &CommitId,
+) -> Result<Option<(DeploymentId, State)>> {
+    let mut query = db.prepare_cached(
+        "SELECT id, state FROM deployments WHERE app = ?1 AND commit_id = ?2
+         ORDER BY state IN ('superseded', 'cancelled'), id DESC LIMIT 1",
+    )?;
+    let found = query.query_row((app.as_str(), commit.as_str()), |row| {
+        Ok((parsed(row, "id")?, parsed(row, "state")?))
+    });
+    Ok(found.optional()?)
+}
+
+/// The deployments of `app` that were live before `id` are so no longer.
+fn replace(db: &Connection, app: &AppName, id: &DeploymentId) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE reports SET phase = 'replaced', revision = revision + 1, since = ?3,
+            due_at = max(due_at, ?3)
+         WHERE kind = 'deployment' AND app = ?1 AND phase = 'live' AND deployment <> ?2",
+    )?
+    .execute((app.as_str(), id.as_str(), now()))?;
+    Ok(())
+}
+
+fn set(
+    db: &Connection,
+    kind: Kind,
+    app: &AppName,
+    commit: &CommitId,
+    id: &DeploymentId,
+    phase: Phase,
+) -> Result<()> {
+    // One that was interrupted and waits to run again is still under way to the forge. A change does
+    // not cut short the wait for a forge that does not answer.
+    let mut upsert = db.prepare_cached(
+        "INSERT INTO reports
+            (kind, subject, commit_id, app, deployment, phase, revision, since, due_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
+         ON CONFLICT (kind, subject, commit_id) DO UPDATE SET
+            deployment = ?5, phase = ?6, revision = revision + 1, since = ?7,
+            due_at = max(due_at, ?7)
+         WHERE (deployment <> ?5 OR phase <> ?6)
+            AND NOT (deployment = ?5 AND phase = 'running' AND ?6 = 'queued')",
+    )?;
+    let subject = match kind {
+        Kind::Status => app.as_str(),
+        Kind::Deployment => id.as_str(),
+    };
+    upsert.execute((
+        kind.as_str(),
+        subject,
+        commit.as_str(),
+        app.as_str(),
+        id.as_str(),
+        phase.as_str(),
+        now(),
+    ))?;
+    Ok(())
+}

@@ -11,6 +11,7 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::refusals::Kind;
 use super::{Api, ApiError};
 
 /// The token named `admin`, kept as its hash so that it is nowhere to be logged.
@@ -92,7 +93,8 @@ pub async fn require(
             "unauthorized",
             "the token is missing or wrong",
             "send `Authorization: Bearer TOKEN`; `cutover token` prints it on the server",
-        ));
+        )
+        .refusing(Kind::Token));
     }
     Ok(next.run(request).await)
 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::ApiError;
+use super::refusals::Kind;
 
 /// GitHub's own limit for a payload.
 const LARGEST: usize = 25 << 20;
@@ -57,6 +58,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
         let message = format!("the body did not arrive within {} seconds", TIME.as_secs());
         let hint = "send it again";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, hint)
+            .refusing(Kind::Malformed)
     })?;
     read.map_err(|error| {
         // The only error besides the length is a connection that broke, where nobody reads this.
@@ -66,7 +68,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
         }
         match cause.is::<http_body_util::LengthLimitError>() {
             true => too_long(),
-            false => ApiError::bad_request("the body broke off"),
+            false => ApiError::bad_request("the body broke off").refusing(Kind::Malformed),
         }
     })
 }
@@ -75,6 +77,7 @@ fn too_long() -> ApiError {
     let message = "the body is larger than 25 MiB";
     let hint = "no forge sends payloads of this size";
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
+        .refusing(Kind::TooLarge)
 }
 
 #[cfg(test)]

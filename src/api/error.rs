@@ -4,6 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::refusals::Kind;
 use crate::store::StoreError;
 
 /// What a client is told. The cause, where it is ours, is logged and not told.
@@ -13,6 +14,7 @@ pub struct ApiError {
     code: &'static str,
     message: String,
     hint: String,
+    refused: Option<Kind>,
 }
 
 impl ApiError {
@@ -27,6 +29,15 @@ impl ApiError {
             code,
             message: message.into(),
             hint: hint.into(),
+            refused: None,
+        }
+    }
+
+    /// Says that a stranger is refused, which is counted and logged as this kind.
+    pub fn refusing(self, kind: Kind) -> Self {
+        Self {
+            refused: Some(kind),
+            ..self
         }
     }
 
@@ -77,9 +88,14 @@ impl IntoResponse for ApiError {
             code,
             message,
             hint,
+            refused,
         } = self;
         let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
-        (status, axum::Json(body)).into_response()
+        let mut response = (status, axum::Json(body)).into_response();
+        if let Some(kind) = refused {
+            response.extensions_mut().insert(kind);
+        }
+        response
     }
 }
 

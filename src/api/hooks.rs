@@ -21,7 +21,8 @@ pub async fn receive(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<Outcome>), ApiError> {
-    let app = super::apps::named(&api, &name)?;
+    let app = super::apps::named(&api, &name);
+    let app = app.map_err(|error| error.refusing(Kind::UnknownApp))?;
     let (request, body) = request.into_parts();
     allowed(&api, app, &request)?;
     let headers = &request.headers;
@@ -49,12 +50,10 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
             let message = "deliveries are not taken from this address";
             let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
                         say from where they are";
-            Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "network_not_allowed",
-                message,
-                hint,
-            ))
+            Err(
+                ApiError::new(StatusCode::FORBIDDEN, "network_not_allowed", message, hint)
+                    .refusing(Kind::Network),
+            )
         }
         _ => Ok(()),
     }
@@ -86,10 +85,11 @@ fn refused(refusal: Refusal) -> ApiError {
             "bad_signature",
             "the signature is missing or wrong",
             "set the same secret in the forge's webhook and in `[apps.NAME.webhook]`",
-        ),
+        )
+        .refusing(Kind::Signature),
         Refusal::Malformed(why) => {
             let hint = "send the forge's own JSON, or a form with it in `payload`";
-            ApiError::new(StatusCode::BAD_REQUEST, "malformed", why, hint)
+            ApiError::new(StatusCode::BAD_REQUEST, "malformed", why, hint).refusing(Kind::Malformed)
         }
     }
 }

@@ -27,7 +27,7 @@ const OF_APP: (f64, f64) = (1000.0, 10.0);
 const CLIENTS: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A reason that gets its own line in the log.
+/// A reason that gets its own line in the log. It stands on the answer of whoever refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Signature,
@@ -150,26 +150,6 @@ fn take<K: Hash + Eq>(
 }
 
 impl Kind {
-    /// Of an answer; `None` for what is no refusal of a stranger.
-    fn of(path: &str, status: StatusCode, with_credentials: bool) -> Option<Self> {
-        let is_hook = path.starts_with("/hooks/");
-        match status {
-            StatusCode::UNAUTHORIZED if is_hook => Some(Kind::Signature),
-            StatusCode::FORBIDDEN if is_hook => Some(Kind::Network),
-            StatusCode::NOT_FOUND if is_hook => Some(Kind::UnknownApp),
-            StatusCode::PAYLOAD_TOO_LARGE if is_hook => Some(Kind::TooLarge),
-            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT if is_hook => {
-                Some(Kind::Malformed)
-            }
-            // git asks without a password first.
-            StatusCode::UNAUTHORIZED if path.starts_with("/git/") => {
-                with_credentials.then_some(Kind::GitToken)
-            }
-            StatusCode::UNAUTHORIZED => Some(Kind::Token),
-            _ => None,
-        }
-    }
-
     fn words(self) -> &'static str {
         match self {
             Kind::Signature => "a delivery with a missing or wrong signature was refused",
@@ -189,13 +169,11 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
     let (request, body) = request.into_parts();
     let config = &api.agent.config;
     let (client, uri) = (client::address(config, &request), request.uri.clone());
-    let with_credentials = request.headers.contains_key(header::AUTHORIZATION);
     let response = next.run(Request::from_parts(request, body)).await;
-    let path = uri.path();
-    let Some(kind) = Kind::of(path, response.status(), with_credentials) else {
+    let Some(&kind) = response.extensions().get::<Kind>() else {
         return response;
     };
-    let app = path.strip_prefix("/hooks/").and_then(|name| {
+    let app = uri.path().strip_prefix("/hooks/").and_then(|name| {
         let name: AppName = name.parse().ok()?;
         config.apps.contains_key(&name).then_some(name)
     });
@@ -209,7 +187,7 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         return response;
     }
     match api.refusals.count(client, app.as_ref(), Instant::now()) {
-        Some(wait) => too_many(wait, path.starts_with("/git/")),
+        Some(wait) => too_many(wait, kind == Kind::GitToken),
         None => response,
     }
 }

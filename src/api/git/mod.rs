@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::refusals::Kind;
 use crate::ids::AppName;
 
 mod agent;
@@ -107,11 +108,11 @@ async fn refs(
         Some("service=git-upload-pack") if repository.path.exists() => {}
         Some("service=git-upload-pack") => {
             let message = format!("nothing has been pushed to `{}` yet", repository.app);
-            return Err(Refusal(StatusCode::NOT_FOUND, message));
+            return Err(Refusal::new(StatusCode::NOT_FOUND, message));
         }
         _ => {
             let message = "only git's smart protocol is spoken here".to_owned();
-            return Err(Refusal(StatusCode::FORBIDDEN, message));
+            return Err(Refusal::new(StatusCode::FORBIDDEN, message));
         }
     }
     backend::pass(&shared, &repository, "info/refs", Method::GET, request).await
@@ -149,22 +150,28 @@ impl Shared {
         if !password(headers).is_some_and(|token| (self.git.allows)(&token)) {
             let message = "the token is missing or wrong: give it as the password, with any user \
                            name; `cutover token` prints it on the server";
-            return Err(Refusal(StatusCode::UNAUTHORIZED, message.into()));
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, message.into());
+            // git asks without a password first.
+            let is_first = !headers.contains_key(header::AUTHORIZATION);
+            return Err(match is_first {
+                true => refusal,
+                false => refusal.refusing(Kind::GitToken),
+            });
         }
         let app = name.strip_suffix(".git").unwrap_or(name);
         match (self.git.repository)(app) {
-            Found::Repository(repository) if is_foreign(&repository.path) => Err(Refusal(
+            Found::Repository(repository) if is_foreign(&repository.path) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("the repository of `{app}` belongs to another user: push over ssh"),
             )),
             Found::Repository(repository) => Ok(repository),
-            Found::Elsewhere(address) => Err(Refusal(
+            Found::Elsewhere(address) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("`{app}` is deployed from {address}: push there"),
             )),
             Found::NoSuchApp => {
                 let message = format!("there is no app `{}`", app.escape_debug());
-                Err(Refusal(StatusCode::NOT_FOUND, message))
+                Err(Refusal::new(StatusCode::NOT_FOUND, message))
             }
         }
     }
@@ -205,20 +212,42 @@ fn make(repository: &Repository) -> Result<(), String> {
 }
 
 /// git shows the text of a refusal if it is plain.
-struct Refusal(StatusCode, String);
+struct Refusal {
+    status: StatusCode,
+    message: String,
+    refused: Option<Kind>,
+}
 
 impl Refusal {
+    fn new(status: StatusCode, message: String) -> Self {
+        Self {
+            status,
+            message,
+            refused: None,
+        }
+    }
+
+    fn refusing(self, kind: Kind) -> Self {
+        Self {
+            refused: Some(kind),
+            ..self
+        }
+    }
+
     fn failed(why: String) -> Self {
         tracing::error!(%why, "a push or fetch over http failed");
-        Self(StatusCode::INTERNAL_SERVER_ERROR, why)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, why)
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let text = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
-        let mut response = (self.0, [text], self.1 + "\n").into_response();
-        if self.0 == StatusCode::UNAUTHORIZED {
+        let mut response = (self.status, [text], self.message + "\n").into_response();
+        if let Some(kind) = self.refused {
+            response.extensions_mut().insert(kind);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
             let wanted = header::HeaderValue::from_static("Basic realm=\"cutover\"");
             response
                 .headers_mut()

@@ -29,7 +29,7 @@ pub(super) async fn receive(
     repository: Repository,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let bad = |why: &str| Refusal(StatusCode::BAD_REQUEST, why.to_owned());
+    let bad = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, why.to_owned());
     let headers = request.headers().clone();
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(bad("a push is not compressed as a whole"));
@@ -59,7 +59,7 @@ pub(super) async fn receive(
     let pushes = pushes(&commands, &repository);
     (shared.git.begin)(pushes.clone())
         .await
-        .map_err(|why| Refusal(StatusCode::SERVICE_UNAVAILABLE, why))?;
+        .map_err(|why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let start = Backend::start(&shared, &repository, SERVICE, &Method::POST, &headers, "");
     let mut git = start.await?;
     let (sender, receiver) = mpsc::channel(16);

@@ -114,13 +114,11 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
 
 /// Applies an event to the state in the database, which is the one that counts.
 pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> {
-    let query = "SELECT state FROM deployments WHERE id = ?1";
-    let from: State = db.query_row(query, [id.as_str()], |row| parsed(row, "state"))?;
+    let mut query = db.prepare_cached("SELECT state FROM deployments WHERE id = ?1")?;
+    let from: State = query.query_row([id.as_str()], |row| parsed(row, "state"))?;
     let to = state::next(from, event).map_err(|e| StoreError::Refused(e.to_string()))?;
-    db.execute(
-        "UPDATE deployments SET state = ?2 WHERE id = ?1",
-        (id.as_str(), to.as_str()),
-    )?;
+    let mut update = db.prepare_cached("UPDATE deployments SET state = ?2 WHERE id = ?1")?;
+    update.execute((id.as_str(), to.as_str()))?;
     reports::changed(db, id)?;
     Ok(to)
 }
@@ -134,10 +132,9 @@ pub fn end(
 ) -> Result<State> {
     let state = apply(db, id, event)?;
     let error = error.map(to_json).transpose()?;
-    db.execute(
-        "UPDATE deployments SET ended_at = ?2, error = ?3 WHERE id = ?1",
-        (id.as_str(), now(), error),
-    )?;
+    let mut update =
+        db.prepare_cached("UPDATE deployments SET ended_at = ?2, error = ?3 WHERE id = ?1")?;
+    update.execute((id.as_str(), now(), error))?;
     Ok(state)
 }
 

@@ -81,4 +81,19 @@ async fn patterns_choose_further_branches_and_tags() {
         assert!(said.contains(reason), "{said}");
     }
     assert_eq!(server.version().await, "three");
+
+    // Where the delivery lacks the message, as some forges' do, the commit itself is asked.
+    let made = server
+        .stage
+        .commit("release/1", &files("four", ""), "four\n\n[skip ci]");
+    let mut payload = forge::payload("refs/heads/release/1", &new, &made.unwrap().1, "");
+    payload["head_commit"] = Value::Null;
+    let answer = deliver(&mut server, &payload).await;
+    let id = answer["deployment"].as_str().unwrap();
+    let (skipped, log) = server.ended(id).await;
+    assert_eq!(skipped.state, "superseded", "{log:#?}");
+    let error = skipped.error.unwrap();
+    assert_eq!(error.code, "skipped");
+    assert!(error.message.contains("`[skip ci]`"), "{}", error.message);
+    assert_eq!(server.version().await, "three");
 }

@@ -93,7 +93,7 @@ async fn a_commit_that_is_not_for_the_app_gets_no_fault() {
     forge.until_state(&commit, "success").await;
     let of_commit = |seen: &forge_support::Seen| seen.path.contains(&commit);
     let last = forge.seen().into_iter().rfind(of_commit).unwrap();
-    assert_eq!(last.body["description"], "Nothing of this app changed");
+    assert_eq!(last.body["description"], "There is nothing to deploy");
     forge.assert_all_right();
     server.stop().await;
 }

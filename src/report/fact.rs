@@ -40,7 +40,7 @@ impl Fact {
             (Phase::Failed, None) => "Failed",
             (Phase::RolledBack, _) => "Failed after going live, and was rolled back",
             (Phase::Superseded, _) => "A newer push took its place",
-            (Phase::Unchanged, _) => "Nothing of this app changed",
+            (Phase::Unchanged, _) => "There is nothing to deploy",
             (Phase::Cancelled, _) => "Cancelled",
         };
         said.to_owned()

@@ -21,7 +21,7 @@ pub enum Phase {
     /// It was live and the release before it was put back: a failure.
     RolledBack,
     Superseded,
-    /// Nothing that the app is made of changed: there was nothing to deploy.
+    /// There was nothing to deploy: nothing that the app is made of changed, or the commit says so.
     Unchanged,
     Cancelled,
 }

@@ -111,8 +111,9 @@ fn fact(
     let branch = named.and_then(|name| name.strip_prefix("refs/heads/"));
     let error = deployment.error.as_ref();
     let step = error.and_then(|error| error.step.clone());
-    let unchanged = error.is_some_and(|error| error.code == "paths_unchanged");
-    // A commit of another app in the same repository is not to be marked as a fault.
+    let unchanged =
+        error.is_some_and(|error| ["paths_unchanged", "skipped"].contains(&error.code.as_str()));
+    // A commit of another app in the same repository, or one that asks for it, is no fault.
     let phase = match report.phase {
         Phase::Superseded if unchanged => Phase::Unchanged,
         phase => phase,

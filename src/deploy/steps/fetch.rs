@@ -1,5 +1,6 @@
 //! Bring the commit here.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::deploy::line::{Done, Line, Stop};
@@ -7,14 +8,19 @@ use crate::ids::CommitId;
 use crate::source::{self, Commit, Mirror, Paths, SourceError};
 use crate::store::deployments::{self, Want};
 use crate::store::{apps, pushes, releases};
+use crate::webhook::filter;
 
 /// A repository that takes longer to fetch is taken for one that never ends.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 pub fn mirror(line: &Line<'_>) -> Mirror {
+    let app = line.app;
+    Mirror::new(folder(line), app.repo.clone(), app.source.clone())
+}
+
+fn folder(line: &Line<'_>) -> PathBuf {
     let repos = line.agent.config.agent.data_dir.join("repos");
-    let folder = repos.join(format!("{}.git", line.app.name));
-    Mirror::new(folder, line.app.repo.clone(), line.app.source.clone())
+    repos.join(format!("{}.git", line.app.name))
 }
 
 pub async fn fetch(
@@ -33,24 +39,32 @@ pub async fn fetch(
         _ => None,
     };
     let serves = serves(line).await?;
-    let mirror = mirror(line);
+    let (mirror, folder) = (mirror(line), folder(line));
     let paths = line.app.paths.clone();
     let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
     let fetch = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
         let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
+        let unskipped = |commit: Commit| match skip(&folder, &commit.id) {
+            Err(why) => Err(Stop::superseded("skipped", why)),
+            Ok(()) => Ok(commit),
+        };
         match (want, tag) {
             // Who pushes a tag means that very commit, whatever it changes.
             (Want::Pushed(_), Some(tag)) => {
                 let commit = get(source::Want::Tag(tag))?;
-                Ok(not_live(commit, serves.live.as_ref()))
+                Ok(unskipped(commit).and_then(|commit| not_live(commit, serves.live.as_ref())))
             }
             (Want::Pushed(id), None) => {
                 let commit = get(source::Want::Commit {
                     id,
                     branch: branch.clone(),
                 })?;
+                let commit = match unskipped(commit) {
+                    Ok(commit) => commit,
+                    Err(stop) => return Ok(Err(stop)),
+                };
                 let tip = newest(&mirror, commit, &branch, serves.live.as_ref(), &say)?;
                 Ok(tip.and_then(|tip| changes(&mirror, tip, paths.as_ref(), &serves)))
             }
@@ -118,6 +132,11 @@ fn newest(
         ));
     }
     Ok(not_live(tip, live))
+}
+
+/// An error where the pushed commit asks for not being deployed. Not every delivery holds its message.
+fn skip(mirror: &Path, commit: &CommitId) -> Result<(), String> {
+    filter::wants_message(&source::message(mirror, commit).unwrap_or_default())
 }
 
 fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {

@@ -4,7 +4,8 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Server, files};
 
@@ -102,5 +103,128 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(server.version().await, "v3");
+    server.stop().await;
+}
+
+/// An sshd whose only key may do nothing but what `command` says. Dropped, it ends.
+struct Sshd {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Makes the keys `host` and `key` in `folder`; `None` where no sshd can be run.
+fn sshd(folder: &Path, command: &str) -> Option<Sshd> {
+    let program = Path::new("/usr/sbin/sshd");
+    let is_root = rustix::process::geteuid().is_root();
+    if !program.exists() || !is_root || Command::new("ssh").arg("-V").output().is_err() {
+        eprintln!("skipped: it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
+        return None;
+    }
+    // sshd separates privileges there; systemd makes it on a machine that runs it.
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    for name in ["host", "key"] {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(folder.join(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let key = std::fs::read_to_string(folder.join("key.pub")).unwrap();
+    let line = format!("restrict,command=\"{command}\" {key}");
+    std::fs::write(folder.join("authorized"), line).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let at = folder.display();
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\n\
+         StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n\
+         PasswordAuthentication no\n"
+    );
+    std::fs::write(folder.join("config"), config).unwrap();
+    let mut process = Command::new(program)
+        .args(["-D", "-e", "-f"])
+        .arg(folder.join("config"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let far = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(process.try_wait().unwrap().is_none(), "sshd has ended");
+        assert!(Instant::now() < far, "sshd does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(Sshd { process, port })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
+    let mut server = Server::start().await;
+    let work = install(&server);
+    let repo = server.stage.repo.display().to_string();
+    git(
+        &server.stage.repo,
+        &["config", "receive.advertisePushOptions", "true"],
+    );
+    let keys = server.stage.folder.join("keys");
+    std::fs::create_dir(&keys).unwrap();
+    let Some(sshd) = sshd(&keys, &format!("git-receive-pack {repo}")) else {
+        return;
+    };
+    let ssh = format!(
+        "ssh -F /dev/null -i {} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+         -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+        keys.join("key").display()
+    );
+    git(&work, &["config", "core.sshCommand", &ssh]);
+    // Whatever it asks for, this is what it gets.
+    let url = format!("ssh://root@127.0.0.1:{}/somewhere/else.git", sshd.port);
+    git(&work, &["remote", "add", "server", &url]);
+    commit(&work, "v1", "");
+    let said = git(&work, &["push", "server", "main"]);
+    assert!(
+        said.contains("remote: `hello` is live with `cutover/hello:"),
+        "{said}"
+    );
+    assert_eq!(server.version().await, "v1");
+
+    commit(&work, "v2", "");
+    let said = git(&work, &["push", "-o", "cutover.skip", "server", "main"]);
+    assert!(
+        said.contains("remote: stored, and not deployed: cutover.skip"),
+        "{said}"
+    );
+    assert_eq!(server.version().await, "v1");
+    commit(&work, "v3", "");
+    let options = ["-o", "cutover.wait=false", "-o", "cutover.no-cache"];
+    let said = git(
+        &work,
+        &[&["push"], &options[..], &["server", "main"]].concat(),
+    );
+    assert!(said.contains("is queued; `cutover show"), "{said}");
+    assert!(!said.contains("is live"), "{said}");
+    let id = said.split('`').nth(1).unwrap();
+    assert_eq!(server.ended(id).await.0.state, "live");
+    assert_eq!(server.version().await, "v3");
+
+    let mut shell = Command::new("ssh");
+    let words: Vec<&str> = ssh.split(' ').skip(1).collect();
+    shell.args(words).args(["-p", &sshd.port.to_string()]);
+    let output = shell
+        .args(["root@127.0.0.1", "echo mine"])
+        .stdin(Stdio::null())
+        .output();
+    let output = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
+    assert!(
+        !output.contains("mine") && output.contains("refs/heads/main"),
+        "{output}"
+    );
     server.stop().await;
 }

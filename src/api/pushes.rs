@@ -14,6 +14,7 @@ use crate::config::{App, Repo};
 use crate::deploy::enqueue;
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::source;
+use crate::store::deployments::NewDeployment;
 use crate::webhook::{Ref, filter};
 
 #[derive(Debug, Deserialize)]
@@ -22,6 +23,9 @@ struct Pushes {
     /// The bare repository's path.
     repository: PathBuf,
     updates: Vec<Update>,
+    /// `-o cutover.no-cache`: build every step anew.
+    #[serde(default)]
+    no_cache: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,13 +60,13 @@ pub async fn receive(
             items.push(Taken::nothing(update, None, reason));
         }
         for app in apps {
-            items.push(take(&api, app, &pushes.repository, update).await?);
+            items.push(take(&api, app, &pushes, update).await?);
         }
     }
     Ok((StatusCode::ACCEPTED, Json(Page::whole(items))))
 }
 
-async fn take(api: &Api, app: &App, repository: &Path, update: &Update) -> Result<Taken, ApiError> {
+async fn take(api: &Api, app: &App, pushes: &Pushes, update: &Update) -> Result<Taken, ApiError> {
     let nothing = |reason: String| Ok(Taken::nothing(update, Some(&app.name), reason));
     let git_ref = Ref::parse(&update.r#ref).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let Some(git_ref) = git_ref else {
@@ -78,13 +82,16 @@ async fn take(api: &Api, app: &App, repository: &Path, update: &Update) -> Resul
         .new
         .parse()
         .map_err(|e| ApiError::bad_request(format!("{e}")))?;
-    let (path, head) = (repository.to_owned(), commit.clone());
+    let (path, head) = (pushes.repository.clone(), commit.clone());
     let read = tokio::task::spawn_blocking(move || source::message(&path, &head));
     let message = read.await.ok().flatten().unwrap_or_default();
     if let Err(why) = filter::wants_message(&message) {
         return nothing(why);
     }
-    let new = enqueue::pushed(&app.name, &update.r#ref, commit);
+    let new = NewDeployment {
+        no_cache: pushes.no_cache,
+        ..enqueue::pushed(&app.name, &update.r#ref, commit)
+    };
     let queued = enqueue::deployment(&api.agent, new).await?;
     Ok(Taken {
         r#ref: update.r#ref.clone(),

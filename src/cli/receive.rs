@@ -16,6 +16,9 @@ use crate::config::{Config, Repo};
 /// More updates than any push has; it bounds what is read.
 const MOST_INPUT: u64 = 1 << 20;
 
+/// More than anybody gives.
+const MOST_OPTIONS: usize = 100;
+
 /// Hand a push over to the agent (for hooks/post-receive; reads its stdin)
 #[derive(Debug, Args)]
 pub struct Receive {
@@ -52,7 +55,14 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let (_, config) = configuration::load(&global)?;
     let client = Client::local(&config.agent.data_dir);
     let updates: Vec<_> = input.lines().filter_map(update).collect();
-    let body = json!({ "repository": repository, "updates": updates });
+    let options = push_options(|name| std::env::var(name).ok());
+    let has = |option: &str| options.iter().any(|given| given == option);
+    if has("cutover.skip") {
+        print::line("stored, and not deployed: cutover.skip");
+        return Ok(());
+    }
+    let no_cache = has("cutover.no-cache");
+    let body = json!({ "repository": repository, "updates": updates, "no_cache": no_cache });
     let answer = match client.post("/api/v1/pushes", &body).await {
         Ok(answer) => answer,
         Err(error) if error.kind() == Kind::Unreachable => {
@@ -64,6 +74,12 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let mut first_failure = Ok(());
     for item in taken.items {
         let ended = match (&item.deployment, &item.reason) {
+            (Some(id), _) if has("cutover.wait=false") => {
+                print::line(format_args!(
+                    "`{id}` is queued; `cutover show {id}` says how it goes"
+                ));
+                Ok(())
+            }
             (Some(id), _) => outcome::follow(&client, id, false).await,
             (None, reason) => {
                 let reason = reason.as_deref().unwrap_or("no app is deployed from it");
@@ -82,6 +98,13 @@ fn update(line: &str) -> Option<serde_json::Value> {
     let mut words = line.splitn(3, ' ');
     let (old, new, git_ref) = (words.next()?, words.next()?, words.next()?);
     Some(json!({ "ref": git_ref, "old": old, "new": new }))
+}
+
+/// What git was given with `-o`; it says so in a hook's environment.
+fn push_options(env: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let count = env("GIT_PUSH_OPTION_COUNT").and_then(|count| count.parse().ok());
+    let all = (0..count.unwrap_or(0).min(MOST_OPTIONS)).map(|i| format!("GIT_PUSH_OPTION_{i}"));
+    all.filter_map(|name| env(&name)).collect()
 }
 
 /// `git config cutover.config` of the repository. Read by path: a hook's GIT_DIR and quarantine
@@ -111,6 +134,18 @@ fn by_hand(config: &Config, repository: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn push_options_are_counted_in_the_environment() {
+        let env = |name: &str| match name {
+            "GIT_PUSH_OPTION_COUNT" => Some("2".to_owned()),
+            "GIT_PUSH_OPTION_0" => Some("a".to_owned()),
+            "GIT_PUSH_OPTION_1" => Some("b=c".to_owned()),
+            _ => panic!("{name}"),
+        };
+        assert_eq!(push_options(env), ["a", "b=c"]);
+        assert!(push_options(|_| None).is_empty());
+    }
 
     #[test]
     fn an_update_line_has_three_words() {

@@ -4,7 +4,7 @@ mod common;
 
 use ::http::Request;
 use common::{APP, SETTINGS, Server, files};
-use cutover::cli::demo::forge;
+use cutover::cli::demo::{forge, http};
 use serde_json::{Value, json};
 
 /// Delivers under an id of the forge; gives the answer.
@@ -126,5 +126,53 @@ async fn a_branch_that_is_moved_back_goes_back_each_time() {
     let again = deliver(&server, &push(old, new, 3), "4").await;
     assert_eq!(ended(&server, &again).await.0, "live");
     assert_eq!(server.version().await, "b");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_that_share_a_repository_have_an_address_and_a_secret_each() {
+    let mut server = Server::idle(SETTINGS).await;
+    let other = format!(
+        "\n[apps.other]\nrepo = {:?}\nport = 8080\ndomains = ['other.test']\n\
+         webhook.secrets = [{{ file = 'other.secret' }}]\n\
+         health = {{ path = '/health', interval = '50ms' }}\ndeploy.bake = '0s'\n",
+        server.stage.repo
+    );
+    let config = std::fs::read_to_string(&server.stage.config).unwrap() + &other;
+    std::fs::write(&server.stage.config, config).unwrap();
+    std::fs::write(server.stage.folder.join("other.secret"), "another secret").unwrap();
+    server.serve().await;
+    let (address, own) = (server.agent().address, server.stage.secret.clone());
+    let push = commit(&server, "v1");
+    let mut deployments = Vec::new();
+    for (app, secret, status) in [
+        (APP, "another secret", 401),
+        ("other", own.as_str(), 401),
+        (APP, own.as_str(), 202),
+        ("other", "another secret", 202),
+        // The same delivery twice is one for each.
+        ("other", "another secret", 202),
+    ] {
+        let answer = forge::deliver(address, app, secret, "push", &push).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{app}: {}", answer.text());
+        if status == 202 {
+            deployments.push(answer.json()["deployment"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_ne!(deployments[0], deployments[1]);
+    assert_eq!(deployments[1], deployments[2]);
+    for (id, app) in deployments.iter().zip([APP, "other"]) {
+        let (deployment, log) = server.ended(id).await;
+        assert_eq!(
+            (deployment.app.as_str(), deployment.state.as_str()),
+            (app, "live"),
+            "{log:#?}"
+        );
+    }
+    let answer = http::get(server.agent().proxy, "other.test", "/")
+        .await
+        .unwrap();
+    assert_eq!(answer.headers["x-version"], "v1");
     server.stop().await;
 }

@@ -5,6 +5,7 @@
 //! "done before", and "not there" means "already gone".
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -49,6 +50,8 @@ pub struct Engine {
     host: String,
     agent: AgentId,
     data_dir: String,
+    /// Held while the network is looked for or made: Docker makes two of one name.
+    network: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Engine {
@@ -57,6 +60,7 @@ impl Engine {
             host,
             agent,
             data_dir: data_dir.display().to_string(),
+            network: Arc::default(),
         }
     }
 

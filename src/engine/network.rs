@@ -27,6 +27,7 @@ impl Engine {
     /// The agent's network, made where there is none.
     pub async fn network(&self) -> Result<Network> {
         let docker = self.docker()?;
+        let _one = self.network.lock().await;
         let name = format!("cutover-{}", self.agent);
         let seed = self.agent.as_str().bytes().fold(7u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(byte))

@@ -75,7 +75,8 @@ impl Forge {
             Forge::GitLab => has("x-gitlab-event"),
             Forge::Bitbucket => has("x-hook-uuid"),
             Forge::BitbucketDataCenter => has("x-event-key"),
-            Forge::Azure => has("authorization"),
+            // Whoever sends that may have to get past another program first.
+            Forge::Azure => has("authorization") && !has("webhook-signature"),
             Forge::Standard => has("webhook-signature"),
         })
     }

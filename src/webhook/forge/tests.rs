@@ -479,6 +479,15 @@ fn a_signing_token_of_gitlab_must_hold_where_it_is_present() {
 }
 
 #[test]
+fn standard_webhooks_that_come_with_another_credential_are_no_azure() {
+    let body = body(Forge::Standard, "refs/heads/main", Some(OLD), Some(NEW)).to_string();
+    let mut headers = sent(Forge::Standard, "push", body.as_bytes());
+    assert_eq!(Forge::detect(&headers), Some(Forge::Standard));
+    headers.insert("authorization", "Bearer for-the-gateway".parse().unwrap());
+    assert_eq!(Forge::detect(&headers), Some(Forge::Standard));
+}
+
+#[test]
 fn pings_and_other_events_are_not_pushes() {
     for (forge, event) in [
         (Forge::GitHub, "ping"),

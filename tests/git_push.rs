@@ -304,6 +304,34 @@ async fn a_policy_hook_can_refuse() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sample_of_a_policy_takes_no_forced_push() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    assert!(scene.push(&["main"]).await.0);
+    let repository = scene.folder.path().join("repos/hello.git");
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/pre-receive");
+    std::fs::create_dir_all(repository.join("hooks")).unwrap();
+    let hook = repository.join("hooks/pre-receive");
+    std::fs::copy(sample, &hook).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Whatever day it is.
+    std::fs::write(repository.join("allow-friday"), "").unwrap();
+    scene.commit("two");
+    assert!(scene.push(&["main"]).await.0);
+    scene.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    scene.commit("another two");
+    scene.pushed();
+    let (good, text) = scene.push(&["--force", "main"]).await;
+    assert!(
+        !good && text.contains("a forced push is not taken"),
+        "{text}"
+    );
+    assert!(scene.pushed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pusher_that_hangs_up_in_the_middle_of_the_log_stops_nothing() {
     let Some(scene) = Scene::new().await else {
         return;

@@ -14,7 +14,7 @@ use crate::deploy::enqueue::{self, Asked};
 use crate::ids::CommitId;
 use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
-use crate::webhook::{self, Content, Push, Received, Refusal};
+use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
 
 pub async fn receive(
     State(api): Shared,
@@ -31,7 +31,7 @@ pub async fn receive(
     let received =
         webhook::receive(app.webhook.forge, &secrets, headers, &body).map_err(refused)?;
     let asked = match wanted(app, received.content.clone()) {
-        Ok(push) => Asked::Deployment(deployment(app, push)),
+        Ok((push, left)) => Asked::Deployment(deployment(app, push), left),
         Err(reason) => Asked::Nothing(reason),
     };
     let outcome = enqueue::delivery(&api.agent, delivery(app, &received), asked).await?;
@@ -94,21 +94,35 @@ fn refused(refusal: Refusal) -> ApiError {
     }
 }
 
-/// The push that is to be deployed, or why none is.
-fn wanted(app: &App, content: Content) -> Result<Push, String> {
+/// The push that is to be deployed, and why not another that came with it; or why none is.
+fn wanted(app: &App, content: Content) -> Result<(Push, Option<String>), String> {
     let pushes = match content {
         Content::Ping => return Err("ping: the webhook is set up".into()),
         Content::Ignored(reason) => return Err(reason),
         Content::Pushes(pushes) => pushes,
     };
     let mut reason = "the delivery holds no push".to_owned();
+    let mut wanted = Vec::new();
     for push in pushes {
         match webhook::filter::wants(app, &push) {
-            Ok(()) => return Ok(push),
+            Ok(()) => wanted.push(push),
             Err(why) => reason = why,
         }
     }
-    Err(reason)
+    // One release serves at a time: the app's own branch goes before other branches and tags.
+    let own = wanted
+        .iter()
+        .position(|push| matches!(&push.git_ref, Ref::Branch(name) if *name == app.branch));
+    if wanted.is_empty() {
+        return Err(reason);
+    }
+    let chosen = wanted.remove(own.unwrap_or(0));
+    let left = wanted.iter().find(|push| push.new != chosen.new);
+    let left = left.map(|left| {
+        let (left, chosen) = (&left.git_ref, &chosen.git_ref);
+        format!("the {left} came with the {chosen}, which is deployed in its place")
+    });
+    Ok((chosen, left))
 }
 
 fn deployment(app: &App, push: Push) -> NewDeployment {
@@ -149,5 +163,41 @@ fn moved(push: &Push) -> Move {
         git_ref: push.git_ref.full(),
         old: push.old.clone(),
         new: push.new.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_pushes_the_apps_own_branch_is_deployed_and_the_rest_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        let text = "[apps.a]\nrepo = 'a.git'\nport = 1\nbranches = ['*']\ntags = '*'\n";
+        std::fs::write(&path, text).unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let app = config.apps.values().next().unwrap();
+        let push = |git_ref: &Ref, digit: char| Push {
+            repository: String::new(),
+            git_ref: git_ref.clone(),
+            old: None,
+            new: digit.to_string().repeat(40).parse().ok(),
+            message: None,
+            author: None,
+            forced: false,
+        };
+        let (next, main) = (Ref::Branch("next".into()), Ref::Branch("main".into()));
+        let tag = Ref::Tag("main".into());
+        let chosen = |pushes: Vec<Push>| {
+            let (push, left) = wanted(app, Content::Pushes(pushes)).unwrap();
+            (push.git_ref, left)
+        };
+        let (first, left) = chosen(vec![push(&next, '1'), push(&tag, '2'), push(&main, '2')]);
+        assert_eq!(first, main);
+        assert!(left.unwrap().starts_with("the branch `next` came with"));
+        // What leads to the same commit is not left.
+        let (first, left) = chosen(vec![push(&tag, '2'), push(&next, '2')]);
+        assert_eq!((first, left), (tag, None));
     }
 }

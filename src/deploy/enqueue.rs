@@ -14,7 +14,8 @@ use crate::store::taken::{self, Pushed};
 
 /// What a delivery asks for.
 pub enum Asked {
-    Deployment(NewDeployment),
+    /// And why not what else was pushed with it.
+    Deployment(NewDeployment, Option<String>),
     /// Nothing; the sentence says why.
     Nothing(String),
 }
@@ -39,8 +40,8 @@ fn store(
     delivery: &NewDelivery,
     asked: &Asked,
 ) -> Result<(Outcome, Option<DeploymentId>)> {
-    let new = match asked {
-        Asked::Deployment(new) => new,
+    let (new, left) = match asked {
+        Asked::Deployment(new, left) => (new, left),
         Asked::Nothing(reason) => {
             if let Some(earlier) = deliveries::earlier(db, delivery)? {
                 return Ok((before(earlier.outcome), None));
@@ -71,7 +72,7 @@ fn store(
         running => {
             // What may be an old push stops nothing.
             let older = running.filter(|_| is_new).map(|running| running.id);
-            (deployments::enqueue(db, new)?.id, older, None)
+            (deployments::enqueue(db, new)?.id, older, left.clone())
         }
     };
     let outcome = deliveries::insert(db, delivery, Some(deployment.clone()), reason)?;

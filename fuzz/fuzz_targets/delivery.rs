@@ -1,17 +1,21 @@
-//! Any body, to every forge's parser. The first byte says which forge, so that one body is looked at
-//! by one. GitLab's plain token and Azure's password cover headers alone, so those two can be signed
-//! for any body and go the whole way.
+//! Any body, to the parser of the forge that `CUTOVER_FUZZ_FORGE` names. GitLab's plain token and
+//! Azure's password cover headers alone, so those two can be signed for any body and go the whole way.
 #![no_main]
+
+use std::sync::LazyLock;
 
 use cutover_fuzz::webhook::{Content, Forge, receive};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| {
-    let Some((first, body)) = input.split_first() else {
-        return;
-    };
-    let forge = Forge::ALL[usize::from(*first) % Forge::ALL.len()];
+static FORGE: LazyLock<Forge> = LazyLock::new(|| {
+    let name = std::env::var("CUTOVER_FUZZ_FORGE").unwrap_or_default();
+    let forge = name.parse();
+    forge.expect("`CUTOVER_FUZZ_FORGE` is a forge's name, as in deploy.toml")
+});
+
+fuzz_target!(|body: &[u8]| {
+    let forge = *FORGE;
     if let Ok(Content::Pushes(pushes)) = forge.parse(body) {
         assert!(!pushes.is_empty());
         for push in pushes {

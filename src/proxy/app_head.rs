@@ -54,6 +54,17 @@ pub fn write<T>(request: &Request<T>, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\r\n");
 }
 
+/// Adds a part of a chunked body; an empty one would end it.
+pub fn write_chunk(data: &[u8], to: &mut Vec<u8>) {
+    if data.is_empty() {
+        return;
+    }
+    let size = format!("{:x}\r\n", data.len());
+    to.extend_from_slice(size.as_bytes());
+    to.extend_from_slice(data);
+    to.extend_from_slice(b"\r\n");
+}
+
 /// Ends a chunked body with those trailers that were announced, and that may come so late.
 pub fn write_trailers(trailers: &HeaderMap, announced: &[HeaderValue], to: &mut Vec<u8>) {
     to.extend_from_slice(b"0\r\n");

@@ -14,10 +14,7 @@ const BEFORE: &str = "routes.json.1";
 
 /// Writes `table` into `folder` so that a crash at any point leaves a whole file. Blocks.
 pub fn store(folder: &Path, table: &Table) -> io::Result<()> {
-    let mut text = serde_json::to_vec(table)?;
-    let sum = hex::encode(Sha256::digest(&text));
-    text.extend_from_slice(format!("\nsha256 {sum}\n").as_bytes());
-
+    let text = with_sum(serde_json::to_vec(table)?);
     let temp = folder.join("routes.json.new");
     let mut file = File::create(&temp)?;
     file.write_all(&text)?;
@@ -55,6 +52,13 @@ pub fn load(folder: &Path) -> Table {
         }
     }
     Table::default()
+}
+
+/// What is written of a table's text.
+pub fn with_sum(mut table: Vec<u8>) -> Vec<u8> {
+    let sum = hex::encode(Sha256::digest(&table));
+    table.extend_from_slice(format!("\nsha256 {sum}\n").as_bytes());
+    table
 }
 
 /// The table in a file's text, or what is wrong with it.

@@ -121,7 +121,7 @@ fn entry(
 }
 
 /// The name asked for: the target's, where the request line has it, else the Host header.
-fn host(request: &Request<Incoming>) -> Option<HeaderValue> {
+pub fn host(request: &Request<Incoming>) -> Option<HeaderValue> {
     let host = match (
         request.uri().authority(),
         request.headers().get(header::HOST),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 
+use http::{HeaderMap, HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -50,6 +51,22 @@ pub async fn serve<S>(
     }
 }
 
+/// hyper's part of reading requests.
+pub fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(BUFFER);
+    builder
+}
+
+/// Makes the answer its connection's last, unless it changes the protocol.
+pub fn is_last(headers: &mut HeaderMap) {
+    let close = HeaderValue::from_static("close");
+    headers.entry(header::CONNECTION).or_insert(close);
+}
+
 /// Serves until the connection ends, or is at rest: then it is given back.
 async fn converse<S>(
     io: ClientIo<S>,
@@ -72,17 +89,12 @@ where
                 watch.answered();
             }
             if shared.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
-                let close = http::HeaderValue::from_static("close");
-                let headers = response.headers_mut();
-                headers.entry(http::header::CONNECTION).or_insert(close);
+                is_last(response.headers_mut());
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let mut served = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(BUFFER)
+    let mut served = builder()
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut told = false;

@@ -22,8 +22,8 @@ mod drain;
 mod extended_connect;
 mod forward;
 mod framing;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod head;
 mod headers;
 mod hold;

@@ -285,13 +285,7 @@ impl Upstream {
         };
         match frame.into_data() {
             Ok(data) if !self.chunked => self.data = data,
-            Ok(data) if data.is_empty() => {}
-            Ok(data) => {
-                let size = format!("{:x}\r\n", data.len());
-                self.write.extend_from_slice(size.as_bytes());
-                self.write.extend_from_slice(&data);
-                self.write.extend_from_slice(b"\r\n");
-            }
+            Ok(data) => app_head::write_chunk(&data, &mut self.write),
             Err(frame) => {
                 self.body = RequestBody::Empty;
                 let trailers = frame.into_trailers().unwrap_or_default();

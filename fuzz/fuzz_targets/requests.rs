@@ -1,0 +1,7 @@
+//! What clients send over HTTP/1.
+#![no_main]
+
+use cutover_fuzz::proxy::fuzz;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| fuzz::requests(input));

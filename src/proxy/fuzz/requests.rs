@@ -1,0 +1,141 @@
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+
+use super::super::app_head;
+use super::super::body::{RequestBody, ResponseBody};
+use super::super::client_io::{ClientIo, Limits};
+use super::super::forward::{self, Connection};
+use super::super::framing::Reader;
+use super::super::headers::Client;
+use super::super::http1;
+use super::super::outgoing::outgoing;
+use super::super::place::Places;
+use super::super::routes::Routes;
+use super::super::table::Route;
+use super::super::watch::Watches;
+use super::pipe::{Pipe, finish};
+use super::step;
+
+/// A client's bytes: however they are cut, the apps get the same of them; where one request ends the
+/// strict reading and hyper agree; and each arrives as one request, whatever it holds.
+pub fn requests(bytes: &[u8]) {
+    let sent = serve(bytes, bytes.len());
+    assert_eq!(sent, serve(bytes, step(bytes)), "cut otherwise");
+    let (whole, rest) = each(bytes);
+    let more = usize::from(!rest.is_empty());
+    assert!(sent.len() <= whole.len() + more, "more than were read");
+    for (request, sent) in whole.into_iter().zip(&sent) {
+        let alone = serve(request, request.len());
+        let same = std::slice::from_ref(sent);
+        assert_eq!(alone, same, "another one when it is alone");
+        if let Some(sent) = sent {
+            assert_eq!(
+                each(sent),
+                (vec![&sent[..]], &b""[..]),
+                "not one for the app"
+            );
+        }
+    }
+}
+
+/// The requests in `bytes` by the strict reading, and what is no whole one.
+fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let (mut whole, mut begin) = (Vec::new(), 0);
+    let mut reader = Reader::default();
+    for at in 0..bytes.len() {
+        if reader.follow(&bytes[at..=at]).is_err() {
+            break;
+        }
+        if reader.at_start() {
+            let one = &bytes[begin..=at];
+            begin = at + 1;
+            // An empty line before a request is passed over.
+            if one != b"\r\n" {
+                whole.push(one);
+            }
+        }
+    }
+    (whole, &bytes[begin..])
+}
+
+/// What an app would get of each request that comes out of a connection; None: it is refused, or
+/// cut off.
+fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
+    static ROUTES: OnceLock<Arc<Routes>> = OnceLock::new();
+    let routes = ROUTES.get_or_init(|| Arc::new(Routes::load("/nonexistent".into())));
+    let place = Places::new(1, 1).take().expect("there is one");
+    let limits = Limits {
+        head_ms: 1_000,
+        idle_ms: 1_000,
+        write_ms: 1_000,
+    };
+    let watch = Watches::default().add();
+    let pipe = Pipe::new(bytes, step);
+    let io = ClientIo::new(pipe, Vec::new(), false, place, watch.clone(), limits);
+    let connection = Connection {
+        routes: routes.clone(),
+        client: Mutex::new(Client::new([1, 2, 3, 4].into(), false, false)),
+        watch,
+    };
+    let sent = RefCell::new(Vec::new());
+    let service = service_fn(async |request| {
+        let for_app = for_app(&connection, request).await;
+        let mut response = Response::new(ResponseBody::empty());
+        if for_app.is_none() || connection.watch.unfollowed.load(SeqCst) {
+            http1::is_last(response.headers_mut());
+        }
+        sent.borrow_mut().push(for_app);
+        Ok::<_, Infallible>(response)
+    });
+    let served = http1::builder().serve_connection(TokioIo::new(io), service);
+    // Whether its last request was one is seen from what was sent.
+    let _ = finish(served);
+    sent.into_inner()
+}
+
+async fn for_app(connection: &Connection, request: Request<Incoming>) -> Option<Vec<u8>> {
+    if request.method() == Method::CONNECT {
+        return None;
+    }
+    let host = forward::host(&request)?;
+    let (mut request, _) = outgoing(connection, request, &host, &Route::default());
+    let mut bytes = Vec::new();
+    app_head::write(&request, &mut bytes);
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let announced: Vec<HeaderValue> = request
+        .headers()
+        .get_all(header::TRAILER)
+        .iter()
+        .cloned()
+        .collect();
+    if matches!(request.body(), RequestBody::Empty) {
+        return Some(bytes);
+    }
+    let body = request.body_mut();
+    let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        match frame.ok()?.into_data() {
+            Ok(part) => data.extend_from_slice(&part),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    if chunked {
+        // In one: into how many it came depends on how it was cut.
+        app_head::write_chunk(&data, &mut bytes);
+        app_head::write_trailers(&trailers, &announced, &mut bytes);
+    } else {
+        bytes.extend_from_slice(&data);
+    }
+    Some(bytes)
+}

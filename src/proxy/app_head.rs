@@ -167,15 +167,8 @@ fn framing(
     method: &Method,
     old: bool,
 ) -> Result<Framing, &'static str> {
-    let chunked = headers
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .next_back();
-    let chunked = chunked.map(|last| {
-        let last = last.as_bytes().rsplit(|&b| b == b',').next();
-        last.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
-    });
-    if chunked.is_some() {
+    let chunked = is_chunked(headers)?;
+    if chunked {
         if old {
             return Err("HTTP/1.0 knows no Transfer-Encoding");
         }
@@ -189,10 +182,21 @@ fn framing(
         return Ok(Framing::Length(0));
     }
     Ok(match (chunked, length) {
-        (Some(true), _) => Framing::chunks(),
-        (None, Some(length)) => Framing::Length(length),
-        _ => Framing::UntilClose,
+        (true, _) => Framing::chunks(),
+        (false, Some(length)) => Framing::Length(length),
+        (false, None) => Framing::UntilClose,
     })
+}
+
+/// Other codings than this one were not asked for, and the client would not be told of them: they are
+/// meant for this hop.
+fn is_chunked(headers: &HeaderMap) -> Result<bool, &'static str> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err("its Transfer-Encoding is another than `chunked`"),
+    }
 }
 
 fn length_field(headers: &mut HeaderMap) -> Result<Option<u64>, &'static str> {
@@ -234,10 +238,20 @@ mod tests {
         let same = "Content-Length: 5\r\nContent-Length: 5\r\n";
         assert_eq!(get(same), ok(Framing::Length(5), true));
         assert_eq!(get(""), ok(Framing::UntilClose, false));
-        let gzip = "Transfer-Encoding: chunked, gzip\r\n";
-        assert_eq!(get(gzip), ok(Framing::UntilClose, false));
-        let chunked = "Content-Length: 5\r\nTransfer-Encoding: gzip, Chunked\r\n";
+        let chunked = "Content-Length: 5\r\nTransfer-Encoding: Chunked \r\n";
         assert_eq!(get(chunked), ok(Framing::chunks(), true));
+        for bad in [
+            "gzip",
+            "gzip, chunked",
+            "chunked, gzip",
+            "chunked, chunked",
+            "identity",
+            "",
+            "chunked\r\nTransfer-Encoding: chunked",
+        ] {
+            let bad = get(&format!("Transfer-Encoding: {bad}\r\n"));
+            assert!(bad.is_err(), "{bad:?}");
+        }
         for bad in ["-1", "+1", "1, 1", "", "18446744073709551616"] {
             let bad = get(&format!("Content-Length: {bad}\r\n"));
             assert!(bad.is_err(), "{bad:?}");

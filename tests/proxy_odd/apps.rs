@@ -103,6 +103,8 @@ async fn an_answer_that_could_be_read_two_ways_is_not_passed_on_as_it_is() {
         "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nab",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n2\r\nab\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
         "HTTP/1.1 20 OK\r\n\r\n",
         "HTTP/9.9 200 OK\r\n\r\n",
@@ -115,7 +117,7 @@ async fn an_answer_that_could_be_read_two_ways_is_not_passed_on_as_it_is() {
         let refused = got.starts_with("HTTP/1.1 502 ");
         // Chunks are read after the head: then the answer breaks off.
         let broken = got.starts_with("HTTP/1.1 200 ") && !got.ends_with("0\r\n\r\n");
-        let chunked = answer.contains("chunked");
+        let chunked = answer.contains(": chunked\r\n");
         assert!(refused || (broken && chunked), "{answer:?}: {got:?}");
     }
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::Ordering::*;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::answer::{self, last, last_page};
 use super::attempt::Attempt;
 use super::body::{BodyError, Download, ResponseBody};
 use super::counters::Outcome;
-use super::extended_connect::{Upgrade, accept};
+use super::extended_connect::{Upgrade, accept, is_websocket};
 use super::headers::strip_hop_by_hop;
 use super::routes::Routes;
 use super::served::Claim;
@@ -52,7 +52,7 @@ impl Attempt<'_> {
         let (mut head, ()) = answer.into_parts();
         self.claim.status = head.status.as_u16();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(upgrade), Via::Http1(upstream)) = (upgrade, via) else {
+            let Some(upgrade) = upgrade else {
                 return self.failed(
                     Outcome::Malformed,
                     StatusCode::BAD_GATEWAY,
@@ -69,7 +69,7 @@ impl Attempt<'_> {
                 accept(&mut head.status, &mut head.headers);
             }
             let held = (self.claim.into_tunnel(), self.watch.clone());
-            tunnel::open(upgrade.on, upstream, held, websocket);
+            tunnel::open(upgrade.on, via, held, websocket);
             return Response::from_parts(head, ResponseBody::empty());
         }
         strip_hop_by_hop(&mut head.headers);
@@ -176,10 +176,4 @@ impl Attempt<'_> {
         let settings = &self.claim.served().route.settings;
         answer::own(self.routes, Some(settings), status, why)
     }
-}
-
-fn is_websocket(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

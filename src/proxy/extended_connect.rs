@@ -1,14 +1,18 @@
-//! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT on this side is an upgrade of HTTP/1.1 on the
-//! app's, and the same tunnel in between.
+//! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT there is an upgrade of HTTP/1.1 here, on the
+//! client's side and on the app's, and the same tunnel in between.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+use sha1::{Digest, Sha1};
 
 const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
 const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
+/// What every server adds to the key (RFC 6455, 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The client's connection, or its stream, once it has left HTTP.
 pub struct Upgrade {
@@ -46,4 +50,51 @@ pub fn accept(status: &mut StatusCode, headers: &mut HeaderMap) {
     headers.remove(header::CONNECTION);
     headers.remove(header::UPGRADE);
     headers.remove(ACCEPT);
+}
+
+/// Whether a request, or an answer to one, changes to a WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Whether this is a request that a WebSocket can begin with.
+pub fn asks_for_websocket<B: Body>(request: &Request<B>) -> bool {
+    let empty = request.body().is_end_stream();
+    request.method() == Method::GET && is_websocket(request.headers()) && empty
+}
+
+/// Makes a CONNECT out of a request for a WebSocket. Returns its key.
+pub fn into_connect<B>(request: &mut Request<B>) -> HeaderValue {
+    *request.method_mut() = Method::CONNECT;
+    let websocket = Protocol::from_static("websocket");
+    request.extensions_mut().insert(websocket);
+    let key = request.headers_mut().remove(KEY);
+    key.unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The head of the app's answer to the CONNECT as one to an upgrade with this key.
+pub fn switch<B>(key: &HeaderValue, answer: &mut Response<B>) {
+    let proof = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    let proof = HeaderValue::try_from(BASE64_STANDARD.encode(proof));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(ACCEPT, proof.expect("base64 is visible ASCII"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proof_is_that_of_the_specification() {
+        // RFC 6455, 1.3.
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        let mut answer = Response::new(());
+        switch(&key, &mut answer);
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(answer.headers()[ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -1,13 +1,16 @@
 //! HTTP/2 connections to one target of one route object, each shared by many requests. Like a
 //! [`super::pool::Pool`] they die with their route.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -24,6 +27,9 @@ const WINDOW: u32 = 64 << 10;
 /// An app that does not answer this while requests are under way is gone.
 const PING: Duration = Duration::from_secs(20);
 
+/// They are the first that an app sends.
+const SETTINGS: Duration = Duration::from_secs(1);
+
 /// An app's head or trailers may be so long: gRPC's errors are long.
 const MAX_HEAD: u32 = 128 << 10;
 
@@ -31,7 +37,12 @@ const MAX_HEAD: u32 = 128 << 10;
 #[derive(Default)]
 pub struct Multiplexed([Mutex<Vec<Arc<Shared>>>; worker::MAX]);
 
+type Connection = http2::Connection<TokioIo<TcpStream>, RequestBody, TokioExecutor>;
+
 struct Shared {
+    /// It knows the app's settings. Its own task holds it: gone with that, it is closed.
+    connection: Weak<Mutex<Connection>>,
+    made: Instant,
     sender: http2::SendRequest<RequestBody>,
     /// Requests under way.
     streams: AtomicUsize,
@@ -46,6 +57,8 @@ pub struct Lease {
     pub reused: bool,
     /// The body of the answer, once there is one.
     pub answer: Option<Incoming>,
+    /// The stream itself, where it has become a WebSocket.
+    pub tunnel: Option<OnUpgrade>,
     shared: Arc<Shared>,
 }
 
@@ -56,8 +69,22 @@ impl Lease {
             sender: shared.sender.clone(),
             reused,
             answer: None,
+            tunnel: None,
             shared: shared.clone(),
         }
+    }
+
+    /// Whether the app takes WebSockets (RFC 8441), which its settings say; a new connection waits
+    /// for them.
+    pub async fn takes_websockets(&self) -> bool {
+        while !self.shared.offers_websockets() {
+            if self.shared.made.elapsed() > SETTINGS || self.sender.is_closed() {
+                return false;
+            }
+            // Nothing tells when they come.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
     }
 }
 
@@ -96,13 +123,18 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
+        let connection = Arc::new(Mutex::new(connection));
+        let known = Arc::downgrade(&connection);
         // Ends by itself when every sender is gone and nothing is under way.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| Pin::new(&mut *connection.lock()).poll(cx));
+            if let Err(error) = ended.await {
                 tracing::debug!("an app's HTTP/2 connection ended: {error}");
             }
         });
         let shared = Arc::new(Shared {
+            connection: known,
+            made: Instant::now(),
             sender,
             streams: AtomicUsize::new(0),
             idle_since: AtomicU64::new(now_ms()),
@@ -123,6 +155,11 @@ impl Multiplexed {
 }
 
 impl Shared {
+    fn offers_websockets(&self) -> bool {
+        let connection = self.connection.upgrade();
+        connection.is_some_and(|it| it.lock().is_extended_connect_protocol_enabled())
+    }
+
     fn idle_for(&self) -> u64 {
         now_ms().saturating_sub(self.idle_since.load(Relaxed))
     }

@@ -3,11 +3,12 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::client::conn::TrySendError;
 
 use super::body::RequestBody;
 use super::counters::Outcome;
+use super::extended_connect::{asks_for_websocket, into_connect, switch};
 use super::multiplexed::Lease;
 use super::served::Served;
 use super::upstream::{Broken, Upstream};
@@ -81,6 +82,10 @@ async fn http2(
     mut lease: Lease,
     request: &mut Request<RequestBody>,
 ) -> Sent {
+    let key = match asks_for_websocket(request) && lease.takes_websockets().await {
+        true => Some(into_connect(request)),
+        false => None,
+    };
     to_http2(request);
     let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
     let mut answer = pin!(lease.sender.try_send_request(taken));
@@ -100,7 +105,11 @@ async fn http2(
     })
     .await;
     match result {
-        Ok(answer) => {
+        Ok(mut answer) => {
+            if let Some(key) = key.filter(|_| answer.status() == StatusCode::OK) {
+                lease.tunnel = Some(hyper::upgrade::on(&mut answer));
+                switch(&key, &mut answer);
+            }
             let (head, body) = answer.into_parts();
             lease.answer = Some(body);
             Sent::Answer(Response::from_parts(head, ()), Via::Http2(lease))

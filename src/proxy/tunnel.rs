@@ -15,7 +15,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::drain::CLOSE_GRACE;
 use super::served::{Served, Tunnelled};
-use super::upstream::Upstream;
+use super::via::Via;
 use super::watch::Watch;
 use super::websocket::{Frames, close_from_client, close_from_server};
 
@@ -30,53 +30,69 @@ const BUFFER: usize = 8 << 10;
 
 /// Joins the client's connection, once it is free, with the app's. The watch is held too: an HTTP/2
 /// connection counts its streams by theirs.
-pub fn open(
-    on_upgrade: OnUpgrade,
-    upstream: Box<Upstream>,
-    (held, watch): (Tunnelled, Arc<Watch>),
+pub fn open(client: OnUpgrade, via: Via, held: (Tunnelled, Arc<Watch>), websocket: bool) {
+    match via {
+        Via::Http1(upstream) => {
+            let (app, early) = upstream.into_parts();
+            tokio::spawn(join(client, app.into_split(), early, held, websocket));
+        }
+        Via::Http2(mut lease) => {
+            tokio::spawn(async move {
+                let Some(stream) = lease.tunnel.take() else {
+                    return;
+                };
+                let Ok(stream) = stream.await else { return };
+                let app = tokio::io::split(TokioIo::new(stream));
+                join(client, app, Bytes::new(), held, websocket).await;
+            });
+        }
+    }
+}
+
+/// `early`: what the app has said already.
+async fn join(
+    client: OnUpgrade,
+    (from_app, to_app): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    early: Bytes,
+    (held, _watch): (Tunnelled, Arc<Watch>),
     websocket: bool,
 ) {
-    let (app, early) = upstream.into_parts();
-    tokio::spawn(async move {
-        let _watch = watch;
-        let Ok(Ok(client)) = timeout(HANDSHAKE, on_upgrade).await else {
-            return;
-        };
-        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-        let (from_app, to_app) = app.into_split();
-        let told = told_to_close(held.served().clone()).shared();
-        let (to_app_close, to_client_close) = close_frames(websocket);
-        let up = relay(
-            &mut from_client,
-            to_app,
-            Bytes::new(),
-            told.clone(),
-            to_app_close,
-        );
-        let down = relay(
-            from_app,
-            &mut to_client,
-            early,
-            told.clone(),
-            to_client_close,
-        );
-        let over = async {
-            told.clone().await;
-            sleep(CLOSE_GRACE).await;
-        };
-        tokio::select! {
-            _ = both(up, down, websocket) => {}
-            () = over => {}
-        }
-        if websocket && told.now_or_never().is_some() {
-            let counters = &held.served().counters;
-            counters.websockets_closed.fetch_add(1, Relaxed);
-        }
-        drop(held);
-        // In order, so that TLS too says that this was all.
-        let mut client = from_client.unsplit(to_client);
-        let _ = timeout(CLOSE_GRACE, client.shutdown()).await;
-    });
+    let Ok(Ok(client)) = timeout(HANDSHAKE, client).await else {
+        return;
+    };
+    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+    let told = told_to_close(held.served().clone()).shared();
+    let (to_app_close, to_client_close) = close_frames(websocket);
+    let up = relay(
+        &mut from_client,
+        to_app,
+        Bytes::new(),
+        told.clone(),
+        to_app_close,
+    );
+    let down = relay(
+        from_app,
+        &mut to_client,
+        early,
+        told.clone(),
+        to_client_close,
+    );
+    let over = async {
+        told.clone().await;
+        sleep(CLOSE_GRACE).await;
+    };
+    tokio::select! {
+        _ = both(up, down, websocket) => {}
+        () = over => {}
+    }
+    if websocket && told.now_or_never().is_some() {
+        let counters = &held.served().counters;
+        counters.websockets_closed.fetch_add(1, Relaxed);
+    }
+    drop(held);
+    // In order, so that TLS too says that this was all.
+    let mut client = from_client.unsplit(to_client);
+    let _ = timeout(CLOSE_GRACE, client.shutdown()).await;
 }
 
 /// Done when both are, when one fails, or when one has been done for long enough.

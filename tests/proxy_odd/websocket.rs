@@ -1,19 +1,31 @@
 //! A real WebSocket client and a real server with the proxy between.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use cutover::proxy::table::Table;
 use futures_util::{SinkExt, StreamExt};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use crate::proxy_support::{Proxy, app};
+use crate::proxy_support::{Proxy, app, route};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,26 +35,105 @@ async fn echo() -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let (tell, told) = mpsc::unbounded_channel();
     let address = app(move |stream| {
         let tell = tell.clone();
-        async move {
-            let mut socket = accept_async(stream).await.unwrap();
-            while let Some(message) = socket.next().await {
-                let said = match &message {
-                    Ok(Message::Text(text)) => format!("text {}", text.len()),
-                    Ok(Message::Binary(bytes)) => format!("binary {}", bytes.len()),
-                    Ok(Message::Ping(_)) => "ping".to_owned(),
-                    Ok(Message::Close(Some(close))) => format!("close {}", close.code),
-                    other => format!("{other:?}"),
-                };
-                let _ = tell.send(said);
-                if let Ok(message @ (Message::Text(_) | Message::Binary(_))) = message {
-                    let _ = socket.send(message).await;
+        async move { converse(accept_async(stream).await.unwrap(), tell).await }
+    })
+    .await;
+    (address, told)
+}
+
+async fn converse<S>(mut socket: WebSocketStream<S>, tell: mpsc::UnboundedSender<String>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = socket.next().await {
+        let said = match &message {
+            Ok(Message::Text(text)) => format!("text {}", text.len()),
+            Ok(Message::Binary(bytes)) => format!("binary {}", bytes.len()),
+            Ok(Message::Ping(_)) => "ping".to_owned(),
+            Ok(Message::Close(Some(close))) => format!("close {}", close.code),
+            other => format!("{other:?}"),
+        };
+        let _ = tell.send(said);
+        if let Ok(message @ (Message::Text(_) | Message::Binary(_))) = message {
+            let _ = socket.send(message).await;
+        }
+    }
+    let _ = tell.send("over".to_owned());
+}
+
+/// The same over HTTP/2 (RFC 8441), if it `takes` that, and tells how it was asked; a plain request
+/// gets 400.
+async fn echo_h2c(takes: bool) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let address = app(move |stream| {
+        let tell = tell.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let tell = tell.clone();
+            async move {
+                let protocol = request.extensions().get::<Protocol>();
+                let protocol = protocol.map(|protocol| protocol.as_str().to_owned());
+                let asked = format!("{} {protocol:?} {}", request.method(), request.uri());
+                let hop = ["connection", "upgrade", "sec-websocket-key"];
+                let left = hop.iter().any(|name| request.headers().contains_key(*name));
+                tell.send(format!("{asked}{}", if left { " and more" } else { "" }))
+                    .unwrap();
+                let mut answer = Response::new(Empty::<Bytes>::new());
+                if protocol.is_none() {
+                    *answer.status_mut() = StatusCode::BAD_REQUEST;
+                    return Ok::<_, Infallible>(answer);
                 }
+                tokio::spawn(async move {
+                    let stream = hyper::upgrade::on(&mut request).await.unwrap();
+                    let stream = TokioIo::new(stream);
+                    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None);
+                    converse(socket.await, tell).await;
+                });
+                Ok(answer)
             }
-            let _ = tell.send("over".to_owned());
+        });
+        async move {
+            let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            if takes {
+                http2.enable_connect_protocol();
+            }
+            let _ = http2.serve_connection(TokioIo::new(stream), service).await;
         }
     })
     .await;
     (address, told)
+}
+
+async fn publish_h2c(proxy: &Proxy, generation: u64, target: SocketAddr) {
+    let mut one = route("app", generation, &[target]);
+    one.settings.h2c = true;
+    let table = Table::new(generation, vec![one]);
+    proxy.client.publish(&table).await.unwrap();
+}
+
+/// The client's side over HTTP/2; an error is the status.
+async fn open_http2(proxy: &Proxy) -> Result<WebSocketStream<TokioIo<Upgraded>>, StatusCode> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let io = TokioIo::new(stream);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut client, connection) = handshake.await.unwrap();
+    let offered = async {
+        while !connection.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(LIMIT, offered).await.expect("it is offered");
+    tokio::spawn(connection);
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = "http://a.test/ws".parse().unwrap();
+    let websocket = Protocol::from_static("websocket");
+    request.extensions_mut().insert(websocket);
+    let mut answer = client.send_request(request).await.unwrap();
+    if answer.status() != StatusCode::OK {
+        return Err(answer.status());
+    }
+    let stream = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+    Ok(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
 }
 
 async fn open(proxy: &Proxy) -> WebSocketStream<TcpStream> {
@@ -50,7 +141,10 @@ async fn open(proxy: &Proxy) -> WebSocketStream<TcpStream> {
     client_async("ws://a.test/ws", stream).await.unwrap().0
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
+async fn next<S>(socket: &mut WebSocketStream<S>) -> Message
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     timeout(LIMIT, socket.next())
         .await
         .unwrap()
@@ -119,12 +213,7 @@ async fn at_a_switch_both_ends_are_told_and_close_in_order() {
     let window = Duration::from_millis(300);
     let drain = proxy.client.drain("app", 2, LIMIT, window);
     let clients = sockets.iter_mut().map(|socket| async move {
-        match next(socket).await {
-            Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Away),
-            other => panic!("{other:?}"),
-        }
-        let after = timeout(LIMIT, socket.next()).await.unwrap();
-        assert!(after.is_none(), "{after:?}");
+        assert_away(socket).await;
     });
     let (receipt, _) = tokio::join!(drain, futures_util::future::join_all(clients));
     let receipt = receipt.unwrap();
@@ -184,5 +273,90 @@ async fn over_tls_a_switch_closes_in_order_too() {
     };
     let (receipt, ()) = tokio::join!(drain, end);
     assert_eq!(receipt.unwrap().websockets_closed, 1);
+    proxy.stop().await;
+}
+
+/// Whatever the client and the app speak, and both are told at a switch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_speaks_http2_gets_websockets_as_streams() {
+    let proxy = Proxy::start().await;
+    let (old, mut told) = echo_h2c(true).await;
+    publish_h2c(&proxy, 1, old).await;
+    let mut plain = open(&proxy).await;
+    let asked = "CONNECT Some(\"websocket\") http://a.test/ws";
+    assert_eq!(told.recv().await.unwrap(), asked);
+    let mut multiplexed = open_http2(&proxy).await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), asked);
+    for length in [0, 125, 65_536, 1_000_000] {
+        let message = Message::binary(vec![7; length]);
+        plain.send(message.clone()).await.unwrap();
+        assert_eq!(next(&mut plain).await, message, "{length}");
+        assert_eq!(told.recv().await.unwrap(), format!("binary {length}"));
+        multiplexed.send(message.clone()).await.unwrap();
+        assert_eq!(next(&mut multiplexed).await, message, "{length}");
+        assert_eq!(told.recv().await.unwrap(), format!("binary {length}"));
+    }
+    // One that its client ends: it takes no part in the drain.
+    let mut third = open(&proxy).await;
+    assert_eq!(told.recv().await.unwrap(), asked);
+    third.close(None).await.unwrap();
+    assert!(next(&mut third).await.is_close());
+    assert!(timeout(LIMIT, third.next()).await.unwrap().is_none());
+    assert_eq!(told.recv().await.unwrap(), "Ok(Close(None))");
+    assert_eq!(told.recv().await.unwrap(), "over");
+    drop(third);
+    while proxy.client.stats().await.unwrap()[0].websockets > 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let (new, mut new_told) = echo_h2c(true).await;
+    publish_h2c(&proxy, 2, new).await;
+    let drain = proxy
+        .client
+        .drain("app", 2, LIMIT, Duration::from_millis(100));
+    let ends = async {
+        assert_away(&mut plain).await;
+        assert_away(&mut multiplexed).await;
+    };
+    let (receipt, ()) = tokio::join!(drain, ends);
+    let receipt = receipt.unwrap();
+    let ended = (receipt.websockets_closed, receipt.failed);
+    assert_eq!(ended, (2, 0), "{receipt:?}");
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        ends.push(timeout(LIMIT, told.recv()).await.unwrap().unwrap());
+    }
+    ends.sort();
+    assert_eq!(ends, ["close 1001", "close 1001", "over", "over"]);
+    open(&proxy).await;
+    assert_eq!(new_told.recv().await.unwrap(), asked);
+    proxy.stop().await;
+}
+
+async fn assert_away<S>(socket: &mut WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match next(socket).await {
+        Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Away),
+        other => panic!("{other:?}"),
+    }
+    let after = timeout(LIMIT, socket.next()).await.unwrap();
+    assert!(after.is_none(), "{after:?}");
+}
+
+/// It is asked for nothing that it has not offered, and its answer is no success.
+#[tokio::test]
+async fn an_app_that_takes_no_websockets_over_http2_says_so() {
+    let proxy = Proxy::start().await;
+    let (app, mut told) = echo_h2c(false).await;
+    publish_h2c(&proxy, 1, app).await;
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let refused = client_async("ws://a.test/ws", stream).await.unwrap_err();
+    assert!(refused.to_string().contains("400"), "{refused}");
+    let asked = told.recv().await.unwrap();
+    assert!(asked.starts_with("GET None http://a.test/ws"), "{asked}");
+    let refused = open_http2(&proxy).await.err();
+    assert_eq!(refused, Some(StatusCode::BAD_REQUEST));
     proxy.stop().await;
 }

@@ -109,18 +109,8 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Route;
+    use super::super::table::tests::route;
     use super::*;
-
-    fn route(app: &str, hosts: &[&str], prefix: &str, generation: u64) -> Route {
-        Route {
-            app: app.into(),
-            hosts: hosts.iter().map(|h| h.to_string()).collect(),
-            path_prefix: prefix.into(),
-            generation,
-            ..Default::default()
-        }
-    }
 
     fn find(live: &Live, host: &str, path: &str) -> Result<String, NoRoute> {
         live.find(host, path).map(|s| s.route.app.clone())

@@ -239,18 +239,8 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Route;
+    use super::super::table::tests::route;
     use super::*;
-
-    fn route(app: &str, hosts: &[&str], prefix: &str, generation: u64) -> Route {
-        Route {
-            app: app.into(),
-            hosts: hosts.iter().map(|h| h.to_string()).collect(),
-            path_prefix: prefix.into(),
-            generation,
-            ..Default::default()
-        }
-    }
 
     #[tokio::test]
     async fn an_older_or_altered_table_is_refused_and_the_same_is_fine() {

@@ -130,3 +130,18 @@ impl Default for Settings {
         }
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::Route;
+
+    pub fn route(app: &str, hosts: &[&str], prefix: &str, generation: u64) -> Route {
+        Route {
+            app: app.into(),
+            hosts: hosts.iter().map(|h| h.to_string()).collect(),
+            path_prefix: prefix.into(),
+            generation,
+            ..Default::default()
+        }
+    }
+}

@@ -14,8 +14,7 @@ pub fn gitea(
     body: &Value,
 ) -> Result<(StatusCode, Value), String> {
     header(headers, "authorization", &format!("token {TOKEN}"))?;
-    let commit = path.strip_prefix("/repos/ada/hello/statuses/");
-    endpoint(method, commit.is_some_and(is_commit))?;
+    endpoint(method, path, ["/repos/ada/hello/statuses/", ""])?;
     check(
         body,
         &[
@@ -40,10 +39,8 @@ pub fn bitbucket(
     body: &Value,
 ) -> Result<(StatusCode, Value), String> {
     header(headers, "authorization", &format!("Bearer {TOKEN}"))?;
-    let commit = path
-        .strip_prefix("/repositories/ada/hello/commit/")
-        .and_then(|rest| rest.strip_suffix("/statuses/build"));
-    endpoint(method, commit.is_some_and(is_commit))?;
+    let around = ["/repositories/ada/hello/commit/", "/statuses/build"];
+    endpoint(method, path, around)?;
     check(
         body,
         &[
@@ -70,10 +67,8 @@ pub fn data_center(
     body: &Value,
 ) -> Result<(StatusCode, Value), String> {
     header(headers, "authorization", &format!("Bearer {TOKEN}"))?;
-    let commit = path
-        .strip_prefix("/projects/ada/repos/hello/commits/")
-        .and_then(|rest| rest.strip_suffix("/builds"));
-    endpoint(method, commit.is_some_and(is_commit))?;
+    let around = ["/projects/ada/repos/hello/commits/", "/builds"];
+    endpoint(method, path, around)?;
     check(
         body,
         &[
@@ -92,8 +87,11 @@ pub fn data_center(
     Ok((StatusCode::NO_CONTENT, Value::Null))
 }
 
-fn endpoint(method: &Method, there: bool) -> Result<(), String> {
-    match there && method == Method::POST {
+/// Whether there is one, with a commit in between.
+fn endpoint(method: &Method, path: &str, [before, after]: [&str; 2]) -> Result<(), String> {
+    let commit = path.strip_prefix(before);
+    let commit = commit.and_then(|rest| rest.strip_suffix(after));
+    match commit.is_some_and(is_commit) && method == Method::POST {
         true => Ok(()),
         false => Err("there is no such endpoint".into()),
     }

@@ -7,8 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::proxy_support::{Proxy, app, read_head, says};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+use crate::{GET, OK};
 
 /// An app that answers each request on a connection with `answer`, and says more `later`. It tells
 /// when it has said everything.
@@ -58,8 +57,7 @@ async fn what_was_not_asked_for_answers_nobody() {
         // On one connection of the client, so that the app's is used again.
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         for _ in 0..5 {
-            let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-            stream.write_all(get).await.unwrap();
+            stream.write_all(GET.as_bytes()).await.unwrap();
             // What comes after the next request has gone out cannot be told from its answer.
             told.recv().await.unwrap();
         }

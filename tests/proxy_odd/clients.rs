@@ -9,8 +9,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::proxy_support::{Proxy, app, read_head, route, says};
+use crate::{GET, OK, http2};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// An app that answers every request on a connection.
@@ -21,6 +21,17 @@ async fn keeps() -> std::net::SocketAddr {
                 return;
             }
         }
+    })
+    .await
+}
+
+/// An app whose answer has no end in sight.
+async fn endless() -> std::net::SocketAddr {
+    app(|mut stream| async move {
+        read_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes()).await;
+        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
     })
     .await
 }
@@ -107,30 +118,24 @@ async fn http2_cannot_be_smuggled_in_an_upgrade() {
 async fn a_host_that_is_none_is_refused() {
     let proxy = Proxy::start().await;
     proxy.publish(1, &[keeps().await]).await;
+    let ask = async |target: &str, host: &str| {
+        let fields = format!("Host: {host}\r\nConnection: close\r\n\r\n");
+        proxy
+            .raw(&format!("GET {target} HTTP/1.1\r\n{fields}"))
+            .await
+    };
     for host in [
         "a b", "a,b", "a/b", "a@b", "a\\b", "a?b", "a\"b", "a<b>", "a\u{e9}",
     ] {
-        let answer = proxy
-            .raw(&format!(
-                "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+        let answer = ask("/", host).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{host:?}: {answer}");
     }
     for target in ["http://u@a/", "http://u:p@a/"] {
-        let answer = proxy
-            .raw(&format!(
-                "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+        let answer = ask(target, "a").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{target:?}: {answer}");
     }
     for host in ["a", "a.b:80", "[::1]:80", "a_b", "xn--a", "a."] {
-        let answer = proxy
-            .raw(&format!(
-                "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+        let answer = ask("/", host).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host:?}: {answer}");
     }
     proxy.stop().await;
@@ -150,7 +155,6 @@ async fn a_kept_connection_that_stays_silent_is_closed() {
             ..Default::default()
         }
     };
-    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let begun = Instant::now();
     for (generation, text, targets, status) in [
         (1, None, vec![keeps().await], 200),
@@ -159,13 +163,13 @@ async fn a_kept_connection_that_stays_silent_is_closed() {
     ] {
         let table = table(generation, text, &targets);
         proxy.client.publish(&table).await.unwrap();
-        let answer = rest(&mut connect(&proxy, get).await).await;
+        let answer = rest(&mut connect(&proxy, GET).await).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"
         );
     }
-    let unknown = get.replace(": a", ": b");
+    let unknown = GET.replace(": a", ": b");
     let answer = rest(&mut connect(&proxy, &unknown).await).await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert!(
@@ -262,8 +266,7 @@ async fn a_balancers_clients_are_limited_one_by_one() {
     })
     .await;
     proxy.publish(1, &[keeps().await]).await;
-    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let from = |n| format!("PROXY TCP4 192.0.2.{n} 127.0.0.1 1 2\r\n{get}");
+    let from = |n| format!("PROXY TCP4 192.0.2.{n} 127.0.0.1 1 2\r\n{GET}");
     let mut held = Vec::new();
     for client in 1..4 {
         let mut stream = connect(&proxy, &from(client)).await;
@@ -298,9 +301,7 @@ async fn half_an_upload_never_passes_for_a_whole_one() {
         "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
     ] {
         let stream = connect(&proxy, &format!("{head}{part}")).await;
-        while proxy.client.stats().await.unwrap()[0].in_flight == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until_busy(&proxy).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(stream);
         let got = timeout(LIMIT, told.recv())
@@ -333,10 +334,8 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     .await;
     proxy.publish(1, &[slow]).await;
     for half in [true, false] {
-        let mut stream = connect(&proxy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        while proxy.client.stats().await.unwrap()[0].in_flight == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let mut stream = connect(&proxy, GET).await;
+        until_busy(&proxy).await;
         match half {
             true => stream.shutdown().await.unwrap(),
             false => drop(stream),
@@ -348,6 +347,12 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     let stats = proxy.client.stats().await.unwrap();
     assert_eq!(stats[0].failures.client, 2, "{stats:?}");
     proxy.stop().await;
+}
+
+async fn until_busy(proxy: &Proxy) {
+    while proxy.client.stats().await.unwrap()[0].in_flight == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn until_counted(proxy: &Proxy, requests: u64) {
@@ -362,19 +367,11 @@ async fn until_counted(proxy: &Proxy, requests: u64) {
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_let_go() {
     let proxy = quick(|_| {}).await;
-    let endless = app(|mut stream| async move {
-        read_head(&mut stream).await;
-        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
-        let _ = stream.write_all(head.as_bytes()).await;
-        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
-    })
-    .await;
-    proxy.publish(1, &[endless]).await;
+    proxy.publish(1, &[endless().await]).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(proxy.address).await.unwrap();
-    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    stream.write_all(get).await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
     until_counted(&proxy, 1).await;
     proxy.stop().await;
 }
@@ -384,24 +381,10 @@ async fn a_client_that_takes_nothing_is_let_go() {
 #[tokio::test]
 async fn an_http2_stream_that_takes_nothing_is_let_go() {
     let proxy = quick(|_| {}).await;
-    let endless = app(|mut stream| async move {
-        read_head(&mut stream).await;
-        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
-        let _ = stream.write_all(head.as_bytes()).await;
-        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
-    })
-    .await;
-    proxy.publish(1, &[endless]).await;
-    let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let handshake = hyper::client::conn::http2::handshake(executor, io).await;
-    let (mut sender, connection) = handshake.unwrap();
-    tokio::spawn(connection);
-    let body = http_body_util::Empty::<bytes::Bytes>::new();
-    let request = http::Request::get("http://a/").body(body).unwrap();
+    proxy.publish(1, &[endless().await]).await;
+    let (mut sender, _) = http2::connect(&proxy).await;
     // Its body is held and never read.
-    let _answer = sender.send_request(request).await.unwrap();
+    let _answer = sender.send_request(http2::get("http://a/")).await.unwrap();
     until_counted(&proxy, 1).await;
     proxy.stop().await;
 }
@@ -411,16 +394,9 @@ async fn an_http2_stream_that_takes_nothing_is_let_go() {
 async fn an_idle_http2_connection_is_closed_in_order() {
     let proxy = quick(|_| {}).await;
     proxy.publish(1, &[keeps().await]).await;
-    let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let handshake = hyper::client::conn::http2::handshake(executor, io).await;
-    let (mut sender, connection) = handshake.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut sender, connection) = http2::connect(&proxy).await;
     for _ in 0..2 {
-        let body = http_body_util::Empty::<bytes::Bytes>::new();
-        let request = http::Request::get("http://a/").body(body).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
+        let answer = sender.send_request(http2::get("http://a/")).await.unwrap();
         assert_eq!(answer.status(), 200);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

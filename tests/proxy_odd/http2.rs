@@ -13,22 +13,32 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::OK;
 use crate::proxy_support::{Proxy, app, read_head, route};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const LIMIT: Duration = Duration::from_secs(10);
 
 async fn open(proxy: &Proxy) -> SendRequest<Full<Bytes>> {
+    connect(proxy).await.0
+}
+
+/// The connection too, which tells how it ended.
+pub async fn connect(
+    proxy: &Proxy,
+) -> (
+    SendRequest<Full<Bytes>>,
+    JoinHandle<Result<(), hyper::Error>>,
+) {
     let io = TokioIo::new(TcpStream::connect(proxy.address).await.unwrap());
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
     let (sender, connection) = handshake.unwrap();
-    tokio::spawn(connection);
-    sender
+    (sender, tokio::spawn(connection))
 }
 
-fn get(uri: &str) -> Request<Full<Bytes>> {
+pub fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
 }
 

@@ -8,3 +8,6 @@ mod apps;
 mod clients;
 mod http2;
 mod websocket;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -126,6 +126,8 @@ fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
     assert_eq!(id(&named("v1")), first.to_string());
     assert_eq!(id(&branch("alias")), first.to_string());
     assert_eq!(id(&named("feature/x")), second.to_string());
+    assert_eq!(id(&named("refs/tags/feature/x")), first.to_string());
+    assert_eq!(id(&named("refs/heads/feature/x")), second.to_string());
     assert_eq!(id(&Want::Tag("feature/x".into())), first.to_string());
     assert_eq!(id(&named(&first.to_string()[..7])), first.to_string());
     assert_eq!(id(&named(&second.to_string())), second.to_string());

@@ -34,7 +34,8 @@ pub enum Want {
     Tag(String),
     /// Exactly this commit, as a push named it; `branch` is where it was pushed to.
     Commit { id: CommitId, branch: String },
-    /// A person's text: a branch, a tag, or 7 and more digits of a commit, tried in this order.
+    /// A person's text: a branch, a tag, either in full, or 7 and more digits of a commit, tried in
+    /// this order.
     Named(String),
 }
 

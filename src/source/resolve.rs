@@ -27,6 +27,14 @@ pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commi
                     return Ok(commit);
                 }
             }
+            // In full, where a branch and a tag have one name.
+            for folder in ["refs/heads/", "refs/tags/"] {
+                if let Some(short) = name.strip_prefix(folder)
+                    && let Some(commit) = reference(git, folder, short, repo)?
+                {
+                    return Ok(commit);
+                }
+            }
             by_prefix(git, name, repo)?.ok_or_else(|| missing("branch, tag or commit", name))
         }
     }

@@ -430,6 +430,31 @@ async fn every_forge_is_told_in_its_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_went_live_and_was_replaced_in_an_outage_does_not_run_for_ever() {
+    let mut forge = Forge::start().await;
+    let mut server = reporting(&forge, "gitlab").await;
+    let states = |forge: &Forge| {
+        let (deployments, _) = forge.gitlab_deployments();
+        let state = |it: &serde_json::Value| it["status"].as_str().unwrap().to_owned();
+        deployments.iter().map(state).collect::<Vec<_>>()
+    };
+    let first = server.push("v1", "slow-start 3000").await;
+    let runs = |forge: &Forge| states(forge) == ["running"];
+    forge.until("running", runs).await;
+    forge.down().await;
+    let (first, log) = server.ended(&first).await;
+    assert_eq!(first.state, "live", "{log:#?}");
+    server.go_live("v2").await;
+    server.stop().await;
+    forge.up().await;
+    server.serve().await;
+    let told = |forge: &Forge| states(forge) == ["success", "success"];
+    forge.until("both were live", told).await;
+    forge.assert_all_right();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_github_app_finds_its_installation_and_keeps_its_token() {
     let forge = Forge::start().await;
     let folder = tempfile::tempdir().unwrap();

@@ -89,9 +89,13 @@ pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
 }
 
 pub(super) fn progress(address: &Address, fact: &Fact, id: &str) -> Option<Request> {
-    let state = deployment_state(fact.phase);
-    // It runs from the moment that it is made.
-    let state = state.filter(|_| fact.phase != Phase::Running)?;
+    let state = match fact.phase {
+        // It runs from the moment that it is made.
+        Phase::Running => None,
+        // It was live, and GitLab may not have heard of it. If it has, it says that this is so.
+        Phase::Replaced => Some("success"),
+        phase => deployment_state(phase),
+    }?;
     let path = format!("/projects/{}/deployments/{id}", address.repository_id());
     Some(Request::put(path, json!({ "status": state })))
 }

@@ -280,12 +280,56 @@ async fn a_deployment_that_the_forge_cannot_take_holds_up_no_later_one() {
     server.stop().await;
 }
 
+/// Settings with a bake that no test waits for.
+const BAKING: &str = "domains = [\"hello.test\"]\n[apps.hello.health]\ninterval = \"50ms\"\n\
+                      [apps.hello.deploy]\nbake = \"60s\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_a_success_before_its_bake_is_over() {
+    let forge = Forge::start().await;
+    let mut server = Server::idle(&format!("{BAKING}{}", forge.settings("github"))).await;
+    server.set_env("REPORT_TOKEN", TOKEN);
+    server.serve().await;
+    server.go_live("v1").await;
+    until_last_state(&forge, 0, "success").await;
+    let id = server.push("v2", "").await;
+    let path = format!("/api/v1/deployments/{id}");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let baking = loop {
+        let shown = server.api(&path).await;
+        if shown["state"] == "baking" {
+            break shown;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{shown:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // It serves, and all that there is to tell of it has been told.
+    assert_eq!(server.version().await, "v2");
+    for kind in ["status", "deployment"] {
+        let told = report(&server, &id, kind, "told").await;
+        assert_eq!(told["phase"], "running");
+    }
+    let commit = baking["commit"].as_str().unwrap();
+    let states = forge.states(commit);
+    assert!(states.iter().all(|state| state == "pending"), "{states:?}");
+    until_last_state(&forge, 1, "in_progress").await;
+    assert_eq!(
+        last_state(&forge, 0).unwrap(),
+        "success",
+        "it could come back"
+    );
+
+    // What is asked for next ends the bake.
+    post(&server, &format!("/api/v1/apps/{APP}/rollback")).await;
+    forge.until_state(commit, "success").await;
+    forge.assert_all_right();
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_rolled_back_was_never_a_success() {
     let forge = Forge::start().await;
-    let settings = "domains = [\"hello.test\"]\n[apps.hello.health]\ninterval = \"50ms\"\n\
-                    [apps.hello.deploy]\nbake = \"60s\"\n";
-    let mut server = Server::idle(&format!("{settings}{}", forge.settings("github"))).await;
+    let mut server = Server::idle(&format!("{BAKING}{}", forge.settings("github"))).await;
     server.set_env("REPORT_TOKEN", TOKEN);
     server.serve().await;
     let good = server.go_live("v1").await.commit.unwrap();

@@ -10,6 +10,7 @@ use super::framing::chunk_size;
 /// A chunk's size line, with extensions.
 const MAX_LINE: usize = 4 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
+const TOO_LONG: &str = "a line between its chunks is too long";
 /// What is longer is passed on where it lies, and its buffer given up; shorter, it is copied.
 const SMALL: usize = 2 << 10;
 
@@ -68,6 +69,10 @@ impl Chunks {
                     let Some(end) = memchr(b'\n', bytes) else {
                         return none_yet(bytes, MAX_LINE);
                     };
+                    // Also where all of it came at once.
+                    if end > MAX_LINE {
+                        return Err(TOO_LONG);
+                    }
                     let line = bytes[..end].strip_suffix(b"\r");
                     let size = line.and_then(chunk_size).ok_or("a chunk has no size")?;
                     bytes.advance(end + 1);
@@ -100,6 +105,9 @@ impl Chunks {
                     let Some(end) = super::app_head::length(bytes) else {
                         return none_yet(bytes, MAX_TRAILERS);
                     };
+                    if end > MAX_TRAILERS {
+                        return Err(TOO_LONG);
+                    }
                     let trailers = trailers(&bytes[..end])?;
                     bytes.advance(end);
                     *self = Self::Ended;
@@ -114,7 +122,7 @@ impl Chunks {
 fn none_yet(bytes: &[u8], at_most: usize) -> Result<Piece, &'static str> {
     match bytes.len() <= at_most {
         true => Ok(Piece::None),
-        false => Err("a line between its chunks is too long"),
+        false => Err(TOO_LONG),
     }
 }
 
@@ -220,6 +228,8 @@ mod tests {
     #[test]
     fn broken_chunks_are_an_error() {
         let long = "1".repeat(MAX_LINE + 2);
+        let extended = format!("0;{}\r\n\r\n", "x".repeat(MAX_LINE));
+        let trailers = format!("0\r\nA: {}\r\n\r\n", "x".repeat(MAX_TRAILERS));
         for text in [
             "x\r\n",
             "-1\r\n",
@@ -227,6 +237,8 @@ mod tests {
             "3\r\nabcd\r\n",
             "\r\n",
             &long,
+            &extended,
+            &trailers,
             "0\r\n b\r\n\r\n",
         ] {
             assert!(all(Framing::chunks(), text).is_err(), "{text:?}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ::http::Request;
-use common::{APP, HOST, SETTINGS, Server, files};
+use common::{APP, HOST, SETTINGS, Server, files, free_address};
 use cutover::cli::demo::{forge, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -158,14 +158,6 @@ async fn deliveries_come_from_the_networks_that_are_allowed() {
         assert_eq!(answer.status, status, "{client}: {}", answer.text());
     }
     server.stop().await;
-}
-
-/// An address that nobody else comes to listen at: the kernel gives out ports from 32768 on.
-fn free_address() -> SocketAddr {
-    let begin = 10_000 + (std::process::id() % 20_000) as u16;
-    let addresses = (begin..32_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let mut free = addresses.filter(|address| std::net::TcpListener::bind(address).is_ok());
-    free.next().expect("a free port")
 }
 
 /// Sends a request of one's own from an address of this machine; gives the answer's status.

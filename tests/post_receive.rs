@@ -139,9 +139,7 @@ fn sshd(folder: &Path, command: &str) -> Option<Sshd> {
     let key = std::fs::read_to_string(folder.join("key.pub")).unwrap();
     let line = format!("restrict,command=\"{command}\" {key}");
     std::fs::write(folder.join("authorized"), line).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = common::free_address().port();
     let at = folder.display();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\n\

@@ -3,8 +3,10 @@
 // Each test program uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -245,6 +247,15 @@ impl Drop for Server {
             });
         });
     }
+}
+
+/// An address for a program that has to be told one: the kernel gives nobody else a port below 32768.
+pub fn free_address() -> SocketAddr {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let begin = 10_000 + (std::process::id() % 20_000) as u16 + TAKEN.fetch_add(1, Relaxed);
+    let addresses = (begin..32_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut free = addresses.filter(|address| std::net::TcpListener::bind(address).is_ok());
+    free.next().expect("a free port")
 }
 
 /// The files of the sample app.

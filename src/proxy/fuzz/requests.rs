@@ -31,7 +31,15 @@ use super::step;
 /// strict reading and hyper agree; and each arrives as one request, whatever it holds.
 pub fn requests(bytes: &[u8]) {
     let sent = serve(bytes, bytes.len());
-    assert_eq!(sent, serve(bytes, step(bytes)), "cut otherwise");
+    let cut = serve(bytes, step(bytes));
+    let mut reader = Reader::default();
+    let alike = match reader.follow(bytes).is_ok() && reader.is_lost() {
+        // Who asks for another protocol while answers are due gets only those: how many is a matter
+        // of time.
+        true => sent.len().min(cut.len()),
+        false => sent.len().max(cut.len()),
+    };
+    assert_eq!(sent.get(..alike), cut.get(..alike), "cut otherwise");
     let (whole, rest) = each(bytes);
     let more = usize::from(!rest.is_empty());
     assert!(sent.len() <= whole.len() + more, "more than were read");

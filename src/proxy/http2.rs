@@ -62,8 +62,6 @@ pub async fn serve<S>(
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
-    // Every stream's watch holds its connection's.
-    let none_open = Arc::strong_count(&watch);
     watch.client.set_in(limits.idle_ms);
     let mut told = false;
     let ended = std::future::poll_fn(|cx| {
@@ -72,7 +70,7 @@ pub async fn serve<S>(
         }
         watch.register(cx.waker());
         let idle = watch.client.has_passed();
-        if idle && Arc::strong_count(&watch) > none_open {
+        if idle && watch.has_streams() {
             watch.client.set_in(limits.idle_ms);
         } else if idle && told {
             // It did not go when it was told to, or never said what it wants.

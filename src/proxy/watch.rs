@@ -3,7 +3,7 @@
 //! deadline has passed, and the drain wakes those that hold a request of its route; the tasks then
 //! look for themselves.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -65,9 +65,10 @@ pub struct Watch {
     /// Even after its deadline the drain finds the request: whoever waits for the client only must
     /// give up as well.
     pub killed: AtomicBool,
-    /// The connection, where this is one of its streams: held, so that it can be seen that there
-    /// are some.
-    _parent: Option<Arc<Watch>>,
+    /// The connection, where this is one of its streams.
+    parent: Option<Arc<Watch>>,
+    /// How many of its streams there are. Not seen from who holds the watch: the sweep does too.
+    streams: AtomicUsize,
     /// The request's body grew beyond its cap.
     pub too_large: AtomicBool,
 }
@@ -100,8 +101,21 @@ impl Watch {
             && !self.answering.load(SeqCst)
     }
 
+    /// Some of its streams are open.
+    pub fn has_streams(&self) -> bool {
+        self.streams.load(SeqCst) > 0
+    }
+
     pub fn wake(&self) {
         self.waker.wake();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(parent) = &self.parent {
+            parent.streams.fetch_sub(1, SeqCst);
+        }
     }
 }
 
@@ -143,6 +157,7 @@ impl Watches {
 
     /// For one stream of a connection.
     pub fn add_stream(&self, parent: &Arc<Watch>) -> Arc<Watch> {
+        parent.streams.fetch_add(1, SeqCst);
         self.add_to(Some(parent.clone()))
     }
 
@@ -161,7 +176,8 @@ impl Watches {
             tunnel: AtomicBool::new(false),
             unfollowed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            _parent: parent,
+            parent,
+            streams: AtomicUsize::new(0),
             too_large: AtomicBool::new(false),
         });
         self.0.lock().push(Arc::downgrade(&watch));
@@ -211,5 +227,25 @@ impl Watches {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a sweep that has just looked at it made an idle connection look busy, for as long as it
+    /// did so at the wrong moment.
+    #[test]
+    fn whoever_holds_a_connections_watch_is_no_stream_of_it() {
+        let watches = Watches::default();
+        let connection = watches.add();
+        let sweep = connection.clone();
+        assert!(!connection.has_streams());
+        let stream = watches.add_stream(&connection);
+        assert!(connection.has_streams());
+        drop(stream);
+        assert!(!connection.has_streams());
+        drop(sweep);
     }
 }

@@ -42,6 +42,7 @@ mod routes;
 mod run;
 mod sending;
 mod served;
+mod sockets;
 pub mod table;
 mod tls;
 mod tunnel;

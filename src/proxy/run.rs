@@ -1,6 +1,5 @@
 //! The proxy's life: bind, load, serve, leave.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_util::future::OptionFuture;
+use futures_util::future::join_all;
 use ipnet::IpNet;
-use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -22,6 +20,7 @@ use super::control::{self, Client, Control, Leave, handover};
 use super::listen::{Listening, Stage, accept};
 use super::place::Places;
 use super::routes::Routes;
+use super::sockets::{Sockets, activated};
 use super::tls;
 use super::watch::SWEEP;
 use super::worker;
@@ -105,9 +104,6 @@ pub enum RunError {
     Thread(#[source] io::Error),
 }
 
-/// A port that another one keeps for longer is taken.
-const LET_GO: Duration = Duration::from_secs(1);
-
 /// Serves until `shutdown` or [`control::Client::stop`], then lets what is under way finish.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let folder = options.data_dir.clone();
@@ -127,23 +123,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         None => Some(control::bind(&folder, false).map_err(failed)?),
         Some(_) => None,
     };
-    // In the order in which they are offered: plain, then TLS.
-    let mut inherited: VecDeque<_> = match &mut taken {
-        Some(taken) => taken.listeners.drain(..).collect(),
+    let inherited = match &mut taken {
+        Some(taken) => std::mem::take(&mut taken.listeners),
         None => activated(),
     };
-    let http = match inherited.pop_front() {
-        Some(listener) => listener,
-        None => listen(options.http).await?,
-    };
-    let https = match (options.https, inherited.pop_front()) {
-        (None, _) => None,
-        (Some(_), Some(listener)) => Some(listener),
-        (Some(address), None) => Some(listen(address).await?),
-    };
-    for listener in [Some(&http), https.as_ref()].into_iter().flatten() {
-        prepare(listener);
-    }
+    let sockets = Sockets::open(inherited, &options).await?;
     let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))
@@ -164,22 +148,18 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         proxy_protocol: options.proxy_protocol,
         proxy_protocol_tls: options.proxy_protocol_tls,
         stage: Stage::default(),
-        tls: match https {
+        tls: match options.https {
             Some(_) => Some(tls::acceptor(certificates.clone())?),
             None => None,
         },
         trusted: options.trusted.clone(),
     });
     let stop = watch::Sender::new(false);
-    let threads = (0..options.threads.max(1))
+    let count = options.threads.max(1);
+    let threads = (0..count)
         .map(|slot| {
-            thread(
-                slot,
-                (&http, https.as_ref()),
-                &shared,
-                stop.subscribe(),
-                options.grace,
-            )
+            let its = sockets.of_thread(slot, count)?;
+            thread(slot, its, &shared, stop.subscribe(), options.grace)
         })
         .collect::<io::Result<Vec<_>>>()
         .map_err(RunError::Thread)?;
@@ -187,27 +167,18 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         Some(socket) => socket,
         None => control::bind(&folder, true).map_err(failed)?,
     };
-    write_addresses(&folder, &http, https.as_ref()).map_err(|source| RunError::Addresses {
-        path: folder.join(ADDRESSES),
-        source,
-    })?;
-    tracing::info!(
-        address = %http.local_addr().unwrap_or(options.http),
-        generation = routes.generation(),
-        "the proxy serves"
-    );
+    let (address, _) =
+        write_addresses(&folder, &sockets).map_err(|source| RunError::Addresses {
+            path: folder.join(ADDRESSES),
+            source,
+        })?;
+    tracing::info!(%address, generation = routes.generation(), "the proxy serves");
 
     let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
         routes: routes.clone(),
         leaving_socket: leaving_socket.clone(),
-        sockets: [Some(&http), https.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|socket| socket.try_clone().map(Into::into))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(failed)?
-            .into(),
+        sockets: sockets.copies().map_err(failed)?.into(),
         predecessor: taken.as_ref().map(|t| Client::new(t.predecessor.clone())),
         leave: watch::Sender::new(None),
     });
@@ -234,7 +205,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         "the proxy leaves: no new connection, {} requests to finish",
         routes.under_way()
     );
-    drop((http, https));
+    drop(sockets);
     stop.send_replace(true);
     shared.stage.leave();
     routes.close_streams(options.grace / 2);
@@ -295,65 +266,15 @@ fn raise_file_limit() {
     }
 }
 
-/// Sockets that systemd listens on for us: as in the unit, plain first, then TLS.
-fn activated() -> VecDeque<TcpListener> {
-    let mut sockets = ListenFd::from_env();
-    (0..sockets.len())
-        .filter_map(|n| sockets.take_tcp_listener(n).ok().flatten())
-        .filter(|socket| socket.set_nonblocking(true).is_ok())
-        .collect()
-}
-
-/// What is accepted has this too, without a system call for each. A WebSocket whose client is gone
-/// without a word would stay for ever.
-fn prepare(listener: &TcpListener) {
-    let keep_alive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    let socket = socket2::SockRef::from(listener);
-    if let Err(error) = socket.set_tcp_nodelay(true) {
-        tracing::warn!("short answers may be held back: {error}");
-    }
-    if let Err(error) = socket.set_tcp_keepalive(&keep_alive) {
-        tracing::warn!("clients that vanish are not noticed: {error}");
-    }
-}
-
-/// Listens there; waits a moment for a proxy that stops to let go of its port.
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bind = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        // The kernel cuts it down to net.core.somaxconn.
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        Ok::<TcpListener, io::Error>(socket.into())
-    };
-    let deadline = Instant::now() + LET_GO;
-    loop {
-        match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            bound => return bound.map_err(|source| RunError::Listen { address, source }),
-        }
-    }
-}
-
-/// An event loop of its own that accepts from the socket that all of them share.
+/// An event loop of its own that accepts its own connections.
 fn thread(
     slot: usize,
-    (http, https): (&TcpListener, Option<&TcpListener>),
+    sockets: Sockets,
     shared: &Arc<Listening>,
     stop: watch::Receiver<bool>,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
     let shared = shared.clone();
-    let http = http.try_clone()?;
-    let https = https.map(TcpListener::try_clone).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -362,10 +283,16 @@ fn thread(
         .spawn(move || {
             worker::set_slot(slot);
             runtime.block_on(async {
-                let plain = listener(http).map(|l| accept(l, false, shared.clone(), stop.clone()));
-                let secure = https.and_then(listener);
-                let secure = secure.map(|l| accept(l, true, shared.clone(), stop));
-                tokio::join!(OptionFuture::from(plain), OptionFuture::from(secure));
+                let sockets = sockets
+                    .plain
+                    .into_iter()
+                    .map(|socket| (socket, false))
+                    .chain(sockets.tls.into_iter().map(|socket| (socket, true)));
+                let accepting = sockets.filter_map(|(socket, secure)| {
+                    let socket = listener(socket)?;
+                    Some(accept(socket, secure, shared.clone(), stop.clone()))
+                });
+                join_all(accepting).await;
                 // The connections of this thread live in its runtime: it stays for them.
                 let mut deadline = Instant::now() + grace;
                 while busy(&shared) && Instant::now() < deadline {
@@ -408,12 +335,12 @@ async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
 
 fn write_addresses(
     folder: &Path,
-    http: &TcpListener,
-    https: Option<&TcpListener>,
-) -> io::Result<()> {
-    let https = https.map(TcpListener::local_addr).transpose()?;
-    let text = serde_json::json!({ "http": http.local_addr()?, "https": https }).to_string();
+    sockets: &Sockets,
+) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
+    let (http, https) = sockets.addresses()?;
+    let text = serde_json::json!({ "http": http, "https": https }).to_string();
     let temp = folder.join("proxy.addr.new");
     std::fs::write(&temp, text)?;
-    std::fs::rename(temp, folder.join(ADDRESSES))
+    std::fs::rename(temp, folder.join(ADDRESSES))?;
+    Ok((http, https))
 }

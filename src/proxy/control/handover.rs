@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 
 use super::{Answer, Command, SOCKET};
+use crate::proxy::worker;
 
-/// Plain and TLS.
-const MAX_SOCKETS: usize = 2;
+/// Plain and TLS, one of each for every thread.
+const MAX_SOCKETS: usize = 2 * worker::MAX;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// What comes with the sockets.

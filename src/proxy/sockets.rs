@@ -1,0 +1,177 @@
+//! The listening sockets: one of each port for every thread, so that a connection wakes only the
+//! thread that takes it. The kernel spreads new connections over them (SO_REUSEPORT, socket(7)).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use listenfd::ListenFd;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use super::run::{Options, RunError};
+
+/// A port that another one keeps for longer is taken.
+const LET_GO: Duration = Duration::from_secs(1);
+
+/// All sockets of the proxy, or those that one thread accepts from.
+pub struct Sockets {
+    pub plain: Vec<TcpListener>,
+    pub tls: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Takes those that systemd or the proxy before has opened, the plain ones first, and opens what
+    /// is missing.
+    pub async fn open(inherited: Vec<TcpListener>, options: &Options) -> Result<Self, RunError> {
+        let of_first = inherited.first().and_then(|s| s.local_addr().ok());
+        let is_plain = |socket: &TcpListener| socket.local_addr().ok() == of_first;
+        let (mut plain, mut tls): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_plain);
+        if plain.is_empty() {
+            plain = listen(options.http, options.threads).await?;
+        }
+        match options.https {
+            Some(address) if tls.is_empty() => tls = listen(address, options.threads).await?,
+            Some(_) => {}
+            None => tls.clear(),
+        }
+        plain.iter().chain(&tls).for_each(prepare);
+        Ok(Self { plain, tls })
+    }
+
+    /// Where the plain port is, and the one of TLS.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
+        let none = || io::Error::from(io::ErrorKind::NotConnected);
+        let plain = self.plain.first().ok_or_else(none)?.local_addr()?;
+        let tls = self.tls.first().map(TcpListener::local_addr).transpose()?;
+        Ok((plain, tls))
+    }
+
+    /// For the thread of this number. Each socket is somebody's; where there are fewer of them than
+    /// threads, some share one.
+    pub fn of_thread(&self, thread: usize, threads: usize) -> io::Result<Self> {
+        let of = |sockets: &[TcpListener]| {
+            let count = sockets.len();
+            let its = (0..count).filter(|n| n % threads == thread % count);
+            let copies = its.map(|n| sockets[n].try_clone());
+            copies.collect::<io::Result<Vec<_>>>()
+        };
+        Ok(Self {
+            plain: of(&self.plain)?,
+            tls: of(&self.tls)?,
+        })
+    }
+
+    /// Copies of all, the plain ones first.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        let all = self.plain.iter().chain(&self.tls);
+        all.map(|socket| Ok(socket.try_clone()?.into())).collect()
+    }
+}
+
+/// Sockets that systemd listens on for us: as in the unit, plain first, then TLS.
+pub fn activated() -> Vec<TcpListener> {
+    let mut sockets = ListenFd::from_env();
+    (0..sockets.len())
+        .filter_map(|n| sockets.take_tcp_listener(n).ok().flatten())
+        .filter(|socket| socket.set_nonblocking(true).is_ok())
+        .collect()
+}
+
+/// Listens there; waits a moment for a proxy that stops to let go of its port.
+async fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, RunError> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match bind(address, count.max(1)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            bound => return bound.map_err(|source| RunError::Listen { address, source }),
+        }
+    }
+}
+
+fn bind(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut sockets = Vec::new();
+    for n in 0..count {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        // The first one does not share its port until it has it: a port in use is an error, also if
+        // whoever uses it would share it.
+        socket.set_reuse_port(n > 0)?;
+        socket.bind(&address.into())?;
+        socket.set_reuse_port(true)?;
+        address = socket.local_addr()?.as_socket().unwrap_or(address);
+        sockets.push(socket);
+    }
+    for socket in &sockets {
+        // The kernel cuts it down to net.core.somaxconn.
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+    }
+    Ok(sockets.into_iter().map(Into::into).collect())
+}
+
+/// What is accepted has this too, without a system call for each. A WebSocket whose client is gone
+/// without a word would stay for ever.
+fn prepare(listener: &TcpListener) {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    let socket = SockRef::from(listener);
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        tracing::warn!("short answers may be held back: {error}");
+    }
+    if let Err(error) = socket.set_tcp_keepalive(&keep_alive) {
+        tracing::warn!("clients that vanish are not noticed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(sockets: &[TcpListener]) -> Vec<u16> {
+        let ports = sockets.iter().map(|s| s.local_addr().unwrap().port());
+        ports.collect()
+    }
+
+    #[test]
+    fn a_port_is_shared_with_nobody_else() {
+        let sockets = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        assert_eq!(ports(&sockets), [address.port(); 3]);
+        let error = bind(address, 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(sockets);
+        bind(address, 3).unwrap();
+    }
+
+    #[test]
+    fn every_socket_is_some_threads_and_every_thread_has_one() {
+        for (sockets, threads) in [(1, 3), (3, 3), (4, 3), (8, 3), (2, 3)] {
+            let of = |count: usize| -> Vec<TcpListener> {
+                let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+                (0..count).map(bind).collect()
+            };
+            let all = Sockets {
+                plain: of(sockets),
+                tls: vec![],
+            };
+            let mut taken = Vec::new();
+            for thread in 0..threads {
+                let its = all.of_thread(thread, threads).unwrap();
+                assert!(!its.plain.is_empty() && its.tls.is_empty());
+                taken.extend(ports(&its.plain));
+            }
+            taken.sort();
+            let shared = taken.len();
+            taken.dedup();
+            let mut expected = ports(&all.plain);
+            expected.sort();
+            assert_eq!(taken, expected);
+            assert_eq!(shared, sockets.max(threads));
+        }
+    }
+}

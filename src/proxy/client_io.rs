@@ -202,9 +202,9 @@ impl<S: AsyncRead + Unpin> ClientIo<S> {
         if self.reader.at_start() && !self.refused {
             self.linger = Some(0);
         }
-        let mut scratch = [0; 8 << 10];
+        let mut scratch = [const { MaybeUninit::uninit() }; 8 << 10];
         while let Some(left @ 1..) = self.linger {
-            let mut buf = ReadBuf::new(&mut scratch);
+            let mut buf = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     self.linger = Some(left.saturating_sub(buf.filled().len()));

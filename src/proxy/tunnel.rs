@@ -1,16 +1,17 @@
 //! A connection that has left HTTP: bytes both ways until one side ends, or until the drain does.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::drain::CLOSE_GRACE;
@@ -61,31 +62,23 @@ async fn join(
         return;
     };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-    let told = told_to_close(held.served().clone()).shared();
+    // Looked at with each read: to wait for it in each direction costs more than the rest.
+    let told = AtomicBool::new(false);
     let (to_app_close, to_client_close) = close_frames(websocket);
-    let up = relay(
-        &mut from_client,
-        to_app,
-        Bytes::new(),
-        told.clone(),
-        to_app_close,
-    );
-    let down = relay(
-        from_app,
-        &mut to_client,
-        early,
-        told.clone(),
-        to_client_close,
-    );
+    let up = relay(&mut from_client, to_app, Bytes::new(), &told, to_app_close);
+    let down = relay(from_app, &mut to_client, early, &told, to_client_close);
     let over = async {
-        told.clone().await;
+        told_to_close(held.served()).await;
+        told.store(true, Relaxed);
         sleep(CLOSE_GRACE).await;
     };
     tokio::select! {
-        _ = both(up, down, websocket) => {}
+        // First, so that the directions see at once that they are told.
+        biased;
         () = over => {}
+        _ = both(up, down, websocket) => {}
     }
-    if websocket && told.now_or_never().is_some() {
+    if websocket && told.load(Relaxed) {
         let counters = &held.served().counters;
         counters.websockets_closed.fetch_add(1, Relaxed);
     }
@@ -116,7 +109,7 @@ async fn both(
 }
 
 /// Done when the drain wants this tunnel gone: each one of the route at its own moment.
-async fn told_to_close(served: Arc<Served>) {
+async fn told_to_close(served: &Served) {
     let mut closing = served.closing.subscribe();
     let set = closing.wait_for(Option::is_some).await.map(|set| *set);
     match set {
@@ -145,10 +138,9 @@ async fn relay(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     early: Bytes,
-    told: impl Future<Output = ()>,
+    told: &AtomicBool,
     close: Option<Bytes>,
 ) -> io::Result<()> {
-    let mut told = pin!(told);
     let mut frames = Frames::default();
     let mut buffer = vec![0; BUFFER];
     if !early.is_empty() {
@@ -157,11 +149,15 @@ async fn relay(
         to.flush().await?;
     }
     loop {
-        let n = tokio::select! {
-            biased;
-            () = &mut told => break,
-            n = from.read(&mut buffer) => n?,
-        };
+        let read = poll_fn(|cx| {
+            if told.load(Relaxed) {
+                return Poll::Ready(Ok(None));
+            }
+            let mut buf = ReadBuf::new(&mut buffer);
+            let read = ready!(Pin::new(&mut from).poll_read(cx, &mut buf));
+            Poll::Ready(read.map(|()| Some(buf.filled().len())))
+        });
+        let Some(n) = read.await? else { break };
         if n == 0 {
             return to.shutdown().await;
         }

@@ -50,6 +50,30 @@ async fn what_is_not_signed_with_the_secret_gets_401_and_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_is_good_at_once_and_the_old_one_bad_soon() {
+    let mut server = Server::start().await;
+    let file = server.stage.folder.join("hello.secret");
+    let ask = async |secret: &str| {
+        let signature = forge::signature(secret, b"{}");
+        let request = Request::post(format!("/hooks/{APP}")).header("x-github-event", "ping");
+        let request = request.header("x-hub-signature-256", signature);
+        let request = request.header("content-type", "application/json");
+        server.ask(request, "{}").await.status
+    };
+    let old = server.stage.secret.clone();
+    assert_eq!(ask(&old).await, 202);
+    std::fs::write(&file, "a new one").unwrap();
+    assert_eq!(ask("a new one").await, 202);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while ask(&old).await != 401 {
+        assert!(tokio::time::Instant::now() < deadline, "it is still good");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ask("a new one").await, 202);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_app_is_404_and_broken_json_is_400() {
     let mut server = Server::start().await;
     let secret = server.stage.secret.clone();

@@ -1,13 +1,15 @@
 //! `POST /hooks/{app}`: verify, parse, store, and only then 202.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 
 use super::refusals::Kind;
+use super::secrets::{self, Read, Secrets};
 use super::{Api, ApiError, Shared, client};
 use crate::config::App;
 use crate::deploy::enqueue::{self, Asked};
@@ -27,9 +29,7 @@ pub async fn receive(
     allowed(&api, app, &request)?;
     let headers = &request.headers;
     let body = api.bodies.read(headers, body).await?;
-    let secrets = secrets(&api, app).await;
-    let received =
-        webhook::receive(app.webhook.forge, &secrets, headers, &body).map_err(refused)?;
+    let received = verified(&api, app, headers, &body).await.map_err(refused)?;
     let asked = match wanted(app, received.content.clone()) {
         Ok((push, left)) => Asked::Deployment(deployment(app, push), left),
         Err(reason) => Asked::Nothing(reason),
@@ -59,22 +59,22 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// Read anew for each delivery, so that rotating a secret needs no restart. One that cannot be read
-/// is left out, and a delivery that no readable secret signed is refused.
-async fn secrets(api: &Arc<Api>, app: &App) -> Vec<Vec<u8>> {
-    let (secrets, name, api) = (app.webhook.secrets.clone(), app.name.clone(), api.clone());
-    let read = move || {
-        let read = secrets.iter().filter_map(|secret| match secret.read() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let say = || format!("a webhook secret of `{name}` cannot be read: {error}");
-                api.refusals.say(Kind::Secret, say);
-                None
-            }
-        });
-        read.collect()
-    };
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+/// Checks the signature and reads the delivery. By secrets that were read a moment ago none is
+/// refused: perhaps its own has only just been put there.
+async fn verified(
+    api: &Arc<Api>,
+    app: &App,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Received, Refusal> {
+    let now = Instant::now();
+    let receive =
+        |secrets: Read| webhook::receive(app.webhook.forge, &secrets.values, headers, body);
+    let recent = now.checked_sub(secrets::FRESH).unwrap_or(now);
+    match receive(Secrets::since(api, app, recent).await) {
+        Err(Refusal::Unauthenticated) => receive(Secrets::since(api, app, now).await),
+        received => received,
+    }
 }
 
 fn refused(refusal: Refusal) -> ApiError {

@@ -24,12 +24,14 @@ mod openapi;
 mod page;
 mod pushes;
 pub mod refusals;
+mod secrets;
 mod view;
 
 pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
 pub use refusals::Refusals;
+pub use secrets::Secrets;
 
 /// What a handler needs.
 pub struct Api {
@@ -38,6 +40,7 @@ pub struct Api {
     pub health: Health,
     pub bodies: Bodies,
     pub refusals: Refusals,
+    pub secrets: Secrets,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;

@@ -21,7 +21,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::api::{Api, Bodies, Health, Refusals, auth::Token, client::Peer, router};
+    use crate::api::{Api, Bodies, Health, Refusals, Secrets, auth::Token, client::Peer, router};
     use crate::deploy::Agent;
     use crate::deploy::state::State;
     use crate::engine::Engine;
@@ -66,6 +66,7 @@ mod tests {
             health: Health::default(),
             bodies: Bodies::default(),
             refusals: Refusals::default(),
+            secrets: Secrets::default(),
         }))
     }
 

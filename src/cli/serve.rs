@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, Refusals, auth::Token};
+use crate::api::{self, Api, Bodies, Health, Refusals, Secrets, auth::Token};
 use crate::config::{self, Config};
 use crate::deploy::{Agent, queue, recover, routes, taken};
 use crate::engine::Engine;
@@ -54,6 +54,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         health: Health::default(),
         bodies: Bodies::default(),
         refusals: Refusals::default(),
+        secrets: Secrets::default(),
     });
     let refusals = tokio::spawn(api::refusals::tell(api.clone()));
     let router = api::router(api);

@@ -567,6 +567,19 @@ async fn requests_wait_for_an_app_that_is_being_replaced_and_maintenance_says_so
     proxy.stop().await;
 }
 
+/// RFC 9110, 7.8.
+#[tokio::test]
+async fn http_1_0_knows_no_upgrade() {
+    let proxy = with_mirror().await;
+    let upgrade = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = proxy.raw(&format!("GET / HTTP/1.0\r\n{upgrade}")).await;
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    assert!(!answer.contains("websocket"), "{answer}");
+    let answer = proxy.raw(&format!("GET / HTTP/1.1\r\n{upgrade}")).await;
+    assert!(answer.contains("upgrade: websocket"), "{answer}");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn each_request_has_its_line_in_the_access_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -589,6 +602,7 @@ async fn each_request_has_its_line_in_the_access_log() {
     assert_eq!(line["status"], 200);
     assert_eq!(line["outcome"], "answered");
     assert_eq!(line["app"], "app");
+    assert_eq!(line["request_id"].as_str().unwrap().len(), 32);
     proxy.stop().await;
 }
 

@@ -21,6 +21,8 @@ const KEPT: u32 = 5;
 #[derive(Serialize, Debug)]
 pub struct Entry {
     pub time: String,
+    /// The X-Request-ID that the app saw.
+    pub request_id: String,
     pub app: String,
     pub release: String,
     pub client: IpAddr,
@@ -123,6 +125,7 @@ mod tests {
     fn entry(number: usize) -> Box<Entry> {
         Box::new(Entry {
             time: String::new(),
+            request_id: String::new(),
             app: "a".into(),
             release: "r".into(),
             client: [127, 0, 0, 1].into(),
@@ -154,8 +157,8 @@ mod tests {
     fn files_are_set_aside_and_no_line_is_lost_or_torn() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        assert_eq!(write_to(&path, 400, 10, 10_000), 0);
-        let mut expected = 400;
+        assert_eq!(write_to(&path, 300, 10, 10_000), 0);
+        let mut expected = 300;
         let mut files = 0;
         for name in ["access.log", "access.log.1", "access.log.2", "access.log.3"]
             .into_iter()

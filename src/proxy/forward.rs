@@ -16,6 +16,7 @@ use super::body::ResponseBody;
 use super::extended_connect::into_upgrade;
 use super::headers::Client;
 use super::outgoing::outgoing;
+use super::request_id;
 use super::routes::{NoRoute, Routes};
 use super::served::Claim;
 use super::watch::Watch;
@@ -71,8 +72,9 @@ pub async fn forward(
     watch.route.store(claim.served().id, SeqCst);
     watch.client.clear();
     let mut claim = claim;
+    let id = request_id::ensure(request.headers_mut());
     if let Some(log) = &routes.access_log {
-        claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
+        claim.log = Some((log.clone(), entry(connection, &claim, name, &id, &request)));
     }
     let settings = &claim.served().route.settings;
     if let Some(page) = &settings.maintenance {
@@ -101,6 +103,7 @@ fn entry(
     connection: &Connection,
     claim: &Claim,
     host: &str,
+    id: &HeaderValue,
     request: &Request<Incoming>,
 ) -> Box<Entry> {
     let route = &claim.served().route;
@@ -108,6 +111,7 @@ fn entry(
     let format = &time::format_description::well_known::Rfc3339;
     Box::new(Entry {
         time: now.format(format).unwrap_or_default(),
+        request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
         app: route.app.clone(),
         release: route.release.clone(),
         client: connection.client.lock().address,

@@ -8,10 +8,13 @@ use memchr::memchr;
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// How everything begins that only a proxy can know.
+const FORWARDED_ANY: &str = "x-forwarded-";
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Whose requests a connection carries, in the form in which apps are told.
@@ -43,8 +46,8 @@ impl Client {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. What the client sent of these stays only
-    /// if it is trusted.
+    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. What the client sent of these, and of any
+    /// other X-Forwarded-…, stays only if it is trusted.
     pub fn introduce(&mut self, headers: &mut HeaderMap, host: &HeaderValue) {
         let forwarded = self.forwarded(host);
         if self.trusted {
@@ -54,6 +57,11 @@ impl Client {
             headers.entry(FORWARDED_PROTO).or_insert(proto);
             headers.entry(FORWARDED_HOST).or_insert(host.clone());
             return;
+        }
+        let of_a_proxy = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_ANY);
+        let theirs: Vec<_> = headers.keys().filter(of_a_proxy).cloned().collect();
+        for name in theirs {
+            headers.remove(name);
         }
         headers.insert(FORWARDED_FOR, self.address_text.clone());
         headers.insert(FORWARDED, forwarded);
@@ -109,11 +117,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     let (mut connection, mut others, mut disguised) = (false, false, false);
     for name in headers.keys() {
         let length = name.as_str().len();
-        if let 9 | 15..=17 = length {
+        if let 9 | 14..=20 = length {
             disguised |= memchr(b'_', name.as_str().as_bytes()).is_some();
         }
         match length {
             2 => others |= name == header::TE,
+            // A CGI program would take it for the proxy that its own requests go through.
+            5 => others |= name == PROXY,
             10 if name == header::CONNECTION => connection = true,
             10 => others |= name == KEEP_ALIVE,
             16 => others |= name == PROXY_CONNECTION,
@@ -150,6 +160,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         return upgrade;
     }
     headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY);
     headers.remove(PROXY_CONNECTION);
     if headers.remove(header::TRANSFER_ENCODING).is_some() {
         // An app that sends both: the chunks count.
@@ -167,10 +178,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
 
 /// Many frameworks take `X_Forwarded_For` for `X-Forwarded-For`: no way to say who one is.
 fn remove_disguised(headers: &mut HeaderMap) {
-    let own = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REAL_IP];
     let is_own = |name: &&HeaderName| {
         let text = name.as_str().replace('_', "-");
-        name.as_str().contains('_') && own.iter().any(|own| own == text.as_str())
+        let own = text.starts_with(FORWARDED_ANY) || REAL_IP == text.as_str();
+        name.as_str().contains('_') && own
     };
     let disguised: Vec<_> = headers.keys().filter(is_own).cloned().collect();
     for name in disguised {
@@ -213,6 +224,7 @@ mod tests {
             ("x-secret", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "keep-alive"),
+            ("proxy", "http://evil.example"),
             ("transfer-encoding", "chunked"),
             ("te", "gzip, trailers"),
             ("content-length", "3"),
@@ -244,6 +256,9 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("forwarded", "for=6.6.6.6"),
             ("x-real-ip", "6.6.6.6"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x-forwarded-port", "1"),
+            ("x_forwarded_prefix", "/evil"),
             ("x_forwarded_for", "6.6.6.6"),
             ("x-forwarded_proto", "https"),
             ("x_real_ip", "6.6.6.6"),
@@ -260,6 +275,8 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a.org");
+        assert!(!headers.contains_key("x-forwarded-prefix"));
+        assert!(!headers.contains_key("x-forwarded-port"));
         assert_eq!(headers["x-real-ip"], "1.2.3.4");
         assert_eq!(
             headers["forwarded"],
@@ -270,6 +287,7 @@ mod tests {
         Client::new(peer, false, true).introduce(&mut headers, &host);
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 1.2.3.4");
         assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-port"], "1");
         assert!(
             headers["forwarded"]
                 .as_bytes()

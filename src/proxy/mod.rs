@@ -38,6 +38,7 @@ mod pool;
 pub mod probe;
 mod proxy_protocol;
 mod replay;
+mod request_id;
 mod routes;
 mod run;
 mod sending;

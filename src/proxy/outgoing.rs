@@ -25,7 +25,9 @@ pub fn outgoing(
     route: &Route,
 ) -> (Request<RequestBody>, Option<Upgrade>) {
     let settings = &route.settings;
-    let upgrading = strip_hop_by_hop(request.headers_mut());
+    // HTTP/1.0 knows no upgrade (RFC 9110, 7.8).
+    let upgrading =
+        strip_hop_by_hop(request.headers_mut()) && request.version() != Version::HTTP_10;
     let on_upgrade = upgrading.then(|| Upgrade {
         connect: request.extensions().get::<Protocol>().is_some(),
         on: hyper::upgrade::on(&mut request),

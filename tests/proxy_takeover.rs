@@ -53,6 +53,27 @@ async fn takeovers_under_load_refuse_and_drop_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_proxy_goes_where_its_configuration_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Proxy::start_in(folder.path().into(), |_| {}).await;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    old.publish(1, &[says(answer, Duration::ZERO).await]).await;
+    let mut elsewhere = old.address;
+    elsewhere.set_ip([127, 0, 0, 2].into());
+    let next = Proxy::start_in(folder.path().into(), |options| {
+        options.takeover = true;
+        options.http = elsewhere;
+    })
+    .await;
+    assert_eq!(next.address, elsewhere);
+    assert!(next.get("/").await.ends_with("hello"));
+    let former = old.address;
+    old.left().await;
+    assert!(TcpStream::connect(former).await.is_err());
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_waits_for_requests_that_the_old_proxy_still_has() {
     let folder = tempfile::tempdir().unwrap();
     let old = Proxy::start_in(folder.path().into(), |_| {}).await;

@@ -127,7 +127,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         Some(taken) => std::mem::take(&mut taken.listeners),
         None => activated(),
     };
-    let sockets = Sockets::open(inherited, &options).await?;
+    let sockets = Sockets::open(inherited, taken.is_some(), &options).await?;
     let certificates = tls::Certificates::load(options.certificates.clone());
     let load = folder.clone();
     let routes = tokio::task::spawn_blocking(move || Routes::load(load))

@@ -22,11 +22,19 @@ pub struct Sockets {
 
 impl Sockets {
     /// Takes those that systemd or the proxy before has opened, the plain ones first, and opens what
-    /// is missing.
-    pub async fn open(inherited: Vec<TcpListener>, options: &Options) -> Result<Self, RunError> {
+    /// is missing. `strict`: those of another address than the configured one are not taken.
+    pub async fn open(
+        inherited: Vec<TcpListener>,
+        strict: bool,
+        options: &Options,
+    ) -> Result<Self, RunError> {
         let of_first = inherited.first().and_then(|s| s.local_addr().ok());
         let is_plain = |socket: &TcpListener| socket.local_addr().ok() == of_first;
         let (mut plain, mut tls): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_plain);
+        if strict {
+            plain.retain(|socket| is_at(socket, options.http));
+            tls.retain(|socket| options.https.is_some_and(|https| is_at(socket, https)));
+        }
         if plain.is_empty() {
             plain = listen(options.http, options.threads).await?;
         }
@@ -67,6 +75,10 @@ impl Sockets {
         let all = self.plain.iter().chain(&self.tls);
         all.map(|socket| Ok(socket.try_clone()?.into())).collect()
     }
+}
+
+fn is_at(socket: &TcpListener, address: SocketAddr) -> bool {
+    address.port() == 0 || socket.local_addr().is_ok_and(|its| its == address)
 }
 
 /// Sockets that systemd listens on for us: as in the unit, plain first, then TLS.

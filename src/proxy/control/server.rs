@@ -31,7 +31,7 @@ pub struct Control {
     pub routes: Arc<Routes>,
     /// Where it answers once another one has its sockets.
     pub leaving_socket: PathBuf,
-    /// The listening sockets, to be handed over; none once it stops.
+    /// The listening sockets, to be handed over; none once it leaves.
     pub sockets: Mutex<Vec<OwnedFd>>,
     /// The proxy that this one took over from, while it drains.
     pub predecessor: Option<Client>,
@@ -194,6 +194,8 @@ async fn hand_over(
     control.routes.keep(Keeping::Followed).await;
     tokio::spawn(serve(listener, control.clone()));
     control.leave.send_replace(Some(Leave::Replaced));
+    // Nobody accepts from those that the next one has not kept.
+    control.sockets.lock().clear();
     let mut answer = done(());
     answer.push(b'\n');
     tokio::time::timeout(WRITE, to.write_all(&answer)).await?

@@ -42,7 +42,10 @@ impl Attempt<'_> {
             let path = request.uri().path();
             let via = match self.connection(path, replayable, fresh_only).await {
                 Ok(via) => via,
-                Err(status) => return self.failed(Outcome::Connect, status, UNREACHABLE),
+                Err(status) => {
+                    let why = self.unreachable();
+                    return self.failed(Outcome::Connect, status, why);
+                }
             };
             let spare = Spare::of(&via, &mut request, replayable);
             match send(self.claim.served(), self.watch, via, &mut request).await {
@@ -137,13 +140,18 @@ impl Attempt<'_> {
         }
     }
 
+    fn unreachable(&self) -> &'static str {
+        match self.claim.served().targets.is_empty() {
+            true => "Nothing has been deployed here yet.",
+            false => "The app cannot be reached right now.",
+        }
+    }
+
     fn count_retry(&self) {
         let counters = &self.claim.served().counters;
         counters.retried.fetch_add(1, Relaxed);
     }
 }
-
-const UNREACHABLE: &str = "The app cannot be reached right now.";
 
 fn is_idempotent(method: &Method) -> bool {
     use Method as M;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ use super::{http1, http2, proxy_protocol};
 /// How only HTTP/2 begins.
 const PRI: &[u8] = b"PRI ";
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What keeps connections from being accepted is said once in so long.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// What all connections share.
 pub struct Listening {
@@ -95,6 +97,7 @@ pub async fn accept(
     shared: Arc<Listening>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -105,7 +108,10 @@ pub async fn accept(
             Ok((stream, peer)) => admit(stream, peer, secure, &shared),
             Err(error) => {
                 // Mostly out of file descriptors: some will be free soon.
-                tracing::warn!("a connection was not accepted: {error}");
+                if said.is_none_or(|said| said.elapsed() > QUIET) {
+                    said = Some(Instant::now());
+                    tracing::warn!("connections are not accepted: {error}");
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

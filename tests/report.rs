@@ -145,16 +145,16 @@ async fn an_outage_delays_no_deployment_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_shown_and_not_repeated() {
     let forge = Forge::start().await;
-    forge.set_mood(Mood::Failing(401, vec![]));
+    forge.set_mood(Mood::Failing(403, vec![]));
     let mut server = reporting(&forge, "github").await;
     let live = server.go_live("v1").await;
     let told = report(&server, &live.id, "status", "refused").await;
     let error = told["error"].as_str().unwrap();
-    assert!(error.contains("GitHub answered 401: not now"), "{error}");
+    assert!(error.contains("GitHub answered 403: not now"), "{error}");
     let shown = server.cutover(&["show", &live.id]).output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(
-        shown.contains("status: live, not taken: GitHub answered 401"),
+        shown.contains("status: live, not taken: GitHub answered 403"),
         "{shown}"
     );
     report(&server, &live.id, "deployment", "refused").await;
@@ -518,13 +518,20 @@ async fn a_github_app_finds_its_installation_and_keeps_its_token() {
     until_last_state(&forge, 1, "success").await;
     assert_eq!(forge.given().len(), 2);
 
-    // Without its key nothing is told, and the deployment says why.
-    std::fs::remove_file(&key).unwrap();
+    // While its key is away the deployment says why nothing is told.
+    std::fs::rename(&key, key.with_extension("away")).unwrap();
     forge.revoke();
     let third = server.go_live("v3").await;
-    let told = report(&server, &third.id, "status", "refused").await;
-    let error = told["error"].as_str().unwrap();
-    assert!(error.contains("cannot be read"), "{error}");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !report(&server, &third.id, "status", "waiting").await["error"]
+        .as_str()
+        .is_some_and(|error| error.contains("cannot be read"))
+    {
+        assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::fs::rename(key.with_extension("away"), &key).unwrap();
+    forge.until_state(&third.commit.unwrap(), "success").await;
     let log = server.log();
     assert!(forge.given().iter().all(|token| !log.contains(token)));
     forge.assert_all_right();

@@ -33,6 +33,11 @@ pub fn judge(forge: Forge, answer: &Answer, now: SystemTime) -> Result<Value, Pr
         return Ok(answer.json());
     }
     let why = format!("{forge} answered {}{}", status.as_u16(), said(answer));
+    // A token that has expired is renewed; what is true now is still to be told then.
+    if status == StatusCode::UNAUTHORIZED {
+        let why = format!("{why}; the token is wrong or has expired");
+        return Err(Problem::later(why));
+    }
     let busy = matches!(
         status,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
@@ -50,7 +55,6 @@ pub fn judge(forge: Forge, answer: &Answer, now: SystemTime) -> Result<Value, Pr
         )));
     }
     let hint = match status {
-        StatusCode::UNAUTHORIZED => "; the token is wrong or has expired",
         StatusCode::FORBIDDEN => "; the token may not do this",
         StatusCode::NOT_FOUND => "; the repository is not there, or the token may not see it",
         _ => "",
@@ -175,13 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_is_not_good_may_be_renewed() {
+        let why = "GitHub answered 401: Bad credentials; the token is wrong or has expired";
+        let judged = judged(401, &[], r#"{"message":"Bad credentials"}"#);
+        assert_eq!(judged, Err(Problem::later(why.into())));
+    }
+
+    #[test]
     fn what_is_refused_for_good_is_said_in_a_sentence() {
         for (status, body, expected) in [
-            (
-                401,
-                r#"{"message":"Bad credentials"}"#,
-                "401: Bad credentials; the token is wrong",
-            ),
             (
                 403,
                 r#"{"message":"Resource not accessible"}"#,

@@ -119,12 +119,12 @@ fn not_installed(problem: Problem) -> Problem {
     }
 }
 
-/// Reads files off the async threads. An error is a sentence.
+/// Reads files off the async threads. An error is a sentence, and a fault on this machine that can be
+/// mended: it costs no report.
 async fn blocking(
     read: impl FnOnce() -> Result<String, String> + Send + 'static,
 ) -> Result<String, Problem> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(read) => read.map_err(Problem::Refused),
-        Err(error) => Err(Problem::later(format!("reading the token broke: {error}"))),
-    }
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.unwrap_or_else(|error| Err(format!("reading the token broke: {error}")));
+    read.map_err(Problem::later)
 }

@@ -40,6 +40,10 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
     // Checked apart, since skipping a value does not look at its text.
     let text = std::str::from_utf8(json)
         .map_err(|error| Refusal::malformed(&format!("the payload is not UTF-8: {error}")))?;
+    // A struct would be read from an array of its fields, too.
+    if matches!(json.trim_ascii_start().first(), Some(first) if *first != b'{') {
+        return Err(Refusal::malformed("the payload is not a JSON object"));
+    }
     serde_json::from_str(text).map_err(|error| {
         Refusal::malformed(&format!(
             "the payload is not what this forge sends: {error}"

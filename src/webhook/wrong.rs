@@ -104,6 +104,17 @@ fn each_value_in_each_wrong_shape() {
 }
 
 #[test]
+fn what_is_no_object_is_said_to_be_none() {
+    let fields = json!(["refs/heads/main", null, NEW, null, null, null]).to_string();
+    for forge in Forge::ALL {
+        for body in ["[]", " [1]", "7", "null", "\"x\"", &fields] {
+            let why = read(forge, body.as_bytes()).unwrap_err();
+            assert_eq!(why, "the payload is not a JSON object", "{forge} {body}");
+        }
+    }
+}
+
+#[test]
 fn each_text_with_a_lone_surrogate_and_each_key_twice() {
     for forge in Forge::ALL {
         let good = good(forge);

@@ -192,8 +192,9 @@ pub(super) fn read(
     let event = match forge.event_header() {
         None => None,
         Some(name) => Some(header::short(headers, name).ok_or_else(|| {
+            let fault = header::fault(headers, name);
             Refusal::malformed(&format!(
-                "the header `{name}`, which names the event, is missing"
+                "the header `{name}`, which names the event, {fault}"
             ))
         })?),
     };

@@ -1,10 +1,18 @@
 //! Patterns for the names of branches and tags.
 
+use std::fmt;
+
 use globset::{GlobBuilder, GlobMatcher};
 
 /// A pattern for names of branches or tags: `*` stays within a `/`, `**` does not.
 #[derive(Debug, Clone)]
 pub struct Pattern(GlobMatcher);
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.glob().glob())
+    }
+}
 
 impl Pattern {
     pub fn parse(text: &str) -> Result<Self, globset::Error> {

@@ -13,15 +13,26 @@ pub fn wants_ref(app: &App, git_ref: &Ref) -> Result<(), String> {
     match git_ref {
         Ref::Branch(name) if *name == app.branch || matches(&app.branches, name) => Ok(()),
         Ref::Branch(name) => Err(format!(
-            "a push to `{name}`; `{}` deploys `{}`",
-            app.name, app.branch
+            "a push to `{name}`; `{}` deploys {}",
+            app.name,
+            deployed(app)
         )),
         Ref::Tag(name) if matches(&app.tags, name) => Ok(()),
         Ref::Tag(name) => Err(format!(
-            "a tag, `{name}`; `{}` deploys `{}`",
-            app.name, app.branch
+            "a tag, `{name}`; `{}` deploys {}",
+            app.name,
+            deployed(app)
         )),
     }
+}
+
+/// All that the app deploys.
+fn deployed(app: &App) -> String {
+    let branches = app.branches.iter().map(|branch| format!("`{branch}`"));
+    let tags = app.tags.iter().map(|tag| format!("tags `{tag}`"));
+    let mut all = vec![format!("`{}`", app.branch)];
+    all.extend(branches.chain(tags));
+    all.join(", ")
 }
 
 /// Whether this push is deployed; an error is the reason why not.
@@ -101,10 +112,10 @@ mod tests {
         ] {
             assert_eq!(of(good), Ok(()));
         }
-        assert!(of(Ref::Branch("v1".into())).is_err(), "a branch like a tag");
-        assert!(
-            of(Ref::Tag("main".into())).is_err(),
-            "a tag like the branch"
-        );
+        let like_a_tag = of(Ref::Branch("v1".into())).unwrap_err();
+        let like_the_branch = of(Ref::Tag("main".into())).unwrap_err();
+        let all = "`a` deploys `main`, `release/*`, tags `v*`";
+        assert_eq!(like_a_tag, format!("a push to `v1`; {all}"));
+        assert_eq!(like_the_branch, format!("a tag, `main`; {all}"));
     }
 }

@@ -69,7 +69,10 @@ pub async fn rollback(
     let app = apps::named(&api, &name)?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
-    let queued = rollback::ask(&api.agent, &app.name, to).await?;
+    let queued = rollback::ask(&api.agent, &app.name, to).await;
+    let queued = queued.map_err(|error| {
+        ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
+    })?;
     answer(&api, queued, query.follow).await
 }
 

@@ -57,6 +57,14 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "unknown_deployment", message, hint)
     }
 
+    /// Adds what to do next, where that is not said yet.
+    pub fn or_hint(mut self, hint: String) -> Self {
+        if self.hint.is_empty() {
+            self.hint = hint;
+        }
+        self
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,

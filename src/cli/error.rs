@@ -62,9 +62,9 @@ impl Error {
         self
     }
 
-    /// Adds what to do next.
+    /// Adds what to do next; an empty text adds nothing.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
     }
 
@@ -111,5 +111,7 @@ mod tests {
              Hint: make one with `cutover init`"
         );
         assert_eq!(error.kind() as u8, 2);
+        let bare = Error::failed("no").hint("");
+        assert_eq!(bare.to_string(), "Error: no", "no empty hint");
     }
 }

@@ -70,8 +70,7 @@ fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release
     });
     found.ok_or_else(|| {
         StoreError::Refused(format!(
-            "`{}` names no release of `{app}` that was live and is still kept; \
-             `cutover releases {app}` lists them",
+            "`{}` names no release of `{app}` that was live and is still kept",
             text.escape_debug()
         ))
     })

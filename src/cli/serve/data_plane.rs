@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::Error;
 use crate::deploy::{Agent, routes};
@@ -16,13 +17,15 @@ use crate::proxy::control::Client;
 
 /// How long a started proxy may take to answer.
 const START: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// How often it is looked at: an adopted proxy is nobody's child. Starts are as far apart.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub struct DataPlane {
     client: Client,
     config: PathBuf,
     data_dir: PathBuf,
+    /// A proxy that was started here has ended.
+    ended: Arc<Notify>,
 }
 
 impl DataPlane {
@@ -31,6 +34,7 @@ impl DataPlane {
             client,
             config,
             data_dir,
+            ended: Arc::default(),
         }
     }
 
@@ -64,7 +68,12 @@ impl DataPlane {
             .map_err(cannot)?;
         let pid = child.id();
         // Waited for, so that it leaves no zombie.
-        let ended = tokio::task::spawn_blocking(move || child.wait());
+        let notify = self.ended.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            let status = child.wait();
+            notify.notify_one();
+            status
+        });
         let deadline = Instant::now() + START;
         while Instant::now() < deadline && !ended.is_finished() {
             if self.client.hello().await.is_ok() {
@@ -86,11 +95,18 @@ impl DataPlane {
 /// Starts the proxy again whenever it is gone. It serves from its own table at once; publishing
 /// brings it up to date.
 pub async fn keep(data_plane: DataPlane, agent: Arc<Agent>) {
+    let mut started = Instant::now();
     loop {
-        sleep(LOOK).await;
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = data_plane.ended.notified() => {}
+        }
         if data_plane.client.hello().await.is_ok() {
             continue;
         }
+        // One that dies at once, again and again, is not started without a pause.
+        sleep_until(started + LOOK).await;
+        started = Instant::now();
         tracing::error!("the proxy is gone; starting it again");
         if let Err(error) = data_plane.ensure().await {
             tracing::error!("{error:?}");

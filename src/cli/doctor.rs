@@ -88,12 +88,18 @@ fn data_dir(path: &Path) -> Vec<Found> {
         }
         Err(error) => return vec![Found::Bad(format!("`{shown}` cannot be read: {error}"))],
     };
-    let gib = free as f64 / f64::from(1 << 30);
-    let text = format!("{gib:.1} GiB are free in `{shown}`");
+    let text = format!("{} are free in `{shown}`", size(free));
     vec![match free {
         free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
         _ => Found::Good(text),
     }]
+}
+
+fn size(bytes: u64) -> String {
+    match bytes >> 20 {
+        mib @ ..1024 => format!("{mib} MiB"),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
 }
 
 async fn agent(config: &Config) -> Found {

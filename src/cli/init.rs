@@ -33,10 +33,14 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
     write(&path, &filled_in(&args)).map_err(|error| {
         let shown = path.display();
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::usage(format!("`{shown}` is there already, and is left as it is"))
-                    .hint("name another file with `--config PATH`")
-            }
+            std::io::ErrorKind::AlreadyExists => Error::usage(format!(
+                "`{shown}` is there already, and is left as it is"
+            ))
+            .hint(format!(
+                "to add an app, write a table `[apps.{}]` into it; `--config PATH` names \
+                         another file",
+                args.app
+            )),
             _ => Error::usage(format!("`{shown}` cannot be written")).because(&error),
         }
     })?;

@@ -65,7 +65,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
         }
         match &app.repo {
             Repo::Local(path) if !path.join("HEAD").exists() => warnings.push(format!(
-                "{at}.repo`: there is no bare repository at `{}`; make one with `git init --bare`",
+                "{at}.repo`: there is no bare repository at `{}` yet; the first `git push` to the agent makes it, \
+                 as does `git init --bare`",
                 path.display()
             )),
             Repo::Http(url) if app.source.token.is_some() && url.starts_with("http://") => {

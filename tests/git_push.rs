@@ -258,6 +258,11 @@ async fn push_options_change_what_happens() {
     let Some(scene) = Scene::new().await else {
         return;
     };
+    let (good, text) = scene.push(&["--push-option=cutover.skp", "main"]).await;
+    assert!(
+        !good && text.contains("unknown option `cutover.skp`"),
+        "{text}"
+    );
     let (good, text) = scene.push(&["--push-option=cutover.skip", "main"]).await;
     assert!(
         good && text.contains("not deployed: cutover.skip"),

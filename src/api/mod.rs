@@ -22,6 +22,7 @@ pub mod listen;
 mod metrics;
 mod openapi;
 mod page;
+pub mod push_option;
 mod pushes;
 pub mod refusals;
 mod secrets;

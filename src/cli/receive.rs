@@ -11,6 +11,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::error::Kind;
 use super::{Error, Global, configuration, outcome, print};
+use crate::api::push_option;
 use crate::config::{Config, Repo};
 
 /// More updates than any push has; it bounds what is read.
@@ -57,6 +58,11 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let updates: Vec<_> = input.lines().filter_map(update).collect();
     let options = push_options(|name| std::env::var(name).ok());
     let has = |option: &str| options.iter().any(|given| given == option);
+    if let Some(why) = push_option::unknown(&options) {
+        let verbs = by_hand(&config, &repository);
+        return Err(Error::usage(format!("stored, and not deployed: {why}"))
+            .hint(format!("{verbs} deploys it")));
+    }
     if has("cutover.skip") {
         print::line("stored, and not deployed: cutover.skip");
         return Ok(());
@@ -66,7 +72,11 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let answer = match client.post("/api/v1/pushes", &body).await {
         Ok(answer) => answer,
         Err(error) if error.kind() == Kind::Unreachable => {
-            return Err(error.hint(by_hand(&config, &repository)));
+            return Err(error.hint(format!(
+                "the commits are safe in the repository, but not deployed: start the agent with \
+                 `cutover serve`, then run {}",
+                by_hand(&config, &repository)
+            )));
         }
         Err(error) => return Err(error),
     };
@@ -80,7 +90,16 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
                 ));
                 Ok(())
             }
-            (Some(id), _) => outcome::follow(&client, id, false).await,
+            (Some(id), _) => {
+                let ended = outcome::follow(&client, id, false).await;
+                ended.map_err(|error| match error.kind() {
+                    Kind::Unreachable => error.hint(format!(
+                        "the push is stored and queued, and goes on when the agent is back: \
+                         `cutover show {id}` says how"
+                    )),
+                    _ => error,
+                })
+            }
             (None, reason) => {
                 let reason = reason.as_deref().unwrap_or("no app is deployed from it");
                 print::line(format_args!("{}: not deployed: {reason}", item.git_ref));
@@ -114,6 +133,7 @@ fn configured(repository: &Path) -> Option<PathBuf> {
     repository.config().ok()?.get_path("cutover.config").ok()
 }
 
+/// The verbs that deploy what is in the repository.
 fn by_hand(config: &Config, repository: &Path) -> String {
     let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == repository);
     let apps = config.apps.values();
@@ -121,14 +141,10 @@ fn by_hand(config: &Config, repository: &Path) -> String {
         .filter(|app| matches!(&app.repo, Repo::Local(path) if same(path)))
         .map(|app| format!("`cutover deploy {}`", app.name))
         .collect();
-    let verbs = match verbs.as_slice() {
+    match verbs.as_slice() {
         [] => "`cutover deploy APP`".to_owned(),
         verbs => verbs.join(", "),
-    };
-    format!(
-        "the commits are safe in the repository, but not deployed: start the agent with \
-         `cutover serve`, then run {verbs}"
-    )
+    }
 }
 
 #[cfg(test)]

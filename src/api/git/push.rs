@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
+use super::super::push_option;
 use super::backend::{self, Backend, read, stream};
 use super::commands::{Commands, Update};
 use super::packet::{FLUSH, remark};
@@ -97,6 +98,11 @@ fn answer(body: Body) -> Response {
 
 /// Why the push is not taken; empty if it is. All of it or nothing.
 fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str, String)> {
+    if let Some(why) = push_option::unknown(&commands.options) {
+        let refs = commands.updates.iter();
+        let refused = refs.map(|update| (update.git_ref.as_str(), why.clone()));
+        return refused.collect();
+    }
     let mut good = true;
     let mut reasons = Vec::new();
     for update in &commands.updates {

@@ -1,0 +1,35 @@
+//! What `git push -o` may ask of Cutover.
+
+/// All of them; options that do not begin with `cutover.` are for others.
+const KNOWN: [&str; 3] = ["cutover.skip", "cutover.no-cache", "cutover.wait=false"];
+
+/// Why a push with these options is not deployed: a misspelt `cutover.skip` must not deploy.
+pub fn unknown(options: &[String]) -> Option<String> {
+    let ours = |option: &&String| option.starts_with("cutover.");
+    let mut ours = options.iter().filter(ours);
+    let unknown = ours.find(|option| !KNOWN.contains(&option.as_str()))?;
+    let shown: String = unknown.escape_debug().take(60).collect();
+    let known = KNOWN.map(|option| format!("`{option}`")).join(", ");
+    Some(format!("unknown option `{shown}`; known are {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(options: &[&str]) -> Option<String> {
+        let options: Vec<String> = options.iter().map(|&option| option.into()).collect();
+        unknown(&options)
+    }
+
+    #[test]
+    fn only_a_misspelt_option_of_ours_is_unknown() {
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&KNOWN), None);
+        assert_eq!(of(&["ci.skip", "cutover"]), None);
+        let why = of(&["ci.skip", "cutover.skp"]).unwrap();
+        assert!(why.starts_with("unknown option `cutover.skp`;"), "{why}");
+        let why = of(&[&format!("cutover.\n{}", "x".repeat(1 << 16))]).unwrap();
+        assert!(why.len() < 200 && !why.contains('\n'), "{why}");
+    }
+}

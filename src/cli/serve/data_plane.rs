@@ -56,7 +56,10 @@ impl DataPlane {
             .open(&log)
             .map_err(cannot)?;
         // A process group of its own: neither Ctrl-C in the agent's terminal nor its end reaches it.
-        let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
+        // Of a binary that was replaced under the agent no path is left but this one.
+        let own = std::env::current_exe().map_err(cannot)?;
+        let own = Some(own).filter(|path| path.exists());
+        let mut child = Command::new(own.unwrap_or_else(|| "/proc/self/exe".into()))
             .arg("proxy")
             .arg("--config")
             .arg(&self.config)

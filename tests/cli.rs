@@ -87,7 +87,7 @@ fn init_leaves_an_existing_file_as_it_is() {
     assert_eq!(
         said(&output),
         "exit 2\nError: `deploy.toml` is there already, and is left as it is\n\
-         Hint: name another file with `--config PATH`\n"
+         Hint: to add an app, write a table `[apps.hello]` into it; `--config PATH` names another file\n"
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\n");
 }

@@ -72,9 +72,9 @@ pub async fn forward(
     watch.route.store(claim.served().id, SeqCst);
     watch.client.clear();
     let mut claim = claim;
-    let id = request_id::ensure(request.headers_mut());
+    request_id::ensure(request.headers_mut());
     if let Some(log) = &routes.access_log {
-        claim.log = Some((log.clone(), entry(connection, &claim, name, &id, &request)));
+        claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
     }
     let settings = &claim.served().route.settings;
     if let Some(page) = &settings.maintenance {
@@ -103,7 +103,6 @@ fn entry(
     connection: &Connection,
     claim: &Claim,
     host: &str,
-    id: &HeaderValue,
     request: &Request<Incoming>,
 ) -> Box<Entry> {
     let route = &claim.served().route;
@@ -111,7 +110,7 @@ fn entry(
     let format = &time::format_description::well_known::Rfc3339;
     Box::new(Entry {
         time: now.format(format).unwrap_or_default(),
-        request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+        request_id: request_id::of(request.headers()),
         app: route.app.clone(),
         release: route.release.clone(),
         client: connection.client.lock().address,

@@ -62,7 +62,7 @@ pub fn builder() -> http1::Builder {
 }
 
 /// Makes the answer its connection's last, unless it changes the protocol.
-pub fn is_last(headers: &mut HeaderMap) {
+pub fn make_last(headers: &mut HeaderMap) {
     let close = HeaderValue::from_static("close");
     headers.entry(header::CONNECTION).or_insert(close);
 }
@@ -89,7 +89,7 @@ where
                 watch.answered();
             }
             if shared.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
-                is_last(response.headers_mut());
+                make_last(response.headers_mut());
             }
             Ok::<_, Infallible>(response)
         }

@@ -18,15 +18,17 @@ thread_local! {
 }
 
 /// Keeps the id that the request has, or gives it one.
-pub fn ensure(headers: &mut HeaderMap) -> HeaderValue {
-    match headers.get(REQUEST_ID) {
-        Some(id) if (1..=LONGEST).contains(&id.len()) => id.clone(),
-        _ => {
-            let id = new();
-            headers.insert(REQUEST_ID, id.clone());
-            id
-        }
+pub fn ensure(headers: &mut HeaderMap) {
+    let has_one = |id: &HeaderValue| (1..=LONGEST).contains(&id.len());
+    if !headers.get(REQUEST_ID).is_some_and(has_one) {
+        headers.insert(REQUEST_ID, new());
     }
+}
+
+/// For the log.
+pub fn of(headers: &HeaderMap) -> String {
+    let id = headers.get(REQUEST_ID).map(HeaderValue::as_bytes);
+    String::from_utf8_lossy(id.unwrap_or_default()).into_owned()
 }
 
 /// 32 hexadecimal digits. Unique, not secret.
@@ -47,15 +49,20 @@ mod tests {
 
     #[test]
     fn an_id_is_passed_or_made() {
-        let mut headers = HeaderMap::new();
-        let made = ensure(&mut headers);
+        let after = |given: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(given) = given {
+                headers.insert(REQUEST_ID, given.parse().unwrap());
+            }
+            ensure(&mut headers);
+            of(&headers)
+        };
+        assert_eq!(after(Some("r1")), "r1");
+        let made = after(None);
         assert_eq!(made.len(), 32);
-        assert_eq!(ensure(&mut headers), made);
-        assert_eq!(headers[REQUEST_ID], made);
-        assert_ne!(ensure(&mut HeaderMap::new()), made);
-        for unfit in ["".to_owned(), "x".repeat(129)] {
-            headers.insert(REQUEST_ID, unfit.parse().unwrap());
-            assert_eq!(ensure(&mut headers).len(), 32);
+        assert_ne!(after(None), made);
+        for unfit in ["", &"x".repeat(129)] {
+            assert_eq!(after(Some(unfit)).len(), 32);
         }
     }
 }

@@ -101,7 +101,7 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
         let for_app = for_app(&connection, request).await;
         let mut response = Response::new(ResponseBody::empty());
         if for_app.is_none() || connection.watch.unfollowed.load(SeqCst) {
-            http1::is_last(response.headers_mut());
+            http1::make_last(response.headers_mut());
         }
         sent.borrow_mut().push(for_app);
         Ok::<_, Infallible>(response)

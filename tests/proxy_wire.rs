@@ -521,8 +521,17 @@ async fn a_trusted_proxy_in_front_is_believed() {
 async fn one_client_cannot_take_all_connections() {
     let proxy = Proxy::start_with(|options| options.max_per_client = 2).await;
     proxy.publish(1, &[mirror().await]).await;
-    let held = [0, 1].map(|_| std::net::TcpStream::connect(proxy.address).unwrap());
-    // The kernel accepts in order: the third is the one too many.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        // Answered, it has its place. Merely connected, the third could be accepted ahead of it:
+        // each thread accepts for itself.
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        held.push(stream);
+    }
     let mut third = TcpStream::connect(proxy.address).await.unwrap();
     let limit = Duration::from_secs(5);
     let closed = tokio::time::timeout(limit, third.read(&mut [0; 1])).await;

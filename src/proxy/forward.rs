@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::access_log::Entry;
 use super::answer::{self, last_page};
 use super::answered::{refuse, too_large};
+use super::asked;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
 use super::extended_connect::into_upgrade;
@@ -50,9 +51,15 @@ pub async fn forward(
     {
         return last_page(StatusCode::URI_TOO_LONG, "The address is too long.");
     }
-    let Some(host) = host(&request) else {
+    let Some(host) = asked::host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "The request names no valid host.");
     };
+    if !asked::is_served(&request) {
+        return last_page(
+            StatusCode::BAD_REQUEST,
+            "The request's target is none of an HTTP server.",
+        );
+    }
     let name = host.to_str().unwrap_or("");
     let claim = match routes
         .claim_or_wait(name, request.uri().path(), watch)
@@ -121,20 +128,4 @@ fn entry(
         outcome: "",
         took_us: 0,
     })
-}
-
-/// The name asked for: the target's, where the request line has it, else the Host header.
-pub fn host(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let host = match (
-        request.uri().authority(),
-        request.headers().get(header::HOST),
-    ) {
-        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).ok()?,
-        (None, Some(host)) => host.clone(),
-        (None, None) if request.version() == Version::HTTP_10 => HeaderValue::from_static(""),
-        (None, None) => return None,
-    };
-    // No user, no list, nothing that another server would take for the end of the name.
-    let part = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(b);
-    host.as_bytes().iter().all(part).then_some(host)
 }

@@ -103,10 +103,12 @@ fn value(line: &[u8], name: usize) -> &[u8] {
     value
 }
 
+/// What does not fit into 63 bits is taken for another number, or a negative one, by many apps.
 fn decimal(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0_u64, |n, d| {
-        n.checked_mul(10)?.checked_add(u64::from(d - b'0'))
-    })
+    let length = digits.iter().try_fold(0_i64, |n, d| {
+        n.checked_mul(10)?.checked_add(i64::from(d - b'0'))
+    });
+    length.and_then(|n| u64::try_from(n).ok())
 }
 
 #[cfg(test)]
@@ -143,7 +145,7 @@ mod tests {
             ("Host: a\r\nContent-Length: 0x1\r\n", Bad::ContentLength),
             ("Host: a\r\nContent-Length:\r\n", Bad::ContentLength),
             (
-                "Host: a\r\nContent-Length: 18446744073709551616\r\n",
+                "Host: a\r\nContent-Length: 9223372036854775808\r\n",
                 Bad::ContentLength,
             ),
             (

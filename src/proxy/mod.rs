@@ -12,6 +12,7 @@ mod answered;
 mod app_body;
 mod app_head;
 mod app_io;
+mod asked;
 mod attempt;
 mod body;
 mod client_io;

@@ -13,9 +13,10 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
 use super::super::app_head;
+use super::super::asked;
 use super::super::body::{RequestBody, ResponseBody};
 use super::super::client_io::{ClientIo, Limits};
-use super::super::forward::{self, Connection};
+use super::super::forward::Connection;
 use super::super::framing::Reader;
 use super::super::headers::Client;
 use super::super::http1;
@@ -116,7 +117,7 @@ async fn for_app(connection: &Connection, request: Request<Incoming>) -> Option<
     if request.method() == Method::CONNECT {
         return None;
     }
-    let host = forward::host(&request)?;
+    let host = asked::host(&request)?;
     let (mut request, _) = outgoing(connection, request, &host, &Route::default());
     let mut bytes = Vec::new();
     app_head::write(&request, &mut bytes);

@@ -18,8 +18,6 @@ CORES = os.cpu_count()
 WORK = tempfile.mkdtemp(prefix="cutover-bench-")
 atexit.register(shutil.rmtree, WORK, ignore_errors=True)
 CONNECTIONS = 64
-# Of those whose memory is measured.
-IDLE = 1000
 
 
 def free_port():
@@ -439,12 +437,12 @@ def load(port, tls, path, routes, how, seconds):
     return count, at(50), at(99), bad and bad[0], errors and errors[0]
 
 
-def per_idle_connection(pid, port, secure):
+def per_idle_connection(pid, port, secure, idle):
     """KiB that a connection costs which has brought one request and says nothing more."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     before, held = resident_kib(pid), []
-    for _ in range(IDLE):
+    for _ in range(idle):
         s = socket.create_connection(("127.0.0.1", port))
         if secure:
             s = context.wrap_socket(s, server_hostname="app0.test")
@@ -453,7 +451,7 @@ def per_idle_connection(pid, port, secure):
             return float("nan")
         held.append(s)
     time.sleep(2)
-    cost = (resident_kib(pid) - before) / IDLE
+    cost = (resident_kib(pid) - before) / idle
     for s in held:
         s.close()
     return cost
@@ -498,7 +496,7 @@ def run_case(names, backends, case, options):
     return {name: [statistics.median(column) for column in zip(*row)] for name, row in rows.items()}
 
 
-def run_memory(names, backends):
+def run_memory(names, backends, idle):
     """Idle, MiB; then KiB for each idle connection, plain and over TLS: each of a fresh process."""
     table = {}
     for name in names:
@@ -512,7 +510,7 @@ def run_memory(names, backends):
                 time.sleep(1)
                 if not secure:
                     row.append(resident_kib(process.pid) / 1024)
-                row.append(per_idle_connection(process.pid, tls if secure else port, secure))
+                row.append(per_idle_connection(process.pid, tls if secure else port, secure, idle))
             finally:
                 end(process)
         table[name] = row
@@ -551,6 +549,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose names have one of these in them")
+    parser.add_argument("--idle", type=int, default=1000, help="connections whose memory is measured")
     parser.add_argument("--proxies", default="")
     parser.add_argument("--serve-echo", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--call-echo", type=int, help=argparse.SUPPRESS)
@@ -593,7 +592,7 @@ def main():
             print("\nHow long a request took, median / 99th percentile, milliseconds:")
             table(["", *names], times)
         if not options.only or "memory" in options.only:
-            memory = run_memory(names, backends)
+            memory = run_memory(names, backends, options.idle)
             print("\nMemory:")
             table(["", *memory], [[what, *(f"{row[n]:.1f}" for row in memory.values())] for n, what in
                                   enumerate(["idle, MiB", "an idle connection, KiB",

@@ -170,7 +170,10 @@ fn write_batches(db: &Connection, mut queue: mpsc::Receiver<Write>) {
             continue;
         }
         let mut answers = vec![first(Some(db))];
+        // A full disk makes SQLite take the whole transaction back: what came after that would be
+        // committed by itself, and be told that it was not.
         while answers.len() < BATCH
+            && !db.is_autocommit()
             && let Ok(next) = queue.try_recv()
         {
             answers.push(next(Some(db)));
@@ -301,6 +304,46 @@ mod tests {
         // One that shared the failed commit is not there either.
         let again = insert().await;
         assert_eq!(again.is_err(), with_it.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_told_that_it_is_not_stored_is_not_stored_on_a_full_disk_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (go, wait) = std::sync::mpsc::channel();
+        let insert = |key: &'static str, bytes: usize| {
+            store.write(move |db| {
+                let row = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
+                db.execute(row, (key, "x".repeat(bytes)))?;
+                Ok(())
+            })
+        };
+        let first = store.write(move |db| {
+            // All of them wait by now, so that they share its commit.
+            let _ = wait.recv();
+            let pages: i64 = db.pragma_query_value(None, "page_count", |r| r.get(0))?;
+            db.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(()))?;
+            Ok(())
+        });
+        let (first, a, full, c, ()) = tokio::join!(
+            first,
+            insert("a", 1),
+            insert("full", 1 << 20),
+            insert("c", 1),
+            async {
+                go.send(()).unwrap();
+            }
+        );
+        assert!(first.is_err() && a.is_err() && full.is_err());
+        let stored = |key: &'static str| {
+            store.read(move |db| {
+                Ok(db
+                    .prepare("SELECT 1 FROM meta WHERE key = ?1")?
+                    .exists([key])?)
+            })
+        };
+        assert!(!stored("a").await.unwrap());
+        assert_eq!(stored("c").await.unwrap(), c.is_ok());
     }
 
     #[test]

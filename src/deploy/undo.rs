@@ -9,7 +9,7 @@ use super::state::Event;
 use super::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::DeploymentId;
-use crate::store::deployments::{self, Failure};
+use crate::store::deployments::{self, Failure, Trigger};
 use crate::store::{StoreError, instances, steps};
 
 /// How often a deployment is begun before it is given up: one that takes the agent down each time
@@ -77,7 +77,8 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
-                Some(newer) if newer.id != id => {
+                // What is live is bad: the way back from it makes room for nobody.
+                Some(newer) if newer.id != id && deployment.trigger != Trigger::AutoRollback => {
                     let why = format!("the newer deployment `{}` took its place", newer.id);
                     superseded(db, &id, why)?;
                 }

@@ -79,10 +79,16 @@ pub struct NewDeployment {
     pub no_cache: bool,
 }
 
-/// Queues a deployment. The newest waiting one wins: those that waited before are superseded here.
+/// Queues a deployment. The newest waiting one wins: those that waited before are superseded here. An
+/// automatic rollback takes nobody's place, and nobody takes its: it runs first, since what is live is
+/// bad, and what waits may take long and fail.
 pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     let id = DeploymentId::new();
-    for older in waiting(db, &new.app)? {
+    let older = match new.trigger {
+        Trigger::AutoRollback => vec![],
+        _ => waiting(db, &new.app)?,
+    };
+    for older in older {
         let error = Failure {
             code: "superseded".into(),
             message: format!("the newer deployment `{id}` took its place in the queue"),
@@ -185,22 +191,26 @@ pub fn get(db: &Connection, id: &DeploymentId) -> Result<Option<Deployment>> {
     Ok(query.query_row([id.as_str()], from_row).optional()?)
 }
 
-/// The deployment of an app that waits, newest first; there is at most one but for a crash between.
+/// The deployment of an app that runs next: an automatic rollback, else the newest that waits.
 pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'
-         ORDER BY id DESC LIMIT 1",
+         ORDER BY trigger = ?2 DESC, id DESC LIMIT 1",
     )?;
-    Ok(query.query_row([app.as_str()], from_row).optional()?)
+    let automatic = to_json(&Trigger::AutoRollback)?;
+    let found = query.query_row((app.as_str(), automatic), from_row);
+    Ok(found.optional()?)
 }
 
+/// Those whose place a newer one takes.
 fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
     let mut query = db.prepare_cached(
         "SELECT id FROM deployments INDEXED BY deployments_open
-         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'",
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND trigger != ?2",
     )?;
-    let rows = query.query_map([app.as_str()], |row| parsed(row, "id"))?;
+    let automatic = to_json(&Trigger::AutoRollback)?;
+    let rows = query.query_map((app.as_str(), automatic), |row| parsed(row, "id"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -322,4 +332,46 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         receipt: json(row, "receipt")?,
         error: json(row, "error")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn asked(trigger: Trigger) -> NewDeployment {
+        NewDeployment {
+            app: "hello".parse().unwrap(),
+            trigger,
+            want: Want::Branch,
+            git_ref: None,
+            commit: None,
+            message: None,
+            author: None,
+            no_cache: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_automatic_rollback_and_a_push_that_waits_do_not_cost_each_other_their_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let queued = store.write(|db| {
+            let before = enqueue(db, &asked(Trigger::Webhook))?.id;
+            let back = enqueue(db, &asked(Trigger::AutoRollback))?.id;
+            let first = next_waiting(db, &"hello".parse().unwrap())?;
+            assert_eq!(first.unwrap().id, back);
+            assert_eq!(get(db, &before)?.unwrap().state, State::Queued);
+
+            let after = enqueue(db, &asked(Trigger::Webhook))?.id;
+            assert_eq!(get(db, &before)?.unwrap().state, State::Superseded);
+            let first = next_waiting(db, &"hello".parse().unwrap())?;
+            assert_eq!(first.unwrap().id, back);
+            apply(db, &back, Event::Begin(state::Step::Start))?;
+            let second = next_waiting(db, &"hello".parse().unwrap())?;
+            assert_eq!(second.unwrap().id, after);
+            Ok(())
+        });
+        queued.await.unwrap();
+    }
 }

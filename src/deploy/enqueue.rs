@@ -138,30 +138,42 @@ pub fn wished(app: &AppName, name: Option<String>, trigger: Trigger) -> NewDeplo
 }
 
 pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
-    queued(agent, new, None).await
+    let stored = agent.store.write(move |db| queue(db, &new));
+    Ok(told(agent, stored.await?))
 }
 
-/// As [`deployment`], of a push that git took; in the same transaction that is forgotten.
-pub(super) async fn taken(agent: &Agent, new: NewDeployment, push: Pushed) -> Result<Deployment> {
-    queued(agent, new, Some(push)).await
-}
-
-async fn queued(agent: &Agent, new: NewDeployment, push: Option<Pushed>) -> Result<Deployment> {
+/// As [`deployment`], for each app that a push is for which git took: all of them in one transaction,
+/// in which the push is forgotten.
+pub(super) async fn taken(
+    agent: &Agent,
+    new: Vec<NewDeployment>,
+    push: Pushed,
+) -> Result<Vec<Deployment>> {
     let stored = agent.store.write(move |db| {
-        let older = match new.trigger {
-            Trigger::Push => deployments::running_push(db, &new.app)?,
-            _ => None,
-        };
-        let own = push.filter(|push| push.app == new.app);
-        own.map_or(Ok(()), |push| taken::delete(db, &push))?;
-        Ok((deployments::enqueue(db, &new)?, older))
+        taken::delete(db, &push)?;
+        new.iter()
+            .map(|new| queue(db, new))
+            .collect::<Result<Vec<_>>>()
     });
-    let (queued, older) = stored.await?;
+    let each = stored.await?.into_iter();
+    Ok(each.map(|stored| told(agent, stored)).collect())
+}
+
+/// Gives the deployment, and the running one whose place it takes.
+fn queue(db: &Connection, new: &NewDeployment) -> Result<(Deployment, Option<Deployment>)> {
+    let older = match new.trigger {
+        Trigger::Push => deployments::running_push(db, &new.app)?,
+        _ => None,
+    };
+    Ok((deployments::enqueue(db, new)?, older))
+}
+
+fn told(agent: &Agent, (queued, older): (Deployment, Option<Deployment>)) -> Deployment {
     if let Some(older) = older {
         supersede(agent, &queued.app, &older.id, &queued.id);
     }
     announce(agent, &queued);
-    Ok(queued)
+    queued
 }
 
 pub(super) fn announce(agent: &Agent, queued: &Deployment) {

@@ -48,19 +48,15 @@ pub async fn queue(
         return Ok(Err(why));
     }
     let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
-    let mut followed = Err(format!("`{}` is not deployed from there", push.app));
-    for app in apps.values().filter(same) {
-        let new = NewDeployment {
-            no_cache: push.no_cache,
-            ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
-        };
-        let queued = enqueue::taken(agent, new, push.clone()).await?;
-        if app.name == push.app {
-            followed = Ok(queued);
-        }
-    }
-    end(agent, vec![push]).await?;
-    Ok(followed)
+    let new = |app: &App| NewDeployment {
+        no_cache: push.no_cache,
+        ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
+    };
+    let all = apps.values().filter(same).map(new).collect();
+    let queued = enqueue::taken(agent, all, push.clone()).await?;
+    let mut own = queued.into_iter().filter(|queued| queued.app == push.app);
+    let own = own.next();
+    Ok(own.ok_or_else(|| format!("`{}` is not deployed from there", push.app)))
 }
 
 /// Whether a push to this ref is deployed; an error is the reason why not.

@@ -46,6 +46,13 @@ async fn what_could_be_read_two_ways_is_refused_and_the_connection_closed() {
         format!("GE(T / HTTP/1.1\r\n{host}\r\n"),
         format!("GET / HTTP/1.1 \r\n{host}\r\n"),
         "GET /\r\n\r\n".to_owned(),
+        // What only other requests may ask for, or none.
+        format!("GET * HTTP/1.1\r\n{host}\r\n"),
+        format!("GET ftp://a/ HTTP/1.1\r\n{host}\r\n"),
+        format!("GET a:80 HTTP/1.1\r\n{host}\r\n"),
+        "GET / HTTP/1.1\r\nHost: a:xyz\r\n\r\n".to_owned(),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 9223372036854775808\r\n\r\nabc"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 18446744073709551613\r\n\r\nabc"),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: -3\r\n\r\nabc"),
         format!("POST / HTTP/1.1\r\n{host}Content-Length: 3, 3\r\n\r\nabc"),
@@ -236,6 +243,27 @@ async fn bodies_are_framed_as_they_came_and_capped() {
         let expected = format!("HTTP/1.1 {status} ");
         assert!(answer.starts_with(&expected), "{rest:?}: {answer:?}");
         assert!(answer.ends_with(end), "{rest:?}: {answer:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_expects_is_done_or_refused() {
+    let proxy = with_mirror().await;
+    for (expected, status) in [
+        ("100-Continue", "100 Continue"),
+        ("200-maybe", "417 Expectation Failed"),
+        ("100-continue, x", "417 Expectation Failed"),
+    ] {
+        let answer = proxy
+            .raw(&format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: {expected}\r\n\
+                 Content-Length: 3\r\n\r\nabc"
+            ))
+            .await;
+        let status = format!("HTTP/1.1 {status}\r\n");
+        assert!(answer.starts_with(&status), "{expected:?}: {answer}");
+        assert!(!answer.contains("\r\nexpect: "), "{answer}");
     }
     proxy.stop().await;
 }

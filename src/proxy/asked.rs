@@ -39,13 +39,14 @@ fn is_host(text: &[u8]) -> bool {
 }
 
 /// Whether the target is one that a server has: `*` stands for the server in OPTIONS alone (RFC 9112,
-/// 3.2.4), and only HTTP's own schemes are spoken here.
+/// 3.2.4), a name alone is what CONNECT asks for, and only HTTP's own schemes are spoken here.
 pub fn is_served<B>(request: &Request<B>) -> bool {
     let uri = request.uri();
     let scheme = uri
         .scheme()
         .is_none_or(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
-    scheme && (uri.path() != "*" || request.method() == Method::OPTIONS)
+    let name_alone = uri.scheme().is_none() && uri.authority().is_some();
+    scheme && !name_alone && (uri.path() != "*" || request.method() == Method::OPTIONS)
 }
 
 #[cfg(test)]

@@ -186,7 +186,8 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         }
         // What hyper still has to write would be lost.
         self.watch.rest.clear();
-        if !std::mem::replace(&mut self.stalled, true) {
+        // The next request's bytes may have cleared the deadline.
+        if !std::mem::replace(&mut self.stalled, true) || !self.watch.client.is_set() {
             self.watch.client.set_in(self.limits.write_ms);
         } else if self.watch.client.has_passed() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

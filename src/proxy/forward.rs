@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -58,6 +58,16 @@ pub async fn forward(
         return last_page(
             StatusCode::BAD_REQUEST,
             "The request's target is none of an HTTP server.",
+        );
+    }
+    // The server answers `100-continue` itself when the body is first asked for, which is when the
+    // app's connection stands. Whatever else there may be, nobody here knows how to do it.
+    if let Some(expected) = request.headers_mut().remove(header::EXPECT)
+        && !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return last_page(
+            StatusCode::EXPECTATION_FAILED,
+            "What the request expects is not known here.",
         );
     }
     let name = host.to_str().unwrap_or("");

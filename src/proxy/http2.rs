@@ -8,12 +8,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::{Method, header};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::body::ResponseBody;
 use super::forward::{Connection, forward};
 use super::http1::MAX_HEAD;
 use super::listen::Listening;
@@ -48,9 +50,18 @@ pub async fn serve<S>(
             watch,
         };
         async move {
+            let is_head = request.method() == Method::HEAD;
             let mut response = forward(&stream, request).await;
+            if let ResponseBody::Full(page) = response.body_mut() {
+                // No app's answer, which would see to both of these itself.
+                stream.watch.taking.set_in(limits.write_ms);
+                if let Some(page) = page.take_if(|_| is_head) {
+                    let headers = response.headers_mut();
+                    headers.insert(header::CONTENT_LENGTH, page.len().into());
+                }
+            }
             // Here only the client closes its connection.
-            response.headers_mut().remove(http::header::CONNECTION);
+            response.headers_mut().remove(header::CONNECTION);
             Ok::<_, Infallible>(response)
         }
     });

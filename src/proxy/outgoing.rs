@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::*;
 
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -36,10 +37,8 @@ pub fn outgoing(
     head.headers.insert(header::HOST, host.clone());
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
+        say_length(&mut head.headers, incoming.size_hint().exact());
     }
-    // The server answers `Expect: 100-continue` itself when the body is first asked for, which is
-    // when the app's connection stands.
-    head.headers.remove(header::EXPECT);
     connection.client.lock().introduce(&mut head.headers, host);
     let body = match incoming.is_end_stream() {
         true => RequestBody::Empty,
@@ -92,6 +91,21 @@ fn join_cookies(headers: &mut HeaderMap) {
         let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
         if let Ok(line) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
             headers.insert(header::COOKIE, line);
+        }
+    }
+}
+
+/// HTTP/2 frames the body itself, and may say its length twice, or with no digit: for HTTP/1.1 it is
+/// the framing.
+fn say_length(headers: &mut HeaderMap, length: Option<u64>) {
+    if let Entry::Occupied(mut said) = headers.entry(header::CONTENT_LENGTH) {
+        match length {
+            Some(length) => {
+                said.insert(length.into());
+            }
+            None => {
+                said.remove();
+            }
         }
     }
 }

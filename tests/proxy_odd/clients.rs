@@ -125,7 +125,8 @@ async fn a_host_that_is_none_is_refused() {
             .await
     };
     for host in [
-        "a b", "a,b", "a/b", "a@b", "a\\b", "a?b", "a\"b", "a<b>", "a\u{e9}",
+        "a b", "a,b", "a/b", "a@b", "a\\b", "a?b", "a\"b", "a<b>", "a\u{e9}", "a:xyz", "a:80:80",
+        "a:+80", "[::1", "::1", "[::1]a", "a[::1]",
     ] {
         let answer = ask("/", host).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{host:?}: {answer}");
@@ -134,7 +135,9 @@ async fn a_host_that_is_none_is_refused() {
         let answer = ask(target, "a").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{target:?}: {answer}");
     }
-    for host in ["a", "a.b:80", "[::1]:80", "a_b", "xn--a", "a."] {
+    for host in [
+        "a", "a.b:80", "a:", "[::1]:80", "[::1]", "a_b", "xn--a", "a.", "",
+    ] {
         let answer = ask("/", host).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host:?}: {answer}");
     }
@@ -385,6 +388,42 @@ async fn an_http2_stream_that_takes_nothing_is_let_go() {
     let (mut sender, _) = http2::connect(&proxy).await;
     // Its body is held and never read.
     let _answer = sender.send_request(http2::get("http://a/")).await.unwrap();
+    until_counted(&proxy, 1).await;
+    proxy.stop().await;
+}
+
+/// Nor is the proxy's own page kept for whoever makes no room for it.
+#[tokio::test]
+async fn an_http2_stream_that_takes_no_page_is_let_go() {
+    let proxy = quick(|_| {}).await;
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(0);
+    let (sender, connection) = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let request = http::Request::get("http://a/").body(()).unwrap();
+    let (answer, _) = sender.send_request(request, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 404);
+    let mut body = answer.into_body();
+    let ended = timeout(LIMIT, body.data()).await.expect("it is let go");
+    assert!(ended.is_some_and(|ended| ended.is_err()), "nothing came");
+    proxy.stop().await;
+}
+
+/// A write that waits has its deadline also if the client says something in the meantime.
+#[tokio::test]
+async fn a_client_that_asks_on_and_takes_nothing_is_let_go() {
+    let proxy = quick(|_| {}).await;
+    proxy.publish(1, &[endless().await]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(proxy.address).await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    until_busy(&proxy).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
     until_counted(&proxy, 1).await;
     proxy.stop().await;
 }

@@ -220,3 +220,57 @@ async fn an_upload_that_is_taken_back_never_passes_for_a_whole_one() {
     );
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn the_proxys_own_page_has_no_content_for_a_head() {
+    let proxy = Proxy::start().await;
+    let mut sender = open(&proxy).await;
+    let request = Request::head("http://a/").body(Full::default()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 404);
+    let length = answer.headers()["content-length"].to_str().unwrap();
+    assert_ne!(length, "0", "it is that of a GET");
+    let body = answer.into_body().collect().await.expect("no content");
+    assert!(body.to_bytes().is_empty());
+    proxy.stop().await;
+}
+
+/// What HTTP/2 takes for one length may be two for an app.
+#[tokio::test]
+async fn an_app_gets_one_length_whatever_http2_says() {
+    let proxy = Proxy::start().await;
+    let app = app(|mut stream| async move {
+        let head = read_head(&mut stream).await.to_lowercase();
+        let lengths: Vec<_> = head
+            .lines()
+            .filter_map(|line| line.strip_prefix("content-length:"))
+            .collect();
+        let text = lengths.join(",");
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    proxy.publish(1, &[app]).await;
+    let mut sender = open(&proxy).await;
+    for (lengths, body, seen) in [
+        (&["2"][..], "hi", " 2"),
+        (&["2", "2"], "hi", " 2"),
+        (&["2", "02"], "hi", " 2"),
+        (&["0"], "", " 0"),
+        (&[""], "", " 0"),
+        (&["", "0"], "", " 0"),
+    ] {
+        let mut request = Request::post("http://a/").body(Full::from(body)).unwrap();
+        for length in lengths {
+            let length = length.parse().unwrap();
+            request.headers_mut().append("content-length", length);
+        }
+        let answer = sender.send_request(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, seen, "{lengths:?}");
+    }
+    proxy.stop().await;
+}

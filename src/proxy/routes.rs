@@ -155,6 +155,9 @@ impl Routes {
     fn switch(&self, next: Live) {
         let kept: Vec<u64> = next.served.iter().map(|s| s.id).collect();
         let served_next = next.served.clone();
+        // Held throughout: who asks meanwhile would find the old routes neither here nor there, and
+        // take them for drained.
+        let mut retired = self.retired.lock();
         let before = std::mem::replace(&mut *self.live.write(), next);
         let displaced: Vec<_> = before
             .served
@@ -180,8 +183,9 @@ impl Routes {
             });
             old.prune_pools();
         }
+        retired.extend(displaced);
+        drop(retired);
         self.switched.send_modify(|n| *n += 1);
-        self.retired.lock().extend(displaced);
     }
 
     /// Routes of `app` older than `before` that no longer serve. `None`: one of them still does.

@@ -252,6 +252,10 @@ impl Upstream {
                     return Err(Broken::Closed);
                 }
                 self.sent |= !self.io.is_refused();
+                if self.reused && !self.sent {
+                    // At once, as long as the body is whole: it will be sent over another connection.
+                    return Err(Broken::Unsent);
+                }
                 let of_head = n.min(self.write.len() - self.written);
                 self.written += of_head;
                 self.data.advance(n - of_head);
@@ -293,5 +297,69 @@ impl Upstream {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{pending, poll_fn};
+
+    use http_body_util::BodyExt;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio::net::TcpListener;
+
+    use super::super::body::Upload;
+    use super::super::watch::Watches;
+    use super::*;
+
+    /// A body of `hello` as a client sent it, and the client.
+    async fn hello() -> (DuplexStream, RequestBody) {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let _ = tell.send(request.into_body());
+            pending::<Result<Response<String>, Infallible>>()
+        });
+        let served = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        tokio::spawn(served);
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        client.write_all(request).await.unwrap();
+        let upload = Upload {
+            incoming: told.recv().await.unwrap(),
+            watch: Watches::default().add(),
+            left: u64::MAX,
+            idle_ms: 5_000,
+            first_byte_ms: 5_000,
+        };
+        (client, RequestBody::Stream(upload))
+    }
+
+    #[tokio::test]
+    async fn what_the_app_did_not_take_is_given_back_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = Upstream::connect(address, Duration::from_secs(5));
+        let mut upstream = connect.await.unwrap();
+        upstream.reused = true;
+        let (app, _) = listener.accept().await.unwrap();
+        let reset = socket2::SockRef::from(&app).set_linger(Some(Duration::ZERO));
+        reset.unwrap();
+        drop(app);
+        while upstream.is_silent() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (_client, body) = hello().await;
+        let mut request = Request::post("/").body(body).unwrap();
+        upstream.begin(&mut request);
+        let answer = poll_fn(|cx| upstream.poll_answer(cx)).await;
+        assert!(matches!(answer, Err(Broken::Unsent)));
+        upstream.give_back(&mut request);
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "hello");
     }
 }

@@ -67,10 +67,6 @@ async fn what_could_be_read_two_ways_is_refused_and_the_connection_closed() {
         ),
         format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip\r\n\r\n"),
         format!("POST / HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        format!("POST / HTTP/1.1\r\n{host}Content-Length: 9223372036854775808\r\n\r\nabc"),
-        "GET / HTTP/1.1\r\nHost: a:x\r\n\r\n".to_owned(),
-        format!("GET * HTTP/1.1\r\n{host}\r\n"),
-        format!("GET ftp://a/ HTTP/1.1\r\n{host}\r\n"),
     ] {
         let answer = proxy.raw(&request).await;
         assert!(

@@ -1,0 +1,131 @@
+//! After the switch the old release stays warm for a while, and errors of the new one bring it back.
+
+use crate::server::{APP, Server};
+use crate::support::docker::docker;
+use serde_json::Value;
+
+const SETTINGS: &str = r#"
+domains = ["hello.test"]
+[apps.hello.health]
+interval = "50ms"
+[apps.hello.deploy]
+bake = "60s"
+"#;
+
+async fn newest(server: &Server) -> Value {
+    server
+        .api(&format!("/api/v1/apps/{APP}/deployments?limit=1"))
+        .await["items"][0]
+        .clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
+    let mut server = Server::with(SETTINGS).await;
+    // The first has nothing to go back to: no bake, or this would take a minute.
+    server.go_live("v1").await;
+
+    let id = server.push("v2", "crash-after 1500").await;
+    let (bad, log) = server.ended(&id).await;
+    assert_eq!(bad.state, "rolled_back", "{log:#?}");
+    let error = bad.error.unwrap();
+    assert_eq!(error.code, "crashed_in_bake");
+    assert!(
+        error
+            .log_tail
+            .iter()
+            .any(|line| line.contains("out of dilithium")),
+        "{error:?}"
+    );
+
+    let back = newest(&server).await;
+    let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (back.state.as_str(), back.trigger.as_str()),
+        ("live", "auto-rollback"),
+        "{log:#?}"
+    );
+    assert!(back.current);
+    assert_eq!(server.version().await, "v1");
+    let start = back.steps.iter().find(|step| step.name == "start").unwrap();
+    assert_eq!(
+        start.detail.as_deref(),
+        Some("still running"),
+        "it was warm"
+    );
+
+    // What was rolled back is not what a rollback goes back to.
+    let token = format!("Bearer {}", server.token());
+    let request =
+        http::Request::post(format!("/api/v1/apps/{APP}/rollback")).header("authorization", token);
+    let answer = server.ask(request, "").await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_push_ends_the_bake_and_a_rollback_finds_the_old_release_warm() {
+    let mut server = Server::with(SETTINGS).await;
+    server.go_live("v1").await;
+    let second = server.push("v2", "").await;
+    let load = server.load();
+    assert!(
+        load.until_version("v2", std::time::Duration::from_secs(60))
+            .await
+    );
+
+    let token = format!("Bearer {}", server.token());
+    let request =
+        http::Request::post(format!("/api/v1/apps/{APP}/rollback")).header("authorization", token);
+    let answer = server.ask(request, "").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let (second, log) = server.ended(&second).await;
+    assert_eq!(second.state, "live", "{log:#?}");
+    assert!(!second.current || log.iter().any(|line| line.contains("ended early")));
+    assert!(
+        load.until_version("v1", std::time::Duration::from_secs(60))
+            .await
+    );
+    let (back, log) = server.ended(answer.json()["id"].as_str().unwrap()).await;
+    assert_eq!(back.state, "live", "{log:#?}");
+    let start = back.steps.iter().find(|step| step.name == "start").unwrap();
+    assert_eq!(
+        start.detail.as_deref(),
+        Some("still running"),
+        "it was warm"
+    );
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_fails_leaves_no_warm_release_behind() {
+    let mut server = Server::with(&SETTINGS.replace("50ms\"", "50ms\"\ndeadline = \"3s\"")).await;
+    let first = server.go_live("v1").await;
+    let docker = docker().await;
+    let warm = format!("cutover-{APP}-{}-0", first.id);
+
+    let id = server.push("v2", "crash-after 1500").await;
+    let load = server.load();
+    let switched = load.until_version("v2", std::time::Duration::from_secs(60));
+    assert!(switched.await);
+    load.stop().await;
+    // It runs, as Docker sees it, and answers nothing.
+    docker.pause_container(&warm).await.unwrap();
+    server.ended(&id).await;
+    let back = newest(&server).await;
+    let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (back.state.as_str(), back.trigger.as_str()),
+        ("failed", "auto-rollback"),
+        "{log:#?}"
+    );
+
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while docker.inspect_container(&warm, None).await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.stop().await;
+}

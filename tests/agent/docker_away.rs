@@ -1,0 +1,76 @@
+//! Docker is not there: the agent starts, says so, takes deliveries, and goes on when it is back.
+
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use crate::server::{SETTINGS, Server};
+
+const REAL: &str = "/var/run/docker.sock";
+
+/// A server whose agent looks for Docker at a path that the test makes and takes away.
+async fn server() -> Server {
+    let server = Server::idle(SETTINGS).await;
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let ours = server.stage.folder.join("docker.sock");
+    let text = text.replace(
+        &format!("unix://{REAL}"),
+        &format!("unix://{}", ours.display()),
+    );
+    assert!(text.contains(&ours.display().to_string()));
+    std::fs::write(&server.stage.config, text).unwrap();
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_are_kept_and_deployed_when_docker_is_there() {
+    let mut server = server().await;
+    server.serve().await;
+    let ready = server.ask(http::Request::get("/readyz"), "").await;
+    assert_eq!(ready.status, 503);
+    assert!(
+        ready.json()["docker"]
+            .as_str()
+            .unwrap()
+            .contains("does not answer"),
+        "{}",
+        ready.text()
+    );
+
+    let id = server.push("v1", "").await;
+    symlink(REAL, server.stage.folder.join("docker.sock")).unwrap();
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}\n{}", server.log());
+    assert_eq!(server.version().await, "v1");
+
+    // The last look may be a second old.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while server.ask(http::Request::get("/readyz"), "").await.status != 200 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_loses_docker_runs_again_when_it_is_back() {
+    let mut server = server().await;
+    let socket = server.stage.folder.join("docker.sock");
+    symlink(REAL, &socket).unwrap();
+    server.serve().await;
+    server.go_live("v1").await;
+
+    let load = server.load();
+    let id = server.push("v2", "slow-start 1500").await;
+    server.until_log(&id, "[probe] not healthy yet").await;
+    std::fs::remove_file(&socket).unwrap();
+    server.until_log(&id, "interrupted: ").await;
+    assert_eq!(server.version().await, "v1");
+    symlink(REAL, &socket).unwrap();
+
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}\n{}", server.log());
+    assert_eq!(server.version().await, "v2");
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    server.stop().await;
+}

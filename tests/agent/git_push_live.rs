@@ -1,0 +1,142 @@
+//! `git push https://…/git/<app>.git`, from the push to the answer of the app.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::server::{APP, SETTINGS, Server, files};
+
+fn git(folder: &Path, args: &[&str]) -> (bool, String) {
+    let output = Command::new("git")
+        .current_dir(folder)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
+        .args(args)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+fn commit(folder: &Path, version: &str, behaviour: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    for file in files(version, behaviour) {
+        let path = folder.join(&file.path);
+        std::fs::write(&path, &file.bytes).unwrap();
+        let mode = std::fs::Permissions::from_mode(file.mode & 0o777);
+        std::fs::set_permissions(&path, mode).unwrap();
+    }
+    assert!(git(folder, &["add", "."]).0);
+    let (good, text) = git(folder, &["commit", "-q", "-m", version]);
+    assert!(good, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
+    if Command::new("git").arg("version").output().is_err() {
+        eprintln!("skipped: `git` is not installed");
+        return;
+    }
+    let mut server = Server::start().await;
+    // Made by the first push.
+    std::fs::remove_dir_all(&server.stage.repo).unwrap();
+    let (address, token) = (server.agent().address, server.token());
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    let work = tempfile::tempdir().unwrap();
+    let work = work.path();
+    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+
+    commit(work, "v1", "");
+    let (good, text) = git(work, &["push", &url, "main"]);
+    assert!(
+        good && text.contains("remote: live"),
+        "{text}\n{}",
+        server.log()
+    );
+    assert_eq!(server.version().await, "v1");
+
+    // The same content: nothing is built, but for who asks for it.
+    assert!(git(work, &["commit", "-q", "--allow-empty", "-m", "empty"]).0);
+    let (good, text) = git(work, &["push", &url, "main"]);
+    assert!(good && text.contains("it is not built again"), "{text}");
+    assert!(git(work, &["commit", "-q", "--allow-empty", "-m", "anew"]).0);
+    let (good, text) = git(work, &["push", "-o", "cutover.no-cache", &url, "main"]);
+    assert!(good && !text.contains("it is not built again"), "{text}");
+    assert!(text.contains("remote: live"), "{text}");
+
+    // What fails is told, and changes nothing.
+    std::fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY missing /\n").unwrap();
+    assert!(git(work, &["commit", "-q", "-am", "broken"]).0);
+    let (_, text) = git(work, &["push", &url, "main"]);
+    assert!(text.contains("remote: failed: "), "{text}");
+    assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
+    if Command::new("git").arg("version").output().is_err() {
+        eprintln!("skipped: `git` is not installed");
+        return;
+    }
+    let mut server = Server::idle(SETTINGS).await;
+    server.set_env("CUTOVER_KILL_AT", "taken");
+    server.serve().await;
+    let (address, token) = (server.agent().address, server.token());
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    let work = tempfile::tempdir().unwrap();
+    let work = work.path();
+    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    commit(work, "v1", "");
+    let (_, text) = git(work, &["push", &url, "main"]);
+    server.agent().ended().await.unwrap();
+    assert!(!text.contains("remote: live"), "{text}");
+
+    // Started twice more: it is queued once.
+    server.set_env("CUTOVER_KILL_AT", "");
+    for _ in 0..2 {
+        server.serve().await;
+        let list = format!("/api/v1/apps/{APP}/deployments");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let items = loop {
+            let items = server.api(&list).await["items"].as_array().unwrap().clone();
+            if !items.is_empty() {
+                break items;
+            }
+            assert!(std::time::Instant::now() < deadline, "{}", server.log());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        let (ended, log) = server.ended(items[0]["id"].as_str().unwrap()).await;
+        assert_eq!(ended.state, "live", "{log:#?}");
+        assert_eq!(items.len(), 1);
+        assert_eq!(server.version().await, "v1");
+        server.stop().await;
+    }
+
+    // What asks for being left alone is, and no restart changes that.
+    server.serve().await;
+    let address = server.agent().address;
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    commit(work, "v2\n\n[skip ci]", "");
+    let (good, text) = git(work, &["push", &url, "main"]);
+    assert!(
+        good && text.contains("not deployed: the head commit says"),
+        "{text}"
+    );
+    commit(work, "v3", "");
+    let (good, text) = git(work, &["push", "-o", "cutover.skip", &url, "main"]);
+    assert!(
+        good && text.contains("not deployed: cutover.skip"),
+        "{text}"
+    );
+    server.stop().await;
+    server.serve().await;
+    assert_eq!(server.version().await, "v1");
+    let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list:#}");
+    server.stop().await;
+}

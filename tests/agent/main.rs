@@ -1,0 +1,26 @@
+//! The agent and its proxy as programs, from a push to what a client gets: real repositories, a real
+//! Docker Engine, real requests.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod counter;
+mod forge;
+mod server;
+
+mod bad_flood;
+mod bad_input;
+mod bake;
+mod crash;
+mod docker_away;
+mod git_push_live;
+mod post_receive;
+mod proxy_settings;
+mod push_filter;
+mod push_once;
+mod push_paths;
+mod push_supersedes;
+mod push_to_live;
+mod queue;
+mod releases;
+mod report;

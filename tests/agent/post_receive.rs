@@ -1,0 +1,226 @@
+//! A push straight over git to a bare repository on the machine: the pusher sees the log and how it
+//! ended.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::server::{CUTOVER, Server, files, free_address};
+
+/// Runs git; its output, stderr last. Panics unless it succeeds.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command
+        .current_dir(folder)
+        .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"])
+        .args(arguments)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env_remove("GIT_DIR");
+    let output = command.output().expect("git can be run");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "git {arguments:?}: {said}");
+    said
+}
+
+/// Installs the hook as its first lines say, and clones the repository.
+fn install(server: &Server) -> std::path::PathBuf {
+    let repo = &server.stage.repo;
+    let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/post-receive");
+    std::fs::create_dir_all(repo.join("hooks")).unwrap();
+    std::fs::copy(hook, repo.join("hooks/post-receive")).unwrap();
+    let config = server.stage.config.to_str().unwrap();
+    git(repo, &["config", "cutover.config", config]);
+    git(repo, &["config", "cutover.program", CUTOVER]);
+    let work = server.stage.folder.join("work");
+    let (repo, folder) = (repo.to_str().unwrap(), work.to_str().unwrap());
+    git(&server.stage.folder, &["clone", "-q", repo, folder]);
+    git(&work, &["checkout", "-q", "-B", "main"]);
+    work
+}
+
+fn commit(work: &Path, version: &str, behaviour: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    for file in files(version, behaviour) {
+        let path = work.join(&file.path);
+        std::fs::write(&path, &file.bytes).unwrap();
+        let mode = std::fs::Permissions::from_mode(file.mode & 0o777);
+        std::fs::set_permissions(&path, mode).unwrap();
+    }
+    git(work, &["add", "-A"]);
+    git(work, &["commit", "-q", "-m", version]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pusher_sees_the_log_and_how_it_ended() {
+    let mut server = Server::start().await;
+    let work = install(&server);
+    commit(&work, "v1", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(
+        said.contains("remote: `hello` is live with `cutover/hello:"),
+        "{said}"
+    );
+    assert_eq!(server.version().await, "v1");
+
+    // A broken one: git took it, and says why it does not serve.
+    commit(&work, "v2", "exit-at-start");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(said.contains("remote: Error: deployment `"), "{said}");
+    assert!(said.contains("exited with code 7"), "{said}");
+    assert_eq!(server.version().await, "v1");
+
+    // Another branch is not deployed, and the pusher is told.
+    let said = git(&work, &["push", "origin", "main:other"]);
+    assert!(
+        said.contains("remote: refs/heads/other: not deployed: "),
+        "{said}"
+    );
+
+    // Nor is what asks for being left alone.
+    commit(&work, "v2b\n\nNothing of interest. [skip deploy]", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(
+        said.contains("the head commit says `[skip deploy]`"),
+        "{said}"
+    );
+
+    // No agent: the push is kept, and the pusher knows what to do.
+    server.stop().await;
+    commit(&work, "v3", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(said.contains("the agent cannot be reached"), "{said}");
+    assert!(said.contains("cutover deploy hello"), "{said}");
+    let hook = std::fs::read_to_string(server.stage.repo.join("hooks/post-receive")).unwrap();
+    assert!(!hook.contains(&server.token()));
+
+    server.serve().await;
+    let output = server
+        .cutover(&["deploy", "hello", "--follow"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(server.version().await, "v3");
+    server.stop().await;
+}
+
+/// An sshd whose only key may do nothing but what `command` says. Dropped, it ends.
+struct Sshd {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Makes the keys `host` and `key` in `folder`; `None` where no sshd can be run.
+fn sshd(folder: &Path, command: &str) -> Option<Sshd> {
+    let program = Path::new("/usr/sbin/sshd");
+    let is_root = rustix::process::geteuid().is_root();
+    if !program.exists() || !is_root || Command::new("ssh").arg("-V").output().is_err() {
+        eprintln!("skipped: it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
+        return None;
+    }
+    // sshd separates privileges there; systemd makes it on a machine that runs it.
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    for name in ["host", "key"] {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(folder.join(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let key = std::fs::read_to_string(folder.join("key.pub")).unwrap();
+    let line = format!("restrict,command=\"{command}\" {key}");
+    std::fs::write(folder.join("authorized"), line).unwrap();
+    let port = free_address().port();
+    let at = folder.display();
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\n\
+         StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n\
+         PasswordAuthentication no\n"
+    );
+    std::fs::write(folder.join("config"), config).unwrap();
+    let mut process = Command::new(program)
+        .args(["-D", "-e", "-f"])
+        .arg(folder.join("config"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let far = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(process.try_wait().unwrap().is_none(), "sshd has ended");
+        assert!(Instant::now() < far, "sshd does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(Sshd { process, port })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
+    let mut server = Server::start().await;
+    let work = install(&server);
+    let repo = server.stage.repo.display().to_string();
+    git(
+        &server.stage.repo,
+        &["config", "receive.advertisePushOptions", "true"],
+    );
+    let keys = server.stage.folder.join("keys");
+    std::fs::create_dir(&keys).unwrap();
+    let Some(sshd) = sshd(&keys, &format!("git-receive-pack {repo}")) else {
+        return;
+    };
+    let ssh = format!(
+        "ssh -F /dev/null -i {} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+         -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+        keys.join("key").display()
+    );
+    git(&work, &["config", "core.sshCommand", &ssh]);
+    // Whatever it asks for, this is what it gets.
+    let url = format!("ssh://root@127.0.0.1:{}/somewhere/else.git", sshd.port);
+    git(&work, &["remote", "add", "server", &url]);
+    commit(&work, "v1", "");
+    let said = git(&work, &["push", "server", "main"]);
+    assert!(
+        said.contains("remote: `hello` is live with `cutover/hello:"),
+        "{said}"
+    );
+    assert_eq!(server.version().await, "v1");
+
+    commit(&work, "v2", "");
+    let said = git(&work, &["push", "-o", "cutover.skip", "server", "main"]);
+    assert!(
+        said.contains("remote: stored, and not deployed: cutover.skip"),
+        "{said}"
+    );
+    assert_eq!(server.version().await, "v1");
+    commit(&work, "v3", "");
+    let options = ["-o", "cutover.wait=false", "-o", "cutover.no-cache"];
+    let said = git(
+        &work,
+        &[&["push"], &options[..], &["server", "main"]].concat(),
+    );
+    assert!(said.contains("is queued; `cutover show"), "{said}");
+    assert!(!said.contains("is live"), "{said}");
+    let id = said.split('`').nth(1).unwrap();
+    assert_eq!(server.ended(id).await.0.state, "live");
+    assert_eq!(server.version().await, "v3");
+
+    let mut shell = Command::new("ssh");
+    let words: Vec<&str> = ssh.split(' ').skip(1).collect();
+    shell.args(words).args(["-p", &sshd.port.to_string()]);
+    let output = shell
+        .args(["root@127.0.0.1", "echo mine"])
+        .stdin(Stdio::null())
+        .output();
+    let output = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
+    assert!(
+        !output.contains("mine") && output.contains("refs/heads/main"),
+        "{output}"
+    );
+    server.stop().await;
+}

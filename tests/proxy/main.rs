@@ -1,0 +1,20 @@
+//! The data plane: the proxy in this process or as a program, and apps on loopback sockets. It needs
+//! no Docker.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod grpc_app;
+mod proxy;
+mod version;
+
+mod grpc;
+mod http2;
+mod odd;
+mod outside;
+mod routing;
+mod streams;
+mod switch;
+mod takeover;
+mod tls;
+mod wire;

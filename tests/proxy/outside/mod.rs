@@ -1,0 +1,8 @@
+//! The proxy beside programs that others wrote: clients, servers, proxies in front, attackers. Each
+//! test says `skipped` where its program is not installed.
+
+mod front;
+mod http2;
+mod life;
+mod slow;
+mod varnish;

@@ -1,0 +1,744 @@
+//! Images from real commits on a real engine.
+
+use crate::support::docker::docker;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions};
+use cutover::build::{self, BuildError, Built, Context, Request};
+use cutover::config::{self, Repo, Source};
+use cutover::ids::{AgentId, AppName};
+use cutover::source::{Commit, Mirror, Want};
+use cutover::store::log::Log;
+use futures_util::StreamExt;
+use git2::{Repository, Signature, Time};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// A repository with one app; its images are taken away at the end.
+struct Scene {
+    folder: TempDir,
+    origin: Repository,
+    docker: Docker,
+    app: AppName,
+    agent: AgentId,
+    settings: config::Build,
+    no_cache: bool,
+}
+
+enum File<'a> {
+    Text(&'a str),
+    Program(&'a str),
+    Link(&'a str),
+    Submodule,
+}
+use File::{Link, Program, Submodule, Text};
+
+impl Scene {
+    async fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Repository::init_bare(folder.path().join("origin.git")).unwrap();
+        Self {
+            folder,
+            origin,
+            docker: docker().await,
+            app: format!("buildtest-{}-{number}", std::process::id())
+                .parse()
+                .unwrap(),
+            agent: AgentId::new(),
+            settings: config::Build {
+                context: ".".into(),
+                dockerfile: "Dockerfile".into(),
+                args: BTreeMap::new(),
+                timeout: Duration::from_secs(60),
+            },
+            no_cache: false,
+        }
+    }
+
+    fn mirror(&self) -> Mirror {
+        let repo = Repo::Local(self.folder.path().join("origin.git"));
+        Mirror::new(
+            self.folder.path().join("mirror.git"),
+            repo,
+            Source::default(),
+        )
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// A commit of exactly these files, fetched into the mirror.
+    fn commit(&self, files: &[(&str, File<'_>)]) -> Commit {
+        let mut index = git2::Index::new().unwrap();
+        for (path, file) in files {
+            let (mode, text) = match file {
+                Text(text) => (0o100644, *text),
+                Program(text) => (0o100755, *text),
+                Link(target) => (0o120000, *target),
+                Submodule => (0o160000, ""),
+            };
+            let id = match file {
+                Submodule => "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
+                _ => self.origin.blob(text.as_bytes()).unwrap(),
+            };
+            index
+                .add(&git2::IndexEntry {
+                    ctime: git2::IndexTime::new(0, 0),
+                    mtime: git2::IndexTime::new(0, 0),
+                    dev: 0,
+                    ino: 0,
+                    mode,
+                    uid: 0,
+                    gid: 0,
+                    file_size: 0,
+                    id,
+                    flags: 0,
+                    flags_extended: 0,
+                    path: path.as_bytes().to_vec(),
+                })
+                .unwrap();
+        }
+        let tree = index.write_tree_to(&self.origin).unwrap();
+        let tree = self.origin.find_tree(tree).unwrap();
+        let parent = self.origin.find_reference("refs/heads/main").ok();
+        let parent = parent.map(|tip| tip.peel_to_commit().unwrap());
+        // Each commit a day after the one before, as time must not disturb the builder's cache.
+        let day = parent.as_ref().map_or(0, |parent| parent.time().seconds()) + 86_400;
+        let who = Signature::new("Ann", "ann@example.com", &Time::new(day, 0)).unwrap();
+        let parents: Vec<_> = parent.iter().collect();
+        (self
+            .origin
+            .commit(Some("refs/heads/main"), &who, &who, "test", &tree, &parents))
+        .unwrap();
+        let far = Instant::now() + Duration::from_secs(30);
+        let want = Want::Branch("main".into());
+        (self
+            .mirror()
+            .fetch(&want, &|_| {}, &CancellationToken::new(), far))
+        .unwrap()
+    }
+
+    fn tag(&self, name: &str) -> String {
+        format!("cutover/{}:{name}", self.app)
+    }
+
+    async fn build(&self, commit: &Commit, name: &str) -> Result<Built, BuildError> {
+        self.build_until(commit, name, &CancellationToken::new())
+            .await
+    }
+
+    async fn build_until(
+        &self,
+        commit: &Commit,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Built, BuildError> {
+        let mirror = self.mirror();
+        let request = Request {
+            app: &self.app,
+            commit,
+            settings: &self.settings,
+            mirror: &mirror,
+            tags: vec![self.tag(name), self.tag(commit.id.short())],
+            labels: HashMap::from([
+                ("cutover.agent".into(), self.agent.to_string()),
+                // By which a later run finds what this one leaves if it dies.
+                (
+                    "cutover.data-dir".into(),
+                    self.folder.path().display().to_string(),
+                ),
+            ]),
+            no_cache: self.no_cache,
+        };
+        let log = Log::open(&self.log_path()).unwrap();
+        build::image(&self.docker, &request, &log, cancel).await
+    }
+
+    async fn image_of(&self, tag: &str) -> Option<String> {
+        let found = self.docker.inspect_image(&self.tag(tag)).await;
+        found.ok().and_then(|image| image.id)
+    }
+
+    /// What the context holds, as `tar` lists it.
+    fn sent(&self, commit: &Commit) -> Result<Vec<(String, u32, String)>, BuildError> {
+        let context = Context::read(&self.mirror(), commit, &self.settings)?;
+        let mut bytes = Vec::new();
+        context.send(&mut bytes)?;
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let mode = entry.header().mode().unwrap();
+            let link = entry.link_name().unwrap();
+            let content = match link {
+                Some(target) => target.display().to_string(),
+                None => std::io::read_to_string(&mut entry).unwrap(),
+            };
+            (path, mode, content)
+        });
+        Ok(entries.collect())
+    }
+
+    fn paths(&self, commit: &Commit) -> Vec<String> {
+        let sent = self.sent(commit).unwrap();
+        let mut paths: Vec<_> = sent.into_iter().map(|(path, ..)| path).collect();
+        paths.sort();
+        paths
+    }
+
+    async fn clean_up(self) {
+        let label = format!("cutover.agent={}", self.agent);
+        let options = bollard::query_parameters::ListImagesOptions {
+            filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
+            ..Default::default()
+        };
+        for image in self.docker.list_images(Some(options)).await.unwrap() {
+            let force = RemoveImageOptions {
+                force: true,
+                ..Default::default()
+            };
+            let _ = self.docker.remove_image(&image.id, Some(force), None).await;
+        }
+    }
+}
+
+const SCRATCH: &str = "FROM scratch\nCOPY . /app/\nCMD [\"/app/run\"]\n";
+
+#[tokio::test]
+async fn a_commit_becomes_a_tagged_and_labelled_image() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        ("run", Program("#!")),
+        ("deep/er/file", Text("text")),
+    ]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    assert!(!built.cached);
+    let image = scene.docker.inspect_image(&scene.tag("one")).await.unwrap();
+    assert_eq!(image.id.as_deref(), Some(built.image_id.as_str()));
+    assert!(built.image_id.starts_with("sha256:"));
+    let labels = image.config.unwrap().labels.unwrap();
+    assert_eq!(labels["cutover.agent"], scene.agent.as_str());
+    let twelve = scene.image_of(commit.id.short()).await;
+    assert_eq!(twelve.as_deref(), Some(built.image_id.as_str()));
+    let log = scene.log();
+    assert!(log.contains("COPY . /app/"), "{log}");
+    assert!(log.contains("DONE"), "{log}");
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
+    let mut scene = Scene::new().await;
+    let files = || {
+        [
+            ("Dockerfile", Text(SCRATCH)),
+            ("a", Text("a")),
+            (".dockerignore", Text("*.md")),
+        ]
+    };
+    let first = scene.commit(&files());
+    let built = scene.build(&first, "one").await.unwrap();
+    // Another commit of the same tree, and one whose change is not sent to the builder.
+    let second = scene.commit(&files());
+    assert_ne!(first.id, second.id);
+    let again = scene.build(&second, "two").await.unwrap();
+    assert_eq!((again.cached, &again.image_id), (true, &built.image_id));
+    let mut with_readme = files().into_iter().collect::<Vec<_>>();
+    with_readme.push(("README.md", Text("changed")));
+    let third = scene.commit(&with_readme);
+    let again = scene.build(&third, "three").await.unwrap();
+    assert_eq!((again.cached, &again.image_id), (true, &built.image_id));
+    for tag in ["one", "two", "three", first.id.short(), second.id.short()] {
+        assert_eq!(
+            scene.image_of(tag).await.as_ref(),
+            Some(&built.image_id),
+            "{tag}"
+        );
+    }
+    // Other settings are another image.
+    scene.settings.args.insert("X".into(), "1".into());
+    let other = scene.build(&third, "four").await.unwrap();
+    assert!(!other.cached);
+    scene.settings.args.clear();
+    scene.no_cache = true;
+    let anew = scene.build(&second, "five").await.unwrap();
+    assert!(!anew.cached);
+    // The first image is still there under its own tag.
+    assert_eq!(scene.image_of("one").await, Some(built.image_id));
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn unchanged_folders_come_from_the_builders_cache() {
+    let scene = Scene::new().await;
+    const DOCKERFILE: &str = "FROM scratch\nCOPY lib /lib/\nCOPY app /app/\n";
+    fn files(text: &str) -> [(&str, File<'_>); 3] {
+        [
+            ("Dockerfile", Text(DOCKERFILE)),
+            ("lib/big", Text("library")),
+            ("app/main", Text(text)),
+        ]
+    }
+    scene
+        .build(&scene.commit(&files("one")), "one")
+        .await
+        .unwrap();
+    std::fs::remove_file(scene.log_path()).unwrap();
+    // Not what an earlier run of this test has left in the builder's cache.
+    let fresh = scene.agent.to_string();
+    scene
+        .build(&scene.commit(&files(&fresh)), "two")
+        .await
+        .unwrap();
+    let log = scene.log();
+    let number = |text: &str| {
+        let line = log.lines().find(|line| line.contains(text)).unwrap();
+        line.split(' ').next().unwrap().to_owned()
+    };
+    assert!(
+        log.contains(&format!("{} CACHED", number("COPY lib"))),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("{} DONE", number("COPY app"))),
+        "{log}"
+    );
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn only_the_context_folder_is_sent_with_modes_and_links_as_they_are() {
+    let mut scene = Scene::new().await;
+    scene.settings.context = "./api/".into();
+    scene.settings.dockerfile = "docker/Prod".into();
+    let long = format!("{}/name", ["long"; 40].join("/"));
+    let commit = scene.commit(&[
+        ("other/file", Text("not sent")),
+        ("api/docker/Prod", Text(SCRATCH)),
+        ("api/run", Program("#!")),
+        ("api/link", Link("docker/../run")),
+        ("api/dangling", Link("gone")),
+        (&format!("api/{long}"), Text("deep")),
+        ("api/ünï", Text("")),
+    ]);
+    let sent = scene.sent(&commit).unwrap();
+    let find = |path: &str| {
+        let found = sent
+            .iter()
+            .find(|(name, ..)| name.trim_end_matches('/') == path);
+        let (_, mode, content) = found.unwrap_or_else(|| panic!("{path} in {sent:?}"));
+        (*mode, content.as_str())
+    };
+    assert_eq!(find("run"), (0o755, "#!"));
+    assert_eq!(find("docker/Prod"), (0o644, SCRATCH));
+    assert_eq!(find("docker").0, 0o755);
+    assert_eq!(find("link").1, "docker/../run");
+    assert_eq!(find("dangling").1, "gone");
+    assert_eq!(find(&long).1, "deep");
+    assert_eq!(find("ünï").1, "");
+    assert!(!sent.iter().any(|(path, ..)| path.contains("other")));
+    scene.build(&commit, "one").await.unwrap();
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn dockerignore_is_honoured_and_the_dockerfile_is_sent_all_the_same() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        (".dockerignore", Text("*\n!src\nsrc/*.tmp\n!docs/keep/*\n")),
+        ("a", Text("")),
+        ("src/b", Text("")),
+        ("src/x.tmp", Text("")),
+        ("docs/keep/c", Text("")),
+        ("docs/d", Text("")),
+        // What is not sent may be anything.
+        ("out", Link("/etc/passwd")),
+        ("sub", Submodule),
+    ]);
+    let expected = [
+        ".dockerignore",
+        "Dockerfile",
+        "docs",
+        "docs/keep",
+        "docs/keep/c",
+        "src",
+        "src/b",
+    ];
+    assert_eq!(scene.paths(&commit), expected);
+    // One that is named after the Dockerfile goes before it.
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        (".dockerignore", Text("*")),
+        ("Dockerfile.dockerignore", Text("a\nDockerfile*")),
+        ("a", Text("")),
+        ("b", Text("")),
+    ]);
+    let expected = [
+        ".dockerignore",
+        "Dockerfile",
+        "Dockerfile.dockerignore",
+        "b",
+    ];
+    assert_eq!(scene.paths(&commit), expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
+    let dockerfile = || ("Dockerfile", Text(SCRATCH));
+    // Context, Dockerfile, the commit's files, and what the error says.
+    type Case<'a> = (&'a str, &'a str, Vec<(&'a str, File<'a>)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
+        (
+            ".",
+            "Dockerfile",
+            vec![("x", Text(""))],
+            "there is no `Dockerfile`",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![("Dockerfile/x", Text(""))],
+            "is not a file",
+        ),
+        (".", "../Dockerfile", vec![dockerfile()], "leads out"),
+        ("../x", "Dockerfile", vec![dockerfile()], "leads out"),
+        ("/etc", "Dockerfile", vec![dockerfile()], "leads out"),
+        ("gone", "Dockerfile", vec![dockerfile()], "no folder `gone`"),
+        (
+            "Dockerfile",
+            "Dockerfile",
+            vec![dockerfile()],
+            "no folder `Dockerfile`",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![dockerfile(), ("a/b", Link("../../etc"))],
+            "`a/b` leads out",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![dockerfile(), ("p", Link("/etc/passwd"))],
+            "`/etc/passwd`",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![("Dockerfile", Link("../x"))],
+            "leads out",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![dockerfile(), ("lib/sub", Submodule)],
+            "`lib/sub` is a git submodule",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![dockerfile(), (".dockerignore", Text("a\n[\n"))],
+            "line 2",
+        ),
+    ];
+    for (context, name, files, expected) in cases {
+        let mut scene = Scene::new().await;
+        scene.settings.context = context.into();
+        scene.settings.dockerfile = name.into();
+        let commit = scene.commit(&files);
+        let error = scene.build(&commit, "one").await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!error.hint().is_empty());
+        assert_eq!(scene.image_of("one").await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_dockerfile_that_docker_refuses_says_why() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[("Dockerfile", Text("FROM scratch\nCOPY missing /\n"))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(matches!(error, BuildError::Failed { .. }), "{error:?}");
+    assert!(error.to_string().contains("COPY missing"), "{error}");
+    let commit = scene.commit(&[("Dockerfile", Text("NONSENSE\n"))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .to_lowercase()
+            .contains("unknown instruction"),
+        "{error}"
+    );
+    // A base image that cannot be had, and a registry behind which nobody listens.
+    let commit = scene.commit(&[("Dockerfile", Text("FROM 127.0.0.1:1/nowhere:1\n"))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(
+        error.to_string().contains("127.0.0.1:1/nowhere:1"),
+        "{error}"
+    );
+    println!("{error}");
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("a"))]);
+    let packs = scene.folder.path().join("mirror.git/objects/pack");
+    std::fs::remove_dir_all(packs).unwrap();
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert_eq!(error.code(), "mirror_damaged", "{error}");
+    let far = Instant::now() + Duration::from_secs(30);
+    let want = Want::Branch("main".into());
+    (scene
+        .mirror()
+        .fetch(&want, &|_| {}, &CancellationToken::new(), far))
+    .unwrap();
+    scene.build(&commit, "one").await.unwrap();
+    scene.clean_up().await;
+}
+
+/// A base image with a shell, made of Debian's static busybox. `None`, said aloud, where it is not
+/// installed.
+async fn base(scene: &Scene) -> Option<String> {
+    let busybox = Path::new("/bin/busybox");
+    if !busybox.exists() {
+        eprintln!("skipped: RUN steps need /bin/busybox (apt-get install busybox-static)");
+        return None;
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    archive
+        .append_path_with_name(busybox, "bin/busybox")
+        .unwrap();
+    for name in ["sh", "sleep", "echo", "seq", "cat"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        (archive.append_link(&mut header, format!("bin/{name}"), "busybox")).unwrap();
+    }
+    let bytes = archive.into_inner().unwrap();
+    let repo = format!("cutover/{}-base", scene.app);
+    let options = (CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(&repo)
+        .tag("1"))
+    .build();
+    let body = bollard::body_full(bytes.into());
+    let mut stream = Box::pin(scene.docker.create_image(Some(options), Some(body), None));
+    while let Some(message) = stream.next().await {
+        message.unwrap();
+    }
+    Some(format!("{repo}:1"))
+}
+
+async fn remove_base(scene: &Scene, base: &str) {
+    let _ = (scene.docker)
+        .remove_image(base, None::<RemoveImageOptions>, None)
+        .await;
+}
+
+#[tokio::test]
+async fn the_output_of_steps_is_logged_and_a_failing_one_is_in_the_error() {
+    let scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let dockerfile = format!(
+        "FROM {base}\nARG WHO\nRUN echo hello $WHO\nRUN seq 1 30; printf '\\033[31mred\\033[0m\\n'; printf 'half'; exit 3\n"
+    );
+    let mut scene = scene;
+    scene.settings.args.insert("WHO".into(), "Ann".into());
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    let log = scene.log();
+    assert!(log.contains("hello Ann"), "{log}");
+    assert!(log.contains("ERROR"), "{log}");
+    let BuildError::Failed {
+        step,
+        message,
+        log_tail,
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert!(step.contains("seq 1 30"), "{step}");
+    assert!(message.contains("exit code: 3"), "{message}");
+    assert_eq!(log_tail.len(), 20, "{log_tail:?}");
+    let expected = ["30", "red", "half"].map(str::to_owned);
+    assert!(log_tail.ends_with(&expected), "{log_tail:?}");
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+/// Whether a process on this machine was started with `mark` among its arguments.
+fn runs(mark: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    processes.filter_map(Result::ok).any(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|arg| arg == mark.as_bytes())
+    })
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let far = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < far, "waited 20 s for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn cancelling_and_the_timeout_end_the_step_on_the_engine() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    // The argument finds the process.
+    let mark = (1_000_000 + u64::from(std::process::id())).to_string();
+    let dockerfile = format!("FROM {base}\nRUN echo begun; sleep {mark}\n");
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    let cancel = CancellationToken::new();
+    let (ended, ()) = tokio::join!(scene.build_until(&commit, "one", &cancel), async {
+        until("the step to start", || runs(&mark)).await;
+        cancel.cancel();
+    });
+    assert!(matches!(ended, Err(BuildError::Cancelled)), "{ended:?}");
+    until("the step to end", || !runs(&mark)).await;
+
+    // The future is dropped, which the engine sees as it sees a killed agent: the connection ends.
+    let build = scene.build(&commit, "one");
+    let killed = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            ended = build => panic!("{ended:?}"),
+            () = until("the step to start", || runs(&mark)) => {}
+        }
+    });
+    killed.await.unwrap();
+    until("the step to end", || !runs(&mark)).await;
+
+    scene.settings.timeout = Duration::from_secs(3);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(matches!(error, BuildError::TimedOut { .. }), "{error:?}");
+    assert!(
+        error.log_tail().iter().any(|line| line.contains("begun")),
+        "{error:?}"
+    );
+    until("the step to end", || !runs(&mark)).await;
+    assert_eq!(scene.image_of("one").await, None);
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+fn sockets() -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    (links.filter(|link| link.to_string_lossy().starts_with("socket"))).count()
+}
+
+#[test]
+fn builds_leave_no_connection_behind() {
+    // In a process of its own: the other tests open and close sockets too.
+    let test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "build::count_connections"])
+        .output()
+        .unwrap();
+    assert!(
+        test.status.success(),
+        "{}",
+        String::from_utf8_lossy(&test.stdout)
+    );
+}
+
+#[tokio::test]
+#[ignore = "run by `builds_leave_no_connection_behind`"]
+async fn count_connections() {
+    let scene = Scene::new().await;
+    let before = sockets();
+    for text in ["a", "b", "c"] {
+        let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("file", Text(text))]);
+        scene.build(&commit, text).await.unwrap();
+    }
+    until("the connections to close", || sockets() <= before).await;
+    scene.clean_up().await;
+}
+
+/// What [`build::image`] costs beyond the engine's own time. Figures, not a promise:
+/// `cargo test --release --test source -- --ignored --nocapture measure`.
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn measure() {
+    let scene = Scene::new().await;
+    let names: Vec<String> = (0..300)
+        .map(|i| format!("src/{}/file{i}", i % 20))
+        .collect();
+    let body = "x".repeat(2000);
+    let commit_of = |text: &str| {
+        let mut files: Vec<_> = (names.iter())
+            .map(|name| (name.as_str(), Text(&body)))
+            .collect();
+        files.extend([("Dockerfile", Text(SCRATCH)), ("line", Text(text))]);
+        scene.commit(&files)
+    };
+    scene.build(&commit_of("0"), "warm").await.unwrap();
+    for round in 0..10 {
+        let text = format!("{round} {}", scene.agent);
+        let commit = commit_of(&text);
+        let start = Instant::now();
+        let built = scene.build(&commit, "changed").await.unwrap();
+        let changed = start.elapsed();
+        assert!(!built.cached);
+        let start = Instant::now();
+        let built = scene.build(&commit, "same").await.unwrap();
+        let same = start.elapsed();
+        assert!(built.cached);
+        let start = Instant::now();
+        let context = Context::read(&scene.mirror(), &commit, &scene.settings).unwrap();
+        let read = start.elapsed();
+        let mut bytes = Vec::new();
+        context.send(&mut bytes).unwrap();
+        let tar = start.elapsed() - read;
+        // The engine's own time for as much work: the tar is ready, nothing is read, tagged or logged.
+        let mut bytes = Vec::new();
+        let text = format!("engine {round} {}", scene.agent);
+        let other = Context::read(&scene.mirror(), &commit_of(&text), &scene.settings).unwrap();
+        other.send(&mut bytes).unwrap();
+        let options = bollard::query_parameters::BuildImageOptionsBuilder::default()
+            .t("cutover/measure:1")
+            .session(&format!("measure-{round}"))
+            .version(bollard::query_parameters::BuilderVersion::BuilderBuildKit)
+            .build();
+        let start = Instant::now();
+        let body = bollard::body_full(bytes.into());
+        let mut stream = Box::pin(scene.docker.build_image(options, None, Some(body)));
+        while let Some(message) = stream.next().await {
+            message.unwrap();
+        }
+        let engine = start.elapsed();
+        println!(
+            "changed {changed:?}, engine alone {engine:?}, same {same:?}, read {read:?}, tar {tar:?}"
+        );
+    }
+    let force = RemoveImageOptions {
+        force: true,
+        ..Default::default()
+    };
+    let _ = scene
+        .docker
+        .remove_image("cutover/measure:1", Some(force), None)
+        .await;
+    scene.clean_up().await;
+}

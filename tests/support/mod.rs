@@ -1,0 +1,8 @@
+//! What several test programs share; each uses its own part of it.
+
+#![allow(dead_code)]
+
+pub mod docker;
+pub mod hello;
+pub mod mix;
+pub mod tool;

@@ -1,4 +1,8 @@
 //! The rules of the house that no compiler checks.
 
-mod forgotten;
+mod arrows;
+mod tokens;
 mod tree;
+
+mod forgotten;
+mod imports;

@@ -8,6 +8,8 @@ pub struct Module {
     /// Its names from the crate's root on, which itself has none.
     pub path: Vec<String>,
     pub file: PathBuf,
+    /// Whether only tests are built with it.
+    pub is_test: bool,
 }
 
 /// The package's folder.
@@ -17,11 +19,11 @@ pub fn package() -> &'static Path {
 
 /// The crate whose root is `file`, with all that it names.
 pub fn modules(file: PathBuf) -> Vec<Module> {
-    let root = Module {
+    let mut all = vec![Module {
         path: Vec::new(),
         file,
-    };
-    let mut all = vec![root];
+        is_test: false,
+    }];
     let mut next = 0;
     while let Some(module) = all.get(next) {
         let children = children(module);
@@ -33,35 +35,42 @@ pub fn modules(file: PathBuf) -> Vec<Module> {
 
 fn children(module: &Module) -> Vec<Module> {
     let text = read(&module.file);
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let folder = module.file.parent().unwrap();
     let own = match module.file.file_stem().unwrap().to_str().unwrap() {
         "main" | "lib" | "mod" => folder.to_owned(),
         _ => module.file.with_extension(""),
     };
+    let mut attributes = String::new();
     let mut found = Vec::new();
-    for (number, line) in lines.iter().enumerate() {
-        let Some(name) = declared(line) else { continue };
-        let attribute = lines[..number].last().copied().unwrap_or_default();
-        let elsewhere = attribute.strip_prefix("#[path = \"");
-        let file = match elsewhere.and_then(|rest| rest.strip_suffix("\"]")) {
-            Some(path) => folder.join(path).canonicalize().unwrap(),
-            None => {
-                let flat = own.join(format!("{name}.rs"));
-                let nested = own.join(name).join("mod.rs");
-                if flat.exists() { flat } else { nested }
-            }
-        };
-        let path = [module.path.as_slice(), &[name.to_owned()]].concat();
-        found.push(Module { path, file });
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            attributes.push_str(line);
+            continue;
+        }
+        if let Some(name) = declared(line) {
+            let elsewhere = attributes.split("path = \"").nth(1);
+            let file = match elsewhere.and_then(|rest| rest.split('"').next()) {
+                Some(path) => folder.join(path).canonicalize().unwrap(),
+                None => {
+                    let flat = own.join(format!("{name}.rs"));
+                    let nested = own.join(name).join("mod.rs");
+                    if flat.exists() { flat } else { nested }
+                }
+            };
+            found.push(Module {
+                path: [module.path.as_slice(), &[name.to_owned()]].concat(),
+                file,
+                is_test: module.is_test || attributes.contains("test"),
+            });
+        }
+        attributes.clear();
     }
     found
 }
 
 /// The name in `mod name;`.
 fn declared(line: &str) -> Option<&str> {
-    let rest = line.strip_suffix(';')?;
-    let (before, name) = rest.rsplit_once("mod ")?;
+    let (before, name) = line.strip_suffix(';')?.rsplit_once("mod ")?;
     let visible = before.trim();
     (visible.is_empty() || visible.starts_with("pub")).then_some(name)
 }

@@ -1,0 +1,144 @@
+//! Imports run down through the folders, never up, and never round.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::arrows::{Arrow, arrows};
+
+/// From the bottom to the top: what stands in a line is used by the lines below it, and by its own.
+const FOLDERS: &[&[&str]] = &[
+    &["ids"],
+    &["state"],
+    &["proxy"],
+    &["webhook"],
+    &["config"],
+    &["store"],
+    &["source"],
+    &["build", "engine"],
+    &["deploy"],
+    &["report", "notify"],
+    &["api"],
+    &["jobs"],
+    &["cli"],
+];
+
+/// The rooms of the proxy, likewise.
+const PROXY: &[&[&str]] = &[
+    &["wire"],
+    &["upstream"],
+    &["downstream"],
+    &["route"],
+    &["exchange"],
+    &["control"],
+];
+
+/// What still runs up, `folder -> folder`. What no longer does must leave this list.
+const UP: &[&str] = &[
+    "config -> report",
+    "config -> source",
+    "store -> deploy",
+    "store -> report",
+    "webhook -> config",
+];
+
+/// The folders of each circle that is still there, likewise.
+const CIRCLES: &[&str] = &["api", "build", "config report source", "proxy", "webhook"];
+
+#[test]
+fn no_import_runs_up() {
+    let mut up: BTreeMap<String, BTreeSet<Arrow>> = BTreeMap::new();
+    for arrow in arrows().into_iter().filter(is_up) {
+        let folders = format!("{} -> {}", folder(&arrow.from), folder(&arrow.to));
+        up.entry(folders).or_default().insert(arrow);
+    }
+    compare(&up, UP);
+}
+
+#[test]
+fn no_import_runs_round() {
+    // A folder's own module file brings its files together, and they build on what it defines.
+    let arrows = arrows().into_iter().filter(|arrow| !is_down(arrow));
+    let arrows: BTreeSet<Arrow> = arrows.collect();
+    let mut round: BTreeMap<String, BTreeSet<Arrow>> = BTreeMap::new();
+    for circle in circles(&arrows) {
+        let folders: BTreeSet<_> = circle.iter().map(|file| folder(file)).collect();
+        let folders = Vec::from_iter(folders).join(" ");
+        let inside = |file: &String| circle.contains(file.as_str());
+        let ties = arrows
+            .iter()
+            .filter(|arrow| inside(&arrow.from) && inside(&arrow.to));
+        round.entry(folders).or_default().extend(ties.cloned());
+    }
+    compare(&round, CIRCLES);
+}
+
+/// Panics unless just what is known is there.
+fn compare(found: &BTreeMap<String, BTreeSet<Arrow>>, known: &[&str]) {
+    let new = found
+        .iter()
+        .filter(|(folders, _)| !known.contains(&folders.as_str()));
+    let new: String = new
+        .flat_map(|(folders, arrows)| {
+            let lines = arrows
+                .iter()
+                .map(|a| format!("    {} -> {}: {}\n", a.from, a.to, a.name));
+            [format!("{folders}\n")].into_iter().chain(lines)
+        })
+        .collect();
+    assert!(new.is_empty(), "there is\n{new}");
+    let stale: Vec<_> = known
+        .iter()
+        .filter(|folders| !found.contains_key(**folders))
+        .collect();
+    assert!(
+        stale.is_empty(),
+        "no longer there, and still listed: {stale:?}"
+    );
+}
+
+/// The folder of `src/` that a file is in, or the file itself.
+fn folder(file: &str) -> &str {
+    let first = file.split('/').next().unwrap();
+    first.trim_end_matches(".rs")
+}
+
+fn is_up(arrow: &Arrow) -> bool {
+    let floor = |order: &[&[&str]], name: &str| order.iter().position(|line| line.contains(&name));
+    let (from, to) = (folder(&arrow.from), folder(&arrow.to));
+    let rooms = |file: &str| floor(PROXY, folder(file.strip_prefix("proxy/")?));
+    let within = (rooms(&arrow.from), rooms(&arrow.to));
+    floor(FOLDERS, from) < floor(FOLDERS, to)
+        || matches!(within, (Some(from), Some(to)) if from < to)
+}
+
+/// Whether a folder's module file names what is in its folder.
+fn is_down(arrow: &Arrow) -> bool {
+    let folder = arrow.from.strip_suffix("mod.rs");
+    folder.is_some_and(|folder| arrow.to.starts_with(folder))
+}
+
+/// The groups of files that reach each other.
+fn circles(arrows: &BTreeSet<Arrow>) -> BTreeSet<BTreeSet<&str>> {
+    let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for arrow in arrows {
+        next.entry(&arrow.from).or_default().insert(&arrow.to);
+    }
+    let reached = next.keys().map(|&file| (file, reach(&next, file)));
+    let reached: BTreeMap<&str, BTreeSet<&str>> = reached.collect();
+    let circles = reached.iter().map(|(file, all)| {
+        let back = |other: &&&str| reached.get(**other).is_some_and(|all| all.contains(file));
+        all.iter().filter(back).copied().collect()
+    });
+    circles
+        .filter(|circle: &BTreeSet<_>| !circle.is_empty())
+        .collect()
+}
+
+fn reach<'a>(next: &BTreeMap<&str, BTreeSet<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut open = vec![from];
+    while let Some(file) = open.pop() {
+        let new = next.get(file).into_iter().flatten();
+        open.extend(new.filter(|to| reached.insert(**to)));
+    }
+    reached
+}

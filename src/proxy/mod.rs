@@ -1,58 +1,34 @@
 //! The data plane: sockets, routes, pools, draining, counters. It knows nothing about git or
 //! Docker: a [`table::Table`] comes in over the [`control`] socket, requests go out to targets.
 //!
-//! A request's way: [`listen`] accepts its connection, [`client_io`] reads it strictly, [`forward`]
-//! claims a route from the live table ([`routes`]), takes a connection from the route's own pool
-//! ([`pool`]) and hands the answer's [`body`] back. A switch replaces the table under the lock that
-//! claims take; [`drain`] then waits for the claims made before it.
+//! Its rooms, each importing only from those before it:
+//!
+//! - `wire`: pure bytes and heads, no I/O.
+//! - `upstream`: the app's side, connections to targets and their pools.
+//! - `downstream`: the client's side, accepting connections and reading requests strictly.
+//! - `route`: the live table, who holds a route, counters and draining.
+//! - `exchange`: one request, from its head to the last byte of the response.
+//! - `control`: the agent's commands, the table on disk, handing over to a successor.
+//!
+//! A switch replaces the table under the lock that claims take; a drain then waits for the claims
+//! made before it.
 
-mod access_log;
-mod answer;
-mod answered;
-mod app_body;
-mod app_head;
-mod app_io;
-mod asked;
-mod attempt;
-mod body;
-mod client_io;
 pub mod control;
-mod counters;
-mod disk;
-mod drain;
-mod extended_connect;
-mod forward;
-mod framing;
+mod downstream;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod head;
-mod headers;
-mod hold;
-mod http1;
-mod http2;
-mod listen;
-mod live;
-mod multiplexed;
-mod outgoing;
-mod place;
-mod pool;
-pub mod probe;
-mod proxy_protocol;
-mod replay;
-mod request_id;
-mod routes;
-mod run;
-mod sending;
-mod served;
-mod sockets;
-pub mod table;
-mod tls;
-mod tunnel;
+mod route;
 mod upstream;
-mod via;
+mod wire;
+
+mod access_log;
+mod run;
+mod sockets;
 mod watch;
-mod websocket;
 mod worker;
 
-pub use client_io::Limits;
+pub use downstream::client_io::Limits;
+pub use route::table;
 pub use run::{ADDRESSES, Options, RunError, run};
+pub use upstream::probe;

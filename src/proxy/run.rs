@@ -14,16 +14,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::access_log::AccessLog;
-use super::client_io::Limits;
-use super::control::{self, Client, Control, Leave, handover};
-use super::listen::{Listening, Stage, accept};
-use super::place::Places;
-use super::routes::Routes;
-use super::sockets::{Sockets, activated};
-use super::tls;
-use super::watch::SWEEP;
-use super::worker;
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::control::{self, Client, Control, Leave, handover};
+use crate::proxy::downstream::client_io::Limits;
+use crate::proxy::downstream::limits::Places;
+use crate::proxy::downstream::listen::{Listening, Stage, accept};
+use crate::proxy::downstream::tls;
+use crate::proxy::route::routes::Routes;
+use crate::proxy::sockets::{Sockets, activated};
+use crate::proxy::watch::SWEEP;
+use crate::proxy::worker;
 
 /// The file in the data folder that holds the addresses in use.
 pub const ADDRESSES: &str = "proxy.addr";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use listenfd::ListenFd;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use super::run::{Options, RunError};
+use crate::proxy::run::{Options, RunError};
 
 /// A port that another one keeps for longer is taken.
 const LET_GO: Duration = Duration::from_secs(1);

@@ -2,12 +2,13 @@
 //! asks, one line answers; any number of connections at a time.
 
 mod client;
+pub mod disk;
 pub mod handover;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::Table;
+use crate::proxy::route::table::Table;
 
 pub use client::{Client, Error};
 pub use server::{Control, Leave, bind, serve};

@@ -13,11 +13,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::super::drain::drain;
-use super::super::routes::{Keeping, Routes};
-use super::super::table::Table;
 use super::handover::{self, Offer};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
+use crate::proxy::route::drain::drain;
+use crate::proxy::route::routes::{Keeping, Routes};
+use crate::proxy::route::table::Table;
 
 /// More connections wait.
 const MAX_CONNECTIONS: usize = 64;

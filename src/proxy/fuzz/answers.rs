@@ -4,12 +4,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 
-use super::super::app_body::{Framing, Piece};
-use super::super::app_head;
-use super::super::headers::strip_hop_by_hop;
 use super::fields::assert_stripped;
 use super::pipe::{Pipe, finish};
 use super::step;
+use crate::proxy::wire::app_body::{Framing, Piece};
+use crate::proxy::wire::app_head;
+use crate::proxy::wire::headers::strip_hop_by_hop;
 
 /// An app's bytes: however they are cut, the client gets the same of them, without anything that was
 /// meant for the proxy; and what hyper takes for an answer too is the same answer.

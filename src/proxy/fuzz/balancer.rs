@@ -1,4 +1,4 @@
-use super::super::proxy_protocol::{NoHeader, parse};
+use crate::proxy::wire::proxy_protocol::{NoHeader, parse};
 
 /// What a balancer says first: more bytes never take back what fewer said, and a header ends where it
 /// says it does.

@@ -1,6 +1,6 @@
-use super::super::control::Command;
-use super::super::live::Live;
-use super::super::table::Table;
+use crate::proxy::control::Command;
+use crate::proxy::route::live::Live;
+use crate::proxy::route::table::Table;
 
 /// A line of the control socket: what is understood is the same when it is said again, and a table
 /// routes what it names.

@@ -1,8 +1,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::super::app_head;
-use super::super::framing::Reader;
-use super::super::headers::{Client, strip_hop_by_hop};
+use crate::proxy::wire::app_head;
+use crate::proxy::wire::framing::Reader;
+use crate::proxy::wire::headers::{Client, strip_hop_by_hop};
 
 /// Header fields, a line each: nothing of a hop is left, nor of a stranger's word for who it is, and
 /// what is left makes one head.

@@ -1,5 +1,5 @@
-use super::super::websocket::Frames;
 use super::step;
+use crate::proxy::wire::websocket::Frames;
 
 /// A WebSocket's bytes: its frames' ends are found however they are cut, and where a plain count finds
 /// them.

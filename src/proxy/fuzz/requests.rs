@@ -12,21 +12,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
-use super::super::app_head;
-use super::super::asked;
-use super::super::body::{RequestBody, ResponseBody};
-use super::super::client_io::{ClientIo, Limits};
-use super::super::forward::Connection;
-use super::super::framing::Reader;
-use super::super::headers::Client;
-use super::super::http1;
-use super::super::outgoing::outgoing;
-use super::super::place::Places;
-use super::super::routes::Routes;
-use super::super::table::Route;
-use super::super::watch::Watches;
 use super::pipe::{Pipe, finish};
 use super::step;
+use crate::proxy::downstream::client_io::{ClientIo, Limits};
+use crate::proxy::downstream::http1;
+use crate::proxy::downstream::limits::Places;
+use crate::proxy::exchange::app_request::outgoing;
+use crate::proxy::exchange::forward::Connection;
+use crate::proxy::route::routes::Routes;
+use crate::proxy::route::table::Route;
+use crate::proxy::upstream::request_body::{RequestBody, ResponseBody};
+use crate::proxy::watch::Watches;
+use crate::proxy::wire::app_head;
+use crate::proxy::wire::framing::Reader;
+use crate::proxy::wire::headers::Client;
+use crate::proxy::wire::request_target;
 
 /// A client's bytes: however they are cut, the apps get the same of them; where one request ends the
 /// strict reading and hyper agree; and each arrives as one request, whatever it holds.
@@ -117,7 +117,7 @@ async fn for_app(connection: &Connection, request: Request<Incoming>) -> Option<
     if request.method() == Method::CONNECT {
         return None;
     }
-    let host = asked::host(&request)?;
+    let host = request_target::host(&request)?;
     let (mut request, _) = outgoing(connection, request, &host, &Route::default());
     let mut bytes = Vec::new();
     app_head::write(&request, &mut bytes);

@@ -1,4 +1,4 @@
-use super::super::disk::{parse, with_sum};
+use crate::proxy::control::disk::{parse, with_sum};
 
 /// The table's file: what was read writes back the same, and any damage is seen.
 pub fn table(text: &[u8]) {

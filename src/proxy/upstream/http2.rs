@@ -15,9 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
-use super::body::RequestBody;
-use super::watch::now_ms;
-use super::worker;
+use super::request_body::RequestBody;
+use crate::proxy::watch::now_ms;
+use crate::proxy::worker;
 
 /// Requests at a time over one connection; more make another one.
 const STREAMS: usize = 64;

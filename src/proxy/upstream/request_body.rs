@@ -11,12 +11,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::counters::Outcome;
+use super::connection::Broken;
 use super::replay::Replayed;
-use super::served::Claim;
-use super::upstream::Broken;
 use super::via::Via;
-use super::watch::{Watch, now_ms};
+use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::share::Claim;
+use crate::proxy::watch::{Watch, now_ms};
 
 #[derive(Debug, Error)]
 pub enum BodyError {

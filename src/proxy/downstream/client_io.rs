@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::framing::Reader;
-use super::place::Place;
-use super::watch::{REST_MS, Watch};
+use super::limits::Place;
+use crate::proxy::watch::{REST_MS, Watch};
+use crate::proxy::wire::framing::Reader;
 
 /// How much of an unwanted upload is read, and for how long, before the connection is reset.
 const LINGER_BYTES: usize = 64 << 20;

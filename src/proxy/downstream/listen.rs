@@ -19,12 +19,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::client_io::{EARLY, Limits};
-use super::forward::Connection;
-use super::headers::Client;
-use super::place::{Place, Places};
-use super::routes::Routes;
-use super::watch::Watch;
-use super::{http1, http2, proxy_protocol};
+use super::limits::{Place, Places};
+use super::{http1, http2};
+use crate::proxy::exchange::forward::Connection;
+use crate::proxy::route::routes::Routes;
+use crate::proxy::watch::Watch;
+use crate::proxy::wire::headers::Client;
+use crate::proxy::wire::proxy_protocol;
 
 /// How only HTTP/2 begins.
 const PRI: &[u8] = b"PRI ";

@@ -8,11 +8,11 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use super::body::{RequestBody, Upload};
 use super::extended_connect::Upgrade;
 use super::forward::Connection;
-use super::headers::strip_hop_by_hop;
-use super::table::Route;
+use crate::proxy::route::table::Route;
+use crate::proxy::upstream::request_body::{RequestBody, Upload};
+use crate::proxy::wire::headers::strip_hop_by_hop;
 
 /// Where the app stands that does not see it in its paths.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");

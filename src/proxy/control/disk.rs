@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::table::Table;
+use crate::proxy::route::table::Table;
 
 const NAME: &str = "routes.json";
 const BEFORE: &str = "routes.json.1";
@@ -80,7 +80,7 @@ mod tests {
     fn table(generation: u64) -> Table {
         Table::new(
             generation,
-            vec![super::super::table::Route {
+            vec![crate::proxy::route::table::Route {
                 app: "a".into(),
                 ..Default::default()
             }],

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering::*;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::body::{RequestBody, ResponseBody};
-use super::counters::Outcome;
 use super::extended_connect::Upgrade;
-use super::routes::Routes;
-use super::sending::{Sent, send};
-use super::served::Claim;
-use super::via::{Spare, Via};
-use super::watch::Watch;
+use super::send::{Sent, send};
+use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::routes::Routes;
+use crate::proxy::route::share::Claim;
+use crate::proxy::upstream::request_body::{RequestBody, ResponseBody};
+use crate::proxy::upstream::via::{Spare, Via};
+use crate::proxy::watch::Watch;
 
 /// Tries in all, over all targets and tables.
 const MAX_TRIES: u32 = 8;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::upstream::Upstream;
-use super::worker;
+use super::connection::Upstream;
+use crate::proxy::worker;
 
 /// Per target and thread.
 const MAX_IDLE: usize = 512;

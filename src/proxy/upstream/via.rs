@@ -12,12 +12,12 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::RequestBody;
-use super::multiplexed::Lease;
+use super::connection::{Broken, Upstream};
+use super::http2::Lease;
 use super::replay::Replay;
-use super::served::Target;
-use super::table::Settings;
-use super::upstream::{Broken, Upstream};
+use super::request_body::RequestBody;
+use crate::proxy::route::share::Target;
+use crate::proxy::route::table::Settings;
 
 /// A request that cannot be sent twice goes only onto a connection that has been idle for less than
 /// this. Should the app be closing an idle connection just then, nobody could tell whether it has

@@ -8,19 +8,19 @@ use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-use super::access_log::Entry;
-use super::answer::{self, last_page};
-use super::answered::{refuse, too_large};
-use super::asked;
+use super::answer::{refuse, too_large};
+use super::app_request::outgoing;
 use super::attempt::Attempt;
-use super::body::ResponseBody;
 use super::extended_connect::into_upgrade;
-use super::headers::Client;
-use super::outgoing::outgoing;
-use super::request_id;
-use super::routes::{NoRoute, Routes};
-use super::served::Claim;
-use super::watch::Watch;
+use super::page::{self, last_page};
+use crate::proxy::access_log::Entry;
+use crate::proxy::route::routes::{NoRoute, Routes};
+use crate::proxy::route::share::Claim;
+use crate::proxy::upstream::request_body::ResponseBody;
+use crate::proxy::watch::Watch;
+use crate::proxy::wire::headers::Client;
+use crate::proxy::wire::request_id;
+use crate::proxy::wire::request_target;
 
 /// A path with its query, in bytes. A head that is too long with all its fields is refused before.
 const MAX_TARGET: usize = 16 << 10;
@@ -51,10 +51,10 @@ pub async fn forward(
     {
         return last_page(StatusCode::URI_TOO_LONG, "The address is too long.");
     }
-    let Some(host) = asked::host(&request) else {
+    let Some(host) = request_target::host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "The request names no valid host.");
     };
-    if !asked::is_served(&request) {
+    if !request_target::is_served(&request) {
         return last_page(
             StatusCode::BAD_REQUEST,
             "The request's target is none of an HTTP server.",
@@ -82,7 +82,7 @@ pub async fn forward(
                 NoRoute::UnknownHost => "No app has this host name.",
                 NoRoute::UnknownPath => "No app has this path.",
             };
-            return answer::own(routes, None, StatusCode::NOT_FOUND, why);
+            return page::own(routes, None, StatusCode::NOT_FOUND, why);
         }
     };
     // Seen by the drain's wake-up: see `Watches::wake_route`.
@@ -95,7 +95,7 @@ pub async fn forward(
     }
     let settings = &claim.served().route.settings;
     if let Some(page) = &settings.maintenance {
-        let answer = answer::custom(StatusCode::SERVICE_UNAVAILABLE, page);
+        let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
         return refuse(watch, claim, answer);
     }
     let cap = settings.max_body.unwrap_or(u64::MAX);

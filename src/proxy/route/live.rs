@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::routes::NoRoute;
-use super::served::Served;
+use super::share::Served;
 use super::table::Table;
 
 /// A table, indexed.

@@ -13,11 +13,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::body::ResponseBody;
 use super::client_io::ClientIo;
-use super::forward::{Connection, forward};
+use super::limits::Place;
 use super::listen::Listening;
-use super::place::Place;
+use crate::proxy::exchange::forward::{Connection, forward};
+use crate::proxy::upstream::request_body::ResponseBody;
 
 /// A head may be so long, as nginx's by default.
 pub const MAX_HEAD: usize = 32 << 10;

@@ -6,14 +6,14 @@ use std::task::Poll;
 use http::{Request, Response, StatusCode};
 use hyper::client::conn::TrySendError;
 
-use super::body::RequestBody;
-use super::counters::Outcome;
 use super::extended_connect::{asks_for_websocket, into_connect, switch};
-use super::multiplexed::Lease;
-use super::served::Served;
-use super::upstream::{Broken, Upstream};
-use super::via::{Via, to_http2};
-use super::watch::Watch;
+use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::share::Served;
+use crate::proxy::upstream::connection::{Broken, Upstream};
+use crate::proxy::upstream::http2::Lease;
+use crate::proxy::upstream::request_body::RequestBody;
+use crate::proxy::upstream::via::{Via, to_http2};
+use crate::proxy::watch::Watch;
 
 /// How one sending of a request ended.
 pub enum Sent {

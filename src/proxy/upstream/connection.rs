@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use super::app_body::{Framing, Piece};
-use super::app_head;
 use super::app_io::AppIo;
-use super::body::{BodyError, RequestBody};
+use super::request_body::{BodyError, RequestBody};
+use crate::proxy::wire::app_body::{Framing, Piece};
+use crate::proxy::wire::app_head;
 
 /// What is read at a time, at first and at most.
 const READ: usize = 8 << 10;
@@ -313,9 +313,9 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream};
     use tokio::net::TcpListener;
 
-    use super::super::body::Upload;
-    use super::super::watch::Watches;
+    use super::super::request_body::Upload;
     use super::*;
+    use crate::proxy::watch::Watches;
 
     /// A body of `hello` as a client sent it, and the client.
     async fn hello() -> (DuplexStream, RequestBody) {

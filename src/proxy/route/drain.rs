@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::control::Receipt;
 use super::counters::Snapshot;
 use super::routes::Routes;
-use super::served::{Displaced, Served};
+use super::share::{Displaced, Served};
+use crate::proxy::control::Receipt;
 
 /// What is told to give up does so at once, unless it waits for a client that takes nothing.
 const ABORTING: Duration = Duration::from_millis(200);

@@ -14,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::drain::CLOSE_GRACE;
-use super::served::{Served, Tunnelled};
-use super::via::Via;
-use super::watch::Watch;
-use super::websocket::{Frames, close_from_client, close_from_server};
+use crate::proxy::route::drain::CLOSE_GRACE;
+use crate::proxy::route::share::{Served, Tunnelled};
+use crate::proxy::upstream::via::Via;
+use crate::proxy::watch::Watch;
+use crate::proxy::wire::websocket::{Frames, close_from_client, close_from_server};
 
 /// How long the 101 may take to get to the client.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -15,12 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::ResponseBody;
-use super::forward::{Connection, forward};
 use super::http1::MAX_HEAD;
+use super::limits::Place;
 use super::listen::Listening;
-use super::place::Place;
-use super::watch::Watch;
+use crate::proxy::exchange::forward::{Connection, forward};
+use crate::proxy::upstream::request_body::ResponseBody;
+use crate::proxy::watch::Watch;
 
 /// Requests at a time over one connection.
 const STREAMS: u32 = 128;

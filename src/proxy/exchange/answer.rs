@@ -4,24 +4,24 @@ use std::sync::atomic::Ordering::*;
 
 use http::{HeaderValue, Response, StatusCode, Version, header};
 
-use super::answer::{self, last, last_page};
 use super::attempt::Attempt;
-use super::body::{BodyError, Download, ResponseBody};
-use super::counters::Outcome;
 use super::extended_connect::{Upgrade, accept, is_websocket};
-use super::headers::strip_hop_by_hop;
-use super::routes::Routes;
-use super::served::Claim;
-use super::table::Settings;
+use super::page::{self, last, last_page};
 use super::tunnel;
-use super::upstream::Broken;
-use super::via::Via;
-use super::watch::Watch;
+use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::routes::Routes;
+use crate::proxy::route::share::Claim;
+use crate::proxy::route::table::Settings;
+use crate::proxy::upstream::connection::Broken;
+use crate::proxy::upstream::request_body::{BodyError, Download, ResponseBody};
+use crate::proxy::upstream::via::Via;
+use crate::proxy::watch::Watch;
+use crate::proxy::wire::headers::strip_hop_by_hop;
 
 /// The answer to a body that is larger than allowed.
 pub fn too_large(routes: &Routes, settings: &Settings) -> Response<ResponseBody> {
     let why = "The request body is larger than this app allows.";
-    last(answer::own(
+    last(page::own(
         routes,
         Some(settings),
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -174,6 +174,6 @@ impl Attempt<'_> {
         self.claim.end(outcome);
         self.watch.route.store(0, SeqCst);
         let settings = &self.claim.served().route.settings;
-        answer::own(self.routes, Some(settings), status, why)
+        page::own(self.routes, Some(settings), status, why)
     }
 }

@@ -9,13 +9,13 @@ use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::access_log::AccessLog;
-use super::control::RouteStats;
-use super::disk;
 use super::live::Live;
-use super::served::{Claim, Displaced, Served};
+use super::share::{Claim, Displaced, Served};
 use super::table::{Page, Table};
-use super::watch::Watches;
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::control::RouteStats;
+use crate::proxy::control::disk;
+use crate::proxy::watch::Watches;
 
 /// How long a drained route's counters are kept.
 const REMEMBERED: Duration = Duration::from_secs(600);

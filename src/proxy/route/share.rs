@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::access_log::{AccessLog, Entry};
-use super::control::{RouteStats, State};
 use super::counters::{Counters, Outcome, Snapshot};
-use super::multiplexed::Multiplexed;
-use super::pool::Pool;
 use super::table::Route;
-use super::watch::now_ms;
+use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::control::{RouteStats, State};
+use crate::proxy::upstream::http2::Multiplexed;
+use crate::proxy::upstream::pool::Pool;
+use crate::proxy::watch::now_ms;
 
 /// A target that refused a connection is passed over for so long, if there is another.
 const EJECT_MS: u64 = 2_000;

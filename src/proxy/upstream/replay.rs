@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use parking_lot::Mutex;
 
-use super::body::{BodyError, Upload};
+use super::request_body::{BodyError, Upload};
 
 /// Bytes that are kept of one body.
 const KEPT: usize = 64 << 10;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::*;
 use std::time::Duration;
 
 use super::routes::{NoRoute, Routes};
-use super::served::Claim;
+use super::share::Claim;
 use super::table::Route;
-use super::watch::{HELD, Watch};
+use crate::proxy::watch::{HELD, Watch};
 
 /// More do not wait.
 const MAX_HELD: usize = 16_384;

@@ -1,0 +1,8 @@
+//! The client's side: accepting connections, TLS, HTTP/1 and HTTP/2, and their limits.
+
+pub mod client_io;
+pub mod http1;
+pub mod http2;
+pub mod limits;
+pub mod listen;
+pub mod tls;

@@ -1,0 +1,10 @@
+//! One request, from its head to the answer's last byte.
+
+pub mod answer;
+pub mod app_request;
+pub mod attempt;
+pub mod extended_connect;
+pub mod forward;
+pub mod page;
+pub mod send;
+pub mod tunnel;

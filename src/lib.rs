@@ -37,13 +37,14 @@
 //!
 //! # When something goes wrong
 //!
-//! [`deploy::state`] is a pure table of what may follow what. Before the switch a failure takes away
+//! [`state`] is a pure table of what may follow what. Before the switch a failure takes away
 //! what was made, in `deploy::undo`, and the live release was never touched. After it there is only
 //! forward; a bake that goes wrong queues a rollback, which is a deployment like any other.
 //! [`deploy::recover`] is the one place that cleans up after a crash, and `deploy::checkpoint` names
 //! the moments at which a test kills the agent to see that it does.
 
 pub mod ids;
+pub mod state;
 
 pub mod config;
 pub mod webhook;

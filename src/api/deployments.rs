@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, apps, json};
-use crate::deploy::state::{Event, State as DeploymentState};
 use crate::deploy::{enqueue, follow, rollback};
 use crate::ids::DeploymentId;
+use crate::state::{Event, State as DeploymentState};
 use crate::store::deployments::{self as table, Deployment, Trigger};
 
 #[derive(Debug, Deserialize)]

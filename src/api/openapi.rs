@@ -23,9 +23,9 @@ mod tests {
     use super::*;
     use crate::api::{Api, Bodies, Health, Refusals, Secrets, auth::Token, client::Peer, router};
     use crate::deploy::Agent;
-    use crate::deploy::state::State;
     use crate::engine::Engine;
     use crate::proxy::control::Client;
+    use crate::state::State;
     use crate::store::Store;
 
     fn document() -> Value {

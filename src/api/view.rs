@@ -7,10 +7,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::deploy::state::State;
 use crate::ids::ReleaseId;
 use crate::proxy::control::Receipt;
 use crate::report::{Kind, Phase};
+use crate::state::State;
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::releases::Release;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
-use super::state::{State, Step};
 use super::{Result, rollback};
 use crate::engine::Status;
 use crate::proxy::control::RouteStats;
+use crate::state::{State, Step};
 use crate::store::deployments::{self, Failure};
 use crate::store::releases::Release;
 use crate::store::{instances, steps};

@@ -1,7 +1,7 @@
 //! Named moments at which a test kills the agent, to see that nothing is lost. In release builds
 //! reaching one does nothing.
 
-use super::state::Step;
+use crate::state::Step;
 
 /// A moment between an effect and what is written about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use rusqlite::Connection;
 
 use super::checkpoint::Checkpoint;
-use super::state::State;
 use super::{Agent, Result};
 use crate::ids::{AppName, CommitId, DeploymentId};
+use crate::state::State;
 use crate::store::StoreError;
 use crate::store::deliveries::{self, NewDelivery, Outcome};
 use crate::store::deployments::{self, Deployment, NewDeployment, Trigger, Want};

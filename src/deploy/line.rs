@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
 use super::hub::Newer;
-use super::state::{Event, Step};
 use super::{Agent, Result};
 use crate::config::App;
 use crate::engine::EngineError;
 use crate::ids::DeploymentId;
+use crate::state::{Event, Step};
 use crate::store::deployments::{self, Failure};
 use crate::store::log::Log;
 use crate::store::{StoreError, steps};

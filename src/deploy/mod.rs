@@ -1,4 +1,4 @@
-//! From a queued deployment to a rest state. `run` reads like the line; `state` says what may
+//! From a queued deployment to a rest state. `run` reads like the line; [`crate::state`] says what may
 //! follow what; `recover` is the one place that cleans up after a crash.
 
 use std::collections::HashMap;
@@ -25,7 +25,6 @@ pub mod recover;
 pub mod rollback;
 pub mod routes;
 pub mod run;
-pub mod state;
 mod steps;
 pub mod taken;
 mod undo;

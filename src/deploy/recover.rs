@@ -77,7 +77,7 @@ async fn back(agent: &Agent, deployment: &Deployment) -> Result<()> {
         "undoing a deployment that was interrupted before the switch");
     if let Err(error) = undo::take_away(agent, &deployment.id).await {
         let (id, error) = (deployment.id.clone(), undo::stuck(&error));
-        let stick = super::state::Event::Stick;
+        let stick = crate::state::Event::Stick;
         return agent
             .store
             .write(move |db| deployments::end(db, &id, stick, Some(&error)).map(drop))

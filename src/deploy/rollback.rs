@@ -2,9 +2,9 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::Line;
-use super::state::Event;
 use super::{Agent, Result, enqueue};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::state::Event;
 use crate::store::deployments::{self, Deployment, Failure, NewDeployment, Trigger, Want};
 use crate::store::releases::{self, Release};
 use crate::store::{StoreError, apps};

@@ -2,9 +2,9 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::{Line, Stop};
-use super::state::{Event, State, Step};
 use super::{Agent, Result, bake, steps, undo};
 use crate::config::App;
+use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Want};
 use crate::store::releases::Release;
 

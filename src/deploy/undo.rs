@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Line, Stop};
-use super::state::Event;
 use super::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::DeploymentId;
+use crate::state::Event;
 use crate::store::deployments::{self, Failure, Trigger};
 use crate::store::{StoreError, instances, steps};
 
@@ -150,8 +150,8 @@ pub(super) fn stuck(error: &EngineError) -> Failure {
     }
 }
 
-fn step_named(name: &str) -> Option<super::state::Step> {
-    super::state::Step::ALL
+fn step_named(name: &str) -> Option<crate::state::Step> {
+    crate::state::Step::ALL
         .into_iter()
         .find(|step| step.as_str() == name)
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::deploy::state::State;
+use crate::state::State;
 
 /// How far a deployment is, as far as a forge cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

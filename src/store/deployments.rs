@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{Result, StoreError, json, maybe_parsed, now, parsed, reports, to_json};
-use crate::deploy::state::{self, Event, State};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::proxy::control::Receipt;
+use crate::state::{self, Event, State};
 
 /// Who asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

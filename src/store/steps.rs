@@ -4,8 +4,8 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::{Result, now};
-use crate::deploy::state::Step;
 use crate::ids::DeploymentId;
+use crate::state::Step;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {

@@ -12,7 +12,7 @@ use cutover::cli::Error;
 use cutover::cli::demo::forge;
 use cutover::cli::demo::http::Answer;
 use cutover::deploy::checkpoint::Checkpoint;
-use cutover::deploy::state::Step;
+use cutover::state::Step;
 use serde_json::Value;
 
 const SETTINGS: &str = r#"

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::state::Step;
 use crate::engine::Command;
+use crate::state::Step;
 use crate::store::releases::Release;
 
 /// A migration may take long; one that takes longer than this is taken for one that never ends.

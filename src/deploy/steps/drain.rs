@@ -3,7 +3,7 @@
 use crate::deploy::Result;
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
-use crate::deploy::state::Step;
+use crate::state::Step;
 use crate::store::{apps, deployments};
 
 pub async fn begin(line: &Line<'_>) -> Result<()> {

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
-use crate::deploy::state::Step;
 use crate::deploy::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::AppName;
+use crate::state::Step;
 use crate::store::deployments::Want;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};

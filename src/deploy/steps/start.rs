@@ -3,9 +3,9 @@
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::instance_name;
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::state::Step;
 use crate::engine::{InstanceSpec, Status};
 use crate::ids::ReleaseId;
+use crate::state::Step;
 use crate::store::deployments;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};

@@ -4,9 +4,9 @@
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line, Stop, in_step};
 use crate::deploy::routes;
-use crate::deploy::state::Step;
 use crate::deploy::steps::probe;
 use crate::engine::Status;
+use crate::state::Step;
 use crate::store::releases::Release;
 use crate::store::{StoreError, apps, instances, releases};
 

@@ -2,7 +2,7 @@ use rusqlite::Connection;
 
 use super::outbox::PATIENCE;
 use super::*;
-use crate::deploy::state::{Event, Step};
+use crate::state::{Event, Step};
 use crate::store::Store;
 use crate::store::deployments::{self, NewDeployment, Trigger, Want};
 

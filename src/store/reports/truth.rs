@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::deploy::state::State;
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::report::{Kind, Phase};
+use crate::state::State;
 use crate::store::{Result, now, parsed};
 
 /// Takes down what is now true of a deployment. Called wherever its state or commit changes.

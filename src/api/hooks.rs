@@ -13,6 +13,7 @@ use super::secrets::{self, Read, Secrets};
 use super::{Api, ApiError, Shared, client};
 use crate::config::App;
 use crate::deploy::enqueue::{self, Asked};
+use crate::deploy::filter;
 use crate::ids::CommitId;
 use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
@@ -110,7 +111,7 @@ fn wanted(app: &App, content: Content) -> Result<(Push, Option<String>), String>
     let mut reason = "the delivery holds no push".to_owned();
     let mut wanted = Vec::new();
     for push in pushes {
-        match webhook::filter::wants(app, &push) {
+        match filter::wants(app, &push) {
             Ok(()) => wanted.push(push),
             Err(why) => reason = why,
         }

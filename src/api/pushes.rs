@@ -12,10 +12,11 @@ use super::page::Page;
 use super::{Api, ApiError, Shared, json};
 use crate::config::{App, Repo};
 use crate::deploy::enqueue;
+use crate::deploy::filter;
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::source;
 use crate::store::deployments::NewDeployment;
-use crate::webhook::{Ref, filter};
+use crate::webhook::Ref;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

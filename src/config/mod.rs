@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 use crate::report::Address;
-use crate::source::Paths;
 use crate::webhook::Forge;
 
 mod app;
@@ -19,6 +18,7 @@ mod app_proxy;
 mod claims;
 mod file;
 mod find;
+mod path_filter;
 mod paths;
 mod pattern;
 mod problems;
@@ -34,6 +34,7 @@ mod warnings;
 mod tests;
 
 pub use find::find;
+pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
 pub use secret::{Secret, SecretError};
@@ -101,7 +102,7 @@ pub struct App {
     /// Tags of which a push is deployed, as patterns.
     pub tags: Vec<Pattern>,
     /// A push to a branch is deployed only if it changes one of these. `None`: every push is.
-    pub paths: Option<Paths>,
+    pub paths: Option<PathFilter>,
     /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
     /// for every host no other app claims.
     pub domains: Vec<String>,

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::file::Node;
+use super::path_filter::PathFilter;
 use super::{Pattern, Secret, paths, units};
-use crate::source::Paths;
 
 pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
     const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";
@@ -152,11 +152,11 @@ pub(super) fn patterns(node: Node<'_>) -> Option<Vec<Pattern>> {
 }
 
 /// Patterns of which a changed path has to fit one.
-pub(super) fn in_repository(node: Node<'_>) -> Option<Paths> {
+pub(super) fn in_repository(node: Node<'_>) -> Option<PathFilter> {
     const EXPECTED: &str = "a pattern for paths such as \"api/**\", or an array of them";
     let one = |node: &Node<'_>| {
         let text = node.str(EXPECTED)?.to_owned();
-        match Paths::parse(std::slice::from_ref(&text)) {
+        match PathFilter::parse(std::slice::from_ref(&text)) {
             Ok(_) => Some(text),
             Err(_) => node.wrong(EXPECTED),
         }
@@ -169,5 +169,5 @@ pub(super) fn in_repository(node: Node<'_>) -> Option<Paths> {
         _ => one(&node).into_iter().collect(),
     };
     // One that was wrong has been reported already.
-    Paths::parse(&globs).ok()
+    PathFilter::parse(&globs).ok()
 }

@@ -16,6 +16,7 @@ use crate::store::{Store, StoreError};
 pub mod bake;
 pub mod checkpoint;
 pub mod enqueue;
+pub mod filter;
 pub mod follow;
 mod forwarding;
 mod hub;

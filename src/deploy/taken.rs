@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
+use super::filter;
 use super::{Agent, Result, enqueue};
 use crate::config::{App, Repo};
 use crate::source;
 use crate::store::deployments::{self, Deployment, NewDeployment};
 use crate::store::taken::{self, Pushed};
-use crate::webhook::{Ref, filter};
+use crate::webhook::Ref;
 
 /// How long git may outlive the agent that started it: it reads and checks at most 4 GiB.
 const GIT_ENDS: Duration = Duration::from_secs(10 * 60);

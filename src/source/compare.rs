@@ -4,10 +4,8 @@ use git2::{Delta, Diff, DiffOptions, Oid, Repository};
 
 use super::resolve::{by_id, damaged};
 use super::{Mirror, SourceError};
+use crate::config::PathFilter;
 use crate::ids::CommitId;
-
-/// More changed paths than this are not listed: whoever filters by path then takes all as changed.
-pub const MAX_PATHS: usize = 20_000;
 
 impl Mirror {
     /// Whether `old` is `new` or one of the commits that it is built upon.
@@ -22,7 +20,7 @@ impl Mirror {
     }
 
     /// The paths that differ between two commits' trees, old and new names of what was renamed among
-    /// them, sorted. At most [`MAX_PATHS`] and one.
+    /// them, sorted. At most [`PathFilter::MAX_CHANGED`] and one.
     pub fn changed_paths(
         &self,
         old: &CommitId,
@@ -32,7 +30,7 @@ impl Mirror {
         let mut paths = Vec::new();
         let diff = self.diff(&git, old, new)?;
         for delta in diff.deltas() {
-            if paths.len() > MAX_PATHS {
+            if paths.len() > PathFilter::MAX_CHANGED {
                 break;
             }
             let file = match delta.status() {

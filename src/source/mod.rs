@@ -9,14 +9,11 @@ mod init;
 mod local;
 mod lock;
 mod mirror;
-mod paths;
 mod resolve;
 
 pub use bare::{message, tip};
-pub use compare::MAX_PATHS;
 pub use error::SourceError;
 pub use mirror::Mirror;
-pub use paths::Paths;
 
 pub(crate) use init::once as init;
 pub(crate) use mirror::without_password;

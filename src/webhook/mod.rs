@@ -2,7 +2,6 @@
 //! The signature is checked before a byte of the body is parsed, and headers, which no forge signs,
 //! are trusted for nothing but the choice of the parser.
 
-pub mod filter;
 pub mod forge;
 mod header;
 mod payload;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::config::PathFilter;
+use crate::deploy::filter;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::ids::CommitId;
-use crate::source::{self, Commit, Mirror, Paths, SourceError};
+use crate::source::{self, Commit, Mirror, SourceError};
 use crate::store::deployments::{self, Want};
 use crate::store::{apps, pushes, releases};
-use crate::webhook::filter;
 
 /// A repository that takes longer to fetch is taken for one that never ends.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -155,7 +156,7 @@ fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
 fn changes(
     mirror: &Mirror,
     tip: Commit,
-    paths: Option<&Paths>,
+    paths: Option<&PathFilter>,
     serves: &Serves,
 ) -> Result<Commit, Stop> {
     let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {

@@ -1,7 +1,7 @@
 //! Which pushes an app wants.
 
-use super::{Push, Ref};
 use crate::config::{App, Pattern};
+use crate::webhook::{Push, Ref};
 
 /// In a head commit's message, in any case, they mean that its push is not to be deployed.
 const SKIP: [&str; 4] = ["[skip ci]", "[ci skip]", "[skip deploy]", "[deploy skip]"];

@@ -2,13 +2,14 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::compare::MAX_PATHS;
-
 /// Globs of which one must fit a changed path.
 #[derive(Debug, Clone)]
-pub struct Paths(GlobSet);
+pub struct PathFilter(GlobSet);
 
-impl Paths {
+impl PathFilter {
+    /// With more changed paths than this, all count as changed.
+    pub const MAX_CHANGED: usize = 20_000;
+
     /// Reads the globs. `*` stays within a folder, `**` does not; `api/` and `api` mean all that is
     /// in the folder too. The error names the glob.
     pub fn parse(globs: &[String]) -> Result<Self, String> {
@@ -32,7 +33,7 @@ impl Paths {
 
     /// Whether any of the changed paths fits, or there are too many to tell.
     pub fn any(&self, changed: &[String]) -> bool {
-        changed.len() > MAX_PATHS || changed.iter().any(|path| self.0.is_match(path))
+        changed.len() > Self::MAX_CHANGED || changed.iter().any(|path| self.0.is_match(path))
     }
 }
 
@@ -54,12 +55,16 @@ mod tests {
             ("api/*/x", "api/a/b/x", false),
         ];
         for (glob, path, fits) in table {
-            let paths = Paths::parse(&[glob.to_owned()]).unwrap();
+            let paths = PathFilter::parse(&[glob.to_owned()]).unwrap();
             assert_eq!(paths.any(&[path.to_owned()]), fits, "{glob} {path}");
         }
-        assert!(Paths::parse(&["[".to_owned()]).unwrap_err().contains("`[`"));
-        assert!(Paths::parse(&["/".to_owned()]).is_err());
-        let many = vec!["x".to_owned(); MAX_PATHS + 1];
-        assert!(Paths::parse(&["api".to_owned()]).unwrap().any(&many));
+        assert!(
+            PathFilter::parse(&["[".to_owned()])
+                .unwrap_err()
+                .contains("`[`")
+        );
+        assert!(PathFilter::parse(&["/".to_owned()]).is_err());
+        let many = vec!["x".to_owned(); PathFilter::MAX_CHANGED + 1];
+        assert!(PathFilter::parse(&["api".to_owned()]).unwrap().any(&many));
     }
 }

@@ -32,8 +32,8 @@
 //!    it is published; when the proxy acknowledges, no request can take the old route any more.
 //! 6. The old release's requests finish, then a bake watches the new one, then what is not live is
 //!    stopped, and images beyond the kept ones are removed.
-//! 7. The forge is told all along, beside the line: [`store::reports`] takes down what is true in the
-//!    transaction of each change, and [`report`] sends it, however long the forge takes.
+//! 7. The forge is told all along, beside the line: [`store::statuses`] takes down what is true in the
+//!    transaction of each change, and [`notify`] sends it, however long the forge takes.
 //!
 //! # When something goes wrong
 //!
@@ -57,7 +57,7 @@ pub mod proxy;
 pub mod source;
 
 pub mod api;
-pub mod report;
+pub mod notify;
 pub mod store;
 
 pub mod cli;

@@ -9,12 +9,11 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::ids::ReleaseId;
 use crate::proxy::control::Receipt;
-use crate::report::{Kind, Phase};
 use crate::state::State;
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::releases::Release;
-use crate::store::reports::{self, Report};
+use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps};
 
 #[derive(Debug, Serialize)]
@@ -44,8 +43,8 @@ pub struct DeploymentView {
 /// What a forge is told of a deployment.
 #[derive(Debug, Serialize)]
 struct ReportView {
-    kind: Kind,
-    phase: Phase,
+    kind: StatusKind,
+    phase: StatusPhase,
     /// `waiting`, `told` or `refused`.
     state: &'static str,
     error: Option<String>,
@@ -96,7 +95,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         None => None,
     };
     let steps = steps::of(db, &row.id)?;
-    let reports = reports::of(db, &row.id)?;
+    let reports = statuses::of(db, &row.id)?;
     let timings = steps.iter().filter_map(|step| {
         step.ended_at
             .map(|ended| (step.name.clone(), ended - step.started_at))
@@ -129,12 +128,12 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
     })
 }
 
-fn report(report: Report) -> Option<ReportView> {
+fn report(report: ForgeStatus) -> Option<ReportView> {
     let state = match &report.error {
         _ if report.is_waiting() => "waiting",
         Some(_) => "refused",
         // There was nothing to say that is worth a deployment of the forge's own.
-        None if report.kind == Kind::Deployment && report.forge_id.is_none() => return None,
+        None if report.kind == StatusKind::Deployment && report.forge_id.is_none() => return None,
         None => "told",
     };
     Some(ReportView {

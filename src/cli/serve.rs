@@ -13,8 +13,8 @@ use crate::api::{self, Api, Bodies, Health, Refusals, Secrets, auth::Token};
 use crate::config::{self, Config};
 use crate::deploy::{Agent, queue, recover, routes, taken};
 use crate::engine::Engine;
+use crate::notify;
 use crate::proxy::control::{self, Client};
-use crate::report;
 use crate::store::{Store, apps, prune};
 
 mod data_plane;
@@ -66,7 +66,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
     let sweeping = tokio::spawn(sweep(agent.clone()));
     let pruning = tokio::spawn(prune(agent.clone()));
-    let reports = tokio::spawn(report::start(agent.clone()));
+    let notify = tokio::spawn(notify::start(agent.clone()));
     let mut workers = queue::start(&agent);
     let unqueued = tokio::spawn(taken::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
@@ -81,7 +81,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     keep_proxy.abort();
     sweeping.abort();
     pruning.abort();
-    reports.abort();
+    notify.abort();
     refusals.abort();
     unqueued.abort();
     reloading.abort();

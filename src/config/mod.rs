@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
-use crate::report::Address;
 use crate::webhook::Forge;
 
 mod app;
@@ -37,6 +36,9 @@ pub use find::find;
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
+#[cfg(test)]
+pub(crate) use report::address as forge_address;
+pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use secret::{Secret, SecretError};
 pub use validate::load;
 pub use warnings::warnings;
@@ -155,7 +157,7 @@ pub struct Webhook {
 /// Whom to tell how deployments go: `[apps.NAME.report]`.
 #[derive(Debug, Clone)]
 pub struct Report {
-    pub address: Address,
+    pub address: ForgeAddress,
     /// What the forge calls the place that is deployed to.
     pub environment: String,
     /// Whether the forge's own deployments are kept too, where it has such.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, StoreError, json, maybe_parsed, now, parsed, reports, to_json};
+use super::{Result, StoreError, json, maybe_parsed, now, parsed, statuses, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::proxy::control::Receipt;
 use crate::state::{self, Event, State};
@@ -114,7 +114,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         now(),
         new.no_cache,
     ))?;
-    reports::changed(db, &id)?;
+    statuses::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
@@ -125,7 +125,7 @@ pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> 
     let to = state::next(from, event).map_err(|e| StoreError::Refused(e.to_string()))?;
     let mut update = db.prepare_cached("UPDATE deployments SET state = ?2 WHERE id = ?1")?;
     update.execute((id.as_str(), to.as_str()))?;
-    reports::changed(db, id)?;
+    statuses::changed(db, id)?;
     Ok(to)
 }
 
@@ -159,9 +159,9 @@ pub fn set_commit(
         (id.as_str(), commit.as_str(), message, author),
     )?;
     if let Some(before) = before.filter(|before| before != commit) {
-        reports::left(db, id, &before)?;
+        statuses::left(db, id, &before)?;
     }
-    reports::changed(db, id)
+    statuses::changed(db, id)
 }
 
 pub fn set_release(db: &Connection, id: &DeploymentId, release: &ReleaseId) -> Result<()> {

@@ -21,7 +21,7 @@ mod migrations;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
-pub mod reports;
+pub mod statuses;
 pub mod steps;
 pub mod taken;
 

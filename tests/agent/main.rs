@@ -6,6 +6,7 @@ mod support;
 
 mod counter;
 mod forge;
+mod forge_status;
 mod server;
 
 mod bad_flood;
@@ -23,4 +24,3 @@ mod push_supersedes;
 mod push_to_live;
 mod queue;
 mod releases;
-mod report;

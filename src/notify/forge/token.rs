@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answer::{Problem, judge};
-use super::forge::Request;
+use super::api::Request;
+use super::app_token;
 use super::http::Http;
-use super::{app_token, forge};
-use crate::config::{self, Auth, GitHubApp, Secret};
+use crate::config::{self, Auth, ForgeApi, GitHubApp, Secret};
 use crate::ids::AppName;
 
 /// A token that ends so soon is not begun with any more.
@@ -113,7 +113,7 @@ fn not_installed(problem: Problem) -> Problem {
     match problem {
         Problem::Refused(why) if why.contains("404") => Problem::Refused(format!(
             "{} answered 404: the App is not installed at the repository",
-            forge::Forge::GitHub
+            ForgeApi::GitHub
         )),
         other => other,
     }

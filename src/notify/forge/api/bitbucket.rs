@@ -4,24 +4,19 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::Request;
-use crate::report::{Address, Fact, Phase};
+use crate::config::ForgeAddress;
+use crate::notify::forge::fact::Fact;
+use crate::store::statuses::StatusPhase;
 
 /// A key has to be shorter than 40 characters.
 const LONGEST_KEY: usize = 39;
 
-pub(super) fn api(web: &str) -> String {
-    match web {
-        "https://bitbucket.org" => "https://api.bitbucket.org/2.0".into(),
-        _ => format!("{web}/2.0"),
-    }
-}
-
-pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     let state = match fact.phase {
-        Phase::Queued | Phase::Running => "INPROGRESS",
-        Phase::Live | Phase::Replaced | Phase::Unchanged => "SUCCESSFUL",
-        Phase::Failed | Phase::RolledBack => "FAILED",
-        Phase::Superseded | Phase::Cancelled => "STOPPED",
+        StatusPhase::Queued | StatusPhase::Running => "INPROGRESS",
+        StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "SUCCESSFUL",
+        StatusPhase::Failed | StatusPhase::RolledBack => "FAILED",
+        StatusPhase::Superseded | StatusPhase::Cancelled => "STOPPED",
     };
     let commit = format!(
         "{}/{}/commits/{}",

@@ -1,11 +1,12 @@
 //! Telling a forge one thing.
 
 use super::answer::Problem;
+use super::fact::Fact;
+use super::link;
 use super::session::Session;
-use super::{Fact, Kind, Phase, link};
 use crate::config::{App, Config};
 use crate::store::deployments::{self, Deployment};
-use crate::store::reports::{self, Report};
+use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Store, StoreError};
 
 /// Sends what is true now as `report` says it.
@@ -14,7 +15,7 @@ pub async fn send(
     store: &Store,
     config: &Config,
     app: &App,
-    report: &Report,
+    report: &ForgeStatus,
 ) -> Result<(), Problem> {
     let id = report.deployment.clone();
     let found = store.read(move |db| deployments::get(db, &id)).await;
@@ -24,11 +25,11 @@ pub async fn send(
     let fact = fact(session, config, app, report, &deployment);
     let address = &session.report.address;
     match report.kind {
-        Kind::Status => {
+        StatusKind::Commit => {
             let request = address.forge.status(address, &fact);
             session.ask(&request).await.map(drop)
         }
-        Kind::Deployment => own_deployment(session, store, report, &fact).await,
+        StatusKind::Deployment => own_deployment(session, store, report, &fact).await,
     }
 }
 
@@ -36,7 +37,7 @@ pub async fn send(
 async fn own_deployment(
     session: &Session<'_>,
     store: &Store,
-    report: &Report,
+    report: &ForgeStatus,
     fact: &Fact,
 ) -> Result<(), Problem> {
     let address = &session.report.address;
@@ -58,14 +59,14 @@ async fn own_deployment(
 async fn made(
     session: &Session<'_>,
     store: &Store,
-    report: &Report,
+    report: &ForgeStatus,
     fact: &Fact,
 ) -> Result<Option<String>, Problem> {
     let address = &session.report.address;
     let forge = address.forge;
     let keep = async |id: String| {
         let (row, kept) = (report.clone(), id.clone());
-        let write = store.write(move |db| reports::set_forge_id(db, &row, &kept));
+        let write = store.write(move |db| statuses::set_forge_id(db, &row, &kept));
         write.await.map_err(unstored)?;
         Ok(Some(id))
     };
@@ -84,7 +85,7 @@ async fn made(
         session.ask(&correct).await?;
     }
     let row = report.clone();
-    let write = store.write(move |db| reports::set_asked(db, &row));
+    let write = store.write(move |db| statuses::set_asked(db, &row));
     write.await.map_err(unstored)?;
     let answer = session.ask(&request).await?;
     match forge.made(&answer) {
@@ -103,7 +104,7 @@ fn fact(
     session: &Session<'_>,
     config: &Config,
     app: &App,
-    report: &Report,
+    report: &ForgeStatus,
     deployment: &Deployment,
 ) -> Fact {
     let named = deployment.git_ref.as_deref();
@@ -115,7 +116,7 @@ fn fact(
         error.is_some_and(|error| ["paths_unchanged", "skipped"].contains(&error.code.as_str()));
     // A commit of another app in the same repository, or one that asks for it, is no fault.
     let phase = match report.phase {
-        Phase::Superseded if unchanged => Phase::Unchanged,
+        StatusPhase::Superseded if unchanged => StatusPhase::Unchanged,
         phase => phase,
     };
     Fact {
@@ -125,7 +126,7 @@ fn fact(
         git_ref: tag.or(branch).unwrap_or(&app.branch).to_owned(),
         is_tag: tag.is_some(),
         phase,
-        step: step.filter(|_| report.phase == Phase::Failed),
+        step: step.filter(|_| report.phase == StatusPhase::Failed),
         environment: session.report.environment.clone(),
         environment_url: link::environment(config, app),
         log_url: link::log(config, &report.deployment),

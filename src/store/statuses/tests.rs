@@ -42,15 +42,15 @@ fn go_live(db: &Connection, id: &DeploymentId) {
 }
 
 /// What the forge is told of the commit, and by whom.
-fn status(db: &Connection, commit: &CommitId) -> (DeploymentId, Phase) {
+fn status(db: &Connection, commit: &CommitId) -> (DeploymentId, StatusPhase) {
     let sql = "SELECT * FROM reports WHERE kind = 'status' AND commit_id = ?1";
     let report = db.query_row(sql, [commit.as_str()], from_row).unwrap();
     (report.deployment, report.phase)
 }
 
-fn own(db: &Connection, id: &DeploymentId) -> Vec<(CommitId, Phase)> {
+fn own(db: &Connection, id: &DeploymentId) -> Vec<(CommitId, StatusPhase)> {
     let all = of(db, id).unwrap().into_iter();
-    let own = all.filter(|report| report.kind == Kind::Deployment);
+    let own = all.filter(|report| report.kind == StatusKind::Deployment);
     own.map(|report| (report.commit, report.phase)).collect()
 }
 
@@ -75,7 +75,7 @@ async fn who_reports_nothing_has_no_rows() {
         set_reporting(db, &[("hello".parse().unwrap(), false)]).unwrap();
         begin(db, &id, &[Step::Fetch]);
         let kinds: Vec<_> = of(db, &id).unwrap().iter().map(|it| it.kind).collect();
-        assert_eq!(kinds, [Kind::Status]);
+        assert_eq!(kinds, [StatusKind::Commit]);
         // Nor does it keep what waits, once it reports no more.
         set_reporting(db, &[]).unwrap();
         assert!(waiting(db).unwrap().is_empty());
@@ -89,13 +89,13 @@ async fn a_row_changes_with_the_phase_and_not_with_each_state() {
         let a = commit('a');
         let id = queue(db, &a);
         let first = of(db, &id).unwrap().remove(0);
-        assert_eq!((first.phase, first.revision), (Phase::Queued, 1));
+        assert_eq!((first.phase, first.revision), (StatusPhase::Queued, 1));
         begin(db, &id, &[Step::Fetch, Step::Build, Step::Start]);
         let second = of(db, &id).unwrap().remove(0);
-        assert_eq!((second.phase, second.revision), (Phase::Running, 2));
+        assert_eq!((second.phase, second.revision), (StatusPhase::Running, 2));
         // It was interrupted and waits again: still under way.
         deployments::apply(db, &id, Event::Interrupt).unwrap();
-        assert_eq!(status(db, &a), (id.clone(), Phase::Running));
+        assert_eq!(status(db, &a), (id.clone(), StatusPhase::Running));
         // What was sent of an older revision does not count for a newer one.
         set_told(db, &first).unwrap();
         assert!(of(db, &id).unwrap().remove(0).is_waiting());
@@ -112,15 +112,15 @@ async fn the_newest_that_came_to_something_speaks_for_the_commit() {
         let first = queue(db, &a);
         go_live(db, &first);
         let second = queue(db, &a);
-        assert_eq!(status(db, &a), (second.clone(), Phase::Queued));
+        assert_eq!(status(db, &a), (second.clone(), StatusPhase::Queued));
         // Cancelled, it takes nothing back from the one that is live.
         deployments::end(db, &second, Event::Cancel, None).unwrap();
-        assert_eq!(status(db, &a), (first.clone(), Phase::Live));
+        assert_eq!(status(db, &a), (first.clone(), StatusPhase::Live));
         let third = queue(db, &a);
         begin(db, &third, &[Step::Fetch]);
         deployments::end(db, &third, Event::Fail, None).unwrap();
-        assert_eq!(status(db, &a), (third, Phase::Failed));
-        assert_eq!(own(db, &first), [(a, Phase::Live)]);
+        assert_eq!(status(db, &a), (third, StatusPhase::Failed));
+        assert_eq!(own(db, &first), [(a, StatusPhase::Live)]);
     })
     .await;
 }
@@ -132,9 +132,9 @@ async fn a_push_that_becomes_a_newer_commit_leaves_the_older_one() {
         let id = queue(db, &a);
         begin(db, &id, &[Step::Fetch]);
         deployments::set_commit(db, &id, &b, "", "").unwrap();
-        assert_eq!(status(db, &a), (id.clone(), Phase::Superseded));
-        assert_eq!(status(db, &b), (id.clone(), Phase::Running));
-        let expected = [(a, Phase::Superseded), (b, Phase::Running)];
+        assert_eq!(status(db, &a), (id.clone(), StatusPhase::Superseded));
+        assert_eq!(status(db, &b), (id.clone(), StatusPhase::Running));
+        let expected = [(a, StatusPhase::Superseded), (b, StatusPhase::Running)];
         assert_eq!(own(db, &id), expected);
     })
     .await;
@@ -146,14 +146,14 @@ async fn what_was_live_is_replaced_and_its_commit_stays_a_success() {
         let (a, b) = (commit('a'), commit('b'));
         let (first, second) = (queue(db, &a), queue(db, &b));
         // The second took the first's place in the queue.
-        assert_eq!(own(db, &first), [(a.clone(), Phase::Superseded)]);
+        assert_eq!(own(db, &first), [(a.clone(), StatusPhase::Superseded)]);
         go_live(db, &second);
         let back = queue(db, &a);
         go_live(db, &back);
-        assert_eq!(own(db, &second), [(b.clone(), Phase::Replaced)]);
-        assert_eq!(own(db, &back), [(a.clone(), Phase::Live)]);
-        assert_eq!(status(db, &b), (second, Phase::Live));
-        assert_eq!(status(db, &a), (back, Phase::Live));
+        assert_eq!(own(db, &second), [(b.clone(), StatusPhase::Replaced)]);
+        assert_eq!(own(db, &back), [(a.clone(), StatusPhase::Live)]);
+        assert_eq!(status(db, &b), (second, StatusPhase::Live));
+        assert_eq!(status(db, &a), (back, StatusPhase::Live));
     })
     .await;
 }
@@ -168,17 +168,17 @@ async fn an_older_deployment_is_told_first_even_when_it_has_to_wait() {
             let all = waiting(db).unwrap().into_iter();
             all.filter(|it| it.kind == kind).collect::<Vec<_>>()
         };
-        let oldest = head(Kind::Deployment);
+        let oldest = head(StatusKind::Deployment);
         assert_eq!(oldest.len(), 1);
         assert_eq!(oldest[0].deployment, first);
         set_later(db, &oldest[0], now() + 60_000, "down").unwrap();
-        assert_eq!(head(Kind::Deployment)[0].deployment, first);
+        assert_eq!(head(StatusKind::Deployment)[0].deployment, first);
         // A status stands at its commit: one that has to wait holds up no other.
-        let status = head(Kind::Status).remove(0);
+        let status = head(StatusKind::Commit).remove(0);
         set_later(db, &status, now() + 60_000, "down").unwrap();
-        assert_ne!(head(Kind::Status)[0].commit, status.commit);
+        assert_ne!(head(StatusKind::Commit)[0].commit, status.commit);
         set_refused(db, &oldest[0], "no").unwrap();
-        assert_eq!(head(Kind::Deployment)[0].deployment, second);
+        assert_eq!(head(StatusKind::Deployment)[0].deployment, second);
     })
     .await;
 }
@@ -191,7 +191,7 @@ async fn one_that_fails_on_and_on_holds_up_no_later_one() {
         let second = queue(db, &commit('b'));
         let heads = || {
             let all = waiting(db).unwrap().into_iter();
-            let all = all.filter(|it| it.kind == Kind::Deployment);
+            let all = all.filter(|it| it.kind == StatusKind::Deployment);
             all.collect::<Vec<_>>()
         };
         for attempt in 1..=PATIENCE {

@@ -3,19 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{Request, put};
-use crate::report::address::encoded;
-use crate::report::{Address, Fact, Phase};
+use crate::config::ForgeAddress;
+use crate::config::encoded;
+use crate::notify::forge::fact::Fact;
+use crate::store::statuses::StatusPhase;
 
 /// What sets our deployments apart from those of others.
 const TASK: &str = "deploy:cutover";
-
-pub(super) fn api(web: &str) -> String {
-    match web.strip_prefix("https://") {
-        Some(host @ "github.com") => format!("https://api.{host}"),
-        Some(host) if host.ends_with(".ghe.com") => format!("https://api.{host}"),
-        _ => format!("{web}/api/v3"),
-    }
-}
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
     vec![
@@ -25,18 +19,18 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     // GitHub has no word for what says nothing about the commit.
     status_with(address, fact, "error")
 }
 
 /// The status as Gitea takes it too; `nothing` is the state of what says nothing about the commit.
-pub(super) fn status_with(address: &Address, fact: &Fact, nothing: &str) -> Request {
+pub(super) fn status_with(address: &ForgeAddress, fact: &Fact, nothing: &str) -> Request {
     let state = match fact.phase {
-        Phase::Queued | Phase::Running => "pending",
-        Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
-        Phase::Failed | Phase::RolledBack => "failure",
-        Phase::Superseded | Phase::Cancelled => nothing,
+        StatusPhase::Queued | StatusPhase::Running => "pending",
+        StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "success",
+        StatusPhase::Failed | StatusPhase::RolledBack => "failure",
+        StatusPhase::Superseded | StatusPhase::Cancelled => nothing,
     };
     let mut body = json!({
         "state": state,
@@ -48,11 +42,14 @@ pub(super) fn status_with(address: &Address, fact: &Fact, nothing: &str) -> Requ
     Request::post(path, body)
 }
 
-pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
+pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
     // Of what never came to anything, or is over, there is nothing to show.
     if matches!(
         fact.phase,
-        Phase::Superseded | Phase::Unchanged | Phase::Cancelled | Phase::Replaced
+        StatusPhase::Superseded
+            | StatusPhase::Unchanged
+            | StatusPhase::Cancelled
+            | StatusPhase::Replaced
     ) {
         return None;
     }
@@ -70,7 +67,7 @@ pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
     Some(Request::post(path, body))
 }
 
-pub(super) fn find(address: &Address, fact: &Fact) -> Request {
+pub(super) fn find(address: &ForgeAddress, fact: &Fact) -> Request {
     Request::get(format!(
         "/repos/{}/deployments?sha={}&task={}&environment={}&per_page=100",
         address.repository(),
@@ -89,13 +86,16 @@ pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
         && one["sha"].as_str() == Some(fact.commit.as_str())
 }
 
-pub(super) fn progress(address: &Address, fact: &Fact, id: &str) -> Request {
+pub(super) fn progress(address: &ForgeAddress, fact: &Fact, id: &str) -> Request {
     let state = match fact.phase {
-        Phase::Queued => "queued",
-        Phase::Running => "in_progress",
-        Phase::Live => "success",
-        Phase::Failed | Phase::RolledBack => "failure",
-        Phase::Replaced | Phase::Superseded | Phase::Unchanged | Phase::Cancelled => "inactive",
+        StatusPhase::Queued => "queued",
+        StatusPhase::Running => "in_progress",
+        StatusPhase::Live => "success",
+        StatusPhase::Failed | StatusPhase::RolledBack => "failure",
+        StatusPhase::Replaced
+        | StatusPhase::Superseded
+        | StatusPhase::Unchanged
+        | StatusPhase::Cancelled => "inactive",
     };
     let mut body = json!({ "state": state, "description": fact.description() });
     put(&mut body, "environment_url", fact.environment_url.as_ref());

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::{Problem, judge};
-use super::forge::Request;
+use super::api::Request;
 use super::http::{Answer, Http};
 use super::token::Tokens;
 use crate::config;

@@ -4,20 +4,22 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Request, put};
-use crate::report::address::encoded;
-use crate::report::{Address, Fact, Phase};
+use crate::config::ForgeAddress;
+use crate::config::encoded;
+use crate::notify::forge::fact::Fact;
+use crate::store::statuses::StatusPhase;
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
     vec![("private-token", token.to_owned())]
 }
 
-pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     let state = match fact.phase {
-        Phase::Queued => "pending",
-        Phase::Running => "running",
-        Phase::Live | Phase::Replaced | Phase::Unchanged => "success",
-        Phase::Failed | Phase::RolledBack => "failed",
-        Phase::Superseded | Phase::Cancelled => "canceled",
+        StatusPhase::Queued => "pending",
+        StatusPhase::Running => "running",
+        StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "success",
+        StatusPhase::Failed | StatusPhase::RolledBack => "failed",
+        StatusPhase::Superseded | StatusPhase::Cancelled => "canceled",
     };
     let mut body = json!({
         "state": state,
@@ -41,23 +43,25 @@ pub(super) fn is_so_already(status: StatusCode, body: &[u8]) -> bool {
     status == StatusCode::BAD_REQUEST && said.contains("cannot transition")
 }
 
-fn deployment_state(phase: Phase) -> Option<&'static str> {
+fn deployment_state(phase: StatusPhase) -> Option<&'static str> {
     match phase {
-        Phase::Queued => None,
-        Phase::Running => Some("running"),
-        Phase::Live => Some("success"),
-        Phase::Failed | Phase::RolledBack => Some("failed"),
-        Phase::Superseded | Phase::Unchanged | Phase::Cancelled => Some("canceled"),
+        StatusPhase::Queued => None,
+        StatusPhase::Running => Some("running"),
+        StatusPhase::Live => Some("success"),
+        StatusPhase::Failed | StatusPhase::RolledBack => Some("failed"),
+        StatusPhase::Superseded | StatusPhase::Unchanged | StatusPhase::Cancelled => {
+            Some("canceled")
+        }
         // The newest success is the one that GitLab shows as current.
-        Phase::Replaced => None,
+        StatusPhase::Replaced => None,
     }
 }
 
-pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
+pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
     // Of what never came to anything there is nothing to show.
     if matches!(
         fact.phase,
-        Phase::Superseded | Phase::Unchanged | Phase::Cancelled
+        StatusPhase::Superseded | StatusPhase::Unchanged | StatusPhase::Cancelled
     ) {
         return None;
     }
@@ -74,7 +78,7 @@ pub(super) fn deployment(address: &Address, fact: &Fact) -> Option<Request> {
     Some(Request::post(path, body))
 }
 
-pub(super) fn find(address: &Address, fact: &Fact) -> Request {
+pub(super) fn find(address: &ForgeAddress, fact: &Fact) -> Request {
     Request::get(format!(
         "/projects/{}/deployments?environment={}&status=running&order_by=id&sort=desc",
         address.repository_id(),
@@ -88,19 +92,19 @@ pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
     one["sha"].as_str() == Some(fact.commit.as_str())
 }
 
-pub(super) fn progress(address: &Address, fact: &Fact, id: &str) -> Option<Request> {
+pub(super) fn progress(address: &ForgeAddress, fact: &Fact, id: &str) -> Option<Request> {
     let state = match fact.phase {
         // It runs from the moment that it is made.
-        Phase::Running => None,
+        StatusPhase::Running => None,
         // It was live, and GitLab may not have heard of it. If it has, it says that this is so.
-        Phase::Replaced => Some("success"),
+        StatusPhase::Replaced => Some("success"),
         phase => deployment_state(phase),
     }?;
     let path = format!("/projects/{}/deployments/{id}", address.repository_id());
     Some(Request::put(path, json!({ "status": state })))
 }
 
-pub(super) fn environment(address: &Address, fact: &Fact) -> Option<Request> {
+pub(super) fn environment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
     fact.environment_url.as_ref()?;
     Some(Request::get(format!(
         "/projects/{}/environments?name={}",
@@ -109,7 +113,7 @@ pub(super) fn environment(address: &Address, fact: &Fact) -> Option<Request> {
     )))
 }
 
-pub(super) fn correction(address: &Address, fact: &Fact, answer: &Value) -> Option<Request> {
+pub(super) fn correction(address: &ForgeAddress, fact: &Fact, answer: &Value) -> Option<Request> {
     let url = fact.environment_url.as_ref()?;
     let path = format!("/projects/{}/environments", address.repository_id());
     match answer.get(0) {

@@ -1,7 +1,8 @@
 //! Gitea and Forgejo.
 
 use super::{Request, github};
-use crate::report::{Address, Fact};
+use crate::config::ForgeAddress;
+use crate::notify::forge::fact::Fact;
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
     vec![
@@ -10,6 +11,6 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     github::status_with(address, fact, "warning")
 }

@@ -4,15 +4,15 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use super::Forge;
+use super::api::ForgeApi;
 use super::remote::Remote;
 use crate::config::Repo;
 use crate::webhook;
 
-/// Where reports about a repository go.
+/// Where the statuses of a repository go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    pub forge: Forge,
+pub struct ForgeAddress {
+    pub forge: ForgeApi,
     /// The API's base address, without a slash at its end.
     pub api: String,
     /// The forge's own address, without a slash at its end.
@@ -48,7 +48,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-impl Address {
+impl ForgeAddress {
     pub fn find(repo: &Repo, asked: &Asked<'_>) -> Result<Self, Missing> {
         let remote = Remote::of(repo);
         let own = asked.url.map(trimmed);
@@ -57,8 +57,8 @@ impl Address {
         let host = Url::parse(&web).ok();
         let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
         let forge = match asked.forge {
-            Some(forge) => Forge::of(forge),
-            None => Forge::at(host),
+            Some(forge) => ForgeApi::of(forge),
+            None => ForgeApi::at(host),
         };
         let forge = forge.ok_or_else(|| Missing::Forge {
             host: host.to_owned(),
@@ -66,7 +66,7 @@ impl Address {
         let path = asked.repository.map(str::to_owned);
         let path = path.or_else(|| {
             let mut path = remote?.path;
-            if forge == Forge::DataCenter
+            if forge == ForgeApi::DataCenter
                 && let Some((before, after)) = path.clone().split_once("scm/")
                 && (before.is_empty() || before.ends_with('/'))
             {
@@ -87,7 +87,7 @@ impl Address {
         let path = path.filter(|path| path.contains('/'));
         Ok(Self {
             forge,
-            api: forge.api(&web),
+            api: forge.base(&web),
             path: path.ok_or(Missing::Repository)?,
             web,
         })
@@ -112,7 +112,7 @@ impl Address {
 }
 
 /// One segment of a path.
-pub(super) fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
@@ -124,17 +124,18 @@ fn trimmed(url: &Url) -> String {
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn address(forge: webhook::Forge) -> Address {
+    pub(crate) fn address(forge: webhook::Forge) -> ForgeAddress {
         let asked = Asked {
             forge: Some(forge),
             ..Asked::default()
         };
         let repo = Repo::Http("https://git.example.com/acme/hello.git".into());
-        Address::find(&repo, &asked).unwrap()
+        ForgeAddress::find(&repo, &asked).unwrap()
     }
 
-    fn found(repo: Repo, asked: Asked<'_>) -> (Forge, String, String) {
-        let address = Address::find(&repo, &asked).unwrap_or_else(|e| panic!("{repo:?}: {e:?}"));
+    fn found(repo: Repo, asked: Asked<'_>) -> (ForgeApi, String, String) {
+        let address =
+            ForgeAddress::find(&repo, &asked).unwrap_or_else(|e| panic!("{repo:?}: {e:?}"));
         (address.forge, address.api.clone(), address.path)
     }
 
@@ -144,61 +145,61 @@ pub(super) mod tests {
         for (text, forge, api, path) in [
             (
                 "https://github.com/acme/hello.git",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "https://github.com/acme/hello",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "https://GitHub.com/acme/hello/",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "git@github.com:acme/hello.git",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "git@GitHub.com:/acme/hello.git",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "ssh://git@ssh.github.com:443/acme/hello.git",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 api,
                 "acme/hello",
             ),
             (
                 "https://octo.ghe.com/acme/hello.git",
-                Forge::GitHub,
+                ForgeApi::GitHub,
                 "https://api.octo.ghe.com",
                 "acme/hello",
             ),
             (
                 "https://gitlab.com/acme/team/hello.git",
-                Forge::GitLab,
+                ForgeApi::GitLab,
                 "https://gitlab.com/api/v4",
                 "acme/team/hello",
             ),
             (
                 "git@codeberg.org:acme/hello.git",
-                Forge::Gitea,
+                ForgeApi::Gitea,
                 "https://codeberg.org/api/v1",
                 "acme/hello",
             ),
             (
                 "git@bitbucket.org:acme/hello.git",
-                Forge::Bitbucket,
+                ForgeApi::Bitbucket,
                 "https://api.bitbucket.org/2.0",
                 "acme/hello",
             ),
@@ -291,7 +292,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_cannot_be_found_out_is_named() {
-        let find = |repo: Repo, asked| Address::find(&repo, &asked);
+        let find = |repo: Repo, asked| ForgeAddress::find(&repo, &asked);
         let own = Repo::Ssh("git@git.lan:acme/hello.git".into());
         let host = "git.lan".into();
         assert_eq!(find(own, Asked::default()), Err(Missing::Forge { host }));
@@ -308,7 +309,7 @@ pub(super) mod tests {
     #[test]
     fn a_path_is_encoded_once() {
         let repo = Repo::Http("https://gitlab.com/a%20b/c+d/x.git".into());
-        let address = Address::find(&repo, &Asked::default()).unwrap();
+        let address = ForgeAddress::find(&repo, &Asked::default()).unwrap();
         assert_eq!(address.repository(), "a%20b/c%2Bd/x");
         assert_eq!(address.repository_id(), "a%20b%2Fc%2Bd%2Fx");
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::answer::Problem;
-use super::http::Http;
-use super::send::send;
-use super::session::Session;
-use super::token::Tokens;
+use super::forge::answer::Problem;
+use super::forge::http::Http;
+use super::forge::send;
+use super::forge::session::Session;
+use super::forge::token::Tokens;
 use crate::deploy::Agent;
 use crate::ids::AppName;
-use crate::store::reports::{self, Report};
+use crate::store::statuses::{self, ForgeStatus};
 use crate::store::{self, StoreError};
 
 /// Requests under way at once, over all apps; of one app there is one.
@@ -36,7 +36,7 @@ pub async fn start(agent: Arc<Agent>) {
     });
     let reporting: Vec<_> = reporting.collect();
     let nobody = reporting.is_empty();
-    let set = move |db: &rusqlite::Connection| reports::set_reporting(db, &reporting);
+    let set = move |db: &rusqlite::Connection| statuses::set_reporting(db, &reporting);
     if let Err(error) = agent.store.write(set).await {
         tracing::error!(%error, "no forge is told anything until the next start");
         return;
@@ -62,7 +62,7 @@ async fn run(agent: &Arc<Agent>, shared: Shared) {
     loop {
         changes.mark_unchanged();
         let mut pause = POLL;
-        match agent.store.read(reports::waiting).await {
+        match agent.store.read(statuses::waiting).await {
             Ok(waiting) => {
                 let now = store::now();
                 held.retain(|_, until| *until > now);
@@ -107,7 +107,7 @@ async fn run(agent: &Arc<Agent>, shared: Shared) {
 
 /// Sends one report and stores what came of it. Gives the app, and until when its forge wants to be
 /// left alone.
-async fn tell(agent: Arc<Agent>, shared: Shared, report: Report) -> (AppName, Option<i64>) {
+async fn tell(agent: Arc<Agent>, shared: Shared, report: ForgeStatus) -> (AppName, Option<i64>) {
     let app = report.app.clone();
     let config = agent.config.apps.get(&app);
     let outcome = match config.and_then(|config| Some((config, config.report.as_ref()?))) {
@@ -138,7 +138,7 @@ async fn tell(agent: Arc<Agent>, shared: Shared, report: Report) -> (AppName, Op
 
 async fn record(
     agent: &Agent,
-    report: Report,
+    report: ForgeStatus,
     outcome: Result<(), Problem>,
 ) -> Result<(), StoreError> {
     let now = store::now();
@@ -151,7 +151,7 @@ async fn record(
     };
     match outcome {
         Ok(()) => {
-            let write = agent.store.write(move |db| reports::set_told(db, &report));
+            let write = agent.store.write(move |db| statuses::set_told(db, &report));
             write.await
         }
         Err(Problem::Refused(why)) => {
@@ -159,7 +159,7 @@ async fn record(
             if report.error.as_ref() != Some(&why) {
                 tracing::warn!(%app, %deployment, kind = %report.kind, "the forge was not told: {why}");
             }
-            let write = move |db: &_| reports::set_refused(db, &report, &why);
+            let write = move |db: &_| statuses::set_refused(db, &report, &why);
             agent.store.write(write).await
         }
         Err(Problem::Later { wait, why }) => {
@@ -168,7 +168,7 @@ async fn record(
             }
             let pause = wait.map_or_else(|| backoff(report.attempts), |wait| wait.max(FIRST_PAUSE));
             let due_at = now + pause.as_millis() as i64;
-            let write = move |db: &_| reports::set_later(db, &report, due_at, &why);
+            let write = move |db: &_| statuses::set_later(db, &report, due_at, &why);
             agent.store.write(write).await
         }
     }

@@ -3,14 +3,16 @@
 use serde_json::json;
 
 use super::Request;
-use crate::report::{Address, Fact, Phase};
+use crate::config::ForgeAddress;
+use crate::notify::forge::fact::Fact;
+use crate::store::statuses::StatusPhase;
 
-pub(super) fn status(address: &Address, fact: &Fact) -> Request {
+pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     let state = match fact.phase {
-        Phase::Queued | Phase::Running => "INPROGRESS",
-        Phase::Live | Phase::Replaced | Phase::Unchanged => "SUCCESSFUL",
-        Phase::Failed | Phase::RolledBack => "FAILED",
-        Phase::Superseded | Phase::Cancelled => "CANCELLED",
+        StatusPhase::Queued | StatusPhase::Running => "INPROGRESS",
+        StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "SUCCESSFUL",
+        StatusPhase::Failed | StatusPhase::RolledBack => "FAILED",
+        StatusPhase::Superseded | StatusPhase::Cancelled => "CANCELLED",
     };
     let (project, repository) = address.owner_and_name();
     let path = format!(

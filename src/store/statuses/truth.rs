@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::ids::{AppName, CommitId, DeploymentId};
-use crate::report::{Kind, Phase};
 use crate::state::State;
+use crate::store::statuses::{StatusKind, StatusPhase};
 use crate::store::{Result, now, parsed};
 
 /// Takes down what is now true of a deployment. Called wherever its state or commit changes.
@@ -25,13 +25,20 @@ pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()
         return Ok(());
     };
     if deployments {
-        set(db, Kind::Deployment, &app, &commit, id, state.into())?;
+        set(db, StatusKind::Deployment, &app, &commit, id, state.into())?;
         if state == State::Live {
             replace(db, &app, id)?;
         }
     }
     if let Some((speaker, state)) = speaker(db, &app, &commit)? {
-        set(db, Kind::Status, &app, &commit, &speaker, state.into())?;
+        set(
+            db,
+            StatusKind::Commit,
+            &app,
+            &commit,
+            &speaker,
+            state.into(),
+        )?;
     }
     Ok(())
 }
@@ -41,15 +48,18 @@ pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &Commit
     let mut query = db
         .prepare_cached("SELECT kind, app FROM reports WHERE commit_id = ?2 AND deployment = ?1")?;
     let rows = query.query_map((id.as_str(), commit.as_str()), |row| {
-        Ok((parsed::<Kind>(row, "kind")?, parsed::<AppName>(row, "app")?))
+        Ok((
+            parsed::<StatusKind>(row, "kind")?,
+            parsed::<AppName>(row, "app")?,
+        ))
     })?;
     for row in rows.collect::<rusqlite::Result<Vec<_>>>()? {
         let (kind, app) = row;
         match (kind, speaker(db, &app, commit)?) {
-            (Kind::Status, Some((other, state))) => {
+            (StatusKind::Commit, Some((other, state))) => {
                 set(db, kind, &app, commit, &other, state.into())?;
             }
-            _ => set(db, kind, &app, commit, id, Phase::Superseded)?,
+            _ => set(db, kind, &app, commit, id, StatusPhase::Superseded)?,
         }
     }
     Ok(())
@@ -85,11 +95,11 @@ fn replace(db: &Connection, app: &AppName, id: &DeploymentId) -> Result<()> {
 
 fn set(
     db: &Connection,
-    kind: Kind,
+    kind: StatusKind,
     app: &AppName,
     commit: &CommitId,
     id: &DeploymentId,
-    phase: Phase,
+    phase: StatusPhase,
 ) -> Result<()> {
     // One that was interrupted and waits to run again is still under way to the forge. A change does
     // not cut short the wait for a forge that does not answer.
@@ -104,8 +114,8 @@ fn set(
             AND NOT (deployment = ?5 AND phase = 'running' AND ?6 = 'queued')",
     )?;
     let subject = match kind {
-        Kind::Status => app.as_str(),
-        Kind::Deployment => id.as_str(),
+        StatusKind::Commit => app.as_str(),
+        StatusKind::Deployment => id.as_str(),
     };
     upsert.execute((
         kind.as_str(),

@@ -6,23 +6,27 @@ use rusqlite::{Connection, Row};
 
 use super::{Result, now, parsed};
 use crate::ids::{AppName, CommitId, DeploymentId};
-use crate::report::{Kind, Phase};
 
+mod kind;
 mod outbox;
+mod phase;
 mod truth;
 
+pub use kind::StatusKind;
+
 pub use outbox::{set_asked, set_forge_id, set_later, set_refused, set_told, waiting};
+pub use phase::StatusPhase;
 pub(super) use truth::{changed, left};
 
 /// What a forge is to be told, and how far that came.
 #[derive(Debug, Clone)]
-pub struct Report {
-    pub kind: Kind,
+pub struct ForgeStatus {
+    pub kind: StatusKind,
     pub app: AppName,
     pub commit: CommitId,
     /// The deployment that it speaks of.
     pub deployment: DeploymentId,
-    pub phase: Phase,
+    pub phase: StatusPhase,
     /// Rises with each change of deployment or phase.
     pub revision: i64,
     /// The last revision that the forge has, or has refused for good.
@@ -41,7 +45,7 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-impl Report {
+impl ForgeStatus {
     pub fn is_waiting(&self) -> bool {
         self.told < self.revision
     }
@@ -50,8 +54,8 @@ impl Report {
     /// each of ours has one.
     fn subject(&self) -> &str {
         match self.kind {
-            Kind::Status => self.app.as_str(),
-            Kind::Deployment => self.deployment.as_str(),
+            StatusKind::Commit => self.app.as_str(),
+            StatusKind::Deployment => self.deployment.as_str(),
         }
     }
 }
@@ -77,15 +81,15 @@ pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
 }
 
 /// What is told of a deployment.
-pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<Report>> {
+pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<ForgeStatus>> {
     let mut query =
         db.prepare_cached("SELECT * FROM reports WHERE deployment = ?1 ORDER BY kind DESC, since")?;
     let rows = query.query_map([id.as_str()], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Report> {
-    Ok(Report {
+fn from_row(row: &Row<'_>) -> rusqlite::Result<ForgeStatus> {
+    Ok(ForgeStatus {
         kind: parsed(row, "kind")?,
         app: parsed(row, "app")?,
         commit: parsed(row, "commit_id")?,

@@ -7,8 +7,16 @@ use url::Url;
 use super::file::{Node, Section};
 use super::values::secret;
 use super::{Auth, GitHubApp, Repo, Report};
-use crate::report::{Address, Asked, Forge, Missing};
 use crate::webhook;
+
+mod address;
+mod api;
+mod remote;
+
+#[cfg(test)]
+pub(crate) use address::tests::address;
+pub use address::{Asked, ForgeAddress, Missing, encoded};
+pub use api::ForgeApi;
 
 /// `shown` is the app's name as it stands in the file, `sender` the forge of the app's webhook.
 pub(super) fn report(
@@ -32,7 +40,7 @@ pub(super) fn report(
         // A webhook's forge that takes no reports says nothing about where they go.
         forge: match forge {
             Some(named) => named,
-            None => sender.filter(|sender| Forge::of(*sender).is_some()),
+            None => sender.filter(|sender| ForgeApi::of(*sender).is_some()),
         },
         url: url.as_ref(),
         repository,
@@ -59,7 +67,7 @@ pub(super) fn report(
 }
 
 /// Reports what is wrong with how the forge is asked: by a token, or by a GitHub App.
-fn one_proof(section: &Section<'_>, shown: &str, address: Option<&Address>) {
+fn one_proof(section: &Section<'_>, shown: &str, address: Option<&ForgeAddress>) {
     if section.is_misshapen() {
         return;
     }
@@ -78,7 +86,7 @@ fn one_proof(section: &Section<'_>, shown: &str, address: Option<&Address>) {
                 ));
             }
         }
-        if let Some(address) = address.filter(|it| it.forge != Forge::GitHub) {
+        if let Some(address) = address.filter(|it| it.forge != ForgeApi::GitHub) {
             let key = section.key("app_id");
             section.report(format!(
                 "`{key}` is a GitHub App's: expected a `token`, which is what {} takes",
@@ -95,8 +103,8 @@ fn one_proof(section: &Section<'_>, shown: &str, address: Option<&Address>) {
     }
 }
 
-fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<Address> {
-    let (key, expected) = match Address::find(repo, asked) {
+fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<ForgeAddress> {
+    let (key, expected) = match ForgeAddress::find(repo, asked) {
         Ok(address) => return Some(address),
         Err(Missing::Forge { host }) => (
             "forge",
@@ -124,7 +132,7 @@ fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<Addres
 /// The forges that take reports.
 fn names() -> String {
     let all = webhook::Forge::ALL.into_iter();
-    let told = all.filter(|forge| Forge::of(*forge).is_some());
+    let told = all.filter(|forge| ForgeApi::of(*forge).is_some());
     let quoted: Vec<_> = told.map(|forge| format!("\"{forge}\"")).collect();
     quoted.join(", ")
 }
@@ -133,7 +141,7 @@ fn forge(node: &Node<'_>) -> Option<webhook::Forge> {
     let expected = format!("one of {}", names());
     let forge = node.str(&expected)?.parse().ok();
     forge
-        .filter(|forge| Forge::of(*forge).is_some())
+        .filter(|forge| ForgeApi::of(*forge).is_some())
         .or_else(|| node.wrong(&expected))
 }
 

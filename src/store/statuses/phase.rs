@@ -10,7 +10,7 @@ use crate::state::State;
 /// How far a deployment is, as far as a forge cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum StatusPhase {
     Queued,
     Running,
     /// Live, and through its bake.
@@ -26,44 +26,44 @@ pub enum Phase {
     Cancelled,
 }
 
-impl Phase {
-    pub const ALL: [Phase; 9] = [
-        Phase::Queued,
-        Phase::Running,
-        Phase::Live,
-        Phase::Replaced,
-        Phase::Failed,
-        Phase::RolledBack,
-        Phase::Superseded,
-        Phase::Unchanged,
-        Phase::Cancelled,
+impl StatusPhase {
+    pub const ALL: [StatusPhase; 9] = [
+        StatusPhase::Queued,
+        StatusPhase::Running,
+        StatusPhase::Live,
+        StatusPhase::Replaced,
+        StatusPhase::Failed,
+        StatusPhase::RolledBack,
+        StatusPhase::Superseded,
+        StatusPhase::Unchanged,
+        StatusPhase::Cancelled,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Phase::Queued => "queued",
-            Phase::Running => "running",
-            Phase::Live => "live",
-            Phase::Replaced => "replaced",
-            Phase::Failed => "failed",
-            Phase::RolledBack => "rolled_back",
-            Phase::Superseded => "superseded",
-            Phase::Unchanged => "unchanged",
-            Phase::Cancelled => "cancelled",
+            StatusPhase::Queued => "queued",
+            StatusPhase::Running => "running",
+            StatusPhase::Live => "live",
+            StatusPhase::Replaced => "replaced",
+            StatusPhase::Failed => "failed",
+            StatusPhase::RolledBack => "rolled_back",
+            StatusPhase::Superseded => "superseded",
+            StatusPhase::Unchanged => "unchanged",
+            StatusPhase::Cancelled => "cancelled",
         }
     }
 }
 
-impl From<State> for Phase {
+impl From<State> for StatusPhase {
     fn from(state: State) -> Self {
         match state {
-            State::Queued => Phase::Queued,
-            State::Live => Phase::Live,
+            State::Queued => StatusPhase::Queued,
+            State::Live => StatusPhase::Live,
             // Somebody has to look, which is what a failure says.
-            State::Failed | State::Stuck => Phase::Failed,
-            State::RolledBack => Phase::RolledBack,
-            State::Superseded => Phase::Superseded,
-            State::Cancelled => Phase::Cancelled,
+            State::Failed | State::Stuck => StatusPhase::Failed,
+            State::RolledBack => StatusPhase::RolledBack,
+            State::Superseded => StatusPhase::Superseded,
+            State::Cancelled => StatusPhase::Cancelled,
             // Until the bake is over it may still be rolled back.
             State::Fetching
             | State::Building
@@ -73,12 +73,12 @@ impl From<State> for Phase {
             | State::Probing
             | State::Switching
             | State::Draining
-            | State::Baking => Phase::Running,
+            | State::Baking => StatusPhase::Running,
         }
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for StatusPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -87,14 +87,16 @@ impl fmt::Display for Phase {
 /// A text that names no phase; only a damaged or foreign database holds one.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a phase of a deployment")]
-pub struct UnknownPhase(String);
+pub struct UnknownStatusPhase(String);
 
-impl FromStr for Phase {
-    type Err = UnknownPhase;
+impl FromStr for StatusPhase {
+    type Err = UnknownStatusPhase;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPhase> {
-        let found = Phase::ALL.into_iter().find(|phase| phase.as_str() == text);
-        found.ok_or_else(|| UnknownPhase(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, UnknownStatusPhase> {
+        let found = StatusPhase::ALL
+            .into_iter()
+            .find(|phase| phase.as_str() == text);
+        found.ok_or_else(|| UnknownStatusPhase(text.to_owned()))
     }
 }
 
@@ -106,7 +108,7 @@ mod tests {
     fn nothing_but_live_is_a_success() {
         for state in State::ALL {
             assert_eq!(
-                Phase::from(state) == Phase::Live,
+                StatusPhase::from(state) == StatusPhase::Live,
                 state == State::Live,
                 "{state}"
             );
@@ -116,15 +118,18 @@ mod tests {
     #[test]
     fn what_is_at_rest_is_neither_queued_nor_running() {
         for state in State::ALL {
-            let open = matches!(Phase::from(state), Phase::Queued | Phase::Running);
+            let open = matches!(
+                StatusPhase::from(state),
+                StatusPhase::Queued | StatusPhase::Running
+            );
             assert_eq!(open, !state.is_rest(), "{state}");
         }
     }
 
     #[test]
     fn names_read_back() {
-        for phase in Phase::ALL {
-            assert_eq!(phase.as_str().parse::<Phase>().unwrap(), phase);
+        for phase in StatusPhase::ALL {
+            assert_eq!(phase.as_str().parse::<StatusPhase>().unwrap(), phase);
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
         }
     }

@@ -1,20 +1,21 @@
 //! What each forge is asked, in full.
 
 use super::*;
-use crate::report::Phase;
-use crate::report::address::tests::address;
-use crate::report::fact::tests::fact;
+use crate::config::forge_address as address;
+use crate::notify::forge::fact::tests::fact;
+use crate::store::statuses::StatusPhase;
+use crate::webhook;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// The state that each phase becomes, in the order of [`Phase::ALL`].
+/// The state that each phase becomes, in the order of [`StatusPhase::ALL`].
 fn states(forge: webhook::Forge) -> Vec<String> {
     let address = address(forge);
     let state = |phase| {
         let request = address.forge.status(&address, &fact(phase));
         request.body.unwrap()["state"].as_str().unwrap().to_owned()
     };
-    Phase::ALL.into_iter().map(state).collect()
+    StatusPhase::ALL.into_iter().map(state).collect()
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn a_status_stands_at_the_commit() {
     ];
     for (forge, path) in table {
         let address = address(forge);
-        let request = address.forge.status(&address, &fact(Phase::Live));
+        let request = address.forge.status(&address, &fact(StatusPhase::Live));
         assert_eq!((request.method, request.path), (Method::POST, path));
     }
 }
@@ -81,14 +82,14 @@ fn a_status_stands_at_the_commit() {
 fn the_log_is_linked_where_there_is_a_link() {
     let log = "https://deploy.example.com/api/v1/deployments/d0000000000001/log";
     for forge in webhook::Forge::ALL {
-        let Some(told) = Forge::of(forge) else {
+        let Some(told) = ForgeApi::of(forge) else {
             continue;
         };
         let key = match told {
-            Forge::Bitbucket | Forge::DataCenter => "url",
+            ForgeApi::Bitbucket | ForgeApi::DataCenter => "url",
             _ => "target_url",
         };
-        let mut fact = fact(Phase::Live);
+        let mut fact = fact(StatusPhase::Live);
         let without = told.status(&address(forge), &fact).body.unwrap();
         // Bitbucket insists on one.
         let expected = (key == "url").then_some("https://hello.example.com");
@@ -102,11 +103,11 @@ fn the_log_is_linked_where_there_is_a_link() {
 #[test]
 fn a_token_is_shown_as_the_forge_wants_it() {
     for (forge, name, value) in [
-        (Forge::GitHub, "authorization", "Bearer t"),
-        (Forge::GitLab, "private-token", "t"),
-        (Forge::Gitea, "authorization", "token t"),
-        (Forge::Bitbucket, "authorization", "Bearer t"),
-        (Forge::DataCenter, "authorization", "Bearer t"),
+        (ForgeApi::GitHub, "authorization", "Bearer t"),
+        (ForgeApi::GitLab, "private-token", "t"),
+        (ForgeApi::Gitea, "authorization", "token t"),
+        (ForgeApi::Bitbucket, "authorization", "Bearer t"),
+        (ForgeApi::DataCenter, "authorization", "Bearer t"),
     ] {
         let header = (name, value.to_owned());
         assert!(forge.headers("t").contains(&header), "{forge}");
@@ -117,17 +118,17 @@ fn a_token_is_shown_as_the_forge_wants_it() {
 fn gitlabs_refusal_to_repeat_a_state_is_no_failure() {
     let said = br#"{"message":"Cannot transition status via :run from :running"}"#;
     let bad = http::StatusCode::BAD_REQUEST;
-    assert!(Forge::GitLab.is_so_already(bad, said));
-    assert!(!Forge::GitLab.is_so_already(bad, br#"{"message":"400 Bad request"}"#));
-    assert!(!Forge::GitLab.is_so_already(http::StatusCode::CREATED, said));
-    assert!(!Forge::GitHub.is_so_already(bad, said));
+    assert!(ForgeApi::GitLab.is_so_already(bad, said));
+    assert!(!ForgeApi::GitLab.is_so_already(bad, br#"{"message":"400 Bad request"}"#));
+    assert!(!ForgeApi::GitLab.is_so_already(http::StatusCode::CREATED, said));
+    assert!(!ForgeApi::GitHub.is_so_already(bad, said));
 }
 
 #[test]
 fn github_is_asked_neither_to_merge_nor_to_wait() {
     let address = address(webhook::Forge::GitHub);
-    let request = Forge::GitHub
-        .deployment(&address, &fact(Phase::Queued))
+    let request = ForgeApi::GitHub
+        .deployment(&address, &fact(StatusPhase::Queued))
         .unwrap();
     assert_eq!(request.path, "/repos/acme/hello/deployments");
     assert_eq!(
@@ -142,7 +143,7 @@ fn github_is_asked_neither_to_merge_nor_to_wait() {
             "payload": { "cutover": "d0000000000001" },
         })
     );
-    let progress = Forge::GitHub.progress(&address, &fact(Phase::Live), "7");
+    let progress = ForgeApi::GitHub.progress(&address, &fact(StatusPhase::Live), "7");
     let progress = progress.unwrap();
     assert_eq!(progress.path, "/repos/acme/hello/deployments/7/statuses");
     assert_eq!(
@@ -157,7 +158,7 @@ fn github_is_asked_neither_to_merge_nor_to_wait() {
 
 #[test]
 fn a_deployment_that_was_made_is_found_again() {
-    let fact = fact(Phase::Running);
+    let fact = fact(StatusPhase::Running);
     let one = |id: u64, payload: Value| json!({ "id": id, "sha": COMMIT, "payload": payload });
     let other = one(1, json!({ "cutover": "d0000000000002" }));
     let foreign = one(2, json!(""));
@@ -166,13 +167,13 @@ fn a_deployment_that_was_made_is_found_again() {
         json!("{\"cutover\":\"d0000000000001\"}"),
     ] {
         let list = json!([other, foreign, one(3, ours)]);
-        assert_eq!(Forge::GitHub.found(&list, &fact).as_deref(), Some("3"));
+        assert_eq!(ForgeApi::GitHub.found(&list, &fact).as_deref(), Some("3"));
     }
     let list = json!([other, foreign]);
-    assert_eq!(Forge::GitHub.found(&list, &fact), None);
+    assert_eq!(ForgeApi::GitHub.found(&list, &fact), None);
     let list = json!([{ "id": 4, "sha": "f".repeat(40) }, { "id": 5, "sha": COMMIT }]);
-    assert_eq!(Forge::GitLab.found(&list, &fact).as_deref(), Some("5"));
-    assert_eq!(Forge::GitLab.found(&json!({}), &fact), None);
+    assert_eq!(ForgeApi::GitLab.found(&list, &fact).as_deref(), Some("5"));
+    assert_eq!(ForgeApi::GitLab.found(&json!({}), &fact), None);
 }
 
 #[test]
@@ -181,25 +182,25 @@ fn what_never_came_to_anything_makes_no_deployment() {
         (
             webhook::Forge::GitHub,
             vec![
-                Phase::Superseded,
-                Phase::Unchanged,
-                Phase::Cancelled,
-                Phase::Replaced,
+                StatusPhase::Superseded,
+                StatusPhase::Unchanged,
+                StatusPhase::Cancelled,
+                StatusPhase::Replaced,
             ],
         ),
         (
             webhook::Forge::GitLab,
             vec![
-                Phase::Queued,
-                Phase::Superseded,
-                Phase::Unchanged,
-                Phase::Cancelled,
-                Phase::Replaced,
+                StatusPhase::Queued,
+                StatusPhase::Superseded,
+                StatusPhase::Unchanged,
+                StatusPhase::Cancelled,
+                StatusPhase::Replaced,
             ],
         ),
     ] {
         let address = address(forge);
-        for phase in Phase::ALL {
+        for phase in StatusPhase::ALL {
             let made = address.forge.deployment(&address, &fact(phase)).is_some();
             assert_eq!(made, !phases.contains(&phase), "{forge} {phase}");
         }
@@ -209,10 +210,10 @@ fn what_never_came_to_anything_makes_no_deployment() {
 #[test]
 fn gitlabs_environment_gets_the_apps_address_once() {
     let address = address(webhook::Forge::GitLab);
-    let fact = fact(Phase::Running);
-    let look = Forge::GitLab.environment(&address, &fact).unwrap();
+    let fact = fact(StatusPhase::Running);
+    let look = ForgeApi::GitLab.environment(&address, &fact).unwrap();
     assert_eq!(look.path, "/projects/acme%2Fhello/environments?name=hello");
-    let correct = |answer| Forge::GitLab.correction(&address, &fact, &answer);
+    let correct = |answer| ForgeApi::GitLab.correction(&address, &fact, &answer);
     let url = "https://hello.example.com";
     let make = correct(json!([])).unwrap();
     assert_eq!(make.method, Method::POST);
@@ -226,5 +227,5 @@ fn gitlabs_environment_gets_the_apps_address_once() {
         environment_url: None,
         ..fact.clone()
     };
-    assert_eq!(Forge::GitLab.environment(&address, &nowhere), None);
+    assert_eq!(ForgeApi::GitLab.environment(&address, &nowhere), None);
 }

@@ -1,7 +1,7 @@
 //! What is true of a deployment, with all that a forge may want to show of it.
 
-use super::Phase;
 use crate::ids::{AppName, CommitId, DeploymentId};
+use crate::store::statuses::StatusPhase;
 
 /// One thing to tell. Nothing in it comes from a log or an error's text: a status is public where the
 /// repository is.
@@ -13,7 +13,7 @@ pub struct Fact {
     /// The branch or tag.
     pub git_ref: String,
     pub is_tag: bool,
-    pub phase: Phase,
+    pub phase: StatusPhase,
     /// The step that failed.
     pub step: Option<String>,
     pub environment: String,
@@ -32,16 +32,16 @@ impl Fact {
     /// The phase in words: ASCII, and shorter than the 140 characters that GitHub takes.
     pub fn description(&self) -> String {
         let said = match (self.phase, self.step.as_deref()) {
-            (Phase::Queued, _) => "Queued",
-            (Phase::Running, _) => "Deploying",
-            (Phase::Live, _) => "Live",
-            (Phase::Replaced, _) => "Was live until a later deployment",
-            (Phase::Failed, Some(step)) => return format!("Failed at the step {step}"),
-            (Phase::Failed, None) => "Failed",
-            (Phase::RolledBack, _) => "Failed after going live, and was rolled back",
-            (Phase::Superseded, _) => "A newer push took its place",
-            (Phase::Unchanged, _) => "There is nothing to deploy",
-            (Phase::Cancelled, _) => "Cancelled",
+            (StatusPhase::Queued, _) => "Queued",
+            (StatusPhase::Running, _) => "Deploying",
+            (StatusPhase::Live, _) => "Live",
+            (StatusPhase::Replaced, _) => "Was live until a later deployment",
+            (StatusPhase::Failed, Some(step)) => return format!("Failed at the step {step}"),
+            (StatusPhase::Failed, None) => "Failed",
+            (StatusPhase::RolledBack, _) => "Failed after going live, and was rolled back",
+            (StatusPhase::Superseded, _) => "A newer push took its place",
+            (StatusPhase::Unchanged, _) => "There is nothing to deploy",
+            (StatusPhase::Cancelled, _) => "Cancelled",
         };
         said.to_owned()
     }
@@ -51,7 +51,7 @@ impl Fact {
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn fact(phase: Phase) -> Fact {
+    pub(crate) fn fact(phase: StatusPhase) -> Fact {
         Fact {
             app: "hello".parse().unwrap(),
             deployment: "d0000000000001".parse().unwrap(),
@@ -59,7 +59,7 @@ pub(super) mod tests {
             git_ref: "main".into(),
             is_tag: false,
             phase,
-            step: (phase == Phase::Failed).then(|| "build".into()),
+            step: (phase == StatusPhase::Failed).then(|| "build".into()),
             environment: "hello".into(),
             environment_url: Some("https://hello.example.com".into()),
             log_url: None,
@@ -69,10 +69,10 @@ pub(super) mod tests {
     #[test]
     fn a_failure_names_its_step_and_every_description_is_short() {
         assert_eq!(
-            fact(Phase::Failed).description(),
+            fact(StatusPhase::Failed).description(),
             "Failed at the step build"
         );
-        for phase in Phase::ALL {
+        for phase in StatusPhase::ALL {
             let said = fact(phase).description();
             assert!((1..=140).contains(&said.len()) && said.is_ascii(), "{said}");
         }

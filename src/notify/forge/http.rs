@@ -15,7 +15,7 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 
-use super::forge::Request;
+use super::api::Request;
 
 /// From the first byte of the name's look-up to the last of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);

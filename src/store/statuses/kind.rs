@@ -8,23 +8,24 @@ use serde::Serialize;
 /// Where a report appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum StatusKind {
     /// Beside the commit.
-    Status,
+    #[serde(rename = "status")]
+    Commit,
     /// Among the forge's own deployments.
     Deployment,
 }
 
-impl Kind {
+impl StatusKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Status => "status",
-            Kind::Deployment => "deployment",
+            StatusKind::Commit => "status",
+            StatusKind::Deployment => "deployment",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for StatusKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -33,16 +34,16 @@ impl fmt::Display for Kind {
 /// A text that names no kind; only a damaged or foreign database holds one.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a kind of report")]
-pub struct UnknownKind(String);
+pub struct UnknownStatusKind(String);
 
-impl FromStr for Kind {
-    type Err = UnknownKind;
+impl FromStr for StatusKind {
+    type Err = UnknownStatusKind;
 
-    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+    fn from_str(text: &str) -> Result<Self, UnknownStatusKind> {
         match text {
-            "status" => Ok(Kind::Status),
-            "deployment" => Ok(Kind::Deployment),
-            _ => Err(UnknownKind(text.to_owned())),
+            "status" => Ok(StatusKind::Commit),
+            "deployment" => Ok(StatusKind::Deployment),
+            _ => Err(UnknownStatusKind(text.to_owned())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{Report, from_row};
+use super::{ForgeStatus, from_row};
 use crate::store::{Result, now};
 
 /// How often sending one may fail before later ones of its app are sent ahead of it.
@@ -11,7 +11,7 @@ pub(super) const PATIENCE: u32 = 5;
 /// What may be sent next: of each app the status that is due first, and the waiting deployment that
 /// is oldest, due or not, since forges show the deployment that was made last first. One that failed
 /// too often holds up no other; those are sent when they are due.
-pub fn waiting(db: &Connection) -> Result<Vec<Report>> {
+pub fn waiting(db: &Connection) -> Result<Vec<ForgeStatus>> {
     let mut query = db.prepare_cached(
         // Of the other columns SQLite takes the row of the minimum.
         "SELECT *, min(due_at) FROM reports
@@ -26,16 +26,16 @@ pub fn waiting(db: &Connection) -> Result<Vec<Report>> {
 }
 
 /// The forge has the revision that was read as `report`. A later one is due at once.
-pub fn set_told(db: &Connection, report: &Report) -> Result<()> {
+pub fn set_told(db: &Connection, report: &ForgeStatus) -> Result<()> {
     settle(db, report, None)
 }
 
 /// The forge will never take the revision that was read as `report`; the sentence says why.
-pub fn set_refused(db: &Connection, report: &Report, why: &str) -> Result<()> {
+pub fn set_refused(db: &Connection, report: &ForgeStatus, why: &str) -> Result<()> {
     settle(db, report, Some(why))
 }
 
-fn settle(db: &Connection, report: &Report, error: Option<&str>) -> Result<()> {
+fn settle(db: &Connection, report: &ForgeStatus, error: Option<&str>) -> Result<()> {
     db.prepare_cached(
         "UPDATE reports SET told = ?4, error = ?5, attempts = 0, due_at = ?6
          WHERE kind = ?1 AND subject = ?2 AND commit_id = ?3",
@@ -52,7 +52,7 @@ fn settle(db: &Connection, report: &Report, error: Option<&str>) -> Result<()> {
 }
 
 /// It could not be sent, and is due again later.
-pub fn set_later(db: &Connection, report: &Report, due_at: i64, why: &str) -> Result<()> {
+pub fn set_later(db: &Connection, report: &ForgeStatus, due_at: i64, why: &str) -> Result<()> {
     db.prepare_cached(
         "UPDATE reports SET attempts = attempts + 1, due_at = ?4, error = ?5
          WHERE kind = ?1 AND subject = ?2 AND commit_id = ?3",
@@ -68,14 +68,14 @@ pub fn set_later(db: &Connection, report: &Report, due_at: i64, why: &str) -> Re
 }
 
 /// The forge is about to be asked for its own deployment.
-pub fn set_asked(db: &Connection, report: &Report) -> Result<()> {
+pub fn set_asked(db: &Connection, report: &ForgeStatus) -> Result<()> {
     let update = "UPDATE reports SET asked = 1
                   WHERE kind = 'deployment' AND subject = ?1 AND commit_id = ?2";
     db.execute(update, (report.subject(), report.commit.as_str()))?;
     Ok(())
 }
 
-pub fn set_forge_id(db: &Connection, report: &Report, forge_id: &str) -> Result<()> {
+pub fn set_forge_id(db: &Connection, report: &ForgeStatus, forge_id: &str) -> Result<()> {
     let update = "UPDATE reports SET forge_id = ?3
                   WHERE kind = 'deployment' AND subject = ?1 AND commit_id = ?2";
     db.execute(update, (report.subject(), report.commit.as_str(), forge_id))?;

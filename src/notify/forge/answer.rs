@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use super::forge::Forge;
 use super::http::Answer;
+use crate::config::ForgeApi;
 
 /// Why a forge has not been told. The sentences are for people and hold no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Problem {
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// The answer's JSON, or why it is none.
-pub fn judge(forge: Forge, answer: &Answer, now: SystemTime) -> Result<Value, Problem> {
+pub fn judge(forge: ForgeApi, answer: &Answer, now: SystemTime) -> Result<Value, Problem> {
     let status = answer.status;
     if status.is_success() {
         return Ok(answer.json());
@@ -135,7 +135,7 @@ mod tests {
 
     fn judged(status: u16, headers: &[(&'static str, &str)], body: &str) -> Result<Value, Problem> {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        judge(Forge::GitHub, &answer(status, headers, body), now)
+        judge(ForgeApi::GitHub, &answer(status, headers, body), now)
     }
 
     fn wait(problem: Result<Value, Problem>) -> Option<u64> {

@@ -18,8 +18,8 @@
 //!
 //! # A push, end to end
 //!
-//! 1. `api::hooks` reads a body of at most 25 MiB; [`webhook::receive`] checks its signature and
-//!    says what it holds. [`deploy::enqueue`] stores the delivery and a queued deployment in one
+//! 1. `api::webhooks` reads a body of at most 25 MiB; [`webhook::receive`] checks its signature and
+//!    says what it holds. [`deploy::intake`] stores the delivery and a queued deployment in one
 //!    transaction, and only then the forge gets its 202.
 //! 2. The app's worker in [`deploy::queue`] wakes and calls [`deploy::run`], which reads like the
 //!    line above. Each step stores that it begins before its effect, and that it is done together

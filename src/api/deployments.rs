@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, apps, json};
-use crate::deploy::{enqueue, follow, rollback};
+use crate::deploy::{follow, intake, rollback};
 use crate::ids::DeploymentId;
 use crate::state::{Event, State as DeploymentState};
 use crate::store::deployments::{self as table, Deployment, Trigger};
@@ -55,8 +55,8 @@ pub async fn deploy(
         Some(Trigger::Cli) => Trigger::Cli,
         Some(_) => return Err(ApiError::bad_request("`trigger` is `api` or `cli`")),
     };
-    let new = enqueue::wished(&app.name, wanted, trigger);
-    let queued = enqueue::deployment(&api.agent, new).await?;
+    let new = intake::wished(&app.name, wanted, trigger);
+    let queued = intake::deployment(&api.agent, new).await?;
     answer(&api, queued, query.follow).await
 }
 

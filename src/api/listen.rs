@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use super::auth::Local;
-use super::client::Peer;
+use super::peer::Peer;
 
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 2048;

@@ -11,28 +11,28 @@ use crate::deploy::Agent;
 mod apps;
 pub mod auth;
 mod body;
-mod client;
 mod deployments;
 mod error;
 pub mod git;
 mod health;
-mod hooks;
 mod json;
 pub mod listen;
 mod metrics;
 mod openapi;
 mod page;
+mod peer;
 pub mod push_option;
 mod pushes;
 pub mod refusals;
-mod secrets;
 mod view;
+mod webhook_secrets;
+mod webhooks;
 
 pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
 pub use refusals::Refusals;
-pub use secrets::Secrets;
+pub use webhook_secrets::WebhookSecrets;
 
 /// What a handler needs.
 pub struct Api {
@@ -41,7 +41,7 @@ pub struct Api {
     pub health: Health,
     pub bodies: Bodies,
     pub refusals: Refusals,
-    pub secrets: Secrets,
+    pub webhook_secrets: WebhookSecrets,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
@@ -71,7 +71,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));
     Router::new()
-        .route("/hooks/{app}", post(hooks::receive))
+        .route("/hooks/{app}", post(webhooks::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))

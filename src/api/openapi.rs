@@ -21,7 +21,9 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::api::{Api, Bodies, Health, Refusals, Secrets, auth::Token, client::Peer, router};
+    use crate::api::{
+        Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token, peer::Peer, router,
+    };
     use crate::deploy::Agent;
     use crate::engine::Engine;
     use crate::proxy::control::Client;
@@ -66,7 +68,7 @@ mod tests {
             health: Health::default(),
             bodies: Bodies::default(),
             refusals: Refusals::default(),
-            secrets: Secrets::default(),
+            webhook_secrets: WebhookSecrets::default(),
         }))
     }
 

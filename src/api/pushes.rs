@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::page::Page;
 use super::{Api, ApiError, Shared, json};
 use crate::config::{App, Repo};
-use crate::deploy::enqueue;
-use crate::deploy::filter;
+use crate::deploy::{filter, intake};
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::source;
 use crate::store::deployments::NewDeployment;
@@ -91,9 +90,9 @@ async fn take(api: &Api, app: &App, pushes: &Pushes, update: &Update) -> Result<
     }
     let new = NewDeployment {
         no_cache: pushes.no_cache,
-        ..enqueue::pushed(&app.name, &update.r#ref, commit)
+        ..intake::pushed(&app.name, &update.r#ref, commit)
     };
-    let queued = enqueue::deployment(&api.agent, new).await?;
+    let queued = intake::deployment(&api.agent, new).await?;
     Ok(Taken {
         r#ref: update.r#ref.clone(),
         app: Some(app.name.clone()),

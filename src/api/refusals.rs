@@ -17,7 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 
-use super::{Api, ApiError, client};
+use super::{Api, ApiError, peer};
 use crate::ids::AppName;
 
 /// How often one client, or the clients of one app, may be refused at once, and then each second.
@@ -168,7 +168,7 @@ impl Kind {
 pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (request, body) = request.into_parts();
     let config = &api.agent.config;
-    let (client, uri) = (client::address(config, &request), request.uri.clone());
+    let (client, uri) = (peer::address(config, &request), request.uri.clone());
     let response = next.run(Request::from_parts(request, body)).await;
     let Some(&kind) = response.extensions().get::<Kind>() else {
         return response;

@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, Refusals, Secrets, auth::Token};
+use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
 use crate::config::{self, Config};
-use crate::deploy::{Agent, queue, recover, routes, taken};
+use crate::deploy::{Agent, intake, queue, recover, routes};
 use crate::engine::Engine;
 use crate::notify;
 use crate::proxy::control::{self, Client};
@@ -54,7 +54,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         health: Health::default(),
         bodies: Bodies::default(),
         refusals: Refusals::default(),
-        secrets: Secrets::default(),
+        webhook_secrets: WebhookSecrets::default(),
     });
     let refusals = tokio::spawn(api::refusals::tell(api.clone()));
     let router = api::router(api);
@@ -68,7 +68,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let pruning = tokio::spawn(prune(agent.clone()));
     let notify = tokio::spawn(notify::start(agent.clone()));
     let mut workers = queue::start(&agent);
-    let unqueued = tokio::spawn(taken::take_up(agent.clone()));
+    let pending = tokio::spawn(intake::pending::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
 
     let reloading = tokio::spawn(reload(agent.clone(), path));
@@ -83,7 +83,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     pruning.abort();
     notify.abort();
     refusals.abort();
-    unqueued.abort();
+    pending.abort();
     reloading.abort();
     workers.shutdown().await;
     let _ = std::fs::remove_file(&socket);

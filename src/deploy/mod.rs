@@ -15,11 +15,11 @@ use crate::store::{Store, StoreError};
 
 pub mod bake;
 pub mod checkpoint;
-pub mod enqueue;
 pub mod filter;
 pub mod follow;
 mod forwarding;
 mod hub;
+pub mod intake;
 mod line;
 pub mod queue;
 pub mod recover;
@@ -27,7 +27,6 @@ pub mod rollback;
 pub mod routes;
 pub mod run;
 mod steps;
-pub mod taken;
 mod undo;
 
 use forwarding::Forwarding;

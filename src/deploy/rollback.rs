@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::Line;
-use super::{Agent, Result, enqueue};
+use super::{Agent, Result, intake};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::state::Event;
 use crate::store::deployments::{self, Deployment, Failure, NewDeployment, Trigger, Want};
@@ -46,7 +46,7 @@ pub async fn ask(agent: &Agent, app: &AppName, to: Option<String>) -> Result<Dep
         deployments::enqueue(db, &back_to(&name, &release, Trigger::Rollback))
     });
     let queued = queued.await?;
-    enqueue::announce(agent, &queued);
+    intake::announce(agent, &queued);
     Ok(queued)
 }
 
@@ -107,7 +107,7 @@ pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     tracing::warn!(app = %line.app.name, deployment = %line.id, "{}; rolling back", failure.message);
     if let Some(queued) = queued {
         line.log.line(&format!("rolled back by `{}`", queued.id));
-        enqueue::announce(line.agent, &queued);
+        intake::announce(line.agent, &queued);
     }
     Ok(())
 }

@@ -18,12 +18,12 @@ pub mod deployments;
 pub mod instances;
 pub mod log;
 mod migrations;
+pub mod pending_pushes;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
 pub mod statuses;
 pub mod steps;
-pub mod taken;
 
 /// Writes that may wait for the writer, and the most that share one commit.
 const QUEUE: usize = 1024;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use cutover::api::git::{self, Found, Git, Pushed, Repository};
+use cutover::api::git::{self, Found, Git, PendingPush, Repository};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,7 +17,7 @@ const TOKEN: &str = "s3cret";
 struct Scene {
     folder: TempDir,
     address: SocketAddr,
-    pushes: Arc<Mutex<Vec<Pushed>>>,
+    pushes: Arc<Mutex<Vec<PendingPush>>>,
     /// Kept open while a deployment is to run on.
     log: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
 }
@@ -35,7 +35,7 @@ impl Scene {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("repos/hello.git");
-        let pushes = Arc::<Mutex<Vec<Pushed>>>::default();
+        let pushes = Arc::<Mutex<Vec<PendingPush>>>::default();
         let log = Arc::<Mutex<Option<oneshot::Receiver<()>>>>::default();
         let (taken, held) = (pushes.clone(), log.clone());
         let git = Git {
@@ -121,7 +121,7 @@ impl Scene {
         run(work, all).await
     }
 
-    fn pushed(&self) -> Vec<Pushed> {
+    fn pushed(&self) -> Vec<PendingPush> {
         std::mem::take(&mut self.pushes.lock().unwrap())
     }
 }

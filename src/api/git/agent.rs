@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Found, Git, Log, Pushed, Repository};
+use super::{Found, Git, Log, PendingPush, Repository};
 use crate::api::Api;
 use crate::config::Repo;
-use crate::deploy::{follow, taken};
+use crate::deploy::{follow, intake};
 use crate::store::StoreError;
 
 /// Pushes are taken for the apps whose `repo` is a path on this machine, with the API's token.
@@ -17,11 +17,11 @@ pub fn of_agent(api: Arc<Api>) -> Git {
         allows: Box::new(move |token| tokens.token.is(token)),
         begin: Box::new(move |pushes| {
             let agent = begins.agent.clone();
-            Box::pin(async move { stored(taken::begin(&agent, pushes).await) })
+            Box::pin(async move { stored(intake::pending::begin(&agent, pushes).await) })
         }),
         end: Box::new(move |pushes| {
             let agent = ends.agent.clone();
-            Box::pin(async move { stored(taken::end(&agent, pushes).await) })
+            Box::pin(async move { stored(intake::pending::end(&agent, pushes).await) })
         }),
         pushed: Box::new(move |push| Box::pin(pushed(api.clone(), push))),
     }
@@ -39,7 +39,7 @@ fn find(api: &Api, name: &str) -> Found {
             branch: app.branch.clone(),
             wants: {
                 let app = app.clone();
-                Arc::new(move |git_ref| taken::wants(&app, git_ref))
+                Arc::new(move |git_ref| intake::pending::wants(&app, git_ref))
             },
         }),
         Repo::Http(address) | Repo::Ssh(address) => {
@@ -49,8 +49,8 @@ fn find(api: &Api, name: &str) -> Found {
 }
 
 /// The pusher follows the app whose address was pushed to.
-async fn pushed(api: Arc<Api>, push: Pushed) -> Result<Log, String> {
-    let queued = stored(taken::queue(&api.agent, push).await)??;
+async fn pushed(api: Arc<Api>, push: PendingPush) -> Result<Log, String> {
+    let queued = stored(intake::pending::queue(&api.agent, push).await)??;
     Ok(follow::follow(api.agent.clone(), queued.id, true))
 }
 

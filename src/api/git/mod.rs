@@ -25,7 +25,7 @@ mod packet;
 mod push;
 mod report;
 
-pub use crate::store::taken::Pushed;
+pub use crate::store::pending_pushes::PendingPush;
 pub use agent::of_agent;
 
 /// git processes at once; each may take a processor for long.
@@ -43,11 +43,11 @@ pub struct Git {
     pub end: Box<Notes>,
     /// Called once a ref has moved: stores the deployment and returns its log as it grows, the
     /// last line being how it ended. An error is told to the pusher, whose commits are kept.
-    pub pushed: Box<dyn Fn(Pushed) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
+    pub pushed: Box<dyn Fn(PendingPush) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
 }
 
 /// Stores something about pushes; an error says why it cannot.
-pub type Notes = dyn Fn(Vec<Pushed>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
+pub type Notes = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 

@@ -15,7 +15,7 @@ use super::backend::{self, Backend, read, stream};
 use super::commands::{Commands, Update};
 use super::packet::{FLUSH, remark};
 use super::report::{Report, refused};
-use super::{Pushed, Refusal, Repository, Shared};
+use super::{PendingPush, Refusal, Repository, Shared};
 
 const SERVICE: &str = "git-receive-pack";
 /// Proxies close a connection on which nothing happens for a minute.
@@ -122,12 +122,12 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
 }
 
 /// What is deployed once git has taken it.
-fn pushes(commands: &Commands, repository: &Repository) -> Vec<Pushed> {
+fn pushes(commands: &Commands, repository: &Repository) -> Vec<PendingPush> {
     if commands.has("cutover.skip") {
         return Vec::new();
     }
     let pushed = |update: &Update| {
-        Some(Pushed {
+        Some(PendingPush {
             app: repository.app.clone(),
             git_ref: update.git_ref.clone(),
             commit: update.new.parse().ok()?,
@@ -178,7 +178,7 @@ async fn follow(
     let Ok(commit) = update.new.parse() else {
         return say(sender, "stored, and not deployed: not a SHA-1 commit\n").await;
     };
-    let pushed = (shared.git.pushed)(Pushed {
+    let pushed = (shared.git.pushed)(PendingPush {
         app: repository.app,
         git_ref: update.git_ref.clone(),
         commit,

@@ -4,31 +4,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checkpoint::Checkpoint;
-use super::filter;
-use super::{Agent, Result, enqueue};
 use crate::config::{App, Repo};
+use crate::deploy::checkpoint::Checkpoint;
+use crate::deploy::{Agent, Result, filter, intake};
 use crate::source;
 use crate::store::deployments::{self, Deployment, NewDeployment};
-use crate::store::taken::{self, Pushed};
+use crate::store::pending_pushes::{self, PendingPush};
 use crate::webhook::Ref;
 
 /// How long git may outlive the agent that started it: it reads and checks at most 4 GiB.
 const GIT_ENDS: Duration = Duration::from_secs(10 * 60);
 
 /// Stores that git is about to take this. Not before then may git have all of it.
-pub async fn begin(agent: &Agent, pushes: Vec<Pushed>) -> Result<()> {
-    let write = agent
-        .store
-        .write(move |db| pushes.iter().try_for_each(|push| taken::insert(db, push)));
+pub async fn begin(agent: &Agent, pushes: Vec<PendingPush>) -> Result<()> {
+    let write = agent.store.write(move |db| {
+        pushes
+            .iter()
+            .try_for_each(|push| pending_pushes::insert(db, push))
+    });
     write.await
 }
 
 /// Forgets what git did not take, or what was queued otherwise.
-pub async fn end(agent: &Agent, pushes: Vec<Pushed>) -> Result<()> {
-    let write = agent
-        .store
-        .write(move |db| pushes.iter().try_for_each(|push| taken::delete(db, push)));
+pub async fn end(agent: &Agent, pushes: Vec<PendingPush>) -> Result<()> {
+    let write = agent.store.write(move |db| {
+        pushes
+            .iter()
+            .try_for_each(|push| pending_pushes::delete(db, push))
+    });
     write.await
 }
 
@@ -36,7 +39,7 @@ pub async fn end(agent: &Agent, pushes: Vec<Pushed>) -> Result<()> {
 /// error says why the app that was pushed to is not deployed.
 pub async fn queue(
     agent: &Arc<Agent>,
-    push: Pushed,
+    push: PendingPush,
 ) -> Result<std::result::Result<Deployment, String>> {
     Checkpoint::Taken.reach();
     let apps = &agent.config.apps;
@@ -51,10 +54,10 @@ pub async fn queue(
     let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
     let new = |app: &App| NewDeployment {
         no_cache: push.no_cache,
-        ..enqueue::pushed(&app.name, &push.git_ref, push.commit.clone())
+        ..intake::pushed(&app.name, &push.git_ref, push.commit.clone())
     };
     let all = apps.values().filter(same).map(new).collect();
-    let queued = enqueue::taken(agent, all, push.clone()).await?;
+    let queued = intake::pending(agent, all, push.clone()).await?;
     let mut own = queued.into_iter().filter(|queued| queued.app == push.app);
     let own = own.next();
     Ok(own.ok_or_else(|| format!("`{}` is not deployed from there", push.app)))
@@ -69,7 +72,7 @@ pub fn wants(app: &App, git_ref: &str) -> std::result::Result<(), String> {
 }
 
 /// An error where the head commit asks for not being deployed.
-async fn skipped(app: &App, push: &Pushed) -> std::result::Result<(), String> {
+async fn skipped(app: &App, push: &PendingPush) -> std::result::Result<(), String> {
     let Repo::Local(path) = app.repo.clone() else {
         return Ok(());
     };
@@ -83,7 +86,11 @@ async fn skipped(app: &App, push: &Pushed) -> std::result::Result<(), String> {
 /// moved yet is looked at again.
 pub async fn take_up(agent: Arc<Agent>) {
     let until = tokio::time::Instant::now() + GIT_ENDS;
-    let left = agent.store.read(taken::all).await.unwrap_or_default();
+    let left = agent
+        .store
+        .read(pending_pushes::all)
+        .await
+        .unwrap_or_default();
     let mut left: Vec<_> = left.into_iter().collect();
     while !left.is_empty() {
         let late = tokio::time::Instant::now() > until;
@@ -106,7 +113,7 @@ pub async fn take_up(agent: Arc<Agent>) {
 }
 
 /// True once nothing is left to do for it.
-async fn one(agent: &Arc<Agent>, push: Pushed, at: i64, late: bool) -> Result<bool> {
+async fn one(agent: &Arc<Agent>, push: PendingPush, at: i64, late: bool) -> Result<bool> {
     let app = agent.config.apps.get(&push.app);
     let path = match app.map(|app| &app.repo) {
         Some(Repo::Local(path)) => path.clone(),

@@ -1,5 +1,7 @@
 //! Asking for a deployment: stored first, then the worker is woken.
 
+pub mod pending;
+
 use rusqlite::Connection;
 
 use super::checkpoint::Checkpoint;
@@ -9,8 +11,8 @@ use crate::state::State;
 use crate::store::StoreError;
 use crate::store::deliveries::{self, NewDelivery, Outcome};
 use crate::store::deployments::{self, Deployment, NewDeployment, Trigger, Want};
+use crate::store::pending_pushes::{self, PendingPush};
 use crate::store::pushes::{self, Seen};
-use crate::store::taken::{self, Pushed};
 
 /// What a delivery asks for.
 pub enum Asked {
@@ -144,13 +146,13 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
 
 /// As [`deployment`], for each app that a push is for which git took: all of them in one transaction,
 /// in which the push is forgotten.
-pub(super) async fn taken(
+pub(super) async fn pending(
     agent: &Agent,
     new: Vec<NewDeployment>,
-    push: Pushed,
+    push: PendingPush,
 ) -> Result<Vec<Deployment>> {
     let stored = agent.store.write(move |db| {
-        taken::delete(db, &push)?;
+        pending_pushes::delete(db, &push)?;
         new.iter()
             .map(|new| queue(db, new))
             .collect::<Result<Vec<_>>>()

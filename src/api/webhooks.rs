@@ -9,11 +9,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 
 use super::refusals::Kind;
-use super::secrets::{self, Read, Secrets};
-use super::{Api, ApiError, Shared, client};
+use super::webhook_secrets::{self, Read, WebhookSecrets};
+use super::{Api, ApiError, Shared, peer};
 use crate::config::App;
-use crate::deploy::enqueue::{self, Asked};
 use crate::deploy::filter;
+use crate::deploy::intake::{self, Asked};
 use crate::ids::CommitId;
 use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
@@ -35,7 +35,7 @@ pub async fn receive(
         Ok((push, left)) => Asked::Deployment(deployment(app, push), left),
         Err(reason) => Asked::Nothing(reason),
     };
-    let outcome = enqueue::delivery(&api.agent, delivery(app, &received), asked).await?;
+    let outcome = intake::delivery(&api.agent, delivery(app, &received), asked).await?;
     Ok((StatusCode::ACCEPTED, Json(outcome)))
 }
 
@@ -46,7 +46,7 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     let Some(networks) = app.webhook.networks.as_ref().or(everyones) else {
         return Ok(());
     };
-    match client::address(config, request) {
+    match peer::address(config, request) {
         Some(client) if !networks.iter().any(|network| network.contains(&client)) => {
             let message = "deliveries are not taken from this address";
             let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
@@ -71,13 +71,13 @@ async fn verified(
     let now = Instant::now();
     let receive =
         |secrets: &Read| webhook::receive(app.webhook.forge, &secrets.values, headers, body);
-    let recent = now.checked_sub(secrets::FRESH).unwrap_or(now);
-    let recent = Secrets::since(api, app, recent).await;
+    let recent = now.checked_sub(webhook_secrets::FRESH).unwrap_or(now);
+    let recent = WebhookSecrets::since(api, app, recent).await;
     let received = receive(&recent);
     if received != Err(Refusal::Unauthenticated) {
         return received;
     }
-    let newest = Secrets::since(api, app, now).await;
+    let newest = WebhookSecrets::since(api, app, now).await;
     match newest.values == recent.values {
         true => received,
         false => receive(&newest),

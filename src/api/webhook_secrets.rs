@@ -17,7 +17,7 @@ pub const FRESH: Duration = Duration::from_secs(1);
 
 /// What was read last of each app's.
 #[derive(Default)]
-pub struct Secrets(parking_lot::Mutex<HashMap<AppName, Arc<Mutex<Option<Read>>>>>);
+pub struct WebhookSecrets(parking_lot::Mutex<HashMap<AppName, Arc<Mutex<Option<Read>>>>>);
 
 /// An app's secrets as they were at a moment, or after it.
 #[derive(Clone)]
@@ -26,12 +26,12 @@ pub struct Read {
     pub values: Arc<Vec<Vec<u8>>>,
 }
 
-impl Secrets {
+impl WebhookSecrets {
     /// As they were at `moment` or later; only one at a time reads them. One that cannot be read is
     /// left out, and a delivery that no readable secret signed is refused.
     pub async fn since(api: &Arc<Api>, app: &App, moment: Instant) -> Read {
         let last = api
-            .secrets
+            .webhook_secrets
             .0
             .lock()
             .entry(app.name.clone())

@@ -8,7 +8,7 @@ use crate::ids::{AppName, CommitId};
 
 /// A ref that is deployed moves to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
+pub struct PendingPush {
     pub app: AppName,
     /// `refs/heads/…`
     pub git_ref: String,
@@ -18,7 +18,7 @@ pub struct Pushed {
     pub no_cache: bool,
 }
 
-pub fn insert(db: &Connection, push: &Pushed) -> Result<()> {
+pub fn insert(db: &Connection, push: &PendingPush) -> Result<()> {
     db.execute(
         "INSERT INTO taken (app, ref, commit_id, no_cache, at) VALUES (?1, ?2, ?3, ?4, ?5)",
         (
@@ -32,7 +32,7 @@ pub fn insert(db: &Connection, push: &Pushed) -> Result<()> {
     Ok(())
 }
 
-pub fn delete(db: &Connection, push: &Pushed) -> Result<()> {
+pub fn delete(db: &Connection, push: &PendingPush) -> Result<()> {
     db.execute(
         "DELETE FROM taken WHERE app = ?1 AND ref = ?2 AND commit_id = ?3",
         (push.app.as_str(), &push.git_ref, push.commit.as_str()),
@@ -41,10 +41,10 @@ pub fn delete(db: &Connection, push: &Pushed) -> Result<()> {
 }
 
 /// All that are left, oldest first, and when each began.
-pub fn all(db: &Connection) -> Result<Vec<(Pushed, i64)>> {
+pub fn all(db: &Connection) -> Result<Vec<(PendingPush, i64)>> {
     let mut query = db.prepare_cached("SELECT * FROM taken ORDER BY rowid")?;
     let rows = query.query_map([], |row| {
-        let push = Pushed {
+        let push = PendingPush {
             app: parsed(row, "app")?,
             git_ref: row.get("ref")?,
             commit: parsed(row, "commit_id")?,

@@ -1,23 +1,26 @@
-//! What there is: apps, their deployments and releases.
+//! Apps, their deployments and their releases.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 
 use super::page::{Page, PageQuery};
+use super::path::{AppPath, named};
+use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
-use super::{Api, ApiError, Shared};
+use super::{ApiError, Shared};
 use crate::config::App;
 use crate::store::{apps, deployments, releases};
 
-/// The app that a path names.
-pub fn named<'a>(api: &'a Api, name: &str) -> Result<&'a App, ApiError> {
-    let app = name
-        .parse()
-        .ok()
-        .and_then(|name| api.agent.config.apps.get(&name));
-    app.ok_or_else(|| ApiError::no_such_app(name))
-}
-
+/// List the apps
+///
+/// All apps of deploy.toml, in one page.
+#[utoipa::path(
+    get,
+    path = "/api/v1/apps",
+    operation_id = "listApps",
+    tag = "apps",
+    responses((status = 200, description = "Every app", body = Page<AppView>)),
+)]
 pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
     let all: Vec<App> = api.agent.config.apps.values().cloned().collect();
     let store = &api.agent.store;
@@ -27,19 +30,50 @@ pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
     Ok(Json(Page::whole(items)))
 }
 
-pub async fn show(State(api): Shared, Path(name): Path<String>) -> Result<Json<AppView>, ApiError> {
-    let app = named(&api, &name)?.clone();
+/// Show an app
+#[utoipa::path(
+    get,
+    path = "/api/v1/apps/{app}",
+    operation_id = "getApp",
+    tag = "apps",
+    params(AppPath),
+    responses(
+        (status = 200, description = "The app", body = AppView),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+    ),
+)]
+pub async fn show(
+    State(api): Shared,
+    Path(path): Path<AppPath>,
+) -> Result<Json<AppView>, ApiError> {
+    let app = named(&api, &path.app)?.clone();
     Ok(Json(
         api.agent.store.read(move |db| view::app(db, &app)).await?,
     ))
 }
 
+/// List the deployments of an app
+///
+/// Newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/apps/{app}/deployments",
+    operation_id = "listDeployments",
+    tag = "deployments",
+    params(AppPath, PageQuery),
+    responses(
+        (status = 200, description = "A page of deployments", body = Page<DeploymentView>),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+    ),
+)]
 pub async fn deployments(
     State(api): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<DeploymentView>>, ApiError> {
-    let app = named(&api, &name)?.name.clone();
+    let app = named(&api, &path.app)?.name.clone();
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let rows = deployments::list(db, &app, cursor.as_deref(), limit + 1)?;
@@ -50,12 +84,27 @@ pub async fn deployments(
     Ok(Json(Page::new(items.await?, limit, |item| item.id.clone())))
 }
 
+/// List the releases of an app
+///
+/// Newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/apps/{app}/releases",
+    operation_id = "listReleases",
+    tag = "apps",
+    params(AppPath, PageQuery),
+    responses(
+        (status = 200, description = "A page of releases", body = Page<ReleaseView>),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+    ),
+)]
 pub async fn releases(
     State(api): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ReleaseView>>, ApiError> {
-    let app = named(&api, &name)?.name.clone();
+    let app = named(&api, &path.app)?.name.clone();
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;

@@ -1,72 +1,135 @@
-//! Ask for a deployment or a rollback, look at one, follow it, cancel it.
-
-use std::convert::Infallible;
+//! Deploy, roll back, show and cancel.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
+use super::error::ErrorBody;
+use super::path::{AppPath, DeploymentPath, FollowQuery, find, named};
+use super::responses::{Malformed, TooLarge, UnknownApp, UnknownDeployment};
 use super::view::{self, DeploymentView};
-use super::{Api, ApiError, Shared, apps, json};
-use crate::deploy::{follow, intake, rollback};
-use crate::ids::DeploymentId;
+use super::{Api, ApiError, Shared, json, log};
+use crate::deploy::{intake, rollback};
 use crate::state::{Event, State as DeploymentState};
 use crate::store::deployments::{self as table, Deployment, Trigger};
 
-#[derive(Debug, Deserialize)]
+/// What to deploy.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DeployRequest)]
 struct DeployBody {
+    /// A branch, tag or commit; the tip of the app's branch if absent.
+    #[schema(nullable = false, min_length = 1, max_length = 255, example = "main")]
     r#ref: Option<String>,
-    /// Set by the command line, so that the history tells the two apart.
-    trigger: Option<Trigger>,
+    /// Where the request comes from, for the history; `api` if absent.
+    #[schema(nullable = false)]
+    trigger: Option<Caller>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Who asks for a deployment over the API.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Caller {
+    Api,
+    Cli,
+}
+
+/// Where to go back to.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RollbackRequest)]
 struct RollbackBody {
+    /// An image tag, release id or deployment id; the previously live release if absent.
+    #[schema(nullable = false, min_length = 1, max_length = 255)]
     to: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FollowQuery {
-    #[serde(default)]
-    follow: bool,
 }
 
 /// Longer names of refs do not exist in practice.
 const LONGEST_NAME: usize = 255;
 
+/// Deploy a branch, tag or commit
+///
+/// Queues a deployment. A deployment of the same app that is still waiting is superseded.
+#[utoipa::path(
+    post,
+    path = "/api/v1/apps/{app}/deployments",
+    operation_id = "deploy",
+    tag = "deployments",
+    params(AppPath, FollowQuery),
+    request_body = Option<DeployBody>,
+    responses(
+        (
+            status = 202,
+            description = "Queued. With `follow=true`, the log as text",
+            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
+            content((DeploymentView = "application/json"), (String = "text/plain")),
+        ),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+        (status = 413, response = TooLarge),
+    ),
+)]
 pub async fn deploy(
     State(api): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = apps::named(&api, &name)?;
+    let app = named(&api, &path.app)?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = checked(body.r#ref, "ref")?;
     let trigger = match body.trigger {
-        None | Some(Trigger::Api) => Trigger::Api,
-        Some(Trigger::Cli) => Trigger::Cli,
-        Some(_) => return Err(ApiError::bad_request("`trigger` is `api` or `cli`")),
+        None | Some(Caller::Api) => Trigger::Api,
+        Some(Caller::Cli) => Trigger::Cli,
     };
     let new = intake::wished(&app.name, wanted, trigger);
     let queued = intake::deployment(&api.agent, new).await?;
     answer(&api, queued, query.follow).await
 }
 
+/// Roll back to an earlier release
+///
+/// Queues a deployment that makes an earlier release live again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/apps/{app}/rollback",
+    operation_id = "rollback",
+    tag = "deployments",
+    params(AppPath, FollowQuery),
+    request_body = Option<RollbackBody>,
+    responses(
+        (
+            status = 202,
+            description = "Queued. With `follow=true`, the log as text",
+            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
+            content((DeploymentView = "application/json"), (String = "text/plain")),
+        ),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+        (
+            status = 409,
+            description = "There is no such release to roll back to",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "refused",
+                "message": "`hello` has no earlier release to go back to",
+                "hint": "`cutover releases hello` lists them",
+            }}),
+        ),
+        (status = 413, response = TooLarge),
+    ),
+)]
 pub async fn rollback(
     State(api): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = apps::named(&api, &name)?;
+    let app = named(&api, &path.app)?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
     let queued = rollback::ask(&api.agent, &app.name, to).await;
@@ -89,23 +152,37 @@ fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError>
 async fn answer(api: &Api, queued: Deployment, follow: bool) -> Result<Response, ApiError> {
     if follow {
         let id = queued.id.clone();
-        let mut response = stream_text(api, id, true);
+        let mut response = log::text(api, id, true);
         *response.status_mut() = StatusCode::ACCEPTED;
         return Ok(response);
     }
+    let header = [(log::DEPLOYMENT, queued.id.to_string())];
     let shown = api
         .agent
         .store
         .read(move |db| view::deployment(db, queued))
         .await?;
-    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
+    Ok((StatusCode::ACCEPTED, header, Json(shown)).into_response())
 }
 
+/// Show a deployment
+#[utoipa::path(
+    get,
+    path = "/api/v1/deployments/{id}",
+    operation_id = "getDeployment",
+    tag = "deployments",
+    params(DeploymentPath),
+    responses(
+        (status = 200, description = "The deployment", body = DeploymentView),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownDeployment),
+    ),
+)]
 pub async fn show(
     State(api): Shared,
-    Path(id): Path<String>,
+    Path(path): Path<DeploymentPath>,
 ) -> Result<Json<DeploymentView>, ApiError> {
-    let found = find(&api, &id).await?;
+    let found = find(&api, &path.id).await?;
     Ok(Json(
         api.agent
             .store
@@ -114,74 +191,36 @@ pub async fn show(
     ))
 }
 
-pub async fn log(
-    State(api): Shared,
-    Path(id): Path<String>,
-    Query(query): Query<FollowQuery>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let found = find(&api, &id).await?;
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    if accept.contains("text/event-stream") {
-        return Ok(stream_events(&api, found.id, query.follow));
-    }
-    Ok(stream_text(&api, found.id, query.follow))
-}
-
-fn stream_text(api: &Api, id: DeploymentId, follow: bool) -> Response {
-    let header = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
-        // Which deployment it is, for who asked for one and followed it at once.
+/// Cancel a deployment
+///
+/// Possible until the deployment has switched traffic; what it did until then is undone.
+#[utoipa::path(
+    post,
+    path = "/api/v1/deployments/{id}/cancel",
+    operation_id = "cancelDeployment",
+    tag = "deployments",
+    params(DeploymentPath),
+    responses(
+        (status = 202, description = "The deployment is being undone", body = DeploymentView),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownDeployment),
         (
-            header::HeaderName::from_static("cutover-deployment"),
-            id.to_string(),
+            status = 409,
+            description = "The deployment has switched traffic or has ended",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "too_late",
+                "message": "`d01m5z8k2q4x7a` is live; it cannot be cancelled any more",
+                "hint": "a rollback goes back to the release before",
+            }}),
         ),
-    ];
-    let pieces = pieces(api, id, follow).map(|piece| Ok::<_, Infallible>(Bytes::from(piece)));
-    (header, Body::from_stream(pieces)).into_response()
-}
-
-/// Server-sent events: one a line of the log, and one named `end` with how it ended.
-fn stream_events(api: &Api, id: DeploymentId, follow: bool) -> Response {
-    let lines = pieces(api, id, follow).scan(Vec::new(), |rest, piece| {
-        rest.extend_from_slice(&piece);
-        let complete = rest
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let whole: Vec<u8> = rest.drain(..complete).collect();
-        let text = String::from_utf8_lossy(&whole);
-        let events: String = text
-            .lines()
-            .map(|line| format!("data: {line}\n\n"))
-            .collect();
-        std::future::ready(Some(Ok::<_, Infallible>(Bytes::from(events))))
-    });
-    let end =
-        futures_util::stream::once(std::future::ready(Ok(Bytes::from("event: end\ndata:\n\n"))));
-    let header = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (header, Body::from_stream(lines.chain(end))).into_response()
-}
-
-fn pieces(
-    api: &Api,
-    id: DeploymentId,
-    follow: bool,
-) -> impl futures_util::Stream<Item = Vec<u8>> + use<> {
-    let receiver = follow::follow(api.agent.clone(), id, follow);
-    futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    })
-}
-
-pub async fn cancel(State(api): Shared, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let found = find(&api, &id).await?;
+    ),
+)]
+pub async fn cancel(
+    State(api): Shared,
+    Path(path): Path<DeploymentPath>,
+) -> Result<Response, ApiError> {
+    let found = find(&api, &path.id).await?;
     let id = found.id.clone();
     let now = api.agent.store.write(move |db| {
         let Some(found) = table::get(db, &id)? else {
@@ -218,14 +257,4 @@ pub async fn cancel(State(api): Shared, Path(id): Path<String>) -> Result<Respon
         .read(move |db| view::deployment(db, now))
         .await?;
     Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
-}
-
-async fn find(api: &Api, text: &str) -> Result<Deployment, ApiError> {
-    let missing = || ApiError::no_such_deployment(text);
-    let id: DeploymentId = text.parse().map_err(|_| missing())?;
-    api.agent
-        .store
-        .read(move |db| table::get(db, &id))
-        .await?
-        .ok_or_else(missing)
 }

@@ -2,18 +2,37 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::refusals::Kind;
 use crate::store::StoreError;
 
-/// What a client is told. The cause, where it is ours, is logged and not told.
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// A stable identifier for programs.
+    #[schema(example = "unknown_app")]
+    code: &'static str,
+    /// What went wrong, in one sentence.
+    #[schema(example = "there is no app `helo`")]
+    message: String,
+    /// What to do about it; empty if there is nothing more to say.
+    #[schema(example = "`[apps.NAME]` of deploy.toml names them")]
+    hint: String,
+}
+
+/// What a client is told. The cause of a fault of ours is logged, never sent.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    code: &'static str,
-    message: String,
-    hint: String,
+    detail: ErrorDetail,
     refused: Option<Kind>,
 }
 
@@ -24,11 +43,14 @@ impl ApiError {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self {
-            status,
+        let detail = ErrorDetail {
             code,
             message: message.into(),
             hint: hint.into(),
+        };
+        Self {
+            status,
+            detail,
             refused: None,
         }
     }
@@ -59,8 +81,8 @@ impl ApiError {
 
     /// Adds what to do next, where that is not said yet.
     pub fn or_hint(mut self, hint: String) -> Self {
-        if self.hint.is_empty() {
-            self.hint = hint;
+        if self.detail.hint.is_empty() {
+            self.detail.hint = hint;
         }
         self
     }
@@ -91,16 +113,9 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self {
-            status,
-            code,
-            message,
-            hint,
-            refused,
-        } = self;
-        let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
-        let mut response = (status, axum::Json(body)).into_response();
-        if let Some(kind) = refused {
+        let body = ErrorBody { error: self.detail };
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if let Some(kind) = self.refused {
             response.extensions_mut().insert(kind);
         }
         response

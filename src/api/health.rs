@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Shared;
 
@@ -24,11 +25,43 @@ struct Found {
     proxy: Result<(), String>,
 }
 
+/// Whether deployments can run.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    ready: bool,
+    /// `ok`, or why Docker cannot be used.
+    #[schema(example = "ok")]
+    docker: String,
+    /// `ok`, or why the proxy cannot be used.
+    #[schema(example = "ok")]
+    proxy: String,
+}
+
+/// Check that the agent is alive
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    tag = "agent",
+    responses((status = 200, description = "The agent is alive", body = String, example = "ok\n")),
+)]
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// 200 where deployments can run; 503 with what is missing. Deliveries are taken in either case.
+/// Check that deployments can run
+///
+/// Webhook deliveries are accepted in either case.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "agent",
+    responses(
+        (status = 200, description = "Deployments can run", body = Ready),
+        (status = 503, description = "Docker or the proxy does not answer", body = Ready),
+    ),
+)]
 pub async fn ready(State(api): Shared) -> Response {
     let mut last = api.health.0.lock().await;
     let found = match &*last {
@@ -53,10 +86,10 @@ pub async fn ready(State(api): Shared) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({
-        "ready": ready,
-        "docker": part(&found.docker),
-        "proxy": part(&found.proxy),
-    });
+    let body = Ready {
+        ready,
+        docker: part(&found.docker),
+        proxy: part(&found.proxy),
+    };
     (status, Json(body)).into_response()
 }

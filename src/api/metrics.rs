@@ -12,6 +12,23 @@ use crate::proxy::control::RouteStats;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Read the metrics of the agent and the proxy
+///
+/// In Prometheus' text format, version 0.0.4.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "agent",
+    responses((
+        status = 200,
+        description = "The metrics",
+        body = String,
+        content_type = "text/plain",
+        example = "# HELP cutover_proxy_up Whether the proxy answers the agent.\n\
+                   # TYPE cutover_proxy_up gauge\ncutover_proxy_up 1\n",
+    )),
+)]
 pub async fn metrics(State(api): Shared) -> Response {
     let deployments = api.agent.store.read(crate::store::deployments::counts);
     let deployments = deployments.await.unwrap_or_default();

@@ -1,10 +1,12 @@
-//! configured address and the Unix socket; over the socket no token is asked for.
+//! The agent's HTTP interface: webhooks, the JSON API, git over HTTP, health and metrics. It is served
+//! on the configured address and on the Unix socket; requests over the socket need no token.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::deploy::Agent;
 
@@ -13,17 +15,22 @@ pub mod auth;
 mod body;
 mod deployments;
 mod error;
+#[cfg(test)]
+mod fixture;
 pub mod git;
 mod health;
 mod json;
 pub mod listen;
+mod log;
 mod metrics;
 mod openapi;
 mod page;
+mod path;
 mod peer;
 pub mod push_option;
 mod pushes;
 pub mod refusals;
+mod responses;
 mod view;
 mod webhook_secrets;
 mod webhooks;
@@ -49,34 +56,41 @@ type Shared = axum::extract::State<Arc<Api>>;
 /// Bodies of API calls are short; only webhooks may be long.
 const SMALL_BODY: usize = 64 << 10;
 
+/// The requests that anyone may send.
+fn open() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(webhooks::receive))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(openapi::document))
+}
+
+/// The requests that need a token.
+fn guarded() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(apps::list))
+        .routes(routes!(apps::show))
+        .routes(routes!(apps::deployments, deployments::deploy))
+        .routes(routes!(apps::releases))
+        .routes(routes!(deployments::rollback))
+        .routes(routes!(deployments::show))
+        .routes(routes!(log::show))
+        .routes(routes!(deployments::cancel))
+        .routes(routes!(pushes::receive))
+}
+
 /// Every path that the agent answers at.
 pub fn router(api: Arc<Api>) -> Router {
-    let guarded = Router::new()
-        .route("/apps", get(apps::list))
-        .route("/apps/{app}", get(apps::show))
-        .route(
-            "/apps/{app}/deployments",
-            get(apps::deployments).post(deployments::deploy),
-        )
-        .route("/apps/{app}/releases", get(apps::releases))
-        .route("/apps/{app}/rollback", post(deployments::rollback))
-        .route("/deployments/{id}", get(deployments::show))
-        .route("/deployments/{id}/log", get(deployments::log))
-        .route("/deployments/{id}/cancel", post(deployments::cancel))
-        .route("/pushes", post(pushes::receive))
+    let guarded = Router::from(guarded())
         .route_layer(axum::middleware::from_fn_with_state(
             api.clone(),
             auth::require,
         ))
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));
-    Router::new()
-        .route("/hooks/{app}", post(webhooks::receive))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/openapi.json", get(openapi::document))
-        .nest("/api/v1", guarded)
+    Router::from(open())
+        .merge(guarded)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::map_response(error::shaped))

@@ -1,37 +1,151 @@
-//! The API's description, for programs. Kept as a file, since the shapes are fixed.
+//! The API's description, made from the handlers and from the types that they read and write.
+
+use std::sync::{Arc, LazyLock};
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use utoipa::ToResponse;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::ArrayItems;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Schema,
+};
+use utoipa_axum::router::OpenApiRouter;
 
-const DOCUMENT: &str = include_str!("openapi.json");
+use super::responses::{
+    Malformed, NotStored, TooLarge, TooManyRefusals, Unauthorized, UnknownApp, UnknownDeployment,
+};
 
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let document = describe().to_json();
+    document.expect("the description is made of strings and numbers")
+});
+
+/// Get this document
+#[utoipa::path(
+    get,
+    path = "/api/v1/openapi.json",
+    operation_id = "getOpenApi",
+    tag = "agent",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+)]
 pub async fn document() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, DOCUMENT.as_str()).into_response()
+}
+
+fn describe() -> OpenApi {
+    let mut guarded = super::guarded();
+    for path in guarded.get_openapi_mut().paths.paths.values_mut() {
+        let operations = [
+            &mut path.get,
+            &mut path.post,
+            &mut path.put,
+            &mut path.delete,
+        ];
+        operations.into_iter().flatten().for_each(guard);
+    }
+    let mut document = OpenApiRouter::<Arc<super::Api>>::with_openapi(base())
+        .merge(super::open())
+        .merge(guarded)
+        .into_openapi();
+    let schemas = document
+        .components
+        .iter_mut()
+        .flat_map(|all| &mut all.schemas);
+    schemas.for_each(|(name, schema)| name_items(name, schema));
+    document
+}
+
+/// utoipa repeats the schema of `T` in that of `Page<T>`; a reference to it tells clients that they are
+/// one type.
+fn name_items(name: &str, schema: &mut RefOr<Schema>) {
+    if let Some(item) = name.strip_prefix("Page_")
+        && let RefOr::T(Schema::Object(page)) = schema
+        && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+    {
+        items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+    }
+}
+
+/// Adds what every request with a token has in common.
+fn guard(operation: &mut Operation) {
+    let none: [&str; 0] = [];
+    operation.security = Some(vec![SecurityRequirement::new("token", none)]);
+    for (status, (name, _)) in [
+        ("401", Unauthorized::response()),
+        ("429", TooManyRefusals::response()),
+        ("503", NotStored::response()),
+    ] {
+        let response = Ref::from_response_name(name).into();
+        operation
+            .responses
+            .responses
+            .insert(status.into(), response);
+    }
+}
+
+fn base() -> OpenApi {
+    let info = InfoBuilder::new().title("Cutover").version("1").description(Some(
+        "Deployments over HTTP. Errors are `{\"error\": {\"code\", \"message\", \"hint\"}}`. Times are RFC 3339 \
+         in UTC. Lists are newest first.",
+    ));
+    let tag = |name, description| {
+        TagBuilder::new()
+            .name(name)
+            .description(Some(description))
+            .build()
+    };
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components()))
+        .tags(Some([
+            tag(
+                "webhooks",
+                "What tells Cutover that a branch or tag has moved.",
+            ),
+            tag("apps", "The apps of deploy.toml and their releases."),
+            tag("deployments", "Deploy, roll back, follow and cancel."),
+            tag("agent", "The agent's health and metrics."),
+        ]))
+        .build()
+}
+
+fn components() -> Components {
+    let description = "`cutover token` prints it on the server. No token is needed over the Unix socket \
+                       `agent.sock`.";
+    let mut scheme = Http::new(HttpAuthScheme::Bearer);
+    scheme.description = Some(description.into());
+    ComponentsBuilder::new()
+        .security_scheme("token", SecurityScheme::Http(scheme))
+        .response_from::<Malformed>()
+        .response_from::<Unauthorized>()
+        .response_from::<UnknownApp>()
+        .response_from::<UnknownDeployment>()
+        .response_from::<TooLarge>()
+        .response_from::<TooManyRefusals>()
+        .response_from::<NotStored>()
+        .schema_from::<super::error::ErrorBody>()
+        .build()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
 
-    use axum::Router;
     use axum::body::Body;
     use axum::http::Request;
     use serde_json::{Value, json};
     use tower::ServiceExt;
 
     use super::*;
-    use crate::api::{
-        Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token, peer::Peer, router,
-    };
-    use crate::deploy::Agent;
-    use crate::engine::Engine;
-    use crate::proxy::control::Client;
+    use crate::api::{fixture, peer::Peer, router};
     use crate::state::State;
-    use crate::store::Store;
 
     fn document() -> Value {
-        serde_json::from_str(DOCUMENT).unwrap()
+        serde_json::from_str(&DOCUMENT).unwrap()
     }
 
     /// Follows a `$ref`.
@@ -44,40 +158,20 @@ mod tests {
 
     #[test]
     fn every_state_is_described() {
-        let states =
-            &document()["components"]["schemas"]["Deployment"]["properties"]["state"]["enum"];
+        let states = &document()["components"]["schemas"]["State"]["enum"];
         let names: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
         assert_eq!(*states, json!(names));
-    }
-
-    /// An agent without workers, Docker or a proxy.
-    async fn api(folder: &std::path::Path) -> Router {
-        let path = folder.join("deploy.toml");
-        let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
-                   [apps.far]\nrepo = 'far.git'\nport = 80\ndomains = ['far.example']\n\
-                   webhook.networks = ['203.0.113.0/24']";
-        std::fs::write(&path, app).unwrap();
-        let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        let store = Store::open(folder).unwrap();
-        let id = store.write(crate::store::apps::agent_id).await.unwrap();
-        let engine = Engine::new("unix:///nowhere".parse().unwrap(), id.clone(), folder);
-        let proxy = Client::new(folder.join("nowhere"));
-        router(Arc::new(Api {
-            agent: Arc::new(Agent::new(config, id, store, engine, proxy)),
-            token: Token::new("right"),
-            health: Health::default(),
-            bodies: Bodies::default(),
-            refusals: Refusals::default(),
-            webhook_secrets: WebhookSecrets::default(),
-        }))
     }
 
     /// Whether the value has exactly the keys that the schema describes, all the way down.
     fn fits(document: &Value, schema: &Value, value: &Value, place: &str) {
         let schema = deref(document, schema);
-        if let Some(all) = schema["anyOf"].as_array() {
+        if let Some(all) = schema["oneOf"].as_array() {
+            let (null, others): (Vec<_>, Vec<_>) =
+                all.iter().partition(|one| **one == json!({"type": "null"}));
+            assert_eq!((null.len(), others.len()), (1, 1), "{place}: {all:?}");
             if !value.is_null() {
-                fits(document, &all[0], value, place);
+                fits(document, others[0], value, place);
             }
             return;
         }
@@ -89,10 +183,12 @@ mod tests {
             Value::Array(_) => kind == "array",
             Value::Object(_) => kind == "object",
         };
-        match (&schema["type"], &schema["enum"]) {
-            (Value::Null, Value::Array(all)) => assert!(all.contains(value), "{place}: {value}"),
-            (Value::Array(kinds), _) => assert!(kinds.iter().any(named), "{place}: {value}"),
-            (kind, _) => assert!(named(kind), "{place}: {value}"),
+        match &schema["type"] {
+            Value::Array(kinds) => assert!(kinds.iter().any(named), "{place}: {value}"),
+            kind => assert!(named(kind), "{place}: {value}"),
+        }
+        if let Some(all) = schema["enum"].as_array() {
+            assert!(all.contains(value), "{place}: {value}");
         }
         if let (Some(described), Some(found)) =
             (schema["properties"].as_object(), value.as_object())
@@ -100,6 +196,8 @@ mod tests {
             let keys =
                 |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
             assert_eq!(keys(described), keys(found), "{place}");
+            let required = schema["required"].as_array().map_or(0, Vec::len);
+            assert_eq!(required, described.len(), "{place}: {schema}");
             for (key, value) in found {
                 fits(document, &described[key], value, &format!("{place}.{key}"));
             }
@@ -112,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_is_described() {
         let folder = tempfile::tempdir().unwrap();
-        let (router, document) = (api(folder.path()).await, document());
+        let (router, document) = (router(fixture::api(folder.path()).await), document());
         let ask = async |client: u8, asked: &str, path: &str, token: &str, body: String| {
             let (method, described) = asked.split_once(' ').unwrap();
             let mut request = Request::builder()
@@ -186,7 +284,7 @@ mod tests {
                     seen.insert(status.to_string());
                 }
                 // What takes more than a request.
-                let rare = ["408", "409", "503"];
+                let rare = ["204", "408", "409", "503"];
                 let described = operation["responses"].as_object().unwrap().keys();
                 for status in described.filter(|status| !rare.contains(&status.as_str())) {
                     let place = format!("{path} {status}");

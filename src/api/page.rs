@@ -1,22 +1,30 @@
 //! Lists: `{"items": […], "next": cursor or null}`, newest first.
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::ApiError;
 
 const LIMIT: usize = 50;
 const MOST: usize = 200;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// How many items to return at most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
+    /// `next` of the previous page; the first page if absent.
     cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     items: Vec<T>,
+    /// The `cursor` of the next page; null on the last one.
+    #[schema(required)]
     next: Option<String>,
 }
 

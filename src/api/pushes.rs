@@ -7,8 +7,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::page::Page;
+use super::responses::{Malformed, TooLarge};
 use super::{Api, ApiError, Shared, json};
 use crate::config::{App, Repo};
 use crate::deploy::{filter, intake};
@@ -17,35 +19,68 @@ use crate::source;
 use crate::store::deployments::NewDeployment;
 use crate::webhook::Ref;
 
-#[derive(Debug, Deserialize)]
+/// A push to a bare repository.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PushRequest)]
 struct Pushes {
-    /// The bare repository's path.
+    /// The absolute path of the bare repository.
+    #[schema(value_type = String, example = "/srv/git/hello.git")]
     repository: PathBuf,
     updates: Vec<Update>,
-    /// `-o cutover.no-cache`: build every step anew.
+    /// Build without the build cache.
     #[serde(default)]
+    #[schema(default = false)]
     no_cache: bool,
 }
 
-#[derive(Debug, Deserialize)]
+/// A ref that the push moved.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PushUpdate)]
 struct Update {
+    #[schema(example = "refs/heads/main")]
     r#ref: String,
+    /// The previous commit; all zeros if the ref is new.
     #[serde(rename = "old")]
+    #[schema(example = "0000000000000000000000000000000000000000")]
     _old: String,
+    /// The new commit; all zeros if the ref was deleted.
+    #[schema(example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e")]
     new: String,
 }
 
 /// What a pushed ref led to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PushResult)]
 pub struct Taken {
     r#ref: String,
+    /// The app that deploys from this repository; null if there is none.
+    #[schema(value_type = Option<String>, required)]
     app: Option<AppName>,
+    /// The id of the queued deployment; null if there is nothing to deploy.
+    #[schema(value_type = Option<String>, required)]
     deployment: Option<DeploymentId>,
+    /// Why there is nothing to deploy.
+    #[schema(required)]
     reason: Option<String>,
 }
 
+/// Report a push to a bare repository on this machine
+///
+/// `hooks/post-receive` calls this. The list has one item for each ref and app.
+#[utoipa::path(
+    post,
+    path = "/api/v1/pushes",
+    operation_id = "reportPush",
+    tag = "webhooks",
+    request_body = Pushes,
+    responses(
+        (status = 202, description = "What each ref led to", body = Page<Taken>),
+        (status = 400, response = Malformed),
+        (status = 413, response = TooLarge),
+    ),
+)]
 pub async fn receive(
     State(api): Shared,
     body: Bytes,

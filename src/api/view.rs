@@ -6,84 +6,178 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
 
 use crate::ids::ReleaseId;
 use crate::proxy::control::Receipt;
-use crate::state::State;
+use crate::state::{State, Step};
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::releases::Release;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps};
 
-#[derive(Debug, Serialize)]
+/// One attempt to make a commit, or an earlier release, live.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deployment)]
 pub struct DeploymentView {
+    #[schema(example = "d01m5z8k2q4x7a")]
     pub id: String,
+    #[schema(example = "hello")]
     app: String,
     trigger: Trigger,
+    /// The ref that was pushed or asked for; null if none was named.
+    #[schema(required, example = "refs/heads/main")]
     r#ref: Option<String>,
+    /// The full commit id; null until the commit is known.
+    #[schema(
+        required,
+        pattern = "^[0-9a-f]{40}$",
+        example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e"
+    )]
     commit: Option<String>,
+    /// The first line of the commit message.
+    #[schema(required, example = "Say hello in colour")]
     message: Option<String>,
+    /// The commit's author.
+    #[schema(required, example = "Ada Lovelace")]
     author: Option<String>,
     state: State,
-    /// Whether its release is what serves now.
+    /// Whether the release of this deployment is the one that serves traffic now.
     current: bool,
+    /// The release's id; null until the image is built.
+    #[schema(required, example = "r01m5z8k6c0d3f")]
     release: Option<String>,
+    /// The image's tag: `cutover/APP:` and the first 12 digits of the commit.
+    #[schema(required, example = "cutover/hello:8f3c2a9d41b0")]
     image: Option<String>,
+    /// The image's id.
+    #[schema(required, example = "sha256:9a0b44d5f1c26e83")]
     image_id: Option<String>,
+    #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
     created_at: String,
+    /// Null while the deployment is waiting or running.
+    #[schema(required, format = DateTime, example = "2026-05-04T09:30:04.610Z")]
     ended_at: Option<String>,
+    /// The steps that have begun, in order.
     steps: Vec<StepView>,
+    /// How long each finished step took, in milliseconds.
     timings_ms: BTreeMap<String, i64>,
+    /// Null until the old release has drained.
+    #[schema(required)]
     receipt: Option<Receipt>,
+    /// Null unless the deployment failed, was rolled back or was replaced.
+    #[schema(required)]
     error: Option<Failure>,
+    /// What the forge is told about this deployment; empty if no forge is told anything.
     reports: Vec<ReportView>,
 }
 
-/// What a forge is told of a deployment.
-#[derive(Debug, Serialize)]
+/// What a forge is told about a deployment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Report)]
 struct ReportView {
     kind: StatusKind,
     phase: StatusPhase,
-    /// `waiting`, `told` or `refused`.
-    state: &'static str,
+    state: ReportState,
+    /// Why the forge has not been told, or not yet.
+    #[schema(required)]
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// How far a report got.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ReportState {
+    Waiting,
+    Told,
+    Refused,
+}
+
+/// One step of a deployment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Step)]
 struct StepView {
+    #[schema(value_type = Step, inline)]
     name: String,
-    state: String,
+    state: StepState,
+    #[schema(format = DateTime, example = "2026-05-04T09:30:00.140Z")]
     started_at: String,
+    /// Null while the step runs.
+    #[schema(required, format = DateTime, example = "2026-05-04T09:30:01.020Z")]
     ended_at: Option<String>,
+    /// What the step did, or why it failed.
+    #[schema(required)]
     detail: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// How far a step got.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum StepState {
+    Started,
+    Done,
+    Failed,
+}
+
+/// An image with the settings that it runs with. A rollback goes back to a release.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Release)]
 pub struct ReleaseView {
+    #[schema(example = "r01m5z8k6c0d3f")]
     pub id: String,
+    #[schema(example = "hello")]
     app: String,
+    /// The id of the deployment that made this release.
+    #[schema(example = "d01m5z8k2q4x7a")]
     deployment: String,
+    /// The full commit id.
+    #[schema(
+        pattern = "^[0-9a-f]{40}$",
+        example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e"
+    )]
     commit: String,
+    /// The first line of the commit message.
+    #[schema(example = "Say hello in colour")]
     message: String,
+    /// The commit's author.
+    #[schema(example = "Ada Lovelace")]
     author: String,
+    /// The image's tag: `cutover/APP:` and the first 12 digits of the commit.
+    #[schema(example = "cutover/hello:8f3c2a9d41b0")]
     image: String,
+    /// The image's id.
+    #[schema(example = "sha256:9a0b44d5f1c26e83")]
     image_id: String,
+    /// Whether this release is the one that serves traffic now.
     current: bool,
+    #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
     created_at: String,
-    /// When it went live last.
+    /// When it last went live; null if it never did.
+    #[schema(required, format = DateTime, example = "2026-05-04T09:30:03.480Z")]
     live_at: Option<String>,
-    /// Whether its image is still there to go back to.
+    /// Whether its image is kept, so that a rollback can go back to it.
     kept: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// One `[apps.NAME]` of deploy.toml.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = App)]
 pub struct AppView {
+    #[schema(example = "hello")]
     name: String,
+    /// The repository's address, or its path on this machine.
+    #[schema(example = "https://github.com/acme/hello.git")]
     repo: String,
+    #[schema(example = "main")]
     branch: String,
+    #[schema(example = json!(["hello.example.com"]))]
     domains: Vec<String>,
+    /// The live release; null before the first one.
+    #[schema(required)]
     release: Option<ReleaseView>,
+    /// The newest deployment; null before the first one.
+    #[schema(required)]
     deployment: Option<DeploymentView>,
 }
 
@@ -130,11 +224,11 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
 
 fn report(report: ForgeStatus) -> Option<ReportView> {
     let state = match &report.error {
-        _ if report.is_waiting() => "waiting",
-        Some(_) => "refused",
+        _ if report.is_waiting() => ReportState::Waiting,
+        Some(_) => ReportState::Refused,
         // There was nothing to say that is worth a deployment of the forge's own.
         None if report.kind == StatusKind::Deployment && report.forge_id.is_none() => return None,
-        None => "told",
+        None => ReportState::Told,
     };
     Some(ReportView {
         kind: report.kind,
@@ -152,7 +246,11 @@ fn is_last_with(db: &rusqlite::Connection, row: &Deployment, live: &ReleaseId) -
 fn step(record: steps::Record) -> StepView {
     StepView {
         name: record.name,
-        state: record.state,
+        state: match record.state.as_str() {
+            "done" => StepState::Done,
+            "failed" => StepState::Failed,
+            _ => StepState::Started,
+        },
         started_at: rfc3339(record.started_at),
         ended_at: record.ended_at.map(rfc3339),
         detail: record.detail,

@@ -8,7 +8,10 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 
+use super::error::ErrorBody;
+use super::path::{AppPath, named};
 use super::refusals::Kind;
+use super::responses::{TooManyRefusals, UnknownApp};
 use super::webhook_secrets::{self, Read, WebhookSecrets};
 use super::{Api, ApiError, Shared, peer};
 use crate::config::App;
@@ -19,12 +22,63 @@ use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
 use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
 
+/// The form in which a forge may send its JSON.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "only described here; `webhook` reads it")]
+struct PayloadForm {
+    payload: String,
+}
+
+/// Receive a webhook
+///
+/// The delivery is on disk before it is answered. Sending the same signed body again returns the first
+/// deployment. The forge, its signature and its event are detected from the request headers.
+#[utoipa::path(
+    post,
+    path = "/hooks/{app}",
+    operation_id = "receiveWebhook",
+    tag = "webhooks",
+    params(AppPath),
+    request_body(
+        description = "The forge's payload, as JSON or as a form with the JSON in `payload`. At most 25 MiB.",
+        content((Object = "application/json"), (PayloadForm = "application/x-www-form-urlencoded")),
+    ),
+    responses(
+        (status = 202, description = "The delivery is stored", body = Outcome),
+        (
+            status = 400,
+            description = "The body is malformed",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "malformed",
+                "message": "the body is not JSON",
+                "hint": "send the forge's own JSON, or a form with it in `payload`",
+            }}),
+        ),
+        (
+            status = 401,
+            description = "The signature is missing or wrong",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "bad_signature",
+                "message": "the signature is missing or wrong",
+                "hint": "set the same secret in the forge's webhook and in `[apps.NAME.webhook]`",
+            }}),
+        ),
+        (status = 403, description = "Deliveries from this network are not accepted", body = ErrorBody),
+        (status = 404, response = UnknownApp),
+        (status = 408, description = "The body did not arrive within 30 seconds", body = ErrorBody),
+        (status = 413, description = "The body is larger than 25 MiB", body = ErrorBody),
+        (status = 429, response = TooManyRefusals),
+        (status = 503, description = "The delivery cannot be stored; send it again", body = ErrorBody),
+    ),
+)]
 pub async fn receive(
     State(api): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<AppPath>,
     request: Request,
 ) -> Result<(StatusCode, Json<Outcome>), ApiError> {
-    let app = super::apps::named(&api, &name);
+    let app = named(&api, &path.app);
     let app = app.map_err(|error| error.refusing(Kind::UnknownApp))?;
     let (request, body) = request.into_parts();
     allowed(&api, app, &request)?;

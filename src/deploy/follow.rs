@@ -17,25 +17,74 @@ const PIECE: usize = 16 << 10;
 /// How long to wait for news before looking anyway.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Sends the log from its beginning, then a last line that says how it ended: `live`, `failed: …` or
-/// another rest state. Without `follow`, ends at the log's present end, with no such line.
+/// What a reader of a log gets.
+pub enum Piece {
+    Log(Vec<u8>),
+    /// How the deployment ended: `live`, `failed: …` or another rest state. Nothing comes after it.
+    End(String),
+}
+
+impl Piece {
+    fn text(self) -> Vec<u8> {
+        match self {
+            Self::Log(bytes) => bytes,
+            Self::End(state) => format!("{state}\n").into_bytes(),
+        }
+    }
+}
+
+/// Sends the log from its beginning, then a last line that says how it ended. Without `follow`, ends
+/// at the log's present end, with no such line.
 pub fn follow(agent: Arc<Agent>, id: DeploymentId, follow: bool) -> mpsc::Receiver<Vec<u8>> {
+    start(agent, id, 0, follow, Piece::text)
+}
+
+/// The same from `offset` on, in bytes.
+pub fn pieces(
+    agent: Arc<Agent>,
+    id: DeploymentId,
+    offset: u64,
+    follow: bool,
+) -> mpsc::Receiver<Piece> {
+    start(agent, id, offset, follow, |piece| piece)
+}
+
+fn start<T: Send + 'static>(
+    agent: Arc<Agent>,
+    id: DeploymentId,
+    offset: u64,
+    follow: bool,
+    shape: fn(Piece) -> T,
+) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(QUEUE);
+    let reader = Reader { sender, shape };
     tokio::spawn(async move {
         // An error means that the reader has gone, or that there is nothing to read any more.
-        let _ = send(&agent, &id, follow, &sender).await;
+        let _ = send(&agent, &id, offset, follow, &reader).await;
     });
     receiver
 }
 
-async fn send(
+/// Who reads, and the shape in which the pieces are wanted.
+struct Reader<T> {
+    sender: mpsc::Sender<T>,
+    shape: fn(Piece) -> T,
+}
+
+impl<T> Reader<T> {
+    async fn send(&self, piece: Piece) -> Option<()> {
+        self.sender.send((self.shape)(piece)).await.ok()
+    }
+}
+
+async fn send<T>(
     agent: &Agent,
     id: &DeploymentId,
+    mut offset: u64,
     follow: bool,
-    sender: &mpsc::Sender<Vec<u8>>,
+    reader: &Reader<T>,
 ) -> Option<()> {
     let mut changes = agent.hub.changes();
-    let mut offset = 0;
     loop {
         changes.mark_unchanged();
         let mut grown = agent.hub.log_length(id);
@@ -49,13 +98,10 @@ async fn send(
             .read(move |db| deployments::get(db, &wanted))
             .await
             .ok()??;
-        offset = copy(agent, id, offset, sender).await?;
+        offset = copy(agent, id, offset, reader).await?;
         if deployment.state.is_rest() {
             if follow {
-                sender
-                    .send(format!("{}\n", ending(&deployment)).into_bytes())
-                    .await
-                    .ok()?;
+                reader.send(Piece::End(ending(&deployment))).await?;
             }
             return Some(());
         }
@@ -72,16 +118,16 @@ async fn send(
             () = growth => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
-            () = sender.closed() => return None,
+            () = reader.sender.closed() => return None,
         }
     }
 }
 
-async fn copy(
+async fn copy<T>(
     agent: &Agent,
     id: &DeploymentId,
     mut offset: u64,
-    sender: &mpsc::Sender<Vec<u8>>,
+    reader: &Reader<T>,
 ) -> Option<u64> {
     // It has not begun, or is so old that its log is not kept.
     let Ok(mut file) = tokio::fs::File::open(agent.store.log_path(id)).await else {
@@ -96,7 +142,7 @@ async fn copy(
         }
         piece.truncate(length);
         offset += length as u64;
-        sender.send(piece).await.ok()?;
+        reader.send(Piece::Log(piece)).await?;
     }
 }
 

@@ -31,10 +31,16 @@ pub struct Move {
 }
 
 /// What a stored request led to; also the answer to the forge.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Delivery)]
 pub struct Outcome {
+    #[schema(value_type = String, example = "w01m5z8k2p9v3t")]
     pub delivery: DeliveryId,
+    /// The id of the queued deployment; null if there is nothing to deploy.
+    #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
     pub deployment: Option<DeploymentId>,
+    /// Why there is nothing to deploy.
+    #[schema(required)]
     pub reason: Option<String>,
 }
 

@@ -8,8 +8,8 @@ use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::proxy::control::Receipt;
 use crate::state::{self, Event, State};
 
-/// Who asked for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What asked for the deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     Webhook,
@@ -35,11 +35,16 @@ pub enum Want {
 }
 
 /// Why a deployment did not go live, or did not stay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
+    /// A stable identifier for programs.
+    #[schema(example = "build_failed")]
     pub code: String,
     pub message: String,
+    /// The step that failed; null if none had begun.
+    #[schema(required, example = "build")]
     pub step: Option<String>,
+    /// The last lines of the step's log.
     pub log_tail: Vec<String>,
 }
 

@@ -54,16 +54,19 @@ pub struct Hello {
     pub generation: u64,
 }
 
-/// What a switch cost: the old release's requests from the switch to the end of the drain, and the
-/// new one's in that time.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+/// What a switch cost: the requests to the old and the new release from the switch to the end of the
+/// drain.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, utoipa::ToSchema)]
 pub struct Receipt {
     pub requests: u64,
+    /// Requests that did not get the app's whole answer.
     pub failed: u64,
+    /// Requests that were sent again because they were certainly not processed.
     pub retried: u64,
-    /// Of the old release's requests: those that were under way at the switch.
+    /// Requests to the old release that were in flight at the switch.
     pub drained: u64,
     pub websockets_closed: u64,
+    /// How long the drain took, in milliseconds.
     pub drain_ms: u64,
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 /// Where a report appears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusKind {
     /// Beside the commit.

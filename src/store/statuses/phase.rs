@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::state::State;
 
-/// How far a deployment is, as far as a forge cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+/// How far a deployment has got, as a forge is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusPhase {
     Queued,

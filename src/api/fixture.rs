@@ -1,0 +1,32 @@
+//! An agent for tests, without workers, Docker or a proxy.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
+use crate::deploy::Agent;
+use crate::engine::Engine;
+use crate::proxy::control::Client;
+use crate::store::Store;
+
+/// Its token is `right`.
+pub async fn api(folder: &Path) -> Arc<Api> {
+    let path = folder.join("deploy.toml");
+    let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
+               [apps.far]\nrepo = 'far.git'\nport = 80\ndomains = ['far.example']\n\
+               webhook.networks = ['203.0.113.0/24']";
+    std::fs::write(&path, app).unwrap();
+    let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    let store = Store::open(folder).unwrap();
+    let id = store.write(crate::store::apps::agent_id).await.unwrap();
+    let engine = Engine::new("unix:///nowhere".parse().unwrap(), id.clone(), folder);
+    let proxy = Client::new(folder.join("nowhere"));
+    Arc::new(Api {
+        agent: Arc::new(Agent::new(config, id, store, engine, proxy)),
+        token: Token::new("right"),
+        health: Health::default(),
+        bodies: Bodies::default(),
+        refusals: Refusals::default(),
+        webhook_secrets: WebhookSecrets::default(),
+    })
+}

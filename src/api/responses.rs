@@ -1,0 +1,75 @@
+//! Error responses that several requests share, for the API's description.
+
+// These types are only described: what is sent is an `ApiError`.
+#![allow(dead_code)]
+
+use utoipa::ToResponse;
+
+use super::error::ErrorBody;
+
+/// The request is malformed.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "bad_request",
+    "message": "`limit` is a number from 1 to 200",
+    "hint": "see /api/v1/openapi.json",
+}}))]
+pub struct Malformed(ErrorBody);
+
+/// The token is missing or wrong.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "unauthorized",
+    "message": "the token is missing or wrong",
+    "hint": "send `Authorization: Bearer TOKEN`; `cutover token` prints it on the server",
+}}))]
+pub struct Unauthorized(ErrorBody);
+
+/// There is no such app.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "unknown_app",
+    "message": "there is no app `helo`",
+    "hint": "`[apps.NAME]` of deploy.toml names them",
+}}))]
+pub struct UnknownApp(ErrorBody);
+
+/// There is no such deployment.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "unknown_deployment",
+    "message": "there is no deployment `d01m5z8k2q4x7a`",
+    "hint": "GET /api/v1/apps/{app}/deployments lists them",
+}}))]
+pub struct UnknownDeployment(ErrorBody);
+
+/// The body is larger than 64 KiB.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "too_large",
+    "message": "length limit exceeded",
+    "hint": "see /api/v1/openapi.json",
+}}))]
+pub struct TooLarge(ErrorBody);
+
+/// In place of 401, 403, 404 and 413: too many requests of this client, or for this app, were refused.
+/// A request with the right signature or token is always let in.
+#[derive(ToResponse)]
+#[response(
+    headers(("Retry-After" = u64, description = "How long to wait, in seconds")),
+    example = json!({"error": {
+        "code": "too_many_refusals",
+        "message": "too many requests of this client, or for this app, were refused",
+        "hint": "wait 3 s; the right signature or token is always let in",
+    }}),
+)]
+pub struct TooManyRefusals(ErrorBody);
+
+/// The database cannot be read or written; try again.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "not_stored",
+    "message": "this cannot be stored at the moment",
+    "hint": "try again; the agent's log says more",
+}}))]
+pub struct NotStored(ErrorBody);

@@ -77,6 +77,20 @@ id!(
 );
 
 id!(
+    /// The name of a service of an app, such as `web`: 1 to 40 of `a-z`, `0-9` and `-`, as an app's.
+    ServiceName,
+    |text| {
+        let app = text.parse::<AppName>();
+        app.map(drop).map_err(|_| {
+            InvalidId(format!(
+                "`{}` is not a service name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+                text.escape_debug()
+            ))
+        })
+    }
+);
+
+id!(
     /// A full commit id: 40 lower-case hex digits.
     CommitId,
     |text| {
@@ -111,6 +125,13 @@ id!(
     AgentId,
     |text| stamped('a', text)
 );
+
+impl ServiceName {
+    /// The service of an app that says nothing of services.
+    pub fn web() -> Self {
+        Self("web".to_owned())
+    }
+}
 
 impl DeploymentId {
     pub fn new() -> Self {

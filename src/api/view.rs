@@ -199,6 +199,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         (Some(own), Some(live)) if own == live => is_last_with(db, &row, live)?,
         _ => false,
     };
+    let web = release.as_ref().and_then(Release::web);
     Ok(DeploymentView {
         id: row.id.to_string(),
         app: row.app.to_string(),
@@ -210,8 +211,8 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         state: row.state,
         current,
         release: row.release.map(String::from),
-        image: release.as_ref().map(|release| release.image.clone()),
-        image_id: release.map(|release| release.image_id),
+        image: web.map(|service| service.image.clone()),
+        image_id: web.map(|service| service.image_id.clone()),
         created_at: rfc3339(row.created_at),
         ended_at: row.ended_at.map(rfc3339),
         timings_ms: timings.collect(),
@@ -258,6 +259,9 @@ fn step(record: steps::Record) -> StepView {
 }
 
 pub fn release(row: Release, serving: &Serving) -> ReleaseView {
+    let web = row.web();
+    let image = web.map(|service| service.image.clone());
+    let image_id = web.map(|service| service.image_id.clone());
     ReleaseView {
         current: serving.live.as_ref() == Some(&row.id),
         id: row.id.to_string(),
@@ -266,8 +270,8 @@ pub fn release(row: Release, serving: &Serving) -> ReleaseView {
         commit: row.commit.to_string(),
         message: row.message,
         author: row.author,
-        image: row.image,
-        image_id: row.image_id,
+        image: image.unwrap_or_default(),
+        image_id: image_id.unwrap_or_default(),
         created_at: rfc3339(row.created_at),
         live_at: row.went_live.map(rfc3339),
         kept: row.went_live.is_some() && row.removed_at.is_none(),

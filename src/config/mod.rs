@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -124,8 +123,7 @@ pub struct App {
 }
 
 /// What an app speaks on its port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
     #[default]
     Http1,
@@ -205,7 +203,7 @@ pub struct Build {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Health {
     pub path: String,
     pub interval: Duration,
@@ -226,16 +224,15 @@ pub struct Deploy {
     pub supersede: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
     BlueGreen,
     Canary,
     Recreate,
 }
 
-/// What a release runs with; stored with it, so that a rollback brings the settings back too.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What a release runs with.
+#[derive(Debug, Clone)]
 pub struct Run {
     pub env: BTreeMap<String, String>,
     pub replicas: u32,

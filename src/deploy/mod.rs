@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::ids::{AgentId, AppName, DeploymentId};
+use crate::ids::{AgentId, AppName, DeploymentId, ServiceName};
 use crate::proxy::control::Client;
 use crate::store::{Store, StoreError};
 
@@ -86,9 +86,12 @@ impl Agent {
     }
 }
 
-/// The container that runs a deployment's instance number `index`.
-fn instance_name(app: &AppName, id: &DeploymentId, index: u32) -> String {
-    format!("cutover-{app}-{id}-{index}")
+/// The container that runs a deployment's instance number `index` of a service.
+fn instance_name(app: &AppName, id: &DeploymentId, service: &ServiceName, index: u32) -> String {
+    match service.as_str() {
+        "web" => format!("cutover-{app}-{id}-{index}"),
+        other => format!("cutover-{app}-{id}-{other}-{index}"),
+    }
 }
 
 /// The names of apps to their wake-up calls, and of running deployments to their handles.

@@ -105,9 +105,14 @@ async fn revive(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineE
     for instance in &instances.map_err(stopped)? {
         if agent.engine.status(&instance.name).await? != Status::Running {
             tracing::warn!(%app, container = instance.name, "the live release did not run; starting it");
+            let Some(service) = release.service(&instance.service) else {
+                let (id, name) = (&release.id, &instance.service);
+                let what = format!("the release `{id}` has no service `{name}`");
+                return Err(EngineError::Stopped(what));
+            };
             let spec = InstanceSpec {
                 instance,
-                release: &release,
+                service,
                 network: &network,
             };
             agent.engine.start(&spec).await?;

@@ -66,7 +66,9 @@ fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release
         .filter(|found| found.went_live.is_some());
     let found = kept.find(|found| match &release {
         Some(id) => found.id == *id,
-        None => found.image.strip_prefix(&prefix) == Some(tag),
+        None => {
+            (found.services.iter()).any(|service| service.image.strip_prefix(&prefix) == Some(tag))
+        }
     });
     found.ok_or_else(|| {
         StoreError::Refused(format!(

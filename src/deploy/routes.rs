@@ -68,10 +68,14 @@ fn table(db: &Connection, config: &Config, forwarding: &Forwarding) -> Result<Ta
         if let Some(live) = &serving.live
             && let Some(release) = releases::get(&snapshot, live)?
         {
-            let port = release.settings.port;
-            protocol = release.settings.protocol;
             for instance in instances::of_release(&snapshot, live)? {
-                targets.push(SocketAddr::new(IpAddr::V4(instance.address), port));
+                let service = release.service(&instance.service);
+                if let Some(service) = service
+                    && let Some(port) = service.port
+                {
+                    protocol = service.protocol;
+                    targets.push(SocketAddr::new(IpAddr::V4(instance.address), port));
+                }
             }
         }
         routes.push(Route {

@@ -13,12 +13,15 @@ use super::{Engine, EngineError, Result, container, label, status_code};
 use crate::ids::DeploymentId;
 use crate::store::log::Log;
 use crate::store::releases::Release;
+use crate::store::services::Service;
 
 pub struct Command<'a> {
     /// The container's name, derived from the deployment and the step.
     pub name: String,
     pub deployment: &'a DeploymentId,
     pub release: &'a Release,
+    /// Whose image and settings it runs with.
+    pub service: &'a Service,
     pub network: &'a Network,
     /// Given to `/bin/sh -c` inside the image, as a Dockerfile's RUN would.
     pub line: &'a str,
@@ -51,13 +54,14 @@ impl Engine {
     async fn run_to_end(&self, command: &Command<'_>, log: &Log) -> Result<i64> {
         let docker = self.docker()?;
         let name = &command.name;
-        let settings = &command.release.settings;
-        let mut body = self.body(command.release, settings, command.network, None);
+        let labels = [
+            (label::APP, command.release.app.as_str()),
+            (label::RELEASE, command.release.id.as_str()),
+            (label::DEPLOYMENT, command.deployment.as_str()),
+        ];
+        let mut body = self.body(command.service, &labels, command.network, None);
         body.entrypoint = Some(vec!["/bin/sh".into(), "-c".into()]);
         body.cmd = Some(vec![command.line.to_owned()]);
-        if let Some(labels) = &mut body.labels {
-            labels.insert(label::DEPLOYMENT.into(), command.deployment.to_string());
-        }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let what = || format!("run `{}`", command.line);
         docker

@@ -19,7 +19,7 @@ use super::network::Network;
 use super::{Engine, Result, gone_is_done, label, status_code};
 use crate::ids::DeploymentId;
 use crate::store::instances::Instance;
-use crate::store::releases::{Release, Settings};
+use crate::store::services::Service;
 
 /// Enough for any server, too few for a fork bomb to take the machine along.
 const PIDS: i64 = 4096;
@@ -39,7 +39,7 @@ const CAPABILITIES: [&str; 7] = [
 /// What a container is made from.
 pub struct InstanceSpec<'a> {
     pub instance: &'a Instance,
-    pub release: &'a Release,
+    pub service: &'a Service,
     pub network: &'a Network,
 }
 
@@ -64,18 +64,13 @@ impl Engine {
     pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
         let docker = self.docker()?;
         let name = &spec.instance.name;
-        let mut body = self.body(
-            spec.release,
-            &spec.release.settings,
-            spec.network,
-            Some(spec.instance.address),
-        );
-        if let Some(labels) = &mut body.labels {
-            labels.insert(
-                label::DEPLOYMENT.into(),
-                spec.instance.deployment.to_string(),
-            );
-        }
+        let instance = spec.instance;
+        let labels = [
+            (label::APP, instance.app.as_str()),
+            (label::RELEASE, instance.release.as_str()),
+            (label::DEPLOYMENT, instance.deployment.as_str()),
+        ];
+        let body = self.body(spec.service, &labels, spec.network, Some(instance.address));
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match docker.create_container(Some(options), body).await {
             Ok(_) => {}
@@ -89,21 +84,21 @@ impl Engine {
             .map_err(self.failed(what))
     }
 
-    /// The settings that every container of a release is made with, instance or hook.
+    /// What every container of a service is made with, instance or hook.
     pub(super) fn body(
         &self,
-        release: &Release,
-        settings: &Settings,
+        service: &Service,
+        more_labels: &[(&str, &str)],
         network: &Network,
         address: Option<Ipv4Addr>,
     ) -> ContainerCreateBody {
-        let run = &settings.run;
+        let run = &service.settings;
         let mut labels = self.labels();
-        labels.insert(label::APP.into(), release.app.to_string());
-        labels.insert(label::RELEASE.into(), release.id.to_string());
+        labels.extend((more_labels.iter()).map(|(key, value)| ((*key).into(), (*value).into())));
         let mut env = run.env.clone();
-        env.entry("PORT".into())
-            .or_insert_with(|| settings.port.to_string());
+        if let Some(port) = service.port {
+            env.entry("PORT".into()).or_insert_with(|| port.to_string());
+        }
         let endpoint = EndpointSettings {
             ipam_config: address.map(|address| EndpointIpamConfig {
                 ipv4_address: Some(address.to_string()),
@@ -114,7 +109,7 @@ impl Engine {
         let log_options = [("max-size", "10m"), ("max-file", "3")];
         ContainerCreateBody {
             // By id, not by tag: a tag may have moved since the release was made.
-            image: Some(release.image_id.clone()),
+            image: Some(service.image_id.clone()),
             env: Some(
                 env.iter()
                     .map(|(key, value)| format!("{key}={value}"))

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use rusqlite::{Connection, Row};
 
 use super::{Result, StoreError, parsed};
-use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
@@ -15,6 +15,7 @@ pub struct Instance {
     pub name: String,
     pub app: AppName,
     pub release: ReleaseId,
+    pub service: ServiceName,
     pub deployment: DeploymentId,
     pub address: Ipv4Addr,
 }
@@ -25,6 +26,7 @@ pub fn insert(
     name: String,
     app: &AppName,
     release: &ReleaseId,
+    service: &ServiceName,
     deployment: &DeploymentId,
     mut free: impl Iterator<Item = Ipv4Addr>,
 ) -> Result<Instance> {
@@ -38,12 +40,13 @@ pub fn insert(
             StoreError::Refused("no address is left in Cutover's network; retire some apps".into())
         })?;
     db.execute(
-        "INSERT INTO instances (name, app, release, deployment, address)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO instances (name, app, release, service, deployment, address)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         (
             &name,
             app.as_str(),
             release.as_str(),
+            service.as_str(),
             deployment.as_str(),
             address.to_string(),
         ),
@@ -52,6 +55,7 @@ pub fn insert(
         name,
         app: app.clone(),
         release: release.clone(),
+        service: service.clone(),
         deployment: deployment.clone(),
         address,
     })
@@ -86,6 +90,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         name: row.get("name")?,
         app: parsed(row, "app")?,
         release: parsed(row, "release")?,
+        service: parsed(row, "service")?,
         deployment: parsed(row, "deployment")?,
         address: parsed(row, "address")?,
     })

@@ -22,6 +22,8 @@ pub mod pending_pushes;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
+pub mod services;
+pub mod settings;
 pub mod statuses;
 pub mod steps;
 

@@ -119,9 +119,9 @@ mod tests {
         )?;
         if made == days {
             db.execute(
-                "INSERT INTO releases (id, app, deployment, commit_id, message, author, image,
-                    image_id, settings, created_at, removed_at)
-                 VALUES (?1, ?2, ?3, '', '', '', '', '', '', 0, iif(?4 = 'kept', NULL, 1))",
+                "INSERT INTO releases (id, app, deployment, commit_id, message, author, created_at,
+                    removed_at)
+                 VALUES (?1, ?2, ?3, '', '', '', 0, iif(?4 = 'kept', NULL, 1))",
                 (aged('r', days), app, &deployment, more),
             )?;
         }

@@ -1,21 +1,10 @@
 //! Releases: never changed once written, but for when one went live and when its image was removed.
 
-use rusqlite::{Connection, OptionalExtension, Row};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, Row};
 
-use super::{Result, json, now, parsed, to_json};
-use crate::config::{Health, Protocol, Run};
-use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
-
-/// What a release runs with, so that going back to it brings its settings back too.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Settings {
-    pub port: u16,
-    #[serde(default)]
-    pub protocol: Protocol,
-    pub run: Run,
-    pub health: Health,
-}
+use super::services::{self, Service};
+use super::{Result, now, parsed};
+use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -26,22 +15,29 @@ pub struct Release {
     pub commit: CommitId,
     pub message: String,
     pub author: String,
-    /// `cutover/<app>:<12 hex of the commit>`.
-    pub image: String,
-    /// `sha256:…`
-    pub image_id: String,
-    pub settings: Settings,
+    /// By name; at least one.
+    pub services: Vec<Service>,
     pub created_at: i64,
     pub went_live: Option<i64>,
     /// When its image was removed; it cannot be gone back to after that.
     pub removed_at: Option<i64>,
 }
 
+impl Release {
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// The service that takes requests, and whose image is shown as the release's.
+    pub fn web(&self) -> Option<&Service> {
+        self.service(&ServiceName::web())
+    }
+}
+
 pub fn insert(db: &Connection, release: &Release) -> Result<()> {
     db.execute(
-        "INSERT INTO releases
-            (id, app, deployment, commit_id, message, author, image, image_id, settings, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO releases (id, app, deployment, commit_id, message, author, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         (
             release.id.as_str(),
             release.app.as_str(),
@@ -49,18 +45,19 @@ pub fn insert(db: &Connection, release: &Release) -> Result<()> {
             release.commit.as_str(),
             &release.message,
             &release.author,
-            &release.image,
-            &release.image_id,
-            to_json(&release.settings)?,
             release.created_at,
         ),
     )?;
+    for service in &release.services {
+        services::insert(db, &release.id, service)?;
+    }
     Ok(())
 }
 
 pub fn get(db: &Connection, id: &ReleaseId) -> Result<Option<Release>> {
     let mut query = db.prepare_cached("SELECT * FROM releases WHERE id = ?1")?;
-    Ok(query.query_row([id.as_str()], from_row).optional()?)
+    let mut rows = query.query([id.as_str()])?;
+    Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
 }
 
 pub fn set_went_live(db: &Connection, id: &ReleaseId) -> Result<()> {
@@ -85,7 +82,7 @@ pub fn kept(db: &Connection, app: &AppName) -> Result<Vec<Release>> {
         "SELECT * FROM releases WHERE app = ?1 AND removed_at IS NULL
          ORDER BY coalesce(went_live, 0) DESC, id DESC",
     )?;
-    let rows = query.query_map([app.as_str()], from_row)?;
+    let rows = query.query_map([app.as_str()], |row| from_row(db, row))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -99,24 +96,22 @@ pub fn list(
     let mut query = db.prepare_cached(
         "SELECT * FROM releases WHERE app = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
     )?;
-    let rows = query.query_map(
-        (app.as_str(), before.unwrap_or("~"), limit as i64),
-        from_row,
-    )?;
+    let rows = query.query_map((app.as_str(), before.unwrap_or("~"), limit as i64), |row| {
+        from_row(db, row)
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Release> {
+fn from_row(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Release> {
+    let id: ReleaseId = parsed(row, "id")?;
     Ok(Release {
-        id: parsed(row, "id")?,
+        services: services::of(db, &id)?,
+        id,
         app: parsed(row, "app")?,
         deployment: parsed(row, "deployment")?,
         commit: parsed(row, "commit_id")?,
         message: row.get("message")?,
         author: row.get("author")?,
-        image: row.get("image")?,
-        image_id: row.get("image_id")?,
-        settings: json(row, "settings")?.ok_or(rusqlite::Error::InvalidQuery)?,
         created_at: row.get("created_at")?,
         went_live: row.get("went_live")?,
         removed_at: row.get("removed_at")?,

@@ -1,12 +1,15 @@
 //! Make the image, or find the one that the same tree and settings gave before; and the release.
 
 use crate::build::{self, BuildError};
+use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::engine::label;
-use crate::ids::ReleaseId;
+use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
-use crate::store::releases::{self, Release, Settings};
+use crate::store::releases::{self, Release};
+use crate::store::services::Service;
+use crate::store::settings::{Health, Settings};
 use crate::store::{deployments, now};
 
 pub async fn build(
@@ -51,14 +54,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        image,
-        image_id: built.image_id,
-        settings: Settings {
-            port: app.port,
-            protocol: app.protocol,
-            run: app.run.clone(),
-            health: app.health.clone(),
-        },
+        services: vec![web(app, image, built.image_id)],
         created_at: now(),
         went_live: None,
         removed_at: None,
@@ -68,6 +64,33 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// The service of an app that says nothing of services.
+fn web(app: &App, image: String, image_id: String) -> Service {
+    let (run, health) = (&app.run, &app.health);
+    Service {
+        name: ServiceName::web(),
+        image,
+        image_id,
+        image_digest: None,
+        settings: Settings {
+            env: run.env.clone(),
+            memory: run.memory,
+            cpus: run.cpus,
+            stop_grace: run.stop_grace,
+            health: Health {
+                path: health.path.clone(),
+                interval: health.interval,
+                timeout: health.timeout,
+                successes: health.successes,
+                deadline: health.deadline,
+            },
+        },
+        replicas: run.replicas,
+        port: Some(app.port),
+        protocol: app.protocol,
+    }
 }
 
 /// A build that broke because Docker went away is not the commit's fault.

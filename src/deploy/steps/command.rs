@@ -48,10 +48,15 @@ async fn run(
     code: &str,
 ) -> Result<Done<()>, Stop> {
     let network = line.agent.engine.network().await?;
+    let Some(service) = release.web() else {
+        let what = format!("the release `{}` has no service `web`", release.id);
+        return Err(Stop::failed("no_service", what));
+    };
     let command = Command {
         name: format!("cutover-{}-{}-{step}", line.app.name, line.id),
         deployment: &line.id,
         release,
+        service,
         network: &network,
         line: hook,
         deadline: DEADLINE,

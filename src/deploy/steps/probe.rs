@@ -7,10 +7,12 @@ use tokio::time::Instant;
 
 use crate::config::Protocol;
 use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::steps::start::service_of;
 use crate::engine::Status;
 use crate::proxy::probe::probe as ask;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
+use crate::store::services::Service;
 
 /// The first pause between two probes. It doubles up to the configured interval, and begins anew
 /// with each success: what a person waits for is the app, not our clock.
@@ -22,12 +24,17 @@ pub async fn probe(
     release: &Release,
     instances: &[Instance],
 ) -> Result<Done<()>, Stop> {
-    let deadline = Instant::now() + release.settings.health.deadline;
-    let mut probes = 0;
+    let began = Instant::now();
+    let (mut probes, mut path) = (0, "");
     for instance in instances {
-        probes += until_healthy(line, release, instance, deadline).await?;
+        let service = service_of(release, instance)?;
+        // Without a port there is nobody to ask.
+        let Some(port) = service.port else { continue };
+        let target = SocketAddr::new(IpAddr::V4(instance.address), port);
+        let deadline = began + service.settings.health.deadline;
+        probes += until_healthy(line, service, instance, target, deadline).await?;
+        path = &service.settings.health.path;
     }
-    let path = &release.settings.health.path;
     Ok(Done::new(
         (),
         format!("healthy at `{path}` after {probes} probes"),
@@ -36,14 +43,14 @@ pub async fn probe(
 
 async fn until_healthy(
     line: &Line<'_>,
-    release: &Release,
+    service: &Service,
     instance: &Instance,
+    target: SocketAddr,
     deadline: Instant,
 ) -> Result<u32, Stop> {
-    let health = &release.settings.health;
-    let target = SocketAddr::new(IpAddr::V4(instance.address), release.settings.port);
+    let health = &service.settings.health;
     let host = line.app.domains.first().map(String::as_str);
-    let h2c = release.settings.protocol == Protocol::H2c;
+    let h2c = service.protocol == Protocol::H2c;
     let mut pause = FIRST_PAUSE;
     let mut in_a_row = 0;
     let mut probes = 0;

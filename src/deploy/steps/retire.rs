@@ -64,7 +64,9 @@ pub async fn old_instances(
     let count = old.len();
     let each = old.into_iter().map(|(instance, release)| async move {
         let grace = release
-            .map(|release| release.settings.run.stop_grace)
+            .as_ref()
+            .and_then(|release| release.service(&instance.service))
+            .map(|service| service.settings.stop_grace)
             .unwrap_or_default();
         agent.engine.keep_running(&instance.name, false).await?;
         agent.engine.stop(&instance.name, grace).await?;
@@ -94,14 +96,17 @@ pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()>
         .partition(|(index, release)| *index < keep.max(1) || Some(&release.id) == live.as_ref());
     let used: HashSet<&str> = stay
         .iter()
-        .map(|(_, release)| release.image_id.as_str())
+        .flat_map(|(_, release)| &release.services)
+        .map(|service| service.image_id.as_str())
         .collect();
-    for (_, release) in &go {
-        if !used.contains(release.image_id.as_str())
-            && let Err(error) = agent.engine.remove_image(&release.image_id).await
-        {
-            tracing::warn!(%app, image = release.image, %error, "cannot remove an old image");
-            continue;
+    'releases: for (_, release) in &go {
+        for service in &release.services {
+            if !used.contains(service.image_id.as_str())
+                && let Err(error) = agent.engine.remove_image(&service.image_id).await
+            {
+                tracing::warn!(%app, image = service.image, %error, "cannot remove an old image");
+                continue 'releases;
+            }
         }
         let id = release.id.clone();
         agent

@@ -9,6 +9,7 @@ use crate::state::Step;
 use crate::store::deployments;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
+use crate::store::services::Service;
 
 /// The kept release that a rollback goes back to.
 pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
@@ -34,14 +35,12 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
             format!("the image of the release `{id}` is not kept any more"),
         )
     })?;
-    if !line.agent.engine.has_image(&release.image_id).await? {
-        return Err(Stop::failed(
-            "image_gone",
-            format!(
-                "somebody removed the image `{}` of the release `{id}`",
-                release.image
-            ),
-        ));
+    for service in &release.services {
+        if !line.agent.engine.has_image(&service.image_id).await? {
+            let image = &service.image;
+            let what = format!("somebody removed the image `{image}` of the release `{id}`");
+            return Err(Stop::failed("image_gone", what));
+        }
     }
     Ok(release)
 }
@@ -58,12 +57,18 @@ pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, 
                 return Ok(warm);
             }
             let mut addresses = addresses;
-            (0..row.settings.run.replicas)
-                .map(|index| {
-                    let name = instance_name(&app, &deployment, index);
-                    instances::insert(db, name, &app, &row.id, &deployment, &mut addresses)
-                })
-                .collect()
+            let mut instances = Vec::new();
+            for service in &row.services {
+                for index in 0..service.replicas {
+                    let name = instance_name(&app, &deployment, &service.name, index);
+                    let (release, service) = (&row.id, &service.name);
+                    let free = &mut addresses;
+                    let new =
+                        instances::insert(db, name, &app, release, service, &deployment, free)?;
+                    instances.push(new);
+                }
+            }
+            Ok(instances)
         })
         .await?;
     let effect = start_all(line, release, &network, instances);
@@ -90,7 +95,7 @@ async fn start_all(
             engine
                 .start(&InstanceSpec {
                     instance,
-                    release,
+                    service: service_of(release, instance)?,
                     network,
                 })
                 .await?;
@@ -103,4 +108,18 @@ async fn start_all(
         many => format!("{many} instances"),
     };
     Ok(Done::new(instances, detail))
+}
+
+/// What `instance` runs. Its release has a service of this name unless the database was damaged.
+pub(super) fn service_of<'a>(
+    release: &'a Release,
+    instance: &Instance,
+) -> Result<&'a Service, Stop> {
+    release.service(&instance.service).ok_or_else(|| {
+        let what = format!(
+            "the release `{}` has no service `{}`",
+            release.id, instance.service
+        );
+        Stop::failed("no_service", what)
+    })
 }

@@ -150,23 +150,55 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE INDEX releases_by_deployment ON releases (deployment);
 ",
+    // Every release so far has one service. Its settings stay as they were written.
+    "
+    CREATE TABLE services (
+        release      TEXT NOT NULL REFERENCES releases (id) ON DELETE CASCADE,
+        name         TEXT NOT NULL,
+        image        TEXT NOT NULL,
+        image_id     TEXT NOT NULL,
+        image_digest TEXT,
+        settings     TEXT NOT NULL,
+        replicas     INTEGER NOT NULL,
+        port         INTEGER,
+        protocol     TEXT NOT NULL,
+        PRIMARY KEY (release, name)
+    ) STRICT, WITHOUT ROWID;
+
+    INSERT INTO services
+        (release, name, image, image_id, settings, replicas, port, protocol)
+    SELECT id, 'web', image, image_id, settings,
+        json_extract(settings, '$.run.replicas'), json_extract(settings, '$.port'),
+        coalesce(json_extract(settings, '$.protocol'), 'http1')
+    FROM releases;
+
+    ALTER TABLE releases DROP COLUMN image;
+    ALTER TABLE releases DROP COLUMN image_id;
+    ALTER TABLE releases DROP COLUMN settings;
+
+    ALTER TABLE instances ADD COLUMN service TEXT NOT NULL DEFAULT 'web';
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.
 pub fn run(db: &mut Connection) -> Result<(), String> {
+    run_first(db, MIGRATIONS.len())
+}
+
+/// Brings the schema to where the first `count` migrations lead.
+fn run_first(db: &mut Connection, count: usize) -> Result<(), String> {
     let text = |e: rusqlite::Error| e.to_string();
     let seen: i64 = db
         .pragma_query_value(None, "user_version", |r| r.get(0))
         .map_err(text)?;
     let seen = seen as usize;
-    if seen > MIGRATIONS.len() {
+    if seen > count {
         return Err(format!(
-            "it was written by a newer version of Cutover (schema {seen}, this one knows {}); \
-             run that version",
-            MIGRATIONS.len()
+            "it was written by a newer version of Cutover (schema {seen}, this one knows {count}); \
+             run that version"
         ));
     }
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
+    for (index, migration) in MIGRATIONS[..count].iter().enumerate().skip(seen) {
         let tx = db.transaction().map_err(text)?;
         tx.execute_batch(migration).map_err(text)?;
         tx.pragma_update(None, "user_version", index as i64 + 1)
@@ -175,3 +207,6 @@ pub fn run(db: &mut Connection) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! The services of releases: what each of a release's process types runs, and how.
+
+use rusqlite::{Connection, Row};
+
+use super::settings::{self, Settings};
+use super::{Result, StoreError, parsed};
+use crate::config::Protocol;
+use crate::ids::{ReleaseId, ServiceName};
+
+/// One process type of a release.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub name: ServiceName,
+    /// The image's name: `cutover/<app>:<12 hex of the commit>` for one that was built here.
+    pub image: String,
+    /// `sha256:…`; what containers are made from, since a name may move.
+    pub image_id: String,
+    /// What the image's registry calls it, `name@sha256:…`; `None` for one that was built here.
+    pub image_digest: Option<String>,
+    pub settings: Settings,
+    /// How many instances it has.
+    pub replicas: u32,
+    /// The port that it listens on; `None`: it takes no requests.
+    pub port: Option<u16>,
+    pub protocol: Protocol,
+}
+
+pub(super) fn insert(db: &Connection, release: &ReleaseId, service: &Service) -> Result<()> {
+    let settings = settings::to_json(&service.settings);
+    let settings = settings.map_err(|error| StoreError::Refused(error.to_string()))?;
+    let mut insert = db.prepare_cached(
+        "INSERT INTO services
+            (release, name, image, image_id, image_digest, settings, replicas, port, protocol)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    insert.execute((
+        release.as_str(),
+        service.name.as_str(),
+        &service.image,
+        &service.image_id,
+        &service.image_digest,
+        settings,
+        service.replicas,
+        service.port,
+        protocol_name(service.protocol),
+    ))?;
+    Ok(())
+}
+
+/// The services of a release, by name.
+pub(super) fn of(db: &Connection, release: &ReleaseId) -> rusqlite::Result<Vec<Service>> {
+    let mut query = db.prepare_cached("SELECT * FROM services WHERE release = ?1 ORDER BY name")?;
+    let rows = query.query_map([release.as_str()], from_row)?;
+    rows.collect()
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Service> {
+    let text: String = row.get("settings")?;
+    let unreadable = |error: String| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    };
+    let protocol: String = row.get("protocol")?;
+    Ok(Service {
+        name: parsed(row, "name")?,
+        image: row.get("image")?,
+        image_id: row.get("image_id")?,
+        image_digest: row.get("image_digest")?,
+        settings: settings::from_json(&text).map_err(unreadable)?,
+        replicas: row.get("replicas")?,
+        port: row.get("port")?,
+        protocol: protocol_named(&protocol)
+            .ok_or_else(|| unreadable(format!("`{protocol}` is not a protocol")))?,
+    })
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "http1",
+        Protocol::H2c => "h2c",
+    }
+}
+
+fn protocol_named(name: &str) -> Option<Protocol> {
+    let all = [Protocol::Http1, Protocol::H2c];
+    all.into_iter().find(|it| protocol_name(*it) == name)
+}

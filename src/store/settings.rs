@@ -1,0 +1,164 @@
+//! What a service of a release runs with, stored as JSON that says its version. A row is never
+//! rewritten: every version that was ever written is read for ever, and only the newest is written.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The version that is written. A change to [`Settings`] that older rows do not fit raises it, and
+/// leaves a reader of the older form here.
+const VERSION: u64 = 1;
+
+/// Stored with the release, so that a rollback brings the settings back too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub env: BTreeMap<String, String>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Processors, in fractions.
+    pub cpus: Option<f64>,
+    /// Between SIGTERM and SIGKILL.
+    #[serde(rename = "stop_grace_ms", with = "millis")]
+    pub stop_grace: Duration,
+    pub health: Health,
+}
+
+/// When an instance is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub path: String,
+    #[serde(rename = "interval_ms", with = "millis")]
+    pub interval: Duration,
+    #[serde(rename = "timeout_ms", with = "millis")]
+    pub timeout: Duration,
+    /// How many answers in a row make an instance healthy.
+    pub successes: u32,
+    #[serde(rename = "deadline_ms", with = "millis")]
+    pub deadline: Duration,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u64,
+    #[serde(flatten)]
+    settings: &'a Settings,
+}
+
+pub(super) fn to_json(settings: &Settings) -> serde_json::Result<String> {
+    serde_json::to_string(&Written {
+        version: VERSION,
+        settings,
+    })
+}
+
+/// Reads what any version wrote. An error is a sentence.
+pub(super) fn from_json(text: &str) -> Result<Settings, String> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let version = value.get("version").map_or(Some(0), |it| it.as_u64());
+    let read = match version {
+        Some(0) => serde_json::from_value::<v0::Settings>(value).map(Settings::from),
+        Some(VERSION) => serde_json::from_value(value),
+        _ => return Err("the settings of a release were written by a newer version".into()),
+    };
+    read.map_err(|error| format!("the settings of a release cannot be read: {error}"))
+}
+
+/// Whole milliseconds, the unit of every time in the database.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(time.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+/// Without a version: the configuration's own structs, when a release had one image and one set of
+/// settings. Port, protocol and replicas, which stood here too, were moved to columns.
+mod v0 {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    pub struct Settings {
+        run: Run,
+        health: Health,
+    }
+
+    #[derive(Deserialize)]
+    struct Run {
+        env: BTreeMap<String, String>,
+        memory: Option<u64>,
+        cpus: Option<f64>,
+        stop_grace: Duration,
+    }
+
+    #[derive(Deserialize)]
+    struct Health {
+        path: String,
+        interval: Duration,
+        timeout: Duration,
+        successes: u32,
+        deadline: Duration,
+    }
+
+    impl From<Settings> for super::Settings {
+        fn from(Settings { run, health }: Settings) -> Self {
+            Self {
+                env: run.env,
+                memory: run.memory,
+                cpus: run.cpus,
+                stop_grace: run.stop_grace,
+                health: super::Health {
+                    path: health.path,
+                    interval: health.interval,
+                    timeout: health.timeout,
+                    successes: health.successes,
+                    deadline: health.deadline,
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_and_says_its_version() {
+        let settings = Settings {
+            env: [("A".to_owned(), "1".to_owned())].into(),
+            memory: Some(64 << 20),
+            cpus: Some(0.5),
+            stop_grace: Duration::from_millis(1500),
+            health: Health {
+                path: "/up".into(),
+                interval: Duration::from_millis(500),
+                timeout: Duration::from_secs(5),
+                successes: 2,
+                deadline: Duration::from_secs(60),
+            },
+        };
+        let text = to_json(&settings).unwrap();
+        assert_eq!(from_json(&text), Ok(settings));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["version"], VERSION);
+        assert_eq!(value["stop_grace_ms"], 1500);
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_not_guessed() {
+        for text in [r#"{"version":99}"#, r#"{"version":"1"}"#, "{}", "["] {
+            assert!(from_json(text).is_err(), "{text}");
+        }
+    }
+}

@@ -45,6 +45,7 @@
 
 pub mod ids;
 pub mod state;
+pub mod tls;
 
 pub mod config;
 pub mod webhook;

@@ -234,7 +234,6 @@ fn failed(progress: &Progress, error: String) -> BuildError {
     }
 }
 
-/// BuildKit looks the connection for registry logins up under this name.
 fn is_missing(error: &Error) -> bool {
     matches!(
         error,
@@ -245,6 +244,8 @@ fn is_missing(error: &Error) -> bool {
     )
 }
 
+/// A new name under which BuildKit finds this build's session, whose connection gives it the logins for
+/// registries.
 fn session_id() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");

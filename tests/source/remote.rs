@@ -249,6 +249,8 @@ async fn https(folder: &Path) -> SocketAddr {
             "/CN=127.0.0.1",
             "-addext",
             "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
         ])
         .arg("-keyout")
         .arg(&key)
@@ -292,19 +294,22 @@ async fn https_trusts_the_systems_authorities_and_nobody_else() {
         "{error}"
     );
     // What the system trusts is read once a process: the other half runs in one of its own.
-    let trusting = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "--nocapture",
-            "https_with_a_trusted_authority",
-        ])
-        .env("SSL_CERT_FILE", path.join("cert.pem"))
-        .env("TEST_URL", url)
-        .output();
-    let output = trusting.await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let run = async |test: &str, trusted: &Path| {
+        let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--nocapture", test])
+            .env("SSL_CERT_FILE", trusted)
+            .env("TEST_URL", &url)
+            .output();
+        String::from_utf8(output.await.unwrap().stdout).unwrap()
+    };
+    let cert = path.join("cert.pem");
+    let text = run("https_with_a_trusted_authority", &cert).await;
     assert!(text.contains(&format!("fetched {tip}")), "{text}");
+    // The other TLS stack trusts the same.
+    let text = run("rustls_with_a_trusted_authority", &cert).await;
+    assert!(text.contains("met: Ok"), "{text}");
+    let text = run("rustls_with_a_trusted_authority", Path::new("/dev/null")).await;
+    assert!(text.contains("met: Err"), "{text}");
 }
 
 #[test]
@@ -314,6 +319,17 @@ fn https_with_a_trusted_authority() {
     let repo = Repo::Http(std::env::var("TEST_URL").unwrap());
     let found = fetch(folder.path(), repo, with_token(folder.path(), TOKEN)).unwrap();
     println!("fetched {}", found.id);
+}
+
+#[tokio::test]
+#[ignore = "run by `https_trusts_the_systems_authorities_and_nobody_else`"]
+async fn rustls_with_a_trusted_authority() {
+    let url: url::Url = std::env::var("TEST_URL").unwrap().parse().unwrap();
+    let address = url.socket_addrs(|| None).unwrap()[0];
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(cutover::tls::client().unwrap()));
+    let met = connector.connect(address.ip().into(), tcp).await;
+    println!("met: {:?}", met.map(drop));
 }
 
 // --- ssh ---

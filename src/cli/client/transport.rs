@@ -115,15 +115,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 fn tls() -> Result<TlsConnector, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    // A single root that cannot be read must not lock every other server out.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::failed("TLS cannot be set up").because(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = crate::tls::client()
+        .map_err(|error| Error::failed("failed to set up TLS").because(&error))?;
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

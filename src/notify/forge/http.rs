@@ -1,6 +1,5 @@
 //! Requests to a forge. Redirects are not followed: the token is for the configured address only.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,15 +49,7 @@ impl Http {
     }
 
     fn through(proxies: Matcher) -> Result<Self, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        // A single root that cannot be read must not lock every forge out.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = crate::tls::client().map_err(|error| format!("failed to set up TLS: {error}"))?;
         Ok(Self { tls, proxies })
     }
 

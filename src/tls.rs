@@ -1,0 +1,21 @@
+//! What Cutover trusts as a client over TLS.
+//!
+//! Git over HTTPS goes through libgit2 and its OpenSSL, everything else through rustls. Both take the
+//! system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+/// A client without a certificate of its own.
+pub fn client() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    // A single root that cannot be read must not lock every server out.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}

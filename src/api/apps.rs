@@ -8,7 +8,6 @@ use super::path::{AppPath, named};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
 use super::{ApiError, Shared};
-use crate::config::App;
 use crate::store::{apps, deployments, releases};
 
 /// List the apps
@@ -22,10 +21,17 @@ use crate::store::{apps, deployments, releases};
     responses((status = 200, description = "Every app", body = Page<AppView>)),
 )]
 pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
-    let all: Vec<App> = api.agent.config.apps.values().cloned().collect();
+    let in_force = api.agent.in_force();
     let store = &api.agent.store;
     let items = store
-        .read(move |db| all.iter().map(|app| view::app(db, app)).collect())
+        .read(move |db| {
+            in_force
+                .config
+                .apps
+                .values()
+                .map(|app| view::app(db, app))
+                .collect()
+        })
         .await?;
     Ok(Json(Page::whole(items)))
 }
@@ -47,7 +53,7 @@ pub async fn show(
     State(api): Shared,
     Path(path): Path<AppPath>,
 ) -> Result<Json<AppView>, ApiError> {
-    let app = named(&api, &path.app)?.clone();
+    let app = named(&api, &path.app)?;
     Ok(Json(
         api.agent.store.read(move |db| view::app(db, &app)).await?,
     ))

@@ -16,7 +16,7 @@ pub async fn api(folder: &Path) -> Arc<Api> {
                [apps.far]\nrepo = 'far.git'\nport = 80\ndomains = ['far.example']\n\
                webhook.networks = ['203.0.113.0/24']";
     std::fs::write(&path, app).unwrap();
-    let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = crate::config::Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
     let store = Store::open(folder).unwrap();
     let id = store.write(crate::store::apps::agent_id).await.unwrap();
     let engine = Engine::new("unix:///nowhere".parse().unwrap(), id.clone(), folder);

@@ -1,5 +1,7 @@
 //! What the path and the query of a request say, and the apps and deployments that they name.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,11 +19,8 @@ pub struct AppPath {
 }
 
 /// The app that a path names.
-pub fn named<'a>(api: &'a Api, name: &str) -> Result<&'a App, ApiError> {
-    let app = name
-        .parse()
-        .ok()
-        .and_then(|name| api.agent.config.apps.get(&name));
+pub fn named(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
+    let app = name.parse().ok().and_then(|name| api.agent.app(&name));
     app.ok_or_else(|| ApiError::no_such_app(name))
 }
 

@@ -1,6 +1,7 @@
 //! Pushes to a bare repository on this machine, handed over by its post-receive hook.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -95,7 +96,7 @@ pub async fn receive(
             items.push(Taken::nothing(update, None, reason));
         }
         for app in apps {
-            items.push(take(&api, app, &pushes, update).await?);
+            items.push(take(&api, &app, &pushes, update).await?);
         }
     }
     Ok((StatusCode::ACCEPTED, Json(Page::whole(items))))
@@ -148,10 +149,13 @@ impl Taken {
     }
 }
 
-fn apps_of<'a>(api: &'a Api, repository: &Path) -> Vec<&'a App> {
+fn apps_of(api: &Api, repository: &Path) -> Vec<Arc<App>> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let wanted = real(repository);
-    let apps = api.agent.config.apps.values();
+    let in_force = api.agent.in_force();
+    let config = &in_force.config;
+    let apps = config.apps.values();
     apps.filter(|app| matches!(&app.repo, Repo::Local(path) if real(path) == wanted))
+        .cloned()
         .collect()
 }

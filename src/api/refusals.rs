@@ -167,7 +167,7 @@ impl Kind {
 /// Looks at every answer, and lets those wait who are refused too often.
 pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (request, body) = request.into_parts();
-    let config = &api.agent.config;
+    let config = &api.agent.in_force().config;
     let (client, uri) = (peer::address(config, &request), request.uri.clone());
     let response = next.run(Request::from_parts(request, body)).await;
     let Some(&kind) = response.extensions().get::<Kind>() else {

@@ -81,21 +81,24 @@ pub async fn receive(
     let app = named(&api, &path.app);
     let app = app.map_err(|error| error.refusing(Kind::UnknownApp))?;
     let (request, body) = request.into_parts();
-    allowed(&api, app, &request)?;
+    allowed(&api, &app, &request)?;
     let headers = &request.headers;
     let body = api.bodies.read(headers, body).await?;
-    let received = verified(&api, app, headers, &body).await.map_err(refused)?;
-    let asked = match wanted(app, received.content.clone()) {
-        Ok((push, left)) => Asked::Deployment(deployment(app, push), left),
+    let received = verified(&api, &app, headers, &body)
+        .await
+        .map_err(refused)?;
+    let asked = match wanted(&app, received.content.clone()) {
+        Ok((push, left)) => Asked::Deployment(deployment(&app, push), left),
         Err(reason) => Asked::Nothing(reason),
     };
-    let outcome = intake::delivery(&api.agent, delivery(app, &received), asked).await?;
+    let outcome = intake::delivery(&api.agent, delivery(&app, &received), asked).await?;
     Ok((StatusCode::ACCEPTED, Json(outcome)))
 }
 
 /// Whether deliveries are taken from where this one comes from.
 fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
-    let config = &api.agent.config;
+    let in_force = api.agent.in_force();
+    let config = &in_force.config;
     let everyones = config.agent.webhook_networks.as_ref();
     let Some(networks) = app.webhook.networks.as_ref().or(everyones) else {
         return Ok(());

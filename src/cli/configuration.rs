@@ -1,8 +1,8 @@
 //! Finding and reading deploy.toml for a verb.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Config, Loaded, Problems};
 
 use super::{Error, Global};
 
@@ -10,8 +10,17 @@ use super::{Error, Global};
 /// All mistakes in it are one error, exit code 2.
 pub fn load(global: &Global) -> Result<(PathBuf, Config), Error> {
     let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
-    let config = config::load(&path).map_err(|problems| error(&problems))?;
-    Ok((path, config))
+    Ok((path.clone(), read(&path)?.config))
+}
+
+/// The same with the file's text and its absolute path.
+pub fn loaded(global: &Global) -> Result<Loaded, Error> {
+    let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
+    read(&path)
+}
+
+fn read(path: &Path) -> Result<Loaded, Error> {
+    Loaded::read(path).map_err(|problems| error(&problems))
 }
 
 /// The same, or `None` where no configuration is named and none is found.

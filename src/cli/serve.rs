@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
-use crate::config::{self, Config};
+use crate::config::{Config, Loaded};
 use crate::deploy::{Agent, intake, queue, recover, routes};
 use crate::engine::Engine;
 use crate::notify;
@@ -29,19 +29,20 @@ pub struct Serve {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
-    let (path, config) = configuration::load(global)?;
-    let data_dir = config.agent.data_dir.clone();
+    let loaded = configuration::loaded(global)?;
+    let path = loaded.path.clone();
+    let data_dir = loaded.config.agent.data_dir.clone();
     let _lock = lock(&data_dir)?;
 
     let store = Store::open(&data_dir).map_err(|e| failed("the agent cannot start", &e))?;
     let id = store.write(apps::agent_id).await;
     let id = id.map_err(|e| failed("the agent cannot start", &e))?;
-    let engine = Engine::new(config.docker.host.clone(), id.clone(), &data_dir);
+    let engine = Engine::new(loaded.config.docker.host.clone(), id.clone(), &data_dir);
     let proxy = Client::new(data_dir.join(control::SOCKET));
 
     let data_plane = data_plane::DataPlane::new(proxy.clone(), path.clone(), data_dir.clone());
     data_plane.ensure().await?;
-    let agent = Arc::new(Agent::new(config, id, store, engine, proxy.clone()));
+    let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy.clone()));
     routes::publish_anew(&agent)
         .await
         .map_err(|e| failed("the routes cannot be published", &e))?;
@@ -58,7 +59,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     });
     let refusals = tokio::spawn(api::refusals::tell(api.clone()));
     let router = api::router(api);
-    let tcp = listen(&agent.config, &data_dir).await?;
+    let tcp = listen(&agent.in_force().config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
         .map_err(|e| failed(&format!("cannot listen on `{}`", socket.display()), &e))?;
@@ -67,9 +68,9 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let sweeping = tokio::spawn(sweep(agent.clone()));
     let pruning = tokio::spawn(prune(agent.clone()));
     let notify = tokio::spawn(notify::start(agent.clone()));
-    let mut workers = queue::start(&agent);
+    queue::start(&agent);
     let pending = tokio::spawn(intake::pending::take_up(agent.clone()));
-    tracing::info!(listen = %tcp_address(&tcp), apps = agent.config.apps.len(), "serving");
+    tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
 
     let reloading = tokio::spawn(reload(agent.clone(), path));
     tokio::select! {
@@ -85,7 +86,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     refusals.abort();
     pending.abort();
     reloading.abort();
-    workers.shutdown().await;
+    agent.workers.end_all().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy
         && let Err(error) = proxy.stop().await
@@ -183,22 +184,23 @@ async fn prune(agent: Arc<Agent>) {
     }
 }
 
-/// On each SIGHUP the routes follow the configuration again. Everything else in it waits for the next
-/// start.
+/// On each SIGHUP the configuration is read again; what names a listener waits for the next start.
 async fn reload(agent: Arc<Agent>, path: PathBuf) {
     let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
         return;
     };
     while hang_up.recv().await.is_some() {
-        let config = match config::load(&path) {
-            Ok(config) => config,
+        let loaded = match Loaded::read(&path) {
+            Ok(loaded) => loaded,
             Err(problems) => {
                 tracing::error!("the configuration is not taken over: {problems}");
                 continue;
             }
         };
-        match routes::reload(&agent, config).await {
-            Ok(()) => tracing::info!("the routes follow `{}` again", path.display()),
+        let published = routes::reload(&agent, loaded).await;
+        queue::start(&agent);
+        match published {
+            Ok(()) => tracing::info!("the agent goes by `{}` as it is now", path.display()),
             Err(error) => tracing::error!(%error, "the routes cannot be published"),
         }
     }

@@ -1,6 +1,7 @@
 //! One `[apps.NAME]`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::app_proxy::{app_proxy, prefix};
@@ -17,7 +18,7 @@ use super::{
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
-pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, App>> {
+pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, Arc<App>>> {
     let mut apps = BTreeMap::new();
     for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
         let parsed = name.parse::<AppName>();
@@ -26,7 +27,7 @@ pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppNa
         }
         // Read under a wrong name too, so that what is wrong inside is found in the same run.
         if let Some(app) = app(name, parsed.ok(), node, claims) {
-            apps.insert(app.name.clone(), app);
+            apps.insert(app.name.clone(), Arc::new(app));
         }
     }
     Some(apps)

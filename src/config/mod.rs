@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,6 +17,7 @@ mod app_proxy;
 mod claims;
 mod file;
 mod find;
+mod loaded;
 mod path_filter;
 mod paths;
 mod pattern;
@@ -32,6 +34,7 @@ mod warnings;
 mod tests;
 
 pub use find::find;
+pub use loaded::{Loaded, load};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
@@ -39,7 +42,6 @@ pub use problems::{Problem, Problems};
 pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use secret::{Secret, SecretError};
-pub use validate::load;
 pub use warnings::warnings;
 
 /// A whole deploy.toml that has been checked.
@@ -48,7 +50,26 @@ pub struct Config {
     pub agent: Agent,
     pub proxy: Proxy,
     pub docker: Docker,
-    pub apps: BTreeMap<AppName, App>,
+    pub apps: BTreeMap<AppName, Arc<App>>,
+}
+
+impl Config {
+    /// With what is read only at a start as it is in `running`.
+    pub fn with_start_of(self, running: &Self) -> Self {
+        Self {
+            agent: Agent {
+                listen: running.agent.listen,
+                data_dir: running.agent.data_dir.clone(),
+                ..self.agent
+            },
+            proxy: Proxy {
+                error_pages: self.proxy.error_pages,
+                ..running.proxy.clone()
+            },
+            docker: running.docker.clone(),
+            apps: self.apps,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

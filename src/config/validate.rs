@@ -16,17 +16,7 @@ use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 /// Beyond this it is no configuration.
 const LONGEST: u64 = 1 << 20;
 
-/// Reads and checks the file. An error holds every mistake in it, or the one reason why it cannot be
-/// read at all. Nothing but this file is opened.
-pub fn load(path: &Path) -> Result<Config, Problems> {
-    let text = read(path)?;
-    let absolute = std::path::absolute(path)
-        .map_err(|error| Problems::whole_file(path, format!("this path is unusable: {error}")))?;
-    let folder = absolute.parent().unwrap_or(Path::new("/"));
-    parse(path, folder, &text)
-}
-
-fn read(path: &Path) -> Result<String, Problems> {
+pub(super) fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| {
         let text = match error.kind() {
             std::io::ErrorKind::NotFound => {

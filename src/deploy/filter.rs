@@ -64,7 +64,7 @@ fn skipped(message: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn app(more: &str) -> App {
+    fn app(more: &str) -> std::sync::Arc<App> {
         let text = format!("[apps.a]\nrepo = '/srv/a.git'\nport = 1\n{more}\n");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deploy.toml");

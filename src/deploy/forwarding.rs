@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{App, AppProxy, Config, Notice};
@@ -36,7 +37,7 @@ impl Forwarding {
     /// Reads the pages' files. Blocks.
     pub fn of(config: &Config) -> Self {
         let mut pages = Pages { left: ALL };
-        let route = |app: &App| AppRoute {
+        let route = |app: &Arc<App>| AppRoute {
             hosts: app.domains.clone(),
             path_prefix: app.proxy.path.clone(),
             settings: settings(&app.proxy, &mut pages),
@@ -51,16 +52,6 @@ impl Forwarding {
     /// An app's, as of the last reading that knew it.
     pub fn app(&self, name: &AppName) -> Option<&AppRoute> {
         self.apps.get(name)
-    }
-
-    /// Those of `older` that this one does not know, too.
-    pub fn with_those_of(mut self, older: &Self) -> Self {
-        for (name, route) in &older.apps {
-            self.apps
-                .entry(name.clone())
-                .or_insert_with(|| route.clone());
-        }
-        self
     }
 }
 

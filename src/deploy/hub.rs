@@ -1,6 +1,5 @@
 //! What lives only in memory: wake-up calls, and handles on running deployments.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, watch};
@@ -12,7 +11,7 @@ use crate::store::log::Log;
 
 /// Losing it loses nothing: everything in it is found again in the database.
 pub struct Hub {
-    wakers: HashMap<AppName, Arc<Notify>>,
+    wakers: Shared<AppName, Arc<Notify>>,
     running: Shared<DeploymentId, Running>,
     changes: watch::Sender<u64>,
 }
@@ -28,9 +27,9 @@ struct Running {
 pub(super) type Newer = Arc<OnceLock<DeploymentId>>;
 
 impl Hub {
-    pub(super) fn new(apps: impl Iterator<Item = AppName>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            wakers: apps.map(|app| (app, Arc::new(Notify::new()))).collect(),
+            wakers: Shared::default(),
             running: Shared::default(),
             changes: watch::Sender::new(0),
         }
@@ -38,14 +37,13 @@ impl Hub {
 
     /// Tells the app's worker that there may be something to do.
     pub fn wake(&self, app: &AppName) {
-        if let Some(waker) = self.wakers.get(app) {
-            waker.notify_one();
-        }
+        self.waker(app).notify_one();
         self.changed();
     }
 
-    pub(super) fn waker(&self, app: &AppName) -> Option<Arc<Notify>> {
-        self.wakers.get(app).cloned()
+    /// The app's, which keeps a call that comes before its worker does.
+    pub(super) fn waker(&self, app: &AppName) -> Arc<Notify> {
+        self.wakers.lock().entry(app.clone()).or_default().clone()
     }
 
     /// Tells everyone who looks at deployments that one has moved on.

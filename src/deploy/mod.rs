@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::engine::Engine;
 use crate::ids::{AgentId, AppName, DeploymentId, ServiceName};
 use crate::proxy::control::Client;
@@ -19,6 +19,7 @@ pub mod filter;
 pub mod follow;
 mod forwarding;
 mod hub;
+mod in_force;
 pub mod intake;
 mod line;
 pub mod queue;
@@ -29,19 +30,19 @@ pub mod run;
 mod steps;
 mod undo;
 
-use forwarding::Forwarding;
 pub use hub::Hub;
+pub use in_force::InForce;
+use queue::Workers;
 
 /// Everything that a deployment needs; one a process, shared by all.
 pub struct Agent {
-    pub config: Config,
-    /// Of the configuration, as it was read last.
-    forwarding: parking_lot::Mutex<Arc<Forwarding>>,
+    in_force: parking_lot::RwLock<Arc<InForce>>,
     pub id: AgentId,
     pub store: Store,
     pub engine: Engine,
     pub proxy: Client,
     pub hub: Hub,
+    pub workers: Workers,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
     /// How many apps may be between fetch and switch at once.
@@ -49,20 +50,19 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(config: Config, id: AgentId, store: Store, engine: Engine, proxy: Client) -> Self {
+    pub fn new(loaded: Loaded, id: AgentId, store: Store, engine: Engine, proxy: Client) -> Self {
         // Building is what takes the processors; beyond their number nothing gets faster.
         let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
-        let hub = Hub::new(config.apps.keys().cloned());
         let slots = Arc::new(Semaphore::new(slots));
-        let forwarding = Arc::new(Forwarding::of(&config));
+        let in_force = Arc::new(InForce::of(loaded));
         Self {
-            config,
-            forwarding: parking_lot::Mutex::new(forwarding),
+            in_force: parking_lot::RwLock::new(in_force),
             id,
             store,
             engine,
             proxy,
-            hub,
+            hub: Hub::new(),
+            workers: Workers::default(),
             publishing: Mutex::new(()),
             slots,
         }

@@ -1,42 +1,79 @@
 //! One worker an app: one deployment running, at most one waiting.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::steps::retire;
 use super::{Agent, recover, run};
 use crate::config::App;
+use crate::ids::AppName;
 use crate::store::deployments;
 
 /// How often a worker looks without having been woken, should a wake-up ever be missed.
 const POLL: Duration = Duration::from_secs(30);
 
-/// Starts the workers. Dropping them, or the process, is always safe: `recover` takes up what they
-/// leave.
-pub fn start(agent: &Arc<Agent>) -> tokio::task::JoinSet<()> {
-    let mut workers = tokio::task::JoinSet::new();
-    for app in agent.config.apps.values().cloned() {
-        workers.spawn(work(agent.clone(), app));
+/// The workers, which come and go with the apps of deploy.toml. Ending one in the middle is always
+/// safe, as the end of the process is: `recover` takes up what it leaves.
+#[derive(Default)]
+pub struct Workers(Mutex<HashMap<AppName, JoinHandle<()>>>);
+
+impl Workers {
+    /// Starts the app's worker, unless it has one.
+    pub fn start(&self, agent: &Arc<Agent>, app: &AppName) {
+        let mut workers = self.0.lock();
+        if workers.get(app).is_none_or(JoinHandle::is_finished) {
+            let worker = tokio::spawn(work(agent.clone(), app.clone()));
+            workers.insert(app.clone(), worker);
+        }
     }
-    workers
+
+    /// Returns when the app's worker does nothing any more.
+    pub async fn end(&self, app: &AppName) {
+        let worker = self.0.lock().remove(app);
+        if let Some(worker) = worker {
+            worker.abort();
+            let _ = worker.await;
+        }
+    }
+
+    pub async fn end_all(&self) {
+        let workers = std::mem::take(&mut *self.0.lock());
+        workers.values().for_each(JoinHandle::abort);
+        for worker in workers.into_values() {
+            let _ = worker.await;
+        }
+    }
 }
 
-async fn work(agent: Arc<Agent>, app: App) {
-    let Some(waker) = agent.hub.waker(&app.name) else {
-        return;
-    };
+/// Starts a worker for each app that has none.
+pub fn start(agent: &Arc<Agent>) {
+    for app in agent.in_force().config.apps.keys() {
+        agent.workers.start(agent, app);
+    }
+}
+
+async fn work(agent: Arc<Agent>, name: AppName) {
+    let waker = agent.hub.waker(&name);
     let mut recovered = false;
     loop {
+        // As it is now: a deployment keeps to its end what it began with.
+        let Some(app) = agent.app(&name) else {
+            return;
+        };
         if !recovered {
             recovered = recover(&agent, &app).await;
             continue;
         }
         // A wake-up between the look and the wait is kept for the wait.
         let woken = waker.notified();
-        let name = app.name.clone();
+        let of = name.clone();
         let next = agent
             .store
-            .read(move |db| deployments::next_waiting(db, &name))
+            .read(move |db| deployments::next_waiting(db, &of))
             .await;
         let outcome = match next {
             Ok(Some(deployment)) => {
@@ -51,7 +88,7 @@ async fn work(agent: Arc<Agent>, app: App) {
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            tracing::error!(app = %app.name, %error, "a deployment could not be written down");
+            tracing::error!(app = %name, %error, "a deployment could not be written down");
             recovered = false;
         }
     }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::Agent;
-use super::forwarding::Forwarding;
-use crate::config::{Config, Protocol};
+use super::{Agent, InForce};
+use crate::config::{Loaded, Protocol};
 use crate::proxy::control;
 use crate::proxy::table::{Route, Settings, Table};
 use crate::store::{StoreError, apps, instances, releases};
@@ -24,9 +23,8 @@ pub enum PublishError {
 pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     // Two publications at once could arrive in the wrong order; what waits here reads the newest.
     let _turn = agent.publishing.lock().await;
-    let config = agent.config.clone();
-    let forwarding = agent.forwarding.lock().clone();
-    let table = agent.store.read(move |db| table(db, &config, &forwarding));
+    let in_force = agent.in_force();
+    let table = agent.store.read(move |db| table(db, &in_force));
     let table = table.await?;
     agent.proxy.publish(&table).await?;
     Ok(())
@@ -43,18 +41,18 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-/// Takes over what deploy.toml now says of the hosts of the apps that the agent knows, and of how
-/// the proxy treats their requests.
-pub async fn reload(agent: &Agent, config: Config) -> Result<(), PublishError> {
-    let read = tokio::task::spawn_blocking(move || Forwarding::of(&config));
-    if let Ok(newer) = read.await {
-        let mut forwarding = agent.forwarding.lock();
-        *forwarding = Arc::new(newer.with_those_of(&forwarding));
+/// Takes over what deploy.toml now says.
+pub async fn reload(agent: &Agent, loaded: Loaded) -> Result<(), PublishError> {
+    let before = agent.in_force();
+    let read = tokio::task::spawn_blocking(move || before.next(loaded));
+    if let Ok(next) = read.await {
+        *agent.in_force.write() = Arc::new(next);
     }
     publish_anew(agent).await
 }
 
-fn table(db: &Connection, config: &Config, forwarding: &Forwarding) -> Result<Table, StoreError> {
+fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
+    let (config, forwarding) = (&in_force.config, &in_force.forwarding);
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
     let mut routes = Vec::new();

@@ -28,8 +28,9 @@ const POLL: Duration = Duration::from_secs(60);
 
 /// Sends for ever. Dropping it is always safe: what was not marked as told is sent again.
 pub async fn start(agent: Arc<Agent>) {
-    let apps = agent.config.apps.values();
-    let reporting = apps.filter_map(|app| {
+    let in_force = agent.in_force();
+    let config = &in_force.config;
+    let reporting = config.apps.values().filter_map(|app| {
         let report = app.report.as_ref()?;
         let deployments = report.deployments && report.address.forge.has_deployments();
         Some((app.name.clone(), deployments))
@@ -109,16 +110,18 @@ async fn run(agent: &Arc<Agent>, shared: Shared) {
 /// left alone.
 async fn tell(agent: Arc<Agent>, shared: Shared, report: ForgeStatus) -> (AppName, Option<i64>) {
     let app = report.app.clone();
-    let config = agent.config.apps.get(&app);
-    let outcome = match config.and_then(|config| Some((config, config.report.as_ref()?))) {
-        Some((config, told)) => {
+    let in_force = agent.in_force();
+    let config = &in_force.config;
+    let of_app = config.apps.get(&app);
+    let outcome = match of_app.and_then(|of_app| Some((of_app, of_app.report.as_ref()?))) {
+        Some((of_app, told)) => {
             let session = Session {
                 http: &shared.0,
                 tokens: &shared.1,
                 app: &app,
                 report: told,
             };
-            send(&session, &agent.store, &agent.config, config, &report).await
+            send(&session, &agent.store, config, of_app, &report).await
         }
         None => Err(Problem::Refused("the app tells no forge any more".into())),
     };

@@ -29,7 +29,7 @@ pub fn of_agent(api: Arc<Api>) -> Git {
 
 fn find(api: &Api, name: &str) -> Found {
     let app = name.parse().ok();
-    let Some(app) = app.and_then(|name| api.agent.config.apps.get(&name)) else {
+    let Some(app) = app.and_then(|name| api.agent.app(&name)) else {
         return Found::NoSuchApp;
     };
     match &app.repo {

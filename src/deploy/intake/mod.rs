@@ -103,7 +103,7 @@ fn deploys(running: &Deployment, new: &NewDeployment) -> bool {
 /// stopped: only pushes are looked for. The newer one is stored by now: killed here, the agent finds
 /// it waiting at the next start, and the older one superseded by it.
 fn supersede(agent: &Agent, app: &AppName, older: &DeploymentId, newer: &DeploymentId) {
-    let app = agent.config.apps.get(app);
+    let app = agent.app(app);
     // With `paths` the newer one may have nothing to do: stopped by every push to a busy repository,
     // the older one would never get through.
     if app.is_some_and(|app| app.deploy.supersede && app.paths.is_none()) {

@@ -42,8 +42,9 @@ pub async fn queue(
     push: PendingPush,
 ) -> Result<std::result::Result<Deployment, String>> {
     Checkpoint::Taken.reach();
-    let apps = &agent.config.apps;
-    let Some(one) = apps.get(&push.app) else {
+    let in_force = agent.in_force();
+    let config = &in_force.config;
+    let Some(one) = config.apps.get(&push.app) else {
         end(agent, vec![push]).await?;
         return Ok(Err("the app is gone".into()));
     };
@@ -51,12 +52,12 @@ pub async fn queue(
         end(agent, vec![push]).await?;
         return Ok(Err(why));
     }
-    let same = |app: &&App| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
-    let new = |app: &App| NewDeployment {
+    let same = |app: &&Arc<App>| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
+    let new = |app: &Arc<App>| NewDeployment {
         no_cache: push.no_cache,
         ..intake::pushed(&app.name, &push.git_ref, push.commit.clone())
     };
-    let all = apps.values().filter(same).map(new).collect();
+    let all = config.apps.values().filter(same).map(new).collect();
     let queued = intake::pending(agent, all, push.clone()).await?;
     let mut own = queued.into_iter().filter(|queued| queued.app == push.app);
     let own = own.next();
@@ -114,9 +115,9 @@ pub async fn take_up(agent: Arc<Agent>) {
 
 /// True once nothing is left to do for it.
 async fn one(agent: &Arc<Agent>, push: PendingPush, at: i64, late: bool) -> Result<bool> {
-    let app = agent.config.apps.get(&push.app);
-    let path = match app.map(|app| &app.repo) {
-        Some(Repo::Local(path)) => path.clone(),
+    let app = agent.app(&push.app);
+    let path = match app.map(|app| app.repo.clone()) {
+        Some(Repo::Local(path)) => path,
         _ => return end(agent, vec![push]).await.map(|()| true),
     };
     let git_ref = push.git_ref.clone();

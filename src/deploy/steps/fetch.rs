@@ -20,7 +20,7 @@ pub fn mirror(line: &Line<'_>) -> Mirror {
 }
 
 fn folder(line: &Line<'_>) -> PathBuf {
-    let repos = line.agent.config.agent.data_dir.join("repos");
+    let repos = line.agent.in_force().config.agent.data_dir.join("repos");
     repos.join(format!("{}.git", line.app.name))
 }
 

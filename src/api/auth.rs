@@ -14,10 +14,10 @@ use subtle::ConstantTimeEq;
 use super::refusals::Kind;
 use super::{Api, ApiError};
 
-/// The token named `admin`, kept as its hash so that it is nowhere to be logged.
+/// The token named `admin`. Only its hash is kept, so that it cannot be logged.
 pub struct Token([u8; 32]);
 
-/// Stands on a request that came over the Unix socket.
+/// Marks a request that came over the Unix socket, as a request extension.
 #[derive(Clone)]
 pub struct Local;
 
@@ -26,7 +26,7 @@ impl Token {
         Self(Sha256::digest(text).into())
     }
 
-    /// From `CUTOVER_TOKEN`, else from `data_dir/token`, which is made where there is none.
+    /// Reads `CUTOVER_TOKEN`, or else `data_dir/token`, which is created if it does not exist.
     pub fn load(data_dir: &Path) -> io::Result<Self> {
         match std::env::var("CUTOVER_TOKEN") {
             Ok(text) if !text.trim().is_empty() => Ok(Self::new(text.trim())),
@@ -69,7 +69,7 @@ fn read_or_make(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Lets a request through, or answers 401.
+/// Lets an authorised request through and answers 401 to any other.
 pub async fn require(
     State(api): State<Arc<Api>>,
     request: Request,

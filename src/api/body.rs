@@ -1,5 +1,5 @@
-//! Reading a webhook's body. Its signature covers all of it, so it has to be held before anything is
-//! known of who sent it: what strangers can make us hold is bounded here.
+//! Reads the body of a webhook. The signature covers all of it, so the whole body is in memory before its
+//! sender is authenticated: how much memory strangers can take is limited here.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ const LARGEST: usize = 25 << 20;
 /// Nearly every push is smaller. The listener's 2048 connections with a body of this size each are
 /// 128 MiB.
 const SMALL: usize = 64 << 10;
-/// Larger ones that are held at once: 200 MiB. Further ones wait.
+/// Larger bodies in memory at the same time, 200 MiB in all. Further ones wait.
 const LARGE_AT_ONCE: usize = 8;
-/// A forge sends a body in well under this; who does not is not a forge.
+/// How long a body may take to arrive. Forges need far less.
 const TIME: Duration = Duration::from_secs(30);
 
 /// The places for large bodies.
@@ -31,7 +31,7 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    /// The whole body; one that says it is too long is refused unread.
+    /// Reads the whole body. One whose `Content-Length` is too large is refused unread.
     pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -68,7 +68,8 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
         }
         match cause.is::<http_body_util::LengthLimitError>() {
             true => too_long(),
-            false => ApiError::bad_request("the body broke off").refusing(Kind::Malformed),
+            false => ApiError::bad_request("the connection closed before the whole body arrived")
+                .refusing(Kind::Malformed),
         }
     })
 }

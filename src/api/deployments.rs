@@ -142,7 +142,7 @@ pub async fn rollback(
 fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError> {
     match text {
         Some(text) if text.is_empty() || text.len() > LONGEST_NAME => Err(ApiError::bad_request(
-            format!("`{what}` is a name of 1 to {LONGEST_NAME} characters"),
+            format!("`{what}` must have 1 to {LONGEST_NAME} characters"),
         )),
         other => Ok(other),
     }
@@ -210,8 +210,8 @@ pub async fn show(
             body = ErrorBody,
             example = json!({"error": {
                 "code": "too_late",
-                "message": "`d01m5z8k2q4x7a` is live; it cannot be cancelled any more",
-                "hint": "a rollback goes back to the release before",
+                "message": "`d01m5z8k2q4x7a` is live; it can no longer be cancelled",
+                "hint": "roll back to the previous release instead",
             }}),
         ),
     ),
@@ -238,10 +238,10 @@ pub async fn cancel(
         now.state.is_switched() || now.state.is_rest() && now.state != DeploymentState::Cancelled;
     if over {
         let message = format!(
-            "`{}` is {}; it cannot be cancelled any more",
+            "`{}` is {}; it can no longer be cancelled",
             now.id, now.state
         );
-        let hint = "a rollback goes back to the release before";
+        let hint = "roll back to the previous release instead";
         return Err(ApiError::new(
             StatusCode::CONFLICT,
             "too_late",

@@ -1,4 +1,4 @@
-//! Errors as the API tells them: `{"error": {"code", "message", "hint"}}`.
+//! Errors of the API: `{"error": {"code", "message", "hint"}}`.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +24,7 @@ struct ErrorDetail {
     #[schema(example = "there is no app `helo`")]
     message: String,
     /// What to do about it; empty if there is nothing more to say.
-    #[schema(example = "`[apps.NAME]` of deploy.toml names them")]
+    #[schema(example = "an app is an `[apps.NAME]` table of deploy.toml")]
     hint: String,
 }
 
@@ -55,7 +55,7 @@ impl ApiError {
         }
     }
 
-    /// Says that a stranger is refused, which is counted and logged as this kind.
+    /// Counts and logs this error as a refusal of this kind.
     pub fn refusing(self, kind: Kind) -> Self {
         Self {
             refused: Some(kind),
@@ -69,17 +69,17 @@ impl ApiError {
             StatusCode::NOT_FOUND,
             "unknown_app",
             message,
-            "`[apps.NAME]` of deploy.toml names them",
+            "an app is an `[apps.NAME]` table of deploy.toml",
         )
     }
 
     pub fn no_such_deployment(id: &str) -> Self {
         let message = format!("there is no deployment `{}`", id.escape_debug());
-        let hint = "GET /api/v1/apps/{app}/deployments lists them";
+        let hint = "GET /api/v1/apps/{app}/deployments lists the deployments";
         Self::new(StatusCode::NOT_FOUND, "unknown_deployment", message, hint)
     }
 
-    /// Adds what to do next, where that is not said yet.
+    /// Sets the hint if there is none yet.
     pub fn or_hint(mut self, hint: String) -> Self {
         if self.detail.hint.is_empty() {
             self.detail.hint = hint;
@@ -102,9 +102,9 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Refused(why) => Self::new(StatusCode::CONFLICT, "refused", why, ""),
             other => {
-                tracing::error!(error = %other, "the database does not take a request");
-                let message = "this cannot be stored at the moment";
-                let hint = "try again; the agent's log says more";
+                tracing::error!(error = %other, "a request to the database failed");
+                let message = "the request cannot be stored at the moment";
+                let hint = "try again; see the agent's log";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, hint)
             }
         }
@@ -122,7 +122,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Gives what axum refuses by itself (a path, a query, a body that is too long) the shape of an error.
+/// Gives errors that axum itself answers (a bad path or query, a body that is too large) our shape.
 pub async fn shaped(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
@@ -143,13 +143,13 @@ pub async fn not_found() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "nothing is here",
+        "there is nothing at this path",
         "see /api/v1/openapi.json",
     )
 }
 
 pub async fn method_not_allowed() -> ApiError {
-    let message = "this path does not take that method";
+    let message = "this path does not support this method";
     let hint = "see /api/v1/openapi.json";
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,

@@ -1,4 +1,4 @@
-//! Whether the agent lives, and whether it can deploy.
+//! Whether the agent is alive, and whether it can deploy.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 
 use super::Shared;
 
-/// How long an answer of Docker or the proxy is good for, so that a busy monitor costs nothing.
+/// How long an answer from Docker or the proxy is reused, so that frequent checks cost nothing.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-/// What was found at the last look.
+/// What the last check found.
 #[derive(Default)]
 pub struct Health(tokio::sync::Mutex<Option<(Instant, Found)>>);
 

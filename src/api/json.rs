@@ -1,4 +1,4 @@
-//! Bodies that may be absent, and errors in ours.
+//! JSON request bodies, which may be absent.
 
 use axum::body::Bytes;
 use serde::de::DeserializeOwned;
@@ -12,5 +12,5 @@ pub fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         text => text,
     };
     serde_json::from_slice(text)
-        .map_err(|e| ApiError::bad_request(format!("the body is wrong: {e}")))
+        .map_err(|e| ApiError::bad_request(format!("invalid request body: {e}")))
 }

@@ -25,7 +25,7 @@ use super::peer::Peer;
 const CONNECTIONS: usize = 2048;
 /// How long a request's headers may take.
 const HEADERS: Duration = Duration::from_secs(10);
-/// Room for headers; a longer block gets 431.
+/// The size limit for headers, in bytes; larger ones are answered with 431.
 const HEADER_BYTES: usize = 64 << 10;
 
 /// Serves until dropped.
@@ -50,8 +50,8 @@ pub async fn tcp(listener: TcpListener, router: Router) {
     }
 }
 
-/// Binds the socket that only its owner may open. A file left by a dead agent is in the way and is
-/// replaced; that no other agent lives is known from the lock on the data folder.
+/// Binds the socket, which only its owner may open. A file left behind by an earlier agent is replaced;
+/// the lock on the data folder guarantees that no other agent is running.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -63,7 +63,7 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until dropped; everyone here is let in without a token.
+/// Serves until dropped. Requests need no token here.
 pub async fn unix(listener: UnixListener, router: Router) {
     let router = router.layer(axum::Extension(Local));
     loop {
@@ -76,9 +76,10 @@ pub async fn unix(listener: UnixListener, router: Router) {
     }
 }
 
-/// Out of file descriptors, mostly: accepting again at once would spin.
+/// Waits after a failed accept. The usual cause is a lack of file descriptors, and retrying at once would
+/// spin.
 async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
+    tracing::warn!(%error, "failed to accept a connection");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
@@ -100,6 +101,6 @@ async fn connection(
         .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "a connection failed");
     }
 }

@@ -1,4 +1,4 @@
-//! The agent's and the proxy's numbers, in Prometheus' text format, version 0.0.4.
+//! The metrics of the agent and the proxy, in Prometheus' text format, version 0.0.4.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -83,7 +83,8 @@ impl Families {
 /// By their labels.
 type Routes = BTreeMap<String, RouteStats>;
 
-/// A route whose settings alone were changed has two objects of one name: their sums count.
+/// Adds up the counters of routes with the same labels: a route whose settings have changed is listed
+/// twice.
 fn merged(routes: Vec<RouteStats>) -> Routes {
     let mut all = Routes::new();
     for route in routes {

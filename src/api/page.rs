@@ -34,7 +34,7 @@ impl PageQuery {
             None => Ok(LIMIT),
             Some(limit @ 1..=MOST) => Ok(limit),
             Some(_) => Err(ApiError::bad_request(format!(
-                "`limit` is a number from 1 to {MOST}"
+                "`limit` must be a number from 1 to {MOST}"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! Whose request it is.
+//! The client's address.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, request::Parts};
 
 use crate::config::Config;
 
-/// Stands on a request that came over TCP: the other end of its connection.
+/// The other end of the TCP connection, as a request extension. A request over the Unix socket has none.
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -28,8 +28,8 @@ pub fn address(config: &Config, request: &Parts) -> Option<IpAddr> {
     }
 }
 
-/// The last address in X-Forwarded-For that no trusted proxy has: what stands before it is the
-/// client's own saying.
+/// The last address in `X-Forwarded-For` that is not a trusted proxy's. Whatever precedes it was written
+/// by the client.
 fn forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
     let mut found = None;

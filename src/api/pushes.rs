@@ -92,7 +92,7 @@ pub async fn receive(
         let apps = apps_of(&api, &pushes.repository);
         if apps.is_empty() {
             let path = pushes.repository.display();
-            let reason = format!("no app of deploy.toml has `repo = \"{path}\"`");
+            let reason = format!("no app in deploy.toml has `repo = \"{path}\"`");
             items.push(Taken::nothing(update, None, reason));
         }
         for app in apps {
@@ -112,7 +112,9 @@ async fn take(api: &Api, app: &App, pushes: &Pushes, update: &Update) -> Result<
         return nothing(why);
     }
     if update.new.bytes().all(|byte| byte == b'0') {
-        return nothing(format!("the {git_ref} was deleted; what is live stays"));
+        return nothing(format!(
+            "the {git_ref} was deleted; the live release keeps serving"
+        ));
     }
     let commit: CommitId = update
         .new

@@ -1,5 +1,5 @@
-//! What is refused: counted per client and per app, so that who is refused too often is told to wait,
-//! and logged once a minute.
+//! Refusals: counted per client and per app, so that whoever is refused too often is told to wait, and
+//! logged once a minute.
 //!
 //! Only refusals count, and whoever shows the right signature or token is let in however many came
 //! before: a forge sends thousands of deliveries from one address, some of them other people's, and
@@ -27,7 +27,7 @@ const OF_APP: (f64, f64) = (1000.0, 10.0);
 const CLIENTS: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A reason that gets its own line in the log. It stands on the answer of whoever refuses.
+/// Why a request is refused, as a response extension. Each kind has its own line in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Signature,
@@ -41,7 +41,7 @@ pub enum Kind {
     Secret,
 }
 
-/// The counts. They are lost with the process, which harms nobody.
+/// The counts. They are kept in memory only.
 #[derive(Default)]
 pub struct Refusals {
     clients: Mutex<HashMap<Option<IpAddr>, Bucket>>,
@@ -60,7 +60,7 @@ struct Line {
 }
 
 impl Refusals {
-    /// Counts a refusal. An error says how long the client had better wait.
+    /// Counts a refusal. Returns how long the client must wait if there have been too many.
     fn count(
         &self,
         client: Option<IpAddr>,
@@ -110,7 +110,7 @@ impl Refusals {
         }
     }
 
-    /// Logs what has not been told for a minute.
+    /// Logs the refusals since the last line of each kind, if that is a minute old.
     fn tell(&self, now: Instant) {
         for (kind, line) in &mut *self.lines.lock() {
             if line.since > 0 && now >= line.said + MINUTE {
@@ -131,7 +131,7 @@ impl Bucket {
     }
 }
 
-/// Takes one; where none is left, says when there will be.
+/// Takes one token from a bucket. Returns how long to wait if it is empty.
 fn take<K: Hash + Eq>(
     buckets: &mut HashMap<K, Bucket>,
     key: K,
@@ -164,7 +164,7 @@ impl Kind {
     }
 }
 
-/// Looks at every answer, and lets those wait who are refused too often.
+/// Counts every refusal, and answers 429 to whoever is refused too often.
 pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (request, body) = request.into_parts();
     let config = &api.agent.in_force().config;
@@ -212,7 +212,7 @@ fn too_many(wait: Duration, is_git: bool) -> Response {
     response
 }
 
-/// Logs what has piled up, each minute, until dropped.
+/// Logs the refusals that have not been logged yet, every minute, until dropped.
 pub async fn tell(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     loop {

@@ -11,7 +11,7 @@ use super::error::ErrorBody;
 #[derive(ToResponse)]
 #[response(example = json!({"error": {
     "code": "bad_request",
-    "message": "`limit` is a number from 1 to 200",
+    "message": "`limit` must be a number from 1 to 200",
     "hint": "see /api/v1/openapi.json",
 }}))]
 pub struct Malformed(ErrorBody);
@@ -30,7 +30,7 @@ pub struct Unauthorized(ErrorBody);
 #[response(example = json!({"error": {
     "code": "unknown_app",
     "message": "there is no app `helo`",
-    "hint": "`[apps.NAME]` of deploy.toml names them",
+    "hint": "an app is an `[apps.NAME]` table of deploy.toml",
 }}))]
 pub struct UnknownApp(ErrorBody);
 
@@ -39,7 +39,7 @@ pub struct UnknownApp(ErrorBody);
 #[response(example = json!({"error": {
     "code": "unknown_deployment",
     "message": "there is no deployment `d01m5z8k2q4x7a`",
-    "hint": "GET /api/v1/apps/{app}/deployments lists them",
+    "hint": "GET /api/v1/apps/{app}/deployments lists the deployments",
 }}))]
 pub struct UnknownDeployment(ErrorBody);
 
@@ -69,7 +69,7 @@ pub struct TooManyRefusals(ErrorBody);
 #[derive(ToResponse)]
 #[response(example = json!({"error": {
     "code": "not_stored",
-    "message": "this cannot be stored at the moment",
-    "hint": "try again; the agent's log says more",
+    "message": "the request cannot be stored at the moment",
+    "hint": "try again; see the agent's log",
 }}))]
 pub struct NotStored(ErrorBody);

@@ -12,10 +12,10 @@ use super::refusals::Kind;
 use crate::config::App;
 use crate::ids::AppName;
 
-/// How long one that was taken away may still be good.
+/// How long a secret that was removed may still be accepted.
 pub const FRESH: Duration = Duration::from_secs(1);
 
-/// What was read last of each app's.
+/// The last secrets read, by app.
 #[derive(Default)]
 pub struct WebhookSecrets(parking_lot::Mutex<HashMap<AppName, Arc<Mutex<Option<Read>>>>>);
 

@@ -22,7 +22,7 @@ use crate::store::deliveries::{Move, NewDelivery, Outcome};
 use crate::store::deployments::{NewDeployment, Trigger, Want};
 use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
 
-/// The form in which a forge may send its JSON.
+/// A form, in which some forges send their JSON.
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code, reason = "only described here; `webhook` reads it")]
 struct PayloadForm {
@@ -95,7 +95,7 @@ pub async fn receive(
     Ok((StatusCode::ACCEPTED, Json(outcome)))
 }
 
-/// Whether deliveries are taken from where this one comes from.
+/// Checks that deliveries from the client's network are accepted.
 fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     let in_force = api.agent.in_force();
     let config = &in_force.config;
@@ -105,7 +105,7 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     };
     match peer::address(config, request) {
         Some(client) if !networks.iter().any(|network| network.contains(&client)) => {
-            let message = "deliveries are not taken from this address";
+            let message = "deliveries from this address are not accepted";
             let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
                         say from where they are";
             Err(
@@ -117,8 +117,8 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// Checks the signature and reads the delivery. By secrets that were read a moment ago none is
-/// refused: perhaps its own has only just been put there.
+/// Checks the signature and parses the delivery. Before a delivery is refused the secrets are read again:
+/// its own may have been added a moment ago.
 async fn verified(
     api: &Arc<Api>,
     app: &App,
@@ -165,7 +165,7 @@ fn wanted(app: &App, content: Content) -> Result<(Push, Option<String>), String>
         Content::Ignored(reason) => return Err(reason),
         Content::Pushes(pushes) => pushes,
     };
-    let mut reason = "the delivery holds no push".to_owned();
+    let mut reason = "the delivery contains no push".to_owned();
     let mut wanted = Vec::new();
     for push in pushes {
         match filter::wants(app, &push) {

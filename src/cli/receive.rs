@@ -60,11 +60,11 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let has = |option: &str| options.iter().any(|given| given == option);
     if let Some(why) = push_option::unknown(&options) {
         let verbs = by_hand(&config, &repository);
-        return Err(Error::usage(format!("stored, and not deployed: {why}"))
+        return Err(Error::usage(format!("stored, not deployed: {why}"))
             .hint(format!("{verbs} deploys it")));
     }
     if has("cutover.skip") {
-        print::line("stored, and not deployed: cutover.skip");
+        print::line("stored, not deployed: cutover.skip");
         return Ok(());
     }
     let no_cache = has("cutover.no-cache");

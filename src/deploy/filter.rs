@@ -40,7 +40,7 @@ pub fn wants(app: &App, push: &Push) -> Result<(), String> {
     wants_ref(app, &push.git_ref)?;
     if push.new.is_none() {
         return Err(format!(
-            "the {} was deleted; what is live stays",
+            "the {} was deleted; the live release keeps serving",
             push.git_ref
         ));
     }

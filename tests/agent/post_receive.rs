@@ -194,7 +194,7 @@ async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
     commit(&work, "v2", "");
     let said = git(&work, &["push", "-o", "cutover.skip", "server", "main"]);
     assert!(
-        said.contains("remote: stored, and not deployed: cutover.skip"),
+        said.contains("remote: stored, not deployed: cutover.skip"),
         "{said}"
     );
     assert_eq!(server.version().await, "v1");

@@ -87,7 +87,9 @@ impl Backend {
             .map_err(|error| Refusal::failed(format!("`git` cannot be started: {error}")))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (Some(input), Some(output)) = (input, output) else {
-            return Err(Refusal::failed("git has no input or output".into()));
+            return Err(Refusal::failed(
+                "failed to open git's input and output".into(),
+            ));
         };
         Ok(Self {
             child,
@@ -161,7 +163,7 @@ pub(super) async fn head(output: &mut (impl AsyncRead + Unpin)) -> Result<(Head,
         }
         let piece = read(output).await?;
         if piece.is_empty() || bytes.len() > CGI_HEAD {
-            return Err("git gave no answer; is `git http-backend` installed?".into());
+            return Err("git did not answer; is `git http-backend` installed?".into());
         }
         bytes.extend_from_slice(&piece);
     };
@@ -190,7 +192,7 @@ pub(super) async fn head(output: &mut (impl AsyncRead + Unpin)) -> Result<(Head,
 pub(super) async fn read(output: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, String> {
     let mut piece = Vec::with_capacity(PIECE);
     let read = output.read_buf(&mut piece).await;
-    read.map_err(|error| format!("git's answer cannot be read: {error}"))?;
+    read.map_err(|error| format!("failed to read git's answer: {error}"))?;
     Ok(piece)
 }
 
@@ -200,18 +202,18 @@ pub(super) async fn send<E>(
     mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     mut input: impl AsyncWrite + Unpin,
 ) -> Result<(), &'static str> {
-    let gone = |_| "git does not read any more";
+    let gone = |_| "git stopped reading";
     input.write_all(&first).await.map_err(gone)?;
     let mut sent = first.len() as u64;
     loop {
         let next = tokio::time::timeout(SILENCE, body.next()).await;
-        let Some(chunk) = next.map_err(|_| "the push fell silent")? else {
+        let Some(chunk) = next.map_err(|_| "the push stalled")? else {
             return input.shutdown().await.map_err(gone);
         };
-        let chunk = chunk.map_err(|_| "the push broke off")?;
+        let chunk = chunk.map_err(|_| "the connection closed during the push")?;
         sent += chunk.len() as u64;
         if sent > LARGEST {
-            return Err("the push is over 4 GiB");
+            return Err("the push is larger than 4 GiB");
         }
         input.write_all(&chunk).await.map_err(gone)?;
     }

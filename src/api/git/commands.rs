@@ -35,7 +35,8 @@ impl Commands {
         let mut rest = Vec::new();
         let mut with_options = false;
         while let Some(data) = next(body, &mut rest, &mut commands.bytes).await? {
-            let text = String::from_utf8(data).map_err(|_| "a ref that is not UTF-8")?;
+            let text =
+                String::from_utf8(data).map_err(|_| "the name of a ref is not valid UTF-8")?;
             let (line, capabilities) = match text.split_once('\0') {
                 Some((line, capabilities)) => (line, capabilities),
                 None => (text.as_str(), ""),
@@ -53,7 +54,7 @@ impl Commands {
                     new: new.to_owned(),
                     git_ref: git_ref.to_owned(),
                 }),
-                _ => return Err("a command that is none"),
+                _ => return Err("invalid command"),
             }
         }
         if with_options {
@@ -86,8 +87,8 @@ async fn next<E>(
         if rest.len() > LONGEST || all.len() > 2 * LONGEST {
             return Err("too many commands");
         }
-        let chunk = (body.next().await).ok_or("the push ends in the middle")?;
-        let chunk = chunk.map_err(|_| "the push broke off")?;
+        let chunk = (body.next().await).ok_or("the push ended too early")?;
+        let chunk = chunk.map_err(|_| "the connection closed during the push")?;
         rest.extend_from_slice(&chunk);
         all.extend_from_slice(&chunk);
     }

@@ -111,7 +111,7 @@ async fn refs(
             return Err(Refusal::new(StatusCode::NOT_FOUND, message));
         }
         _ => {
-            let message = "only git's smart protocol is spoken here".to_owned();
+            let message = "only git's smart HTTP protocol is supported".to_owned();
             return Err(Refusal::new(StatusCode::FORBIDDEN, message));
         }
     }
@@ -162,7 +162,7 @@ impl Shared {
         match (self.git.repository)(app) {
             Found::Repository(repository) if is_foreign(&repository.path) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
-                format!("the repository of `{app}` belongs to another user: push over ssh"),
+                format!("the repository of `{app}` belongs to another user: push over SSH"),
             )),
             Found::Repository(repository) => Ok(repository),
             Found::Elsewhere(address) => Err(Refusal::new(
@@ -235,7 +235,7 @@ impl Refusal {
     }
 
     fn failed(why: String) -> Self {
-        tracing::error!(%why, "a push or fetch over http failed");
+        tracing::error!(%why, "a push or fetch over HTTP failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, why)
     }
 }

@@ -19,13 +19,13 @@ pub(super) fn take(bytes: &mut Vec<u8>) -> Result<Option<Packet>, &'static str> 
         .ok()
         .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
         .and_then(|digits| usize::from_str_radix(digits, 16).ok())
-        .ok_or("a packet without a length")?;
+        .ok_or("packet without a length")?;
     match length {
         0 => {
             bytes.drain(..4);
             Ok(Some(Packet::Flush))
         }
-        1..4 => Err("a packet of an impossible length"),
+        1..4 => Err("packet with an invalid length"),
         _ if bytes.len() < length => Ok(None),
         _ => {
             let data = bytes[4..length].to_vec();

@@ -33,7 +33,7 @@ pub(super) async fn receive(
     let bad = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, why.to_owned());
     let headers = request.headers().clone();
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(bad("a push is not compressed as a whole"));
+        return Err(bad("compressed requests are not supported"));
     }
     let mut body = request.into_body().into_data_stream();
     let commands = Commands::read(&mut body).await.map_err(bad)?;
@@ -43,7 +43,7 @@ pub(super) async fn receive(
     }
     if !commands.can_report {
         return Err(bad(
-            "this git is too old: it cannot show what becomes of a push",
+            "this version of git is too old: it cannot show the outcome of a push",
         ));
     }
     let reasons = reasons(&commands, &repository);
@@ -75,7 +75,7 @@ pub(super) async fn receive(
         match (sent, report) {
             (Ok(()), Ok(report)) => follow(&shared, repository, &commands, &report, &sender).await,
             (Err(why), _) => tracing::info!(app = %repository.app, why, "a push broke off"),
-            (_, Err(why)) => say(&sender, &format!("the push was not taken: {why}\n")).await,
+            (_, Err(why)) => say(&sender, &format!("the push was rejected: {why}\n")).await,
         }
         // Where this fails they are found at the next start, with nothing left to do for them.
         let _ = (shared.git.end)(pushes).await;
@@ -109,7 +109,7 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
         let why = if let Err(why) = (repository.wants)(&update.git_ref) {
             why
         } else if update.new.bytes().all(|byte| byte == b'0') {
-            "what is deployed from here cannot be deleted".into()
+            "a branch or tag that is deployed cannot be deleted".into()
         } else {
             let why = "pushed together with a ref that is refused";
             reasons.push((update.git_ref.as_str(), why.into()));
@@ -141,7 +141,7 @@ fn pushes(commands: &Commands, repository: &Repository) -> Vec<PendingPush> {
 async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Result<Report, String> {
     let (head, mut piece) = backend::head(output).await?;
     if !head.is_success() {
-        return Err("git refused it; the agent's log may say more".into());
+        return Err("git rejected the push; see the agent's log".into());
     }
     let mut report = Report::default();
     loop {
@@ -173,10 +173,10 @@ async fn follow(
         return;
     }
     if commands.has("cutover.skip") {
-        return say(sender, "stored, and not deployed: cutover.skip\n").await;
+        return say(sender, "stored, not deployed: cutover.skip\n").await;
     }
     let Ok(commit) = update.new.parse() else {
-        return say(sender, "stored, and not deployed: not a SHA-1 commit\n").await;
+        return say(sender, "stored, not deployed: not a SHA-1 commit\n").await;
     };
     let pushed = (shared.git.pushed)(PendingPush {
         app: repository.app,
@@ -186,7 +186,7 @@ async fn follow(
     });
     let mut log = match pushed.await {
         Ok(log) => log,
-        Err(why) => return say(sender, &format!("stored, and not deployed: {why}\n")).await,
+        Err(why) => return say(sender, &format!("stored, not deployed: {why}\n")).await,
     };
     if commands.has("cutover.wait=false") {
         return say(sender, "the deployment is queued\n").await;

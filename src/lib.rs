@@ -58,6 +58,7 @@ pub mod proxy;
 pub mod source;
 
 pub mod api;
+pub mod jobs;
 pub mod notify;
 pub mod store;
 

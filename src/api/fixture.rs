@@ -19,7 +19,7 @@ pub async fn api(folder: &Path) -> Arc<Api> {
     let config = crate::config::Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
     let store = Store::open(folder).unwrap();
     let id = store.write(crate::store::apps::agent_id).await.unwrap();
-    let engine = Engine::new("unix:///nowhere".parse().unwrap(), id.clone(), folder);
+    let engine = Engine::docker("unix:///nowhere".parse().unwrap(), id.clone(), folder);
     let proxy = Client::new(folder.join("nowhere"));
     Arc::new(Api {
         agent: Arc::new(Agent::new(config, id, store, engine, proxy)),

@@ -28,6 +28,7 @@ pub mod secret;
 pub mod serve;
 pub mod setup;
 pub mod show;
+pub mod shutdown;
 pub mod status;
 pub mod table;
 pub mod telemetry;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
 use crate::proxy::{self, Options};
 
@@ -46,20 +46,7 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
         }
     };
     options.takeover = args.takeover;
-    proxy::run(options, told_to_leave())
+    proxy::run(options, shutdown())
         .await
         .map_err(|error| Error::failed("the proxy cannot run").because(&error))
-}
-
-async fn told_to_leave() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

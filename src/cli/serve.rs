@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
-use crate::config::{Config, Loaded};
-use crate::deploy::{Agent, intake, queue, recover, routes};
+use crate::config::Config;
+use crate::deploy::{Agent, intake, queue, routes};
 use crate::engine::Engine;
+use crate::jobs;
 use crate::notify;
 use crate::proxy::control::{self, Client};
-use crate::store::{Store, apps, prune};
+use crate::store::{Store, apps};
 
 mod data_plane;
 
@@ -37,7 +38,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let store = Store::open(&data_dir).map_err(|e| failed("the agent cannot start", &e))?;
     let id = store.write(apps::agent_id).await;
     let id = id.map_err(|e| failed("the agent cannot start", &e))?;
-    let engine = Engine::new(loaded.config.docker.host.clone(), id.clone(), &data_dir);
+    let engine = Engine::docker(loaded.config.docker.host.clone(), id.clone(), &data_dir);
     let proxy = Client::new(data_dir.join(control::SOCKET));
 
     let data_plane = data_plane::DataPlane::new(proxy.clone(), path.clone(), data_dir.clone());
@@ -65,18 +66,18 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         .map_err(|e| failed(&format!("cannot listen on `{}`", socket.display()), &e))?;
 
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
-    let sweeping = tokio::spawn(sweep(agent.clone()));
-    let pruning = tokio::spawn(prune(agent.clone()));
+    let sweeping = tokio::spawn(jobs::sweep(agent.clone()));
+    let pruning = tokio::spawn(jobs::prune(agent.clone()));
     let notify = tokio::spawn(notify::start(agent.clone()));
     queue::start(&agent);
     let pending = tokio::spawn(intake::pending::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
 
-    let reloading = tokio::spawn(reload(agent.clone(), path));
+    let reloading = tokio::spawn(jobs::reload(agent.clone(), path));
     tokio::select! {
         () = api::listen::tcp(tcp, router.clone()) => {}
         () = api::listen::unix(unix, router) => {}
-        () = stop_signal() => tracing::info!("stopping"),
+        () = shutdown() => tracing::info!("stopping"),
     }
     // Nothing has to be finished here: what a worker leaves is taken up at the next start.
     keep_proxy.abort();
@@ -150,71 +151,4 @@ fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
     let text = serde_json::json!({ "http": address }).to_string();
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, path)
-}
-
-/// Removes old logs, and containers of ours that nothing knows: at start, and then every ten minutes.
-async fn sweep(agent: Arc<Agent>) {
-    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(600));
-    loop {
-        ticks.tick().await;
-        match agent.store.remove_old_logs().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed the oldest logs, to keep them to 1 GiB"),
-            Err(error) => tracing::warn!(%error, "cannot remove old logs"),
-        }
-        agent.wait_for_engine().await;
-        match recover::orphans(&agent).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
-            Err(error) => tracing::warn!(%error, "cannot look for orphans"),
-        }
-    }
-}
-
-/// Removes rows that are too old to be asked for: at start, and then every hour.
-async fn prune(agent: Arc<Agent>) {
-    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(3600));
-    loop {
-        ticks.tick().await;
-        match prune::prune(&agent.store).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed rows of old pushes and deployments"),
-            Err(error) => tracing::warn!(%error, "cannot remove old rows"),
-        }
-    }
-}
-
-/// On each SIGHUP the configuration is read again; what names a listener waits for the next start.
-async fn reload(agent: Arc<Agent>, path: PathBuf) {
-    let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
-        return;
-    };
-    while hang_up.recv().await.is_some() {
-        let loaded = match Loaded::read(&path) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                tracing::error!("the configuration is not taken over: {problems}");
-                continue;
-            }
-        };
-        let published = routes::reload(&agent, loaded).await;
-        queue::start(&agent);
-        match published {
-            Ok(()) => tracing::info!("the agent goes by `{}` as it is now", path.display()),
-            Err(error) => tracing::error!(%error, "the routes cannot be published"),
-        }
-    }
-}
-
-async fn stop_signal() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
 }

@@ -1,25 +1,25 @@
-//! Instances on the Docker Engine: start, look at, stop, remove. What is in an image is not its
+//! The engine that runs containers: instances, jobs and images. What is in an image is not its
 //! business.
 //!
 //! Every call can be repeated: names are derived from the deployment, so "already exists" means
 //! "done before", and "not there" means "already gone".
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use bollard::Docker;
+use tokio_util::sync::CancellationToken;
 
-use crate::ids::AgentId;
+use crate::ids::{AgentId, DeploymentId};
+use crate::store::instances::Instance;
+use crate::store::log::Log;
+use crate::store::releases::Release;
+use crate::store::services::Service;
 
-mod command;
-mod container;
-mod images;
-mod network;
+mod docker;
 
-pub use command::Command;
-pub use container::{Found, InstanceSpec, Status};
-pub use network::Network;
+use docker::Docker;
+pub use docker::Network;
 
 /// Everything that Cutover makes carries these, so that what is left over can be found.
 pub mod label {
@@ -44,102 +44,162 @@ pub enum EngineError {
 
 pub type Result<T> = std::result::Result<T, EngineError>;
 
-/// One Docker Engine, and this agent's share of it.
+/// What an instance is made from.
+pub struct InstanceSpec<'a> {
+    pub instance: &'a Instance,
+    pub service: &'a Service,
+    pub network: &'a Network,
+}
+
+/// A command that runs once in a new image: the app's tests, or its migrations.
+pub struct Command<'a> {
+    /// The container's name, derived from the deployment and the step.
+    pub name: String,
+    pub deployment: &'a DeploymentId,
+    pub release: &'a Release,
+    /// Whose image and settings it runs with.
+    pub service: &'a Service,
+    pub network: &'a Network,
+    /// Given to `/bin/sh -c` inside the image, as a Dockerfile's RUN would.
+    pub line: &'a str,
+    pub deadline: Duration,
+}
+
+/// What the engine says of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    /// With its exit code, and whether it was killed for its memory.
+    Exited(i64, bool),
+    Missing,
+}
+
+/// A container that carries this agent's label.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub name: String,
+    pub deployment: Option<DeploymentId>,
+}
+
+/// One engine, and this agent's share of it.
 #[derive(Clone)]
-pub struct Engine {
-    host: String,
-    agent: AgentId,
-    data_dir: String,
-    /// Held while the network is looked for or made: Docker makes two of one name.
-    network: Arc<tokio::sync::Mutex<()>>,
+pub enum Engine {
+    Docker(Docker),
 }
 
 impl Engine {
-    pub fn new(host: String, agent: AgentId, data_dir: &std::path::Path) -> Self {
-        Self {
-            host,
-            agent,
-            data_dir: data_dir.display().to_string(),
-            network: Arc::default(),
-        }
-    }
-
-    /// A client for it. The engine is asked nothing yet, but its socket must be there.
-    pub fn docker(&self) -> Result<Docker> {
-        Docker::connect_with_host(&self.host).map_err(|e| self.unreachable(&e))
+    /// The Docker Engine at `host`. It is asked nothing yet.
+    pub fn docker(host: String, agent: AgentId, data_dir: &Path) -> Self {
+        Engine::Docker(Docker::new(host, agent, data_dir))
     }
 
     /// Whether it answers, within five seconds.
     pub async fn ping(&self) -> Result<()> {
-        let docker = self.docker()?.with_timeout(Duration::from_secs(5));
-        docker
-            .ping()
-            .await
-            .map(drop)
-            .map_err(|e| self.unreachable(&e))
+        match self {
+            Engine::Docker(docker) => docker.ping().await,
+        }
+    }
+
+    /// What [`crate::build`] builds with.
+    pub fn builder(&self) -> Result<bollard::Docker> {
+        match self {
+            Engine::Docker(docker) => docker.client(),
+        }
     }
 
     /// The labels that everything made by this agent carries.
     pub fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([
-            (label::AGENT.to_owned(), self.agent.to_string()),
-            (label::DATA_DIR.to_owned(), self.data_dir.clone()),
-        ])
-    }
-
-    fn ours(&self) -> HashMap<String, Vec<String>> {
-        HashMap::from([(
-            "label".to_owned(),
-            vec![format!("{}={}", label::AGENT, self.agent)],
-        )])
-    }
-
-    fn unreachable(&self, cause: &dyn std::error::Error) -> EngineError {
-        EngineError::Unreachable {
-            host: self.host.clone(),
-            cause: root_cause(cause),
+        match self {
+            Engine::Docker(docker) => docker.labels(),
         }
     }
 
-    /// Tells an engine that is not there from one that said no.
-    fn failed(
+    /// The network that the agent's instances are on, made where there is none.
+    pub async fn network(&self) -> Result<Network> {
+        match self {
+            Engine::Docker(docker) => docker.network().await,
+        }
+    }
+
+    /// Makes the container where there is none, and starts it where it does not run.
+    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.start(spec).await,
+        }
+    }
+
+    /// Runs it to its end with its output in the log, and returns its exit code. Its container is
+    /// gone afterwards, also when it was cancelled.
+    pub async fn run(
         &self,
-        what: impl Into<String>,
-    ) -> impl FnOnce(bollard::errors::Error) -> EngineError {
-        let what = what.into();
-        move |error| match error {
-            bollard::errors::Error::DockerResponseServerError { message, .. } => {
-                EngineError::Refused {
-                    what,
-                    cause: message,
-                }
-            }
-            other => self.unreachable(&other),
+        command: &Command<'_>,
+        log: &Log,
+        cancel: &CancellationToken,
+    ) -> Result<i64> {
+        match self {
+            Engine::Docker(docker) => docker.run(command, log, cancel).await,
         }
     }
-}
 
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+    pub async fn status(&self, name: &str) -> Result<Status> {
+        match self {
+            Engine::Docker(docker) => docker.status(name).await,
+        }
     }
-    cause.to_string()
-}
 
-fn status_code(error: &bollard::errors::Error) -> Option<u16> {
-    match error {
-        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
-        _ => None,
+    /// How often the engine has restarted it.
+    pub async fn restarts(&self, name: &str) -> Result<i64> {
+        match self {
+            Engine::Docker(docker) => docker.restarts(name).await,
+        }
     }
-}
 
-/// Turns "there is no such thing" into "it is gone".
-fn gone_is_done(
-    result: std::result::Result<(), bollard::errors::Error>,
-) -> std::result::Result<(), bollard::errors::Error> {
-    match result {
-        Err(error) if status_code(&error) == Some(404) => Ok(()),
-        other => other,
+    /// Whether the engine starts it again after an exit or a reboot: yes only for what is live.
+    pub async fn keep_running(&self, name: &str, keep: bool) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.keep_running(name, keep).await,
+        }
+    }
+
+    /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
+    pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.stop(name, grace).await,
+        }
+    }
+
+    /// Kills it if it runs, and removes it with its anonymous volumes.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove(name).await,
+        }
+    }
+
+    /// The last lines that it printed.
+    pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+        match self {
+            Engine::Docker(docker) => docker.log_tail(name, lines).await,
+        }
+    }
+
+    /// Every container of this agent, running or not.
+    pub async fn list(&self) -> Result<Vec<Found>> {
+        match self {
+            Engine::Docker(docker) => docker.list().await,
+        }
+    }
+
+    pub async fn has_image(&self, id: &str) -> Result<bool> {
+        match self {
+            Engine::Docker(docker) => docker.has_image(id).await,
+        }
+    }
+
+    /// Takes an image's Cutover names away; with the last one its layers go. An image that a
+    /// container still uses stays, and so does every name that somebody else gave it.
+    pub async fn remove_image(&self, id: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_image(id).await,
+        }
     }
 }

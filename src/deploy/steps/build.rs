@@ -35,7 +35,7 @@ pub async fn build(
         labels,
         no_cache,
     };
-    let docker = engine.docker()?;
+    let docker = engine.builder()?;
     let built = match build::image(&docker, &request, &line.log, &line.cancel).await {
         Ok(built) => built,
         Err(error) => return Err(stopped(line, error).await),

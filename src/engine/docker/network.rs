@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 
-use super::{Engine, EngineError, Result, status_code};
+use super::{Docker, EngineError, Result, status_code};
 
 /// The network that an agent's instances are on.
 #[derive(Debug, Clone)]
@@ -23,10 +23,10 @@ impl Network {
     }
 }
 
-impl Engine {
+impl Docker {
     /// The agent's network, made where there is none.
     pub async fn network(&self) -> Result<Network> {
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let _one = self.network.lock().await;
         let name = format!("cutover-{}", self.agent);
         let seed = self.agent.as_str().bytes().fold(7u32, |hash, byte| {

@@ -2,11 +2,11 @@
 
 use bollard::query_parameters::RemoveImageOptionsBuilder;
 
-use super::{Engine, Result, status_code};
+use super::{Docker, Result, status_code};
 
-impl Engine {
+impl Docker {
     pub async fn has_image(&self, id: &str) -> Result<bool> {
-        match self.docker()?.inspect_image(id).await {
+        match self.client()?.inspect_image(id).await {
             Ok(_) => Ok(true),
             Err(error) if status_code(&error) == Some(404) => Ok(false),
             Err(error) => Err(self.failed(format!("look at the image `{id}`"))(error)),
@@ -16,7 +16,7 @@ impl Engine {
     /// Takes an image's Cutover names away; with the last one its layers go. An image that a
     /// container still uses stays, and so does every name that somebody else gave it.
     pub async fn remove_image(&self, id: &str) -> Result<()> {
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let found = match docker.inspect_image(id).await {
             Err(error) if status_code(&error) == Some(404) => return Ok(()),
             other => other.map_err(self.failed(format!("look at the image `{id}`")))?,

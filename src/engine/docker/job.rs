@@ -1,34 +1,16 @@
 //! A command that runs once in a new image: the app's tests, or its migrations.
 
-use std::time::Duration;
-
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::network::Network;
-use super::{Engine, EngineError, Result, container, label, status_code};
-use crate::ids::DeploymentId;
+use super::{Docker, EngineError, Result, instance, label, status_code};
+use crate::engine::Command;
 use crate::store::log::Log;
-use crate::store::releases::Release;
-use crate::store::services::Service;
 
-pub struct Command<'a> {
-    /// The container's name, derived from the deployment and the step.
-    pub name: String,
-    pub deployment: &'a DeploymentId,
-    pub release: &'a Release,
-    /// Whose image and settings it runs with.
-    pub service: &'a Service,
-    pub network: &'a Network,
-    /// Given to `/bin/sh -c` inside the image, as a Dockerfile's RUN would.
-    pub line: &'a str,
-    pub deadline: Duration,
-}
-
-impl Engine {
+impl Docker {
     /// Runs it to its end with its output in the log, and gives its exit code. Its container is gone
     /// afterwards, also when it was cancelled.
     pub async fn run(
@@ -52,7 +34,7 @@ impl Engine {
     }
 
     async fn run_to_end(&self, command: &Command<'_>, log: &Log) -> Result<i64> {
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let name = &command.name;
         let labels = [
             (label::APP, command.release.app.as_str()),
@@ -80,7 +62,7 @@ impl Engine {
             .build();
         let mut output = std::pin::pin!(docker.logs(name, Some(follow)));
         while let Some(chunk) = output.next().await {
-            log.line(&container::plain(chunk.map_err(self.failed(what()))?));
+            log.line(&instance::plain(chunk.map_err(self.failed(what()))?));
         }
         let options = WaitContainerOptionsBuilder::new()
             .condition("not-running")

@@ -16,9 +16,8 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::network::Network;
-use super::{Engine, Result, gone_is_done, label, status_code};
-use crate::ids::DeploymentId;
-use crate::store::instances::Instance;
+use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
+use crate::engine::{Found, InstanceSpec, Status};
 use crate::store::services::Service;
 
 /// Enough for any server, too few for a fork bomb to take the machine along.
@@ -36,33 +35,10 @@ const CAPABILITIES: [&str; 7] = [
     "SETUID",
 ];
 
-/// What a container is made from.
-pub struct InstanceSpec<'a> {
-    pub instance: &'a Instance,
-    pub service: &'a Service,
-    pub network: &'a Network,
-}
-
-/// What the engine says of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    Running,
-    /// With its exit code, and whether it was killed for its memory.
-    Exited(i64, bool),
-    Missing,
-}
-
-/// A container that carries this agent's label.
-#[derive(Debug, Clone)]
-pub struct Found {
-    pub name: String,
-    pub deployment: Option<DeploymentId>,
-}
-
-impl Engine {
+impl Docker {
     /// Makes the container where there is none, and starts it where it does not run.
     pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let name = &spec.instance.name;
         let instance = spec.instance;
         let labels = [
@@ -145,7 +121,7 @@ impl Engine {
     }
 
     pub async fn status(&self, name: &str) -> Result<Status> {
-        let found = match self.docker()?.inspect_container(name, None).await {
+        let found = match self.client()?.inspect_container(name, None).await {
             Err(error) if status_code(&error) == Some(404) => return Ok(Status::Missing),
             other => other.map_err(self.failed(format!("look at the container `{name}`")))?,
         };
@@ -161,7 +137,7 @@ impl Engine {
 
     /// How often the engine has restarted it.
     pub async fn restarts(&self, name: &str) -> Result<i64> {
-        let found = self.docker()?.inspect_container(name, None).await;
+        let found = self.client()?.inspect_container(name, None).await;
         let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
         Ok(found.restart_count.unwrap_or(0))
     }
@@ -180,13 +156,13 @@ impl Engine {
             }),
             ..Default::default()
         };
-        let result = gone_is_done(self.docker()?.update_container(name, update).await);
+        let result = gone_is_done(self.client()?.update_container(name, update).await);
         result.map_err(self.failed(format!("set the restart policy of `{name}`")))
     }
 
     /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
     pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
-        let docker = self.docker()?.with_timeout(grace + Duration::from_secs(30));
+        let docker = self.client()?.with_timeout(grace + Duration::from_secs(30));
         let seconds = grace.as_secs().min(i32::MAX as u64) as i32;
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let result = gone_is_done(docker.stop_container(name, Some(options)).await);
@@ -199,7 +175,7 @@ impl Engine {
 
     /// Kills it if it runs, and removes it with its anonymous volumes.
     pub async fn remove(&self, name: &str) -> Result<()> {
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(true)
@@ -218,7 +194,7 @@ impl Engine {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err(super::EngineError::Refused {
+        Err(EngineError::Refused {
             what: format!("remove the container `{name}`"),
             cause: "its removal has been under way for ten seconds".into(),
         })
@@ -230,7 +206,7 @@ impl Engine {
             .stdout(true)
             .stderr(true)
             .tail(&lines.to_string());
-        let docker = self.docker()?;
+        let docker = self.client()?;
         let mut stream = std::pin::pin!(docker.logs(name, Some(options.build())));
         let mut text = String::new();
         while let Some(chunk) = stream.next().await {
@@ -252,7 +228,7 @@ impl Engine {
             .all(true)
             .filters(&self.ours())
             .build();
-        let found = self.docker()?.list_containers(Some(options)).await;
+        let found = self.client()?.list_containers(Some(options)).await;
         let found = found.map_err(self.failed("list its containers"))?;
         Ok(found.into_iter().filter_map(from_summary).collect())
     }

@@ -1,0 +1,115 @@
+//! The Docker Engine, through its API.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EngineError, Result, label};
+use crate::ids::AgentId;
+
+mod images;
+mod instance;
+mod job;
+mod network;
+
+pub use network::Network;
+
+/// One Docker Engine, and this agent's share of it.
+#[derive(Clone)]
+pub struct Docker {
+    host: String,
+    agent: AgentId,
+    data_dir: String,
+    /// Held while the network is looked for or made: Docker makes two of one name.
+    network: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Docker {
+    pub fn new(host: String, agent: AgentId, data_dir: &std::path::Path) -> Self {
+        Self {
+            host,
+            agent,
+            data_dir: data_dir.display().to_string(),
+            network: Arc::default(),
+        }
+    }
+
+    /// A client for it. The engine is asked nothing yet, but its socket must be there.
+    pub fn client(&self) -> Result<bollard::Docker> {
+        bollard::Docker::connect_with_host(&self.host).map_err(|e| self.unreachable(&e))
+    }
+
+    /// Whether it answers, within five seconds.
+    pub async fn ping(&self) -> Result<()> {
+        let docker = self.client()?.with_timeout(Duration::from_secs(5));
+        docker
+            .ping()
+            .await
+            .map(drop)
+            .map_err(|e| self.unreachable(&e))
+    }
+
+    /// The labels that everything made by this agent carries.
+    pub fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (label::AGENT.to_owned(), self.agent.to_string()),
+            (label::DATA_DIR.to_owned(), self.data_dir.clone()),
+        ])
+    }
+
+    fn ours(&self) -> HashMap<String, Vec<String>> {
+        HashMap::from([(
+            "label".to_owned(),
+            vec![format!("{}={}", label::AGENT, self.agent)],
+        )])
+    }
+
+    fn unreachable(&self, cause: &dyn std::error::Error) -> EngineError {
+        EngineError::Unreachable {
+            host: self.host.clone(),
+            cause: root_cause(cause),
+        }
+    }
+
+    /// Tells an engine that is not there from one that said no.
+    fn failed(
+        &self,
+        what: impl Into<String>,
+    ) -> impl FnOnce(bollard::errors::Error) -> EngineError {
+        let what = what.into();
+        move |error| match error {
+            bollard::errors::Error::DockerResponseServerError { message, .. } => {
+                EngineError::Refused {
+                    what,
+                    cause: message,
+                }
+            }
+            other => self.unreachable(&other),
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+fn status_code(error: &bollard::errors::Error) -> Option<u16> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Turns "there is no such thing" into "it is gone".
+fn gone_is_done(
+    result: std::result::Result<(), bollard::errors::Error>,
+) -> std::result::Result<(), bollard::errors::Error> {
+    match result {
+        Err(error) if status_code(&error) == Some(404) => Ok(()),
+        other => other,
+    }
+}

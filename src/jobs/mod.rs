@@ -1,0 +1,9 @@
+//! Background work of the agent: one file a job, each a loop that never ends by itself.
+
+mod prune;
+mod reload;
+mod sweep;
+
+pub use prune::prune;
+pub use reload::reload;
+pub use sweep::sweep;

@@ -1,0 +1,31 @@
+//! Follows deploy.toml while the agent runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Loaded;
+use crate::deploy::{Agent, queue, routes};
+
+/// On each SIGHUP the configuration is read again; what names a listener waits for the next start.
+pub async fn reload(agent: Arc<Agent>, path: PathBuf) {
+    let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while hang_up.recv().await.is_some() {
+        let loaded = match Loaded::read(&path) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                tracing::error!("the configuration is not taken over: {problems}");
+                continue;
+            }
+        };
+        let published = routes::reload(&agent, loaded).await;
+        queue::start(&agent);
+        match published {
+            Ok(()) => tracing::info!("the agent goes by `{}` as it is now", path.display()),
+            Err(error) => tracing::error!(%error, "the routes cannot be published"),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Removes old logs, and containers of ours that nothing knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::deploy::{Agent, recover};
+
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// At start, and then every ten minutes.
+pub async fn sweep(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    loop {
+        ticks.tick().await;
+        match agent.store.remove_old_logs().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed the oldest logs, to keep them to 1 GiB"),
+            Err(error) => tracing::warn!(%error, "cannot remove old logs"),
+        }
+        agent.wait_for_engine().await;
+        match recover::orphans(&agent).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
+            Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! The state machine of a deployment, as a pure table. Live runs and recovery after a crash go
-//! through the same [`next`], and what it does not allow does not happen.
+//! through the same [`next`]; an event that it does not allow is an error and changes nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +17,9 @@ pub enum State {
     Releasing,
     Starting,
     Probing,
+    /// A canary: a share of the traffic goes to the new release, the rest to the old one, which is
+    /// still the live one.
+    Shifting,
     /// Entered in the transaction that makes the new release the live one: from here on only forward.
     Switching,
     Draining,
@@ -24,6 +27,8 @@ pub enum State {
     Live,
     Failed,
     Superseded,
+    /// There was nothing to do for it.
+    Skipped,
     Cancelled,
     RolledBack,
     /// An undo failed; somebody has to look.
@@ -40,6 +45,7 @@ pub enum Step {
     Release,
     Start,
     Probe,
+    Canary,
     Switch,
     Drain,
     Bake,
@@ -57,6 +63,8 @@ pub enum Event {
     Fail,
     /// A newer one takes its place.
     Supersede,
+    /// There is nothing to do for it.
+    Skip,
     /// A person stopped it.
     Cancel,
     /// The agent or the engine went away in the middle; all is undone and it waits to run again.
@@ -85,13 +93,15 @@ pub fn next(state: State, event: Event) -> Result<State, Illegal> {
         // A rollback starts here: its image is there already.
         (Queued | Building | Testing | Releasing, Event::Begin(Step::Start)) => Ok(Starting),
         (Starting, Event::Begin(Step::Probe)) => Ok(Probing),
-        (Probing, Event::Begin(Step::Switch)) => Ok(Switching),
+        (Probing, Event::Begin(Step::Canary)) => Ok(Shifting),
+        (Probing | Shifting, Event::Begin(Step::Switch)) => Ok(Switching),
         (Switching, Event::Begin(Step::Drain)) => Ok(Draining),
         (Draining, Event::Begin(Step::Bake)) => Ok(Baking),
         (Draining | Baking, Event::Begin(Step::Retire)) => Ok(state),
         (Draining | Baking, Event::Finish) => Ok(Live),
         (_, Event::Fail) if before_switch => Ok(Failed),
         (_, Event::Supersede) if before_switch => Ok(Superseded),
+        (_, Event::Skip) if before_switch => Ok(Skipped),
         (_, Event::Cancel) if before_switch => Ok(Cancelled),
         (_, Event::Interrupt) if before_switch => Ok(Queued),
         (_, Event::RollBack) if after_switch => Ok(RolledBack),
@@ -101,7 +111,7 @@ pub fn next(state: State, event: Event) -> Result<State, Illegal> {
 }
 
 impl State {
-    pub const ALL: [State; 16] = [
+    pub const ALL: [State; 18] = [
         State::Queued,
         State::Fetching,
         State::Building,
@@ -109,12 +119,14 @@ impl State {
         State::Releasing,
         State::Starting,
         State::Probing,
+        State::Shifting,
         State::Switching,
         State::Draining,
         State::Baking,
         State::Live,
         State::Failed,
         State::Superseded,
+        State::Skipped,
         State::Cancelled,
         State::RolledBack,
         State::Stuck,
@@ -139,12 +151,14 @@ impl State {
             State::Releasing => "releasing",
             State::Starting => "starting",
             State::Probing => "probing",
+            State::Shifting => "shifting",
             State::Switching => "switching",
             State::Draining => "draining",
             State::Baking => "baking",
             State::Live => "live",
             State::Failed => "failed",
             State::Superseded => "superseded",
+            State::Skipped => "skipped",
             State::Cancelled => "cancelled",
             State::RolledBack => "rolled_back",
             State::Stuck => "stuck",
@@ -173,13 +187,14 @@ impl FromStr for State {
 }
 
 impl Step {
-    pub const ALL: [Step; 10] = [
+    pub const ALL: [Step; 11] = [
         Step::Fetch,
         Step::Build,
         Step::Test,
         Step::Release,
         Step::Start,
         Step::Probe,
+        Step::Canary,
         Step::Switch,
         Step::Drain,
         Step::Bake,
@@ -194,6 +209,7 @@ impl Step {
             Step::Release => "release",
             Step::Start => "start",
             Step::Probe => "probe",
+            Step::Canary => "canary",
             Step::Switch => "switch",
             Step::Drain => "drain",
             Step::Bake => "bake",
@@ -212,10 +228,11 @@ impl fmt::Display for Step {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 7] = [
+    const EVENTS: [Event; 8] = [
         Event::Finish,
         Event::Fail,
         Event::Supersede,
+        Event::Skip,
         Event::Cancel,
         Event::Interrupt,
         Event::RollBack,
@@ -249,10 +266,34 @@ mod tests {
         for state in State::ALL {
             for event in every_event() {
                 if next(state, event) == Ok(State::Switching) {
-                    assert_eq!((state, event), (State::Probing, Event::Begin(Step::Switch)));
+                    assert_eq!(event, Event::Begin(Step::Switch));
+                    assert!(matches!(state, State::Probing | State::Shifting), "{state}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_canary_stands_between_probe_and_switch_and_can_be_undone_or_left_out() {
+        let canary = Event::Begin(Step::Canary);
+        for state in State::ALL {
+            let entered = next(state, canary).is_ok();
+            assert_eq!(entered, state == State::Probing, "{state}");
+        }
+        assert_eq!(next(State::Probing, canary), Ok(State::Shifting));
+        assert!(!State::Shifting.is_switched() && !State::Shifting.is_rest());
+        for (event, rest) in [
+            (Event::Fail, State::Failed),
+            (Event::Cancel, State::Cancelled),
+            (Event::Supersede, State::Superseded),
+            (Event::Interrupt, State::Queued),
+            (Event::Stick, State::Stuck),
+        ] {
+            assert_eq!(next(State::Shifting, event), Ok(rest));
+        }
+        let switch = Event::Begin(Step::Switch);
+        assert_eq!(next(State::Shifting, switch), Ok(State::Switching));
+        assert_eq!(next(State::Probing, switch), Ok(State::Switching));
     }
 
     #[test]
@@ -262,6 +303,7 @@ mod tests {
                 Event::Fail,
                 Event::Cancel,
                 Event::Supersede,
+                Event::Skip,
                 Event::Interrupt,
             ] {
                 assert!(next(state, event).is_err(), "{state} {event:?}");

@@ -46,9 +46,11 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
     })
 }
 
-/// Says how a deployment ended; an error unless it is live.
+/// Says how a deployment ended; an error unless it is live, or there was nothing to do.
 pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error> {
     let view::Deployment { id, app, state, .. } = deployment;
+    let error = deployment.error.as_ref();
+    let why = error.map_or("", |error| error.message.as_str());
     if state == "live" {
         let image = deployment.image.as_deref().unwrap_or("its release");
         let took = deployment
@@ -58,36 +60,81 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
         say(&format!("`{app}` is live with `{image}`{took}"));
         return Ok(());
     }
-    if let Some(error) = &deployment.error
-        && let "already_live" | "paths_unchanged" = error.code.as_str()
-    {
-        say(&format!("`{app}` stays as it is: {}", error.message));
+    // A push that another one has overtaken is no failure where what it asked for is live.
+    if state == "skipped" || error.is_some_and(|error| error.code == "already_live") {
+        say(&format!("`{app}` stays as it is: {why}"));
         return Ok(());
     }
-    let why = match &deployment.error {
-        Some(error) => format!(
-            "deployment `{id}` of `{app}` {}: {}",
-            ended(state),
-            error.message
-        ),
-        None => format!("deployment `{id}` of `{app}` {}", ended(state)),
-    };
-    let error = Error::failed(why);
-    Err(match state.as_str() {
-        "failed" | "rolled_back" => error.hint(format!(
-            "what was live before still serves; the whole log: `cutover logs {app} --deployment {id}`"
-        )),
-        "superseded" => error.hint("a newer push took its place"),
-        "stuck" => error.hint("it could not be undone: `cutover doctor` and the agent's log say more"),
-        _ => error,
-    })
-}
-
-fn ended(state: &str) -> String {
-    match state {
+    let ended = match state.as_str() {
         "failed" => "failed".to_owned(),
         "superseded" | "cancelled" => format!("was {state}"),
         "rolled_back" => "was rolled back".to_owned(),
         other => format!("is {other}"),
+    };
+    let colon = if why.is_empty() { "" } else { ": " };
+    let failed = Error::failed(format!("deployment `{id}` of `{app}` {ended}{colon}{why}"));
+    Err(match state.as_str() {
+        "failed" | "rolled_back" => failed.hint(format!(
+            "the release that was live before still serves; see the whole log with \
+             `cutover logs {app} --deployment {id}`"
+        )),
+        "superseded" => failed.hint(format!(
+            "follow the newer one with `cutover logs {app} --follow`"
+        )),
+        "cancelled" => failed.hint(format!("deploy again with `cutover deploy {app}`")),
+        "stuck" => failed
+            .hint("the agent failed to undo it; run `cutover doctor` and read the agent's log"),
+        _ => failed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+
+    fn ended(state: State, code: Option<&str>) -> view::Deployment {
+        view::Deployment {
+            state: state.to_string(),
+            error: code.map(|code| view::Failure {
+                code: code.into(),
+                message: "why".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_what_left_the_app_without_what_was_asked_for_is_a_failure() {
+        for state in State::ALL.into_iter().filter(|state| state.is_rest()) {
+            let fine = of(&ended(state, None), |_| {}).is_ok();
+            assert_eq!(
+                fine,
+                matches!(state, State::Live | State::Skipped),
+                "{state}"
+            );
+        }
+        assert!(of(&ended(State::Superseded, Some("already_live")), |_| {}).is_ok());
+    }
+
+    #[test]
+    fn every_failure_has_a_hint_of_its_own() {
+        let mut hints = Vec::new();
+        for state in State::ALL.into_iter().filter(|state| state.is_rest()) {
+            if let Err(error) = of(&ended(state, Some("code")), |_| {}) {
+                let text = error.to_string();
+                assert!(text.contains("why"), "{text}");
+                let hint = text.split_once("Hint: ").map(|(_, hint)| hint.to_owned());
+                hints.push(hint.unwrap_or_else(|| panic!("{state}: {text}")));
+            }
+        }
+        hints.sort();
+        hints.dedup();
+        assert_eq!(
+            hints.len(),
+            4,
+            "failed and rolled_back share one: {hints:#?}"
+        );
     }
 }

@@ -69,29 +69,25 @@ impl<T> Done<T> {
 pub enum Stop {
     Failed(Failure),
     Cancelled,
-    /// There is nothing left to do for it, and why.
+    /// A newer push takes its place.
     Superseded(Failure),
+    /// There is nothing to do for it.
+    Skipped(Failure),
     /// Docker or the database went away: it runs again when they are back.
     Interrupted(String),
 }
 
 impl Stop {
     pub fn failed(code: &str, message: impl Into<String>) -> Self {
-        Stop::Failed(Failure {
-            code: code.into(),
-            message: message.into(),
-            step: None,
-            log_tail: vec![],
-        })
+        Stop::Failed(Failure::new(code, message))
     }
 
     pub fn superseded(code: &str, why: impl Into<String>) -> Self {
-        Stop::Superseded(Failure {
-            code: code.into(),
-            message: why.into(),
-            step: None,
-            log_tail: vec![],
-        })
+        Stop::Superseded(Failure::new(code, why))
+    }
+
+    pub fn skipped(code: &str, why: impl Into<String>) -> Self {
+        Stop::Skipped(Failure::new(code, why))
     }
 
     pub fn with_tail(mut self, tail: Vec<String>) -> Self {

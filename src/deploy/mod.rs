@@ -45,7 +45,7 @@ pub struct Agent {
     pub workers: Workers,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
-    /// How many apps may be between fetch and switch at once.
+    /// How many apps may be fetched and built at once.
     slots: Arc<Semaphore>,
 }
 

@@ -94,21 +94,22 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment 
 /// Ends a deployment whose bake went wrong, and queues the way back in the same transaction.
 pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
+    let log = line.log.clone();
     let queued = line
         .record(move |db| {
             deployments::end(db, &id, Event::RollBack, Some(&failed))?;
-            match previous(db, &app)? {
-                Some(back) => {
-                    deployments::enqueue(db, &back_to(&app, &back, Trigger::AutoRollback)).map(Some)
-                }
-                None => Ok(None),
-            }
+            let Some(back) = previous(db, &app)? else {
+                return Ok(None);
+            };
+            let queued = deployments::enqueue(db, &back_to(&app, &back, Trigger::AutoRollback))?;
+            // Who follows the log reads no further than to the rest state.
+            log.line(&format!("rolled back by `{}`", queued.id));
+            Ok(Some(queued))
         })
         .await?;
     Checkpoint::Ended.reach();
     tracing::warn!(app = %line.app.name, deployment = %line.id, "{}; rolling back", failure.message);
     if let Some(queued) = queued {
-        line.log.line(&format!("rolled back by `{}`", queued.id));
         intake::announce(line.agent, &queued);
     }
     Ok(())

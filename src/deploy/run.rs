@@ -20,15 +20,10 @@ pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
 /// Everything that can be undone. When this returns a release, it is the live one.
 async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Result<Release, Stop> {
     steps::begin::attempt(line, deployment).await?;
-    // A way back builds nothing, and does not wait for those that do.
-    let _slot = match &deployment.want {
-        Want::Release(_) => None,
-        _ => Some(steps::begin::slot(line).await?),
-    };
-
     let release = match &deployment.want {
         Want::Release(id) => steps::start::kept(line, id).await?,
         want => {
+            let slot = steps::begin::slot(line).await?;
             let commit = line
                 .step(
                     Step::Fetch,
@@ -41,6 +36,7 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
                     steps::build::build(line, &commit, deployment.no_cache),
                 )
                 .await?;
+            drop(slot);
             steps::command::test(line, &release).await?;
             steps::command::release(line, &release).await?;
             release

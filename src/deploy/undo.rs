@@ -29,7 +29,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
             }
         }
         Stop::Cancelled => line.log.line("cancelled"),
-        Stop::Superseded(why) => line.log.line(&why.message),
+        Stop::Superseded(why) | Stop::Skipped(why) => line.log.line(&why.message),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
     }
     if let Err(error) = take_away(line.agent, &line.id).await {
@@ -67,13 +67,12 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             Stop::Superseded(why) => {
                 deployments::end(db, &id, Event::Supersede, Some(&why))?;
             }
+            Stop::Skipped(why) => {
+                deployments::end(db, &id, Event::Skip, Some(&why))?;
+            }
             Stop::Interrupted(why) if deployment.attempts >= ATTEMPTS => {
-                let failure = Failure {
-                    code: "interrupted".into(),
-                    message: format!("given up after {ATTEMPTS} attempts; the last: {why}"),
-                    step: None,
-                    log_tail: vec![],
-                };
+                let why = format!("gave up after {ATTEMPTS} attempts; the last one: {why}");
+                let failure = Failure::new("interrupted", why);
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
@@ -96,12 +95,7 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
 }
 
 fn superseded(db: &rusqlite::Connection, id: &DeploymentId, why: String) -> Result<()> {
-    let failure = Failure {
-        code: "superseded".into(),
-        message: why,
-        step: None,
-        log_tail: vec![],
-    };
+    let failure = Failure::new("superseded", why);
     deployments::end(db, id, Event::Supersede, Some(&failure)).map(drop)
 }
 
@@ -142,12 +136,8 @@ async fn try_take_away(agent: &Agent, id: &DeploymentId) -> std::result::Result<
 }
 
 pub(super) fn stuck(error: &EngineError) -> Failure {
-    Failure {
-        code: "stuck".into(),
-        message: format!("what it made could not be taken away: {error}; remove it by hand"),
-        step: None,
-        log_tail: vec![],
-    }
+    let message = format!("failed to remove what it made: {error}; remove it by hand");
+    Failure::new("stuck", message)
 }
 
 fn step_named(name: &str) -> Option<crate::state::Step> {

@@ -48,6 +48,18 @@ pub struct Failure {
     pub log_tail: Vec<String>,
 }
 
+impl Failure {
+    /// One that no step and no log has more to say of.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+            step: None,
+            log_tail: vec![],
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Deployment {
     pub id: DeploymentId,
@@ -94,12 +106,8 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         _ => waiting(db, &new.app)?,
     };
     for older in older {
-        let error = Failure {
-            code: "superseded".into(),
-            message: format!("the newer deployment `{id}` took its place in the queue"),
-            step: None,
-            log_tail: vec![],
-        };
+        let why = format!("the newer deployment `{id}` took its place in the queue");
+        let error = Failure::new("superseded", why);
         end(db, &older, Event::Supersede, Some(&error))?;
     }
     let mut insert = db.prepare_cached(

@@ -89,7 +89,7 @@ async fn patterns_choose_further_branches_and_tags() {
     let answer = deliver(&mut server, &payload).await;
     let id = answer["deployment"].as_str().unwrap();
     let (skipped, log) = server.ended(id).await;
-    assert_eq!(skipped.state, "superseded", "{log:#?}");
+    assert_eq!(skipped.state, "skipped", "{log:#?}");
     let error = skipped.error.unwrap();
     assert_eq!(error.code, "skipped");
     assert!(error.message.contains("`[skip ci]`"), "{}", error.message);

@@ -25,7 +25,7 @@ async fn ended(server: &Server, files: &[File], message: &str) -> Deployment {
 /// Panics unless it ended because nothing of the app changed.
 #[track_caller]
 fn unchanged(deployment: &Deployment) {
-    assert_eq!(deployment.state, "superseded", "{:?}", deployment.error);
+    assert_eq!(deployment.state, "skipped", "{:?}", deployment.error);
     let error = deployment.error.as_ref().unwrap();
     assert_eq!(error.code, "paths_unchanged");
     assert!(
@@ -96,7 +96,7 @@ async fn only_what_touches_the_paths_is_deployed_and_nothing_is_lost() {
     // The same commit pushed to the branch has nothing left to do.
     let payload = forge::payload("refs/heads/main", &new, &tagged, "tagged");
     let again = deliver(&mut server, &payload).await;
-    assert_eq!(again.state, "superseded", "{:?}", again.error);
+    assert_eq!(again.state, "skipped", "{:?}", again.error);
     assert_eq!(again.error.unwrap().code, "already_live");
     server.stop().await;
 }

@@ -22,11 +22,12 @@ pub async fn attempt(line: &Line<'_>, deployment: &Deployment) -> Result<(), Sto
     Ok(())
 }
 
-/// Waits until few enough other apps are being built; held until the switch.
+/// Waits until few enough other apps are being fetched and built. Held for that alone: what comes
+/// after it takes hardly a processor, and may take long.
 pub async fn slot(line: &Line<'_>) -> Result<OwnedSemaphorePermit, Stop> {
     let slots = line.agent.slots.clone();
     if slots.available_permits() == 0 {
-        line.log.line("waiting for other apps' deployments");
+        line.log.line("waiting for the builds of other apps");
     }
     tokio::select! {
         biased;

@@ -48,7 +48,7 @@ pub async fn fetch(
         let say = |text: &str| log.line(text);
         let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
         let unskipped = |commit: Commit| match skip(&folder, &commit.id) {
-            Err(why) => Err(Stop::superseded("skipped", why)),
+            Err(why) => Err(Stop::skipped("skipped", why)),
             Ok(()) => Ok(commit),
         };
         match (want, tag) {
@@ -144,7 +144,7 @@ fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
     match live == Some(&commit.id) {
         true => {
             let why = format!("`{}` is live already", commit.id.short());
-            Err(Stop::superseded("already_live", why))
+            Err(Stop::skipped("already_live", why))
         }
         false => Ok(commit),
     }
@@ -167,7 +167,7 @@ fn changes(
         Ok(changed) if !paths.any(&changed) => {
             let (old, new) = (deployed.short(), tip.id.short());
             let why = format!("nothing under `paths` changed from `{old}` to `{new}`");
-            Err(Stop::superseded("paths_unchanged", why))
+            Err(Stop::skipped("paths_unchanged", why))
         }
         _ => Ok(tip),
     }

@@ -112,20 +112,13 @@ fn fact(
     let branch = named.and_then(|name| name.strip_prefix("refs/heads/"));
     let error = deployment.error.as_ref();
     let step = error.and_then(|error| error.step.clone());
-    let unchanged =
-        error.is_some_and(|error| ["paths_unchanged", "skipped"].contains(&error.code.as_str()));
-    // A commit of another app in the same repository, or one that asks for it, is no fault.
-    let phase = match report.phase {
-        StatusPhase::Superseded if unchanged => StatusPhase::Unchanged,
-        phase => phase,
-    };
     Fact {
         app: report.app.clone(),
         deployment: report.deployment.clone(),
         commit: report.commit.clone(),
         git_ref: tag.or(branch).unwrap_or(&app.branch).to_owned(),
         is_tag: tag.is_some(),
-        phase,
+        phase: report.phase,
         step: step.filter(|_| report.phase == StatusPhase::Failed),
         environment: session.report.environment.clone(),
         environment_url: link::environment(config, app),

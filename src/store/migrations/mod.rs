@@ -178,6 +178,12 @@ const MIGRATIONS: &[&str] = &[
 
     ALTER TABLE instances ADD COLUMN service TEXT NOT NULL DEFAULT 'web';
 ",
+    // What there was nothing to do for has a state of its own.
+    "
+    UPDATE deployments SET state = 'skipped'
+    WHERE state = 'superseded' AND json_extract(error, '$.code')
+        IN ('paths_unchanged', 'skipped');
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

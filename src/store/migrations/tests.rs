@@ -71,7 +71,7 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             ",
         ),
         (
-            3..=8,
+            3..=9,
             "
             INSERT INTO reporting VALUES ('hello', 1);
             INSERT INTO reports (kind, subject, commit_id, app, deployment, phase, revision, told,

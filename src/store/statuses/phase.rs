@@ -63,6 +63,7 @@ impl From<State> for StatusPhase {
             State::Failed | State::Stuck => StatusPhase::Failed,
             State::RolledBack => StatusPhase::RolledBack,
             State::Superseded => StatusPhase::Superseded,
+            State::Skipped => StatusPhase::Unchanged,
             State::Cancelled => StatusPhase::Cancelled,
             // Until the bake is over it may still be rolled back.
             State::Fetching
@@ -71,6 +72,7 @@ impl From<State> for StatusPhase {
             | State::Releasing
             | State::Starting
             | State::Probing
+            | State::Shifting
             | State::Switching
             | State::Draining
             | State::Baking => StatusPhase::Running,

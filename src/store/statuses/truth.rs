@@ -74,7 +74,7 @@ fn speaker(
 ) -> Result<Option<(DeploymentId, State)>> {
     let mut query = db.prepare_cached(
         "SELECT id, state FROM deployments WHERE app = ?1 AND commit_id = ?2
-         ORDER BY state IN ('superseded', 'cancelled'), id DESC LIMIT 1",
+         ORDER BY state IN ('superseded', 'skipped', 'cancelled'), id DESC LIMIT 1",
     )?;
     let found = query.query_row((app.as_str(), commit.as_str()), |row| {
         Ok((parsed(row, "id")?, parsed(row, "state")?))

@@ -23,12 +23,15 @@ mod upstream;
 mod wire;
 
 mod access_log;
+mod options;
 mod run;
 mod sockets;
+mod threads;
 mod watch;
 mod worker;
 
-pub use downstream::client_io::Limits;
+pub use downstream::limits::Limits;
+pub use options::{ADDRESSES, Options};
 pub use route::table;
-pub use run::{ADDRESSES, Options, RunError, run};
+pub use run::{RunError, run};
 pub use upstream::probe;

@@ -8,11 +8,20 @@ use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
 
-use crate::proxy::run::{Options, RunError};
+use super::options::Options;
 
 /// A port that another one keeps for longer is taken.
 const LET_GO: Duration = Duration::from_secs(1);
+
+/// Why the proxy cannot listen.
+#[derive(Debug, Error)]
+#[error("failed to listen on {address}: {source}")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
 
 /// All sockets of the proxy, or those that one thread accepts from.
 pub struct Sockets {
@@ -27,7 +36,7 @@ impl Sockets {
         inherited: Vec<TcpListener>,
         strict: bool,
         options: &Options,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ListenError> {
         let of_first = inherited.first().and_then(|s| s.local_addr().ok());
         let is_plain = |socket: &TcpListener| socket.local_addr().ok() == of_first;
         let (mut plain, mut tls): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_plain);
@@ -91,14 +100,14 @@ pub fn activated() -> Vec<TcpListener> {
 }
 
 /// Listens there; waits a moment for a proxy that stops to let go of its port.
-async fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, RunError> {
+async fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
     let deadline = Instant::now() + LET_GO;
     loop {
         match bind(address, count.max(1)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            bound => return bound.map_err(|source| RunError::Listen { address, source }),
+            bound => return bound.map_err(|source| ListenError { address, source }),
         }
     }
 }

@@ -685,7 +685,7 @@ async fn a_table_that_cannot_be_stored_is_not_served() {
     };
     let refused = proxy.client.publish(&table).await.unwrap_err();
     assert!(
-        refused.to_string().contains("cannot be stored"),
+        refused.to_string().contains("failed to store the table"),
         "{refused}"
     );
     assert!(proxy.get("/").await.ends_with("one"));

@@ -14,9 +14,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::handover::{self, Offer};
+use super::publish::{Keeping, Publisher};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
 use crate::proxy::route::drain::drain;
-use crate::proxy::route::routes::{Keeping, Routes};
+use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Table;
 
 /// More connections wait.
@@ -29,6 +30,7 @@ const HANDOVER: Duration = Duration::from_secs(30);
 /// What the control socket speaks for.
 pub struct Control {
     pub routes: Arc<Routes>,
+    pub publisher: Publisher,
     /// Where it answers once another one has its sockets.
     pub leaving_socket: PathBuf,
     /// The listening sockets, to be handed over; none once it leaves.
@@ -164,7 +166,7 @@ async fn hand_over(
     let socket = control.leaving_socket.clone();
     let listener = bind_at(&socket)?;
     // From here to the release there is one table, on disk, and nobody changes it.
-    control.routes.keep(Keeping::Frozen).await;
+    control.publisher.keep(Keeping::Frozen).await;
     let taken = async {
         let offer = Offer {
             socket: socket.clone(),
@@ -182,7 +184,7 @@ async fn hand_over(
     };
     if let Err(error) = taken.await {
         tracing::warn!("the takeover came to nothing, this proxy goes on: {error}");
-        control.routes.keep(Keeping::Stored).await;
+        control.publisher.keep(Keeping::Stored).await;
         let _ = std::fs::remove_file(&socket);
         // It may have died after it took this one's name.
         let name = socket.with_file_name(SOCKET);
@@ -191,7 +193,7 @@ async fn hand_over(
         }
         return Err(error);
     }
-    control.routes.keep(Keeping::Followed).await;
+    control.publisher.keep(Keeping::Followed).await;
     tokio::spawn(serve(listener, control.clone()));
     control.leave.send_replace(Some(Leave::Replaced));
     // Nobody accepts from those that the next one has not kept.
@@ -253,7 +255,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
 /// Here and, while it drains, at the proxy that came before.
 async fn publish(table: Table, control: &Control) -> Result<u64, String> {
     let copy = control.predecessor.as_ref().map(|old| (old, table.clone()));
-    let published = control.routes.publish(table).await;
+    let published = control.publisher.publish(table).await;
     let generation = published.map_err(|error| error.to_string())?;
     match copy {
         Some((old, table)) => match old.publish(&table).await {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::limits::Place;
+use super::limits::{Limits, Place};
 use crate::proxy::watch::{REST_MS, Watch};
 use crate::proxy::wire::framing::Reader;
 
@@ -20,17 +20,6 @@ const LINGER_MS: u64 = 3_000;
 
 /// What is read ahead at most.
 pub const EARLY: usize = 1 << 10;
-
-/// How long a client may take, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From the first byte of a head to its last.
-    pub head_ms: u64,
-    /// Between two requests, and before the first.
-    pub idle_ms: u64,
-    /// To take in something of an answer.
-    pub write_ms: u64,
-}
 
 pub struct ClientIo<S> {
     stream: S,

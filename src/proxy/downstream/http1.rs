@@ -14,37 +14,37 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::client_io::ClientIo;
+use super::handler::{Connection, Handler};
 use super::limits::Place;
-use super::listen::Listening;
-use crate::proxy::exchange::forward::{Connection, forward};
-use crate::proxy::upstream::request_body::ResponseBody;
+use super::response::ResponseBody;
+use super::server::Server;
+use crate::proxy::wire::head;
 
-/// A head may be so long, as nginx's by default.
-pub const MAX_HEAD: usize = 32 << 10;
 /// What is read of a body before it is passed on.
 const BUFFER: usize = 128 << 10;
 
 /// Answers requests until the connection ends. Between two of them that are far apart it is put to
 /// rest: hyper's part of it, with its buffers, is many times what has to be kept.
-pub async fn serve<S>(
+pub async fn serve<S, H>(
     stream: S,
     early: Vec<u8>,
     connection: Arc<Connection>,
     place: Place,
-    shared: &Arc<Listening>,
+    server: &Arc<Server<H>>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Handler,
 {
     let watch = connection.watch.clone();
-    watch.idle_ms.store(shared.limits.idle_ms, SeqCst);
+    watch.idle_ms.store(server.limits.idle_ms, SeqCst);
     let secure = connection.client.lock().secure;
-    let mut io = ClientIo::new(stream, early, secure, place, watch, shared.limits);
+    let mut io = ClientIo::new(stream, early, secure, place, watch, server.limits);
     loop {
         // Not in the loop's head, where the box would live on while the connection rests.
-        let resting = Box::pin(converse(io, &connection, shared)).await;
+        let resting = Box::pin(converse(io, &connection, server)).await;
         let Some(resting) = resting else { return };
         io = resting;
-        if !wake_up(&mut io, &connection, shared).await {
+        if !wake_up(&mut io, &connection, server).await {
             let _ = io.shutdown().await;
             return;
         }
@@ -56,7 +56,7 @@ pub fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
-        .max_header_size(MAX_HEAD)
+        .max_header_size(head::MAX_REQUEST)
         .max_buf_size(BUFFER);
     builder
 }
@@ -68,45 +68,46 @@ pub fn make_last(headers: &mut HeaderMap) {
 }
 
 /// Serves until the connection ends, or is at rest: then it is given back.
-async fn converse<S>(
+async fn converse<S, H>(
     io: ClientIo<S>,
     connection: &Arc<Connection>,
-    shared: &Arc<Listening>,
+    server: &Arc<Server<H>>,
 ) -> Option<ClientIo<S>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Handler,
 {
     let watch = &connection.watch;
     let service = service_fn(|request| {
-        let (connection, shared) = (connection.clone(), shared.clone());
+        let (connection, server) = (connection.clone(), server.clone());
         async move {
             let watch = &connection.watch;
             watch.rest.clear();
             watch.answering.store(true, SeqCst);
-            let mut response = forward(&connection, request).await;
+            let mut response = server.handler.handle(&connection, request).await;
             watch.answering.store(false, SeqCst);
             if let ResponseBody::Full(_) = response.body() {
                 watch.answered();
             }
-            if shared.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
+            if server.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
                 make_last(response.headers_mut());
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let mut served = builder()
+    let mut http = builder()
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut told = false;
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut served).poll(cx) {
+        if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
             return Poll::Ready(Some(ended));
         }
         watch.register(cx.waker());
-        if !told && shared.stage.is_closing() {
+        if !told && server.stage.is_closing() {
             told = true;
-            Pin::new(&mut served).graceful_shutdown();
-            return Pin::new(&mut served).poll(cx).map(Some);
+            Pin::new(&mut http).graceful_shutdown();
+            return Pin::new(&mut http).poll(cx).map(Some);
         }
         match watch.may_rest() {
             true => Poll::Ready(None),
@@ -116,7 +117,7 @@ where
     match ended.await {
         None => {
             // Nothing of a request has come: what hyper has read can only be empty lines.
-            return Some(served.into_parts()?.io.into_inner());
+            return Some(http.into_parts()?.io.into_inner());
         }
         Some(Err(error)) => tracing::trace!("a client connection ended: {error}"),
         Some(Ok(())) => {}
@@ -125,7 +126,7 @@ where
 }
 
 /// Waits for the next request's first byte. False: the connection is to be closed.
-async fn wake_up<S>(io: &mut ClientIo<S>, connection: &Connection, shared: &Listening) -> bool
+async fn wake_up<S, H>(io: &mut ClientIo<S>, connection: &Connection, server: &Server<H>) -> bool
 where
     S: AsyncRead + Unpin,
 {
@@ -136,7 +137,7 @@ where
             return Poll::Ready(woken);
         }
         watch.register(cx.waker());
-        match shared.stage.is_closing() {
+        match server.stage.is_closing() {
             true => Poll::Ready(false),
             false => Poll::Pending,
         }

@@ -15,12 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::http1::MAX_HEAD;
+use super::handler::{Connection, Handler};
 use super::limits::Place;
-use super::listen::Listening;
-use crate::proxy::exchange::forward::{Connection, forward};
-use crate::proxy::upstream::request_body::ResponseBody;
+use super::response::ResponseBody;
+use super::server::Server;
 use crate::proxy::watch::Watch;
+use crate::proxy::wire::head;
 
 /// Requests at a time over one connection.
 const STREAMS: u32 = 128;
@@ -28,30 +28,31 @@ const STREAMS: u32 = 128;
 const PING: Duration = Duration::from_secs(30);
 
 /// Serves until either side is done.
-pub async fn serve<S>(
+pub async fn serve<S, H>(
     stream: S,
     connection: Arc<Connection>,
     _place: Place,
-    shared: &Arc<Listening>,
+    server: &Arc<Server<H>>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Handler,
 {
     let watch = connection.watch.clone();
-    let limits = shared.limits;
+    let limits = server.limits;
     let streams = Streams::default();
     let service = service_fn(|request| {
-        let watch = connection.routes.watches.add_stream(&connection.watch);
+        let watch = server.watches.add_stream(&connection.watch);
         watch.takes_ms.store(limits.write_ms, SeqCst);
         connection.watch.client.set_in(limits.idle_ms);
         *streams.0.lock() = Some(watch.clone());
         let stream = Connection {
-            routes: connection.routes.clone(),
             client: Mutex::new(connection.client.lock().clone()),
             watch,
         };
+        let server = server.clone();
         async move {
             let is_head = request.method() == Method::HEAD;
-            let mut response = forward(&stream, request).await;
+            let mut response = server.handler.handle(&stream, request).await;
             if let ResponseBody::Full(page) = response.body_mut() {
                 // No app's answer, which would see to both of these itself.
                 stream.watch.taking.set_in(limits.write_ms);
@@ -65,18 +66,18 @@ pub async fn serve<S>(
             Ok::<_, Infallible>(response)
         }
     });
-    let served = http2::Builder::new(streams.clone())
+    let http = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(head::MAX_REQUEST as u32)
         .keep_alive_interval(PING)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
+    let mut http = pin!(http);
     watch.client.set_in(limits.idle_ms);
     let mut told = false;
     let ended = std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = http.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
         watch.register(cx.waker());
@@ -86,12 +87,12 @@ pub async fn serve<S>(
         } else if idle && told {
             // It did not go when it was told to, or never said what it wants.
             return Poll::Ready(Ok(()));
-        } else if !told && (idle || shared.stage.is_leaving()) {
+        } else if !told && (idle || server.stage.is_leaving()) {
             // Unlike HTTP/1.1, HTTP/2 can say which requests are still served: no need to wait.
             told = true;
             watch.client.set_in(limits.head_ms);
-            served.as_mut().graceful_shutdown();
-            return served.as_mut().poll(cx);
+            http.as_mut().graceful_shutdown();
+            return http.as_mut().poll(cx);
         }
         Poll::Pending
     });

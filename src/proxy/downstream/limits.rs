@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and of one client.
+//! How long a client may take, and how many connections there may be, in all and of one client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,6 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+/// How long a client may take, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first byte of a head to its last.
+    pub head_ms: u64,
+    /// Between two requests, and before the first.
+    pub idle_ms: u64,
+    /// To take in something of an answer.
+    pub write_ms: u64,
+}
 
 /// The connections that are open.
 #[derive(Default)]

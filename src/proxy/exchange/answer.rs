@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::*;
 use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::attempt::Attempt;
+use super::download::{Download, ResponseBody};
 use super::extended_connect::{Upgrade, accept, is_websocket};
 use super::page::{self, last, last_page};
 use super::tunnel;
@@ -13,7 +14,7 @@ use crate::proxy::route::routes::Routes;
 use crate::proxy::route::share::Claim;
 use crate::proxy::route::table::Settings;
 use crate::proxy::upstream::connection::Broken;
-use crate::proxy::upstream::request_body::{BodyError, Download, ResponseBody};
+use crate::proxy::upstream::upload::UploadError;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::strip_hop_by_hop;
@@ -120,7 +121,7 @@ impl Attempt<'_> {
         if self.watch.client.has_passed() {
             return self.stalled();
         }
-        if let Some(BodyError::Client(_)) = error.of_request() {
+        if let Some(UploadError::Client(_)) = error.of_request() {
             let answer = last_page(StatusCode::BAD_REQUEST, "The request body broke off.");
             return refuse(self.watch, self.claim, answer);
         }

@@ -9,9 +9,10 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use super::extended_connect::Upgrade;
-use super::forward::Connection;
+use crate::proxy::downstream::handler::Connection;
 use crate::proxy::route::table::Route;
-use crate::proxy::upstream::request_body::{RequestBody, Upload};
+use crate::proxy::upstream::request_body::RequestBody;
+use crate::proxy::upstream::upload::Upload;
 use crate::proxy::wire::headers::strip_hop_by_hop;
 
 /// Where the app stands that does not see it in its paths.

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering::*;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+use super::download::ResponseBody;
 use super::extended_connect::Upgrade;
 use super::send::{Sent, send};
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::share::Claim;
-use crate::proxy::upstream::request_body::{RequestBody, ResponseBody};
+use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Spare, Via};
 use crate::proxy::watch::Watch;
 
@@ -91,11 +92,10 @@ impl Attempt<'_> {
             };
             self.claim.use_target(number);
             let target = &served.targets[number];
-            let settings = &served.route.settings;
-            if !fresh_only && let Some(via) = Via::idle(target, settings, replayable) {
+            if !fresh_only && let Some(via) = Via::idle(target, replayable) {
                 return Ok(via);
             }
-            match Via::connect(target, settings).await {
+            match Via::connect(target).await {
                 Ok(via) => return Ok(via),
                 Err(error) => {
                     tracing::debug!(

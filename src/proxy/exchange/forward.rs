@@ -6,38 +6,50 @@ use std::sync::atomic::Ordering::*;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 
 use super::answer::{refuse, too_large};
 use super::app_request::outgoing;
 use super::attempt::Attempt;
+use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::page::{self, last_page};
-use crate::proxy::access_log::Entry;
-use crate::proxy::route::routes::{NoRoute, Routes};
+use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::downstream::handler::{Connection, Handler};
+use crate::proxy::route::live::NoRoute;
+use crate::proxy::route::routes::Routes;
 use crate::proxy::route::share::Claim;
-use crate::proxy::upstream::request_body::ResponseBody;
-use crate::proxy::watch::Watch;
-use crate::proxy::wire::headers::Client;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
 
 /// A path with its query, in bytes. A head that is too long with all its fields is refused before.
 const MAX_TARGET: usize = 16 << 10;
 
-/// The client's connection that requests come over.
-pub struct Connection {
+/// Answers requests from the apps that the live table names.
+pub struct Gateway {
     pub routes: Arc<Routes>,
-    pub client: Mutex<Client>,
-    pub watch: Arc<Watch>,
+    /// Where each request gets a line.
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
+impl Handler for Gateway {
+    type Stream = Download;
+
+    fn handle(
+        &self,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+        forward(self, connection, request)
+    }
 }
 
 /// Answers one request.
-pub async fn forward(
+async fn forward(
+    gateway: &Gateway,
     connection: &Connection,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let Connection { routes, watch, .. } = connection;
+    let (routes, watch) = (&gateway.routes, &connection.watch);
     if request.method() == Method::CONNECT && !into_upgrade(&mut request) {
         return last_page(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -90,7 +102,7 @@ pub async fn forward(
     watch.client.clear();
     let mut claim = claim;
     request_id::ensure(request.headers_mut());
-    if let Some(log) = &routes.access_log {
+    if let Some(log) = &gateway.access_log {
         claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
     }
     let settings = &claim.served().route.settings;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::download::ResponseBody;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::{Page, Settings};
-use crate::proxy::upstream::request_body::ResponseBody;
 
 /// The page that the route has for this status, else the table's, else one sentence that says why.
 pub fn own(

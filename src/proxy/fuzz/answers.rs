@@ -7,9 +7,9 @@ use hyper_util::rt::TokioIo;
 use super::fields::assert_stripped;
 use super::pipe::{Pipe, finish};
 use super::step;
-use crate::proxy::wire::app_body::{Framing, Piece};
-use crate::proxy::wire::app_head;
+use crate::proxy::wire::app_body::{Decoder, Piece};
 use crate::proxy::wire::headers::strip_hop_by_hop;
+use crate::proxy::wire::{app_head, head};
 
 /// An app's bytes: however they are cut, the client gets the same of them, without anything that was
 /// meant for the proxy; and what hyper takes for an answer too is the same answer.
@@ -45,7 +45,7 @@ fn read(bytes: &[u8], method: &Method, step: usize) -> Option<Answer> {
     let mut parts = bytes.chunks(step.max(1));
     let mut read = BytesMut::new();
     let head = loop {
-        let Some(length) = app_head::length(&read) else {
+        let Some(length) = head::length(&read) else {
             read.extend_from_slice(parts.next()?);
             continue;
         };
@@ -55,10 +55,10 @@ fn read(bytes: &[u8], method: &Method, step: usize) -> Option<Answer> {
             break head;
         }
     };
-    let mut framing = head.framing;
+    let mut decoder = head.body;
     let (mut data, mut trailers) = (Vec::new(), None);
     loop {
-        match framing.piece(&mut read).ok()? {
+        match decoder.piece(&mut read).ok()? {
             Piece::Frame(frame) => match frame.into_data() {
                 Ok(part) => data.extend_from_slice(&part),
                 Err(frame) => trailers = frame.into_trailers().ok(),
@@ -74,7 +74,7 @@ fn read(bytes: &[u8], method: &Method, step: usize) -> Option<Answer> {
         headers: head.response.into_parts().0.headers,
         data,
         trailers,
-        ended: framing.is_ended() || framing == Framing::UntilClose,
+        ended: decoder.is_ended() || decoder == Decoder::UntilClose,
         rest: read.to_vec(),
     })
 }

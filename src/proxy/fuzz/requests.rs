@@ -3,7 +3,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -14,14 +13,14 @@ use parking_lot::Mutex;
 
 use super::pipe::{Pipe, finish};
 use super::step;
-use crate::proxy::downstream::client_io::{ClientIo, Limits};
+use crate::proxy::downstream::client_io::ClientIo;
+use crate::proxy::downstream::handler::Connection;
 use crate::proxy::downstream::http1;
-use crate::proxy::downstream::limits::Places;
+use crate::proxy::downstream::limits::{Limits, Places};
 use crate::proxy::exchange::app_request::outgoing;
-use crate::proxy::exchange::forward::Connection;
-use crate::proxy::route::routes::Routes;
+use crate::proxy::exchange::download::ResponseBody;
 use crate::proxy::route::table::Route;
-use crate::proxy::upstream::request_body::{RequestBody, ResponseBody};
+use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::watch::Watches;
 use crate::proxy::wire::app_head;
 use crate::proxy::wire::framing::Reader;
@@ -81,8 +80,6 @@ fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
 /// What an app would get of each request that comes out of a connection; None: it is refused, or
 /// cut off.
 fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
-    static ROUTES: OnceLock<Arc<Routes>> = OnceLock::new();
-    let routes = ROUTES.get_or_init(|| Arc::new(Routes::load("/nonexistent".into())));
     let place = Places::new(1, 1).take().expect("there is one");
     let limits = Limits {
         head_ms: 1_000,
@@ -93,7 +90,6 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
     let pipe = Pipe::new(bytes, step);
     let io = ClientIo::new(pipe, Vec::new(), false, place, watch.clone(), limits);
     let connection = Connection {
-        routes: routes.clone(),
         client: Mutex::new(Client::new([1, 2, 3, 4].into(), false, false)),
         watch,
     };

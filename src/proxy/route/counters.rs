@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::proxy::control::Failures;
+use super::stats::Failures;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::counters::Snapshot;
 use super::routes::Routes;
 use super::share::{Displaced, Served};
-use crate::proxy::control::Receipt;
 
 /// What is told to give up does so at once, unless it waits for a client that takes nothing.
 const ABORTING: Duration = Duration::from_millis(200);
@@ -28,6 +28,37 @@ pub enum DrainError {
     StillServing { app: String, before: u64 },
     #[error("{0} requests of `{1}` did not end even after their deadline")]
     Stuck(u64, String),
+}
+
+/// What a switch cost: the requests to the old and the new release from the switch to the end of the
+/// drain.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[cfg_attr(not(fuzzing), derive(utoipa::ToSchema))]
+pub struct Receipt {
+    pub requests: u64,
+    /// Requests that did not get the app's whole answer.
+    pub failed: u64,
+    /// Requests that were sent again because they were certainly not processed.
+    pub retried: u64,
+    /// Requests to the old release that were in flight at the switch.
+    pub drained: u64,
+    pub websockets_closed: u64,
+    /// How long the drain took, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Receipt {
+    /// Of two proxies that shared the work.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            failed: self.failed + other.failed,
+            retried: self.retried + other.retried,
+            drained: self.drained + other.drained,
+            websockets_closed: self.websockets_closed + other.websockets_closed,
+            drain_ms: self.drain_ms.max(other.drain_ms),
+        }
+    }
 }
 
 /// Waits until nothing that was claimed on `app`'s routes older than `before` is under way:

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
 
-use super::routes::{NoRoute, Routes};
+use super::live::NoRoute;
+use super::routes::Routes;
 use super::share::Claim;
 use super::table::Route;
 use crate::proxy::watch::{HELD, Watch};

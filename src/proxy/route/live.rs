@@ -3,9 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::routes::NoRoute;
 use super::share::Served;
 use super::table::Table;
+
+/// Why no route took a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    UnknownHost,
+    /// The host is known, but no prefix of its routes fits.
+    UnknownPath,
+}
 
 /// A table, indexed.
 #[derive(Default)]

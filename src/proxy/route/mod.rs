@@ -6,4 +6,5 @@ pub mod hold;
 pub mod live;
 pub mod routes;
 pub mod share;
+pub mod stats;
 pub mod table;

@@ -1,20 +1,16 @@
 //! The live table: claimed by requests, replaced whole by the agent.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use thiserror::Error;
 use tokio::sync::watch;
 
-use super::live::Live;
+use super::live::{Live, NoRoute};
 use super::share::{Claim, Displaced, Served};
+use super::stats::RouteStats;
 use super::table::{Page, Table};
-use crate::proxy::access_log::AccessLog;
-use crate::proxy::control::RouteStats;
-use crate::proxy::control::disk;
 use crate::proxy::watch::Watches;
 
 /// How long a drained route's counters are kept.
@@ -22,66 +18,30 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// And of how many at most.
 const MAX_REMEMBERED: usize = 256;
 
-/// Why a table was not taken.
-#[derive(Debug, Error)]
-pub enum PublishError {
-    #[error("generation {offered} is older than {live}, which is being served")]
-    Older { offered: u64, live: u64 },
-    #[error("generation {0} is being served with other routes: a change needs a new generation")]
-    Different(u64),
-    #[error("another proxy is taking over: try again in a moment")]
-    Frozen,
-    #[error("the table cannot be stored: {0}; the one before stays in force")]
-    Store(#[from] std::io::Error),
-}
-
-/// What is done with a published table besides routing by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeping {
-    Stored,
-    /// Nothing is published: a successor is reading the file.
-    Frozen,
-    /// The successor stores it.
-    Followed,
-}
-
-/// Why no route took a request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NoRoute {
-    UnknownHost,
-    /// The host is known, but no prefix of its routes fits.
-    UnknownPath,
-}
-
 pub struct Routes {
-    folder: PathBuf,
     live: RwLock<Live>,
     /// Routes that lost their place, while they drain and for a while after.
     retired: Mutex<Vec<Arc<Served>>>,
-    /// One publish at a time.
-    publishing: tokio::sync::Mutex<Keeping>,
     /// The generation, for those who wait for a target.
     pub(super) switched: watch::Sender<u64>,
     /// Requests that are held back now.
     pub(super) held: AtomicUsize,
-    pub watches: Watches,
-    pub access_log: Option<Arc<AccessLog>>,
+    pub watches: Arc<Watches>,
 }
 
 impl Routes {
-    /// Starts from what is on disk in `folder`. Blocks.
-    pub fn load(folder: PathBuf) -> Self {
-        let live = Live::build(disk::load(&folder), &[]);
+    pub fn new(table: Table, watches: Arc<Watches>) -> Self {
         Self {
-            folder,
-            live: RwLock::new(live),
+            live: RwLock::new(Live::build(table, &[])),
             retired: Mutex::default(),
-            publishing: tokio::sync::Mutex::new(Keeping::Stored),
             switched: watch::Sender::new(0),
             held: AtomicUsize::new(0),
-            watches: Watches::default(),
-            access_log: None,
+            watches,
         }
+    }
+
+    pub fn table(&self) -> Arc<Table> {
+        self.live.read().table.clone()
     }
 
     pub fn generation(&self) -> u64 {
@@ -101,48 +61,6 @@ impl Routes {
         live.find(host, path).map(Served::claim)
     }
 
-    /// Replaces the table. Returns its generation when it is on disk and every request that is
-    /// claimed from now on is routed by it.
-    pub async fn publish(&self, table: Table) -> Result<u64, PublishError> {
-        let keeping = self.publishing.lock().await;
-        if *keeping == Keeping::Frozen {
-            return Err(PublishError::Frozen);
-        }
-        let now = self.live.read().table.clone();
-        let (offered, live) = (table.generation, now.generation);
-        if offered < live {
-            return Err(PublishError::Older { offered, live });
-        }
-        if *now == table {
-            return Ok(live);
-        }
-        if offered == live {
-            return Err(PublishError::Different(live));
-        }
-        // On disk before any request is routed by it: after a crash the proxy must not go back to
-        // a release that the agent believes replaced and stops.
-        let folder = self.folder.clone();
-        let stored = *keeping == Keeping::Stored;
-        let table = tokio::task::spawn_blocking(move || {
-            if stored {
-                disk::store(&folder, &table)?;
-            }
-            Ok(table)
-        })
-        .await
-        .map_err(std::io::Error::other)?
-        .map_err(PublishError::Store)?;
-
-        let next = Live::build(table, &self.live.read().served);
-        self.switch(next);
-        Ok(offered)
-    }
-
-    /// Waits for a publish that is under way; the next ones are treated like this.
-    pub async fn keep(&self, keeping: Keeping) {
-        *self.publishing.lock().await = keeping;
-    }
-
     /// Tells the tunnels and event streams of every route to leave within `window`.
     pub fn close_streams(&self, window: Duration) {
         let retired = self.retired.lock().clone();
@@ -152,7 +70,9 @@ impl Routes {
         self.watches.wake_all();
     }
 
-    fn switch(&self, next: Live) {
+    /// Routes every request that is claimed from now on by `table`.
+    pub fn switch(&self, table: Table) {
+        let next = Live::build(table, &self.live.read().served);
         let kept: Vec<u64> = next.served.iter().map(|s| s.id).collect();
         let served_next = next.served.clone();
         // Held throughout: who asks meanwhile would find the old routes neither here nor there, and
@@ -246,35 +166,18 @@ mod tests {
     use super::super::table::tests::route;
     use super::*;
 
-    #[tokio::test]
-    async fn an_older_or_altered_table_is_refused_and_the_same_is_fine() {
-        let folder = tempfile::tempdir().unwrap();
-        let routes = Routes::load(folder.path().into());
-        let table =
-            |generation, app: &str| Table::new(generation, vec![route(app, &[], "/", generation)]);
-        assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
-        assert_eq!(routes.publish(table(5, "a")).await.unwrap(), 5);
-        let older = routes.publish(table(4, "a")).await;
-        assert!(matches!(older, Err(PublishError::Older { .. })));
-        let other = routes.publish(table(5, "b")).await;
-        assert!(matches!(other, Err(PublishError::Different(5))));
-        drop(routes);
-        assert_eq!(Routes::load(folder.path().into()).generation(), 5);
-    }
-
-    #[tokio::test]
-    async fn an_unchanged_route_keeps_its_object_and_a_changed_one_retires() {
-        let folder = tempfile::tempdir().unwrap();
-        let routes = Routes::load(folder.path().into());
-        let publish = |generation, b| {
+    #[test]
+    fn an_unchanged_route_keeps_its_object_and_a_changed_one_retires() {
+        let routes = Routes::new(Table::default(), Arc::default());
+        let table = |generation, b| {
             Table::new(
                 generation,
                 vec![route("a", &["a"], "/", 1), route("b", &["b"], "/", b)],
             )
         };
-        routes.publish(publish(1, 1)).await.unwrap();
+        routes.switch(table(1, 1));
         let (a, b) = (routes.claim("a", "/"), routes.claim("b", "/"));
-        routes.publish(publish(2, 2)).await.unwrap();
+        routes.switch(table(2, 2));
         assert!(!a.unwrap().served().is_draining());
         let b = b.unwrap();
         assert!(b.served().is_draining());

@@ -1,23 +1,17 @@
 //! One route as it is served: its targets, its pools, its counters, and who holds it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::counters::{Counters, Outcome, Snapshot};
+use super::stats::{RouteStats, State};
 use super::table::Route;
 use crate::proxy::access_log::{AccessLog, Entry};
-use crate::proxy::control::{RouteStats, State};
-use crate::proxy::upstream::http2::Multiplexed;
-use crate::proxy::upstream::pool::Pool;
-use crate::proxy::watch::now_ms;
-
-/// A target that refused a connection is passed over for so long, if there is another.
-const EJECT_MS: u64 = 2_000;
+use crate::proxy::upstream::target::{Dialing, Target};
 
 /// Clients that lose a tunnel or an event stream come back; one at a time is no load.
 const EACH: Duration = Duration::from_millis(200);
@@ -48,15 +42,6 @@ pub struct Served {
     pub displaced: Mutex<Option<Displaced>>,
 }
 
-pub struct Target {
-    pub address: SocketAddr,
-    pub pool: Pool,
-    /// In place of the pool, where the app speaks HTTP/2.
-    pub multiplexed: Multiplexed,
-    in_flight: AtomicU32,
-    ejected_until: AtomicU64,
-}
-
 /// Tunnels and event streams end one after the other over this window.
 #[derive(Clone, Copy, Debug)]
 pub struct Closing {
@@ -80,13 +65,13 @@ pub struct Displaced {
 impl Served {
     pub fn new(route: Route) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let target = |&address| Target {
-            address,
-            pool: Pool::default(),
-            multiplexed: Multiplexed::default(),
-            in_flight: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
+        let settings = &route.settings;
+        let dialing = Dialing {
+            h2c: settings.h2c,
+            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            keep_alive: Duration::from_millis(settings.keep_alive_ms),
         };
+        let target = |&address| Target::new(address, dialing);
         Self {
             id: NEXT.fetch_add(1, Relaxed),
             targets: route.targets.iter().map(target).collect(),
@@ -197,15 +182,10 @@ impl Served {
         if self.targets.len() == 1 {
             return (tried & 1 == 0).then_some(0);
         }
-        let now = now_ms();
         let (count, turn) = (self.targets.len().min(64), self.turn.fetch_add(1, Relaxed));
         let in_turn = (0..count).map(|i| (i + turn) % count);
         let free = in_turn.filter(|i| tried & (1 << i) == 0);
-        free.min_by_key(|&i| {
-            let target = &self.targets[i];
-            let ejected = target.ejected_until.load(Relaxed) > now;
-            (ejected, target.in_flight.load(Relaxed))
-        })
+        free.min_by_key(|&i| self.targets[i].load())
     }
 
     pub fn prune_pools(&self) {
@@ -214,8 +194,7 @@ impl Served {
             false => Duration::from_millis(self.route.settings.keep_alive_ms),
         };
         for target in &self.targets {
-            target.pool.prune(limit);
-            target.multiplexed.prune(limit);
+            target.prune(limit);
         }
     }
 
@@ -249,12 +228,6 @@ impl Served {
     }
 }
 
-impl Target {
-    pub fn eject(&self) {
-        self.ejected_until.store(now_ms() + EJECT_MS, Relaxed);
-    }
-}
-
 /// One request's hold on a route. Whoever holds it must end it with [`Claim::end`]; dropped before
 /// that, the client is taken to have left.
 pub struct Claim {
@@ -281,13 +254,13 @@ impl Claim {
     /// Takes the target with this number, and leaves the one before.
     pub fn use_target(&mut self, target: usize) {
         self.leave_target();
-        self.served.targets[target].in_flight.fetch_add(1, Relaxed);
+        self.served.targets[target].enter();
         self.target = Some(target);
     }
 
     fn leave_target(&mut self) {
         if let Some(target) = self.target.take() {
-            self.served.targets[target].in_flight.fetch_sub(1, Relaxed);
+            self.served.targets[target].leave();
         }
     }
 

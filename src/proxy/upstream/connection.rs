@@ -16,15 +16,14 @@ use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::app_io::AppIo;
-use super::request_body::{BodyError, RequestBody};
-use crate::proxy::wire::app_body::{Framing, Piece};
-use crate::proxy::wire::app_head;
+use super::request_body::RequestBody;
+use super::upload::UploadError;
+use crate::proxy::wire::app_body::{Decoder, Piece};
+use crate::proxy::wire::{app_head, head};
 
 /// What is read at a time, at first and at most.
 const READ: usize = 8 << 10;
 const MAX_READ: usize = 128 << 10;
-/// A longer head of an answer is refused.
-const MAX_HEAD: usize = 128 << 10;
 
 /// Why an app gave no answer, or not all of it.
 #[derive(Debug, Error)]
@@ -38,14 +37,14 @@ pub enum Broken {
     #[error("its answer is not valid HTTP: {0}")]
     Malformed(&'static str),
     #[error("{0}")]
-    Request(BodyError),
+    Request(UploadError),
     #[error("{0}")]
     Http2(hyper::Error),
 }
 
 impl Broken {
     /// What was wrong with the request's body, if that was it.
-    pub fn of_request(&self) -> Option<&BodyError> {
+    pub fn of_request(&self) -> Option<&UploadError> {
         match self {
             Self::Request(error) => Some(error),
             Self::Http2(error) => std::error::Error::source(error)?.downcast_ref(),
@@ -71,7 +70,7 @@ pub struct Upstream {
     method: Method,
     /// The request's, even when it has been sent.
     has_body: bool,
-    answer: Framing,
+    answer: Decoder,
     /// After this answer another request may follow.
     keeps: bool,
     /// Carried a request before.
@@ -95,7 +94,7 @@ impl Upstream {
             sent: false,
             method: Method::GET,
             has_body: false,
-            answer: Framing::Length(0),
+            answer: Decoder::Length(0),
             keeps: true,
             reused: false,
             idle_since: Instant::now(),
@@ -134,7 +133,7 @@ impl Upstream {
     pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
         self.send(cx)?;
         loop {
-            while let Some(length) = app_head::length(&self.read) {
+            while let Some(length) = head::length(&self.read) {
                 let head = Bytes::copy_from_slice(&self.read[..length]);
                 self.read.advance(length);
                 let head = app_head::read(head, &self.method).map_err(Broken::Malformed)?;
@@ -142,11 +141,11 @@ impl Upstream {
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
                 }
-                self.answer = head.framing;
+                self.answer = head.body;
                 self.keeps = head.keeps && self.is_read(status);
                 return Poll::Ready(Ok(head.response));
             }
-            if self.read.len() > MAX_HEAD {
+            if self.read.len() > head::MAX {
                 return Poll::Ready(Err(Broken::Malformed("its head is too long")));
             }
             let read = ready!(self.poll_fill(cx, READ));
@@ -177,11 +176,11 @@ impl Upstream {
                 Err(why) => return Poll::Ready(Some(Err(Broken::Malformed(why)))),
             }
             let room = match self.answer {
-                Framing::Length(left) => usize::try_from(left).unwrap_or(MAX_READ),
+                Decoder::Length(left) => usize::try_from(left).unwrap_or(MAX_READ),
                 _ => self.read.capacity() * 2,
             };
             match ready!(self.poll_fill(cx, room.clamp(READ, MAX_READ))) {
-                Ok(0) if self.answer == Framing::UntilClose => return Poll::Ready(None),
+                Ok(0) if self.answer == Decoder::UntilClose => return Poll::Ready(None),
                 Ok(0) => return Poll::Ready(Some(Err(Broken::Closed))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
@@ -192,7 +191,7 @@ impl Upstream {
     /// How much of the answer's body is to come, if that is known.
     pub fn left(&self) -> Option<u64> {
         match self.answer {
-            Framing::Length(left) => Some(left),
+            Decoder::Length(left) => Some(left),
             _ => None,
         }
     }
@@ -313,7 +312,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream};
     use tokio::net::TcpListener;
 
-    use super::super::request_body::Upload;
+    use super::super::upload::Upload;
     use super::*;
     use crate::proxy::watch::Watches;
 

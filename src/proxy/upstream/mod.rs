@@ -7,4 +7,6 @@ pub mod pool;
 pub mod probe;
 pub mod replay;
 pub mod request_body;
+pub mod target;
+pub mod upload;
 pub mod via;

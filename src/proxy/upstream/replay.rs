@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use parking_lot::Mutex;
 
-use super::request_body::{BodyError, Upload};
+use super::upload::{Upload, UploadError};
 
 /// Bytes that are kept of one body.
 const KEPT: usize = 64 << 10;
@@ -79,11 +79,11 @@ impl Replayed {
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let mut state = self.replay.0.lock();
         let state = &mut *state;
         if state.turn != self.turn {
-            return Poll::Ready(Some(Err(BodyError::Again)));
+            return Poll::Ready(Some(Err(UploadError::Again)));
         }
         if let Some(part) = state.read.as_ref().and_then(|read| read.get(self.at)) {
             self.at += 1;

@@ -16,8 +16,7 @@ use super::connection::{Broken, Upstream};
 use super::http2::Lease;
 use super::replay::Replay;
 use super::request_body::RequestBody;
-use crate::proxy::route::share::Target;
-use crate::proxy::route::table::Settings;
+use super::target::Target;
 
 /// A request that cannot be sent twice goes only onto a connection that has been idle for less than
 /// this. Should the app be closing an idle connection just then, nobody could tell whether it has
@@ -33,9 +32,9 @@ pub enum Via {
 
 impl Via {
     /// One that stands already and may carry a request. `replayable`: the request may be sent twice.
-    pub fn idle(target: &Target, settings: &Settings, replayable: bool) -> Option<Self> {
-        let limit = Duration::from_millis(settings.keep_alive_ms);
-        if settings.h2c {
+    pub fn idle(target: &Target, replayable: bool) -> Option<Self> {
+        let limit = target.dialing.keep_alive;
+        if target.dialing.h2c {
             // An app that closes such a connection says which requests it has not processed.
             return target.multiplexed.take(limit).map(Self::Http2);
         }
@@ -46,9 +45,9 @@ impl Via {
         target.pool.take(limit).map(Self::Http1)
     }
 
-    pub async fn connect(target: &Target, settings: &Settings) -> io::Result<Self> {
-        let limit = Duration::from_millis(settings.connect_timeout_ms);
-        if settings.h2c {
+    pub async fn connect(target: &Target) -> io::Result<Self> {
+        let limit = target.dialing.connect_timeout;
+        if target.dialing.h2c {
             let connect = target.multiplexed.connect(target.address, limit);
             let lease = Box::pin(connect).await?;
             return Ok(Self::Http2(lease));

@@ -6,6 +6,7 @@ use http_body::Frame;
 use memchr::memchr;
 
 use super::framing::chunk_size;
+use super::head;
 
 /// A chunk's size line, with extensions.
 const MAX_LINE: usize = 4 << 10;
@@ -16,7 +17,7 @@ const SMALL: usize = 2 << 10;
 
 /// How an answer's body is framed, and how much of it is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum Decoder {
     Length(u64),
     Chunks(Chunks),
     UntilClose,
@@ -41,7 +42,7 @@ pub enum Piece {
     End,
 }
 
-impl Framing {
+impl Decoder {
     pub fn chunks() -> Self {
         Self::Chunks(Chunks::Size)
     }
@@ -102,7 +103,7 @@ impl Chunks {
                         *self = Self::Ended;
                         continue;
                     }
-                    let Some(end) = super::app_head::length(bytes) else {
+                    let Some(end) = head::length(bytes) else {
                         return none_yet(bytes, MAX_TRAILERS);
                     };
                     if end > MAX_TRAILERS {
@@ -164,10 +165,10 @@ mod tests {
     use super::*;
 
     /// The body's data and trailers, and what is left over; the same however the bytes are cut.
-    fn all(framing: Framing, text: &str) -> Result<(String, usize, String), &'static str> {
+    fn all(decoder: Decoder, text: &str) -> Result<(String, usize, String), &'static str> {
         let mut results = Vec::new();
         for size in [1, 2, 3, 7, text.len()] {
-            results.push(cut(framing, text, size));
+            results.push(cut(decoder, text, size));
         }
         results.dedup();
         assert_eq!(results.len(), 1, "{text:?} {results:?}");
@@ -175,14 +176,14 @@ mod tests {
     }
 
     fn cut(
-        mut framing: Framing,
+        mut decoder: Decoder,
         text: &str,
         size: usize,
     ) -> Result<(String, usize, String), &'static str> {
         let (mut bytes, mut data, mut trailers) = (BytesMut::new(), Vec::new(), 0);
         for part in text.as_bytes().chunks(size) {
             bytes.extend_from_slice(part);
-            while let Piece::Frame(frame) = framing.piece(&mut bytes)? {
+            while let Piece::Frame(frame) = decoder.piece(&mut bytes)? {
                 match frame.into_data() {
                     Ok(part) => data.extend_from_slice(&part),
                     Err(frame) => trailers = frame.into_trailers().map_or(0, |t| t.len()),
@@ -190,8 +191,8 @@ mod tests {
             }
         }
         assert!(
-            framing.is_ended() || framing == Framing::UntilClose,
-            "{framing:?}"
+            decoder.is_ended() || decoder == Decoder::UntilClose,
+            "{decoder:?}"
         );
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok((text(&data), trailers, text(&bytes)))
@@ -207,22 +208,22 @@ mod tests {
 
     #[test]
     fn bodies_end_where_they_end() {
-        assert_eq!(all(Framing::Length(3), "abcHTTP"), body("abc", 0, "HTTP"));
-        assert_eq!(all(Framing::UntilClose, "abc"), body("abc", 0, ""));
+        assert_eq!(all(Decoder::Length(3), "abcHTTP"), body("abc", 0, "HTTP"));
+        assert_eq!(all(Decoder::UntilClose, "abc"), body("abc", 0, ""));
         let chunks = "3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\n";
         let text = format!("{chunks}\r\nHTTP");
         assert_eq!(
-            all(Framing::chunks(), &text),
+            all(Decoder::chunks(), &text),
             body("abc0123456789", 0, "HTTP")
         );
         let text = format!("{chunks}A: b\r\nC: d\r\n\r\nHTTP");
         assert_eq!(
-            all(Framing::chunks(), &text),
+            all(Decoder::chunks(), &text),
             body("abc0123456789", 2, "HTTP")
         );
         let long = "x".repeat(5000);
         let text = format!("1388\r\n{long}\r\n0\r\n\r\n");
-        assert_eq!(all(Framing::chunks(), &text), body(&long, 0, ""));
+        assert_eq!(all(Decoder::chunks(), &text), body(&long, 0, ""));
     }
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
             &trailers,
             "0\r\n b\r\n\r\n",
         ] {
-            assert!(all(Framing::chunks(), text).is_err(), "{text:?}");
+            assert!(all(Decoder::chunks(), text).is_err(), "{text:?}");
         }
     }
 }

@@ -3,10 +3,8 @@
 
 use memchr::{memchr, memchr_iter};
 
-use super::head::{self, Framing};
+use super::head::{self, BodyLength};
 
-/// A longer head is refused by hyper; kept here only until it does.
-const MAX_HEAD: usize = 128 << 10;
 /// A chunk's size line, with extensions, or one trailer line.
 const MAX_LINE: usize = 4096;
 
@@ -27,7 +25,7 @@ enum State {
     /// The CR LF after a chunk's data, from its first or second byte.
     ChunkEnd(bool),
     Trailers,
-    /// Bytes of a protocol that is not known: see [`Framing::Upgrade`].
+    /// Bytes of a protocol that is not known: see [`BodyLength::Upgrade`].
     Unknown,
 }
 
@@ -121,7 +119,7 @@ impl Reader {
             }
             if kept + newline >= 3 && before(2) == b'\n' {
                 let end = newline + 1;
-                let framing = match kept {
+                let body = match kept {
                     0 => head::check(&bytes[..end]),
                     _ => {
                         self.kept.extend_from_slice(&bytes[..end]);
@@ -129,16 +127,16 @@ impl Reader {
                     }
                 };
                 self.kept = Vec::new();
-                self.state = match framing.map_err(|_| newline)? {
-                    Framing::Length(0) => State::Head,
-                    Framing::Length(length) => State::Length(length),
-                    Framing::Chunked => State::ChunkSize,
-                    Framing::Upgrade => State::Unknown,
+                self.state = match body.map_err(|_| newline)? {
+                    BodyLength::Exact(0) => State::Head,
+                    BodyLength::Exact(length) => State::Length(length),
+                    BodyLength::Chunked => State::ChunkSize,
+                    BodyLength::Upgrade => State::Unknown,
                 };
                 return Ok(end);
             }
         }
-        if kept + bytes.len() <= MAX_HEAD {
+        if kept + bytes.len() <= head::MAX {
             self.kept.extend_from_slice(bytes);
         }
         Ok(bytes.len())

@@ -1,12 +1,17 @@
 //! What a request's head must be before anything is done with it. hyper reads leniently where
 //! others read otherwise; a request that two servers may take for two different ones is refused.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
-/// How the body after a head is framed.
+/// A longer head of a request is refused, as by nginx with its defaults. In bytes.
+pub const MAX_REQUEST: usize = 32 << 10;
+/// No head of either side is longer. In bytes.
+pub const MAX: usize = 128 << 10;
+
+/// How long the body after a head is (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    Length(u64),
+pub enum BodyLength {
+    Exact(u64),
     Chunked,
     /// The client asks for another protocol: whose bytes follow is not known yet.
     Upgrade,
@@ -23,7 +28,7 @@ pub enum Bad {
 }
 
 /// Checks a whole head, up to and with its empty line. What is not looked at here hyper checks.
-pub fn check(head: &[u8]) -> Result<Framing, Bad> {
+pub fn check(head: &[u8]) -> Result<BodyLength, Bad> {
     let mut lines = Lines(head);
     let request_line = lines.next().unwrap_or(Ok(b""))?;
     let http_10 = request_line.ends_with(b"HTTP/1.0");
@@ -63,12 +68,21 @@ pub fn check(head: &[u8]) -> Result<Framing, Bad> {
     }
     match (chunked, length) {
         (true, Some(_)) => Err(Bad::TransferEncoding),
-        (true, None) => Ok(Framing::Chunked),
+        (true, None) => Ok(BodyLength::Chunked),
         (false, None | Some(0)) if upgrade || request_line.starts_with(b"CONNECT ") => {
-            Ok(Framing::Upgrade)
+            Ok(BodyLength::Upgrade)
         }
-        (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        (false, length) => Ok(BodyLength::Exact(length.unwrap_or(0))),
     }
+}
+
+/// The length of the head that `bytes` begin with, if all of it is there.
+pub fn length(bytes: &[u8]) -> Option<usize> {
+    memchr_iter(b'\n', bytes).find_map(|at| match bytes[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// Lines without their CR LF.
@@ -115,21 +129,21 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn of(fields: &str) -> Result<Framing, Bad> {
+    fn of(fields: &str) -> Result<BodyLength, Bad> {
         check(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes())
     }
 
     #[test]
     fn framings() {
-        assert_eq!(of("Host: a\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(of("Host: a\r\n"), Ok(BodyLength::Exact(0)));
         assert_eq!(
             of("host:a\r\ncontent-LENGTH: 12 \r\n"),
-            Ok(Framing::Length(12))
+            Ok(BodyLength::Exact(12))
         );
         let chunked = of("Host: a\r\nTransfer-Encoding: Chunked\r\n");
-        assert_eq!(chunked, Ok(Framing::Chunked));
-        assert_eq!(of("Host: a\r\nUpgrade: x\r\n"), Ok(Framing::Upgrade));
-        assert_eq!(check(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(chunked, Ok(BodyLength::Chunked));
+        assert_eq!(of("Host: a\r\nUpgrade: x\r\n"), Ok(BodyLength::Upgrade));
+        assert_eq!(check(b"GET / HTTP/1.0\r\n\r\n"), Ok(BodyLength::Exact(0)));
     }
 
     #[test]
@@ -177,5 +191,16 @@ mod tests {
             check(b"GET / HTTP/1.1\nHost: a\r\n\r\n"),
             Err(Bad::BareLineFeed)
         );
+    }
+
+    #[test]
+    fn a_head_is_whole_with_its_empty_line() {
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nA: b\r\n"), None);
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nA: b\r\n\r"), None);
+        assert_eq!(
+            length(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nxy\r\n\r\n"),
+            Some(25)
+        );
+        assert_eq!(length(b""), None);
     }
 }

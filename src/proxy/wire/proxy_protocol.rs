@@ -1,18 +1,14 @@
 //! The PROXY protocol, versions 1 and 2: how a load balancer in front says whose connection this is.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use memchr::memmem;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Of version 1, with its line end.
 const LONGEST_LINE: usize = 107;
 /// Of version 2, with the fields that nobody here reads.
-const LONGEST: usize = 1024;
+pub const LONGEST: usize = 1024;
 
 /// What a header says.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,25 +25,6 @@ pub enum NoHeader {
     /// More bytes may make one.
     Incomplete,
     Malformed,
-}
-
-/// Takes the header off the stream. Bounded by the caller in time.
-pub async fn take(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
-    let mut start = [0; LONGEST];
-    let header = loop {
-        let have = stream.peek(&mut start).await?;
-        match parse(&start[..have]) {
-            Ok(header) => break header,
-            Err(NoHeader::Malformed) => return Err(io::ErrorKind::InvalidData.into()),
-            Err(NoHeader::Incomplete) if have == 0 => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            // The socket stays readable, so there is nothing to wait for but time.
-            Err(NoHeader::Incomplete) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
-    stream.read_exact(&mut start[..header.length]).await?;
-    Ok(header.client)
 }
 
 /// Reads the header at the beginning of `bytes`.

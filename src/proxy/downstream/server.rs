@@ -1,0 +1,71 @@
+//! What all connections of clients share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::*};
+
+use ipnet::IpNet;
+use tokio_rustls::TlsAcceptor;
+
+use super::limits::{Limits, Places};
+use crate::proxy::watch::Watches;
+
+/// The proxy as its clients meet it.
+pub struct Server<H> {
+    /// Answers the requests.
+    pub handler: H,
+    pub watches: Arc<Watches>,
+    pub limits: Limits,
+    pub places: Arc<Places>,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// The same for those to the TLS port.
+    pub proxy_protocol_tls: bool,
+    pub stage: Stage,
+    /// For the connections to the TLS port.
+    pub tls: Option<TlsAcceptor>,
+    /// Proxies whose word about a client counts.
+    pub trusted: Vec<IpNet>,
+}
+
+impl<H> Server<H> {
+    /// Whether a connection begins with a PROXY header.
+    pub fn has_proxy_header(&self, secure: bool) -> bool {
+        match secure {
+            true => self.proxy_protocol_tls,
+            false => self.proxy_protocol,
+        }
+    }
+
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// How far the proxy is in leaving.
+#[derive(Default)]
+pub struct Stage(AtomicU8);
+
+impl Stage {
+    /// Every response is the last of its connection.
+    const LEAVING: u8 = 1;
+    /// Idle connections are closed too.
+    const CLOSING: u8 = 2;
+
+    pub fn leave(&self) {
+        self.0.fetch_max(Self::LEAVING, SeqCst);
+    }
+
+    pub fn close(&self) {
+        self.0.store(Self::CLOSING, SeqCst);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.0.load(Relaxed) >= Self::LEAVING
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.0.load(SeqCst) >= Self::CLOSING
+    }
+}

@@ -1,0 +1,263 @@
+//! The body of an app's response on its way to the client. It drives the connection that it comes
+//! from: there is no other task to wake.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
+
+use crate::proxy::downstream::response;
+use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::share::Claim;
+use crate::proxy::upstream::connection::Broken;
+use crate::proxy::upstream::via::Via;
+use crate::proxy::watch::{Watch, now_ms};
+
+/// What the client gets.
+pub type ResponseBody = response::ResponseBody<Download>;
+
+/// Why a client gets only a part of a response.
+#[derive(Debug, Error)]
+pub enum DownloadError {
+    #[error("the app closed the connection in the middle of its response")]
+    Cut,
+    #[error("the app sent nothing for too long")]
+    UpstreamIdle,
+    #[error("the client sent nothing for too long")]
+    ClientIdle,
+    #[error("the drain's deadline has passed")]
+    Drained,
+}
+
+/// An app's answer, and everything that it holds until it has been read.
+pub struct Download {
+    /// Gone when the connection has ended or was given back.
+    pub via: Option<Via>,
+    pub claim: Claim,
+    pub watch: Arc<Watch>,
+    /// 0: silence is normal here.
+    pub idle_ms: u64,
+    pub events: Option<EventStream>,
+    ended: bool,
+    /// What went wrong, to be said as soon as the client has what came before it.
+    broken: Option<DownloadError>,
+}
+
+/// What must be known to end a `text/event-stream` cleanly.
+#[derive(Default)]
+pub struct EventStream {
+    /// Inside an event, ended by a blank line.
+    mid_event: bool,
+    line_empty: bool,
+    /// When to end, in `now_ms` time, once the route drains.
+    end_at: Option<u64>,
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        self.get_mut().poll_next(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && (self.ended || self.is_answered())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let via = self.via.as_ref();
+        via.map_or_else(SizeHint::default, Via::left)
+    }
+}
+
+impl Download {
+    pub fn new(via: Via, claim: Claim, watch: Arc<Watch>, idle_ms: u64, events: bool) -> Self {
+        Self {
+            via: Some(via),
+            claim,
+            watch,
+            idle_ms,
+            events: events.then(EventStream::default),
+            ended: false,
+            broken: None,
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let takes_ms = self.watch.takes_ms.load(Relaxed);
+        if takes_ms > 0 {
+            self.watch.taking.clear();
+        }
+        if let Poll::Ready(frame) = self.poll_upstream(cx) {
+            // The client's turn: how long it takes is not the app's silence.
+            self.watch.upstream.clear();
+            if takes_ms > 0 {
+                self.watch.taking.set_in(takes_ms);
+            }
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) => {
+                    if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
+                        events.follow(data);
+                    }
+                    Some(Ok(frame))
+                }
+                Some(Err(_)) => {
+                    // hyper throws away what it has not written, even the head, when it hears of
+                    // an error: let it write first. A client with half an answer knows more than
+                    // one with none, which may send its request again.
+                    self.broken = Some(self.fail(Outcome::Closed, DownloadError::Cut));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                None => {
+                    self.finish();
+                    None
+                }
+            });
+        }
+        self.watch.register(cx.waker());
+        if self.claim.served().is_aborted() {
+            return Poll::Ready(Some(Err(
+                self.fail(Outcome::Drained, DownloadError::Drained)
+            )));
+        }
+        if matches!(self.via, Some(Via::Http2(_))) && self.watch.client.has_passed() {
+            // The request's body is read by another task, which no deadline wakes.
+            return Poll::Ready(Some(Err(
+                self.fail(Outcome::Client, DownloadError::ClientIdle)
+            )));
+        }
+        if self.idle_ms == 0 {
+            self.watch.upstream.clear();
+        }
+        if self.may_end_now() {
+            self.ended = true;
+            self.via = None;
+            self.claim.end(Outcome::Answered);
+            return Poll::Ready(None);
+        }
+        if self.idle_ms > 0 {
+            if self.watch.upstream.has_passed() {
+                let error = self.fail(Outcome::Timeout, DownloadError::UpstreamIdle);
+                return Poll::Ready(Some(Err(error)));
+            }
+            if !self.watch.upstream.is_set() {
+                self.watch.upstream.set_in(self.idle_ms);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_upstream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.via {
+            Some(via) => via.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.via.as_ref().is_some_and(Via::is_answered)
+    }
+
+    /// Whether this is an event stream whose turn to end has come.
+    fn may_end_now(&mut self) -> bool {
+        let Some(events) = &mut self.events else {
+            return false;
+        };
+        let Some(closing) = *self.claim.served().closing.borrow() else {
+            return false;
+        };
+        let end_at = *events.end_at.get_or_insert_with(|| {
+            // Spread, so that the browsers do not all come back at once; over the first half, so
+            // that the last one, too, can end its event before the drain's deadline.
+            let window = (closing.window / 2).saturating_sub(closing.from.elapsed());
+            let part = spread(Arc::as_ptr(&self.watch) as u64);
+            now_ms() + (window.as_millis() as u64 * part) / 1000
+        });
+        if now_ms() < end_at {
+            self.watch.upstream.set_in(end_at.saturating_sub(now_ms()));
+            return false;
+        }
+        // An event that is cut in half is lost; the drain's deadline still holds.
+        !events.mid_event
+    }
+
+    fn fail(&mut self, outcome: Outcome, error: DownloadError) -> DownloadError {
+        self.ended = true;
+        self.via = None;
+        self.claim.end(outcome);
+        error
+    }
+
+    /// The whole answer has been read.
+    fn finish(&mut self) {
+        self.ended = true;
+        if let Some(Via::Http1(upstream)) = self.via.take()
+            && !self.claim.served().is_draining()
+            && let Some(target) = self.claim.target()
+        {
+            target.pool.put(upstream);
+        }
+        self.claim.end(Outcome::Answered);
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // hyper drops a body of known length as soon as it has its last byte.
+        if !self.ended && self.is_answered() {
+            self.finish();
+        }
+        if !self.ended && self.claim.served().is_aborted() {
+            self.claim.end(Outcome::Drained);
+        }
+        self.watch.upstream.clear();
+        self.watch.taking.clear();
+        self.watch.answered();
+    }
+}
+
+impl EventStream {
+    fn follow(&mut self, data: &[u8]) {
+        for &byte in data {
+            match byte {
+                b'\r' => {}
+                b'\n' => {
+                    if self.line_empty {
+                        self.mid_event = false;
+                    }
+                    self.line_empty = true;
+                }
+                _ => {
+                    self.mid_event = true;
+                    self.line_empty = false;
+                }
+            }
+        }
+    }
+}
+
+/// 0..1000, evenly, from any number.
+fn spread(n: u64) -> u64 {
+    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000
+}

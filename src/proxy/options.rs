@@ -1,0 +1,69 @@
+//! How the proxy is to run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::downstream::limits::Limits;
+use super::worker;
+
+/// The file in the data folder that holds the addresses in use.
+pub const ADDRESSES: &str = "proxy.addr";
+
+/// How the proxy is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    /// Of the event loops that carry requests.
+    pub threads: usize,
+    pub limits: Limits,
+    /// More are closed at once.
+    pub max_connections: usize,
+    /// Of one client address, unless it is trusted.
+    pub max_per_client: usize,
+    /// Every connection to the plain port begins with a PROXY header, version 1 or 2.
+    pub proxy_protocol: bool,
+    /// The same for those to the TLS port.
+    pub proxy_protocol_tls: bool,
+    /// Where each request gets a line. Absent: nowhere.
+    pub access_log: Option<PathBuf>,
+    /// How long requests may take to finish when the proxy is told to leave.
+    pub grace: Duration,
+    /// `NAME.pem` and `NAME.key` for each certificate; read again when they change.
+    pub certificates: PathBuf,
+    /// Proxies in front, whose X-Forwarded-For and the like are believed.
+    pub trusted: Vec<IpNet>,
+    /// Take the sockets over from the proxy that runs, if there is one.
+    pub takeover: bool,
+}
+
+impl Options {
+    /// With everything else as it is best for most.
+    pub fn new(http: SocketAddr, https: Option<SocketAddr>, data_dir: PathBuf) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        Self {
+            http,
+            https,
+            certificates: data_dir.join("certs"),
+            data_dir,
+            trusted: Vec::new(),
+            threads: cores.clamp(1, worker::MAX),
+            limits: Limits {
+                head_ms: 15_000,
+                idle_ms: 75_000,
+                write_ms: 60_000,
+            },
+            max_connections: 100_000,
+            max_per_client: 4_096,
+            proxy_protocol: false,
+            proxy_protocol_tls: false,
+            access_log: None,
+            grace: Duration::from_secs(30),
+            takeover: false,
+        }
+    }
+}

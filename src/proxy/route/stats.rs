@@ -1,0 +1,104 @@
+//! The counters of a route as they are told to whoever asks.
+
+use serde::{Deserialize, Serialize};
+
+/// One route's life.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Serving,
+    /// Gets no new request; some are still under way.
+    Draining,
+    Drained,
+}
+
+/// The counters of one route object, from its first request on.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct RouteStats {
+    pub app: String,
+    pub release: String,
+    pub generation: u64,
+    pub state: State,
+    /// Finished, however they ended.
+    pub requests: u64,
+    /// By the status sent to the client: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
+    pub by_class: [u64; 5],
+    pub failures: Failures,
+    /// Sent again, to the same app, because the first try was certainly not processed.
+    pub retried: u64,
+    pub in_flight: u64,
+    pub websockets: u64,
+    /// Told to leave at a drain.
+    #[serde(default)]
+    pub websockets_closed: u64,
+    /// `(upper bound in microseconds, how many requests took at most that and more than the bound
+    /// before)`, from claim to the end of the answer; the last bound is `u64::MAX`.
+    pub latency_us: Vec<(u64, u64)>,
+    /// Of all requests together.
+    #[serde(default)]
+    pub latency_sum_us: u64,
+}
+
+impl RouteStats {
+    /// Counts another object's requests in.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        for (class, more) in self.by_class.iter_mut().zip(other.by_class) {
+            *class += more;
+        }
+        self.failures.add(&other.failures);
+        self.retried += other.retried;
+        self.in_flight += other.in_flight;
+        self.websockets += other.websockets;
+        self.websockets_closed += other.websockets_closed;
+        for (bucket, more) in self.latency_us.iter_mut().zip(&other.latency_us) {
+            bucket.1 += more.1;
+        }
+        self.latency_sum_us += other.latency_sum_us;
+    }
+}
+
+/// Requests that did not get the app's whole answer, by cause.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Failures {
+    /// No target, or none that accepted a connection.
+    pub connect: u64,
+    /// No first byte, or too long a silence.
+    pub timeout: u64,
+    /// The app closed the connection before its answer was complete.
+    pub closed: u64,
+    /// The app's answer was not HTTP.
+    pub malformed: u64,
+    /// Cut off at the drain's deadline.
+    pub drained: u64,
+    /// The client went away first. Not counted as failed in a [`Receipt`].
+    pub client: u64,
+}
+
+impl Failures {
+    /// Each with its name.
+    pub fn by_cause(&self) -> [(&'static str, u64); 6] {
+        [
+            ("connect", self.connect),
+            ("timeout", self.timeout),
+            ("closed", self.closed),
+            ("malformed", self.malformed),
+            ("drained", self.drained),
+            ("client", self.client),
+        ]
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.timeout += other.timeout;
+        self.closed += other.closed;
+        self.malformed += other.malformed;
+        self.drained += other.drained;
+        self.client += other.client;
+    }
+
+    /// All but those that the client caused.
+    pub fn total(&self) -> u64 {
+        self.connect + self.timeout + self.closed + self.malformed + self.drained
+    }
+}

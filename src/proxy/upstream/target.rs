@@ -1,0 +1,72 @@
+//! One instance's address, with the connections to it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::http2::Multiplexed;
+use super::pool::Pool;
+use crate::proxy::watch::now_ms;
+
+/// A target that refused a connection is passed over for so long, if there is another. In
+/// milliseconds.
+const EJECT_MS: u64 = 2_000;
+
+/// How a target is connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialing {
+    /// It speaks HTTP/2 without TLS, and nothing else.
+    pub h2c: bool,
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+}
+
+pub struct Target {
+    pub address: SocketAddr,
+    pub dialing: Dialing,
+    pub pool: Pool,
+    /// In place of the pool, where the app speaks HTTP/2.
+    pub multiplexed: Multiplexed,
+    in_flight: AtomicU32,
+    ejected_until: AtomicU64,
+}
+
+impl Target {
+    pub fn new(address: SocketAddr, dialing: Dialing) -> Self {
+        Self {
+            address,
+            dialing,
+            pool: Pool::default(),
+            multiplexed: Multiplexed::default(),
+            in_flight: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request that is sent to it, until [`Target::leave`].
+    pub fn enter(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// What the least of is chosen: those that refused a connection lately come last.
+    pub fn load(&self) -> (bool, u32) {
+        let ejected = self.ejected_until.load(Relaxed) > now_ms();
+        (ejected, self.in_flight.load(Relaxed))
+    }
+
+    /// Passes it over for a while: it refused a connection.
+    pub fn eject(&self) {
+        self.ejected_until.store(now_ms() + EJECT_MS, Relaxed);
+    }
+
+    /// Closes connections that have been idle for `limit`; zero: all that are idle.
+    pub fn prune(&self, limit: Duration) {
+        self.pool.prune(limit);
+        self.multiplexed.prune(limit);
+    }
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::{App, AppProxy, Config, Notice};
 use crate::ids::AppName;
-use crate::proxy::table::{Page, Settings};
+use crate::proxy::table::{Page, Policy};
 
 /// Of one page's file, in bytes.
 const LONGEST: u64 = 64 << 10;
@@ -30,7 +30,7 @@ pub struct Forwarding {
 pub struct AppRoute {
     pub hosts: Vec<String>,
     pub path_prefix: String,
-    pub settings: Settings,
+    pub policy: Policy,
 }
 
 impl Forwarding {
@@ -40,7 +40,7 @@ impl Forwarding {
         let route = |app: &Arc<App>| AppRoute {
             hosts: app.domains.clone(),
             path_prefix: app.proxy.path.clone(),
-            settings: settings(&app.proxy, &mut pages),
+            policy: policy(&app.proxy, &mut pages),
         };
         let routes: Vec<_> = config.apps.values().map(route).collect();
         Self {
@@ -62,7 +62,7 @@ struct Pages {
     left: usize,
 }
 
-fn settings(app: &AppProxy, pages: &mut Pages) -> Settings {
+fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let maintenance = app.maintenance.as_ref().map(|notice| match notice {
         Notice::Text(text) => Page::from(format!("{text}\n").as_str()),
@@ -70,7 +70,7 @@ fn settings(app: &AppProxy, pages: &mut Pages) -> Settings {
             .page(path)
             .unwrap_or(Page::from("503 The app is being worked on.\n")),
     });
-    Settings {
+    Policy {
         connect_timeout_ms: ms(app.connect_timeout),
         first_byte_timeout_ms: ms(app.first_byte_timeout),
         body_idle_timeout_ms: ms(app.idle_timeout),

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{Agent, InForce};
 use crate::config::{Loaded, Protocol};
 use crate::proxy::control;
-use crate::proxy::table::{Route, Settings, Table};
+use crate::proxy::table::{Policy, Route, Share, Table};
 use crate::store::{StoreError, apps, instances, releases};
 
 #[derive(Debug, thiserror::Error)]
@@ -76,26 +76,25 @@ fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
                 }
             }
         }
+        let release = serving.live.map(|id| id.to_string()).unwrap_or_default();
         routes.push(Route {
             app: app.name.to_string(),
-            release: serving.live.map(|id| id.to_string()).unwrap_or_default(),
             generation: serving.generation,
             hosts: route.hosts,
             path_prefix: route.path_prefix,
-            targets,
-            settings: Settings {
+            shares: vec![Share::whole(release, serving.generation, targets)],
+            policy: Policy {
                 h2c: protocol == Protocol::H2c,
-                ..route.settings
+                ..route.policy
             },
         });
     }
     if let Some(domain) = &config.agent.domain {
         routes.push(Route {
             app: "cutover".into(),
-            release: "agent".into(),
             hosts: vec![domain.clone()],
             path_prefix: "/".into(),
-            targets: vec![config.agent.listen],
+            shares: vec![Share::whole("agent", 0, vec![config.agent.listen])],
             ..Default::default()
         });
     }

@@ -1,6 +1,6 @@
 //! Deadlines and wake-ups without a timer per request. Every client connection (with HTTP/2: every
 //! stream) owns one [`Watch`]; moving a deadline is one store. A sweep wakes the tasks whose
-//! deadline has passed, and the drain wakes those that hold a request of its route; the tasks then
+//! deadline has passed, and the drain wakes those that hold a request of its share; the tasks then
 //! look for themselves.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
-/// In [`Watch::route`]: a request that waits for its route.
+/// In [`Watch::share`]: a request that waits for its route.
 pub const HELD: u64 = u64::MAX;
 /// How late a deadline may be noticed.
 pub const SWEEP: Duration = Duration::from_millis(100);
@@ -55,8 +55,8 @@ pub struct Watch {
     pub takes_ms: AtomicU64,
     /// A request is being answered, on whatever route.
     pub answering: AtomicBool,
-    /// The id of the route whose request is under way, or [`HELD`]; 0: none.
-    pub route: AtomicU64,
+    /// The id of the share whose request is under way, or [`HELD`]; 0: none.
+    pub share: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,
     /// The client asked for another protocol, and what it sends is not looked at any more: unless
@@ -83,7 +83,7 @@ impl Watch {
     /// The request under way has been answered: the next one is waited for, and not for ever. hyper
     /// need not look for it before it comes.
     pub fn answered(&self) {
-        self.route.store(0, SeqCst);
+        self.share.store(0, SeqCst);
         match self.idle_ms.load(Relaxed) {
             0 => {}
             idle => {
@@ -97,7 +97,7 @@ impl Watch {
     pub fn may_rest(&self) -> bool {
         self.rest.has_passed()
             && self.between.load(Relaxed)
-            && self.route.load(SeqCst) == 0
+            && self.share.load(SeqCst) == 0
             && !self.answering.load(SeqCst)
     }
 
@@ -172,7 +172,7 @@ impl Watches {
             taking: Deadline::never(),
             takes_ms: AtomicU64::new(0),
             answering: AtomicBool::new(false),
-            route: AtomicU64::new(0),
+            share: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
             unfollowed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -193,18 +193,18 @@ impl Watches {
         });
     }
 
-    /// Wakes every request of the route with this id.
-    pub fn wake_route(&self, id: u64) {
-        // SeqCst, as the request's own store and load: it either sees the route's new phase or is
+    /// Wakes every request of the share with this id.
+    pub fn wake_share(&self, id: u64) {
+        // SeqCst, as the request's own store and load: it either sees the share's new phase or is
         // seen here.
-        self.each(|watch| watch.route.load(SeqCst) == id);
+        self.each(|watch| watch.share.load(SeqCst) == id);
     }
 
-    /// Ends the connections, or streams, of those requests of the route that did not end when woken:
+    /// Ends the connections, or streams, of those requests of the share that did not end when woken:
     /// they wait for a client that takes nothing.
-    pub fn kill_route(&self, id: u64) {
+    pub fn kill_share(&self, id: u64) {
         self.each(|watch| {
-            let its = watch.route.load(SeqCst) == id;
+            let its = watch.share.load(SeqCst) == id;
             if its {
                 watch.killed.store(true, SeqCst);
                 watch.wake();

@@ -16,7 +16,7 @@ use tonic::Code;
 
 async fn publish(proxy: &Proxy, generation: u64, target: SocketAddr) {
     let mut one = route("app", generation, &[target]);
-    one.settings.h2c = true;
+    one.policy.h2c = true;
     let table = Table::new(generation, vec![one]);
     proxy.client.publish(&table).await.unwrap();
 }
@@ -199,7 +199,7 @@ async fn releases_may_speak_different_versions_and_a_switch_between_them_loses_n
     let proxy = Proxy::start().await;
     let publish_as = async |generation, address: SocketAddr, h2c| {
         let mut one = route("app", generation, &[address]);
-        one.settings.h2c = h2c;
+        one.policy.h2c = h2c;
         let table = Table::new(generation, vec![one]);
         proxy.client.publish(&table).await.unwrap();
     };

@@ -13,6 +13,7 @@ mod http2;
 mod odd;
 mod outside;
 mod routing;
+mod shares;
 mod streams;
 mod switch;
 mod takeover;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::proxy::control::Client;
-use cutover::proxy::table::{Route, Table};
+use cutover::proxy::table::{Route, Share, Table};
 use cutover::proxy::{ADDRESSES, Options, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -107,9 +107,12 @@ impl Proxy {
 pub fn route(app: &str, generation: u64, targets: &[SocketAddr]) -> Route {
     Route {
         app: app.into(),
-        release: format!("r{generation}"),
         generation,
-        targets: targets.into(),
+        shares: vec![Share::whole(
+            format!("r{generation}"),
+            generation,
+            targets.to_vec(),
+        )],
         ..Default::default()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
 use crate::proxy::{Proxy, app, read_head, route, says};
-use cutover::proxy::table::{Page, Route, Settings, Table};
+use cutover::proxy::table::{Page, Policy, Route, Table};
 use tokio::io::AsyncWriteExt;
 
 /// An app that answers with its name and the path that it saw.
@@ -69,7 +69,7 @@ async fn the_longest_prefix_and_the_nearest_wildcard_win_and_a_prefix_is_strippe
         let mut one = route(name, 1, &[named(name).await]);
         one.hosts = vec![host.into()];
         one.path_prefix = prefix.into();
-        one.settings.strip_prefix = strip;
+        one.policy.strip_prefix = strip;
         routes.push(one);
     }
     publish(&proxy, Table::new(1, routes)).await;
@@ -113,14 +113,14 @@ async fn the_configured_pages_stand_in_for_the_proxys_own_sentences() {
     ] {
         let mut one = route(name, 1, &[target]);
         one.hosts = vec![format!("{name}.test")];
-        one.settings.first_byte_timeout_ms = 100;
+        one.policy.first_byte_timeout_ms = 100;
         routes.push(one);
     }
-    routes[0].settings.pages.insert(502, html("<h1>oops</h1>"));
+    routes[0].policy.pages.insert(502, html("<h1>oops</h1>"));
     let mut closed = routes[2].clone();
     closed.app = "closed".into();
     closed.hosts = vec!["closed.test".into()];
-    closed.settings.maintenance = Some(html("<h1>back at noon</h1>"));
+    closed.policy.maintenance = Some(html("<h1>back at noon</h1>"));
     routes.push(closed);
     let mut table = Table::new(1, routes);
     for (status, text) in [
@@ -159,7 +159,7 @@ async fn a_paused_app_s_requests_wait_until_it_goes_on_or_their_time_is_over() {
     let proxy = Proxy::start().await;
     let address = named("app").await;
     let paused = |generation, pause_ms| Route {
-        settings: Settings {
+        policy: Policy {
             pause_ms,
             ..Default::default()
         },

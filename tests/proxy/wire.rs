@@ -182,7 +182,7 @@ async fn an_app_that_is_down_or_talks_nonsense_is_named_as_the_cause() {
         assert!(answer.starts_with(expected), "{answer}");
     }
     let mut slow = route("app", 5, &[says("", Duration::from_secs(20)).await]);
-    slow.settings.first_byte_timeout_ms = 100;
+    slow.policy.first_byte_timeout_ms = 100;
     let table = Table::new(5, vec![slow]);
     proxy.client.publish(&table).await.unwrap();
     assert!(proxy.get("/").await.starts_with("HTTP/1.1 504 "));
@@ -214,7 +214,7 @@ async fn bodies_are_framed_as_they_came_and_capped() {
     })
     .await;
     let mut capped = route("app", 1, &[app]);
-    capped.settings.max_body = Some(10);
+    capped.policy.max_body = Some(10);
     let table = Table::new(1, vec![capped]);
     proxy.client.publish(&table).await.unwrap();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
@@ -365,7 +365,7 @@ async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines(
     })
     .await;
     let mut stuck = route("app", 1, &[sink]);
-    stuck.settings.body_idle_timeout_ms = 200;
+    stuck.policy.body_idle_timeout_ms = 200;
     let table = Table::new(1, vec![stuck]);
     proxy.client.publish(&table).await.unwrap();
     assert_eq!(proxy.raw("").await, "");
@@ -583,8 +583,8 @@ async fn requests_wait_for_an_app_that_is_being_replaced_and_maintenance_says_so
     let proxy = Proxy::start().await;
     let publish = async |generation, targets: &[_], maintenance: Option<&str>| {
         let mut held = route("app", generation, targets);
-        held.settings.hold_ms = 5_000;
-        held.settings.maintenance = maintenance.map(Into::into);
+        held.policy.hold_ms = 5_000;
+        held.policy.maintenance = maintenance.map(Into::into);
         let table = Table::new(generation, vec![held]);
         proxy.client.publish(&table).await.unwrap();
     };

@@ -68,7 +68,7 @@ impl<S> ClientIo<S> {
     /// What a wait for the client's next byte comes to.
     fn no_byte(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch.register(cx.waker());
-        let busy = self.watch.route.load(SeqCst) != 0;
+        let busy = self.watch.share.load(SeqCst) != 0;
         if busy || !self.reader.in_head() || self.watch.tunnel.load(SeqCst) {
             // Bodies are timed by those who wait for them.
             return Poll::Pending;

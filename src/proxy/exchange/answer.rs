@@ -9,10 +9,10 @@ use super::download::{Download, ResponseBody};
 use super::extended_connect::{Upgrade, accept, is_websocket};
 use super::page::{self, last, last_page};
 use super::tunnel;
+use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::routes::Routes;
-use crate::proxy::route::share::Claim;
-use crate::proxy::route::table::Settings;
+use crate::proxy::route::table::Policy;
 use crate::proxy::upstream::connection::Broken;
 use crate::proxy::upstream::upload::UploadError;
 use crate::proxy::upstream::via::Via;
@@ -20,11 +20,11 @@ use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::strip_hop_by_hop;
 
 /// The answer to a body that is larger than allowed.
-pub fn too_large(routes: &Routes, settings: &Settings) -> Response<ResponseBody> {
+pub fn too_large(routes: &Routes, policy: &Policy) -> Response<ResponseBody> {
     let why = "The request body is larger than this app allows.";
     last(page::own(
         routes,
-        Some(settings),
+        Some(policy),
         StatusCode::PAYLOAD_TOO_LARGE,
         why,
     ))
@@ -38,7 +38,7 @@ pub fn refuse(
 ) -> Response<ResponseBody> {
     claim.status = answer.status().as_u16();
     claim.end(Outcome::Client);
-    watch.route.store(0, SeqCst);
+    watch.share.store(0, SeqCst);
     answer
 }
 
@@ -61,7 +61,7 @@ impl Attempt<'_> {
                 );
             };
             self.watch.tunnel.store(true, SeqCst);
-            self.watch.route.store(0, SeqCst);
+            self.watch.share.store(0, SeqCst);
             let connection = HeaderValue::from_static("upgrade");
             let websocket = is_websocket(&head.headers);
             strip_hop_by_hop(&mut head.headers);
@@ -101,7 +101,7 @@ impl Attempt<'_> {
         let events = starts("text/event-stream");
         let idle_ms = match events || starts("application/grpc") {
             true => 0,
-            false => self.claim.served().route.settings.body_idle_timeout_ms,
+            false => self.claim.share().policy.body_idle_timeout_ms,
         };
         let watch = self.watch.clone();
         let download = Download::new(via, self.claim, watch, idle_ms, events);
@@ -111,11 +111,11 @@ impl Attempt<'_> {
     /// The connection failed with the request on it.
     pub fn broken(self, error: Broken) -> Response<ResponseBody> {
         tracing::debug!(
-            app = self.claim.served().route.app,
+            app = self.claim.share().app,
             "no answer from the app: {error}"
         );
         if self.watch.too_large.swap(false, Relaxed) {
-            let answer = too_large(self.routes, &self.claim.served().route.settings);
+            let answer = too_large(self.routes, &self.claim.share().policy);
             return refuse(self.watch, self.claim, answer);
         }
         if self.watch.client.has_passed() {
@@ -173,8 +173,8 @@ impl Attempt<'_> {
     ) -> Response<ResponseBody> {
         self.claim.status = status.as_u16();
         self.claim.end(outcome);
-        self.watch.route.store(0, SeqCst);
-        let settings = &self.claim.served().route.settings;
-        page::own(self.routes, Some(settings), status, why)
+        self.watch.share.store(0, SeqCst);
+        let policy = &self.claim.share().policy;
+        page::own(self.routes, Some(policy), status, why)
     }
 }

@@ -10,7 +10,7 @@ use hyper::ext::Protocol;
 
 use super::extended_connect::Upgrade;
 use crate::proxy::downstream::handler::Connection;
-use crate::proxy::route::table::Route;
+use crate::proxy::route::table::Policy;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::Upload;
 use crate::proxy::wire::headers::strip_hop_by_hop;
@@ -20,13 +20,13 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 
 /// Takes out what was meant for this hop, tells the app whom it talks to, and caps and times the
 /// body. With it comes the client's connection, should the app change its protocol.
-pub fn outgoing(
+pub fn app_request(
     connection: &Connection,
     mut request: Request<Incoming>,
     host: &HeaderValue,
-    route: &Route,
+    policy: &Policy,
+    path_prefix: &str,
 ) -> (Request<RequestBody>, Option<Upgrade>) {
-    let settings = &route.settings;
     // HTTP/1.0 knows no upgrade (RFC 9110, 7.8).
     let upgrading =
         strip_hop_by_hop(request.headers_mut()) && request.version() != Version::HTTP_10;
@@ -52,13 +52,13 @@ pub fn outgoing(
             RequestBody::Stream(Upload {
                 incoming,
                 watch: connection.watch.clone(),
-                left: settings.max_body.unwrap_or(u64::MAX),
-                idle_ms: match settings.h2c && is_grpc(&head.headers) {
+                left: policy.max_body.unwrap_or(u64::MAX),
+                idle_ms: match policy.h2c && is_grpc(&head.headers) {
                     // A stream of messages, whose sender may have nothing to say for long.
                     true => 0,
-                    false => settings.body_idle_timeout_ms,
+                    false => policy.body_idle_timeout_ms,
                 },
-                first_byte_ms: settings.first_byte_timeout_ms,
+                first_byte_ms: policy.first_byte_timeout_ms,
             })
         }
     };
@@ -68,12 +68,12 @@ pub fn outgoing(
     } else {
         head.headers.remove(header::UPGRADE);
     }
-    if settings.strip_prefix
-        && let Ok(prefix) = HeaderValue::from_str(&route.path_prefix)
+    if policy.strip_prefix
+        && let Ok(prefix) = HeaderValue::from_str(path_prefix)
     {
         head.headers.insert(FORWARDED_PREFIX, prefix);
     }
-    head.uri = origin_form(head.uri, route);
+    head.uri = origin_form(head.uri, path_prefix, policy.strip_prefix);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     (Request::from_parts(head, body), on_upgrade)
@@ -112,9 +112,9 @@ fn say_length(headers: &mut HeaderMap, length: Option<u64>) {
 }
 
 /// The path and query alone, less the route's prefix if it is to be stripped.
-fn origin_form(uri: Uri, route: &Route) -> Uri {
-    let prefix = route.path_prefix.trim_end_matches('/');
-    let strip = route.settings.strip_prefix && !prefix.is_empty();
+fn origin_form(uri: Uri, path_prefix: &str, strip_prefix: bool) -> Uri {
+    let prefix = path_prefix.trim_end_matches('/');
+    let strip = strip_prefix && !prefix.is_empty();
     if uri.authority().is_none() && !strip {
         return uri;
     }

@@ -9,9 +9,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use super::download::ResponseBody;
 use super::extended_connect::Upgrade;
 use super::send::{Sent, send};
+use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::routes::Routes;
-use crate::proxy::route::share::Claim;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Spare, Via};
 use crate::proxy::watch::Watch;
@@ -25,8 +25,10 @@ pub struct Attempt<'a> {
     pub watch: &'a Arc<Watch>,
     pub claim: Claim,
     pub host: HeaderValue,
-    /// Targets of the claimed route that refused a connection, by bit.
-    pub tried: u64,
+    /// Targets of the claimed share that refused a connection.
+    pub tried: Vec<usize>,
+    /// Shares of which all did, by id.
+    pub left: Vec<u64>,
 }
 
 impl Attempt<'_> {
@@ -49,7 +51,7 @@ impl Attempt<'_> {
                 }
             };
             let spare = Spare::of(&via, &mut request, replayable);
-            match send(self.claim.served(), self.watch, via, &mut request).await {
+            match send(self.claim.share(), self.watch, via, &mut request).await {
                 Sent::Answer(answer, via) => {
                     return self.answered(answer, via, on_upgrade).await;
                 }
@@ -74,8 +76,8 @@ impl Attempt<'_> {
         )
     }
 
-    /// A connection to the claimed route's least loaded target. If none accepts, and the route has
-    /// been replaced meanwhile, the newer one is claimed: nothing was sent yet.
+    /// A connection to the claimed share's least loaded target. If none accepts, another share of the
+    /// same app is claimed, or one that has replaced it meanwhile: nothing was sent yet.
     async fn connection(
         &mut self,
         path: &str,
@@ -83,15 +85,15 @@ impl Attempt<'_> {
         fresh_only: bool,
     ) -> Result<Via, StatusCode> {
         for _ in 0..MAX_TRIES {
-            let served = self.claim.served().clone();
-            let Some(number) = served.pick(self.tried) else {
-                if !served.is_draining() || !self.claim_again(path) {
+            let share = self.claim.share().clone();
+            let Some(number) = share.next_target(&self.tried) else {
+                if !self.claim_other(path) {
                     return Err(StatusCode::SERVICE_UNAVAILABLE);
                 }
                 continue;
             };
             self.claim.use_target(number);
-            let target = &served.targets[number];
+            let target = &share.targets[number];
             if !fresh_only && let Some(via) = Via::idle(target, replayable) {
                 return Ok(via);
             }
@@ -99,14 +101,13 @@ impl Attempt<'_> {
                 Ok(via) => return Ok(via),
                 Err(error) => {
                     tracing::debug!(
-                        app = served.route.app,
+                        app = share.app,
                         target = %target.address,
                         "a target did not accept a connection: {error}"
                     );
                     target.eject();
-                    self.tried |= 1 << number;
-                    let left = served.pick(self.tried).is_some();
-                    if left || served.is_draining() {
+                    self.tried.push(number);
+                    if share.next_target(&self.tried).is_some() {
                         self.count_retry();
                     }
                 }
@@ -115,40 +116,37 @@ impl Attempt<'_> {
         Err(StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    fn claim_again(&mut self, path: &str) -> bool {
+    fn claim_other(&mut self, path: &str) -> bool {
         let host = self.host.to_str().unwrap_or("");
-        let route = &self.claim.served().route;
-        let asked = match route.settings.strip_prefix {
-            true => format!("{}{path}", route.path_prefix.trim_end_matches('/')),
+        let share = self.claim.share().clone();
+        let requested = match share.policy.strip_prefix {
+            true => format!("{}{path}", share.path_prefix.trim_end_matches('/')),
             false => path.into(),
         };
-        match self.routes.claim(host, &asked) {
-            // Only within the app: another one has not been asked.
-            Ok(newer)
-                if newer.served().id != self.claim.served().id
-                    && newer.served().route.app == self.claim.served().route.app =>
-            {
-                self.watch.route.store(newer.served().id, SeqCst);
-                let mut older = std::mem::replace(&mut self.claim, newer);
-                self.claim.log = older.log.take();
-                older.abandon();
-                self.tried = 0;
-                self.count_retry();
-                true
-            }
-            _ => false,
-        }
+        self.left.push(share.id);
+        // Only within the app: another one has not been asked for.
+        let other = self
+            .routes
+            .claim_other(host, &requested, &share.app, &self.left);
+        let Some(other) = other else { return false };
+        self.count_retry();
+        self.watch.share.store(other.share().id, SeqCst);
+        let mut before = std::mem::replace(&mut self.claim, other);
+        self.claim.log = before.log.take();
+        before.abandon();
+        self.tried.clear();
+        true
     }
 
     fn unreachable(&self) -> &'static str {
-        match self.claim.served().targets.is_empty() {
+        match self.claim.share().targets.is_empty() {
             true => "Nothing has been deployed here yet.",
             false => "The app cannot be reached right now.",
         }
     }
 
     fn count_retry(&self) {
-        let counters = &self.claim.served().counters;
+        let counters = &self.claim.share().counters;
         counters.retried.fetch_add(1, Relaxed);
     }
 }

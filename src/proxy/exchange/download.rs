@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use crate::proxy::downstream::response;
+use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
-use crate::proxy::route::share::Claim;
 use crate::proxy::upstream::connection::Broken;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::{Watch, now_ms};
@@ -133,7 +133,7 @@ impl Download {
             });
         }
         self.watch.register(cx.waker());
-        if self.claim.served().is_aborted() {
+        if self.claim.share().is_aborted() {
             return Poll::Ready(Some(Err(
                 self.fail(Outcome::Drained, DownloadError::Drained)
             )));
@@ -184,7 +184,7 @@ impl Download {
         let Some(events) = &mut self.events else {
             return false;
         };
-        let Some(closing) = *self.claim.served().closing.borrow() else {
+        let Some(closing) = *self.claim.share().closing.borrow() else {
             return false;
         };
         let end_at = *events.end_at.get_or_insert_with(|| {
@@ -213,7 +213,7 @@ impl Download {
     fn finish(&mut self) {
         self.ended = true;
         if let Some(Via::Http1(upstream)) = self.via.take()
-            && !self.claim.served().is_draining()
+            && !self.claim.share().is_draining()
             && let Some(target) = self.claim.target()
         {
             target.pool.put(upstream);
@@ -228,7 +228,7 @@ impl Drop for Download {
         if !self.ended && self.is_answered() {
             self.finish();
         }
-        if !self.ended && self.claim.served().is_aborted() {
+        if !self.ended && self.claim.share().is_aborted() {
             self.claim.end(Outcome::Drained);
         }
         self.watch.upstream.clear();

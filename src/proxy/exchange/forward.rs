@@ -8,16 +8,16 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::answer::{refuse, too_large};
-use super::app_request::outgoing;
+use super::app_request::app_request;
 use super::attempt::Attempt;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::page::{self, last_page};
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::downstream::handler::{Connection, Handler};
+use crate::proxy::route::claim::Claim;
 use crate::proxy::route::live::NoRoute;
 use crate::proxy::route::routes::Routes;
-use crate::proxy::route::share::Claim;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
 
@@ -89,7 +89,7 @@ async fn forward(
     {
         Ok(claim) => claim,
         Err(why) => {
-            watch.route.store(0, SeqCst);
+            watch.share.store(0, SeqCst);
             let why = match why {
                 NoRoute::UnknownHost => "No app has this host name.",
                 NoRoute::UnknownPath => "No app has this path.",
@@ -97,32 +97,34 @@ async fn forward(
             return page::own(routes, None, StatusCode::NOT_FOUND, why);
         }
     };
-    // Seen by the drain's wake-up: see `Watches::wake_route`.
-    watch.route.store(claim.served().id, SeqCst);
+    // Seen by the drain's wake-up: see `Watches::wake_share`.
+    watch.share.store(claim.share().id, SeqCst);
     watch.client.clear();
     let mut claim = claim;
     request_id::ensure(request.headers_mut());
     if let Some(log) = &gateway.access_log {
         claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
     }
-    let settings = &claim.served().route.settings;
-    if let Some(page) = &settings.maintenance {
+    let policy = &claim.share().policy;
+    if let Some(page) = &policy.maintenance {
         let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
         return refuse(watch, claim, answer);
     }
-    let cap = settings.max_body.unwrap_or(u64::MAX);
+    let cap = policy.max_body.unwrap_or(u64::MAX);
     if request.body().size_hint().lower() > cap {
-        let answer = too_large(routes, settings);
+        let answer = too_large(routes, policy);
         return refuse(watch, claim, answer);
     }
-    let (request, on_upgrade) = outgoing(connection, request, &host, &claim.served().route);
+    let prefix = &claim.share().path_prefix;
+    let (request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
 
     Attempt {
         routes,
         watch,
         claim,
         host,
-        tried: 0,
+        tried: Vec::new(),
+        left: Vec::new(),
     }
     .run(request, on_upgrade)
     .await
@@ -134,14 +136,14 @@ fn entry(
     host: &str,
     request: &Request<Incoming>,
 ) -> Box<Entry> {
-    let route = &claim.served().route;
+    let share = claim.share();
     let now = time::OffsetDateTime::now_utc();
     let format = &time::format_description::well_known::Rfc3339;
     Box::new(Entry {
         time: now.format(format).unwrap_or_default(),
         request_id: request_id::of(request.headers()),
-        app: route.app.clone(),
-        release: route.release.clone(),
+        app: share.app.clone(),
+        release: share.release.clone(),
         client: connection.client.lock().address,
         host: host.into(),
         method: request.method().to_string(),

@@ -5,16 +5,16 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::download::ResponseBody;
 use crate::proxy::route::routes::Routes;
-use crate::proxy::route::table::{Page, Settings};
+use crate::proxy::route::table::{Page, Policy};
 
 /// The page that the route has for this status, else the table's, else one sentence that says why.
 pub fn own(
     routes: &Routes,
-    settings: Option<&Settings>,
+    policy: Option<&Policy>,
     status: StatusCode,
     why: &str,
 ) -> Response<ResponseBody> {
-    let of_route = settings.and_then(|s| s.pages.get(&status.as_u16()));
+    let of_route = policy.and_then(|s| s.pages.get(&status.as_u16()));
     if let Some(page) = of_route {
         return custom(status, page);
     }

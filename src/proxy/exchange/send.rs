@@ -8,7 +8,7 @@ use hyper::client::conn::TrySendError;
 
 use super::extended_connect::{asks_for_websocket, into_connect, switch};
 use crate::proxy::route::counters::Outcome;
-use crate::proxy::route::share::Served;
+use crate::proxy::route::share::LiveShare;
 use crate::proxy::upstream::connection::{Broken, Upstream};
 use crate::proxy::upstream::http2::Lease;
 use crate::proxy::upstream::request_body::RequestBody;
@@ -29,26 +29,26 @@ pub enum Sent {
 /// Sends and waits, for as long as the route allows. Takes the request's body, and over HTTP/2 all of
 /// it.
 pub async fn send(
-    served: &Served,
+    share: &LiveShare,
     watch: &Watch,
     via: Via,
     request: &mut Request<RequestBody>,
 ) -> Sent {
     if matches!(request.body(), RequestBody::Empty) {
-        let limit = served.route.settings.first_byte_timeout_ms;
+        let limit = share.policy.first_byte_timeout_ms;
         watch.upstream.set_in(limit);
     }
     let sent = match via {
-        Via::Http1(upstream) => http1(served, watch, upstream, request).await,
+        Via::Http1(upstream) => http1(share, watch, upstream, request).await,
         // Boxed, as what else is rare: every request would else be as large as these.
-        Via::Http2(lease) => Box::pin(http2(served, watch, lease, request)).await,
+        Via::Http2(lease) => Box::pin(http2(share, watch, lease, request)).await,
     };
     watch.upstream.clear();
     sent
 }
 
 async fn http1(
-    served: &Served,
+    share: &LiveShare,
     watch: &Watch,
     mut upstream: Box<Upstream>,
     request: &mut Request<RequestBody>,
@@ -59,7 +59,7 @@ async fn http1(
             return Poll::Ready(Ok(answer));
         }
         watch.register(cx.waker());
-        match waiting_ends(served, watch) {
+        match waiting_ends(share, watch) {
             Some(outcome) => Poll::Ready(Err(outcome)),
             None => Poll::Pending,
         }
@@ -77,7 +77,7 @@ async fn http1(
 }
 
 async fn http2(
-    served: &Served,
+    share: &LiveShare,
     watch: &Watch,
     mut lease: Lease,
     request: &mut Request<RequestBody>,
@@ -98,7 +98,7 @@ async fn http2(
         if watch.client.has_passed() {
             return Poll::Ready(Err(Sent::Stalled));
         }
-        match waiting_ends(served, watch) {
+        match waiting_ends(share, watch) {
             Some(outcome) => Poll::Ready(Err(Sent::Ended(outcome))),
             None => Poll::Pending,
         }
@@ -118,8 +118,8 @@ async fn http2(
     }
 }
 
-fn waiting_ends(served: &Served, watch: &Watch) -> Option<Outcome> {
-    if served.is_aborted() {
+fn waiting_ends(share: &LiveShare, watch: &Watch) -> Option<Outcome> {
+    if share.is_aborted() {
         return Some(Outcome::Drained);
     }
     watch.upstream.has_passed().then_some(Outcome::Timeout)

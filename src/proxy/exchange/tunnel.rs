@@ -14,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::proxy::route::claim::Tunnel;
 use crate::proxy::route::drain::CLOSE_GRACE;
-use crate::proxy::route::share::{Served, Tunnelled};
+use crate::proxy::route::share::LiveShare;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::websocket::{Frames, close_from_client, close_from_server};
@@ -31,7 +32,7 @@ const BUFFER: usize = 8 << 10;
 
 /// Joins the client's connection, once it is free, with the app's. The watch is held too: an HTTP/2
 /// connection counts its streams by theirs.
-pub fn open(client: OnUpgrade, via: Via, held: (Tunnelled, Arc<Watch>), websocket: bool) {
+pub fn open(client: OnUpgrade, via: Via, held: (Tunnel, Arc<Watch>), websocket: bool) {
     match via {
         Via::Http1(upstream) => {
             let (app, early) = upstream.into_parts();
@@ -55,7 +56,7 @@ async fn join(
     client: OnUpgrade,
     (from_app, to_app): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     early: Bytes,
-    (held, _watch): (Tunnelled, Arc<Watch>),
+    (held, _watch): (Tunnel, Arc<Watch>),
     websocket: bool,
 ) {
     let Ok(Ok(client)) = timeout(HANDSHAKE, client).await else {
@@ -68,7 +69,7 @@ async fn join(
     let up = relay(&mut from_client, to_app, Bytes::new(), &told, to_app_close);
     let down = relay(from_app, &mut to_client, early, &told, to_client_close);
     let over = async {
-        told_to_close(held.served()).await;
+        told_to_close(held.share()).await;
         told.store(true, Relaxed);
         sleep(CLOSE_GRACE).await;
     };
@@ -79,7 +80,7 @@ async fn join(
         _ = both(up, down, websocket) => {}
     }
     if websocket && told.load(Relaxed) {
-        let counters = &held.served().counters;
+        let counters = &held.share().counters;
         counters.websockets_closed.fetch_add(1, Relaxed);
     }
     drop(held);
@@ -109,11 +110,11 @@ async fn both(
 }
 
 /// Done when the drain wants this tunnel gone: each one of the route at its own moment.
-async fn told_to_close(served: &Served) {
-    let mut closing = served.closing.subscribe();
+async fn told_to_close(share: &LiveShare) {
+    let mut closing = share.closing.subscribe();
     let set = closing.wait_for(Option::is_some).await.map(|set| *set);
     match set {
-        Ok(Some(closing)) => sleep_until(served.closes_at(closing).into()).await,
+        Ok(Some(closing)) => sleep_until(share.closes_at(closing).into()).await,
         // The sender lives in the route, which is held.
         _ => std::future::pending().await,
     }

@@ -1,5 +1,5 @@
 use crate::proxy::control::Command;
-use crate::proxy::route::live::Live;
+use crate::proxy::route::live::LiveTable;
 use crate::proxy::route::table::Table;
 
 /// A line of the control socket: what is understood is the same when it is said again, and a table
@@ -18,7 +18,7 @@ pub fn control(line: &[u8]) {
 
 /// Each host and prefix leads to a route of its own, or to one that is more precise or newer.
 fn routed(table: Table) {
-    let live = Live::build(table.clone(), &[]);
+    let live = LiveTable::build(table.clone(), &[]);
     assert_eq!(*live.table, table);
     for route in &table.routes {
         let plain = |host: &&String| {
@@ -27,7 +27,7 @@ fn routed(table: Table) {
         };
         for host in route.hosts.iter().filter(plain) {
             let found = live.find(host, &route.path_prefix);
-            let found = &found.expect("its own route at least").route;
+            let found = found.expect("its own route at least");
             let own = |other: &String| other.eq_ignore_ascii_case(host);
             assert!(found.hosts.iter().any(own), "another host's route");
             let rank = |(prefix, generation): (&str, u64)| (prefix.len(), generation);

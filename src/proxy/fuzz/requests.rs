@@ -17,9 +17,9 @@ use crate::proxy::downstream::client_io::ClientIo;
 use crate::proxy::downstream::handler::Connection;
 use crate::proxy::downstream::http1;
 use crate::proxy::downstream::limits::{Limits, Places};
-use crate::proxy::exchange::app_request::outgoing;
+use crate::proxy::exchange::app_request::app_request;
 use crate::proxy::exchange::download::ResponseBody;
-use crate::proxy::route::table::Route;
+use crate::proxy::route::table::Policy;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::watch::Watches;
 use crate::proxy::wire::app_head;
@@ -103,9 +103,9 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
         sent.borrow_mut().push(for_app);
         Ok::<_, Infallible>(response)
     });
-    let served = http1::builder().serve_connection(TokioIo::new(io), service);
+    let http = http1::builder().serve_connection(TokioIo::new(io), service);
     // Whether its last request was one is seen from what was sent.
-    let _ = finish(served);
+    let _ = finish(http);
     sent.into_inner()
 }
 
@@ -114,7 +114,7 @@ async fn for_app(connection: &Connection, request: Request<Incoming>) -> Option<
         return None;
     }
     let host = request_target::host(&request)?;
-    let (mut request, _) = outgoing(connection, request, &host, &Route::default());
+    let (mut request, _) = app_request(connection, request, &host, &Policy::default(), "/");
     let mut bytes = Vec::new();
     app_head::write(&request, &mut bytes);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::counters::Snapshot;
 use super::routes::Routes;
-use super::share::{Displaced, Served};
+use super::share::{Displaced, LiveShare};
 
 /// What is told to give up does so at once, unless it waits for a client that takes nothing.
 const ABORTING: Duration = Duration::from_millis(200);
@@ -77,14 +77,14 @@ pub async fn drain(
             app: app.into(),
             before,
         })?;
-    for served in &old {
-        if let Some(displaced) = served.displaced.lock().as_mut() {
+    for share in &old {
+        if let Some(displaced) = share.displaced.lock().as_mut() {
             displaced.drained_for.get_or_insert(before);
         }
     }
     let ends = old
         .iter()
-        .map(|served| empty(routes, served, requests, websockets));
+        .map(|share| empty(routes, share, requests, websockets));
     futures_util::future::join_all(ends).await;
     let left: u64 = old.iter().map(|s| s.in_flight() + s.websockets()).sum();
     if left > 0 {
@@ -93,28 +93,28 @@ pub async fn drain(
     Ok(receipt(&old, before))
 }
 
-async fn empty(routes: &Routes, served: &Arc<Served>, requests: Duration, websockets: Duration) {
+async fn empty(routes: &Routes, share: &Arc<LiveShare>, requests: Duration, websockets: Duration) {
     let from = Instant::now();
-    served.close_streams(websockets);
-    routes.watches.wake_route(served.id);
+    share.close_streams(websockets);
+    routes.watches.wake_share(share.id);
     let finish = async {
-        if timeout(requests, served.requests_done()).await.is_err() {
-            served.set_aborted();
-            routes.watches.wake_route(served.id);
+        if timeout(requests, share.requests_done()).await.is_err() {
+            share.set_aborted();
+            routes.watches.wake_share(share.id);
         }
     };
     finish.await;
-    if served.is_aborted() && timeout(ABORTING, served.requests_done()).await.is_err() {
-        routes.watches.kill_route(served.id);
+    if share.is_aborted() && timeout(ABORTING, share.requests_done()).await.is_err() {
+        routes.watches.kill_share(share.id);
     }
     let left = websockets.saturating_sub(from.elapsed()) + CLOSE_GRACE + GONE;
-    let _ = timeout(left, served.empty()).await;
-    if let Some(displaced) = served.displaced.lock().as_mut() {
+    let _ = timeout(left, share.empty()).await;
+    if let Some(displaced) = share.displaced.lock().as_mut() {
         displaced.empty_at.get_or_insert_with(Instant::now);
     }
 }
 
-fn receipt(old: &[Arc<Served>], before: u64) -> Receipt {
+fn receipt(old: &[Arc<LiveShare>], before: u64) -> Receipt {
     let mut receipt = Receipt::default();
     let mut add = |now: Snapshot, then: Snapshot| {
         receipt.requests += now.requests - then.requests;
@@ -124,14 +124,14 @@ fn receipt(old: &[Arc<Served>], before: u64) -> Receipt {
     };
     let (mut drained, mut drain_ms) = (0, 0);
     let mut counted = Vec::new();
-    for served in old {
-        let displaced = served.displaced.lock();
+    for share in old {
+        let displaced = share.displaced.lock();
         // What an earlier switch cost stands in that one's receipt.
         let its = |d: &&Displaced| d.drained_for == Some(before);
         let Some(displaced) = displaced.as_ref().filter(its) else {
             continue;
         };
-        add(served.counters.snapshot(), displaced.counted);
+        add(share.counters.snapshot(), displaced.counted);
         drained += displaced.in_flight;
         let took = displaced
             .empty_at
@@ -148,5 +148,59 @@ fn receipt(old: &[Arc<Served>], before: u64) -> Receipt {
         drained,
         drain_ms,
         ..receipt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::super::claim::Claim;
+    use super::super::counters::Outcome;
+    use super::super::table::tests::route;
+    use super::super::table::{Route, Share, Table};
+    use super::*;
+
+    /// Shares `(release, generation, weight)` of one route.
+    fn table(generation: u64, shares: &[(&str, u64, u32)]) -> Table {
+        let share = |&(release, generation, weight): &(&str, u64, u32)| Share {
+            weight,
+            ..Share::whole(release, generation, Vec::new())
+        };
+        let route = Route {
+            shares: shares.iter().map(share).collect(),
+            ..route("a", &[], "/", generation)
+        };
+        Table::new(generation, vec![route])
+    }
+
+    #[tokio::test]
+    async fn a_share_that_leaves_is_waited_for_and_one_that_stays_is_not() {
+        let routes = Routes::new(table(2, &[("old", 1, 90), ("new", 2, 10)]), Arc::default());
+        let claims: Vec<_> = (0..100).map(|_| routes.claim("", "/").unwrap()).collect();
+        let is_new = |claim: &_| claim_release(claim) == "new";
+        let (new, old): (Vec<_>, Vec<_>) = claims.into_iter().partition(is_new);
+        assert_eq!((new.len(), old.len()), (10, 90));
+        let long = Duration::from_secs(60);
+        let early = drain(&routes, "a", 3, long, long).await;
+        assert!(matches!(early, Err(DrainError::StillServing { .. })));
+
+        routes.switch(table(3, &[("old", 1, 100)]));
+        let mut drained = pin!(drain(&routes, "a", 3, long, long));
+        let first = poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx).is_ready())).await;
+        assert!(!first, "the new release's requests are under way");
+        new.into_iter().for_each(|mut claim| {
+            claim.status = 200;
+            claim.end(Outcome::Answered);
+        });
+        let receipt = drained.await.unwrap();
+        assert_eq!((receipt.requests, receipt.drained), (10, 10));
+        assert!(old.iter().all(|claim| !claim.share().is_draining()));
+    }
+
+    fn claim_release(claim: &Claim) -> &str {
+        &claim.share().release
     }
 }

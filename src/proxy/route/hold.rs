@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
 
+use super::claim::Claim;
 use super::live::NoRoute;
 use super::routes::Routes;
-use super::share::Claim;
-use super::table::Route;
+use super::share::LiveShare;
 use crate::proxy::watch::{HELD, Watch};
 
 /// More do not wait.
@@ -22,7 +22,7 @@ impl Routes {
         watch: &Watch,
     ) -> Result<Claim, NoRoute> {
         let claim = self.claim(host, path)?;
-        match patience(&claim.served().route) {
+        match patience(claim.share()) {
             Some(limit) => {
                 // Let go of while waiting: a drain need not wait for it.
                 claim.abandon();
@@ -44,12 +44,12 @@ impl Routes {
             None => return self.claim(host, path),
         };
         // The client is not idle: it waits for us.
-        watch.route.store(HELD, SeqCst);
+        watch.share.store(HELD, SeqCst);
         let mut switched = self.switched.subscribe();
         let found = async {
             loop {
                 let claim = self.claim(host, path)?;
-                if patience(&claim.served().route).is_none() {
+                if patience(claim.share()).is_none() {
                     return Ok(claim);
                 }
                 claim.abandon();
@@ -64,14 +64,14 @@ impl Routes {
 }
 
 /// How long a request of this route may have to wait.
-fn patience(route: &Route) -> Option<Duration> {
-    let settings = &route.settings;
-    let hold_ms = match route.targets.is_empty() {
-        true => settings.hold_ms,
+fn patience(share: &LiveShare) -> Option<Duration> {
+    let policy = &share.policy;
+    let hold_ms = match share.targets.is_empty() {
+        true => policy.hold_ms,
         false => 0,
     };
-    let ms = hold_ms.max(settings.pause_ms);
-    let waits = ms > 0 && settings.maintenance.is_none();
+    let ms = hold_ms.max(policy.pause_ms);
+    let waits = ms > 0 && policy.maintenance.is_none();
     waits.then(|| Duration::from_millis(ms))
 }
 

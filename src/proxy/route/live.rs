@@ -1,10 +1,12 @@
-//! What a table comes to: which route a host and a path lead to.
+//! What a table comes to: which route a host and a path lead to, and which of its shares is next.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::share::Served;
-use super::table::Table;
+use super::share::LiveShare;
+use super::table::{Route, Table};
 
 /// Why no route took a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,66 +18,69 @@ pub enum NoRoute {
 
 /// A table, indexed.
 #[derive(Default)]
-pub struct Live {
+pub struct LiveTable {
     pub table: Arc<Table>,
-    pub served: Vec<Arc<Served>>,
+    routes: Vec<Arc<LiveRoute>>,
     /// By host, the longest path prefix first.
-    exact: HashMap<String, Vec<Arc<Served>>>,
+    exact: HashMap<String, Vec<Arc<LiveRoute>>>,
     /// By what follows `*.`.
-    wildcard: HashMap<String, Vec<Arc<Served>>>,
-    any: Vec<Arc<Served>>,
+    wildcard: HashMap<String, Vec<Arc<LiveRoute>>>,
+    any: Vec<Arc<LiveRoute>>,
 }
-impl Live {
-    /// Routes that are the same as before keep their object, with its pools and counters.
-    pub fn build(table: Table, before: &[Arc<Served>]) -> Self {
+
+impl LiveTable {
+    /// Shares that are the same as before keep their object, with its pools and counters.
+    pub fn build(table: Table, before: &[Arc<LiveShare>]) -> Self {
         let mut live = Self::default();
-        let mut same: HashMap<_, Vec<_>> = HashMap::new();
+        let mut known: HashMap<&str, Vec<&Arc<LiveShare>>> = HashMap::new();
         for old in before {
-            let key = (old.route.app.as_str(), old.route.generation);
-            same.entry(key).or_default().push(old);
+            known.entry(&old.app).or_default().push(old);
         }
         for route in &table.routes {
-            let known = same
-                .get(&(route.app.as_str(), route.generation))
-                .and_then(|olds| olds.iter().find(|old| old.route == *route));
-            let served = match known {
-                Some(old) => Arc::clone(old),
-                None => Arc::new(Served::new(route.clone())),
-            };
+            let olds = known.get(route.app.as_str());
+            let route = Arc::new(LiveRoute::new(route, olds.map_or(&[], Vec::as_slice)));
             for host in &route.hosts {
                 let host = host.to_ascii_lowercase();
                 match host.strip_prefix("*.") {
                     Some(rest) => live.wildcard.entry(rest.into()).or_default(),
                     None => live.exact.entry(host).or_default(),
                 }
-                .push(served.clone());
+                .push(route.clone());
             }
             if route.hosts.is_empty() {
-                live.any.push(served.clone());
+                live.any.push(route.clone());
             }
-            live.served.push(served);
+            live.routes.push(route);
         }
         let all = live.exact.values_mut().chain(live.wildcard.values_mut());
         for routes in all.chain([&mut live.any]) {
             // The newer one wins where two claim the same.
-            routes.sort_by_key(|s| {
-                let route = &s.route;
-                std::cmp::Reverse((route.path_prefix.len(), route.generation))
-            });
+            routes.sort_by_key(|route| Reverse((route.path_prefix.len(), route.generation)));
         }
         live.table = Arc::new(table);
         live
     }
 
-    pub fn find(&self, host: &str, path: &str) -> Result<&Arc<Served>, NoRoute> {
-        let routes = self.of_host(host).ok_or(NoRoute::UnknownHost)?;
-        routes
-            .iter()
-            .find(|served| has_prefix(path, &served.route.path_prefix))
-            .ok_or(NoRoute::UnknownPath)
+    /// Of every route.
+    pub fn shares(&self) -> impl Iterator<Item = &Arc<LiveShare>> {
+        self.routes.iter().flat_map(|route| &route.shares)
     }
 
-    fn of_host(&self, host: &str) -> Option<&Vec<Arc<Served>>> {
+    /// Whether a route of `app` is served as it stood before generation `before`.
+    pub fn has_older(&self, app: &str, before: u64) -> bool {
+        let older = |route: &Arc<LiveRoute>| route.app == app && route.generation < before;
+        self.routes.iter().any(older)
+    }
+
+    pub fn find(&self, host: &str, path: &str) -> Result<&LiveRoute, NoRoute> {
+        let routes = self.of_host(host).ok_or(NoRoute::UnknownHost)?;
+        let found = routes
+            .iter()
+            .find(|route| has_prefix(path, &route.path_prefix));
+        found.map(Arc::as_ref).ok_or(NoRoute::UnknownPath)
+    }
+
+    fn of_host(&self, host: &str) -> Option<&Vec<Arc<LiveRoute>>> {
         let lower;
         let mut host = without_port(host);
         if host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -96,7 +101,96 @@ impl Live {
     }
 }
 
-/// `host` without `:port` and without the dot that may end it.
+/// A route as it is served.
+pub struct LiveRoute {
+    pub app: String,
+    pub generation: u64,
+    pub hosts: Vec<String>,
+    pub path_prefix: String,
+    /// At least one.
+    shares: Vec<Arc<LiveShare>>,
+    /// Where each share's part of a round ends; empty with one share.
+    ends: Vec<u64>,
+    /// How far apart two turns are in a round, so that a share's turns are spread over it. Without a
+    /// common divisor with the round's length, so that each place comes once.
+    stride: u64,
+    turn: AtomicU64,
+}
+
+impl LiveRoute {
+    fn new(route: &Route, olds: &[&Arc<LiveShare>]) -> Self {
+        let live = |share| {
+            let same = olds.iter().find(|old| old.is_of(route, share));
+            match same {
+                Some(old) => Arc::clone(old),
+                None => Arc::new(LiveShare::new(route, share)),
+            }
+        };
+        let serves = route.shares.iter().any(|share| !share.targets.is_empty());
+        let mut round = 0;
+        let ends = route.shares.iter().map(|share| {
+            // One that is down gets nothing as long as another is up.
+            if !serves || !share.targets.is_empty() {
+                round += u64::from(share.weight);
+            }
+            round
+        });
+        let ends: Vec<u64> = match route.shares.len() {
+            1 => Vec::new(),
+            _ => ends.collect(),
+        };
+        Self {
+            app: route.app.clone(),
+            generation: route.generation,
+            hosts: route.hosts.clone(),
+            path_prefix: route.path_prefix.clone(),
+            shares: route.shares.iter().map(live).collect(),
+            ends,
+            stride: stride(round),
+            turn: AtomicU64::new(0),
+        }
+    }
+
+    /// The share that the next request goes to: each gets its weight's part of all.
+    pub fn next_share(&self) -> &Arc<LiveShare> {
+        match &self.shares[..] {
+            [only] => only,
+            shares => &shares[self.next_place()],
+        }
+    }
+
+    /// Another share, which has targets, than those with these ids.
+    pub fn other_share(&self, ids: &[u64]) -> Option<&Arc<LiveShare>> {
+        let mut shares = self.shares.iter();
+        shares.find(|share| !ids.contains(&share.id) && !share.targets.is_empty())
+    }
+
+    fn next_place(&self) -> usize {
+        let round = *self.ends.last().unwrap_or(&0);
+        if round == 0 {
+            return 0;
+        }
+        let turn = u128::from(self.turn.fetch_add(1, Relaxed) % round);
+        let at = turn * u128::from(self.stride) % u128::from(round);
+        self.ends.partition_point(|&end| u128::from(end) <= at)
+    }
+}
+
+/// The golden section of `round`, or the next number without a common divisor.
+fn stride(round: u64) -> u64 {
+    let section = (round as f64 * 0.618) as u64;
+    let apart = |n: &u64| gcd(*n, round) == 1;
+    (section.max(1)..).find(apart).unwrap_or(1)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    match b {
+        0 => a,
+        b => gcd(b, a % b),
+    }
+}
+
+/// The host's name, without a port and without the dot that may end it.
 pub fn without_port(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         // A colon inside brackets belongs to an IPv6 address.
@@ -116,11 +210,12 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::Share;
     use super::super::table::tests::route;
     use super::*;
 
-    fn find(live: &Live, host: &str, path: &str) -> Result<String, NoRoute> {
-        live.find(host, path).map(|s| s.route.app.clone())
+    fn find(live: &LiveTable, host: &str, path: &str) -> Result<String, NoRoute> {
+        live.find(host, path).map(|route| route.app.clone())
     }
 
     #[test]
@@ -133,7 +228,7 @@ mod tests {
             route("rest", &[], "/", 1),
         ];
         let table = Table::new(1, routes);
-        let live = Live::build(table, &[]);
+        let live = LiveTable::build(table, &[]);
         for (host, path, app) in [
             ("example.com", "/", "site"),
             ("EXAMPLE.com.:8080", "/apis", "site"),
@@ -154,8 +249,79 @@ mod tests {
     #[test]
     fn what_nobody_claims_is_unknown() {
         let table = Table::new(1, vec![route("a", &["a.org"], "/a", 1)]);
-        let live = Live::build(table, &[]);
+        let live = LiveTable::build(table, &[]);
         assert_eq!(find(&live, "b.org", "/"), Err(NoRoute::UnknownHost));
         assert_eq!(find(&live, "a.org", "/b"), Err(NoRoute::UnknownPath));
+    }
+
+    /// A route of shares `(release, weight, whether it is up)`.
+    fn shared(generation: u64, shares: &[(&str, u32, bool)]) -> Route {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let share = |&(release, weight, up): &(&str, u32, bool)| Share {
+            weight,
+            ..Share::whole(release, 1, if up { vec![address] } else { vec![] })
+        };
+        Route {
+            shares: shares.iter().map(share).collect(),
+            ..route("a", &[], "/", generation)
+        }
+    }
+
+    /// The releases of the next requests.
+    fn turns(shares: &[(&str, u32, bool)], requests: usize) -> Vec<String> {
+        let live = LiveTable::build(Table::new(1, vec![shared(1, shares)]), &[]);
+        let route = live.find("", "/").unwrap();
+        let release = |_| route.next_share().release.clone();
+        (0..requests).map(release).collect()
+    }
+
+    #[test]
+    fn each_share_gets_its_weight_spread_over_the_round() {
+        let turns = turns(&[("old", 90, true), ("new", 10, true)], 300);
+        let new = |turn: &&String| *turn == "new";
+        for round in turns.chunks(100) {
+            assert_eq!(round.iter().filter(new).count(), 10);
+        }
+        // Neither comes in a crowd: of any thirty requests in a row.
+        for window in turns.windows(30) {
+            let count = window.iter().filter(new).count();
+            assert!((1..=5).contains(&count), "{window:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_without_weight_or_targets_gets_nothing() {
+        let all = |release: &str, shares| turns(shares, 50).iter().all(|turn| turn == release);
+        assert!(all("old", &[("old", 90, true), ("new", 10, false)]));
+        assert!(all("new", &[("old", 0, true), ("new", 3, true)]));
+        assert!(all("old", &[("old", 0, true), ("new", 0, true)]));
+        let huge = u32::MAX;
+        let thirds = turns(
+            &[("a", huge, true), ("b", huge, true), ("c", huge, true)],
+            30,
+        );
+        let a = thirds.iter().filter(|turn| *turn == "a").count();
+        assert!((8..=12).contains(&a), "{a}");
+    }
+
+    #[test]
+    fn a_share_keeps_its_object_while_weights_change() {
+        let build = |generation, shares: &[_], before: &LiveTable| {
+            let before: Vec<_> = before.shares().cloned().collect();
+            let ids = |live: &LiveTable| live.shares().map(|share| share.id).collect::<Vec<_>>();
+            let live = LiveTable::build(
+                Table::new(generation, vec![shared(generation, shares)]),
+                &before,
+            );
+            let found = ids(&live);
+            (live, found)
+        };
+        let (live, alone) = build(1, &[("old", 100, true)], &LiveTable::default());
+        let (live, both) = build(2, &[("old", 90, true), ("new", 10, true)], &live);
+        assert_eq!(both[0], alone[0]);
+        let (live, swapped) = build(3, &[("old", 10, true), ("new", 90, true)], &live);
+        assert_eq!(swapped, both);
+        let (_, new) = build(4, &[("new", 100, true)], &live);
+        assert_eq!(new, [both[1]]);
     }
 }

@@ -1,5 +1,6 @@
 //! Which host and path lead where, who holds it, and what it has done.
 
+pub mod claim;
 pub mod counters;
 pub mod drain;
 pub mod hold;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::live::{Live, NoRoute};
-use super::share::{Claim, Displaced, Served};
+use super::claim::Claim;
+use super::live::{LiveTable, NoRoute};
+use super::share::{Displaced, LiveShare};
 use super::stats::RouteStats;
 use super::table::{Page, Table};
 use crate::proxy::watch::Watches;
@@ -19,9 +20,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const MAX_REMEMBERED: usize = 256;
 
 pub struct Routes {
-    live: RwLock<Live>,
-    /// Routes that lost their place, while they drain and for a while after.
-    retired: Mutex<Vec<Arc<Served>>>,
+    live: RwLock<LiveTable>,
+    /// Shares that lost their place, while they drain and for a while after.
+    retired: Mutex<Vec<Arc<LiveShare>>>,
     /// The generation, for those who wait for a target.
     pub(super) switched: watch::Sender<u64>,
     /// Requests that are held back now.
@@ -32,7 +33,7 @@ pub struct Routes {
 impl Routes {
     pub fn new(table: Table, watches: Arc<Watches>) -> Self {
         Self {
-            live: RwLock::new(Live::build(table, &[])),
+            live: RwLock::new(LiveTable::build(table, &[])),
             retired: Mutex::default(),
             switched: watch::Sender::new(0),
             held: AtomicUsize::new(0),
@@ -53,44 +54,53 @@ impl Routes {
         self.live.read().table.pages.get(&status).cloned()
     }
 
-    /// Puts a hold on the route that `host` (as sent, maybe with a port) and `path` lead to.
+    /// Puts a hold on the next share of the route that `host` (as sent, maybe with a port) and `path` lead to.
     pub fn claim(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
         let live = self.live.read();
         // Under the lock: a claim is either made before the switch, and then the drain waits for
         // it, or sees the new table.
-        live.find(host, path).map(Served::claim)
+        let route = live.find(host, path)?;
+        Ok(Claim::new(route.next_share()))
+    }
+
+    /// The same within `app`, on a share that has targets and none of these ids.
+    pub fn claim_other(&self, host: &str, path: &str, app: &str, ids: &[u64]) -> Option<Claim> {
+        let live = self.live.read();
+        let route = live.find(host, path).ok()?;
+        let own = route.app == app;
+        own.then(|| route.other_share(ids))
+            .flatten()
+            .map(Claim::new)
     }
 
     /// Tells the tunnels and event streams of every route to leave within `window`.
     pub fn close_streams(&self, window: Duration) {
         let retired = self.retired.lock().clone();
-        for served in self.live().iter().chain(&retired) {
-            served.close_streams(window);
+        for share in self.shares().iter().chain(&retired) {
+            share.close_streams(window);
         }
         self.watches.wake_all();
     }
 
     /// Routes every request that is claimed from now on by `table`.
     pub fn switch(&self, table: Table) {
-        let next = Live::build(table, &self.live.read().served);
-        let kept: Vec<u64> = next.served.iter().map(|s| s.id).collect();
-        let served_next = next.served.clone();
+        let next = LiveTable::build(table, &self.shares());
+        let next_shares: Vec<_> = next.shares().cloned().collect();
         // Held throughout: who asks meanwhile would find the old routes neither here nor there, and
         // take them for drained.
         let mut retired = self.retired.lock();
         let before = std::mem::replace(&mut *self.live.write(), next);
         let displaced: Vec<_> = before
-            .served
-            .iter()
-            .filter(|s| !kept.contains(&s.id))
+            .shares()
+            .filter(|old| next_shares.iter().all(|next| next.id != old.id))
             .cloned()
             .collect();
         for old in &displaced {
             // No new claim can be made on it any more.
             old.set_draining();
-            let successors = served_next
+            let successors = next_shares
                 .iter()
-                .filter(|s| s.route.app == old.route.app)
+                .filter(|s| s.app == old.app)
                 .map(|s| (s.clone(), s.counters.snapshot()))
                 .collect();
             *old.displaced.lock() = Some(Displaced {
@@ -108,50 +118,51 @@ impl Routes {
         self.switched.send_modify(|n| *n += 1);
     }
 
-    /// Routes of `app` older than `before` that no longer serve. `None`: one of them still does.
-    pub fn retired(&self, app: &str, before: u64) -> Option<Vec<Arc<Served>>> {
-        let wanted = |s: &&Arc<Served>| s.route.app == app && s.route.generation < before;
+    /// Shares of `app` older than `before` that no longer serve. `None`: a route of it has not changed
+    /// since.
+    pub fn retired(&self, app: &str, before: u64) -> Option<Vec<Arc<LiveShare>>> {
+        let wanted = |s: &&Arc<LiveShare>| s.app == app && s.generation < before;
         // In this order: between the two a route may move from the first to the second.
-        let serving = self.live.read().served.iter().any(|s| wanted(&s));
+        let serving = self.live.read().has_older(app, before);
         let retired = self.retired.lock();
         (!serving).then(|| retired.iter().filter(wanted).cloned().collect())
     }
 
     pub fn stats(&self) -> Vec<RouteStats> {
-        let live = self.live.read().served.clone();
+        let live = self.shares();
         let retired = self.retired.lock().clone();
         live.iter().chain(&retired).map(|s| s.stats()).collect()
     }
 
     /// Requests and tunnels under way, on whatever route.
     pub fn under_way(&self) -> u64 {
-        let live = self.live.read().served.clone();
+        let live = self.shares();
         let retired = self.retired.lock().clone();
         let all = live.iter().chain(&retired);
         all.map(|s| s.in_flight() + s.websockets()).sum()
     }
 
-    pub fn live(&self) -> Vec<Arc<Served>> {
-        self.live.read().served.clone()
+    fn shares(&self) -> Vec<Arc<LiveShare>> {
+        self.live.read().shares().cloned().collect()
     }
 
     /// Closes connections to apps that have been idle for too long and forgets old routes.
     pub fn tidy(&self) {
-        let live = self.live.read().served.clone();
-        for served in &live {
-            served.prune_pools();
+        let live = self.shares();
+        for share in &live {
+            share.prune_pools();
         }
         let mut retired = self.retired.lock();
         let spare = retired.len().saturating_sub(MAX_REMEMBERED);
         let mut seen = 0;
-        retired.retain(|served| {
-            served.prune_pools();
+        retired.retain(|share| {
+            share.prune_pools();
             seen += 1;
-            let mut displaced = served.displaced.lock();
+            let mut displaced = share.displaced.lock();
             let Some(displaced) = displaced.as_mut() else {
                 return true;
             };
-            if served.in_flight() + served.websockets() > 0 {
+            if share.in_flight() + share.websockets() > 0 {
                 return true;
             }
             // A successor that is kept here would keep its own successors, and so on.
@@ -178,9 +189,9 @@ mod tests {
         routes.switch(table(1, 1));
         let (a, b) = (routes.claim("a", "/"), routes.claim("b", "/"));
         routes.switch(table(2, 2));
-        assert!(!a.unwrap().served().is_draining());
+        assert!(!a.unwrap().share().is_draining());
         let b = b.unwrap();
-        assert!(b.served().is_draining());
+        assert!(b.share().is_draining());
         assert!(routes.retired("b", 3).is_none(), "2 still serves");
         assert_eq!(routes.retired("b", 2).unwrap()[0].in_flight(), 1);
         drop(b);

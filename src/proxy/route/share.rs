@@ -1,4 +1,4 @@
-//! One route as it is served: its targets, its pools, its counters, and who holds it.
+//! A share as it is served: its targets, its pools, its counters, and how many hold it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::counters::{Counters, Outcome, Snapshot};
+use super::counters::{Counters, Snapshot};
 use super::stats::{RouteStats, State};
-use super::table::Route;
-use crate::proxy::access_log::{AccessLog, Entry};
+use super::table::{Policy, Route, Share};
 use crate::proxy::upstream::target::{Dialing, Target};
 
 /// Clients that lose a tunnel or an event stream come back; one at a time is no load.
@@ -20,12 +19,18 @@ const SERVING: u8 = 0;
 const DRAINING: u8 = 1;
 const ABORT: u8 = 2;
 
-/// A route object: one (route, generation). It outlives its place in the table until its last
+/// A share with its connections and counters. It outlives its place in the table until its last
 /// request has finished.
-pub struct Served {
+pub struct LiveShare {
     /// Unlike the generation unique in the process, and never 0.
     pub id: u64,
-    pub route: Route,
+    pub app: String,
+    pub release: String,
+    pub generation: u64,
+    /// Of its route.
+    hosts: Vec<String>,
+    pub path_prefix: String,
+    pub policy: Policy,
     pub targets: Vec<Target>,
     pub counters: Counters,
     /// Whose turn it is among targets of equal load.
@@ -33,7 +38,7 @@ pub struct Served {
     phase: AtomicU8,
     in_flight: AtomicU64,
     websockets: AtomicU64,
-    /// Told when the last request or tunnel of a draining route has gone.
+    /// Told when the last request or tunnel of a draining share has gone.
     emptied: Notify,
     /// How the tunnels and event streams are to end, once that is known.
     pub closing: watch::Sender<Option<Closing>>,
@@ -50,32 +55,37 @@ pub struct Closing {
     pub streams: u64,
 }
 
-/// What was true when the route lost its place in the table.
+/// What was true when the share lost its place in the table.
 pub struct Displaced {
     pub at: Instant,
     pub in_flight: u64,
     pub counted: Snapshot,
     /// What took its place, and its counters at that moment.
-    pub successors: Vec<(Arc<Served>, Snapshot)>,
+    pub successors: Vec<(Arc<LiveShare>, Snapshot)>,
     pub empty_at: Option<Instant>,
     /// The generation whose drain counts it: that of the switch which displaced it.
     pub drained_for: Option<u64>,
 }
 
-impl Served {
-    pub fn new(route: Route) -> Self {
+impl LiveShare {
+    pub fn new(route: &Route, share: &Share) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let settings = &route.settings;
+        let policy = &route.policy;
         let dialing = Dialing {
-            h2c: settings.h2c,
-            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
-            keep_alive: Duration::from_millis(settings.keep_alive_ms),
+            h2c: policy.h2c,
+            connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
+            keep_alive: Duration::from_millis(policy.keep_alive_ms),
         };
         let target = |&address| Target::new(address, dialing);
         Self {
             id: NEXT.fetch_add(1, Relaxed),
-            targets: route.targets.iter().map(target).collect(),
-            route,
+            app: route.app.clone(),
+            release: share.release.clone(),
+            generation: share.generation,
+            hosts: route.hosts.clone(),
+            path_prefix: route.path_prefix.clone(),
+            policy: policy.clone(),
+            targets: share.targets.iter().map(target).collect(),
             counters: Counters::default(),
             turn: AtomicUsize::new(0),
             phase: AtomicU8::new(SERVING),
@@ -88,17 +98,13 @@ impl Served {
         }
     }
 
-    /// To be called under the lock that the switch takes, so that a drain waits for this claim.
-    pub fn claim(self: &Arc<Self>) -> Claim {
-        self.in_flight.fetch_add(1, Relaxed);
-        Claim {
-            served: self.clone(),
-            started: Instant::now(),
-            status: 0,
-            target: None,
-            open: true,
-            log: None,
-        }
+    /// Whether it serves this share of this route as it is: weights and other shares make no
+    /// difference.
+    pub fn is_of(&self, route: &Route, share: &Share) -> bool {
+        (self.generation, &self.release) == (share.generation, &share.release)
+            && (&self.app, &self.path_prefix) == (&route.app, &route.path_prefix)
+            && (&self.hosts, &self.policy) == (&route.hosts, &route.policy)
+            && self.targets.iter().map(|t| &t.address).eq(&share.targets)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -176,22 +182,22 @@ impl Served {
         closing.from + closing.window.mul_f64(part)
     }
 
-    /// The least loaded target that is not in `tried` (by bits), in turn among equals; those that
-    /// refused lately last.
-    pub fn pick(&self, tried: u64) -> Option<usize> {
+    /// The least loaded target that is not in `tried`, in turn among equals; those that refused
+    /// lately last.
+    pub fn next_target(&self, tried: &[usize]) -> Option<usize> {
         if self.targets.len() == 1 {
-            return (tried & 1 == 0).then_some(0);
+            return tried.is_empty().then_some(0);
         }
-        let (count, turn) = (self.targets.len().min(64), self.turn.fetch_add(1, Relaxed));
-        let in_turn = (0..count).map(|i| (i + turn) % count);
-        let free = in_turn.filter(|i| tried & (1 << i) == 0);
+        let (count, turn) = (self.targets.len(), self.turn.fetch_add(1, Relaxed));
+        let in_turn = (0..count).map(|i| turn.wrapping_add(i) % count);
+        let free = in_turn.filter(|i| !tried.contains(i));
         free.min_by_key(|&i| self.targets[i].load())
     }
 
     pub fn prune_pools(&self) {
         let limit = match self.is_draining() {
             true => Duration::ZERO,
-            false => Duration::from_millis(self.route.settings.keep_alive_ms),
+            false => Duration::from_millis(self.policy.keep_alive_ms),
         };
         for target in &self.targets {
             target.prune(limit);
@@ -201,9 +207,9 @@ impl Served {
     pub fn stats(&self) -> RouteStats {
         let (in_flight, websockets) = (self.in_flight(), self.websockets());
         RouteStats {
-            app: self.route.app.clone(),
-            release: self.route.release.clone(),
-            generation: self.route.generation,
+            app: self.app.clone(),
+            release: self.release.clone(),
+            generation: self.generation,
             state: match (self.is_draining(), in_flight + websockets) {
                 (false, _) => State::Serving,
                 (true, 0) => State::Drained,
@@ -221,97 +227,46 @@ impl Served {
         }
     }
 
-    fn left(&self, count: &AtomicU64) {
+    /// Holds it for a request, until [`LiveShare::end_request`].
+    pub fn begin_request(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
+    }
+
+    pub fn end_request(&self) {
+        self.count_down(&self.in_flight);
+    }
+
+    /// Holds it for a WebSocket or another tunnel, until [`LiveShare::end_tunnel`].
+    pub fn begin_tunnel(&self) {
+        self.websockets.fetch_add(1, SeqCst);
+    }
+
+    pub fn end_tunnel(&self) {
+        self.count_down(&self.websockets);
+    }
+
+    fn count_down(&self, count: &AtomicU64) {
         if count.fetch_sub(1, SeqCst) == 1 && self.is_draining() {
             self.emptied.notify_waiters();
         }
     }
 }
 
-/// One request's hold on a route. Whoever holds it must end it with [`Claim::end`]; dropped before
-/// that, the client is taken to have left.
-pub struct Claim {
-    served: Arc<Served>,
-    started: Instant,
-    /// What the client was answered.
-    pub status: u16,
-    target: Option<usize>,
-    open: bool,
-    /// What is to be written of it, and where.
-    pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::route;
+    use super::*;
 
-impl Claim {
-    pub fn served(&self) -> &Arc<Served> {
-        &self.served
-    }
-
-    /// The target in use.
-    pub fn target(&self) -> Option<&Target> {
-        self.target.map(|i| &self.served.targets[i])
-    }
-
-    /// Takes the target with this number, and leaves the one before.
-    pub fn use_target(&mut self, target: usize) {
-        self.leave_target();
-        self.served.targets[target].enter();
-        self.target = Some(target);
-    }
-
-    fn leave_target(&mut self) {
-        if let Some(target) = self.target.take() {
-            self.served.targets[target].leave();
-        }
-    }
-
-    /// Counts the request and lets go of the route.
-    pub fn end(&mut self, outcome: Outcome) {
-        if std::mem::take(&mut self.open) {
-            let took = self.started.elapsed();
-            self.served.counters.count(outcome, self.status, took);
-            self.leave_target();
-            self.served.left(&self.served.in_flight);
-            if let Some((log, mut entry)) = self.log.take() {
-                entry.status = self.status;
-                entry.outcome = outcome.name();
-                entry.took_us = took.as_micros() as u64;
-                log.write(entry);
-            }
-        }
-    }
-
-    /// Lets go of the route without counting: the request goes on under another claim.
-    pub fn abandon(mut self) {
-        self.open = false;
-        self.leave_target();
-        self.served.left(&self.served.in_flight);
-    }
-
-    /// The request has become a tunnel, which holds the route from now on.
-    pub fn into_tunnel(mut self) -> Tunnelled {
-        self.served.websockets.fetch_add(1, SeqCst);
-        self.end(Outcome::Answered);
-        Tunnelled(self.served.clone())
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.end(Outcome::Client);
-    }
-}
-
-/// A WebSocket's hold on a route.
-pub struct Tunnelled(Arc<Served>);
-
-impl Tunnelled {
-    pub fn served(&self) -> &Arc<Served> {
-        &self.0
-    }
-}
-
-impl Drop for Tunnelled {
-    fn drop(&mut self) {
-        self.0.left(&self.0.websockets);
+    #[test]
+    fn every_replica_gets_its_turn() {
+        let address = |n: u16| (([127, 0, 0, 1]), 1 + n).into();
+        let replicas = Share::whole("r", 1, (0..100).map(address).collect());
+        let share = LiveShare::new(&route("a", &[], "/", 1), &replicas);
+        let mut picked: Vec<_> = (0..100).filter_map(|_| share.next_target(&[])).collect();
+        picked.sort();
+        assert_eq!(picked, (0..100).collect::<Vec<_>>());
+        let all_but_one: Vec<_> = (0..99).collect();
+        assert_eq!(share.next_target(&all_but_one), Some(99));
+        assert_eq!(share.next_target(&picked), None);
     }
 }

@@ -45,38 +45,127 @@ impl From<&str> for Page {
     }
 }
 
-/// Host and path prefix -> the targets of one release.
+/// Host and path prefix -> the shares of its traffic.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(try_from = "Message", into = "Message")]
 pub struct Route {
     pub app: String,
-    pub release: String,
     /// The table's generation at the last change of this route.
     pub generation: u64,
     /// Lower case; `*.example.com` stands for any one or more labels. Empty: every host that no
     /// other route claims.
-    #[serde(default)]
     pub hosts: Vec<String>,
     /// Starts with `/`; matches whole path segments.
-    #[serde(default = "root")]
     pub path_prefix: String,
-    /// Empty: there is no release yet, or it is down: 503 with Retry-After.
-    #[serde(default)]
-    pub targets: Vec<SocketAddr>,
-    #[serde(default)]
-    pub settings: Settings,
+    /// At least one; but for a canary one alone.
+    pub shares: Vec<Share>,
+    pub policy: Policy,
 }
 
 impl Default for Route {
     fn default() -> Self {
         Self {
             app: String::new(),
-            release: String::new(),
             generation: 0,
             hosts: Vec::new(),
             path_prefix: root(),
-            targets: Vec::new(),
-            settings: Settings::default(),
+            shares: vec![Share::whole("", 0, Vec::new())],
+            policy: Policy::default(),
         }
+    }
+}
+
+/// A part of a route's traffic: one release and its targets.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Share {
+    pub release: String,
+    /// Its part of all requests, of the sum of the route's weights.
+    pub weight: u32,
+    /// The table's generation at the last change of its release or targets. As long as this stays,
+    /// it keeps its connections and counters, whatever becomes of weights.
+    pub generation: u64,
+    /// Empty: there is no release yet, or it is down: 503 with Retry-After.
+    pub targets: Vec<SocketAddr>,
+}
+
+/// The weight of a share that is alone.
+const WHOLE: u32 = 100;
+
+impl Share {
+    /// All of a route's traffic.
+    pub fn whole(release: impl Into<String>, generation: u64, targets: Vec<SocketAddr>) -> Self {
+        Self {
+            release: release.into(),
+            weight: WHOLE,
+            generation,
+            targets,
+        }
+    }
+}
+
+/// A route as it is written. One whole share is written as version 0.1.0 did, which knew no other,
+/// so that agents, proxies and files of both versions understand each other; of several shares that
+/// version misses `release`, and refuses the table.
+#[derive(Serialize, Deserialize)]
+struct Message {
+    app: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    generation: u64,
+    #[serde(default)]
+    hosts: Vec<String>,
+    #[serde(default = "root")]
+    path_prefix: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<SocketAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shares: Vec<Share>,
+    #[serde(default)]
+    settings: Policy,
+}
+
+impl TryFrom<Message> for Route {
+    type Error = &'static str;
+
+    fn try_from(message: Message) -> Result<Self, &'static str> {
+        let shares = match (message.release, message.shares) {
+            (Some(release), shares) if shares.is_empty() => {
+                vec![Share::whole(release, message.generation, message.targets)]
+            }
+            (None, shares) if !shares.is_empty() && message.targets.is_empty() => shares,
+            _ => return Err("a route must have either `release` and `targets`, or `shares`"),
+        };
+        Ok(Self {
+            app: message.app,
+            generation: message.generation,
+            hosts: message.hosts,
+            path_prefix: message.path_prefix,
+            shares,
+            policy: message.settings,
+        })
+    }
+}
+
+impl From<Route> for Message {
+    fn from(route: Route) -> Self {
+        let mut message = Self {
+            app: route.app,
+            release: None,
+            generation: route.generation,
+            hosts: route.hosts,
+            path_prefix: route.path_prefix,
+            targets: Vec::new(),
+            shares: route.shares,
+            settings: route.policy,
+        };
+        if let [only] = &mut message.shares[..]
+            && (only.weight, only.generation) == (WHOLE, message.generation)
+        {
+            message.release = Some(std::mem::take(&mut only.release));
+            message.targets = std::mem::take(&mut only.targets);
+            message.shares.clear();
+        }
+        message
     }
 }
 
@@ -87,12 +176,12 @@ fn root() -> String {
 /// How a route treats its requests. Times are milliseconds.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default)]
-pub struct Settings {
+pub struct Policy {
     /// How long one target has to accept a connection.
     pub connect_timeout_ms: u64,
-    /// From the last byte of the request to the first byte of the answer.
+    /// From the last byte of the request to the first byte of the response.
     pub first_byte_timeout_ms: u64,
-    /// The longest silence in a body, either way, and in a WebSocket: none.
+    /// The longest silence in a body, either way. WebSockets have no such limit.
     pub body_idle_timeout_ms: u64,
     /// How long an idle connection to the app is kept; below the app's own limit.
     pub keep_alive_ms: u64,
@@ -112,7 +201,7 @@ pub struct Settings {
     pub strip_prefix: bool,
 }
 
-impl Default for Settings {
+impl Default for Policy {
     fn default() -> Self {
         Self {
             connect_timeout_ms: 2_000,
@@ -133,7 +222,7 @@ impl Default for Settings {
 
 #[cfg(test)]
 pub mod tests {
-    use super::Route;
+    use super::*;
 
     pub fn route(app: &str, hosts: &[&str], prefix: &str, generation: u64) -> Route {
         Route {
@@ -141,7 +230,46 @@ pub mod tests {
             hosts: hosts.iter().map(|h| h.to_string()).collect(),
             path_prefix: prefix.into(),
             generation,
+            shares: vec![Share::whole("r", generation, Vec::new())],
             ..Default::default()
         }
+    }
+
+    /// A table of version 0.1.0 as it stood on disk and in its messages.
+    const OLD: &str = r#"{"generation":7,"routes":[{"app":"a","release":"r1","generation":3,"hosts":["a.org"],"path_prefix":"/","targets":["10.0.0.2:80"],"settings":{"connect_timeout_ms":2000,"first_byte_timeout_ms":60000,"body_idle_timeout_ms":60000,"keep_alive_ms":1500,"max_body":null,"hold_ms":0,"pause_ms":0,"maintenance":null,"pages":{},"h2c":false,"strip_prefix":false}}],"pages":{}}"#;
+
+    #[test]
+    fn one_share_is_read_and_written_as_before_there_were_any() {
+        let table: Table = serde_json::from_str(OLD).unwrap();
+        let targets = vec!["10.0.0.2:80".parse().unwrap()];
+        assert_eq!(table.routes[0].shares, [Share::whole("r1", 3, targets)]);
+        assert_eq!(serde_json::to_string(&table).unwrap(), OLD);
+    }
+
+    #[test]
+    fn several_shares_come_back_and_an_older_proxy_refuses_them() {
+        let mut canary = route("a", &[], "/", 5);
+        canary.shares = vec![
+            Share {
+                weight: 90,
+                ..Share::whole("r1", 3, vec!["10.0.0.2:80".parse().unwrap()])
+            },
+            Share {
+                weight: 10,
+                ..Share::whole("r2", 5, vec!["10.0.0.3:80".parse().unwrap()])
+            },
+        ];
+        let mut value = serde_json::to_value(&canary).unwrap();
+        assert_eq!(value.get("release"), None, "required by version 0.1.0");
+        assert_eq!(
+            serde_json::from_value::<Route>(value.clone()).unwrap(),
+            canary
+        );
+        value["release"] = "r1".into();
+        assert!(serde_json::from_value::<Route>(value.clone()).is_err());
+        value["shares"] = serde_json::json!([]);
+        assert!(serde_json::from_value::<Route>(value.clone()).is_ok());
+        value.as_object_mut().unwrap().remove("release");
+        assert!(serde_json::from_value::<Route>(value).is_err());
     }
 }

@@ -151,7 +151,7 @@ async fn a_kept_connection_that_stays_silent_is_closed() {
     let table = |generation, text: Option<&str>, targets: &[_]| {
         let mut route = route("app", generation, targets);
         route.hosts = vec!["a".into()];
-        route.settings.maintenance = text.map(Into::into);
+        route.policy.maintenance = text.map(Into::into);
         Table {
             generation,
             routes: vec![route],

@@ -105,7 +105,7 @@ async fn echo_h2c(takes: bool) -> (SocketAddr, mpsc::UnboundedReceiver<String>) 
 
 async fn publish_h2c(proxy: &Proxy, generation: u64, target: SocketAddr) {
     let mut one = route("app", generation, &[target]);
-    one.settings.h2c = true;
+    one.policy.h2c = true;
     let table = Table::new(generation, vec![one]);
     proxy.client.publish(&table).await.unwrap();
 }

@@ -31,7 +31,7 @@ async fn slow_clients_cost_the_others_nothing() {
         routes: vec![route("app", 1, &[app.address])],
         ..Default::default()
     };
-    table.routes[0].settings.body_idle_timeout_ms = 1_000;
+    table.routes[0].policy.body_idle_timeout_ms = 1_000;
     proxy.client.publish(&table).await.unwrap();
     let mix = Mix::start(proxy.address, "a.test");
     let attack = |modes: &[&str], path: &str| {

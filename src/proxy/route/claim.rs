@@ -1,0 +1,110 @@
+//! Who holds a share: a drain waits for them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::counters::Outcome;
+use super::share::LiveShare;
+use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::upstream::target::Target;
+
+/// One request's hold on a share. Whoever holds it must end it with [`Claim::end`]; dropped before
+/// that, the client is taken to have left.
+pub struct Claim {
+    share: Arc<LiveShare>,
+    started: Instant,
+    /// What the client was answered.
+    pub status: u16,
+    target: Option<usize>,
+    open: bool,
+    /// What is to be written of it, and where.
+    pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
+}
+
+impl Claim {
+    /// To be called under the lock that the switch takes, so that a drain waits for this claim.
+    pub fn new(share: &Arc<LiveShare>) -> Self {
+        share.begin_request();
+        Self {
+            share: share.clone(),
+            started: Instant::now(),
+            status: 0,
+            target: None,
+            open: true,
+            log: None,
+        }
+    }
+
+    pub fn share(&self) -> &Arc<LiveShare> {
+        &self.share
+    }
+
+    /// The target in use.
+    pub fn target(&self) -> Option<&Target> {
+        self.target.map(|i| &self.share.targets[i])
+    }
+
+    /// Takes the target with this number, and leaves the one before.
+    pub fn use_target(&mut self, target: usize) {
+        self.leave_target();
+        self.share.targets[target].enter();
+        self.target = Some(target);
+    }
+
+    fn leave_target(&mut self) {
+        if let Some(target) = self.target.take() {
+            self.share.targets[target].leave();
+        }
+    }
+
+    /// Counts the request and lets go of the share.
+    pub fn end(&mut self, outcome: Outcome) {
+        if std::mem::take(&mut self.open) {
+            let took = self.started.elapsed();
+            self.share.counters.count(outcome, self.status, took);
+            self.leave_target();
+            self.share.end_request();
+            if let Some((log, mut entry)) = self.log.take() {
+                entry.status = self.status;
+                entry.outcome = outcome.name();
+                entry.took_us = took.as_micros() as u64;
+                log.write(entry);
+            }
+        }
+    }
+
+    /// Lets go of the share without counting: the request goes on under another claim.
+    pub fn abandon(mut self) {
+        self.open = false;
+        self.leave_target();
+        self.share.end_request();
+    }
+
+    /// The request has become a tunnel, which holds the share from now on.
+    pub fn into_tunnel(mut self) -> Tunnel {
+        self.share.begin_tunnel();
+        self.end(Outcome::Answered);
+        Tunnel(self.share.clone())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.end(Outcome::Client);
+    }
+}
+
+/// A WebSocket's hold on a share.
+pub struct Tunnel(Arc<LiveShare>);
+
+impl Tunnel {
+    pub fn share(&self) -> &Arc<LiveShare> {
+        &self.0
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.end_tunnel();
+    }
+}

@@ -1,6 +1,5 @@
 //! What the builder gets: a commit's folder, read from the git object database and sent as a tar.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -11,9 +10,10 @@ use tar::{EntryType, Header};
 
 use super::BuildError;
 use super::ignore::Ignore;
+use super::lfs::Lfs;
 use super::link;
-use super::objects::Objects;
-use super::walk::{Kind, List, walk};
+use super::objects::{FOLDER, LINK, Objects};
+use super::walk::{Kind, List, MAX_PATH, Walk};
 use crate::config;
 use crate::source::{Commit, Mirror};
 
@@ -39,21 +39,21 @@ impl Context {
         let folder = within(&settings.context)?;
         let dockerfile = within(&settings.dockerfile)?;
         let objects = Objects::open(mirror)?;
-        let list = {
+        let (list, dockerfile) = {
             let root = objects.folder(&commit.tree, &folder)?;
             let (name, ignore) = rules(&objects, &root, &dockerfile)?;
-            walk(&objects, root, &ignore, &[&dockerfile, &name])?
+            let found = find_dockerfile(&objects, &root, &dockerfile, &settings.context)?;
+            let walk = Walk {
+                objects: &objects,
+                ignore: &ignore,
+                always: &[&dockerfile, &found, &name],
+                folder: &folder,
+                lfs: Lfs::above(&objects, &commit.tree, &folder)?,
+            };
+            (walk.list(root)?, found)
         };
-        for (link, target) in &list.links {
-            if link::follow(link, &list.links).is_none() {
-                return Err(BuildError::LinkOut {
-                    link: link.clone(),
-                    target: target.clone(),
-                });
-            }
-        }
         Ok(Self {
-            dockerfile: find_dockerfile(&list, dockerfile, &settings.context)?,
+            dockerfile,
             objects,
             list,
             // One time for all files: the builder's cache does not look at it, and a web server that
@@ -90,16 +90,22 @@ impl Context {
                     tar.append_data(&mut header, path, io::empty())
                 }
                 Kind::File { id, executable } => {
-                    let blob = self.objects.blob(*id, &path.to_string_lossy(), u64::MAX)?;
                     header.set_entry_type(EntryType::Regular);
                     header.set_mode(if *executable { 0o755 } else { 0o644 });
-                    header.set_size(blob.size() as u64);
-                    tar.append_data(&mut header, path, blob.content())
+                    let name = path.to_string_lossy();
+                    (self.objects).content(*id, &name, |size, content| {
+                        header.set_size(size);
+                        tar.append_data(&mut header, path, content)
+                    })?
                 }
                 Kind::Link(target) => {
                     header.set_entry_type(EntryType::Symlink);
                     header.set_mode(0o777);
-                    tar.append_link(&mut header, path, OsStr::from_bytes(target))
+                    // As it is; only a long one is tidied by the crate on its way.
+                    match header.set_link_name_literal(target) {
+                        Ok(()) => tar.append_data(&mut header, path, io::empty()),
+                        Err(_) => tar.append_link(&mut header, path, OsStr::from_bytes(target)),
+                    }
                 }
             };
             sent.map_err(gone)?;
@@ -116,7 +122,8 @@ fn rules(
     dockerfile: &str,
 ) -> Result<(String, Ignore), BuildError> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".into()] {
-        if let Ok(entry) = root.get_path(name.as_ref())
+        let path = followed(objects, root, &name)?;
+        if let Ok(entry) = root.get_path(path.as_ref())
             && entry.kind() == Some(git2::ObjectType::Blob)
         {
             let blob = objects.blob(entry.id(), &name, MAX_IGNORE)?;
@@ -127,23 +134,42 @@ fn rules(
     Ok((String::new(), Ignore::default()))
 }
 
-fn find_dockerfile(list: &List, named: String, context: &str) -> Result<String, BuildError> {
-    let path = link::follow(&named, &list.links).unwrap_or_else(|| named.clone());
-    let found = (list.entries.iter()).find(|entry| entry.path == path.as_bytes());
-    match found.map(|entry| &entry.kind) {
-        Some(Kind::File { .. }) => Ok(path),
-        Some(_) => Err(BuildError::DockerfileNotAFile(named)),
-        None => Err(BuildError::NoDockerfile {
-            dockerfile: named,
+/// The Dockerfile's path, behind links.
+fn find_dockerfile(
+    objects: &Objects,
+    root: &Tree<'_>,
+    named: &str,
+    context: &str,
+) -> Result<String, BuildError> {
+    let path = followed(objects, root, named)?;
+    match root.get_path(path.as_ref()).map(|entry| entry.filemode()) {
+        Ok(FOLDER) => Err(BuildError::DockerfileNotAFile(named.to_owned())),
+        Ok(_) => Ok(path),
+        Err(_) => Err(BuildError::NoDockerfile {
+            dockerfile: named.to_owned(),
             context: context.to_owned(),
         }),
     }
 }
 
+/// Where `path`, which is going to be read, leads. All other links are the image's own business.
+fn followed(objects: &Objects, root: &Tree<'_>, path: &str) -> Result<String, BuildError> {
+    let target = |path: &str| {
+        let entry = root.get_path(path.as_ref()).ok()?;
+        let is_link = entry.filemode() == LINK;
+        let blob = (is_link.then(|| objects.blob(entry.id(), path, MAX_PATH as u64)))?.ok()?;
+        Some(String::from_utf8_lossy(blob.content()).into_owned())
+    };
+    link::follow(path, target).ok_or_else(|| BuildError::LinkOut {
+        link: path.to_owned(),
+        target: target(path).unwrap_or_default(),
+    })
+}
+
 /// A path of the configuration: `./a//b/` is `a/b`, and one that leads out is an error.
 fn within(path: &str) -> Result<String, BuildError> {
     (!path.starts_with('/'))
-        .then(|| link::follow(path, &HashMap::new()))
+        .then(|| link::follow(path, |_| None))
         .flatten()
         .ok_or_else(|| BuildError::Outside(path.to_owned()))
 }

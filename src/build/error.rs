@@ -25,7 +25,11 @@ pub enum BuildError {
     },
     #[error("`{0}` is a git submodule, which Cutover does not fetch")]
     Submodule(String),
-    #[error("the symbolic link `{link}` leads out of the build context, to `{target}`")]
+    #[error("{} in git only as Git LFS pointers", pointers(.0))]
+    Lfs(Vec<String>),
+    #[error(
+        "`{link}` is to be read and is a symbolic link out of the build context, to `{target}`"
+    )]
     LinkOut { link: String, target: String },
     #[error("the tree of this commit has an entry with the impossible name `{0}`")]
     BadName(String),
@@ -63,6 +67,7 @@ impl BuildError {
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => "no_dockerfile",
             Self::BadIgnore { .. } => "bad_dockerignore",
             Self::Submodule(_) => "submodule",
+            Self::Lfs(_) => "lfs_pointer",
             Self::LinkOut { .. } => "link_out_of_context",
             Self::BadName(_) => "bad_tree",
             Self::TooLarge(_) => "context_too_large",
@@ -88,9 +93,10 @@ impl BuildError {
             Self::Submodule(_) => {
                 "commit its files themselves (git subtree), or exclude it in .dockerignore"
             }
-            Self::LinkOut { .. } => {
-                "point it to a path within the context, or exclude it in .dockerignore"
+            Self::Lfs(_) => {
+                "fetching from Git LFS is not supported: commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
             }
+            Self::LinkOut { .. } => "point it to a path within the context",
             Self::BadName(_) => "check the repository with `git fsck`",
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed { .. } => "see the log above the failing step; correct it and push again",
@@ -131,6 +137,19 @@ impl From<bollard::errors::Error> for BuildError {
             | Error::SocketNotFoundError(_) => Self::NoDocker(error.to_string()),
             other => Self::Docker(other.to_string()),
         }
+    }
+}
+
+/// The first few by name.
+fn pointers(paths: &[String]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<String> = (paths.iter().take(NAMED))
+        .map(|path| format!("`{}`", path.escape_debug()))
+        .collect();
+    match (named.len(), paths.len() - named.len()) {
+        (1, 0) => format!("{} is", named[0]),
+        (_, 0) => format!("{} are", named.join(", ")),
+        (_, more) => format!("{} and {more} more are", named.join(", ")),
     }
 }
 

@@ -1,13 +1,11 @@
 //! Where a symbolic link of the context leads.
 
-use std::collections::HashMap;
-
 /// As many as Linux follows.
 const LINKS: usize = 40;
 
-/// Follows `path` through the context's links, which are path -> target. `None`: it leads out of the
-/// context, or in a circle. What does not exist counts as itself: a dangling link harms nobody.
-pub(super) fn follow(path: &str, links: &HashMap<String, String>) -> Option<String> {
+/// Follows `path` through the context's links; `target` is where the link at a path points to. `None`:
+/// it leads out of the context, or in a circle. What does not exist counts as itself.
+pub(super) fn follow(path: &str, target: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut rest: Vec<String> = parts(path).rev().collect();
     let mut at: Vec<String> = Vec::new();
     let mut followed = 0;
@@ -17,7 +15,7 @@ pub(super) fn follow(path: &str, links: &HashMap<String, String>) -> Option<Stri
             continue;
         }
         at.push(part);
-        let Some(target) = links.get(&at.join("/")) else {
+        let Some(target) = target(&at.join("/")) else {
             continue;
         };
         followed += 1;
@@ -25,7 +23,7 @@ pub(super) fn follow(path: &str, links: &HashMap<String, String>) -> Option<Stri
             return None;
         }
         at.pop();
-        rest.extend(parts(target).rev());
+        rest.extend(parts(&target).rev());
     }
     Some(at.join("/"))
 }
@@ -39,6 +37,8 @@ fn parts(path: &str) -> impl DoubleEndedIterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
                 ("up".into(), "deep/folder/../..".into()),
                 ("down".into(), "deep/folder".into()),
             ]);
-            let found = follow(link, &links);
+            let found = follow(link, |path| links.get(path).cloned());
             assert_eq!(found.as_deref(), expected, "{link} -> {target}");
         }
     }

@@ -5,6 +5,7 @@ mod context;
 mod error;
 mod ignore;
 mod image;
+mod lfs;
 mod link;
 mod objects;
 mod pattern;

@@ -1,11 +1,21 @@
 //! The mirror's objects. One that must be there and is not means that the mirror is damaged.
 
+use std::io::{self, Read};
+
 use git2::{Blob, ErrorCode, Oid, Repository, Tree};
 
 use super::BuildError;
-use crate::source::{Mirror, SourceError};
+use crate::source::{Mirror, blob};
 
-/// A file in the context is held in memory while it is sent.
+// git knows these modes and no others.
+pub(super) const FOLDER: i32 = 0o040000;
+pub(super) const EXECUTABLE: i32 = 0o100755;
+pub(super) const LINK: i32 = 0o120000;
+pub(super) const SUBMODULE: i32 = 0o160000;
+
+/// A larger file is read in pieces.
+const LARGE: u64 = 1 << 20;
+/// What is held in memory where that cannot be.
 const MAX_FILE: u64 = 1 << 30;
 
 pub(super) struct Objects {
@@ -24,21 +34,43 @@ impl Objects {
         self.git.find_tree(id).map_err(|e| self.damaged(&e))
     }
 
-    /// A file's content, once its size is known to be bearable; `path` names it in the error.
+    /// A small file, once its size is known to be bearable; `path` names it in the error.
     pub(super) fn blob(&self, id: Oid, path: &str, limit: u64) -> Result<Blob<'_>, BuildError> {
-        self.size(id, path, limit)?;
-        self.git.find_blob(id).map_err(|e| self.damaged(&e))
-    }
-
-    /// A file's size in bytes.
-    pub(super) fn size(&self, id: Oid, path: &str, limit: u64) -> Result<u64, BuildError> {
-        let header = self.git.odb().and_then(|odb| odb.read_header(id));
-        let size = header.map_err(|e| self.damaged(&e))?.0 as u64;
-        if size > limit.min(MAX_FILE) {
+        let size = self.size(id)?;
+        if size > limit {
             let message = format!("`{path}` has {} KiB", size >> 10);
             return Err(BuildError::TooLarge(message));
         }
-        Ok(size)
+        self.git.find_blob(id).map_err(|e| self.damaged(&e))
+    }
+
+    /// Hands a file's size and content to `take`, in pieces if it is large. The content's own errors
+    /// are of the kind `InvalidData`.
+    pub(super) fn content(
+        &self,
+        id: Oid,
+        path: &str,
+        take: impl FnOnce(u64, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<io::Result<()>, BuildError> {
+        let size = self.size(id)?;
+        if size > LARGE
+            && let Some(mut content) = blob::open(&self.git, id, size)
+        {
+            return match take(size, &mut content) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    Err(self.damaged(&git2::Error::from_str(&error.to_string())))
+                }
+                taken => Ok(taken),
+            };
+        }
+        let blob = self.blob(id, path, MAX_FILE)?;
+        Ok(take(size, &mut blob.content()))
+    }
+
+    /// A file's size in bytes.
+    pub(super) fn size(&self, id: Oid) -> Result<u64, BuildError> {
+        let header = self.git.odb().and_then(|odb| odb.read_header(id));
+        Ok(header.map_err(|e| self.damaged(&e))?.0 as u64)
     }
 
     /// The folder at `path` in the tree `root`, an empty path for the root itself.
@@ -49,18 +81,13 @@ impl Objects {
             return Ok(tree);
         }
         match tree.get_path(path.as_ref()) {
-            Ok(entry) if entry.filemode() == super::walk::FOLDER => self.tree(entry.id()),
+            Ok(entry) if entry.filemode() == FOLDER => self.tree(entry.id()),
             Err(error) if error.code() != ErrorCode::NotFound => Err(self.damaged(&error)),
             _ => Err(BuildError::NoContext(path.to_owned())),
         }
     }
 
-    /// The mirror goes; the next fetch makes it again.
     fn damaged(&self, error: &git2::Error) -> BuildError {
-        self.mirror.discard();
-        BuildError::Source(SourceError::Damaged {
-            repo: self.mirror.shown(),
-            why: error.message().to_owned(),
-        })
+        BuildError::Source(self.mirror.unreadable(error))
     }
 }

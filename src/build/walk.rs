@@ -1,23 +1,18 @@
 //! The list of what a folder of a commit holds, without what .dockerignore names.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use git2::{Oid, Tree};
 
 use super::BuildError;
 use super::ignore::{Fits, Ignore};
-use super::objects::Objects;
-
-// git knows these modes and no others.
-pub(super) const FOLDER: i32 = 0o040000;
-pub(super) const EXECUTABLE: i32 = 0o100755;
-const LINK: i32 = 0o120000;
-const SUBMODULE: i32 = 0o160000;
+use super::lfs::Lfs;
+use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
 // Far above what images are built from, far below what would exhaust a small server.
 const MAX_ENTRIES: usize = 200_000;
 const MAX_TOTAL: u64 = 4 << 30;
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -37,8 +32,6 @@ pub(super) enum Kind {
 pub(super) struct List {
     /// Folders stand before what is in them.
     pub(super) entries: Vec<Entry>,
-    /// The symbolic links among them, path -> target.
-    pub(super) links: HashMap<String, String>,
     /// The files' size together, in bytes.
     pub(super) size: u64,
 }
@@ -50,71 +43,105 @@ struct Folder<'a> {
     fits: Fits,
 }
 
-/// Lists `root`. What stands in `always` is listed whatever the rules say.
-pub(super) fn walk(
-    objects: &Objects,
-    root: Tree<'_>,
-    ignore: &Ignore,
-    always: &[&str],
-) -> Result<List, BuildError> {
-    let mut list = List::default();
-    // Not recursive: a tree may be as deep as whoever pushed it likes.
-    let mut stack = vec![Folder {
-        tree: root,
-        next: 0,
-        path: Vec::new(),
-        fits: Fits::default(),
-    }];
-    while let Some(folder) = stack.last_mut() {
-        let Some(entry) = folder.tree.get(folder.next) else {
-            stack.pop();
-            continue;
-        };
-        folder.next += 1;
-        let (id, mode) = (entry.id(), entry.filemode());
-        let path = joined(&folder.path, entry.name_bytes())?;
-        drop(entry);
-        let text = String::from_utf8_lossy(&path).into_owned();
-        let (excluded, fits) = ignore.excludes(&text, &folder.fits);
-        if mode == FOLDER {
-            let above = |kept: &&str| kept.strip_prefix(&text).is_some_and(|p| p.starts_with('/'));
-            if !excluded {
-                list.push(path.clone(), Kind::Folder)?;
-            } else if !ignore.has_exceptions() && !always.iter().any(above) {
+/// What decides which files of a context are listed.
+pub(super) struct Walk<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) ignore: &'a Ignore,
+    /// Listed whatever the rules say.
+    pub(super) always: &'a [&'a str],
+    /// The context's folder in the repository.
+    pub(super) folder: &'a str,
+    pub(super) lfs: Lfs,
+}
+
+impl Walk<'_> {
+    pub(super) fn list(mut self, root: Tree<'_>) -> Result<List, BuildError> {
+        let mut list = List::default();
+        let mut pointers = Vec::new();
+        self.lfs.enter(self.objects, &root, &self.full("", true))?;
+        // Not recursive: a tree may be as deep as whoever pushed it likes.
+        let mut stack = vec![Folder {
+            tree: root,
+            next: 0,
+            path: Vec::new(),
+            fits: Fits::default(),
+        }];
+        while let Some(folder) = stack.last_mut() {
+            let Some(entry) = folder.tree.get(folder.next) else {
+                stack.pop();
                 continue;
+            };
+            folder.next += 1;
+            let (id, mode) = (entry.id(), entry.filemode());
+            let path = joined(&folder.path, entry.name_bytes())?;
+            drop(entry);
+            let text = String::from_utf8_lossy(&path).into_owned();
+            let (excluded, fits) = self.ignore.excludes(&text, &folder.fits);
+            if mode == FOLDER {
+                let above =
+                    |kept: &&str| kept.strip_prefix(&text).is_some_and(|p| p.starts_with('/'));
+                if !excluded {
+                    list.push(path.clone(), Kind::Folder)?;
+                } else if !self.ignore.has_exceptions() && !self.always.iter().any(above) {
+                    continue;
+                }
+                let tree = self.objects.tree(id)?;
+                self.lfs
+                    .enter(self.objects, &tree, &self.full(&text, true))?;
+                stack.push(Folder {
+                    tree,
+                    next: 0,
+                    path,
+                    fits,
+                });
+            } else if (!excluded || self.always.contains(&text.as_str()))
+                && list.add(self.objects, path, &text, id, mode)?
+                && self.is_pointer(&text, id)?
+            {
+                pointers.push(text);
             }
-            stack.push(Folder {
-                tree: objects.tree(id)?,
-                next: 0,
-                path,
-                fits,
-            });
-        } else if !excluded || always.contains(&text.as_str()) {
-            list.add(objects, path, text, id, mode)?;
         }
+        if !pointers.is_empty() {
+            return Err(BuildError::Lfs(pointers));
+        }
+        list.add_parents();
+        Ok(list)
     }
-    list.add_parents();
-    Ok(list)
+
+    fn is_pointer(&self, path: &str, id: Oid) -> Result<bool, BuildError> {
+        let content = || Ok(self.objects.blob(id, path, u64::MAX)?.content().to_vec());
+        let size = self.objects.size(id)?;
+        self.lfs.is_pointer(&self.full(path, false), size, content)
+    }
+
+    /// A path of the context as one of the repository; a folder ends with `/`.
+    fn full(&self, path: &str, is_folder: bool) -> String {
+        let parts = [self.folder, path].into_iter();
+        let mut full = (parts.filter(|part| !part.is_empty()))
+            .collect::<Vec<_>>()
+            .join("/");
+        if is_folder && !full.is_empty() {
+            full.push('/');
+        }
+        full
+    }
 }
 
 impl List {
+    /// `true` if it is a file.
     fn add(
         &mut self,
         objects: &Objects,
         path: Vec<u8>,
-        text: String,
+        text: &str,
         id: Oid,
         mode: i32,
-    ) -> Result<(), BuildError> {
+    ) -> Result<bool, BuildError> {
         let kind = match mode {
-            SUBMODULE => return Err(BuildError::Submodule(text)),
-            LINK => {
-                let target = objects.blob(id, &text, MAX_PATH as u64)?.content().to_vec();
-                (self.links).insert(text, String::from_utf8_lossy(&target).into_owned());
-                Kind::Link(target)
-            }
+            SUBMODULE => return Err(BuildError::Submodule(text.to_owned())),
+            LINK => Kind::Link(objects.blob(id, text, MAX_PATH as u64)?.content().to_vec()),
             mode => {
-                self.size += objects.size(id, &text, u64::MAX)?;
+                self.size += objects.size(id)?;
                 if self.size > MAX_TOTAL {
                     return Err(BuildError::TooLarge("its files are over 4 GiB".into()));
                 }
@@ -122,7 +149,8 @@ impl List {
                 Kind::File { id, executable }
             }
         };
-        self.push(path, kind)
+        let is_file = matches!(kind, Kind::File { .. });
+        self.push(path, kind).map(|()| is_file)
     }
 
     fn push(&mut self, path: Vec<u8>, kind: Kind) -> Result<(), BuildError> {

@@ -1,10 +1,10 @@
-//! A look into a bare repository on this machine, where somebody has pushed to.
+//! A look into a repository on this machine, where somebody has pushed to.
 
 use std::path::Path;
 
 use git2::{ObjectType, Oid, Repository};
 
-use super::init;
+use super::local;
 use crate::ids::CommitId;
 
 /// A longer message is not one that somebody wrote.
@@ -13,16 +13,17 @@ const LONGEST: usize = 64 << 10;
 /// What a ref, `refs/…`, points to: for an annotated tag the tag itself. `None` where it is not there
 /// or cannot be read.
 pub fn tip(repository: &Path, git_ref: &str) -> Option<CommitId> {
-    init();
-    let git = Repository::open_bare(repository).ok()?;
+    let git = local::open(repository).ok()?;
     let target = git.find_reference(git_ref).ok()?.target()?;
     target.to_string().parse().ok()
 }
 
 /// The whole message of a commit, or of the commit that a tag stands for.
 pub fn message(repository: &Path, id: &CommitId) -> Option<String> {
-    init();
-    let git = Repository::open_bare(repository).ok()?;
+    message_in(&local::open(repository).ok()?, id)
+}
+
+pub(super) fn message_in(git: &Repository, id: &CommitId) -> Option<String> {
     let object = git
         .find_object(Oid::from_str(id.as_str()).ok()?, None)
         .ok()?;

@@ -8,17 +8,6 @@ use crate::config::PathFilter;
 use crate::ids::CommitId;
 
 impl Mirror {
-    /// Whether `old` is `new` or one of the commits that it is built upon.
-    pub fn is_ancestor(&self, old: &CommitId, new: &CommitId) -> Result<bool, SourceError> {
-        let git = self.open()?;
-        let (old, new) = (self.oid(&git, old)?, self.oid(&git, new)?);
-        if old == new {
-            return Ok(true);
-        }
-        git.graph_descendant_of(new, old)
-            .map_err(|e| damaged(&self.shown(), &e))
-    }
-
     /// The paths that differ between two commits' trees, old and new names of what was renamed among
     /// them, sorted. At most [`PathFilter::MAX_CHANGED`] and one.
     pub fn changed_paths(

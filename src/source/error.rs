@@ -9,6 +9,8 @@ use crate::ids::CommitId;
 pub enum SourceError {
     #[error("the repository `{repo}` cannot be reached: {why}")]
     Unreachable { repo: String, why: String },
+    #[error("the server of `{repo}` broke off the fetch: {why}")]
+    BrokeOff { repo: String, why: String },
     #[error("the repository `{repo}` refused access: {why}")]
     Refused { repo: String, why: String },
     #[error("the identity of the server of `{repo}` is not known: {why}")]
@@ -33,6 +35,10 @@ pub enum SourceError {
     Ambiguous(String),
     #[error("the mirror of `{repo}` is damaged: {why}")]
     Damaged { repo: String, why: String },
+    #[error("the repository `{repo}` is damaged: {why}")]
+    Broken { repo: String, why: String },
+    #[error("the repository `{repo}` is not supported: {why}")]
+    Unsupported { repo: String, why: String },
     #[error("the mirror cannot be kept at `{path}`: {cause}")]
     Disk { path: String, cause: io::Error },
     #[error("fetching was cancelled")]
@@ -46,6 +52,7 @@ impl SourceError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "source_unreachable",
+            Self::BrokeOff { .. } => "source_broke_off",
             Self::Refused { .. } => "source_refused",
             Self::UnknownServer { .. } => "source_unknown_server",
             Self::Empty { .. } => "source_empty",
@@ -54,6 +61,8 @@ impl SourceError {
             Self::NoSuchCommit { .. } => "no_such_commit",
             Self::Ambiguous(_) => "ambiguous_commit",
             Self::Damaged { .. } => "mirror_damaged",
+            Self::Broken { .. } => "repository_damaged",
+            Self::Unsupported { .. } => "repository_unsupported",
             Self::Disk { .. } => "mirror_disk",
             Self::Cancelled => "cancelled",
             Self::TimedOut { .. } => "fetch_timeout",
@@ -65,6 +74,9 @@ impl SourceError {
         match self {
             Self::Unreachable { .. } => {
                 "check `repo` in deploy.toml, and that this machine reaches it"
+            }
+            Self::BrokeOff { .. } => {
+                "deploy again; if it breaks off again, check the repository there with `git fsck`"
             }
             Self::Refused { .. } => {
                 "check `token` (https) or `ssh_key` (ssh) under `[apps.NAME.source]`, and that it may read the repository"
@@ -78,6 +90,8 @@ impl SourceError {
             }
             Self::Ambiguous(_) => "give more digits of the commit",
             Self::Damaged { .. } => "deploy again: the mirror is made anew",
+            Self::Broken { .. } => "check it with `git fsck`",
+            Self::Unsupported { .. } => "then deploy again",
             Self::Disk { .. } => "check the disk's space and the rights on `data_dir`",
             Self::Cancelled => "deploy again when wanted",
             Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
@@ -86,6 +100,9 @@ impl SourceError {
 
     /// Whether the same call may succeed later without anything being changed here.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::BrokeOff { .. } | Self::TimedOut { .. }
+        )
     }
 }

@@ -1,23 +1,29 @@
-//! One connection to the repository: compare the refs, drop the stale ones, download what is new.
+//! One connection to the repository: find the wanted ref, drop stale ones, download one commit.
 
-use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use git2::{
     AutotagOption, Direction, Error, ErrorClass, ErrorCode, FetchOptions, FetchPrune, Oid,
-    ProxyOptions, Reference, RemoteCallbacks, Repository,
+    ProxyOptions, Reference, Remote, RemoteCallbacks, Repository,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::SourceError;
 use super::access::Access;
-use super::resolve::{damaged, line};
+use super::local::SHA256;
+use super::progress::Progress;
+use super::resolve::{
+    HEADS, TAGS, by_id, by_prefix, damaged, digits, is_ours, line, meanings, missing,
+};
+use super::{Commit, SourceError, Want};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
-const HEADS: &str = "refs/heads/";
-const TAGS: &str = "refs/tags/";
+/// The commit alone.
+const ONE: i32 = 1;
+/// All commits before it.
+const WHOLE: i32 = i32::MAX;
 
 /// What one fetch needs to know.
 pub(super) struct Fetch<'a> {
@@ -31,75 +37,192 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Makes the branches and tags of `git` those of the repository.
-    pub(super) fn all(&self, git: &Repository) -> Result<(), SourceError> {
-        if let Repo::Local(path) = self.repo {
-            return self.all_local(git, path);
-        }
+    /// Brings the wanted commit alone into `git`, without its history, which is not needed: a
+    /// repository's size is mostly in its past and in its other branches.
+    pub(super) fn get(&self, git: &Repository, want: &Want) -> Result<Commit, SourceError> {
         self.connected(git, |remote, options| {
-            let heads = advertised(remote).map_err(|e| damaged(self.shown, &e))?;
-            if self.without_stale(git, &heads)?.is_none() {
-                return Ok(());
+            let heads = advertised(remote).map_err(|e| self.unreachable(&e))?;
+            if heads.is_empty() {
+                return Err(SourceError::Empty {
+                    repo: self.shown.to_owned(),
+                });
             }
-            let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-            (remote.fetch(&specs, Some(options), None)).map_err(|e| self.after_connecting(&e))?;
-            let stats = remote.stats();
-            if stats.received_objects() > 0 {
-                (self.log)(&format!(
-                    "fetched {} objects, {} KiB",
-                    stats.received_objects(),
-                    stats.received_bytes().div_ceil(1024)
-                ));
+            self.drop_stale(git, &heads)?;
+            let (what, text) = match want {
+                Want::Branch(name) => ("branch", name.as_str()),
+                Want::Tag(name) => ("tag", name.as_str()),
+                Want::Commit(id) => ("commit", id.as_str()),
+                Want::Named(name) => ("branch, tag or commit", name.as_str()),
+            };
+            for full in self.meant(want)? {
+                if let Some(oid) = heads.get(&full) {
+                    return self.get_ref(git, remote, options, &full, *oid);
+                }
             }
-            Ok(())
+            let found = match want {
+                Want::Commit(id) => return self.get_one(git, remote, options, id),
+                Want::Named(text) => self.by_digits(git, remote, options, &heads, text)?,
+                _ => None,
+            };
+            found.ok_or_else(|| missing(self.shown, what, text))
         })
     }
 
-    /// Drops the refs that the repository does not have any more, and returns those that stay;
-    /// `None` if nothing is to be fetched. Before the download, not after it: a branch `a` that is
-    /// gone would stand in the way of a new branch `a/b`.
-    pub(super) fn without_stale(
+    fn meant(&self, want: &Want) -> Result<Vec<String>, SourceError> {
+        Ok(match want {
+            Want::Branch(name) => vec![format!("{HEADS}{name}")],
+            Want::Tag(name) => vec![format!("{TAGS}{name}")],
+            Want::Commit(_) => Vec::new(),
+            Want::Named(name) => meanings(name)?,
+        })
+    }
+
+    fn get_ref(
+        &self,
+        git: &Repository,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+        full: &str,
+        oid: Oid,
+    ) -> Result<Commit, SourceError> {
+        let ours = git.find_reference(full).ok().and_then(|own| own.target());
+        if ours != Some(oid) {
+            self.download(remote, options, &[&format!("+{full}:{full}")], ONE)?;
+        }
+        let id: CommitId = parsed(oid);
+        by_id(git, &id, self.shown).map_err(|error| match error {
+            SourceError::NoSuchCommit { .. } if !git.odb().is_ok_and(|odb| odb.exists(oid)) => {
+                SourceError::Damaged {
+                    repo: self.shown.to_owned(),
+                    why: format!("`{full}` is not there"),
+                }
+            }
+            // A tag of a file or a folder.
+            SourceError::NoSuchCommit { .. } => missing(self.shown, "commit behind", full),
+            error => error,
+        })
+    }
+
+    /// Asks for a commit by its id, which servers may refuse.
+    fn get_one(
+        &self,
+        git: &Repository,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+        id: &CommitId,
+    ) -> Result<Commit, SourceError> {
+        let found = by_id(git, id, self.shown);
+        if !matches!(found, Err(SourceError::NoSuchCommit { .. })) {
+            return found;
+        }
+        let spec = format!("+{id}:refs/cutover/{id}");
+        if self.download(remote, options, &[&spec], ONE).is_err() {
+            self.going()?;
+            return found;
+        }
+        by_id(git, id, self.shown)
+    }
+
+    /// The commit that a person means with these digits: one that is at the tip of a branch or tag, or
+    /// was fetched before, or else whichever the whole history has.
+    fn by_digits(
+        &self,
+        git: &Repository,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+        heads: &HashMap<String, Oid>,
+        text: &str,
+    ) -> Result<Option<Commit>, SourceError> {
+        let Some(digits) = digits(text) else {
+            return Ok(None);
+        };
+        if let Some(commit) = by_prefix(git, &digits, self.shown)? {
+            return Ok(Some(commit));
+        }
+        let tip = heads
+            .iter()
+            .find(|(_, oid)| oid.to_string().starts_with(&digits));
+        if let Some((full, oid)) = tip {
+            return self.get_ref(git, remote, options, full, *oid).map(Some);
+        }
+        if let Ok(id) = digits.parse()
+            && let Ok(commit) = self.get_one(git, remote, options, &id)
+        {
+            return Ok(Some(commit));
+        }
+        (self.log)("fetching the whole history to find the commit");
+        let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+        self.download(remote, options, &all, WHOLE)?;
+        by_prefix(git, &digits, self.shown)
+    }
+
+    fn download(
+        &self,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+        specs: &[&str],
+        depth: i32,
+    ) -> Result<(), SourceError> {
+        self.going()?;
+        options.depth(depth);
+        (remote.fetch(specs, Some(options), None)).map_err(|e| self.after_connecting(&e))?;
+        let stats = remote.stats();
+        if stats.received_objects() > 0 {
+            (self.log)(&format!(
+                "fetched {} objects, {} KiB",
+                stats.received_objects(),
+                stats.received_bytes().div_ceil(1024)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Drops the refs that the repository does not have any more: a branch `a` that is gone would
+    /// stand in the way of a new branch `a/b`.
+    fn drop_stale(
         &self,
         git: &Repository,
         heads: &HashMap<String, Oid>,
-    ) -> Result<Option<HashMap<String, Oid>>, SourceError> {
-        if heads.is_empty() {
-            return Err(SourceError::Empty {
-                repo: self.shown.to_owned(),
-            });
+    ) -> Result<(), SourceError> {
+        let stale = |error: Error| damaged(self.shown, &error);
+        for found in git.references().map_err(stale)? {
+            let mut found = found.map_err(stale)?;
+            let gone = (found.name()).is_ok_and(|name| is_ours(name) && !heads.contains_key(name));
+            if gone {
+                found.delete().map_err(stale)?;
+            }
         }
-        let mut ours = own(git).map_err(|e| damaged(self.shown, &e))?;
-        if ours == *heads {
-            return Ok(None);
-        }
-        for name in ours.keys().filter(|name| !heads.contains_key(*name)) {
-            (git.find_reference(name))
-                .and_then(|mut stale| stale.delete())
-                .map_err(|e| damaged(self.shown, &e))?;
-        }
-        ours.retain(|name, _| heads.contains_key(name));
-        Ok(Some(ours))
+        Ok(())
     }
 
-    /// Asks for one commit that no branch or tag leads to. Servers may refuse that.
-    pub(super) fn one(&self, git: &Repository, id: &CommitId) -> Result<(), SourceError> {
-        self.connected(git, |remote, options| {
-            let spec = format!("+{id}:refs/cutover/{id}");
-            remote
-                .fetch(&[spec], Some(options), None)
-                .map_err(|e| self.after_connecting(&e))
+    /// The branch that the server calls its own.
+    pub(super) fn default_branch(&self) -> Result<Option<String>, SourceError> {
+        let remote =
+            Remote::create_detached(address(self.repo)).map_err(|e| self.unreachable(&e))?;
+        self.connect(remote, |remote, _| {
+            let name = remote.default_branch().ok();
+            let name = name.and_then(|name| Some(name.as_str().ok()?.to_owned()));
+            Ok(name.and_then(|name| Some(name.strip_prefix(HEADS)?.to_owned())))
         })
     }
 
-    fn connected(
+    fn connected<T>(
         &self,
         git: &Repository,
-        work: impl FnOnce(&mut git2::Remote<'_>, &mut FetchOptions<'_>) -> Result<(), SourceError>,
-    ) -> Result<(), SourceError> {
+        work: impl FnOnce(&mut Remote<'_>, &mut FetchOptions<'_>) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let remote =
+            (git.remote_anonymous(&address(self.repo))).map_err(|e| self.unreachable(&e))?;
+        self.connect(remote, work)
+    }
+
+    fn connect<T>(
+        &self,
+        mut remote: Remote<'_>,
+        work: impl FnOnce(&mut Remote<'_>, &mut FetchOptions<'_>) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         self.going()?;
         let access = Access::new(self.repo, self.source);
-        let mut remote =
-            (git.remote_anonymous(&address(self.repo))).map_err(|e| self.unreachable(&e))?;
         let mut proxy = ProxyOptions::new();
         proxy.auto();
         let mut connection = remote
@@ -118,18 +241,18 @@ impl Fetch<'_> {
     }
 
     fn callbacks<'a>(&'a self, access: &'a Access<'a>) -> RemoteCallbacks<'a> {
+        let progress = Rc::new(Progress::new(self.log));
+        let (said, received) = (progress.clone(), progress);
         let mut callbacks = RemoteCallbacks::new();
         callbacks
             .credentials(|url, user, allowed| access.credentials(url, user, allowed))
             .certificate_check(|cert, _| access.certificate(cert))
-            .sideband_progress(|_| self.going().is_ok());
-        let next = Cell::new(10);
+            .sideband_progress(move |text| {
+                said.remote(text);
+                self.going().is_ok()
+            });
         callbacks.transfer_progress(move |stats| {
-            let (done, total) = (stats.received_objects(), stats.total_objects());
-            if total >= 1000 && done * 100 >= total * next.get() {
-                (self.log)(&format!("fetching: {done} of {total} objects"));
-                next.set(next.get() + 10);
-            }
+            received.received(&stats);
             self.going().is_ok()
         });
         callbacks
@@ -164,6 +287,13 @@ impl Fetch<'_> {
                 why: refused.unwrap_or_else(|| line(error.message())),
             };
         }
+        // What libgit2 says of ids that are longer than it knows.
+        if error.message().contains("object-format") || error.message().contains("object format") {
+            return SourceError::Unsupported {
+                repo: self.shown.to_owned(),
+                why: SHA256.into(),
+            };
+        }
         self.unreachable(error)
     }
 
@@ -196,7 +326,10 @@ impl Fetch<'_> {
         }
         match error.class() {
             ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::Ssl => {
-                self.unreachable(error)
+                SourceError::BrokeOff {
+                    repo: self.shown.to_owned(),
+                    why: line(error.message()),
+                }
             }
             _ => damaged(self.shown, error),
         }
@@ -224,22 +357,7 @@ fn advertised(remote: &git2::Remote<'_>) -> Result<HashMap<String, Oid>, Error> 
         .collect())
 }
 
-/// The branches and tags of a repository on this machine.
-pub(super) fn own(git: &Repository) -> Result<HashMap<String, Oid>, Error> {
-    let mut refs = HashMap::new();
-    for found in git.references()? {
-        let found = found?;
-        let Some(name) = found.name().ok().filter(|name| is_ours(name)) else {
-            continue;
-        };
-        // A branch may be another name of one; one that leads nowhere is no branch yet.
-        if let Some(oid) = found.resolve().ok().and_then(|found| found.target()) {
-            refs.insert(name.to_owned(), oid);
-        }
-    }
-    Ok(refs)
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with(HEADS) || name.starts_with(TAGS)
+fn parsed(oid: Oid) -> CommitId {
+    let text = oid.to_string();
+    text.parse().expect("an object id is 40 hex digits")
 }

@@ -11,6 +11,11 @@ const CONNECT_TIMEOUT_MS: i32 = 15_000;
 // git servers send a keep-alive every 5 seconds while they pack; 30 silent seconds mean a dead peer.
 const SILENCE_TIMEOUT_MS: i32 = 30_000;
 
+// libgit2 maps packs into memory, by itself a gigabyte at once and all of them for good.
+const WINDOW: usize = 1 << 20;
+const MAPPED: usize = 16 << 20;
+const CACHED: isize = 8 << 20;
+
 /// Sets libgit2 up, the first time that it is called.
 pub(crate) fn once() {
     static ONCE: Once = Once::new();
@@ -27,6 +32,9 @@ unsafe fn set() -> Result<(), git2::Error> {
     unsafe {
         git2::opts::set_server_connect_timeout_in_milliseconds(CONNECT_TIMEOUT_MS)?;
         git2::opts::set_server_timeout_in_milliseconds(SILENCE_TIMEOUT_MS)?;
+        git2::opts::set_mwindow_size(WINDOW)?;
+        git2::opts::set_mwindow_mapped_limit(MAPPED)?;
+        git2::opts::set_cache_max_size(CACHED)?;
         // The agent may be root and the repository that deploy.toml names owned by a user `git`.
         // libgit2 knows only one switch for the whole process; what it opens are this agent's
         // mirrors and the paths that the administrator wrote down, and libgit2 runs no hooks.

@@ -1,102 +1,113 @@
-//! Fetching from a repository on this machine. libgit2's own transport for that walks the whole
-//! history and packs every annotated tag again at each fetch: 14 ms for one commit upon 500, where
-//! this takes 4 in the same debug build. It matters, since whoever has pushed waits for it.
+//! A repository on this machine is read where it stands: nothing is copied, however large it is.
 
-use std::collections::HashMap;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use git2::{Error, ObjectType, Oid, PackBuilder, Repository};
+use git2::{Config, ErrorCode, Repository};
 
-use super::SourceError;
-use super::fetch::{Fetch, own};
-use super::resolve::damaged;
+use super::resolve::{is_ours, line, resolve};
+use super::{Commit, SourceError, Want, init};
 
-impl Fetch<'_> {
-    /// Makes the branches and tags of `git` those of the repository at `path`.
-    pub(super) fn all_local(&self, git: &Repository, path: &Path) -> Result<(), SourceError> {
-        self.going()?;
-        let origin = Repository::open(path).map_err(|e| self.unreachable(&e))?;
-        let heads = own(&origin).map_err(|e| self.unreachable(&e))?;
-        let Some(ours) = self.without_stale(git, &heads)? else {
-            return Ok(());
-        };
-        let news: Vec<(&String, Oid)> = (heads.iter())
-            .filter(|(name, oid)| ours.get(*name) != Some(oid))
-            .map(|(name, oid)| (name, *oid))
-            .collect();
-        let mut pack = pack(&origin, git, &news, &ours).map_err(|e| self.unreachable(&e))?;
-        let count = pack.object_count();
-        if count > 0 {
-            let copied = copy(&mut pack, git, &|| self.going().is_ok());
-            copied.map_err(|e| self.after_connecting(&e))?;
-            (self.log)(&format!("fetched {count} objects"));
-        }
-        for (name, oid) in news {
-            (git.reference(name, oid, true, "fetch")).map_err(|e| damaged(self.shown, &e))?;
-        }
-        Ok(())
-    }
+/// Refs that are looked at for broken ones; who has more does not wait for it.
+const LOOKED_AT: usize = 1000;
+/// Broken refs that are named.
+const NAMED: usize = 5;
+
+/// Opens the repository at `path`, bare or the work tree of one.
+pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
+    init();
+    let repo = || path.display().to_string();
+    Repository::open(path).map_err(|error| match unsupported(path) {
+        Some(why) => SourceError::Unsupported { repo: repo(), why },
+        None if error.code() == ErrorCode::NotFound => SourceError::Unreachable {
+            repo: repo(),
+            why: line(error.message()),
+        },
+        None => SourceError::Broken {
+            repo: repo(),
+            why: line(error.message()),
+        },
+    })
 }
 
-/// What the mirror lacks of what the refs lead to.
-fn pack<'a>(
-    origin: &'a Repository,
+/// Finds the wanted commit. Refs that the app does not deploy are not followed: one that is broken is
+/// only named in the log.
+pub(super) fn find(
     git: &Repository,
-    news: &[(&String, Oid)],
-    ours: &HashMap<String, Oid>,
-) -> Result<PackBuilder<'a>, Error> {
-    let mut pack = origin.packbuilder()?;
-    let mut walk = origin.revwalk()?;
-    let (has, at) = (git.odb()?, origin.odb()?);
-    let mut hide_all = false;
-    for (name, oid) in news {
-        let mut object = origin.find_object(*oid, None)?;
-        // Annotated tags may be tagged themselves.
-        while let Some(tag) = object.as_tag() {
-            if !has.exists(tag.id()) {
-                pack.insert_object(tag.id(), None)?;
-            }
-            object = tag.target()?;
-        }
-        if has.exists(object.id()) {
-            continue;
-        }
-        if object.kind() != Some(ObjectType::Commit) {
-            pack.insert_recursive(object.id(), None)?;
-            continue;
-        }
-        walk.push(object.id())?;
-        // A branch that has moved is mostly built upon where it was: the walk ends there.
-        match ours.get(*name).filter(|old| at.exists(**old)) {
-            Some(old) => hide(&mut walk, origin, *old)?,
-            None => hide_all = true,
-        }
+    want: &Want,
+    repo: &str,
+    log: &dyn Fn(&str),
+) -> Result<Commit, SourceError> {
+    let found = resolve(git, want, repo);
+    if matches!(found, Err(SourceError::NoSuchRef { .. })) && is_empty(git) {
+        return Err(SourceError::Empty {
+            repo: repo.to_owned(),
+        });
     }
-    if hide_all {
-        for old in ours.values().filter(|old| at.exists(**old)) {
-            hide(&mut walk, origin, *old)?;
-        }
+    for name in broken(git).take(NAMED) {
+        log(&format!(
+            "warning: `{}` of the repository is broken, and is left alone; `git fsck` says more",
+            line(&name)
+        ));
     }
-    pack.insert_walk(&mut walk)?;
-    Ok(pack)
+    found
 }
 
-fn hide(walk: &mut git2::Revwalk<'_>, origin: &Repository, old: Oid) -> Result<(), Error> {
-    match (origin.find_object(old, None)?).peel(ObjectType::Commit) {
-        Ok(commit) => walk.hide(commit.id()),
-        // A tag of a file: there is no history behind it.
-        Err(_) => Ok(()),
+/// Why libgit2 cannot read the repository at `path`, which git may read very well.
+pub fn unsupported(path: &Path) -> Option<String> {
+    init();
+    let config = Config::open(&git_dir(path).join("config")).ok()?;
+    if config
+        .get_string("extensions.objectformat")
+        .is_ok_and(|format| !format.eq_ignore_ascii_case("sha1"))
+    {
+        return Some(SHA256.into());
+    }
+    match config.get_string("extensions.refstorage") {
+        Ok(format) if !format.eq_ignore_ascii_case("files") => Some(format!(
+            "it stores its refs as `{}`, which is not supported: run \
+             `git refs migrate --ref-format=files` in it",
+            line(&format)
+        )),
+        _ => None,
     }
 }
 
-fn copy(
-    pack: &mut PackBuilder<'_>,
-    git: &Repository,
-    going: &dyn Fn() -> bool,
-) -> Result<(), Error> {
-    let odb = git.odb()?;
-    let mut writer = odb.packwriter()?;
-    pack.foreach(|bytes| going() && writer.write_all(bytes).is_ok())?;
-    writer.commit().map(drop)
+/// Why no commit of such a repository is deployed.
+pub(super) const SHA256: &str = "its object ids are SHA-256, which is not supported: use a repository with SHA-1 ids \
+     (`git init --object-format=sha1`)";
+
+/// The branch that HEAD of the repository at `path` names, also before its first commit.
+pub(super) fn default_branch(path: &Path) -> Option<String> {
+    let git = open(path).ok()?;
+    let head = git.find_reference("HEAD").ok()?;
+    let branch = head.symbolic_target().ok()??.strip_prefix("refs/heads/")?;
+    Some(branch.to_owned())
+}
+
+/// Where git keeps what it knows: the folder itself, or `.git` within a work tree.
+pub fn git_dir(path: &Path) -> PathBuf {
+    let inner = path.join(".git");
+    match inner.is_dir() && !path.join("objects").is_dir() {
+        true => inner,
+        false => path.to_owned(),
+    }
+}
+
+fn is_empty(git: &Repository) -> bool {
+    let mut names = git.references().into_iter().flatten().flatten();
+    !names.any(|found| found.name().is_ok_and(is_ours))
+}
+
+/// The names of branches and tags that lead to nothing that is there.
+fn broken(git: &Repository) -> impl Iterator<Item = String> {
+    let odb = git.odb().ok();
+    let refs = git.references().into_iter().flatten();
+    refs.take(LOOKED_AT).filter_map(move |found| {
+        let found = found.ok()?;
+        let name = found.name().ok().filter(|name| is_ours(name))?.to_owned();
+        // A branch that is another name of one that does not exist yet is none.
+        let target = found.target()?;
+        let gone = odb.as_ref().is_some_and(|odb| !odb.exists(target));
+        gone.then_some(name)
+    })
 }

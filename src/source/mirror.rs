@@ -1,20 +1,22 @@
-//! An app's bare mirror: made, kept up to date, and made again when it is damaged.
+//! An app's bare mirror of a repository elsewhere: made, kept up to date, and made again when it is
+//! damaged. A repository on this machine is its own mirror.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use git2::Repository;
+use git2::{ErrorClass, Repository};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::fetch::Fetch;
-use super::{Commit, SourceError, Want, init, lock, resolve};
+use super::{Commit, SourceError, Want, init, local, lock, resolve};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
-/// A mirror of more packs than this is tidied.
+/// Each fetch leaves a pack behind, and every look for an object asks them all: a mirror of so many packs
+/// is made anew.
 const PACKS: usize = 100;
 
 /// The mirror of one app's repository. Its methods block.
@@ -35,7 +37,7 @@ impl Mirror {
         }
     }
 
-    /// Fetches every branch and tag and returns the wanted commit. Ends soon after `cancel` or
+    /// Brings the wanted commit here, without its history, and returns it. Ends soon after `cancel` or
     /// `deadline`: while a server is silent that takes up to 30 seconds.
     pub fn fetch(
         &self,
@@ -45,9 +47,6 @@ impl Mirror {
         deadline: Instant,
     ) -> Result<Commit, SourceError> {
         init();
-        if let Some(parent) = self.folder.parent() {
-            fs::create_dir_all(parent).map_err(|cause| self.disk(cause))?;
-        }
         let shown = self.shown();
         let fetch = Fetch {
             repo: &self.repo,
@@ -57,61 +56,73 @@ impl Mirror {
             cancel,
             deadline,
         };
+        fetch.going()?;
+        if let Repo::Local(path) = &self.repo {
+            let found = local::find(&local::open(path)?, want, &shown, log);
+            return found.map_err(broken);
+        }
+        if let Some(parent) = self.folder.parent() {
+            fs::create_dir_all(parent).map_err(|cause| self.disk(cause))?;
+        }
         let _lock = lock::take(&self.folder, cancel, deadline)?;
-        let update = |git| {
-            fetch.all(&git)?;
-            look(&git, &fetch, want)
-        };
-        let found = match self.open().and_then(update) {
+        if packs(&self.folder) >= PACKS {
+            log("making the mirror anew: it has become untidy");
+            return self.make(&fetch, want);
+        }
+        match self.open().and_then(|git| fetch.get(&git, want)) {
             Err(SourceError::Damaged { why, .. }) => {
                 if self.folder.exists() {
                     log(&format!("the mirror is damaged ({why}); making it again"));
                 }
-                self.make(&fetch)?;
-                look(&self.open()?, &fetch, want)
+                // What is wrong with a new one is wrong with the repository.
+                self.make(&fetch, want).map_err(broken)
             }
             done => done,
-        };
-        if found.is_ok() && packs(&self.folder) > PACKS {
-            self.tidy(&fetch);
-        }
-        found
-    }
-
-    /// Each fetch leaves a pack behind, and every look for an object asks them all: copies what the
-    /// branches and tags lead to into one. That it fails is no harm.
-    fn tidy(&self, fetch: &Fetch<'_>) {
-        (fetch.log)("tidying the mirror");
-        let repo = Repo::Local(self.folder.clone());
-        let own = Fetch {
-            repo: &repo,
-            ..*fetch
-        };
-        if let Err(error) = self.make(&own) {
-            tracing::warn!(%error, mirror = %self.folder.display(), "cannot tidy a mirror");
         }
     }
 
-    /// A commit that was fetched before.
-    pub fn read(&self, commit: &CommitId) -> Result<Commit, SourceError> {
-        resolve::by_id(&self.open()?, commit, &self.shown())
+    /// The branch that the repository itself calls its default; `None` where it cannot be asked now.
+    pub fn default_branch(&self, deadline: Instant) -> Option<String> {
+        init();
+        if let Repo::Local(path) = &self.repo {
+            return local::default_branch(path);
+        }
+        let shown = self.shown();
+        let fetch = Fetch {
+            repo: &self.repo,
+            shown: &shown,
+            source: &self.access,
+            log: &|_| {},
+            cancel: &CancellationToken::new(),
+            deadline,
+        };
+        fetch.default_branch().ok()?
     }
 
-    /// What the last fetch brought, without asking the repository again.
-    pub fn find(&self, want: &Want) -> Result<Commit, SourceError> {
-        resolve::resolve(&self.open()?, want, &self.shown())
+    /// A commit's whole message; `None` where the commit is not here.
+    pub fn message(&self, commit: &CommitId) -> Option<String> {
+        super::bare::message_in(&self.open().ok()?, commit)
     }
 
     /// The mirror for reading.
     pub(crate) fn open(&self) -> Result<Repository, SourceError> {
         init();
+        if let Repo::Local(path) = &self.repo {
+            return local::open(path);
+        }
         Repository::open_bare(&self.folder).map_err(|e| resolve::damaged(&self.shown(), &e))
     }
 
-    /// Gives up a mirror in which something is missing: without HEAD it is no repository, and the
-    /// next fetch makes it again.
-    pub(crate) fn discard(&self) {
+    /// What an object that cannot be read means. One that is not there is missing in the mirror, which
+    /// is given up (without HEAD it is no repository, and the next fetch makes it again); one that
+    /// makes no sense does not make sense in the repository either.
+    pub(crate) fn unreadable(&self, error: &git2::Error) -> SourceError {
+        let damaged = resolve::damaged(&self.shown(), error);
+        if matches!(self.repo, Repo::Local(_)) || error.class() == ErrorClass::Tree {
+            return broken(damaged);
+        }
         let _ = fs::remove_file(self.folder.join("HEAD"));
+        damaged
     }
 
     /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
@@ -119,17 +130,22 @@ impl Mirror {
     ///
     /// Nothing in it is forced to the disk: what a power cut takes from a mirror is found missing by
     /// its hash, and fetched again, which is rarer than the five syncs of each fetch are slow.
-    fn make(&self, fetch: &Fetch<'_>) -> Result<(), SourceError> {
+    fn make(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
         let making = lock::beside(&self.folder, ".making");
         remove(&making).map_err(|cause| self.disk(cause))?;
         let made = Repository::init_bare(&making)
             .map_err(|e| self.disk(io::Error::other(e.message().to_owned())))
-            .and_then(|git| fetch.all(&git));
-        if made.is_err() {
-            let _ = remove(&making);
-            return made;
+            .and_then(|git| fetch.get(&git, want));
+        match made {
+            Ok(commit) => {
+                let done = self.replace(&making).map_err(|cause| self.disk(cause));
+                done.map(|()| commit)
+            }
+            Err(error) => {
+                let _ = remove(&making);
+                Err(error)
+            }
         }
-        self.replace(&making).map_err(|cause| self.disk(cause))
     }
 
     fn replace(&self, making: &Path) -> io::Result<()> {
@@ -161,17 +177,11 @@ impl Mirror {
     }
 }
 
-/// Finds the wanted commit in what was fetched; one that a forced push has left behind is asked for by
-/// itself, since some servers still hand it out.
-fn look(git: &Repository, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
-    match (resolve::resolve(git, want, fetch.shown), want) {
-        (Err(missing @ SourceError::NoSuchCommit { .. }), Want::Commit { id, .. }) => {
-            match fetch.one(git, id) {
-                Ok(()) => resolve::resolve(git, want, fetch.shown),
-                Err(_) => Err(missing),
-            }
-        }
-        (found, _) => found,
+/// The same of the repository itself.
+fn broken(error: SourceError) -> SourceError {
+    match error {
+        SourceError::Damaged { repo, why } => SourceError::Broken { repo, why },
+        error => error,
     }
 }
 

@@ -1,7 +1,9 @@
-//! An app's commits: a bare mirror on this machine, fetched with libgit2. No shell and no git binary.
+//! An app's commits, read with libgit2: from a repository on this machine where it stands, from one
+//! elsewhere through a bare mirror. No shell and no git binary.
 
 mod access;
 mod bare;
+pub(crate) mod blob;
 mod compare;
 mod error;
 mod fetch;
@@ -9,11 +11,15 @@ mod init;
 mod local;
 mod lock;
 mod mirror;
+mod progress;
 mod resolve;
+mod warnings;
 
 pub use bare::{message, tip};
 pub use error::SourceError;
+pub use local::{git_dir, unsupported};
 pub use mirror::Mirror;
+pub use warnings::warnings;
 
 pub(crate) use init::once as init;
 pub(crate) use mirror::without_password;
@@ -29,14 +35,14 @@ pub enum Want {
     Branch(String),
     /// What a tag points to, without `refs/tags/`.
     Tag(String),
-    /// Exactly this commit, as a push named it; `branch` is where it was pushed to.
-    Commit { id: CommitId, branch: String },
+    /// Exactly this commit.
+    Commit(CommitId),
     /// A person's text: a branch, a tag, either in full, or 7 and more digits of a commit, tried in
     /// this order.
     Named(String),
 }
 
-/// A commit that the mirror holds, with its whole tree.
+/// A commit that is here, with its whole tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub id: CommitId,

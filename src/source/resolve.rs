@@ -6,38 +6,57 @@ use time::OffsetDateTime;
 use super::{Commit, SourceError, Want};
 use crate::ids::CommitId;
 
+pub(super) const HEADS: &str = "refs/heads/";
+pub(super) const TAGS: &str = "refs/tags/";
+
 /// Finds the wanted commit; `repo` names the repository in errors.
 pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
-    let missing = |what, name: &str| SourceError::NoSuchRef {
-        repo: repo.to_owned(),
-        what,
-        name: name.to_owned(),
-    };
+    let missing = |what, name: &str| missing(repo, what, name);
     match want {
         Want::Branch(name) => {
-            reference(git, "refs/heads/", name, repo)?.ok_or_else(|| missing("branch", name))
+            reference(git, &format!("{HEADS}{name}"), repo)?.ok_or_else(|| missing("branch", name))
         }
         Want::Tag(name) => {
-            reference(git, "refs/tags/", name, repo)?.ok_or_else(|| missing("tag", name))
+            reference(git, &format!("{TAGS}{name}"), repo)?.ok_or_else(|| missing("tag", name))
         }
-        Want::Commit { id, .. } => by_id(git, id, repo),
+        Want::Commit(id) => by_id(git, id, repo),
         Want::Named(name) => {
-            for folder in ["refs/heads/", "refs/tags/"] {
-                if let Some(commit) = reference(git, folder, name, repo)? {
-                    return Ok(commit);
-                }
-            }
-            // In full, where a branch and a tag have one name.
-            for folder in ["refs/heads/", "refs/tags/"] {
-                if let Some(short) = name.strip_prefix(folder)
-                    && let Some(commit) = reference(git, folder, short, repo)?
-                {
+            for full in meanings(name)? {
+                if let Some(commit) = reference(git, &full, repo)? {
                     return Ok(commit);
                 }
             }
             by_prefix(git, name, repo)?.ok_or_else(|| missing("branch, tag or commit", name))
         }
     }
+}
+
+pub(super) fn missing(repo: &str, what: &'static str, name: &str) -> SourceError {
+    SourceError::NoSuchRef {
+        repo: repo.to_owned(),
+        what,
+        name: name.to_owned(),
+    }
+}
+
+/// The refs that a person's text may mean, in the order in which they are tried: a branch, a tag, or
+/// either in full, where a branch and a tag have one name.
+pub(super) fn meanings(name: &str) -> Result<Vec<String>, SourceError> {
+    let short = [HEADS, TAGS].map(|folder| format!("{folder}{name}"));
+    if !short.iter().all(|full| is_valid(full)) {
+        return Err(SourceError::InvalidRef(shown(name)));
+    }
+    let full = is_ours(name).then(|| name.to_owned());
+    Ok(short.into_iter().chain(full).collect())
+}
+
+fn is_valid(full: &str) -> bool {
+    Reference::is_valid_name(full) && !full.contains('\0')
+}
+
+/// Whether a ref is a branch or a tag.
+pub(super) fn is_ours(full: &str) -> bool {
+    full.starts_with(HEADS) || full.starts_with(TAGS)
 }
 
 /// The commit of this id, which must be in the mirror already. A push of an annotated tag names the
@@ -60,17 +79,11 @@ pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commi
 }
 
 /// What a ref points to, behind annotated tags. `None` where there is no such ref.
-fn reference(
-    git: &Repository,
-    folder: &str,
-    name: &str,
-    repo: &str,
-) -> Result<Option<Commit>, SourceError> {
-    let full = format!("{folder}{name}");
-    if !Reference::is_valid_name(&full) || name.contains('\0') {
-        return Err(SourceError::InvalidRef(shown(name)));
+fn reference(git: &Repository, full: &str, repo: &str) -> Result<Option<Commit>, SourceError> {
+    if !is_valid(full) {
+        return Err(SourceError::InvalidRef(shown(full)));
     }
-    let found = match git.find_reference(&full) {
+    let found = match git.find_reference(full) {
         Ok(found) => found,
         Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
         // A ref `a` where `a/b` is asked for, or the other way round.
@@ -85,11 +98,21 @@ fn reference(
     }
 }
 
-fn by_prefix(git: &Repository, text: &str, repo: &str) -> Result<Option<Commit>, SourceError> {
-    let digits = text.to_ascii_lowercase();
-    if !(7..=40).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+/// The digits that a text may be of a commit's id.
+pub(super) fn digits(text: &str) -> Option<String> {
+    let good = (7..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    good.then(|| text.to_ascii_lowercase())
+}
+
+/// The one commit whose id begins with these digits.
+pub(super) fn by_prefix(
+    git: &Repository,
+    text: &str,
+    repo: &str,
+) -> Result<Option<Commit>, SourceError> {
+    let Some(digits) = digits(text) else {
         return Ok(None);
-    }
+    };
     match git.find_commit_by_prefix(&digits) {
         Ok(commit) => describe(git, commit.id(), repo).map(Some),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),

@@ -88,15 +88,14 @@ async fn what_fails_leaves_the_old_release_serving() {
         .filter(|file| file.path != "Dockerfile")
         .collect();
     let broken_build = vec![File::new("Dockerfile", "FROM scratch\nCOPY not-there /\n")];
-    let mut way_out = files("v4", "");
-    way_out.push(File {
+    let way_out = vec![File {
         mode: 0o120_000,
-        ..File::new("secrets", "../../../etc/passwd")
-    });
+        ..File::new("Dockerfile", "../../../etc/passwd")
+    }];
     for (files, step, word) in [
         (no_dockerfile, "build", "Dockerfile"),
         (broken_build, "build", "not-there"),
-        (way_out, "build", "secrets"),
+        (way_out, "build", "../../../etc/passwd"),
         (files("v5", "unhealthy"), "probe", "503"),
         (files("v6", "exit-at-start"), "probe", "flux capacitor"),
         (

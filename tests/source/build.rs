@@ -1,6 +1,5 @@
 //! Images from real commits on a real engine.
 
-use crate::support::docker::docker;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +16,9 @@ use futures_util::StreamExt;
 use git2::{Repository, Signature, Time};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use crate::remote;
+use crate::support::docker::docker;
 
 /// A repository with one app; its images are taken away at the end.
 struct Scene {
@@ -426,20 +428,20 @@ async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
         (
             ".",
             "Dockerfile",
-            vec![dockerfile(), ("a/b", Link("../../etc"))],
-            "`a/b` leads out",
-        ),
-        (
-            ".",
-            "Dockerfile",
-            vec![dockerfile(), ("p", Link("/etc/passwd"))],
-            "`/etc/passwd`",
-        ),
-        (
-            ".",
-            "Dockerfile",
             vec![("Dockerfile", Link("../x"))],
-            "leads out",
+            "link out of the build context, to `../x`",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![("Dockerfile", Link("a")), ("a", Link("Dockerfile"))],
+            "link out of the build context",
+        ),
+        (
+            ".",
+            "Dockerfile",
+            vec![dockerfile(), (".dockerignore", Link("/etc/passwd"))],
+            "link out of the build context, to `/etc/passwd`",
         ),
         (
             ".",
@@ -493,22 +495,153 @@ async fn a_dockerfile_that_docker_refuses_says_why() {
     scene.clean_up().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
     let scene = Scene::new().await;
     let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("a"))]);
-    let packs = scene.folder.path().join("mirror.git/objects/pack");
-    std::fs::remove_dir_all(packs).unwrap();
-    let error = scene.build(&commit, "one").await.unwrap_err();
+    let address = remote::http(scene.folder.path(), None).await;
+    let folder = scene.folder.path().join("served.git");
+    let repo = Repo::Http(format!("http://{address}/origin.git"));
+    let mirror = Mirror::new(folder.clone(), repo, Source::default());
+    let fetch = || {
+        let far = Instant::now() + Duration::from_secs(30);
+        let want = Want::Branch("main".into());
+        (mirror.fetch(&want, &|_| {}, &CancellationToken::new(), far)).unwrap();
+    };
+    fetch();
+    std::fs::remove_dir_all(folder.join("objects/pack")).unwrap();
+    let read = || Context::read(&mirror, &commit, &scene.settings);
+    let error = read().err().unwrap();
     assert_eq!(error.code(), "mirror_damaged", "{error}");
-    let far = Instant::now() + Duration::from_secs(30);
-    let want = Want::Branch("main".into());
-    (scene
-        .mirror()
-        .fetch(&want, &|_| {}, &CancellationToken::new(), far))
-    .unwrap();
+    fetch();
+    assert!(read().is_ok());
+}
+
+#[tokio::test]
+async fn a_repository_that_lost_a_file_says_so() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("a", Text("lost"))]);
+    let lost = scene.origin.blob(b"lost").unwrap().to_string();
+    let objects = scene.folder.path().join("origin.git/objects");
+    std::fs::remove_file(objects.join(&lost[..2]).join(&lost[2..])).unwrap();
+    let error = scene.sent(&commit).unwrap_err();
+    assert_eq!(error.code(), "repository_damaged", "{error}");
+}
+
+#[tokio::test]
+async fn links_that_nobody_follows_are_sent_as_they_are() {
+    let scene = Scene::new().await;
+    let links = [
+        ("app.log", "/dev/stdout"),
+        ("public/storage", "/var/www/storage"),
+        ("public/up", "../../../x"),
+        ("loop", "loop"),
+        ("odd", "./a//b/"),
+        ("long", LONG),
+    ];
+    const LONG: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/\
+                        bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    let mut files = vec![("Dockerfile", Text(SCRATCH))];
+    files.extend(links.map(|(path, target)| (path, Link(target))));
+    let commit = scene.commit(&files);
+    let sent = scene.sent(&commit).unwrap();
+    for (path, target) in links {
+        let found = sent.iter().find(|(name, ..)| name == path).unwrap();
+        assert_eq!(found.2, target, "{path}");
+    }
     scene.build(&commit, "one").await.unwrap();
     scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_dockerfile_behind_a_link_is_found_also_where_it_is_ignored() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[
+        ("Dockerfile", Link("docker/app")),
+        ("docker/app", Text(SCRATCH)),
+        (".dockerignore", Link("docker/ignored")),
+        ("docker/ignored", Text("docker\nx\n")),
+        ("x", Text("x")),
+    ]);
+    let paths = scene.paths(&commit);
+    assert!(paths.contains(&"docker/app".into()), "{paths:?}");
+    assert!(!paths.contains(&"x".into()), "{paths:?}");
+    scene.build(&commit, "one").await.unwrap();
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_pointer_of_git_lfs_does_not_go_live_as_the_file() {
+    let mut scene = Scene::new().await;
+    let pointer = "version https://git-lfs.github.com/spec/v1\n\
+                   oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n\
+                   size 12345\n";
+    let files = |ignore| {
+        [
+            (
+                ".gitattributes",
+                Text("*.png filter=lfs diff=lfs merge=lfs -text\n"),
+            ),
+            ("app/Dockerfile", Text(SCRATCH)),
+            ("app/a.png", Text(pointer)),
+            ("app/b.png", Text("a real one")),
+            ("app/c.txt", Text(pointer)),
+            ("elsewhere.png", Text(pointer)),
+            ("app/.dockerignore", Text(ignore)),
+        ]
+    };
+    scene.settings.context = "app".into();
+    let error = scene.sent(&scene.commit(&files(""))).unwrap_err();
+    let expected = "`a.png` is in git only as Git LFS pointers";
+    assert_eq!(error.to_string(), expected);
+    scene.sent(&scene.commit(&files("*.png"))).unwrap();
+}
+
+#[tokio::test]
+async fn a_large_file_is_sent_whole_from_wherever_git_keeps_it() {
+    let scene = Scene::new().await;
+    // It does not compress, so that its pack has it whole.
+    let mut large = vec![0u8; 3 << 20];
+    getrandom::fill(&mut large).unwrap();
+    let large: String = large.iter().map(|byte| char::from(byte & 0x7f)).collect();
+    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("large", Text(&large))]);
+    let content = || {
+        let sent = scene.sent(&commit)?;
+        let found = sent.into_iter().find(|(name, ..)| name == "large");
+        Ok::<_, BuildError>(found.unwrap().2)
+    };
+    assert!(content().unwrap() == large, "loose");
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.arg("-C").arg(scene.folder.path().join("origin.git"));
+        assert!(git.args(args).status().unwrap().success());
+    };
+    git(&["repack", "-adq"]);
+    assert!(content().unwrap() == large, "packed");
+    let borrower = scene.folder.path().join("borrower.git");
+    std::fs::rename(scene.folder.path().join("origin.git"), &borrower).unwrap();
+    Repository::init_bare(scene.folder.path().join("origin.git")).unwrap();
+    let origin = scene.folder.path().join("origin.git");
+    std::fs::write(
+        origin.join("objects/info/alternates"),
+        format!("{}\n", borrower.join("objects").display()),
+    )
+    .unwrap();
+    assert!(content().unwrap() == large, "borrowed");
+    // One byte in its middle.
+    let packs = std::fs::read_dir(borrower.join("objects/pack")).unwrap();
+    let pack = packs.map(|entry| entry.unwrap().path());
+    let pack = pack
+        .into_iter()
+        .find(|path| path.extension().unwrap() == "pack")
+        .unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    let error = content().unwrap_err();
+    assert_eq!(error.code(), "repository_damaged", "{error}");
 }
 
 /// A base image with a shell, made of Debian's static busybox. `None`, said aloud, where it is not

@@ -105,7 +105,7 @@ async fn serve(State(server): State<Server>, request: Request) -> Response {
     ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
 }
 
-async fn http(folder: &Path, token: Option<&'static str>) -> SocketAddr {
+pub async fn http(folder: &Path, token: Option<&'static str>) -> SocketAddr {
     let root = Arc::new(folder.to_owned());
     let app = Router::new()
         .fallback(serve)

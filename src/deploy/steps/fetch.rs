@@ -1,6 +1,5 @@
 //! Bring the commit here.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::PathFilter;
@@ -16,12 +15,9 @@ const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 pub fn mirror(line: &Line<'_>) -> Mirror {
     let app = line.app;
-    Mirror::new(folder(line), app.repo.clone(), app.source.clone())
-}
-
-fn folder(line: &Line<'_>) -> PathBuf {
     let repos = line.agent.in_force().config.agent.data_dir.join("repos");
-    repos.join(format!("{}.git", line.app.name))
+    let folder = repos.join(format!("{}.git", app.name));
+    Mirror::new(folder, app.repo.clone(), app.source.clone())
 }
 
 pub async fn fetch(
@@ -40,14 +36,14 @@ pub async fn fetch(
         _ => None,
     };
     let serves = serves(line).await?;
-    let (mirror, folder) = (mirror(line), folder(line));
+    let mirror = mirror(line);
     let paths = line.app.paths.clone();
     let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
     let fetch = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
         let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
-        let unskipped = |commit: Commit| match skip(&folder, &commit.id) {
+        let unskipped = |commit: Commit, pushed: &CommitId| match skip(&mirror, pushed) {
             Err(why) => Err(Stop::skipped("skipped", why)),
             Ok(()) => Ok(commit),
         };
@@ -55,19 +51,24 @@ pub async fn fetch(
             // Who pushes a tag means that very commit, whatever it changes.
             (Want::Pushed(_), Some(tag)) => {
                 let commit = get(source::Want::Tag(tag))?;
-                Ok(unskipped(commit).and_then(|commit| not_live(commit, serves.live.as_ref())))
+                let id = commit.id.clone();
+                let commit = unskipped(commit, &id);
+                Ok(commit.and_then(|commit| not_live(commit, serves.live.as_ref())))
             }
+            // Deliveries come late and out of order, and a forced push may have taken the pushed
+            // commit away: the branch's tip is deployed, whichever commit the push named.
             (Want::Pushed(id), None) => {
-                let commit = get(source::Want::Commit {
-                    id,
-                    branch: branch.clone(),
-                })?;
-                let commit = match unskipped(commit) {
-                    Ok(commit) => commit,
-                    Err(stop) => return Ok(Err(stop)),
+                let tip = get(source::Want::Branch(branch.clone()))?;
+                let tip = unskipped(tip, &id)
+                    .and_then(|tip| newest(tip, &id, &branch, serves.live.as_ref(), &say));
+                let changed = |deployed: &CommitId, tip: &CommitId| {
+                    mirror.changed_paths(deployed, tip).or_else(|_| {
+                        // Not here any more where the mirror was made anew.
+                        get(source::Want::Commit(deployed.clone()))?;
+                        mirror.changed_paths(deployed, tip)
+                    })
                 };
-                let tip = newest(&mirror, commit, &branch, serves.live.as_ref(), &say)?;
-                Ok(tip.and_then(|tip| changes(&mirror, tip, paths.as_ref(), &serves)))
+                Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), &serves, changed)))
             }
             (Want::Named(text), _) => get(source::Want::Named(text)).map(Ok),
             (Want::Branch | Want::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
@@ -110,34 +111,31 @@ async fn serves(line: &Line<'_>) -> Result<Serves, Stop> {
     Ok(read.await?)
 }
 
-/// What a push stands for now. Deliveries come late and out of order, so the branch itself is asked:
-/// its tip is deployed, whichever commit the push named. Where another push has brought the tip live
-/// already there is nothing left to do: the inner `Err` says so.
+/// What a push stands for now: the tip of its branch. Where another push has brought the tip live
+/// already there is nothing left to do: the error says so.
 fn newest(
-    mirror: &Mirror,
-    pushed: Commit,
+    tip: Commit,
+    pushed: &CommitId,
     branch: &str,
     live: Option<&CommitId>,
     say: &impl Fn(&str),
-) -> Result<Result<Commit, Stop>, SourceError> {
-    // Every branch came with the commit: the repository is not asked a second time.
-    let tip = mirror.find(&source::Want::Branch(branch.to_owned()))?;
-    let (old, new) = (pushed.id.short(), tip.id.short());
-    if live == Some(&tip.id) && tip.id != pushed.id {
+) -> Result<Commit, Stop> {
+    let (old, new) = (pushed.short(), tip.id.short());
+    if live == Some(&tip.id) && tip.id != *pushed {
         let why = format!("`{new}`, which is live, is newer than the pushed `{old}`");
-        return Ok(Err(Stop::superseded("already_live", why)));
+        return Err(Stop::superseded("already_live", why));
     }
-    if tip.id != pushed.id {
+    if tip.id != *pushed {
         say(&format!(
             "`{branch}` has moved on from `{old}` to `{new}`, which is deployed"
         ));
     }
-    Ok(not_live(tip, live))
+    not_live(tip, live)
 }
 
 /// An error where the pushed commit asks for not being deployed. Not every delivery holds its message.
-fn skip(mirror: &Path, commit: &CommitId) -> Result<(), String> {
-    filter::wants_message(&source::message(mirror, commit).unwrap_or_default())
+fn skip(mirror: &Mirror, commit: &CommitId) -> Result<(), String> {
+    filter::wants_message(&mirror.message(commit).unwrap_or_default())
 }
 
 fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
@@ -154,16 +152,16 @@ fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
 /// that was deployed last is looked at, not what lies in this push: an earlier push may have been
 /// superseded, or have failed.
 fn changes(
-    mirror: &Mirror,
     tip: Commit,
     paths: Option<&PathFilter>,
     serves: &Serves,
+    changed: impl Fn(&CommitId, &CommitId) -> Result<Vec<String>, SourceError>,
 ) -> Result<Commit, Stop> {
     let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {
         return Ok(tip);
     };
     // What a forced push has left behind may be gone: then nobody knows, and it is deployed.
-    match mirror.changed_paths(deployed, &tip.id) {
+    match changed(deployed, &tip.id) {
         Ok(changed) if !paths.any(&changed) => {
             let (old, new) = (deployed.short(), tip.id.short());
             let why = format!("nothing under `paths` changed from `{old}` to `{new}`");

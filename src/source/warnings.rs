@@ -1,0 +1,81 @@
+//! What `cutover check` says of the repositories on this machine.
+
+use std::path::Path;
+
+use super::local::{git_dir, open};
+use super::unsupported;
+use crate::config::{Config, Repo};
+
+/// One sentence for each repository on this machine that cannot be deployed from, or not pushed to, as
+/// it is now.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let apps = config.apps.iter();
+    let said = apps.filter_map(|(name, app)| match &app.repo {
+        Repo::Local(path) => Some(format!("`apps.{name}.repo`: {}", warning(path)?)),
+        _ => None,
+    });
+    said.collect()
+}
+
+fn warning(path: &Path) -> Option<String> {
+    let shown = path.display();
+    if !git_dir(path).join("HEAD").exists() {
+        return Some(match path.exists() && !is_empty(path) {
+            true => format!("`{shown}` is not a git repository"),
+            false => format!(
+                "there is no bare repository at `{shown}` yet; the first `git push` to the agent makes it, \
+                 as does `git init --bare`"
+            ),
+        });
+    }
+    if let Some(why) = unsupported(path) {
+        return Some(format!("`{shown}` is not supported: {why}"));
+    }
+    match open(path) {
+        Err(error) => Some(error.to_string()),
+        Ok(git) if !git.is_bare() => Some(format!(
+            "`{shown}` is a work tree: `cutover deploy` deploys what is committed there, but git refuses a \
+             push to the branch that is checked out; push to a bare repository (`git clone --bare`)"
+        )),
+        Ok(_) => None,
+    }
+}
+
+fn is_empty(folder: &Path) -> bool {
+    folder
+        .read_dir()
+        .is_ok_and(|mut files| files.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_repository_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        git2::Repository::init_bare(at("bare.git")).unwrap();
+        git2::Repository::init(at("tree")).unwrap();
+        std::fs::create_dir(at("empty")).unwrap();
+        std::fs::create_dir_all(at("other/src")).unwrap();
+        git2::Repository::init_bare(at("long.git")).unwrap();
+        let config = "[core]\nrepositoryformatversion = 1\nbare = true\n[extensions]\n\
+                      objectformat = sha256\n";
+        std::fs::write(at("long.git").join("config"), config).unwrap();
+        for (name, said) in [
+            ("bare.git", None),
+            ("tree", Some("is a work tree")),
+            ("gone.git", Some("yet")),
+            ("empty", Some("yet")),
+            ("other", Some("is not a git repository")),
+            ("long.git", Some("SHA-256")),
+        ] {
+            let warning = warning(&at(name));
+            match said {
+                None => assert_eq!(warning, None),
+                Some(said) => assert!(warning.as_ref().unwrap().contains(said), "{warning:?}"),
+            }
+        }
+    }
+}

@@ -96,11 +96,15 @@ id!(
     |text| {
         let good = text.len() == 40
             && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_long = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         good.then_some(()).ok_or_else(|| {
-            InvalidId(format!(
-                "`{}` is not a commit id: expected 40 hex digits",
-                text.escape_debug()
-            ))
+            let text = text.escape_debug();
+            InvalidId(match is_long {
+                true => format!(
+                    "`{text}` is a SHA-256 id, which is not supported: use a repository with SHA-1 ids"
+                ),
+                false => format!("`{text}` is not a commit id: expected 40 hex digits"),
+            })
         })
     }
 );

@@ -116,10 +116,10 @@ async fn take(api: &Api, app: &App, pushes: &Pushes, update: &Update) -> Result<
             "the {git_ref} was deleted; the live release keeps serving"
         ));
     }
-    let commit: CommitId = update
-        .new
-        .parse()
-        .map_err(|e| ApiError::bad_request(format!("{e}")))?;
+    let commit: CommitId = match update.new.parse() {
+        Ok(commit) => commit,
+        Err(error) => return nothing(format!("{error}")),
+    };
     let (path, head) = (pushes.repository.clone(), commit.clone());
     let read = tokio::task::spawn_blocking(move || source::message(&path, &head));
     let message = read.await.ok().flatten().unwrap_or_default();

@@ -12,7 +12,8 @@ pub struct Check {}
 /// on stderr, and no failure.
 pub fn run(_: Check, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
-    for warning in crate::config::warnings(&config) {
+    let warnings = crate::config::warnings(&config).into_iter();
+    for warning in warnings.chain(crate::source::warnings(&config)) {
         eprintln!("Warning: {warning}");
     }
     let apps = match config.apps.len() {

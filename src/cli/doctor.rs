@@ -31,7 +31,9 @@ enum Found {
 pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let mut found = vec![Found::Good(format!("`{}` has no mistakes", path.display()))];
-    found.extend(config::warnings(&config).into_iter().map(Found::Odd));
+    let warnings = config::warnings(&config).into_iter();
+    let warnings = warnings.chain(crate::source::warnings(&config));
+    found.extend(warnings.map(Found::Odd));
     found.push(docker(&config.docker.host).await);
     found.extend(data_dir(&config.agent.data_dir));
     found.push(agent(&config).await);

@@ -1,13 +1,19 @@
 //! `cutover init`: a first deploy.toml.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::{Error, Global, print};
+use crate::config::{self, Source};
+use crate::source::Mirror;
 
 const TEMPLATE: &str = include_str!("init.toml");
+const EXAMPLE: &str = "https://github.com/acme/hello.git";
+/// How long the repository may take to say its default branch.
+const ASKING: Duration = Duration::from_secs(5);
 
 /// Write a commented deploy.toml to begin with
 #[derive(Debug, Args)]
@@ -16,12 +22,11 @@ pub struct Init {
     #[arg(default_value = "hello")]
     app: String,
     /// Its repository: https, ssh, or the path of a bare repository on this machine
-    #[arg(
-        long,
-        value_name = "REPO",
-        default_value = "https://github.com/acme/hello.git"
-    )]
+    #[arg(long, value_name = "REPO", default_value = EXAMPLE)]
     repo: String,
+    /// The branch whose pushes are deployed; by default the repository's own default branch
+    #[arg(long, value_name = "BRANCH")]
+    branch: Option<String>,
 }
 
 /// Writes to `--config`, by default `./deploy.toml`; an existing file is left as it is.
@@ -30,7 +35,10 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
         return Err(Error::usage(error.to_string()));
     }
     let path = global.config.clone().unwrap_or("deploy.toml".into());
-    write(&path, &filled_in(&args)).map_err(|error| {
+    let branch = (args.branch.clone())
+        .or_else(|| default_branch(&args.repo, path.parent().unwrap_or(Path::new(""))))
+        .unwrap_or("main".into());
+    write(&path, &filled_in(&args, &branch)).map_err(|error| {
         let shown = path.display();
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => Error::usage(format!(
@@ -55,12 +63,28 @@ fn write(path: &PathBuf, text: &str) -> std::io::Result<()> {
     std::fs::File::create_new(path)?.write_all(text.as_bytes())
 }
 
-fn filled_in(args: &Init) -> String {
+/// Asks the repository, without a login, for its default branch.
+fn default_branch(repo: &str, folder: &Path) -> Option<String> {
+    if repo == EXAMPLE {
+        return None;
+    }
+    let repo = config::repository(folder, repo).ok()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // A server that does not answer is left behind with the process.
+    std::thread::spawn(move || {
+        let mirror = Mirror::new(PathBuf::new(), repo, Source::default());
+        sender.send(mirror.default_branch(Instant::now() + ASKING))
+    });
+    receiver.recv_timeout(ASKING).ok()?
+}
+
+fn filled_in(args: &Init, branch: &str) -> String {
     let variable = args.app.to_uppercase().replace('-', "_");
     // A TOML string by the rules of JSON, which are the same for what a repository's name can hold.
-    let repo = serde_json::Value::from(args.repo.as_str()).to_string();
+    let text = |text: &str| serde_json::Value::from(text).to_string();
     TEMPLATE
-        .replace("\"REPO\"", &repo)
+        .replace("\"REPO\"", &text(&args.repo))
+        .replace("\"BRANCH\"", &text(branch))
         .replace("APP", &args.app)
         .replace("VARIABLE", &variable)
 }
@@ -68,7 +92,6 @@ fn filled_in(args: &Init) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     #[test]
     fn what_it_writes_is_a_configuration_without_mistakes() {
@@ -77,10 +100,12 @@ mod tests {
         let args = Init {
             app: "my-app".into(),
             repo: "git@example.com:ada/my-app.git".into(),
+            branch: None,
         };
-        write(&path, &filled_in(&args)).unwrap();
+        write(&path, &filled_in(&args, "trunk")).unwrap();
         let config = config::load(&path).unwrap();
         let app = &config.apps[&"my-app".parse().unwrap()];
+        assert_eq!(app.branch, "trunk");
         assert_eq!(app.domains, ["my-app.example.com"]);
         assert_eq!(app.repo, config::Repo::Ssh(args.repo));
         let secret = config::Secret::Env("MY_APP_WEBHOOK_SECRET".into());

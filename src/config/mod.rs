@@ -38,6 +38,7 @@ pub use loaded::{Loaded, load};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
+pub(crate) use repo::repo as repository;
 #[cfg(test)]
 pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};

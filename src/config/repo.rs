@@ -11,7 +11,7 @@ pub(super) const REPO: &str = "an `https://` or `ssh://` address, `user@host:pat
                                bare repository on this machine";
 
 /// An address, or what was expected in its place.
-pub(super) fn repo(folder: &Path, text: &str) -> Result<Repo, String> {
+pub(crate) fn repo(folder: &Path, text: &str) -> Result<Repo, String> {
     if text.is_empty() || text.contains(char::is_control) {
         return Err(format!("{REPO}, without control characters"));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Auth, Config, Notice, Repo, Secret};
 
 /// One sentence for each thing that will not work, or not well, as this machine is now: a missing
-/// secret, a repository that is not there. Reads secrets and looks at files; shows no secret.
+/// secret. Reads secrets and looks at files; shows no secret.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
@@ -64,11 +64,6 @@ pub fn warnings(config: &Config) -> Vec<String> {
             unread(&mut warnings, &format!("{at}.proxy.{key}"), path);
         }
         match &app.repo {
-            Repo::Local(path) if !path.join("HEAD").exists() => warnings.push(format!(
-                "{at}.repo`: there is no bare repository at `{}` yet; the first `git push` to the agent makes it, \
-                 as does `git init --bare`",
-                path.display()
-            )),
             Repo::Http(url) if app.source.token.is_some() && url.starts_with("http://") => {
                 warnings.push(format!(
                     "{at}.repo`: the token is sent unencrypted over `http://`; use `https://`"

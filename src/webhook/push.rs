@@ -63,15 +63,20 @@ impl fmt::Display for Ref {
     }
 }
 
-/// A commit id; `None` for forty zeros, the empty text and null, which all mean that there is none.
+/// A commit id; `None` for zeros alone, the empty text and null, which all mean that there is none.
 pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
     match text {
         None | Some("") => Ok(None),
-        Some(zeros) if zeros.len() == 40 && zeros.bytes().all(|b| b == b'0') => Ok(None),
+        Some(zeros) if matches!(zeros.len(), 40 | 64) && zeros.bytes().all(|b| b == b'0') => Ok(None),
         Some(text) => text
             .parse()
             .map(Some)
-            .map_err(|_| Refusal::malformed("a commit id is not 40 lower-case hex digits")),
+            .map_err(|_| match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+                true => Refusal::malformed(
+                    "the repository's ids are SHA-256, which is not supported: use one with SHA-1 ids",
+                ),
+                false => Refusal::malformed("a commit id is not 40 lower-case hex digits"),
+            }),
     }
 }
 

@@ -22,6 +22,24 @@ const SILENCE: Duration = Duration::from_secs(120);
 const PIECE: usize = 32 << 10;
 const CGI_HEAD: usize = 16 << 10;
 
+/// What old programs wrote into histories that every forge takes, and that harms nobody who reads
+/// them. All else that `git fsck` finds is refused.
+const HARMLESS: [&str; 13] = [
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badName",
+    "badTimezone",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "multipleAuthors",
+    "nulInCommit",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+];
+
 /// One git process. Dropping it kills it.
 pub(super) struct Backend {
     pub(super) child: Child,
@@ -55,6 +73,9 @@ impl Backend {
             "receive.maxInputSize=4g",
         ] {
             git.args(["-c", setting]);
+        }
+        for oddity in HARMLESS {
+            git.arg("-c").arg(format!("receive.fsck.{oddity}=ignore"));
         }
         git.arg("http-backend")
             .env_clear()

@@ -196,9 +196,19 @@ fn is_foreign(path: &std::path::Path) -> bool {
 }
 
 fn make(repository: &Repository) -> Result<(), String> {
-    crate::source::init();
-    if repository.path.join("HEAD").exists() {
+    let path = &repository.path;
+    if let Some(why) = crate::source::unsupported(path) {
+        return Err(why);
+    }
+    if path.join("HEAD").exists() {
         return Ok(());
+    }
+    if crate::source::git_dir(path) != *path {
+        return Err(
+            "it is a work tree, to whose branch git takes no push: `git clone --bare` it, and set \
+             `repo` to the clone"
+                .into(),
+        );
     }
     let mut options = git2::RepositoryInitOptions::new();
     options

@@ -164,7 +164,16 @@ async fn follow(
     report: &Report,
     sender: &Answer,
 ) {
-    let Some(update) = (commands.updates.iter()).find(|update| report.took(&update.git_ref)) else {
+    let mut updates = commands.updates.iter();
+    if updates
+        .clone()
+        .any(|update| report.is_shallow(&update.git_ref))
+    {
+        let advice = "the clone that this was pushed from is shallow: run `git fetch --unshallow` in it, \
+                      or set `fetch-depth: 0` where CI checks it out, and push again\n";
+        return say(sender, advice).await;
+    }
+    let Some(update) = updates.find(|update| report.took(&update.git_ref)) else {
         return;
     };
     let hook = repository.path.join("hooks/post-receive");

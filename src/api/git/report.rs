@@ -33,7 +33,15 @@ impl Report {
 
     /// Whether git moved this ref.
     pub(super) fn took(&self, git_ref: &str) -> bool {
-        let wanted = format!("ok {git_ref}");
+        self.has(&format!("ok {git_ref}"))
+    }
+
+    /// Whether git refused this ref since the pusher lacks the commits that it is built upon.
+    pub(super) fn is_shallow(&self, git_ref: &str) -> bool {
+        self.has(&format!("ng {git_ref} shallow update not allowed"))
+    }
+
+    fn has(&self, wanted: &str) -> bool {
         let mut inner = self.inner.clone();
         while let Ok(Some(packet)) = packet::take(&mut inner) {
             if let Packet::Data(line) = packet

@@ -45,7 +45,10 @@ repo = "https://user:hunter2@example.com/two.git"
     std::fs::write(folder.path().join("deploy.toml"), text).unwrap();
     let output = cutover(folder.path(), &["check"]);
     let said = said(&output);
-    assert!(said.starts_with("exit 2\nError: there are "), "{said}");
+    assert!(
+        said.starts_with("exit 2\nError: 7 mistakes in the configuration\n"),
+        "{said}"
+    );
     for (place, word) in [
         ("./deploy.toml:2:10:", "agent.listen"),
         ("./deploy.toml:3:1:", "port"),
@@ -67,12 +70,12 @@ fn check_of_a_good_file_is_one_line() {
     let wrote = cutover(folder.path(), &["init", "hello"]);
     assert_eq!(
         said(&wrote),
-        "exit 0\nWrote `deploy.toml`. Edit it, then:\n  cutover check\n  cutover serve\n"
+        "exit 0\nWrote `deploy.toml`. Edit it, then run:\n  cutover check\n  cutover serve\n"
     );
     let output = cutover(folder.path(), &["check"]);
     assert_eq!(
         said(&output),
-        "exit 0\n`./deploy.toml` is good: 1 app\n\
+        "exit 0\n`./deploy.toml` is valid: 1 app\n\
          Warning: `apps.hello.webhook.secrets`: the environment variable `HELLO_WEBHOOK_SECRET`, \
          which holds a secret, is not set\n"
     );
@@ -86,8 +89,9 @@ fn init_leaves_an_existing_file_as_it_is() {
     let output = cutover(folder.path(), &["init"]);
     assert_eq!(
         said(&output),
-        "exit 2\nError: `deploy.toml` is there already, and is left as it is\n\
-         Hint: to add an app, write a table `[apps.hello]` into it; `--config PATH` names another file\n"
+        "exit 2\nError: `deploy.toml` already exists and was not changed\n\
+         Hint: to add an app, add an `[apps.hello]` table to it; to create another file, use \
+         `--config PATH`\n"
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\n");
 }
@@ -98,7 +102,7 @@ fn a_configuration_that_is_not_there_is_named() {
     let output = cutover(folder.path(), &["--config", "none.toml", "check"]);
     assert_eq!(
         said(&output),
-        "exit 2\nError: none.toml: this file does not exist; write one with `cutover init`\n"
+        "exit 2\nError: none.toml: this file does not exist; create one with `cutover init`\n"
     );
 }
 
@@ -143,7 +147,7 @@ fn a_remote_agent_wants_a_token_and_a_real_address() {
     let output = command.env("CUTOVER_TOKEN", "x").output().unwrap();
     assert_eq!(
         said(&output),
-        "exit 2\nError: `nonsense` is not the address of an agent\n\
+        "exit 2\nError: invalid agent address `nonsense`\n\
          Hint: expected `https://deploy.example.com` or `http://127.0.0.1:9000`\n"
     );
 }

@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::client::{Client, view};
 use super::{Error, Global, print};
 
-/// Stop a deployment that has not switched yet; what is live stays
+/// Cancel a deployment that has not switched yet; the live release keeps serving
 #[derive(Debug, Args)]
 pub struct Cancel {
-    /// The deployment
+    /// Id of the deployment
     id: String,
 }
 

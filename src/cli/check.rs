@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Error, Global, configuration, print};
 
-/// Check deploy.toml and say every mistake at once
+/// Check deploy.toml and report every mistake in it
 #[derive(Debug, Args)]
 pub struct Check {}
 
@@ -20,6 +20,6 @@ pub fn run(_: Check, global: &Global) -> Result<(), Error> {
         1 => "1 app".to_owned(),
         n => format!("{n} apps"),
     };
-    print::line(format_args!("`{}` is good: {apps}", path.display()));
+    print::line(format_args!("`{}` is valid: {apps}", path.display()));
     Ok(())
 }

@@ -5,10 +5,10 @@ use clap_complete::Shell;
 
 use super::{Cli, Error, print};
 
-/// Print a shell's completion script
+/// Print the completion script of a shell
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// bash, zsh, fish, elvish or powershell
+    /// Shell to print it for
     shell: Shell,
 }
 

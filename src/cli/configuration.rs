@@ -36,7 +36,7 @@ fn error(problems: &Problems) -> Error {
     match problems.list.as_slice() {
         [_] => Error::usage(problems.to_string()),
         several => Error::usage(format!(
-            "there are {} mistakes in the configuration\n{problems}",
+            "{} mistakes in the configuration\n{problems}",
             several.len()
         )),
     }

@@ -9,12 +9,12 @@ use super::{Error, Global, outcome};
 /// Deploy an app: the tip of its branch, or another branch, tag or commit
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The app, as in `[apps.NAME]`
+    /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// A branch, a tag or a commit of the app's repository
+    /// Branch, tag or commit to deploy [default: the tip of the app's branch]
     #[arg(long = "ref", value_name = "REF")]
     git_ref: Option<String>,
-    /// Print the log as it comes, until the deployment has ended
+    /// Follow the log until the deployment has ended
     #[arg(long, short)]
     follow: bool,
     /// Print the deployment as JSON

@@ -8,12 +8,12 @@ use super::{Error, Global, print, table, words};
 /// List an app's deployments, newest first
 #[derive(Debug, Args)]
 pub struct Deployments {
-    /// The app, as in `[apps.NAME]`
+    /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// How many
+    /// Maximum number of entries
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
     limit: u32,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }

@@ -15,7 +15,7 @@ use crate::proxy::control;
 /// Less than this, and the next build may not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
 
-/// Look at the configuration, Docker, the agent and the proxy, and say what is wrong
+/// Check the configuration, Docker, the agent and the proxy, and report what is wrong
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
@@ -30,7 +30,7 @@ enum Found {
 /// Looks, changes nothing, and fails if anything is wrong.
 pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
-    let mut found = vec![Found::Good(format!("`{}` has no mistakes", path.display()))];
+    let mut found = vec![Found::Good(format!("`{}` is valid", path.display()))];
     let warnings = config::warnings(&config).into_iter();
     let warnings = warnings.chain(crate::source::warnings(&config));
     found.extend(warnings.map(Found::Odd));
@@ -51,8 +51,8 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     }
     match wrong {
         0 => Ok(()),
-        1 => Err(Error::failed("one thing is wrong")),
-        n => Err(Error::failed(format!("{n} things are wrong"))),
+        1 => Err(Error::failed("1 check failed")),
+        n => Err(Error::failed(format!("{n} checks failed"))),
     }
 }
 
@@ -85,12 +85,12 @@ fn data_dir(path: &Path) -> Vec<Found> {
     let free = match rustix::fs::statvfs(path) {
         Ok(disk) => disk.f_bavail * disk.f_frsize,
         Err(rustix::io::Errno::NOENT) => {
-            let text = format!("`{shown}` is not there yet: `cutover serve` makes it");
+            let text = format!("`{shown}` does not exist yet; `cutover serve` creates it");
             return vec![Found::Odd(text)];
         }
         Err(error) => return vec![Found::Bad(format!("`{shown}` cannot be read: {error}"))],
     };
-    let text = format!("{} are free in `{shown}`", size(free));
+    let text = format!("{} free in `{shown}`", size(free));
     vec![match free {
         free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
         _ => Found::Good(text),
@@ -111,7 +111,7 @@ async fn agent(config: &Config) -> Found {
         Ok((status, _)) if status.is_success() => {
             Found::Good(format!("the agent is ready; it listens on `{listen}`"))
         }
-        Ok((_, answer)) => Found::Bad(format!("the agent runs, but is not ready: {answer}")),
+        Ok((_, answer)) => Found::Bad(format!("the agent is running, but not ready: {answer}")),
         Err(error) => Found::Bad(one_line(&error)),
     }
 }
@@ -120,11 +120,11 @@ async fn proxy(config: &Config) -> Found {
     let socket = config.agent.data_dir.join(control::SOCKET);
     match control::Client::new(socket.clone()).hello().await {
         Ok(hello) if hello.version == env!("CARGO_PKG_VERSION") => Found::Good(format!(
-            "the proxy runs as process {} with generation {}",
+            "the proxy is running as process {} with route table {}",
             hello.pid, hello.generation
         )),
         Ok(hello) => Found::Odd(format!(
-            "the proxy is version {}, this is {}: restart `cutover serve`",
+            "the proxy is version {}, but this is version {}: restart `cutover serve`",
             hello.version,
             env!("CARGO_PKG_VERSION")
         )),

@@ -15,16 +15,16 @@ const EXAMPLE: &str = "https://github.com/acme/hello.git";
 /// How long the repository may take to say its default branch.
 const ASKING: Duration = Duration::from_secs(5);
 
-/// Write a commented deploy.toml to begin with
+/// Create a commented deploy.toml
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The app's name
+    /// Name of the app
     #[arg(default_value = "hello")]
     app: String,
-    /// Its repository: https, ssh, or the path of a bare repository on this machine
+    /// Repository: an HTTPS or SSH address, or the path of a bare repository on this machine
     #[arg(long, value_name = "REPO", default_value = EXAMPLE)]
     repo: String,
-    /// The branch whose pushes are deployed; by default the repository's own default branch
+    /// Branch whose pushes are deployed [default: the repository's default branch]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
 }
@@ -41,19 +41,18 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
     write(&path, &filled_in(&args, &branch)).map_err(|error| {
         let shown = path.display();
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::usage(format!(
-                "`{shown}` is there already, and is left as it is"
-            ))
-            .hint(format!(
-                "to add an app, write a table `[apps.{}]` into it; `--config PATH` names \
-                         another file",
-                args.app
-            )),
-            _ => Error::usage(format!("`{shown}` cannot be written")).because(&error),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::usage(format!("`{shown}` already exists and was not changed")).hint(format!(
+                    "to add an app, add an `[apps.{}]` table to it; to create another file, use \
+                         `--config PATH`",
+                    args.app
+                ))
+            }
+            _ => Error::usage(format!("failed to write `{shown}`")).because(&error),
         }
     })?;
     print::line(format_args!(
-        "Wrote `{}`. Edit it, then:\n  cutover check\n  cutover serve",
+        "Wrote `{}`. Edit it, then run:\n  cutover check\n  cutover serve",
         path.display()
     ));
     Ok(())

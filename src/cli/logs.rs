@@ -8,12 +8,12 @@ use super::{Error, Global, outcome, print};
 /// Print the log of an app's newest deployment
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// The app, as in `[apps.NAME]`
+    /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// Another deployment of the app
+    /// Print the log of this deployment instead
     #[arg(long, value_name = "ID")]
     deployment: Option<String>,
-    /// Go on until the deployment has ended; its end decides the exit code
+    /// Follow the log until the deployment has ended; exit with 1 if it fails
     #[arg(long, short)]
     follow: bool,
 }
@@ -33,7 +33,8 @@ pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
         .await?;
     loop {
         let line = lines.next().await.map_err(|error| {
-            Error::unreachable("the agent went away while its log was read").because(&error)
+            Error::unreachable("lost the connection to the agent while reading the log")
+                .because(&error)
         })?;
         match line {
             Some(line) => print::line(line),
@@ -47,7 +48,7 @@ async fn newest(client: &Client, app: &str) -> Result<String, Error> {
     let list: view::List<view::Deployment> = view::read(&client.get(&path).await?)?;
     match list.items.into_iter().next() {
         Some(deployment) => Ok(deployment.id),
-        None => Err(Error::usage(format!("`{app}` has had no deployment yet"))
-            .hint(format!("push to its branch, or `cutover deploy {app}`"))),
+        None => Err(Error::usage(format!("`{app}` has no deployments yet"))
+            .hint(format!("push to its branch, or run `cutover deploy {app}`"))),
     }
 }

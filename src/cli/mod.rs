@@ -43,7 +43,7 @@ pub use error::Error;
     name = "cutover",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 the deployment failed, 2 usage or configuration, \
+    after_help = "Exit codes: 0 success, 1 the deployment failed, 2 usage or configuration error, \
                   3 the agent cannot be reached."
 )]
 pub struct Cli {
@@ -56,10 +56,10 @@ pub struct Cli {
 /// What every verb takes.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The configuration; by default `./deploy.toml`, then `/etc/cutover/deploy.toml`
+    /// Configuration file [default: `./deploy.toml`, then `/etc/cutover/deploy.toml`]
     #[arg(long, global = true, value_name = "PATH", env = "CUTOVER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// An agent elsewhere; its token is read from CUTOVER_TOKEN
+    /// Address of a remote agent, whose token is read from CUTOVER_TOKEN
     #[arg(long, global = true, value_name = "URL", env = "CUTOVER_URL")]
     pub url: Option<String>,
 }
@@ -97,7 +97,7 @@ pub fn run(cli: Cli) -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            let error = Error::usage("the operating system gives no threads").because(&error);
+            let error = Error::usage("failed to start the runtime's threads").because(&error);
             return error.report();
         }
     };

@@ -31,7 +31,7 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
     let deployment = tokio::select! {
         ended = follow::to_the_end(client, id, line) => ended?,
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("\nStopped following; deployment `{id}` goes on. See `cutover show {id}`");
+            eprintln!("\nStopped following; deployment `{id}` continues. See `cutover show {id}`");
             // As a shell reports a program that Ctrl-C ended.
             std::process::exit(130);
         }
@@ -62,7 +62,7 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
     }
     // A push that another one has overtaken is no failure where what it asked for is live.
     if state == "skipped" || error.is_some_and(|error| error.code == "already_live") {
-        say(&format!("`{app}` stays as it is: {why}"));
+        say(&format!("`{app}` is unchanged: {why}"));
         return Ok(());
     }
     let ended = match state.as_str() {
@@ -75,7 +75,7 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
     let failed = Error::failed(format!("deployment `{id}` of `{app}` {ended}{colon}{why}"));
     Err(match state.as_str() {
         "failed" | "rolled_back" => failed.hint(format!(
-            "the release that was live before still serves; see the whole log with \
+            "the previous release is still serving; see the full log with \
              `cutover logs {app} --deployment {id}`"
         )),
         "superseded" => failed.hint(format!(

@@ -9,19 +9,19 @@ use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
 use crate::proxy::{self, Options};
 
-/// Run the data plane: sockets, routes, draining. `serve` starts it by itself
+/// Run the proxy: sockets, routes and draining (`serve` starts it by itself)
 #[derive(Debug, Args)]
 pub struct Proxy {
-    /// Where plain HTTP is served, instead of the configuration's `proxy.http`
+    /// Address for plain HTTP, overriding `proxy.http`
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
-    /// Where TLS is served, instead of the configuration's `proxy.https`
+    /// Address for HTTPS, overriding `proxy.https`
     #[arg(long, value_name = "ADDRESS")]
     https: Option<SocketAddr>,
-    /// The folder of the routes and the control socket, instead of `agent.data_dir`
+    /// Folder of the routes and the control socket, overriding `agent.data_dir`
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// Take the listening sockets over from the proxy that runs, which then drains and leaves
+    /// Take over the listening sockets of the running proxy, which then drains and exits
     #[arg(long)]
     takeover: bool,
 }
@@ -48,5 +48,5 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
     options.takeover = args.takeover;
     proxy::run(options, shutdown())
         .await
-        .map_err(|error| Error::failed("the proxy cannot run").because(&error))
+        .map_err(|error| Error::failed("the proxy failed").because(&error))
 }

@@ -20,7 +20,7 @@ const MOST_INPUT: u64 = 1 << 20;
 /// More than anybody gives.
 const MOST_OPTIONS: usize = 100;
 
-/// Hand a push over to the agent (for hooks/post-receive; reads its stdin)
+/// Report a push to the agent (called by hooks/post-receive; reads its stdin)
 #[derive(Debug, Args)]
 pub struct Receive {
     /// The bare repository that was pushed to
@@ -43,11 +43,11 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     std::io::stdin()
         .take(MOST_INPUT)
         .read_to_string(&mut input)
-        .map_err(|error| Error::usage("git's update lines cannot be read").because(&error))?;
+        .map_err(|error| Error::usage("failed to read git's update lines").because(&error))?;
     let repository = std::path::absolute(&args.repo)
         .and_then(std::fs::canonicalize)
         .map_err(|error| {
-            Error::usage(format!("`{}` cannot be found", args.repo.display())).because(&error)
+            Error::usage(format!("failed to find `{}`", args.repo.display())).because(&error)
         })?;
     let mut global = global.clone();
     if global.config.is_none() {
@@ -61,7 +61,7 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     if let Some(why) = push_option::unknown(&options) {
         let verbs = by_hand(&config, &repository);
         return Err(Error::usage(format!("stored, not deployed: {why}"))
-            .hint(format!("{verbs} deploys it")));
+            .hint(format!("run {verbs} to deploy it")));
     }
     if has("cutover.skip") {
         print::line("stored, not deployed: cutover.skip");
@@ -73,7 +73,7 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
         Ok(answer) => answer,
         Err(error) if error.kind() == Kind::Unreachable => {
             return Err(error.hint(format!(
-                "the commits are safe in the repository, but not deployed: start the agent with \
+                "the commits are stored in the repository, but not deployed: start the agent with \
                  `cutover serve`, then run {}",
                 by_hand(&config, &repository)
             )));
@@ -85,23 +85,21 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     for item in taken.items {
         let ended = match (&item.deployment, &item.reason) {
             (Some(id), _) if has("cutover.wait=false") => {
-                print::line(format_args!(
-                    "`{id}` is queued; `cutover show {id}` says how it goes"
-                ));
+                print::line(format_args!("`{id}` is queued; see `cutover show {id}`"));
                 Ok(())
             }
             (Some(id), _) => {
                 let ended = outcome::follow(&client, id, false).await;
                 ended.map_err(|error| match error.kind() {
                     Kind::Unreachable => error.hint(format!(
-                        "the push is stored and queued, and goes on when the agent is back: \
-                         `cutover show {id}` says how"
+                        "the deployment is queued and continues when the agent is back: see \
+                         `cutover show {id}`"
                     )),
                     _ => error,
                 })
             }
             (None, reason) => {
-                let reason = reason.as_deref().unwrap_or("no app is deployed from it");
+                let reason = reason.as_deref().unwrap_or("no app deploys it");
                 print::line(format_args!("{}: not deployed: {reason}", item.git_ref));
                 Ok(())
             }

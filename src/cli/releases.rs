@@ -5,15 +5,15 @@ use clap::Args;
 use super::client::{Client, view};
 use super::{Error, Global, print, table, words};
 
-/// List an app's releases, newest first: what a rollback can go back to
+/// List an app's releases, newest first; a rollback can go back to those that are kept
 #[derive(Debug, Args)]
 pub struct Releases {
-    /// The app, as in `[apps.NAME]`
+    /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// How many
+    /// Maximum number of entries
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
     limit: u32,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -29,7 +29,14 @@ pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
         return Ok(());
     }
     let list: view::List<view::Release> = view::read(&answer)?;
-    let headers = ["RELEASE", "IMAGE", "", "BUILT", "DEPLOYMENT", "SUBJECT"];
+    let headers = [
+        "RELEASE",
+        "IMAGE",
+        "STATUS",
+        "BUILT",
+        "DEPLOYMENT",
+        "SUBJECT",
+    ];
     table::show(&headers, list.items.iter().map(row).collect());
     Ok(())
 }

@@ -6,15 +6,15 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, outcome};
 
-/// Go back to the release that was live before, or to a named one, without building
+/// Roll back to the previously live release, or to another one, without building
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The app, as in `[apps.NAME]`
+    /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// An image tag, a release or a deployment, as `cutover releases APP` lists them
+    /// Image tag, release or deployment to go back to, as listed by `cutover releases APP`
     #[arg(long, value_name = "IMAGE|RELEASE|DEPLOYMENT")]
     to: Option<String>,
-    /// Print the log as it comes, until the rollback has ended
+    /// Follow the log until the rollback has ended
     #[arg(long, short)]
     follow: bool,
     /// Print the deployment as JSON

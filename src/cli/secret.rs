@@ -14,17 +14,17 @@ pub struct Secret {}
 pub fn run(_: Secret) -> Result<(), Error> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
-        Error::failed("the operating system gives no random bytes").because(&error)
+        Error::failed("failed to get random bytes from the operating system").because(&error)
     })?;
     print::line(hex::encode(bytes));
     if stdout().is_terminal() {
         eprintln!(
-            "\nKeep it where only the agent can read it, in a file or in its environment:\n\
+            "\nStore it where only the agent can read it, in a file or in its environment:\n\
              \n    [apps.NAME.webhook]\
              \n    secrets = [{{ file = \"/etc/cutover/NAME.secret\" }}]   # or {{ env = \"NAME_WEBHOOK_SECRET\" }}\n\
              \nand paste it into the forge's webhook settings as the secret, next to the address\n\
              https://YOUR-AGENT/hooks/NAME with content type application/json.\n\
-             While rotating, list the new secret first and keep the old one until the forge has the new."
+             While rotating, list the new secret first and keep the old one until the forge uses the new one."
         );
     }
     Ok(())

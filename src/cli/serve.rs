@@ -20,10 +20,10 @@ use crate::store::{Store, apps};
 
 mod data_plane;
 
-/// Run the agent: webhooks, API, deployments; starts the proxy or adopts a running one
+/// Run the agent: webhooks, API and deployments (starts the proxy or adopts a running one)
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Leave the proxy running when the agent is stopped
+    /// Keep the proxy running when the agent stops
     #[arg(long)]
     leave_proxy: bool,
 }
@@ -35,9 +35,9 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let data_dir = loaded.config.agent.data_dir.clone();
     let _lock = lock(&data_dir)?;
 
-    let store = Store::open(&data_dir).map_err(|e| failed("the agent cannot start", &e))?;
+    let store = Store::open(&data_dir).map_err(|e| failed("failed to start the agent", &e))?;
     let id = store.write(apps::agent_id).await;
-    let id = id.map_err(|e| failed("the agent cannot start", &e))?;
+    let id = id.map_err(|e| failed("failed to start the agent", &e))?;
     let engine = Engine::docker(loaded.config.docker.host.clone(), id.clone(), &data_dir);
     let proxy = Client::new(data_dir.join(control::SOCKET));
 
@@ -46,10 +46,10 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy.clone()));
     routes::publish_anew(&agent)
         .await
-        .map_err(|e| failed("the routes cannot be published", &e))?;
+        .map_err(|e| failed("failed to publish the routes", &e))?;
 
     let token = Token::load(&data_dir);
-    let token = token.map_err(|e| failed("the API's token cannot be read or made", &e))?;
+    let token = token.map_err(|e| failed("failed to read or create the API's token", &e))?;
     let api = Arc::new(Api {
         agent: agent.clone(),
         token,
@@ -63,7 +63,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let tcp = listen(&agent.in_force().config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
-        .map_err(|e| failed(&format!("cannot listen on `{}`", socket.display()), &e))?;
+        .map_err(|e| failed(&format!("failed to listen on `{}`", socket.display()), &e))?;
 
     let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
     let sweeping = tokio::spawn(jobs::sweep(agent.clone()));
@@ -92,7 +92,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     if !args.leave_proxy
         && let Err(error) = proxy.stop().await
     {
-        tracing::warn!(%error, "the proxy was not stopped");
+        tracing::warn!(%error, "failed to stop the proxy");
     }
     Ok(())
 }
@@ -107,7 +107,7 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 
     let cannot = |e: std::io::Error| {
         failed(
-            &format!("the data folder `{}` cannot be used", data_dir.display()),
+            &format!("failed to use the data folder `{}`", data_dir.display()),
             &e,
         )
     };
@@ -122,7 +122,7 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::usage(format!(
-            "another agent already uses the data folder `{}`",
+            "another agent is already using the data folder `{}`",
             data_dir.display()
         ))),
         Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
@@ -133,9 +133,9 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 async fn listen(config: &Config, data_dir: &Path) -> Result<TcpListener, Error> {
     let wanted = config.agent.listen;
     let listener = TcpListener::bind(wanted).await;
-    let listener = listener.map_err(|e| failed(&format!("cannot listen on `{wanted}`"), &e))?;
+    let listener = listener.map_err(|e| failed(&format!("failed to listen on `{wanted}`"), &e))?;
     let written = write_address(&data_dir.join("agent.addr"), &tcp_address(&listener));
-    written.map_err(|e| failed("the agent's address cannot be written down", &e))?;
+    written.map_err(|e| failed("failed to write the agent's address", &e))?;
     Ok(listener)
 }
 

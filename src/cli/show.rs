@@ -10,9 +10,9 @@ use super::{Error, Global, print, table, words};
 /// Show one deployment: its steps, their times and what the switch cost
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The deployment
+    /// Id of the deployment
     id: String,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -49,7 +49,7 @@ fn head(deployment: &view::Deployment) {
         }
     };
     let current = match deployment.current {
-        true => ", and serves now",
+        true => ", serving now",
         false => "",
     };
     row("Deployment", &deployment.id);
@@ -84,7 +84,7 @@ fn steps(deployment: &view::Deployment) {
             words::subject(step.detail.as_deref().unwrap_or_default()),
         ]
     });
-    table::show(&["STEP", "STATE", "TOOK", ""], rows.collect());
+    table::show(&["STEP", "STATE", "TOOK", "DETAIL"], rows.collect());
 }
 
 /// `status: live`, and why the forge does not know that where it does not.
@@ -95,14 +95,14 @@ fn report_line(report: &view::Report) -> String {
         ("told", _) => what,
         ("waiting", "") => format!("{what}, not sent yet"),
         ("waiting", why) => format!("{what}, not sent yet: {why}"),
-        (_, why) => format!("{what}, not taken: {why}"),
+        (_, why) => format!("{what}, rejected: {why}"),
     }
 }
 
 /// A receipt as a sentence.
 pub fn receipt_line(receipt: &view::Receipt) -> String {
     format!(
-        "The switch: {} requests served, {} failed, {} retried; drained {} in {} ms, {} WebSockets closed",
+        "Switch: {} requests, {} failed, {} retried; {} drained in {} ms, {} WebSockets closed",
         receipt.requests,
         receipt.failed,
         receipt.retried,

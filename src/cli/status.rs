@@ -5,12 +5,12 @@ use clap::Args;
 use super::client::{Client, view};
 use super::{Error, Global, print, table, words};
 
-/// Show what is live and what is on its way
+/// Show what is live and what is being deployed
 #[derive(Debug, Args)]
 pub struct Status {
-    /// One app instead of all
+    /// Show only this app
     app: Option<String>,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -36,7 +36,9 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         return Ok(());
     }
     if apps.is_empty() {
-        print::line("There is no app yet: add `[apps.NAME]` to deploy.toml and restart the agent");
+        print::line(
+            "There are no apps yet: add `[apps.NAME]` to deploy.toml and restart the agent",
+        );
         return Ok(());
     }
     let headers = [

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Error, Global, configuration, print};
 
-/// Print the token that API calls from elsewhere carry
+/// Print the API's token, for use from other machines
 #[derive(Debug, Args)]
 pub struct Token {}
 
@@ -23,9 +23,11 @@ pub fn run(_: Token, global: &Global) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::usage(format!(
             "there is no token at `{shown}`"
         ))
-        .hint("`cutover serve` makes it at its first start, unless `CUTOVER_TOKEN` is set there")),
+        .hint(
+            "`cutover serve` creates it at its first start, unless `CUTOVER_TOKEN` is set there",
+        )),
         Err(error) => Err(Error::usage(format!("`{shown}` cannot be read"))
             .because(&error)
-            .hint("run this as the user that the agent runs as, e.g. with sudo")),
+            .hint("run this as the agent's user, for example with sudo")),
     }
 }

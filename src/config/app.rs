@@ -43,7 +43,7 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
     let mut section = node.section();
     let repo = section.required("repo", repo::REPO, repository);
     let branch = section.read("branch", |node| {
-        let text = node.str("a branch's name")?;
+        let text = node.str("a branch name")?;
         repo::branch(text).map_or_else(|expected| node.wrong(expected), Some)
     });
     let branches = section.read("branches", patterns);
@@ -173,9 +173,9 @@ fn source(mut section: Section<'_>) -> Source {
 fn build(mut section: Section<'_>) -> Build {
     let context = section.read("context", inside);
     let dockerfile = section.read("dockerfile", |node| {
-        match node.str("the Dockerfile's path from the context folder")? {
+        match node.str("the path of the Dockerfile, relative to the context folder")? {
             // The context folder itself is no Dockerfile.
-            "" | "." => node.wrong("the Dockerfile's path from the context folder"),
+            "" | "." => node.wrong("the path of the Dockerfile, relative to the context folder"),
             _ => inside(node),
         }
     });
@@ -215,7 +215,7 @@ fn health(mut section: Section<'_>) -> Health {
     let least = health.interval.saturating_mul(health.successes - 1);
     if least >= health.deadline {
         let text = format!(
-            "`{}` leaves no time for {} successes {} ms apart: expected more than {} ms, is {} ms",
+            "`{}` is too short for {} successes {} ms apart: expected more than {} ms, is {} ms",
             section.key("deadline"),
             health.successes,
             health.interval.as_millis(),

@@ -66,7 +66,7 @@ pub(super) fn prefix(node: Node<'_>) -> Option<String> {
 
 /// A sentence, or the file that holds a page.
 fn notice(node: Node<'_>) -> Option<Notice> {
-    const EXPECTED: &str = "a sentence for visitors, or a page: { file = \"PATH\" }";
+    const EXPECTED: &str = "a message for visitors, or a page: { file = \"PATH\" }";
     match node.value.get_ref() {
         DeValue::String(_) => line(node).map(Notice::Text),
         DeValue::Table(_) => match node.entries(EXPECTED)?.pop() {
@@ -91,7 +91,7 @@ pub(super) fn pages(node: Node<'_>, known: &[u16]) -> Option<BTreeMap<u16, PathB
             }
             None => {
                 let text = format!(
-                    "`{}` has no page here: expected one of {list}",
+                    "a page for `{}` is not supported: expected one of {list}",
                     name.escape_debug()
                 );
                 node.file.report(node.start, text);

@@ -22,7 +22,7 @@ impl Claims {
 
     /// Every host that no app names: the claim of an app without `domains`.
     pub fn every_other_host(&mut self, node: Node<'_>, path: &str, owner: &str) -> Option<()> {
-        let what = "every host that no app names (an app without `domains` does)";
+        let what = "every host that no app names (the default without `domains`)";
         self.claim(node, "", path, what, owner)
     }
 
@@ -43,10 +43,10 @@ impl Claims {
         let line = file::place(node.file.text, node.start).0;
         if let Some((other, at)) = self.0.get(&key) {
             let text = match other == owner {
-                true => format!("{what} is named twice by {owner}, first in line {at}"),
-                false => format!("{owner} claims {what}, which {other} claims in line {at}"),
+                true => format!("{what} is named twice by {owner}, first on line {at}"),
+                false => format!("{owner} claims {what}, which {other} claims on line {at}"),
             };
-            return node.report(format!("{text}: expected one owner"));
+            return node.report(format!("{text}: expected a single owner"));
         }
         self.0.insert(key, (owner.to_owned(), line));
         Some(())
@@ -59,7 +59,7 @@ fn host(text: &str) -> Result<String, &'static str> {
         return Err("a host name alone, without `https://` and path");
     }
     if let Some(parent) = text.strip_prefix("*.") {
-        const EXPECTED: &str = "a wildcard for a domain's names such as \"*.example.com\"";
+        const EXPECTED: &str = "a wildcard such as \"*.example.com\"";
         // Names, and of more than one label: `*.com` or `*.1.2.3.4` is a slip.
         return match host(parent) {
             Ok(name) if name.contains('.') && !name.starts_with('[') && !is_address(&name) => {
@@ -75,7 +75,7 @@ fn host(text: &str) -> Result<String, &'static str> {
         };
     }
     if text.contains(':') {
-        return Err("a host name alone, without a port (the ports stand in `[proxy]`)");
+        return Err("a host name without a port (ports are set in `[proxy]`)");
     }
     const EXPECTED: &str = "a host name such as \"hello.example.com\"";
     let text = text.strip_suffix('.').unwrap_or(text);

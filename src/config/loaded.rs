@@ -27,9 +27,8 @@ impl Loaded {
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let at = SystemTime::now();
         let text = read(path)?;
-        let absolute = std::path::absolute(path).map_err(|error| {
-            Problems::whole_file(path, format!("this path is unusable: {error}"))
-        })?;
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Problems::whole_file(path, format!("invalid path: {error}")))?;
         let config = parse(path, folder(&absolute), &text)?;
         Ok(Self {
             config,

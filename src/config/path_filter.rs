@@ -18,7 +18,7 @@ impl PathFilter {
             let text = text.trim_start_matches("./").trim_matches('/');
             if text.is_empty() {
                 return Err(
-                    "an empty path fits nothing: leave `paths` out to take every push".into(),
+                    "an empty path matches nothing: remove `paths` to deploy every push".into(),
                 );
             }
             for glob in [text.to_owned(), format!("{text}/**")] {

@@ -20,10 +20,10 @@ pub(super) fn inside(text: &str) -> Result<String, String> {
             ".." => {
                 parts
                     .pop()
-                    .ok_or("a path that does not lead out of the repository")?;
+                    .ok_or("a path that stays inside the repository")?;
             }
             part if part.eq_ignore_ascii_case(".git") => {
-                return Err("a path that does not lead into `.git`".into());
+                return Err("a path outside of `.git`".into());
             }
             part => parts.push(part),
         }
@@ -40,7 +40,7 @@ pub(super) fn on_this_machine(folder: &Path, text: &str) -> Result<PathBuf, Stri
         return Err("a path".into());
     }
     if text == "~" || text.starts_with("~/") {
-        return Err("a path written out: `~` is not expanded here".into());
+        return Err("a full path; `~` is not expanded".into());
     }
     let joined = folder.join(text);
     // Without `.` parts, so that messages show the path as people write it; `..` stays, since what it

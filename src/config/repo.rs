@@ -17,13 +17,13 @@ pub(crate) fn repo(folder: &Path, text: &str) -> Result<Repo, String> {
     }
     if text.starts_with('-') {
         return Err(format!(
-            "{REPO}; a leading `-` could be taken for an option"
+            "{REPO}; a leading `-` could be mistaken for an option"
         ));
     }
     let before_path = text.split('/').next().unwrap_or(text);
     if before_path.contains("::") && !before_path.contains('[') {
         return Err(format!(
-            "{REPO}; git's remote helpers (`ext::` and such) are refused"
+            "{REPO}; git's remote helpers (such as `ext::`) are not supported"
         ));
     }
     if let Some((scheme, _)) = text.split_once("://") {
@@ -39,7 +39,7 @@ fn address(folder: &Path, scheme: &str, text: &str) -> Result<Repo, String> {
     if text.contains(char::is_whitespace) {
         return Err("an address without spaces (write `%20`)".into());
     }
-    let url = Url::parse(text).map_err(|error| format!("{REPO}; this is no address: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("{REPO}; invalid address: {error}"))?;
     match scheme {
         "http" | "https" => {
             if !url.username().is_empty() || url.password().is_some() {
@@ -115,7 +115,7 @@ pub(super) fn branch(name: &str) -> Result<String, String> {
         ));
     }
     if name.contains(['*', '?', '[']) {
-        return Err("one branch's name; patterns stand in `branches`".into());
+        return Err("the name of one branch; patterns belong in `branches`".into());
     }
     let good = !name.is_empty()
         && name.len() <= 200
@@ -124,7 +124,7 @@ pub(super) fn branch(name: &str) -> Result<String, String> {
         && !name.contains('\0')
         && git2::Reference::is_valid_name(&format!("refs/heads/{name}"));
     good.then(|| name.to_owned())
-        .ok_or_else(|| "a branch's name as git allows it (see `git check-ref-format`)".into())
+        .ok_or_else(|| "a branch name that git accepts (see `git check-ref-format`)".into())
 }
 
 #[cfg(test)]
@@ -184,7 +184,7 @@ mod tests {
                 "`token` of the app's section `source`",
             ),
             ("https://token@github.com/a.git", "`username`"),
-            ("https://", "no address"),
+            ("https://", "invalid address"),
             ("https://a b/c", "without spaces"),
             ("ssh://git:pw@host/a", "ssh_key"),
             ("ssh://host/a", "ssh://user@host"),

@@ -26,7 +26,7 @@ pub enum SecretError {
     EmptyFile(PathBuf),
     #[error("the secret file `{}` is longer than 64 KiB, so it is probably not a secret", .0.display())]
     TooLong(PathBuf),
-    #[error("the secret from {0} is not UTF-8 text, which is needed here")]
+    #[error("the secret from {0} must be UTF-8 text")]
     NotText(String),
 }
 

@@ -149,22 +149,22 @@ env = { PORT = 8080 }
             "3:1: unknown key `data_dr` in `[agent]`: did you mean `data_dir`?",
             "6:8: `apps.hello.repo` is `\"ext::sh -c id\"`: expected an `https://` or `ssh://` address, \
              `user@host:path`, or the path of a bare repository on this machine; git's remote helpers \
-             (`ext::` and such) are refused",
+             (such as `ext::`) are not supported",
             "7:1: unknown key `bracnh` in `[apps.hello]`: did you mean `branch`?",
             "8:25: `apps.hello.domains[1]` is `7`: expected a host name such as \"hello.example.com\"",
-            "8:28: the host `a.example` is named twice by the app `hello`, first in line 8: expected one owner",
+            "8:28: the host `a.example` is named twice by the app `hello`, first on line 8: expected a single owner",
             "9:8: `apps.hello.port` is `70000`: expected a whole number from 1 to 65535",
             "12:11: `apps.hello.build.timeout` is `\"soon\"`: expected a duration such as \"500ms\", \"5s\", \
-             \"30m\" or \"1h\", above zero",
-            "13:14: `apps.hello.build.dockerfile` is `\"../../Dockerfile\"`: expected a path that does not lead \
-             out of the repository",
+             \"30m\" or \"1h\", greater than zero",
+            "13:14: `apps.hello.build.dockerfile` is `\"../../Dockerfile\"`: expected a path that stays inside the \
+             repository",
             "15:7: `Bad_Name` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
             "15:7: `apps.Bad_Name.port` is missing: expected the port that the app listens on",
             "18:7: `apps.other.repo` is missing: expected an `https://` or `ssh://` address, `user@host:path`, \
              or the path of a bare repository on this machine",
             "18:7: `apps.other.port` is missing: expected the port that the app listens on",
-            "19:12: the app `other` claims the host `a.example`, which the app `hello` claims in line 8: \
-             expected one owner",
+            "19:12: the app `other` claims the host `a.example`, which the app `hello` claims on line 8: \
+             expected a single owner",
             "21:12: `apps.other.deploy.strategy` is `\"canary\"`: expected \"blue-green\"; this strategy is not \
              supported yet",
             "23:16: `apps.other.run.env.PORT` is a whole number: expected a string: PORT = \"…\", with quotes",
@@ -179,8 +179,8 @@ fn one_mistake_each() {
         ("domains = 'a.example'", "expected an array of host names"),
         ("domains = ['https://a.example']", "without `https://`"),
         ("domains = ['a.example:80']", "without a port"),
-        ("domains = ['*.example']", "a wildcard for a domain's names"),
-        ("domains = ['*.1.2.3.4']", "a wildcard for a domain's names"),
+        ("domains = ['*.example']", "a wildcard such as"),
+        ("domains = ['*.1.2.3.4']", "a wildcard such as"),
         ("domains = ['a.*.example']", "expected a host name"),
         ("protocol = 'h2'", "expected \"http1\" or \"h2c\""),
         ("proxy.path = 'api'", "expected a path such as"),
@@ -190,13 +190,13 @@ fn one_mistake_each() {
         ("proxy.strip_path = 1", "`true` or `false`"),
         ("proxy.max_body = 10", "an amount such as"),
         ("proxy.max_body = '-1m'", "an amount such as"),
-        ("proxy.idle_timeout = '0s'", "above zero"),
+        ("proxy.idle_timeout = '0s'", "greater than zero"),
         ("proxy.hold = 5", "expected a duration"),
         ("proxy.maintenance = ''", "one line of text"),
-        ("proxy.maintenance = true", "a sentence for visitors"),
+        ("proxy.maintenance = true", "a message for visitors"),
         (
             "proxy.maintenance = { text = 'x' }",
-            "a sentence for visitors",
+            "a message for visitors",
         ),
         (
             "proxy.error_pages = { 404 = 'x' }",
@@ -212,13 +212,13 @@ fn one_mistake_each() {
         ("tags = ['v*', '[']", "`apps.a.tags[1]`"),
         ("branches = ''", "a pattern such as"),
         ("paths = []", "at least one path"),
-        ("paths = ''", "a pattern for paths"),
+        ("paths = ''", "a path pattern"),
         ("paths = ['api/**', '[']", "`apps.a.paths[1]`"),
-        ("branch = 'release/*'", "patterns stand in `branches`"),
-        ("branch = '--all'", "a branch's name as git allows it"),
-        ("branch = 'a..b'", "a branch's name as git allows it"),
+        ("branch = 'release/*'", "patterns belong in `branches`"),
+        ("branch = '--all'", "a branch name that git accepts"),
+        ("branch = 'a..b'", "a branch name that git accepts"),
         ("branch = 'refs/heads/main'", "short name, `main`"),
-        ("branch = 7", "expected a branch's name"),
+        ("branch = 7", "expected a branch name"),
         ("webhook = 7", "expected a section `[apps.a.webhook]`"),
         ("webhook.forge = 'gitbub'", "expected one of \"forgejo\""),
         ("webhook.secret = []", "did you mean `secrets`?"),
@@ -285,11 +285,11 @@ fn one_mistake_each() {
         ("source.host_key = 'SHA256:x'", "ssh-keygen -l"),
         ("source.username = ''", "one line of text"),
         ("build.context = '/etc'", "without the leading `/`"),
-        ("build.context = 'a/../..'", "does not lead out"),
-        ("build.dockerfile = '.'", "the Dockerfile's path"),
+        ("build.context = 'a/../..'", "stays inside"),
+        ("build.dockerfile = '.'", "the path of the Dockerfile"),
         ("build.args = ['a']", "a table of names and values"),
-        ("build.args = { 'a=b' = 'c' }", "is not a variable's name"),
-        ("build.timeout = '0s'", "above zero"),
+        ("build.args = { 'a=b' = 'c' }", "is not a variable name"),
+        ("build.timeout = '0s'", "greater than zero"),
         ("build.timeout = 30", "expected a duration"),
         ("health.path = 'healthz'", "a path such as"),
         ("health.path = '/a b'", "a path such as"),
@@ -298,11 +298,11 @@ fn one_mistake_each() {
         ("health.successes = 2.0", "from 1 to 100"),
         (
             "health.deadline = '400ms'",
-            "leaves no time for 2 successes 500 ms apart",
+            "is too short for 2 successes 500 ms apart",
         ),
         (
             "health.interval = '60s'",
-            "leaves no time for 2 successes 60000 ms apart",
+            "is too short for 2 successes 60000 ms apart",
         ),
         ("deploy.strategy = 'recreate'", "not supported yet"),
         ("deploy.strategy = 'green-blue'", "expected \"blue-green\""),
@@ -321,7 +321,7 @@ fn one_mistake_each() {
         ("run.cpus = 'one'", "a number of processors"),
         ("hooks.release = \"a\\nb\"", "one line of text"),
         ("hooks.relase = 'x'", "did you mean `release`?"),
-        ("build.context = \"a\u{7f}\"", "this is not TOML"),
+        ("build.context = \"a\u{7f}\"", "invalid TOML"),
         ("port = 81", "duplicate key"),
     ] {
         // Stands for a report that is right so far.
@@ -391,7 +391,7 @@ fn only_one_app_answers_for_every_other_host() {
         "{lines:?}"
     );
     let agent = format!("{LEAST}domains = ['a.example']\n[agent]\ndomain = 'a.example'\n");
-    assert!(problems(&agent)[0].contains("the agent claims in line 6"));
+    assert!(problems(&agent)[0].contains("the agent claims on line 6"));
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn a_syntax_error_stands_alone_with_its_place() {
         let lines = problems(text);
         assert!(lines[0].starts_with(place), "{lines:?}");
         assert!(
-            lines.iter().all(|line| line.contains("this is not TOML")),
+            lines.iter().all(|line| line.contains("invalid TOML")),
             "{lines:?}"
         );
     }
@@ -451,7 +451,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
         (folder.path().to_owned(), ": this is a folder"),
         (
             file("latin1.toml", b"# \n# caf\xe9\n"),
-            ":2:6: this byte is not UTF-8",
+            ":2:6: invalid UTF-8",
         ),
         (
             PathBuf::from("/dev/zero"),

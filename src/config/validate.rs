@@ -20,7 +20,7 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| {
         let text = match error.kind() {
             std::io::ErrorKind::NotFound => {
-                "this file does not exist; write one with `cutover init`".into()
+                "this file does not exist; create one with `cutover init`".into()
             }
             std::io::ErrorKind::IsADirectory => {
                 "this is a folder: expected the configuration file, `deploy.toml`".into()
@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
         let good = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
         let at = Some(file::place(&text, good));
-        let text = "this byte is not UTF-8: expected the file to be UTF-8 text".into();
+        let text = "invalid UTF-8: the file must be UTF-8 text".into();
         Problems::sorted(path, vec![Problem { at, text }])
     })
 }
@@ -55,7 +55,7 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
     };
     for error in &errors {
         let offset = error.span().map_or(0, |span| span.start);
-        file.report(offset, format!("this is not TOML: {}", error.message()));
+        file.report(offset, format!("invalid TOML: {}", error.message()));
     }
     // What was recovered around a syntax error is guesswork, except that a doubled key leaves the
     // tree whole.

@@ -51,8 +51,8 @@ pub(super) fn path(node: Node<'_>) -> Option<PathBuf> {
 
 /// Where a secret is read from. What stands there is never repeated: it may be the secret itself.
 pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
-    const EXPECTED: &str = "where to read the secret from, `{ env = \"NAME\" }` (a variable of the agent's environment) \
-                            or `{ file = \"PATH\" }`; the secret itself does not belong into this file";
+    const EXPECTED: &str = "where to read the secret from, `{ env = \"NAME\" }` (an environment variable of the agent) \
+                            or `{ file = \"PATH\" }`; the secret itself does not belong in this file";
     let mut entries = node.entries(EXPECTED)?;
     let (kind, value) = match (entries.pop(), entries.pop()) {
         (Some(one @ ("env" | "file", _)), None) => one,
@@ -85,7 +85,7 @@ pub(super) fn variables(node: Node<'_>) -> Option<BTreeMap<String, String>> {
     {
         if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
             let text = format!(
-                "`{}` is not a variable's name: expected no spaces, no `=`, not nothing",
+                "`{}` is not a variable name: it must not be empty or contain spaces or `=`",
                 name.escape_debug()
             );
             node.file.report(node.start, text);
@@ -129,7 +129,7 @@ pub(super) fn duration(node: Node<'_>) -> Option<Duration> {
 pub(super) fn positive(node: &Node<'_>) -> Option<Duration> {
     let text = node.str(units::DURATION)?;
     let duration = units::duration(text).filter(|duration| !duration.is_zero());
-    duration.or_else(|| node.wrong(format!("{}, above zero", units::DURATION)))
+    duration.or_else(|| node.wrong(format!("{}, greater than zero", units::DURATION)))
 }
 
 /// One pattern for names of branches or tags, or an array of them.
@@ -153,7 +153,7 @@ pub(super) fn patterns(node: Node<'_>) -> Option<Vec<Pattern>> {
 
 /// Patterns of which a changed path has to fit one.
 pub(super) fn in_repository(node: Node<'_>) -> Option<PathFilter> {
-    const EXPECTED: &str = "a pattern for paths such as \"api/**\", or an array of them";
+    const EXPECTED: &str = "a path pattern such as \"api/**\", or an array of them";
     let one = |node: &Node<'_>| {
         let text = node.str(EXPECTED)?.to_owned();
         match PathFilter::parse(std::slice::from_ref(&text)) {

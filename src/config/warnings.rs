@@ -9,7 +9,7 @@ use super::{Auth, Config, Notice, Repo, Secret};
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
-        warnings.push("there is no app: add a section `[apps.NAME]`".to_owned());
+        warnings.push("there are no apps: add a section `[apps.NAME]`".to_owned());
     }
     for (status, path) in &config.proxy.error_pages {
         unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
@@ -73,13 +73,13 @@ pub fn warnings(config: &Config) -> Vec<String> {
         }
         if app.source.token.is_some() && !matches!(app.repo, Repo::Http(_)) {
             warnings.push(format!(
-                "{at}.source.token` is not used: `repo` is not an https address"
+                "{at}.source.token` is not used: `repo` is not an HTTPS address"
             ));
         }
         if !matches!(app.repo, Repo::Ssh(_)) {
             if app.source.ssh_key.is_some() {
                 warnings.push(format!(
-                    "{at}.source.ssh_key` is not used: `repo` is not an ssh address"
+                    "{at}.source.ssh_key` is not used: `repo` is not an SSH address"
                 ));
             }
         } else if let Some(key) = &app.source.ssh_key
@@ -99,7 +99,7 @@ fn unread(warnings: &mut Vec<String>, key: &str, path: &Path) {
     if let Err(error) = std::fs::File::open(path) {
         let path = path.display();
         warnings.push(format!(
-            "{key}`: `{path}` cannot be read ({error}); the proxy's own sentence will stand in for it"
+            "{key}`: `{path}` cannot be read ({error}); the proxy's own page is used instead"
         ));
     }
 }

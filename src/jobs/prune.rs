@@ -16,7 +16,7 @@ pub async fn prune(agent: Arc<Agent>) {
         match prune::prune(&agent.store).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed rows of old pushes and deployments"),
-            Err(error) => tracing::warn!(%error, "cannot remove old rows"),
+            Err(error) => tracing::warn!(%error, "failed to remove old rows"),
         }
     }
 }

@@ -17,15 +17,15 @@ pub async fn reload(agent: Arc<Agent>, path: PathBuf) {
         let loaded = match Loaded::read(&path) {
             Ok(loaded) => loaded,
             Err(problems) => {
-                tracing::error!("the configuration is not taken over: {problems}");
+                tracing::error!("the configuration was not reloaded: {problems}");
                 continue;
             }
         };
         let published = routes::reload(&agent, loaded).await;
         queue::start(&agent);
         match published {
-            Ok(()) => tracing::info!("the agent goes by `{}` as it is now", path.display()),
-            Err(error) => tracing::error!(%error, "the routes cannot be published"),
+            Ok(()) => tracing::info!("reloaded `{}`", path.display()),
+            Err(error) => tracing::error!(%error, "failed to publish the routes"),
         }
     }
 }

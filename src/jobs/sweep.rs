@@ -15,13 +15,13 @@ pub async fn sweep(agent: Arc<Agent>) {
         match agent.store.remove_old_logs().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed the oldest logs, to keep them to 1 GiB"),
-            Err(error) => tracing::warn!(%error, "cannot remove old logs"),
+            Err(error) => tracing::warn!(%error, "failed to remove old logs"),
         }
         agent.wait_for_engine().await;
         match recover::orphans(&agent).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed containers that nothing knows"),
-            Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+            Ok(count) => tracing::info!(count, "removed orphaned containers"),
+            Err(error) => tracing::warn!(%error, "failed to look for orphaned containers"),
         }
     }
 }

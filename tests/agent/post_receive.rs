@@ -204,7 +204,7 @@ async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
         &work,
         &[&["push"], &options[..], &["server", "main"]].concat(),
     );
-    assert!(said.contains("is queued; `cutover show"), "{said}");
+    assert!(said.contains("is queued; see `cutover show"), "{said}");
     assert!(!said.contains("is live"), "{said}");
     let id = said.split('`').nth(1).unwrap();
     assert_eq!(server.ended(id).await.0.state, "live");

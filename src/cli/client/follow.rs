@@ -53,7 +53,8 @@ async fn read(
     let mut held: Option<String> = None;
     loop {
         let next = lines.next().await.map_err(|error| {
-            Error::unreachable("the agent went away while its log was read").because(&error)
+            Error::unreachable("lost the connection to the agent while reading the log")
+                .because(&error)
         })?;
         let Some(next) = next else {
             break;

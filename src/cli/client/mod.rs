@@ -36,8 +36,8 @@ impl Client {
         let token = std::env::var("CUTOVER_TOKEN").ok();
         if token.is_none() {
             return Err(Error::usage("`CUTOVER_TOKEN` is not set").hint(format!(
-                "print the token on the agent's machine with `cutover token`, and set it here to \
-                 talk to `{url}`"
+                "print the token with `cutover token` on the agent's machine, and set it here to \
+                 use `{url}`"
             )));
         }
         Ok(Self {
@@ -120,7 +120,7 @@ impl Client {
         };
         let request = request
             .body(Full::new(Bytes::from(body)))
-            .map_err(|error| Error::usage("that cannot be asked for").because(&error))?;
+            .map_err(|error| Error::usage("invalid request").because(&error))?;
         let mut sender = self.endpoint.connect().await?;
         sender
             .send_request(request)
@@ -139,7 +139,7 @@ impl Client {
         }
         serde_json::from_slice(&bytes).map_err(|error| {
             Error::failed(format!(
-                "{} does not answer as an agent does",
+                "{} does not answer like a Cutover agent",
                 self.endpoint
             ))
             .because(&error)

@@ -36,10 +36,8 @@ impl Endpoint {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 Ok(Self::Url(url))
             }
-            _ => Err(
-                Error::usage(format!("`{text}` is not the address of an agent"))
-                    .hint("expected `https://deploy.example.com` or `http://127.0.0.1:9000`"),
-            ),
+            _ => Err(Error::usage(format!("invalid agent address `{text}`"))
+                .hint("expected `https://deploy.example.com` or `http://127.0.0.1:9000`")),
         }
     }
 
@@ -68,7 +66,11 @@ impl Endpoint {
     pub(super) async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
         let opened = match timeout(CONNECT, self.open()).await {
             Ok(opened) => opened?,
-            Err(_) => return Err(self.lost().hint("it did not accept in 10 seconds")),
+            Err(_) => {
+                return Err(self
+                    .lost()
+                    .hint("it did not accept the connection within 10 seconds"));
+            }
         };
         let (sender, connection) = http1::handshake(TokioIo::new(opened))
             .await
@@ -84,7 +86,7 @@ impl Endpoint {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(error) => Err(self.lost().because(&error).hint(match error.kind() {
                         std::io::ErrorKind::PermissionDenied => {
-                            "run this as the user that the agent runs as, e.g. with sudo"
+                            "run this as the agent's user, for example with sudo"
                         }
                         _ => "start it with `cutover serve`, or name another agent with `--url`",
                     })),

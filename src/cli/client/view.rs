@@ -134,9 +134,9 @@ pub struct Refused {
 /// Reads an answer as what it should be.
 pub fn read<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<T, Error> {
     T::deserialize(answer).map_err(|error| {
-        Error::failed("the agent's answer is not what this `cutover` expects")
+        Error::failed("unexpected answer from the agent")
             .because(&error)
-            .hint("are both of the same version? `cutover --version`")
+            .hint("check that both are of the same version: `cutover --version`")
     })
 }
 

@@ -50,7 +50,7 @@ impl Agent {
         // What an agent that was killed left here is not this one's.
         let _ = std::fs::remove_file(&address);
         let child = spawn(&start).map_err(|error| {
-            Error::usage(format!("`{}` cannot be run", start.program.display())).because(&error)
+            Error::usage(format!("failed to run `{}`", start.program.display())).because(&error)
         })?;
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut agent = Self {
@@ -62,7 +62,7 @@ impl Agent {
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = agent.child.try_wait() {
-                return Err(agent.said(&format!("the agent ended ({status})")));
+                return Err(agent.said(&format!("the agent exited ({status})")));
             }
             let proxy = read_address(&start.data_dir.join("proxy.addr"));
             if let (Some(address), Some(proxy)) = (read_address(&address), proxy) {
@@ -75,7 +75,7 @@ impl Agent {
             sleep(Duration::from_millis(10)).await;
         }
         Err(agent.said(&format!(
-            "the agent does not answer after {} s",
+            "the agent did not answer within {} s",
             START.as_secs()
         )))
     }
@@ -85,10 +85,13 @@ impl Agent {
         self.signal(Signal::TERM);
         match timeout(STOP, self.child.wait()).await {
             Ok(Ok(status)) => Ok(status),
-            Ok(Err(error)) => Err(Error::failed("the agent cannot be waited for").because(&error)),
+            Ok(Err(error)) => Err(Error::failed("failed to wait for the agent").because(&error)),
             Err(_) => {
                 self.signal(Signal::KILL);
-                Err(self.said(&format!("the agent did not stop in {} s", STOP.as_secs())))
+                Err(self.said(&format!(
+                    "the agent did not stop within {} s",
+                    STOP.as_secs()
+                )))
             }
         }
     }

@@ -69,7 +69,7 @@ pub async fn send(
     };
     match tokio::time::timeout(DEADLINE, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(lost().hint(format!("it had {} s", DEADLINE.as_secs()))),
+        Err(_) => Err(lost().hint(format!("no answer within {} s", DEADLINE.as_secs()))),
     }
 }
 

@@ -24,10 +24,10 @@ mod scenario;
 mod screen;
 pub mod stage;
 
-/// Show all of it on this machine: pushes under load, a broken one, a rollback
+/// Demonstrate Cutover on this machine: pushes under load, a broken one, a rollback
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// End and clean up after the last act, instead of leaving everything running until Ctrl-C
+    /// Stop and clean up at the end, instead of keeping everything running until Ctrl-C
     #[arg(long)]
     exit: bool,
 }
@@ -56,10 +56,11 @@ pub async fn run(args: Demo) -> Result<(), Error> {
     let listen = free_or_any(9000);
     let http = free_or_any(8080);
     let stage = Stage::set(&folder, &listen, &http, SETTINGS)?;
-    let program = std::env::current_exe()
-        .map_err(|error| Error::failed("`cutover` does not know its own path").because(&error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        Error::failed("failed to find the path of `cutover` itself").because(&error)
+    })?;
     screen.done(format_args!(
-        "made a repository, a sample app and deploy.toml: {}",
+        "created a repository, a sample app and deploy.toml: {}",
         stage.folder.display()
     ));
 
@@ -98,15 +99,15 @@ async fn play(
 }
 
 async fn clean_up(screen: &Screen, stage: &Stage, agent: Option<Agent>) -> Result<(), Error> {
-    screen.wait("stopping the agent and removing what it made");
+    screen.wait("stopping the agent and removing what it created");
     if let Some(mut agent) = agent {
         agent.stop().await?;
     }
     stage.clear().await?;
     let folder = stage.folder.display();
     std::fs::remove_dir_all(&stage.folder)
-        .map_err(|error| Error::failed(format!("`{folder}` cannot be removed")).because(&error))?;
-    screen.done(format_args!("stopped, and removed all of it"));
+        .map_err(|error| Error::failed(format!("failed to remove `{folder}`")).because(&error))?;
+    screen.done(format_args!("stopped, and removed everything"));
     Ok(())
 }
 
@@ -118,7 +119,7 @@ fn folder() -> Result<PathBuf, Error> {
         .mode(0o700)
         .create(&folder)
         .map_err(|error| {
-            Error::usage(format!("`{}` cannot be made", folder.display())).because(&error)
+            Error::usage(format!("failed to create `{}`", folder.display())).because(&error)
         })?;
     Ok(folder)
 }

@@ -40,7 +40,9 @@ pub fn files(version: &str, behaviour: &str) -> Result<Vec<File>, Error> {
         return Err(Error::usage(
             "this `cutover` was built without its sample app, which must be linked statically",
         )
-        .hint("on Debian or Ubuntu: `apt-get install libc6-dev`, touch build.rs and build again"));
+        .hint(
+            "on Debian or Ubuntu: run run `apt-get install libc6-dev`, touch build.rs and build again",
+        ));
     }
     Ok(vec![
         File::new("Dockerfile", DOCKERFILE),

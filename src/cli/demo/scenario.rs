@@ -151,7 +151,7 @@ async fn expect_version(agent: &Agent, version: &str) -> Result<(), Error> {
     }
     let (status, text) = (answer.status, answer.text());
     Err(Error::failed(format!(
-        "the app answers {status} `{}`, not as {version}",
+        "the app answered {status} `{}` instead of {version}",
         text.trim()
     )))
 }
@@ -160,7 +160,7 @@ async fn seen(load: &Load, version: &str) -> Result<(), Error> {
     match load.until_version(version, SOON).await {
         true => Ok(()),
         false => Err(Error::failed(format!(
-            "{version} does not serve {} s after it went live",
+            "{version} was not serving {} s after it went live",
             SOON.as_secs()
         ))),
     }

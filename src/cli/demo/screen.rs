@@ -155,6 +155,6 @@ impl Screen {
         ] {
             print::line(format_args!("    {command}"));
         }
-        print::line("\n  Ctrl-C ends the demo and removes all of it.\n");
+        print::line("\n  Ctrl-C stops the demo and removes everything.\n");
     }
 }

@@ -42,12 +42,13 @@ impl Stage {
         let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
             Error::failed(format!("{what} in `{}`", folder.display())).because(error)
         };
-        let folder = fs::canonicalize(folder).map_err(|e| failed("nothing can be made", &e))?;
+        let folder =
+            fs::canonicalize(folder).map_err(|e| failed("failed to create the demo", &e))?;
         let repo = folder.join("hello.git");
         let repository =
-            Repository::init(&repo).map_err(|e| failed("no repository can be made", &e))?;
+            Repository::init(&repo).map_err(|e| failed("failed to create a repository", &e))?;
         let mut secret = [0u8; 16];
-        getrandom::fill(&mut secret).map_err(|e| failed("no secret can be made", &e))?;
+        getrandom::fill(&mut secret).map_err(|e| failed("failed to generate a secret", &e))?;
         let stage = Self {
             config: folder.join("deploy.toml"),
             data_dir: folder.join("data"),
@@ -61,7 +62,7 @@ impl Stage {
         fs::write(folder.join("hello.secret"), &stage.secret)
             .and_then(|()| close_to_others(&folder.join("hello.secret")))
             .and_then(|()| fs::write(&stage.config, text))
-            .map_err(|e| failed("no configuration can be written", &e))?;
+            .map_err(|e| failed("failed to write the configuration", &e))?;
         Ok(stage)
     }
 
@@ -97,7 +98,7 @@ impl Stage {
         message: &str,
     ) -> Result<(String, String), Error> {
         let made = self.repository.commit(branch, files, message);
-        made.map_err(|error| Error::failed("the commit cannot be made").because(&error))
+        made.map_err(|error| Error::failed("failed to create the commit").because(&error))
     }
 
     /// Commits to `main` and tells the agent so, as a forge does; gives the deployment's id.
@@ -113,7 +114,7 @@ impl Stage {
         match answer.json()["deployment"].as_str() {
             Some(id) if answer.status == 202 => Ok(id.to_owned()),
             _ => Err(Error::failed(format!(
-                "the push was not taken: {} {}",
+                "the push was rejected: {} {}",
                 answer.status,
                 answer.text()
             ))),
@@ -154,7 +155,7 @@ impl Stage {
             .map_err(|error| Error::usage("Docker does not answer").because(&error))?;
         cleanup::remove_all_of(&docker, &self.data_dir)
             .await
-            .map_err(|error| Error::failed("not everything could be removed").because(&error))
+            .map_err(|error| Error::failed("failed to remove everything").because(&error))
     }
 }
 

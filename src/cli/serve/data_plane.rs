@@ -49,7 +49,7 @@ impl DataPlane {
             return Ok(());
         }
         let log = self.data_dir.join("proxy.log");
-        let cannot = |e: std::io::Error| Error::usage("the proxy cannot be started").because(&e);
+        let cannot = |e: std::io::Error| Error::usage("failed to start the proxy").because(&e);
         let output = File::options()
             .create(true)
             .append(true)
@@ -110,13 +110,13 @@ pub async fn keep(data_plane: DataPlane, agent: Arc<Agent>) {
         // One that dies at once, again and again, is not started without a pause.
         sleep_until(started + LOOK).await;
         started = Instant::now();
-        tracing::error!("the proxy is gone; starting it again");
+        tracing::error!("the proxy has exited; restarting it");
         if let Err(error) = data_plane.ensure().await {
             tracing::error!("{error:?}");
             continue;
         }
         if let Err(error) = routes::publish_anew(&agent).await {
-            tracing::error!(%error, "the routes cannot be published");
+            tracing::error!(%error, "failed to publish the routes");
         }
     }
 }

@@ -24,19 +24,18 @@ const PID_FILES: [(&str, &str); 2] = [
 pub async fn start(host: &str, say: &impl Fn(&str)) -> Result<(), Error> {
     let [(docker_pid, _), _] = PID_FILES;
     if runs(docker_pid, "dockerd") {
-        say("waiting for the dockerd that is starting");
+        say("waiting for dockerd, which is already starting");
         return wait_until_it_answers(host, None).await;
     }
     for (file, program) in PID_FILES {
         if Path::new(file).exists() && !runs(file, program) {
             std::fs::remove_file(file).map_err(|error| {
-                Error::usage(format!("the stale `{file}` cannot be removed")).because(&error)
+                Error::usage(format!("failed to remove the stale file `{file}`")).because(&error)
             })?;
         }
     }
     say(&format!("starting dockerd; its log is `{LOG}`"));
-    let child =
-        spawn().map_err(|error| Error::usage("dockerd cannot be started").because(&error))?;
+    let child = spawn().map_err(|error| Error::usage("failed to start dockerd").because(&error))?;
     wait_until_it_answers(host, Some(child)).await
 }
 
@@ -64,18 +63,18 @@ pub async fn wait_until_it_answers(host: &str, mut child: Option<Child>) -> Resu
             && let Ok(Some(status)) = child.try_wait()
         {
             return Err(
-                Error::usage(format!("dockerd ended ({status}):\n  {}", last_lines()))
-                    .hint(format!("its whole log is in `{LOG}`")),
+                Error::usage(format!("dockerd exited ({status}):\n  {}", last_lines()))
+                    .hint(format!("the full log is in `{LOG}`")),
             );
         }
         sleep(Duration::from_millis(100)).await;
     }
     Err(Error::usage(format!(
-        "Docker does not answer at `{host}` {} s after it was started",
+        "Docker did not answer at `{host}` within {} s of being started",
         START.as_secs()
     ))
     .hint(format!(
-        "look into `{LOG}`, or `journalctl -u docker` where systemd runs"
+        "see `{LOG}`, or `journalctl -u docker` with systemd"
     )))
 }
 

@@ -64,7 +64,7 @@ pub async fn command(program: &str, arguments: &[&str]) -> Result<(), Error> {
         .kill_on_drop(false)
         .output()
         .await
-        .map_err(|error| Error::usage(format!("`{shown}` cannot be run")).because(&error))?;
+        .map_err(|error| Error::usage(format!("failed to run `{shown}`")).because(&error))?;
     if output.status.success() {
         return Ok(());
     }

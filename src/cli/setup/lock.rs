@@ -19,7 +19,7 @@ pub async fn take() -> Result<File, Error> {
     });
     match locked.await {
         Ok(Ok(file)) => Ok(file),
-        Ok(Err(error)) => Err(Error::usage(format!("`{PATH}` cannot be locked")).because(&error)),
-        Err(error) => Err(Error::usage(format!("`{PATH}` cannot be locked")).because(&error)),
+        Ok(Err(error)) => Err(Error::usage(format!("failed to lock `{PATH}`")).because(&error)),
+        Err(error) => Err(Error::usage(format!("failed to lock `{PATH}`")).because(&error)),
     }
 }

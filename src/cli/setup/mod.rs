@@ -18,7 +18,7 @@ pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// How long an engine that was just started may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
-/// Install and start a Docker Engine where none answers (Debian and Ubuntu, as root)
+/// Install and start Docker Engine if it is not running (Debian and Ubuntu, as root)
 #[derive(Debug, Args)]
 pub struct Setup {}
 
@@ -42,10 +42,10 @@ pub async fn run(_: Setup, global: &Global) -> Result<(), Error> {
     };
     let said = match ensure(&host, |step| eprintln!("{step}")).await? {
         Ready::Already => "was already running",
-        Ready::Started => "is running now",
-        Ready::Installed => "is installed and running now",
+        Ready::Started => "is now running",
+        Ready::Installed => "is now installed and running",
     };
-    print::line(format_args!("A Docker Engine {said} at `{host}`"));
+    print::line(format_args!("Docker Engine {said} at `{host}`"));
     Ok(())
 }
 
@@ -66,7 +66,7 @@ pub async fn ensure(host: &str, say: impl Fn(&str)) -> Result<Ready, Error> {
     }
     if !rustix::process::geteuid().is_root() {
         return Err(Error::usage(format!(
-            "no Docker Engine answers at `{host}`, or this user may not talk to it"
+            "no Docker Engine answers at `{host}`, or this user has no permission to use it"
         ))
         .hint(by_hand()));
     }
@@ -112,6 +112,6 @@ fn by_hand() -> String {
          \n    {steps}\
          \n    sudo systemctl start docker     # without systemd: sudo dockerd &\
          \n    sudo usermod -aG docker \"$USER\"\n\
-         \nor run this command as root, which does the first two by itself"
+         \nor run this command as root to have the first two done for you"
     )
 }

@@ -33,7 +33,7 @@ pub async fn work(kind: Kind, number: usize, shared: Arc<Shared>) {
         let sent = once(kind, &body, &shared, &mut connection);
         let ended = match timeout(DEADLINE, sent).await {
             Ok(ended) => ended,
-            Err(_) => Err(format!("no answer in {} s", DEADLINE.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
         };
         if ended.is_err() || kind == Kind::NewConnection {
             connection = None;
@@ -85,7 +85,7 @@ async fn once(
     let answer = answer
         .collect()
         .await
-        .map_err(|error| format!("the answer broke off: {}", chain(&error)))?
+        .map_err(|error| format!("the answer was cut off: {}", chain(&error)))?
         .to_bytes();
     *connection = Some(sender);
     if head.status != StatusCode::OK {
@@ -94,7 +94,7 @@ async fn once(
         return Err(format!("{}: {first}", head.status));
     }
     if kind == Kind::Post && answer != body.as_bytes() {
-        return Err("the answer is not what was posted".to_owned());
+        return Err("the answer differs from what was posted".to_owned());
     }
     if kind == Kind::Stream && answer.len() as u64 != plan.stream {
         let expected = plan.stream;
@@ -111,7 +111,7 @@ async fn still_open(mut connection: Connection) -> Option<Connection> {
 async fn connect(shared: &Shared) -> Result<Connection, String> {
     let stream = TcpStream::connect(shared.plan.address)
         .await
-        .map_err(|error| format!("cannot connect: {error}"))?;
+        .map_err(|error| format!("failed to connect: {error}"))?;
     let _ = stream.set_nodelay(true);
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::server::{APP, HOST, Server};
+use crate::server::{APP, HOST, Server, files};
 use ::http::Request;
 use cutover::cli::demo::{forge, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,6 +165,37 @@ async fn a_repository_that_is_away_or_lacks_the_commit_fails_and_changes_nothing
     std::fs::rename(&away, &server.stage.repo).unwrap();
     let (code, said) = run(server.cutover(&["deploy", APP, "--follow"])).await;
     assert_eq!(code, Some(0), "{said}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_a_forced_push_took_away_gives_way_to_the_tip() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let made = server.stage.commit("main", &files("v2", ""), "v2");
+    let (old, tip) = made.unwrap();
+    let payload = forge::payload("refs/heads/main", &old, OLD, "v2");
+    let (address, secret) = (server.agent().address, server.stage.secret.clone());
+    let answer = forge::deliver(address, APP, &secret, "push", &payload).await;
+    let answer = answer.unwrap().json();
+    let id = answer["deployment"].as_str().expect("it is deployed");
+    let (deployment, log) = server.ended(id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}");
+    assert_eq!(deployment.commit.as_deref(), Some(tip.as_str()));
+    assert_eq!(server.version().await, "v2");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_of_long_ids_is_told_that_they_are_not_supported() {
+    let mut server = Server::start().await;
+    let long = "a".repeat(64);
+    let payload = forge::payload("refs/heads/main", &"0".repeat(64), &long, "x");
+    let (address, secret) = (server.agent().address, server.stage.secret.clone());
+    let answer = forge::deliver(address, APP, &secret, "push", &payload).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("SHA-256"), "{}", answer.text());
     server.stop().await;
 }
 

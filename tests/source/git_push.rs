@@ -360,3 +360,89 @@ async fn a_pusher_that_hangs_up_in_the_middle_of_the_log_stops_nothing() {
     assert!(good && text.contains("remote: live"), "{text}");
     assert_eq!(scene.pushed().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_clone_is_told_what_to_do() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    scene.commit("two");
+    let shallow = scene.folder.path().join("shallow");
+    let url = format!("file://{}", scene.work().display());
+    let clone = ["clone", "-q", "--depth", "1", &url, "shallow"];
+    let made = command(scene.folder.path()).args(clone).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let push = ["push", &scene.url("hello"), "HEAD:main"].map(str::to_owned);
+    let (good, text) = run(shallow.clone(), push.to_vec()).await;
+    assert!(!good, "{text}");
+    assert!(text.contains("git fetch --unshallow"), "{text}");
+    assert!(text.contains("fetch-depth: 0"), "{text}");
+    let whole = ["fetch", "-q", "--unshallow"].map(str::to_owned);
+    assert!(run(shallow.clone(), whole.to_vec()).await.0);
+    let (good, text) = run(shallow, push.to_vec()).await;
+    assert!(good, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_old_histories_are_taken_and_harmful_ones_are_not() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    // git itself does not write such objects any more.
+    let object = |kind: &str, content: &[u8]| {
+        let path = scene.folder.path().join("object");
+        std::fs::write(&path, content).unwrap();
+        let path = path.to_str().unwrap();
+        let made = scene.git(&["hash-object", "-t", kind, "-w", "--literally", path]);
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let bytes = |id: &str| hex::decode(id).unwrap();
+    let blob = object("blob", b"x");
+    let inner = object("tree", &[b"100644 x\0", &bytes(&blob)[..]].concat());
+    let commit = |tree: &str, who: &str| {
+        let text = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nodd\n");
+        object("commit", text.as_bytes())
+    };
+    let padded = object("tree", &[b"040000 folder\0", &bytes(&inner)[..]].concat());
+    let odd = commit(&padded, "Ann <ann@example.com> 1300000000 +051800");
+    let (good, text) = scene.push(&[&format!("{odd}:refs/heads/main")]).await;
+    assert!(good, "{text}");
+    // What was taken can be deployed.
+    let path = scene.folder.path().join("repos/hello.git");
+    let message = cutover::source::message(&path, &odd.parse().unwrap());
+    assert_eq!(message.as_deref(), Some("odd\n"));
+    let evil = object("tree", &[b"40000 .git\0", &bytes(&inner)[..]].concat());
+    let evil = commit(&evil, "Ann <ann@example.com> 1300000000 +0000");
+    let (good, text) = scene
+        .push(&["-f", &format!("{evil}:refs/heads/main")])
+        .await;
+    assert!(!good && text.contains("hasDotgit"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_deployed_from_takes_no_push_and_says_why() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let path = scene.folder.path().join("repos/hello.git");
+    std::fs::create_dir(scene.folder.path().join("repos")).unwrap();
+    for (options, why) in [
+        (vec!["--bare", "--object-format=sha256"], "SHA-256"),
+        (vec!["--bare", "--ref-format=reftable"], "git refs migrate"),
+        (vec![], "it is a work tree"),
+    ] {
+        let made = command(scene.folder.path())
+            .args([vec!["init", "-q"], options, vec!["repos/hello.git"]].concat())
+            .output()
+            .unwrap();
+        if !made.status.success() {
+            eprintln!("skipped: this git knows no such repository");
+            continue;
+        }
+        let (good, text) = scene.push(&["main"]).await;
+        assert!(!good && text.contains(why), "{text}");
+        assert!(scene.pushed().is_empty());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}

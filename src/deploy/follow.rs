@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::Agent;
 use crate::ids::DeploymentId;
 use crate::store::deployments::{self, Deployment};
+use crate::store::log::CUT_OUT;
 
 /// Pieces that wait for a slow reader; past that the reading waits.
 const QUEUE: usize = 16;
@@ -133,6 +134,11 @@ async fn copy<T>(
     let Ok(mut file) = tokio::fs::File::open(agent.store.log_path(id)).await else {
         return Some(offset);
     };
+    let length = file.metadata().await.ok()?.len();
+    // A log that grows without end is cut: what was read last stands further ahead.
+    while offset > length {
+        offset = offset.saturating_sub(CUT_OUT);
+    }
     file.seek(SeekFrom::Start(offset)).await.ok()?;
     loop {
         let mut piece = vec![0; PIECE];

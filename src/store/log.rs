@@ -10,8 +10,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A log is cut at this many bytes: a build that prints for ever must not fill the disk.
+/// A log takes at most this many bytes: a build that prints without end must not fill the disk. What
+/// is cut out is the middle, between the first [`HEAD`] bytes and the last [`TAIL`].
 const CAP: u64 = 16 << 20;
+const HEAD: u64 = 8 << 20;
+const TAIL: u64 = 4 << 20;
+const CUT: &[u8] = b"(lines are left out here: the log reached 16 MiB)\n";
+
+/// How far what stands in the tail moves towards the beginning with each cut, in bytes; up to a line
+/// more.
+pub const CUT_OUT: u64 = CAP - HEAD - TAIL;
 
 /// What all logs together may take, in bytes; the oldest go first.
 const ALL: u64 = 1 << 30;
@@ -65,12 +73,7 @@ impl Log {
     /// are replaced, since people read this in a terminal. A full disk loses the line, never the
     /// deployment.
     pub fn line(&self, text: &str) {
-        let mut file = self.0.file.lock();
-        let length = *self.0.length.borrow();
-        if length >= CAP {
-            return;
-        }
-        let mut bytes: String = text
+        let bytes: String = text
             .trim_end()
             .split('\n')
             .flat_map(|line| [line.trim_end_matches('\r'), "\n"])
@@ -83,18 +86,26 @@ impl Log {
                 }
             })
             .collect();
-        if length + bytes.len() as u64 >= CAP {
-            bytes = "(the log is cut here: it reached 16 MiB)\n".into();
-            let _ = file.write_all(bytes.as_bytes());
-            self.0.length.send_replace(CAP);
-            return;
+        let mut file = self.0.file.lock();
+        let mut length = *self.0.length.borrow();
+        for bytes in pieces(bytes.as_bytes()) {
+            if length + bytes.len() as u64 > CAP {
+                // Where it cannot be cut, nothing is added: the cap holds.
+                let Ok(cut) = cut(&mut file, length) else {
+                    break;
+                };
+                length = cut;
+            }
+            if file.write_all(bytes).is_ok() {
+                length += bytes.len() as u64;
+            }
         }
-        if file.write_all(bytes.as_bytes()).is_ok() {
-            self.0.length.send_replace(length + bytes.len() as u64);
-        }
+        // What a full disk took of the last write is not known otherwise.
+        let length = file.metadata().map_or(length, |file| file.len());
+        self.0.length.send_replace(length);
     }
 
-    /// The log's length, which changes with every line; closed when the last writer is dropped.
+    /// The log's length, which changes with every line and falls when it is cut; closed when the last writer is dropped.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.length.subscribe()
     }
@@ -115,6 +126,33 @@ impl Log {
             .map(|line| (*line).to_owned())
             .collect()
     }
+}
+
+/// One text may be longer than a log.
+fn pieces(bytes: &[u8]) -> std::slice::Chunks<'_, u8> {
+    bytes.chunks(TAIL as usize)
+}
+
+/// Takes the middle out of a log of `length` bytes, by whole lines; gives its new length.
+fn cut(file: &mut File, length: u64) -> io::Result<u64> {
+    let head_end = line_end(file, HEAD)?;
+    let tail_begin = line_end(file, length.saturating_sub(TAIL))?;
+    let mut tail = vec![0; (length - tail_begin) as usize];
+    file.read_exact_at(&mut tail, tail_begin)?;
+    file.set_len(head_end)?;
+    // Where an earlier cut left it too.
+    file.write_all(CUT)?;
+    file.write_all(&tail)?;
+    Ok(head_end + (CUT.len() + tail.len()) as u64)
+}
+
+/// Where the line ends in which `offset` lies.
+fn line_end(file: &File, offset: u64) -> io::Result<u64> {
+    let mut piece = vec![0; 64 << 10];
+    let read = file.read_at(&mut piece, offset)?;
+    let end = piece[..read].iter().position(|byte| *byte == b'\n');
+    // A line that is longer than this is cut in two.
+    Ok(offset + end.map_or(0, |end| end as u64 + 1))
 }
 
 #[cfg(test)]
@@ -140,5 +178,30 @@ mod tests {
         names.sort_unstable();
         assert_eq!(left, names[2..]);
         assert_eq!(remove_beyond(folder.path(), 250).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_log_without_end_keeps_its_head_and_its_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Log::open(&path).unwrap();
+        log.line("the first line");
+        let filler = "x".repeat(999);
+        for _ in 0..40_000 {
+            log.line(&filler);
+        }
+        log.line("the last line");
+        assert_eq!(log.tail(1), ["the last line"]);
+        drop(log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("the first line\nx"));
+        assert!(text.ends_with("x\nthe last line\n"));
+        assert!(text.len() as u64 <= CAP, "{}", text.len());
+        let cut = text.lines().filter(|line| line.starts_with('(')).count();
+        assert_eq!(cut, 1);
+        // Nothing but whole lines.
+        let whole =
+            |line: &str| line.len() == 999 || line.starts_with('(') || line.starts_with("the");
+        assert!(text.lines().all(whole));
     }
 }

@@ -50,12 +50,12 @@ pub struct Earlier {
     pub forge_delivery: Option<String>,
 }
 
+const EARLIER: &str = "SELECT id, deployment, reason, forge_delivery FROM deliveries
+     WHERE app = ?1 AND body_hash = ?2 AND deployment IS NOT NULL ORDER BY id LIMIT 1";
+
 /// The first delivery with the same signed body that led to a deployment.
 pub fn earlier(db: &Connection, delivery: &NewDelivery) -> Result<Option<Earlier>> {
-    let mut query = db.prepare_cached(
-        "SELECT id, deployment, reason, forge_delivery FROM deliveries
-         WHERE app = ?1 AND body_hash = ?2 AND deployment IS NOT NULL ORDER BY id LIMIT 1",
-    )?;
+    let mut query = db.prepare_cached(EARLIER)?;
     let found = query.query_row((delivery.app.as_str(), &delivery.body_hash), from_row);
     Ok(found.optional()?)
 }
@@ -101,4 +101,11 @@ pub fn insert(
         &outcome.reason,
     ))?;
     Ok(outcome)
+}
+
+/// How many steps of SQLite's virtual machine [`earlier`] has taken so far.
+#[cfg(test)]
+pub(super) fn steps_of_earlier(db: &Connection) -> i32 {
+    let query = db.prepare_cached(EARLIER).unwrap();
+    query.get_status(rusqlite::StatementStatus::VmStep)
 }

@@ -3,6 +3,7 @@
 //! One thread owns the only writing connection. What arrives together is committed together: each
 //! write runs in its own savepoint, one fsync pays for all of them, and nobody is answered before it.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +91,7 @@ impl Store {
         let (writes, queue) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_batches(&writer, queue))
+            .spawn(move || or_abort(|| write_batches(&writer, queue)))
             .map_err(|e| failed(e.to_string()))?;
         Ok(Self {
             writes,
@@ -163,6 +164,19 @@ fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     // a better plan: <https://sqlite.org/queryplanner-ng.html#qpstab>.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
+}
+
+/// Ends the process if `work` panics: an agent that answers but stores nothing would be taken for a
+/// healthy one, and what starts it again also recovers what was under way.
+fn or_abort(work: impl FnOnce()) {
+    let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(work)) else {
+        return;
+    };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("without a message");
+    tracing::error!("the database's writer panicked ({text}); aborting the agent");
+    std::process::abort();
 }
 
 fn write_batches(db: &Connection, mut queue: mpsc::Receiver<Write>) {
@@ -362,6 +376,64 @@ mod tests {
         let query = db.prepare_cached(sql).unwrap();
         let again = query.get_status(rusqlite::StatementStatus::RePrepare);
         assert_eq!(again, 0);
+    }
+
+    /// Runs itself again, as a process that may end.
+    #[test]
+    fn a_panic_in_a_write_ends_the_process() {
+        const FOLDER: &str = "CUTOVER_TEST_FOLDER";
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .init();
+            let store = Store::open(Path::new(&folder)).unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let _: Result<()> = runtime.block_on(store.write(|_| panic!("no such row")));
+            // It would go on, and never store anything again.
+            std::process::exit(0);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let name = "store::tests::a_panic_in_a_write_ends_the_process";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(FOLDER, folder.path())
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&child.stderr);
+        let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+        assert_eq!(signal, Some(6), "{log}");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains("no such row"), "{log}");
+    }
+
+    /// SQLite's own count of steps, which does not depend on how busy the machine is.
+    #[test]
+    fn one_more_delivery_that_led_to_nothing_costs_the_same_after_thousands() {
+        let mut db = Connection::open_in_memory().unwrap();
+        prepare(&db).unwrap();
+        migrations::run(&mut db).unwrap();
+        let delivery = deliveries::NewDelivery {
+            app: "hello".parse().unwrap(),
+            forge: "github".into(),
+            forge_delivery: None,
+            event: "push".into(),
+            body_hash: "the same".into(),
+            moves: vec![],
+        };
+        let deliver = || {
+            assert!(deliveries::earlier(&db, &delivery).unwrap().is_none());
+            deliveries::insert(&db, &delivery, None, None).unwrap();
+        };
+        let steps = || {
+            let before = deliveries::steps_of_earlier(&db);
+            deliver();
+            deliveries::steps_of_earlier(&db) - before
+        };
+        deliver();
+        let first = steps();
+        (0..2000).for_each(|_| deliver());
+        let last = steps();
+        assert_eq!(first, last);
     }
 
     #[test]

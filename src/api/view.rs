@@ -225,7 +225,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
 
 fn report(report: ForgeStatus) -> Option<ReportView> {
     let state = match &report.error {
-        _ if report.is_waiting() => ReportState::Waiting,
+        _ if !report.told => ReportState::Waiting,
         Some(_) => ReportState::Refused,
         // There was nothing to say that is worth a deployment of the forge's own.
         None if report.kind == StatusKind::Deployment && report.forge_id.is_none() => return None,

@@ -19,6 +19,7 @@ pub mod deployments;
 pub mod instances;
 pub mod log;
 mod migrations;
+pub mod outbox;
 pub mod pending_pushes;
 pub mod prune;
 pub mod pushes;

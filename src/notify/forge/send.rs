@@ -9,27 +9,27 @@ use crate::store::deployments::{self, Deployment};
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Store, StoreError};
 
-/// Sends what is true now as `report` says it.
+/// Sends what is true now, as `status` says it.
 pub async fn send(
     session: &Session<'_>,
     store: &Store,
     config: &Config,
     app: &App,
-    report: &ForgeStatus,
+    status: &ForgeStatus,
 ) -> Result<(), Problem> {
-    let id = report.deployment.clone();
+    let id = status.deployment.clone();
     let found = store.read(move |db| deployments::get(db, &id)).await;
     let Some(deployment) = found.map_err(unstored)? else {
         return Err(Problem::Refused("the deployment is gone".into()));
     };
-    let fact = fact(session, config, app, report, &deployment);
+    let fact = fact(session, config, app, status, &deployment);
     let address = &session.report.address;
-    match report.kind {
+    match status.kind {
         StatusKind::Commit => {
             let request = address.forge.status(address, &fact);
             session.ask(&request).await.map(drop)
         }
-        StatusKind::Deployment => own_deployment(session, store, report, &fact).await,
+        StatusKind::Deployment => own_deployment(session, store, status, &fact).await,
     }
 }
 
@@ -37,13 +37,13 @@ pub async fn send(
 async fn own_deployment(
     session: &Session<'_>,
     store: &Store,
-    report: &ForgeStatus,
+    status: &ForgeStatus,
     fact: &Fact,
 ) -> Result<(), Problem> {
     let address = &session.report.address;
-    let id = match &report.forge_id {
+    let id = match &status.forge_id {
         Some(id) => id.clone(),
-        None => match made(session, store, report, fact).await? {
+        None => match made(session, store, status, fact).await? {
             Some(made) => made,
             None => return Ok(()),
         },
@@ -59,18 +59,18 @@ async fn own_deployment(
 async fn made(
     session: &Session<'_>,
     store: &Store,
-    report: &ForgeStatus,
+    status: &ForgeStatus,
     fact: &Fact,
 ) -> Result<Option<String>, Problem> {
     let address = &session.report.address;
     let forge = address.forge;
     let keep = async |id: String| {
-        let (row, kept) = (report.clone(), id.clone());
+        let (row, kept) = (status.clone(), id.clone());
         let write = store.write(move |db| statuses::set_forge_id(db, &row, &kept));
         write.await.map_err(unstored)?;
         Ok(Some(id))
     };
-    if report.asked
+    if status.asked
         && let Some(request) = forge.find(address, fact)
         && let Some(id) = forge.found(&session.ask(&request).await?, fact)
     {
@@ -84,7 +84,7 @@ async fn made(
     {
         session.ask(&correct).await?;
     }
-    let row = report.clone();
+    let row = status.clone();
     let write = store.write(move |db| statuses::set_asked(db, &row));
     write.await.map_err(unstored)?;
     let answer = session.ask(&request).await?;
@@ -104,7 +104,7 @@ fn fact(
     session: &Session<'_>,
     config: &Config,
     app: &App,
-    report: &ForgeStatus,
+    status: &ForgeStatus,
     deployment: &Deployment,
 ) -> Fact {
     let named = deployment.git_ref.as_deref();
@@ -113,15 +113,15 @@ fn fact(
     let error = deployment.error.as_ref();
     let step = error.and_then(|error| error.step.clone());
     Fact {
-        app: report.app.clone(),
-        deployment: report.deployment.clone(),
-        commit: report.commit.clone(),
+        app: status.app.clone(),
+        deployment: status.deployment.clone(),
+        commit: status.commit.clone(),
         git_ref: tag.or(branch).unwrap_or(&app.branch).to_owned(),
         is_tag: tag.is_some(),
-        phase: report.phase,
-        step: step.filter(|_| report.phase == StatusPhase::Failed),
+        phase: status.phase,
+        step: step.filter(|_| status.phase == StatusPhase::Failed),
         environment: session.report.environment.clone(),
         environment_url: link::environment(config, app),
-        log_url: link::log(config, &report.deployment),
+        log_url: link::log(config, &status.deployment),
     }
 }

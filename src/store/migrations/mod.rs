@@ -190,6 +190,39 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX deliveries_by_body ON deliveries (app, body_hash, id)
         WHERE deployment IS NOT NULL;
 ",
+    // What waits to be sent leaves the rows that say what is true.
+    "
+    CREATE TABLE outbox (
+        id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        topic    TEXT NOT NULL,
+        key      TEXT NOT NULL,
+        subject  TEXT,
+        payload  TEXT NOT NULL,
+        revision INTEGER NOT NULL DEFAULT 1,
+        since    INTEGER NOT NULL,
+        due_at   INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (topic, key, subject)
+    ) STRICT;
+
+    INSERT INTO outbox (topic, key, subject, payload, since, due_at, attempts)
+    SELECT
+        iif(kind = 'status', 'commit-status', 'deployment-status'), app,
+        iif(kind = 'status', commit_id, deployment || ' ' || commit_id),
+        json_object('deployment', deployment, 'commit', commit_id), since, due_at, attempts
+    FROM reports WHERE told < revision ORDER BY due_at;
+
+    UPDATE reports SET told = told >= revision;
+    DROP INDEX reports_waiting;
+    DROP INDEX reports_by_deployment;
+    DROP INDEX reports_live;
+    ALTER TABLE reports DROP COLUMN revision;
+    ALTER TABLE reports DROP COLUMN due_at;
+    ALTER TABLE reports DROP COLUMN attempts;
+    ALTER TABLE reports RENAME TO statuses;
+    CREATE INDEX statuses_by_deployment ON statuses (deployment);
+    CREATE INDEX statuses_live ON statuses (app) WHERE phase = 'live';
+",
 ];
 
 /// Brings the schema up to date; an error is the sentence to show.

@@ -71,9 +71,14 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             ",
         ),
         (
-            3..=9,
+            3..=usize::MAX,
             "
             INSERT INTO reporting VALUES ('hello', 1);
+            ",
+        ),
+        (
+            3..=10,
+            "
             INSERT INTO reports (kind, subject, commit_id, app, deployment, phase, revision, told,
                 since, due_at, attempts, asked, forge_id, error)
             VALUES
@@ -124,6 +129,22 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             INSERT INTO instances (name, app, release, deployment, address, service)
             VALUES ('cutover-hello-d0000000000001-0', 'hello', 'r0000000000002',
                 'd0000000000001', '10.210.0.2', 'web');
+            ",
+        ),
+        (
+            11..=usize::MAX,
+            "
+            INSERT INTO statuses (kind, subject, commit_id, app, deployment, phase, told, since,
+                asked, forge_id, error)
+            VALUES
+                ('status', 'hello', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'hello',
+                 'd0000000000001', 'live', 0, 1000, 0, NULL, 'down'),
+                ('deployment', 'd0000000000001', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'hello',
+                 'd0000000000001', 'replaced', 1, 1000, 1, '42', NULL);
+            INSERT INTO outbox (topic, key, subject, payload, since, due_at, attempts)
+            VALUES ('commit-status', 'hello', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
+                '{\"deployment\":\"d0000000000001\",
+                  \"commit\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}', 1000, 2000, 4);
             ",
         ),
     ];
@@ -262,14 +283,19 @@ fn read_statuses(db: &Connection) {
         (commit.kind, commit.phase),
         (StatusKind::Commit, StatusPhase::Live)
     );
-    assert!(commit.is_waiting());
-    assert_eq!((commit.attempts, commit.due_at), (4, 2000));
+    assert!(!commit.told);
     assert_eq!(commit.error.as_deref(), Some("down"));
     assert_eq!(
         (own.kind, own.phase),
         (StatusKind::Deployment, StatusPhase::Replaced)
     );
-    assert!(!own.is_waiting() && own.asked);
+    assert!(own.told && own.asked);
     assert_eq!(own.forge_id.as_deref(), Some("42"));
-    assert_eq!(statuses::waiting(db).unwrap().len(), 1);
+    let waiting = statuses::waiting(db).unwrap();
+    let [message] = &waiting[..] else {
+        panic!("{waiting:?}");
+    };
+    assert_eq!((message.attempts, message.due_at), (4, 2000));
+    let about = statuses::of_message(db, message).unwrap().unwrap();
+    assert_eq!((about.kind, about.commit), (StatusKind::Commit, id(A)));
 }

@@ -1,24 +1,40 @@
-//! The outbox to the forges: a row for each commit status and each of a forge's own deployments. A
+//! What the forges are told: a row for each commit's status and each of a forge's own deployments. A
 //! row says what is true now, not what happened: it changes in the transaction in which the
-//! deployment's state does, and what was overtaken before it could be sent is never sent.
+//! deployment's state does, and the same transaction puts a message about it into the outbox.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
 
-use super::{Result, now, parsed};
+use super::outbox::{self, Message, Order, Topic};
+use super::{Result, parsed, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId};
 
 mod kind;
-mod outbox;
 mod phase;
 mod truth;
 
 pub use kind::StatusKind;
-
-pub use outbox::{set_asked, set_forge_id, set_later, set_refused, set_told, waiting};
 pub use phase::StatusPhase;
 pub(super) use truth::{changed, left};
 
-/// What a forge is to be told, and how far that came.
+/// How often sending the status of one deployment may fail before those of later ones of its app are
+/// sent ahead of it.
+const PATIENCE: u32 = 5;
+
+/// The statuses of commits stand each by itself. Forges show the deployment that was made last first,
+/// so those of an app are made in order.
+pub const TOPICS: [Topic; 2] = [
+    Topic {
+        name: "commit-status",
+        order: Order::Any,
+    },
+    Topic {
+        name: "deployment-status",
+        order: Order::OldestFirst { patience: PATIENCE },
+    },
+];
+
+/// What a forge is to be told.
 #[derive(Debug, Clone)]
 pub struct ForgeStatus {
     pub kind: StatusKind,
@@ -27,29 +43,17 @@ pub struct ForgeStatus {
     /// The deployment that it speaks of.
     pub deployment: DeploymentId,
     pub phase: StatusPhase,
-    /// Rises with each change of deployment or phase.
-    pub revision: i64,
-    /// The last revision that the forge has, or has refused for good.
-    pub told: i64,
-    /// When this revision came to be.
-    pub since: i64,
-    /// When it is to be sent.
-    pub due_at: i64,
-    /// How often in a row sending it failed.
-    pub attempts: u32,
-    /// Whether the forge may have been asked already to make its own deployment.
+    /// Whether the forge has been asked to make its own deployment; it may not have answered.
     pub asked: bool,
     /// The forge's id of its own deployment.
     pub forge_id: Option<String>,
     /// Why it could not be told, last.
     pub error: Option<String>,
+    /// Whether the forge has this, or has refused it for good; else a message waits in the outbox.
+    pub told: bool,
 }
 
 impl ForgeStatus {
-    pub fn is_waiting(&self) -> bool {
-        self.told < self.revision
-    }
-
     /// What the row is about: of statuses each commit of an app has one, of the forge's deployments
     /// each of ours has one.
     fn subject(&self) -> &str {
@@ -58,6 +62,20 @@ impl ForgeStatus {
             StatusKind::Deployment => self.deployment.as_str(),
         }
     }
+}
+
+fn topic(kind: StatusKind) -> &'static Topic {
+    match kind {
+        StatusKind::Commit => &TOPICS[0],
+        StatusKind::Deployment => &TOPICS[1],
+    }
+}
+
+/// What a message says: which row tells what is true.
+#[derive(Serialize, Deserialize)]
+struct About {
+    deployment: DeploymentId,
+    commit: CommitId,
 }
 
 /// Says at the agent's start which apps tell a forge: each with whether the forge's own deployments
@@ -70,22 +88,146 @@ pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
         db.execute(insert, (app.as_str(), deployments))?;
     }
     db.execute(
-        "DELETE FROM reports WHERE told < revision AND NOT EXISTS
-            (SELECT 1 FROM reporting r WHERE r.app = reports.app
-             AND (reports.kind = 'status' OR r.deployments))",
+        "DELETE FROM statuses WHERE NOT told AND NOT EXISTS
+            (SELECT 1 FROM reporting r WHERE r.app = statuses.app
+             AND (statuses.kind = 'status' OR r.deployments))",
         [],
     )?;
-    let update = "UPDATE reports SET due_at = ?1, attempts = 0 WHERE told < revision";
-    db.execute(update, [now()])?;
-    Ok(())
+    let names = TOPICS.map(|topic| topic.name);
+    db.execute(
+        "DELETE FROM outbox WHERE topic IN (?1, ?2) AND NOT EXISTS
+            (SELECT 1 FROM reporting r WHERE r.app = key AND (topic = ?1 OR r.deployments))",
+        names,
+    )?;
+    outbox::hurry(db)
 }
 
 /// What is told of a deployment.
 pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<ForgeStatus>> {
-    let mut query =
-        db.prepare_cached("SELECT * FROM reports WHERE deployment = ?1 ORDER BY kind DESC, since")?;
+    let mut query = db
+        .prepare_cached("SELECT * FROM statuses WHERE deployment = ?1 ORDER BY kind DESC, since")?;
     let rows = query.query_map([id.as_str()], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What may be sent next, the message that is due first at the front.
+pub fn waiting(db: &Connection) -> Result<Vec<Message>> {
+    let mut all = Vec::new();
+    for topic in &TOPICS {
+        all.extend(outbox::waiting(db, topic)?);
+    }
+    all.sort_by_key(|message| message.due_at);
+    Ok(all)
+}
+
+/// What is true of what a message is about; `None` where there is nothing to tell any more.
+pub fn of_message(db: &Connection, message: &Message) -> Result<Option<ForgeStatus>> {
+    let kinds = [StatusKind::Commit, StatusKind::Deployment];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| topic(*kind).name == message.topic);
+    let about = serde_json::from_str::<About>(&message.payload);
+    let (Some(kind), Ok(about)) = (kind, about) else {
+        return Ok(None);
+    };
+    let subject = match kind {
+        StatusKind::Commit => message.key.as_str(),
+        StatusKind::Deployment => about.deployment.as_str(),
+    };
+    let mut query = db.prepare_cached(
+        "SELECT * FROM statuses WHERE kind = ?1 AND subject = ?2 AND commit_id = ?3",
+    )?;
+    let found = query.query_row((kind.as_str(), subject, about.commit.as_str()), from_row);
+    Ok(found.optional()?)
+}
+
+/// Puts a message about what has changed into the outbox.
+fn tell(
+    db: &Connection,
+    kind: StatusKind,
+    app: &AppName,
+    deployment: DeploymentId,
+    commit: CommitId,
+) -> Result<()> {
+    // Deployments' ids sort by time.
+    let subject = match kind {
+        StatusKind::Commit => commit.to_string(),
+        StatusKind::Deployment => format!("{deployment} {commit}"),
+    };
+    let payload = to_json(&About { deployment, commit })?;
+    outbox::put(db, topic(kind), app.as_str(), &subject, &payload)
+}
+
+/// The forge has what `message` tells. What has changed since is due at once.
+pub fn set_told(db: &Connection, message: &Message, status: &ForgeStatus) -> Result<()> {
+    settle(db, message, status, None)
+}
+
+/// The forge will never take what `message` tells; the sentence says why.
+pub fn set_refused(
+    db: &Connection,
+    message: &Message,
+    status: &ForgeStatus,
+    why: &str,
+) -> Result<()> {
+    settle(db, message, status, Some(why))
+}
+
+fn settle(
+    db: &Connection,
+    message: &Message,
+    status: &ForgeStatus,
+    error: Option<&str>,
+) -> Result<()> {
+    let told = outbox::settle(db, message)?;
+    db.prepare_cached(
+        "UPDATE statuses SET told = ?4, error = ?5
+         WHERE kind = ?1 AND subject = ?2 AND commit_id = ?3",
+    )?
+    .execute((
+        status.kind.as_str(),
+        status.subject(),
+        status.commit.as_str(),
+        told,
+        error,
+    ))?;
+    Ok(())
+}
+
+/// The message could not be sent, and is due again later.
+pub fn set_later(
+    db: &Connection,
+    message: &Message,
+    status: &ForgeStatus,
+    due_at: i64,
+    why: &str,
+) -> Result<()> {
+    outbox::postpone(db, message, due_at)?;
+    db.prepare_cached(
+        "UPDATE statuses SET error = ?4 WHERE kind = ?1 AND subject = ?2 AND commit_id = ?3",
+    )?
+    .execute((
+        status.kind.as_str(),
+        status.subject(),
+        status.commit.as_str(),
+        why,
+    ))?;
+    Ok(())
+}
+
+/// The forge is about to be asked for its own deployment.
+pub fn set_asked(db: &Connection, status: &ForgeStatus) -> Result<()> {
+    let update = "UPDATE statuses SET asked = 1
+                  WHERE kind = 'deployment' AND subject = ?1 AND commit_id = ?2";
+    db.execute(update, (status.subject(), status.commit.as_str()))?;
+    Ok(())
+}
+
+pub fn set_forge_id(db: &Connection, status: &ForgeStatus, forge_id: &str) -> Result<()> {
+    let update = "UPDATE statuses SET forge_id = ?3
+                  WHERE kind = 'deployment' AND subject = ?1 AND commit_id = ?2";
+    db.execute(update, (status.subject(), status.commit.as_str(), forge_id))?;
+    Ok(())
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<ForgeStatus> {
@@ -95,11 +237,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<ForgeStatus> {
         commit: parsed(row, "commit_id")?,
         deployment: parsed(row, "deployment")?,
         phase: parsed(row, "phase")?,
-        revision: row.get("revision")?,
         told: row.get("told")?,
-        since: row.get("since")?,
-        due_at: row.get("due_at")?,
-        attempts: row.get("attempts")?,
         asked: row.get("asked")?,
         forge_id: row.get("forge_id")?,
         error: row.get("error")?,

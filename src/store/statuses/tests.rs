@@ -1,10 +1,9 @@
 use rusqlite::Connection;
 
-use super::outbox::PATIENCE;
 use super::*;
 use crate::state::{Event, Step};
-use crate::store::Store;
 use crate::store::deployments::{self, NewDeployment, Trigger, Want};
+use crate::store::{Store, now};
 
 fn commit(digit: char) -> CommitId {
     digit.to_string().repeat(40).parse().unwrap()
@@ -43,7 +42,7 @@ fn go_live(db: &Connection, id: &DeploymentId) {
 
 /// What the forge is told of the commit, and by whom.
 fn status(db: &Connection, commit: &CommitId) -> (DeploymentId, StatusPhase) {
-    let sql = "SELECT * FROM reports WHERE kind = 'status' AND commit_id = ?1";
+    let sql = "SELECT * FROM statuses WHERE kind = 'status' AND commit_id = ?1";
     let report = db.query_row(sql, [commit.as_str()], from_row).unwrap();
     (report.deployment, report.phase)
 }
@@ -88,19 +87,24 @@ async fn a_row_changes_with_the_phase_and_not_with_each_state() {
     on(|db| {
         let a = commit('a');
         let id = queue(db, &a);
-        let first = of(db, &id).unwrap().remove(0);
-        assert_eq!((first.phase, first.revision), (StatusPhase::Queued, 1));
-        begin(db, &id, &[Step::Fetch, Step::Build, Step::Start]);
-        let second = of(db, &id).unwrap().remove(0);
-        assert_eq!((second.phase, second.revision), (StatusPhase::Running, 2));
+        let queued = of(db, &id).unwrap().remove(0);
+        assert_eq!(queued.phase, StatusPhase::Queued);
+        let message = |db| waiting(db).unwrap().remove(0);
+        let first = message(db);
+        begin(db, &id, &[Step::Fetch]);
+        let second = message(db);
+        assert_ne!(first, second);
+        begin(db, &id, &[Step::Build, Step::Start]);
+        assert_eq!(message(db), second);
         // It was interrupted and waits again: still under way.
         deployments::apply(db, &id, Event::Interrupt).unwrap();
         assert_eq!(status(db, &a), (id.clone(), StatusPhase::Running));
-        // What was sent of an older revision does not count for a newer one.
-        set_told(db, &first).unwrap();
-        assert!(of(db, &id).unwrap().remove(0).is_waiting());
-        set_told(db, &second).unwrap();
-        assert!(!of(db, &id).unwrap().remove(0).is_waiting());
+        // What was sent of an older phase does not count for a newer one.
+        set_told(db, &first, &queued).unwrap();
+        let running = of(db, &id).unwrap().remove(0);
+        assert!(!running.told);
+        set_told(db, &message(db), &running).unwrap();
+        assert!(of(db, &id).unwrap().remove(0).told);
     })
     .await;
 }
@@ -158,69 +162,62 @@ async fn what_was_live_is_replaced_and_its_commit_stays_a_success() {
     .await;
 }
 
+/// The messages of a kind that may be sent next, with what is true.
+fn heads(db: &Connection, kind: StatusKind) -> Vec<(Message, ForgeStatus)> {
+    let all = waiting(db).unwrap().into_iter();
+    let all = all.map(|message| {
+        let status = of_message(db, &message).unwrap().unwrap();
+        (message, status)
+    });
+    all.filter(|(_, status)| status.kind == kind).collect()
+}
+
 #[tokio::test]
 async fn an_older_deployment_is_told_first_even_when_it_has_to_wait() {
     on(|db| {
         let first = queue(db, &commit('a'));
         go_live(db, &first);
         let second = queue(db, &commit('b'));
-        let head = |kind| {
-            let all = waiting(db).unwrap().into_iter();
-            all.filter(|it| it.kind == kind).collect::<Vec<_>>()
-        };
-        let oldest = head(StatusKind::Deployment);
+        let oldest = heads(db, StatusKind::Deployment);
         assert_eq!(oldest.len(), 1);
-        assert_eq!(oldest[0].deployment, first);
-        set_later(db, &oldest[0], now() + 60_000, "down").unwrap();
-        assert_eq!(head(StatusKind::Deployment)[0].deployment, first);
-        // A status stands at its commit: one that has to wait holds up no other.
-        let status = head(StatusKind::Commit).remove(0);
-        set_later(db, &status, now() + 60_000, "down").unwrap();
-        assert_ne!(head(StatusKind::Commit)[0].commit, status.commit);
-        set_refused(db, &oldest[0], "no").unwrap();
-        assert_eq!(head(StatusKind::Deployment)[0].deployment, second);
+        let (message, status) = &oldest[0];
+        assert_eq!(status.deployment, first);
+        set_later(db, message, status, now() + 60_000, "down").unwrap();
+        let (message, status) = heads(db, StatusKind::Deployment).remove(0);
+        assert_eq!(status.deployment, first);
+        assert_eq!(status.error.as_deref(), Some("down"));
+        set_refused(db, &message, &status, "no").unwrap();
+        let next = heads(db, StatusKind::Deployment).remove(0);
+        assert_eq!(next.1.deployment, second);
+        // The refusal is shown, and nothing about it waits.
+        let refused = of(db, &first).unwrap().pop().unwrap();
+        assert!(refused.told && refused.error.as_deref() == Some("no"));
     })
     .await;
 }
 
 #[tokio::test]
-async fn one_that_fails_on_and_on_holds_up_no_later_one() {
+async fn one_that_changes_after_a_later_one_is_still_told_first() {
     on(|db| {
         let first = queue(db, &commit('a'));
-        go_live(db, &first);
+        let (message, status) = heads(db, StatusKind::Deployment).remove(0);
+        set_told(db, &message, &status).unwrap();
         let second = queue(db, &commit('b'));
-        let heads = || {
-            let all = waiting(db).unwrap().into_iter();
-            let all = all.filter(|it| it.kind == StatusKind::Deployment);
-            all.collect::<Vec<_>>()
-        };
-        for attempt in 1..=PATIENCE {
-            let head = heads().remove(0);
-            assert_eq!(head.deployment, first, "{attempt}");
-            set_later(db, &head, now() + 60_000, "no").unwrap();
+        // The first was superseded; the second, which waits too, was there before that.
+        begin(db, &second, &[Step::Fetch]);
+        let head = heads(db, StatusKind::Deployment).remove(0);
+        assert_eq!(head.1.deployment, first);
+        for _ in 0..PATIENCE {
+            let (message, status) = heads(db, StatusKind::Deployment).remove(0);
+            assert_eq!(status.deployment, first);
+            set_later(db, &message, &status, now() + 60_000, "no").unwrap();
         }
-        // The later one is due; the other is known, for its time.
-        let ids: Vec<_> = heads().into_iter().map(|it| it.deployment).collect();
-        assert_eq!(ids, [second.clone(), first.clone()]);
-        set_told(db, &heads()[0]).unwrap();
-        assert_eq!(heads()[0].deployment, first);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_wait_for_a_forge_that_is_down_outlasts_a_change() {
-    on(|db| {
-        let id = queue(db, &commit('a'));
-        let report = of(db, &id).unwrap().remove(0);
-        let until = now() + 60_000;
-        set_later(db, &report, until, "down").unwrap();
-        begin(db, &id, &[Step::Fetch]);
-        let report = of(db, &id).unwrap().remove(0);
-        assert_eq!((report.due_at, report.attempts), (until, 1));
-        set_told(db, &report).unwrap();
-        let report = of(db, &id).unwrap().remove(0);
-        assert!(report.due_at <= now() && report.attempts == 0);
+        // It failed too often to hold up the second.
+        let ids: Vec<_> = heads(db, StatusKind::Deployment)
+            .into_iter()
+            .map(|(_, status)| status.deployment)
+            .collect();
+        assert_eq!(ids, [second, first]);
     })
     .await;
 }

@@ -1,13 +1,13 @@
-//! Takes down what is true of a deployment, in the transaction in which that changes.
+//! Records what is true of a deployment, in the transaction in which that changes.
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::{StatusKind, StatusPhase, tell};
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::state::State;
-use crate::store::statuses::{StatusKind, StatusPhase};
 use crate::store::{Result, now, parsed};
 
-/// Takes down what is now true of a deployment. Called wherever its state or commit changes.
+/// Records what is now true of a deployment. Called wherever its state or commit changes.
 pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()> {
     let mut query = db.prepare_cached(
         "SELECT d.app, d.commit_id, d.state, r.deployments FROM deployments d
@@ -43,10 +43,11 @@ pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()
     Ok(())
 }
 
-/// Takes down that a deployment will not deploy `commit` after all, but another one.
+/// Records that a deployment will not deploy `commit` after all, but another one.
 pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &CommitId) -> Result<()> {
-    let mut query = db
-        .prepare_cached("SELECT kind, app FROM reports WHERE commit_id = ?2 AND deployment = ?1")?;
+    let mut query = db.prepare_cached(
+        "SELECT kind, app FROM statuses WHERE commit_id = ?2 AND deployment = ?1",
+    )?;
     let rows = query.query_map((id.as_str(), commit.as_str()), |row| {
         Ok((
             parsed::<StatusKind>(row, "kind")?,
@@ -84,12 +85,18 @@ fn speaker(
 
 /// The deployments of `app` that were live before `id` are so no longer.
 fn replace(db: &Connection, app: &AppName, id: &DeploymentId) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE reports SET phase = 'replaced', revision = revision + 1, since = ?3,
-            due_at = max(due_at, ?3)
-         WHERE kind = 'deployment' AND app = ?1 AND phase = 'live' AND deployment <> ?2",
-    )?
-    .execute((app.as_str(), id.as_str(), now()))?;
+    let mut update = db.prepare_cached(
+        "UPDATE statuses SET phase = 'replaced', told = 0, since = ?3
+         WHERE kind = 'deployment' AND app = ?1 AND phase = 'live' AND deployment <> ?2
+         RETURNING deployment, commit_id",
+    )?;
+    let rows = update.query_map((app.as_str(), id.as_str(), now()), |row| {
+        Ok((parsed(row, "deployment")?, parsed(row, "commit_id")?))
+    })?;
+    for row in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        let (deployment, commit) = row;
+        tell(db, StatusKind::Deployment, app, deployment, commit)?;
+    }
     Ok(())
 }
 
@@ -101,15 +108,12 @@ fn set(
     id: &DeploymentId,
     phase: StatusPhase,
 ) -> Result<()> {
-    // One that was interrupted and waits to run again is still under way to the forge. A change does
-    // not cut short the wait for a forge that does not answer.
+    // One that was interrupted and waits to run again is still under way to the forge.
     let mut upsert = db.prepare_cached(
-        "INSERT INTO reports
-            (kind, subject, commit_id, app, deployment, phase, revision, since, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
+        "INSERT INTO statuses (kind, subject, commit_id, app, deployment, phase, since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (kind, subject, commit_id) DO UPDATE SET
-            deployment = ?5, phase = ?6, revision = revision + 1, since = ?7,
-            due_at = max(due_at, ?7)
+            deployment = ?5, phase = ?6, told = 0, since = ?7
          WHERE (deployment <> ?5 OR phase <> ?6)
             AND NOT (deployment = ?5 AND phase = 'running' AND ?6 = 'queued')",
     )?;
@@ -117,7 +121,7 @@ fn set(
         StatusKind::Commit => app.as_str(),
         StatusKind::Deployment => id.as_str(),
     };
-    upsert.execute((
+    let changed = upsert.execute((
         kind.as_str(),
         subject,
         commit.as_str(),
@@ -126,5 +130,8 @@ fn set(
         phase.as_str(),
         now(),
     ))?;
-    Ok(())
+    match changed {
+        0 => Ok(()),
+        _ => tell(db, kind, app, id.clone(), commit.clone()),
+    }
 }

@@ -19,7 +19,7 @@ use crate::deploy::filter;
 use crate::deploy::intake::{self, Asked};
 use crate::ids::CommitId;
 use crate::store::deliveries::{Move, NewDelivery, Outcome};
-use crate::store::deployments::{NewDeployment, Trigger, Want};
+use crate::store::deployments::{Goal, NewDeployment, Trigger};
 use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
 
 /// A form, in which some forges send their JSON.
@@ -194,7 +194,7 @@ fn deployment(app: &App, push: Push) -> NewDeployment {
     NewDeployment {
         app: app.name.clone(),
         trigger: Trigger::Webhook,
-        want: commit.clone().map_or(Want::Branch, Want::Pushed),
+        goal: commit.clone().map_or(Goal::Branch, Goal::Pushed),
         git_ref: Some(push.git_ref.full()),
         commit,
         message: push.message.as_deref().and_then(first_line),

@@ -5,7 +5,7 @@ use super::line::Line;
 use super::{Agent, Result, intake};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::state::Event;
-use crate::store::deployments::{self, Deployment, Failure, NewDeployment, Trigger, Want};
+use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
 use crate::store::releases::{self, Release};
 use crate::store::{StoreError, apps};
 
@@ -82,7 +82,7 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment 
     NewDeployment {
         app: app.clone(),
         trigger,
-        want: Want::Release(release.id.clone()),
+        goal: Goal::Release(release.id.clone()),
         git_ref: None,
         commit: Some(release.commit.clone()),
         message: Some(release.message.clone()),

@@ -5,7 +5,7 @@ use super::line::{Line, Stop};
 use super::{Agent, Result, bake, steps, undo};
 use crate::config::App;
 use crate::state::{Event, State, Step};
-use crate::store::deployments::{self, Deployment, Want};
+use crate::store::deployments::{self, Deployment, Goal};
 use crate::store::releases::Release;
 
 /// Takes a queued deployment to a rest state, or back into the queue where Docker went away.
@@ -20,14 +20,14 @@ pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
 /// Everything that can be undone. When this returns a release, it is the live one.
 async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Result<Release, Stop> {
     steps::begin::attempt(line, deployment).await?;
-    let release = match &deployment.want {
-        Want::Release(id) => steps::start::kept(line, id).await?,
-        want => {
+    let release = match &deployment.goal {
+        Goal::Release(id) => steps::start::kept(line, id).await?,
+        goal => {
             let slot = steps::begin::slot(line).await?;
             let commit = line
                 .step(
                     Step::Fetch,
-                    steps::fetch::fetch(line, want, deployment.git_ref.as_deref()),
+                    steps::fetch::fetch(line, goal, deployment.git_ref.as_deref()),
                 )
                 .await?;
             let release = line

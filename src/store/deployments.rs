@@ -20,10 +20,10 @@ pub enum Trigger {
     AutoRollback,
 }
 
-/// What it shall make live.
+/// What a deployment is to make live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Want {
+pub enum Goal {
     /// The tip of the app's branch, as the repository says when the deployment runs.
     Branch,
     /// A commit that a push named; the branch's tip where the branch has moved on since.
@@ -65,7 +65,7 @@ pub struct Deployment {
     pub id: DeploymentId,
     pub app: AppName,
     pub trigger: Trigger,
-    pub want: Want,
+    pub goal: Goal,
     pub git_ref: Option<String>,
     pub commit: Option<CommitId>,
     pub message: Option<String>,
@@ -87,7 +87,7 @@ pub struct Deployment {
 pub struct NewDeployment {
     pub app: AppName,
     pub trigger: Trigger,
-    pub want: Want,
+    pub goal: Goal,
     pub git_ref: Option<String>,
     pub commit: Option<CommitId>,
     pub message: Option<String>,
@@ -119,7 +119,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         id.as_str(),
         new.app.as_str(),
         to_json(&new.trigger)?,
-        to_json(&new.want)?,
+        to_json(&new.goal)?,
         &new.git_ref,
         new.commit.as_ref().map(CommitId::as_str),
         &new.message,
@@ -331,7 +331,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         id: parsed(row, "id")?,
         app: parsed(row, "app")?,
         trigger: json(row, "trigger")?.ok_or_else(missing)?,
-        want: json(row, "want")?.ok_or_else(missing)?,
+        goal: json(row, "want")?.ok_or_else(missing)?,
         git_ref: row.get("ref")?,
         commit: maybe_parsed(row, "commit_id")?,
         message: row.get("message")?,
@@ -356,7 +356,7 @@ mod tests {
         NewDeployment {
             app: "hello".parse().unwrap(),
             trigger,
-            want: Want::Branch,
+            goal: Goal::Branch,
             git_ref: None,
             commit: None,
             message: None,

@@ -14,8 +14,4 @@ pub use push::{Push, Ref};
 pub use receive::{Content, Received, Refusal, receive};
 
 #[cfg(test)]
-mod damage;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod wrong;

@@ -10,7 +10,7 @@ use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::state::State;
 use crate::store::StoreError;
 use crate::store::deliveries::{self, NewDelivery, Outcome};
-use crate::store::deployments::{self, Deployment, NewDeployment, Trigger, Want};
+use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::pending_pushes::{self, PendingPush};
 use crate::store::pushes::{self, Seen};
 
@@ -116,7 +116,7 @@ pub fn pushed(app: &AppName, git_ref: &str, commit: CommitId) -> NewDeployment {
     NewDeployment {
         app: app.clone(),
         trigger: Trigger::Push,
-        want: Want::Pushed(commit.clone()),
+        goal: Goal::Pushed(commit.clone()),
         git_ref: Some(git_ref.to_owned()),
         commit: Some(commit),
         message: None,
@@ -131,7 +131,7 @@ pub fn wished(app: &AppName, name: Option<String>, trigger: Trigger) -> NewDeplo
         app: app.clone(),
         trigger,
         git_ref: name.clone(),
-        want: name.map_or(Want::Branch, Want::Named),
+        goal: name.map_or(Goal::Branch, Goal::Named),
         commit: None,
         message: None,
         author: None,

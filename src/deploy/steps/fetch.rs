@@ -7,7 +7,7 @@ use crate::deploy::filter;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::ids::CommitId;
 use crate::source::{self, Commit, Mirror, SourceError};
-use crate::store::deployments::{self, Want};
+use crate::store::deployments::{self, Goal};
 use crate::store::{apps, pushes, releases};
 
 /// A repository that takes longer to fetch is taken for one that never ends.
@@ -22,23 +22,23 @@ pub fn mirror(line: &Line<'_>) -> Mirror {
 
 pub async fn fetch(
     line: &Line<'_>,
-    want: &Want,
+    goal: &Goal,
     git_ref: Option<&str>,
 ) -> Result<Done<Commit>, Stop> {
     let pushed = |folder| git_ref.and_then(|name| name.strip_prefix(folder));
-    let branch = match want {
-        Want::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
+    let branch = match goal {
+        Goal::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let read = match (want, &tag) {
-        (Want::Pushed(_), None) => Some(format!("refs/heads/{branch}")),
+    let read = match (goal, &tag) {
+        (Goal::Pushed(_), None) => Some(format!("refs/heads/{branch}")),
         _ => None,
     };
     let serves = serves(line).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
-    let (log, cancel, want) = (line.log.clone(), line.cancel.clone(), want.clone());
+    let (log, cancel, goal) = (line.log.clone(), line.cancel.clone(), goal.clone());
     let fetch = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
@@ -47,9 +47,9 @@ pub async fn fetch(
             Err(why) => Err(Stop::skipped("skipped", why)),
             Ok(()) => Ok(commit),
         };
-        match (want, tag) {
+        match (goal, tag) {
             // Who pushes a tag means that very commit, whatever it changes.
-            (Want::Pushed(_), Some(tag)) => {
+            (Goal::Pushed(_), Some(tag)) => {
                 let commit = get(source::Want::Tag(tag))?;
                 let id = commit.id.clone();
                 let commit = unskipped(commit, &id);
@@ -57,7 +57,7 @@ pub async fn fetch(
             }
             // Deliveries come late and out of order, and a forced push may have taken the pushed
             // commit away: the branch's tip is deployed, whichever commit the push named.
-            (Want::Pushed(id), None) => {
+            (Goal::Pushed(id), None) => {
                 let tip = get(source::Want::Branch(branch.clone()))?;
                 let tip = unskipped(tip, &id)
                     .and_then(|tip| newest(tip, &id, &branch, serves.live.as_ref(), &say));
@@ -70,8 +70,8 @@ pub async fn fetch(
                 };
                 Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), &serves, changed)))
             }
-            (Want::Named(text), _) => get(source::Want::Named(text)).map(Ok),
-            (Want::Branch | Want::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
+            (Goal::Named(text), _) => get(source::Want::Named(text)).map(Ok),
+            (Goal::Branch | Goal::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
         }
     });
     let outcome = fetch

@@ -8,7 +8,7 @@ use crate::deploy::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::state::Step;
-use crate::store::deployments::Want;
+use crate::store::deployments::Goal;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::{apps, deployments};
@@ -22,8 +22,8 @@ pub async fn retire(line: &Line<'_>) -> Result<()> {
         .store
         .read(move |db| deployments::next_waiting(db, &app))
         .await?;
-    let detail = match next.map(|next| next.want) {
-        Some(Want::Release(_)) => "left to the rollback that waits".to_owned(),
+    let detail = match next.map(|next| next.goal) {
+        Some(Goal::Release(_)) => "left to the rollback that waits".to_owned(),
         _ => {
             let stopped = line
                 .insist("retire the old version", || {

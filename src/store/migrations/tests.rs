@@ -8,7 +8,7 @@ use crate::config::Protocol;
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 use crate::state::State;
 use crate::store::deliveries::{self, NewDelivery};
-use crate::store::deployments::{self, Trigger, Want};
+use crate::store::deployments::{self, Goal, Trigger};
 use crate::store::pushes::{self, Seen};
 use crate::store::releases::Release;
 use crate::store::statuses::{self, StatusKind, StatusPhase};
@@ -195,15 +195,15 @@ fn read_deployments(db: &Connection) {
         panic!("{all:?}");
     };
     assert_eq!(
-        (&live.want, live.state),
-        (&Want::Pushed(id(A)), State::Live)
+        (&live.goal, live.state),
+        (&Goal::Pushed(id(A)), State::Live)
     );
     assert_eq!((live.trigger, live.no_cache), (Trigger::Webhook, false));
     assert_eq!(live.receipt.as_ref().unwrap().requests, 9);
-    assert_eq!(failed.want, Want::Release(id("r0000000000001")));
+    assert_eq!(failed.goal, Goal::Release(id("r0000000000001")));
     assert_eq!(failed.trigger, Trigger::AutoRollback);
     assert_eq!(failed.error.as_ref().unwrap().log_tail, ["x"]);
-    assert_eq!((&queued.want, queued.state), (&Want::Branch, State::Queued));
+    assert_eq!((&queued.goal, queued.state), (&Goal::Branch, State::Queued));
     let steps = steps::of(db, &live.id).unwrap();
     assert_eq!(steps[0].detail.as_deref(), Some("the tip"));
 }

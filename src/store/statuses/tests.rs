@@ -2,7 +2,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::state::{Event, Step};
-use crate::store::deployments::{self, NewDeployment, Trigger, Want};
+use crate::store::deployments::{self, Goal, NewDeployment, Trigger};
 use crate::store::{Store, now};
 
 fn commit(digit: char) -> CommitId {
@@ -15,7 +15,7 @@ fn queue(db: &Connection, commit: &CommitId) -> DeploymentId {
     let new = NewDeployment {
         app: "hello".parse().unwrap(),
         trigger: Trigger::Webhook,
-        want: Want::Pushed(commit.clone()),
+        goal: Goal::Pushed(commit.clone()),
         git_ref: None,
         commit: Some(commit.clone()),
         message: None,

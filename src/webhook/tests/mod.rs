@@ -1,3 +1,8 @@
+//! Deliveries of every forge, as they are sent: which are taken, and which are refused.
+
+mod random_damage;
+mod wrong_values;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::forge::tests::{SECRET, body, push_event, sent};
-use super::{Content, Forge, Refusal, forge, receive, signature};
+use crate::webhook::forge::tests::{SECRET, body, push_event, sent};
+use crate::webhook::{Content, Forge, Refusal, forge, receive, signature};
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::forge::tests::{SECRET, body, push_event, sent};
-use super::{Content, Forge, Push, Refusal, receive};
+use crate::webhook::forge::tests::{SECRET, body, push_event, sent};
+use crate::webhook::{Content, Forge, Push, Refusal, receive};
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";

@@ -151,7 +151,7 @@ async fn a_refusal_is_shown_and_not_repeated() {
     let shown = server.cutover(&["show", &live.id]).output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(
-        shown.contains("status: live, not taken: GitHub answered 403"),
+        shown.contains("status: live, rejected: GitHub answered 403"),
         "{shown}"
     );
     report(&server, &live.id, "deployment", "refused").await;

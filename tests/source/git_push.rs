@@ -330,7 +330,7 @@ async fn the_sample_of_a_policy_takes_no_forced_push() {
     scene.pushed();
     let (good, text) = scene.push(&["--force", "main"]).await;
     assert!(
-        !good && text.contains("a forced push is not taken"),
+        !good && text.contains("forced pushes are not accepted"),
         "{text}"
     );
     assert!(scene.pushed().is_empty());

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{Agent, InForce};
-use crate::config::{Loaded, Protocol};
+use crate::config::{self, Loaded, Protocol};
 use crate::proxy::control;
 use crate::proxy::table::{Policy, Route, Share, Table};
 use crate::store::{StoreError, apps, instances, releases};
+
+/// Whose the agent's own route is. Never the name of an app.
+const AGENT: &str = "@agent";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -89,18 +92,39 @@ fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
             },
         });
     }
-    if let Some(domain) = &config.agent.domain {
-        routes.push(Route {
-            app: "cutover".into(),
-            hosts: vec![domain.clone()],
-            path_prefix: "/".into(),
-            shares: vec![Share::whole("agent", 0, vec![config.agent.listen])],
-            ..Default::default()
-        });
-    }
+    routes.extend(agent_route(&config.agent));
     Ok(Table {
         generation: apps::generation(&snapshot)?,
         routes,
         pages: forwarding.pages.clone(),
     })
+}
+
+/// The agent's own, where it has a domain.
+fn agent_route(agent: &config::Agent) -> Option<Route> {
+    let domain = agent.domain.as_ref()?;
+    Some(Route {
+        app: AGENT.into(),
+        hosts: vec![domain.clone()],
+        shares: vec![Share::whole("agent", 0, vec![agent.listen])],
+        ..Default::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::AppName;
+
+    /// Its route never changes: a drain of an app of the same name would wait for it for ever.
+    #[test]
+    fn the_agent_s_route_belongs_to_no_app() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        std::fs::write(&path, "[agent]\ndomain = 'deploy.example.com'").unwrap();
+        let config = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let route = agent_route(&config.agent).unwrap();
+        assert_eq!(route.hosts, ["deploy.example.com"]);
+        assert!(route.app.parse::<AppName>().is_err(), "{}", route.app);
+    }
 }

@@ -84,12 +84,10 @@ async fn watch(
             return Ok(Err(bad(line, release, "crashed_in_bake", message).await));
         }
         if let Ok(stats) = agent.proxy.stats().await
-            && let Some(route) = stats
-                .iter()
-                .find(|route| route.release == release.id.as_str())
+            && let Some(all) = of_release(&stats, release.id.as_str())
         {
-            seen = route.requests;
-            if let Some(message) = too_many_bad(route) {
+            seen = all.requests;
+            if let Some(message) = too_many_bad(&all) {
                 return Ok(Err(bad(line, release, "errors_in_bake", message).await));
             }
         }
@@ -126,6 +124,15 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
         }
     }
     None
+}
+
+/// All that was counted of the release: a change of the route's settings, or of its weight from a
+/// canary's to the whole, must not make its errors forgotten.
+fn of_release(stats: &[RouteStats], release: &str) -> Option<RouteStats> {
+    let mut its = stats.iter().filter(|stats| stats.release == release);
+    let mut all = its.next()?.clone();
+    its.for_each(|more| all.add(more));
+    Some(all)
 }
 
 fn too_many_bad(route: &RouteStats) -> Option<String> {
@@ -184,6 +191,18 @@ mod tests {
             latency_us: vec![],
             latency_sum_us: 0,
         }
+    }
+
+    #[test]
+    fn errors_before_a_change_of_the_route_count() {
+        let other = RouteStats {
+            release: "other".into(),
+            ..route(100, 100)
+        };
+        let all = of_release(&[route(50, 1), other, route(12, 9)], "r").unwrap();
+        assert_eq!((all.requests, all.by_class[4]), (62, 10));
+        assert!(too_many_bad(&all).is_some());
+        assert!(of_release(&[], "r").is_none());
     }
 
     #[test]

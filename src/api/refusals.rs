@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::{Api, ApiError, peer};
 use crate::ids::AppName;
+use crate::proxy::network_of;
 
 /// How often one client, or the clients of one app, may be refused at once, and then each second.
 const OF_CLIENT: (f64, f64) = (100.0, 1.0);
@@ -67,11 +68,7 @@ impl Refusals {
         app: Option<&AppName>,
         now: Instant,
     ) -> Option<Duration> {
-        let client = match client? {
-            // Whoever has one address of a /64 has all.
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-            address => address,
-        };
+        let client = network_of(client?);
         let mut clients = self.clients.lock();
         if clients.len() >= CLIENTS && !clients.contains_key(&Some(client)) {
             clients.retain(|_, bucket| bucket.fill(OF_CLIENT, now) < OF_CLIENT.0);

@@ -30,7 +30,7 @@ mod threads;
 mod watch;
 mod worker;
 
-pub use downstream::limits::Limits;
+pub use downstream::limits::{Limits, network_of};
 pub use options::{ADDRESSES, Options};
 pub use route::table;
 pub use run::{RunError, run};

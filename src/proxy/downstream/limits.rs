@@ -1,7 +1,7 @@
 //! How long a client may take, and how many connections there may be, in all and of one client.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -16,6 +16,15 @@ pub struct Limits {
     pub idle_ms: u64,
     /// To take in something of an answer.
     pub write_ms: u64,
+}
+
+/// What a client is counted by: its IPv4 address, also where it is mapped to IPv6, or its IPv6 /64,
+/// of which whoever has one address has all (RFC 4291, 2.5.4).
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
+    }
 }
 
 /// The connections that are open.
@@ -53,6 +62,7 @@ pub struct Place(Arc<Places>, Option<IpAddr>);
 impl Place {
     /// Counts it as one of `client`'s; false if that has all it may have.
     pub fn is_of(&mut self, client: IpAddr) -> bool {
+        let client = network_of(client);
         let mut clients = self.0.clients.lock();
         let count = clients.entry(client).or_insert(0);
         if *count >= self.0.max_per_client {
@@ -75,5 +85,36 @@ impl Drop for Place {
                 clients.remove(&client);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(clients: &[&str]) -> Vec<bool> {
+        let places = Places::new(100, 2);
+        let mut held: Vec<_> = clients.iter().map(|_| places.take().unwrap()).collect();
+        let address = |client: &&str| client.parse().unwrap();
+        let pairs = held.iter_mut().zip(clients.iter().map(address));
+        pairs.map(|(place, client)| place.is_of(client)).collect()
+    }
+
+    #[test]
+    fn one_ipv6_client_is_its_64_and_one_ipv4_client_its_address() {
+        let six = [
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8::3",
+            "2001:db8:0:1::3",
+        ];
+        assert_eq!(counts(&six), [true, true, false, true]);
+        let four = [
+            "192.0.2.1",
+            "::ffff:192.0.2.1",
+            "192.0.2.1",
+            "::ffff:192.0.2.2",
+        ];
+        assert_eq!(counts(&four), [true, true, false, true]);
     }
 }

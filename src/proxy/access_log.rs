@@ -91,13 +91,13 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
         let _ = file.flush();
         match lost.swap(0, Relaxed) {
             0 => {}
-            lost => tracing::warn!("{lost} lines of the access log are lost"),
+            lost => tracing::warn!("lost {lost} lines of the access log"),
         }
         if rotated && size >= largest {
             match rotate(path) {
                 Ok(fresh) => (file, size) = (BufWriter::new(fresh), 0),
                 Err(error) => {
-                    tracing::warn!("the access log is not rotated: {error}");
+                    tracing::warn!("failed to rotate the access log: {error}");
                     size = 0;
                 }
             }

@@ -31,15 +31,15 @@ use super::watch::SWEEP;
 pub enum RunError {
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("the control socket in `{folder}` cannot be made: {source}")]
+    #[error("failed to create the control socket in `{folder}`: {source}")]
     Control { folder: PathBuf, source: io::Error },
-    #[error("`{path}` cannot be written: {source}")]
+    #[error("failed to write `{path}`: {source}")]
     Addresses { path: PathBuf, source: io::Error },
-    #[error("the access log `{path}` cannot be opened: {source}")]
+    #[error("failed to open the access log `{path}`: {source}")]
     AccessLog { path: PathBuf, source: io::Error },
-    #[error("TLS cannot be set up: {0}")]
+    #[error("failed to set up TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("a thread cannot be started: {0}")]
+    #[error("failed to start a thread: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -85,7 +85,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             path: folder.join(ADDRESSES),
             source,
         })?;
-    tracing::info!(%address, generation = routes.generation(), "the proxy serves");
+    tracing::info!(%address, generation = routes.generation(), "the proxy is serving");
 
     let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
@@ -99,7 +99,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     if let Some(taken) = taken {
         let released = tokio::task::spawn_blocking(|| taken.release()).await;
         if let Ok(Err(error)) = released {
-            tracing::warn!("the proxy before did not answer as it was let go: {error}");
+            tracing::warn!("the previous proxy did not confirm the takeover: {error}");
         }
     }
     let house = {
@@ -109,7 +109,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let why = until_told(&control, shutdown).await;
     tracing::info!(
-        "the proxy leaves: no new connection, {} requests to finish",
+        "the proxy is shutting down: accepting no new connections, finishing {} requests",
         routes.under_way()
     );
     drop(sockets);
@@ -215,7 +215,7 @@ async fn take_over(folder: &Path) -> Option<handover::Taken> {
     match tokio::task::spawn_blocking(move || handover::take(&from)).await {
         Ok(Ok(taken)) => Some(taken),
         Ok(Err(error)) => {
-            tracing::info!("there is no proxy to take over from: {error}");
+            tracing::info!("no proxy to take over from: {error}");
             None
         }
         Err(_) => None,
@@ -231,7 +231,7 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(
-            "the limit of open files stays at {:?}: {error}",
+            "failed to raise the limit of open files from {:?}: {error}",
             limit.current
         );
     }

@@ -142,10 +142,10 @@ fn prepare(listener: &TcpListener) {
         .with_retries(4);
     let socket = SockRef::from(listener);
     if let Err(error) = socket.set_tcp_nodelay(true) {
-        tracing::warn!("short answers may be held back: {error}");
+        tracing::warn!("failed to set TCP_NODELAY, short responses may be delayed: {error}");
     }
     if let Err(error) = socket.set_tcp_keepalive(&keep_alive) {
-        tracing::warn!("clients that vanish are not noticed: {error}");
+        tracing::warn!("failed to set TCP keep-alive, vanished clients are not detected: {error}");
     }
 }
 

@@ -57,7 +57,7 @@ pub fn start(
 
 fn listener(listener: TcpListener) -> Option<tokio::net::TcpListener> {
     tokio::net::TcpListener::from_std(listener)
-        .inspect_err(|error| tracing::error!("a thread cannot listen: {error}"))
+        .inspect_err(|error| tracing::error!("failed to listen in a thread: {error}"))
         .ok()
 }
 

@@ -78,7 +78,7 @@ async fn the_drain_waits_for_its_deadline_and_counts_what_it_cuts_off() {
     }
     let (requests, websockets) = (Duration::from_millis(200), Duration::ZERO);
     let early = proxy.client.drain("app", 2, requests, websockets).await;
-    assert!(early.unwrap_err().to_string().contains("still serves"));
+    assert!(early.unwrap_err().to_string().contains("is still live"));
 
     proxy.publish(2, &[app.address]).await;
     let drain = || proxy.client.drain("app", 2, requests, websockets);

@@ -24,15 +24,15 @@ pub struct Client {
 /// Why the proxy did not do as told.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    #[error("the proxy cannot be reached at `{socket}`: {source}; is `cutover proxy` running?")]
+    #[error("failed to reach the proxy at `{socket}`: {source}; is `cutover proxy` running?")]
     Unreachable { socket: PathBuf, source: io::Error },
-    #[error("the proxy broke off before it answered: {0}")]
+    #[error("the proxy closed the connection before it replied: {0}")]
     Broken(#[source] io::Error),
-    #[error("the proxy did not answer within {}s", .0.as_secs())]
+    #[error("the proxy did not reply within {} s", .0.as_secs())]
     Timeout(Duration),
-    #[error("the proxy refused: {0}")]
+    #[error("the proxy refused the command: {0}")]
     Refused(String),
-    #[error("the proxy's answer makes no sense: {0}; are agent and proxy of the same version?")]
+    #[error("invalid reply from the proxy: {0}; are the agent and the proxy of the same version?")]
     Malformed(#[source] serde_json::Error),
 }
 

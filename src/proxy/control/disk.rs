@@ -40,15 +40,15 @@ pub fn load(folder: &Path) -> Table {
                 if name == BEFORE {
                     tracing::warn!(
                         generation = table.generation,
-                        "started from `{BEFORE}`, the table before the last: the agent will \
-                         publish the present one"
+                        "starting from `{BEFORE}`, the previous table, until the agent publishes \
+                         the current one"
                     );
                 }
                 return table;
             }
-            Ok(Err(why)) => tracing::error!("`{name}` is not used: {why}"),
+            Ok(Err(why)) => tracing::error!("ignoring `{name}`: {why}"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::error!("`{name}` cannot be read: {error}"),
+            Err(error) => tracing::error!("failed to read `{name}`: {error}"),
         }
     }
     Table::default()
@@ -63,12 +63,12 @@ pub fn with_sum(mut table: Vec<u8>) -> Vec<u8> {
 
 /// The table in a file's text, or what is wrong with it.
 pub fn parse(text: &[u8]) -> Result<Table, String> {
-    let text = text.strip_suffix(b"\n").ok_or("it is cut off")?;
+    let text = text.strip_suffix(b"\n").ok_or("truncated")?;
     let end = text.iter().rposition(|&b| b == b'\n');
-    let (table, sum) = text.split_at(end.ok_or("it is cut off")?);
+    let (table, sum) = text.split_at(end.ok_or("truncated")?);
     let wanted = format!("\nsha256 {}", hex::encode(Sha256::digest(table)));
     if sum != wanted.as_bytes() {
-        return Err("its checksum is wrong".into());
+        return Err("checksum mismatch".into());
     }
     serde_json::from_slice(table).map_err(|error| error.to_string())
 }

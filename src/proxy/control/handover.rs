@@ -81,7 +81,7 @@ pub fn take(folder: &Path) -> io::Result<Taken> {
             predecessor: socket,
             stream,
         }),
-        Answer::Done(_) => Err(io::Error::other("the running proxy sent no socket")),
+        Answer::Done(_) => Err(io::Error::other("the running proxy sent no sockets")),
         Answer::Refused(why) => Err(io::Error::other(why)),
     }
 }

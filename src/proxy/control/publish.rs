@@ -13,13 +13,13 @@ use crate::proxy::route::table::Table;
 /// Why a table is not put in force.
 #[derive(Debug, Error)]
 pub enum PublishError {
-    #[error("generation {offered} is older than {live}, which is being served")]
+    #[error("generation {offered} is older than the live generation {live}")]
     Older { offered: u64, live: u64 },
-    #[error("generation {0} is being served with other routes: a change needs a new generation")]
+    #[error("generation {0} is live with different routes: a change must have a new generation")]
     Different(u64),
     #[error("another proxy is taking over: try again in a moment")]
     Frozen,
-    #[error("failed to store the table: {0}; the one before stays in force")]
+    #[error("failed to store the table: {0}; the previous one stays in force")]
     Store(#[from] std::io::Error),
 }
 

@@ -78,7 +78,7 @@ pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
     let path = folder.join(SOCKET);
     if !replace && std::os::unix::net::UnixStream::connect(&path).is_ok() {
         let why = format!(
-            "another proxy answers at `{}`: stop it first",
+            "another proxy is listening at `{}`; stop it first",
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
@@ -116,13 +116,13 @@ async fn accept(listener: UnixListener, control: Arc<Control>) {
                 let control = control.clone();
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, &control).await {
-                        tracing::debug!("a control connection broke: {error}");
+                        tracing::debug!("a control connection failed: {error}");
                     }
                     drop(place);
                 });
             }
             Err(error) => {
-                tracing::warn!("the control socket does not accept: {error}");
+                tracing::warn!("failed to accept a control connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -150,7 +150,7 @@ async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> 
         let mut answer = match serde_json::from_slice(&line) {
             Ok(Command::Takeover) if !control.stops() => return hand_over(from, to, control).await,
             Ok(command) => carry_out(command, control).await,
-            Err(error) => refused(&format!("this command is not understood: {error}")),
+            Err(error) => refused(&format!("invalid command: {error}")),
         };
         answer.push(b'\n');
         tokio::time::timeout(WRITE, to.write_all(&answer)).await??;
@@ -183,7 +183,7 @@ async fn hand_over(
         }
     };
     if let Err(error) = taken.await {
-        tracing::warn!("the takeover came to nothing, this proxy goes on: {error}");
+        tracing::warn!("the takeover failed, this proxy keeps serving: {error}");
         control.publisher.keep(Keeping::Stored).await;
         let _ = std::fs::remove_file(&socket);
         // It may have died after it took this one's name.
@@ -207,7 +207,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
     let routes = &control.routes;
     match command {
         // Whoever adopted it now would lose it soon.
-        Command::Hello if control.stops() => refused("it is leaving"),
+        Command::Hello if control.stops() => refused("the proxy is shutting down"),
         Command::Hello => done(Hello {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -248,7 +248,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             control.stop();
             done(())
         }
-        Command::Takeover | Command::Release => refused("this is not the moment for it"),
+        Command::Takeover | Command::Release => refused("not valid at this point"),
     }
 }
 
@@ -268,7 +268,7 @@ async fn publish(table: Table, control: &Control) -> Result<u64, String> {
 
 fn done(value: impl Serialize) -> Vec<u8> {
     serde_json::to_vec(&Answer::Done(value))
-        .unwrap_or_else(|error| refused(&format!("the answer cannot be written: {error}")))
+        .unwrap_or_else(|error| refused(&format!("failed to serialize the reply: {error}")))
 }
 
 fn refused(why: &str) -> Vec<u8> {

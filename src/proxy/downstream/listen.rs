@@ -50,7 +50,7 @@ pub async fn accept<H: Handler>(
                 // Mostly out of file descriptors: some will be free soon.
                 if said.is_none_or(|said| said.elapsed() > QUIET) {
                     said = Some(Instant::now());
-                    tracing::warn!("connections are not accepted: {error}");
+                    tracing::warn!("failed to accept a connection: {error}");
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

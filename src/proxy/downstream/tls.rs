@@ -61,7 +61,7 @@ impl Certificates {
                 }
                 Err(why) => {
                     broken = true;
-                    tracing::error!("the certificate `{}` is not used: {why}", path.display());
+                    tracing::error!("failed to load the certificate `{}`: {why}", path.display());
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Certificates {
                 by_name.entry(name).or_insert(key);
             }
         }
-        tracing::info!("TLS certificates for {} names", by_name.len());
+        tracing::info!("loaded TLS certificates for {} names", by_name.len());
         *self.known.write() = Known { by_name, seen };
     }
 
@@ -118,14 +118,14 @@ fn read(path: &Path) -> Result<(Vec<String>, CertifiedKey), String> {
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(|chain| chain.collect::<Result<Vec<_>, _>>())
         .map_err(|error| error.to_string())?;
-    let own = chain.first().ok_or("it holds no certificate")?;
+    let own = chain.first().ok_or("no certificate in it")?;
     let names = webpki::EndEntityCert::try_from(own)
         .map_err(|error| error.to_string())?
         .valid_dns_names()
         .map(str::to_ascii_lowercase)
         .collect::<Vec<_>>();
     if names.is_empty() {
-        return Err("it names no host".into());
+        return Err("no DNS name in it".into());
     }
     let file = path.with_extension("key");
     let key = PrivateKeyDer::from_pem_file(&file)

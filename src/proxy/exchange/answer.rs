@@ -57,7 +57,7 @@ impl Attempt<'_> {
                 return self.failed(
                     Outcome::Malformed,
                     StatusCode::BAD_GATEWAY,
-                    "The app changed the protocol unasked.",
+                    "The app switched protocols without being asked to.",
                 );
             };
             self.watch.tunnel.store(true, SeqCst);
@@ -81,7 +81,7 @@ impl Attempt<'_> {
             return self.failed(
                 Outcome::Malformed,
                 StatusCode::BAD_GATEWAY,
-                "The app did not change the protocol.",
+                "The app did not switch protocols.",
             );
         }
         if upgrade.is_some() && !connect {
@@ -112,7 +112,7 @@ impl Attempt<'_> {
     pub fn broken(self, error: Broken) -> Response<ResponseBody> {
         tracing::debug!(
             app = self.claim.share().app,
-            "no answer from the app: {error}"
+            "no response from the app: {error}"
         );
         if self.watch.too_large.swap(false, Relaxed) {
             let answer = too_large(self.routes, &self.claim.share().policy);
@@ -122,14 +122,14 @@ impl Attempt<'_> {
             return self.stalled();
         }
         if let Some(UploadError::Client(_)) = error.of_request() {
-            let answer = last_page(StatusCode::BAD_REQUEST, "The request body broke off.");
+            let answer = last_page(StatusCode::BAD_REQUEST, "The request body ended early.");
             return refuse(self.watch, self.claim, answer);
         }
         let (outcome, why) = match matches!(error, Broken::Malformed(_)) {
-            true => (Outcome::Malformed, "The app's answer is not valid HTTP."),
+            true => (Outcome::Malformed, "The app's response is not valid HTTP."),
             false => (
                 Outcome::Closed,
-                "The app closed the connection before it answered.",
+                "The app closed the connection before it responded.",
             ),
         };
         self.failed(outcome, StatusCode::BAD_GATEWAY, why)
@@ -140,7 +140,7 @@ impl Attempt<'_> {
         self.watch.client.clear();
         let answer = last_page(
             StatusCode::REQUEST_TIMEOUT,
-            "The request body stopped coming.",
+            "Timed out while reading the request body.",
         );
         refuse(self.watch, self.claim, answer)
     }
@@ -150,15 +150,15 @@ impl Attempt<'_> {
         let (status, why) = match outcome {
             Outcome::Timeout => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "The app did not answer in time.",
+                "The app did not respond in time.",
             ),
             Outcome::Drained => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "The app was replaced, and this request took longer than that waits.",
+                "The app was replaced, and this request did not finish in time.",
             ),
             _ => (
                 StatusCode::BAD_GATEWAY,
-                "The app closed the connection before it answered.",
+                "The app closed the connection before it responded.",
             ),
         };
         self.failed(outcome, status, why)

@@ -103,7 +103,7 @@ impl Attempt<'_> {
                     tracing::debug!(
                         app = share.app,
                         target = %target.address,
-                        "a target did not accept a connection: {error}"
+                        "failed to connect to a target: {error}"
                     );
                     target.eject();
                     self.tried.push(number);
@@ -141,7 +141,7 @@ impl Attempt<'_> {
     fn unreachable(&self) -> &'static str {
         match self.claim.share().targets.is_empty() {
             true => "Nothing has been deployed here yet.",
-            false => "The app cannot be reached right now.",
+            false => "The app is not reachable right now.",
         }
     }
 

@@ -51,26 +51,20 @@ async fn forward(
 ) -> Response<ResponseBody> {
     let (routes, watch) = (&gateway.routes, &connection.watch);
     if request.method() == Method::CONNECT && !into_upgrade(&mut request) {
-        return last_page(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "This is not a forward proxy.",
-        );
+        return last_page(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported.");
     }
     if request
         .uri()
         .path_and_query()
         .is_some_and(|t| t.as_str().len() > MAX_TARGET)
     {
-        return last_page(StatusCode::URI_TOO_LONG, "The address is too long.");
+        return last_page(StatusCode::URI_TOO_LONG, "The request target is too long.");
     }
     let Some(host) = request_target::host(&request) else {
-        return last_page(StatusCode::BAD_REQUEST, "The request names no valid host.");
+        return last_page(StatusCode::BAD_REQUEST, "Missing or invalid Host header.");
     };
     if !request_target::is_served(&request) {
-        return last_page(
-            StatusCode::BAD_REQUEST,
-            "The request's target is none of an HTTP server.",
-        );
+        return last_page(StatusCode::BAD_REQUEST, "Invalid request target.");
     }
     // The server answers `100-continue` itself when the body is first asked for, which is when the
     // app's connection stands. Whatever else there may be, nobody here knows how to do it.
@@ -79,7 +73,7 @@ async fn forward(
     {
         return last_page(
             StatusCode::EXPECTATION_FAILED,
-            "What the request expects is not known here.",
+            "The value of the Expect header is not supported.",
         );
     }
     let name = host.to_str().unwrap_or("");
@@ -91,8 +85,8 @@ async fn forward(
         Err(why) => {
             watch.share.store(0, SeqCst);
             let why = match why {
-                NoRoute::UnknownHost => "No app has this host name.",
-                NoRoute::UnknownPath => "No app has this path.",
+                NoRoute::UnknownHost => "No app is configured for this host.",
+                NoRoute::UnknownPath => "No app is configured for this path.",
             };
             return page::own(routes, None, StatusCode::NOT_FOUND, why);
         }

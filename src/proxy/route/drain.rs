@@ -22,11 +22,11 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum DrainError {
     #[error(
-        "a route of `{app}` older than generation {before} still serves: publish the newer table \
+        "a route of `{app}` older than generation {before} is still live: publish the newer table \
          first"
     )]
     StillServing { app: String, before: u64 },
-    #[error("{0} requests of `{1}` did not end even after their deadline")]
+    #[error("{0} requests of `{1}` did not end after their deadline")]
     Stuck(u64, String),
 }
 

@@ -28,13 +28,13 @@ const MAX_READ: usize = 128 << 10;
 /// Why an app gave no answer, or not all of it.
 #[derive(Debug, Error)]
 pub enum Broken {
-    #[error("it had closed the connection before anything was written")]
+    #[error("the app had closed the connection before anything was written")]
     Unsent,
-    #[error("it closed the connection")]
+    #[error("the app closed the connection")]
     Closed,
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    #[error("its answer is not valid HTTP: {0}")]
+    #[error("invalid response: {0}")]
     Malformed(&'static str),
     #[error("{0}")]
     Request(UploadError),
@@ -146,7 +146,7 @@ impl Upstream {
                 return Poll::Ready(Ok(head.response));
             }
             if self.read.len() > head::MAX {
-                return Poll::Ready(Err(Broken::Malformed("its head is too long")));
+                return Poll::Ready(Err(Broken::Malformed("the head is too long")));
             }
             let read = ready!(self.poll_fill(cx, READ));
             if !matches!(read, Ok(1..)) && self.reused && !self.sent {

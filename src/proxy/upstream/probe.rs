@@ -18,21 +18,21 @@ use tokio::net::TcpStream;
 pub enum ProbeError {
     #[error("connection refused by {0}: is the app listening on this port, on 0.0.0.0?")]
     Refused(SocketAddr),
-    #[error("{target} cannot be reached: {source}")]
+    #[error("failed to connect to {target}: {source}")]
     Unreachable {
         target: SocketAddr,
         source: io::Error,
     },
-    #[error("no answer from {target} in {limit:?}")]
+    #[error("no response from {target} within {limit:?}")]
     Timeout { target: SocketAddr, limit: Duration },
-    #[error("{0} closed the connection without an answer")]
+    #[error("{0} closed the connection without a response")]
     Closed(SocketAddr),
-    #[error("the answer of {target} is not HTTP: {source}")]
+    #[error("the response of {target} is not HTTP: {source}")]
     Malformed {
         target: SocketAddr,
         source: hyper::Error,
     },
-    #[error("`{path}` is not a path that can be asked for: {source}")]
+    #[error("`{path}` is not a valid path: {source}")]
     Path { path: String, source: http::Error },
 }
 

@@ -11,7 +11,7 @@ use super::head;
 /// A chunk's size line, with extensions.
 const MAX_LINE: usize = 4 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
-const TOO_LONG: &str = "a line between its chunks is too long";
+const TOO_LONG: &str = "a chunk line is too long";
 /// What is longer is passed on where it lies, and its buffer given up; shorter, it is copied.
 const SMALL: usize = 2 << 10;
 
@@ -75,7 +75,7 @@ impl Chunks {
                         return Err(TOO_LONG);
                     }
                     let line = bytes[..end].strip_suffix(b"\r");
-                    let size = line.and_then(chunk_size).ok_or("a chunk has no size")?;
+                    let size = line.and_then(chunk_size).ok_or("invalid chunk size")?;
                     bytes.advance(end + 1);
                     *self = match size {
                         0 => Self::Trailers,
@@ -95,7 +95,7 @@ impl Chunks {
                         *self = Self::Size;
                     }
                     [] | [b'\r'] => return Ok(Piece::None),
-                    _ => return Err("a chunk is longer than its size"),
+                    _ => return Err("invalid chunk end"),
                 },
                 Self::Trailers => {
                     if bytes.starts_with(b"\r\n") {
@@ -146,7 +146,7 @@ fn data(bytes: &mut BytesMut, left: &mut u64) -> Piece {
 
 fn trailers(bytes: &[u8]) -> Result<HeaderMap, &'static str> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
-    let bad = "its trailers are not valid";
+    let bad = "invalid trailers";
     let parsed = httparse::parse_headers(bytes, &mut fields).map_err(|_| bad)?;
     let httparse::Status::Complete((_, fields)) = parsed else {
         return Err(bad);

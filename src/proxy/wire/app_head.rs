@@ -97,16 +97,16 @@ pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
     let complete = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, &head, &mut fields)
         .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => "it has too many fields",
-            httparse::Error::HeaderName => "a field's name is not valid",
-            httparse::Error::HeaderValue => "a field's value is not valid",
-            _ => "its status line is not valid",
+            httparse::Error::TooManyHeaders => "too many header fields",
+            httparse::Error::HeaderName => "invalid header name",
+            httparse::Error::HeaderValue => "invalid header value",
+            _ => "invalid status line",
         })?;
     let (httparse::Status::Complete(_), Some(code)) = (complete, parsed.code) else {
-        return Err("it is cut short");
+        return Err("incomplete head");
     };
     let mut response = Response::new(());
-    let status = StatusCode::from_u16(code).map_err(|_| "its status is no number")?;
+    let status = StatusCode::from_u16(code).map_err(|_| "invalid status code")?;
     *response.status_mut() = status;
     let old = parsed.version == Some(0);
     if old {
@@ -122,9 +122,9 @@ pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
-        let name = name.map_err(|_| "a field's name is not valid")?;
+        let name = name.map_err(|_| "invalid header name")?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-        headers.append(name, value.map_err(|_| "a field's value is not valid")?);
+        headers.append(name, value.map_err(|_| "invalid header value")?);
     }
     let keeps = keeps(&headers, old);
     let body = decoder(&mut headers, status, method, old)?;
@@ -160,7 +160,7 @@ fn decoder(
     let chunked = is_chunked(headers)?;
     if chunked {
         if old {
-            return Err("HTTP/1.0 knows no Transfer-Encoding");
+            return Err("Transfer-Encoding in an HTTP/1.0 response");
         }
         headers.remove(header::CONTENT_LENGTH);
     }
@@ -185,7 +185,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, &'static str> {
     match (codings.next(), codings.next()) {
         (None, _) => Ok(false),
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err("its Transfer-Encoding is another than `chunked`"),
+        _ => Err("Transfer-Encoding is not `chunked`"),
     }
 }
 
@@ -195,16 +195,16 @@ fn length_field(headers: &mut HeaderMap) -> Result<Option<u64>, &'static str> {
         return Ok(None);
     };
     if values.any(|other| other != first) {
-        return Err("it has two lengths");
+        return Err("conflicting Content-Length values");
     }
     let text = first.as_bytes();
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return Err("its length is no number");
+        return Err("invalid Content-Length");
     }
     let length = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
     let first = first.clone();
     headers.insert(header::CONTENT_LENGTH, first);
-    length.map(Some).ok_or("its length is no number")
+    length.map(Some).ok_or("invalid Content-Length")
 }
 
 #[cfg(test)]

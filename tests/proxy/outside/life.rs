@@ -143,7 +143,7 @@ async fn a_damaged_table_is_not_used_and_that_is_said() {
         let answer = get(address, "app0.test").await.unwrap();
         assert!(answer.contains("Hello from 1"), "the one before: {answer}");
         let said = log(folder);
-        assert!(said.contains("`routes.json` is not used"), "{said}");
+        assert!(said.contains("ignoring `routes.json`"), "{said}");
         assert!(said.contains("routes.json.1"), "{said}");
         proxy.kill().await.unwrap();
     }

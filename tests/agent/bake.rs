@@ -2,6 +2,7 @@
 
 use crate::server::{APP, Server};
 use crate::support::docker::docker;
+use crate::support::wait::soon;
 use serde_json::Value;
 
 const SETTINGS: &str = r#"
@@ -122,10 +123,7 @@ async fn a_rollback_that_fails_leaves_no_warm_release_behind() {
         "{log:#?}"
     );
 
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    while docker.inspect_container(&warm, None).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let gone = soon(async || docker.inspect_container(&warm, None).await.is_err()).await;
+    assert!(gone, "{}", server.log());
     server.stop().await;
 }

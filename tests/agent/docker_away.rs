@@ -1,9 +1,9 @@
 //! Docker is not there: the agent starts, says so, takes deliveries, and goes on when it is back.
 
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 use crate::server::{SETTINGS, Server};
+use crate::support::wait::soon;
 
 const REAL: &str = "/var/run/docker.sock";
 
@@ -43,11 +43,8 @@ async fn deliveries_are_kept_and_deployed_when_docker_is_there() {
     assert_eq!(server.version().await, "v1");
 
     // The last look may be a second old.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while server.ask(http::Request::get("/readyz"), "").await.status != 200 {
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let ready = async || server.ask(http::Request::get("/readyz"), "").await.status == 200;
+    assert!(soon(ready).await, "{}", server.log());
     server.stop().await;
 }
 

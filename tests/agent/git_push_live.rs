@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::server::{APP, SETTINGS, Server, files};
+use crate::support::tool;
+use crate::support::wait::soon;
 
 fn git(folder: &Path, args: &[&str]) -> (bool, String) {
     let output = Command::new("git")
@@ -38,7 +40,7 @@ fn commit(folder: &Path, version: &str, behaviour: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     if Command::new("git").arg("version").output().is_err() {
-        eprintln!("skipped: `git` is not installed");
+        tool::skip("there is no `git` (apt-get install git)");
         return;
     }
     let mut server = Server::start().await;
@@ -80,7 +82,7 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     if Command::new("git").arg("version").output().is_err() {
-        eprintln!("skipped: `git` is not installed");
+        tool::skip("there is no `git` (apt-get install git)");
         return;
     }
     let mut server = Server::idle(SETTINGS).await;
@@ -101,15 +103,10 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     for _ in 0..2 {
         server.serve().await;
         let list = format!("/api/v1/apps/{APP}/deployments");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        let items = loop {
-            let items = server.api(&list).await["items"].as_array().unwrap().clone();
-            if !items.is_empty() {
-                break items;
-            }
-            assert!(std::time::Instant::now() < deadline, "{}", server.log());
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        };
+        let items = async || server.api(&list).await["items"].as_array().unwrap().clone();
+        let queued = soon(async || !items().await.is_empty()).await;
+        assert!(queued, "{}", server.log());
+        let items = items().await;
         let (ended, log) = server.ended(items[0]["id"].as_str().unwrap()).await;
         assert_eq!(ended.state, "live", "{log:#?}");
         assert_eq!(items.len(), 1);

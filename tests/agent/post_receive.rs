@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::server::{CUTOVER, Server, files, free_address};
+use crate::support::tool;
 
 /// Runs git; its output, stderr last. Panics unless it succeeds.
 fn git(folder: &Path, arguments: &[&str]) -> String {
@@ -122,7 +123,7 @@ fn sshd(folder: &Path, command: &str) -> Option<Sshd> {
     let program = Path::new("/usr/sbin/sshd");
     let is_root = rustix::process::geteuid().is_root();
     if !program.exists() || !is_root || Command::new("ssh").arg("-V").output().is_err() {
-        eprintln!("skipped: it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
+        tool::skip("it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
         return None;
     }
     // sshd separates privileges there; systemd makes it on a machine that runs it.

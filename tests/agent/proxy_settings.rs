@@ -1,9 +1,8 @@
 //! What deploy.toml says of the proxy reaches it: replicas as targets, and on SIGHUP how an app's
 //! requests are treated.
 
-use std::time::Duration;
-
 use crate::server::{SETTINGS, Server};
+use crate::support::wait::soon;
 use cutover::cli::demo::http::Answer;
 
 /// The targets of the app in the table that the proxy keeps.
@@ -20,16 +19,8 @@ fn targets(server: &Server) -> Vec<String> {
 async fn reloaded(server: &mut Server, before: &str, more: &str, pleases: fn(&Answer) -> bool) {
     std::fs::write(&server.stage.config, format!("{before}{more}")).unwrap();
     server.agent().reload();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = server.get("/").await;
-        if pleases(&answer) {
-            return;
-        }
-        let late = tokio::time::Instant::now() > deadline;
-        assert!(!late, "{}\n{}", answer.text(), server.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let pleased = soon(async || pleases(&server.get("/").await)).await;
+    assert!(pleased, "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,11 +62,8 @@ async fn replicas_are_targets_and_the_routes_follow_the_configuration_when_told(
     // A mistake changes nothing, and is said.
     std::fs::write(&server.stage.config, format!("{before}[bananas]\n")).unwrap();
     server.agent().reload();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !server.log().contains("unknown key `bananas`") {
-        assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let said = soon(async || server.log().contains("unknown key `bananas`")).await;
+    assert!(said, "{}", server.log());
     assert_eq!(server.get("/").await.status, 503);
     reloaded(&mut server, &before, "", |answer| answer.status == 200).await;
     server.stop().await;

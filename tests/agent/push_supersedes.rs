@@ -2,6 +2,7 @@
 //! asked for.
 
 use crate::server::{APP, File, SETTINGS, Server, files};
+use crate::support::tool;
 use serde_json::Value;
 
 /// The sample app, whose build or start goes on for a minute.
@@ -37,7 +38,7 @@ async fn live(server: &Server, id: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_push_stops_a_build_and_a_probe_but_no_redeploy() {
     let Some(slow) = slow_build("v1") else {
-        eprintln!("skipped: there is no /bin/busybox");
+        tool::skip("there is no /bin/busybox (apt-get install busybox-static)");
         return;
     };
     let mut server = Server::with(SETTINGS).await;

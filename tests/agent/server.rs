@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::counter::Counter;
 use crate::support::docker::docker;
+use crate::support::wait::soon;
 
 /// The program under test.
 pub const CUTOVER: &str = env!("CARGO_BIN_EXE_cutover");
@@ -124,16 +125,9 @@ impl Server {
     /// Waits until a deployment's log says `text`.
     pub async fn until_log(&self, id: &str, text: &str) {
         let path = self.stage.data_dir.join(format!("logs/{id}.log"));
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        loop {
-            let log = std::fs::read_to_string(&path).unwrap_or_default();
-            if log.contains(text) {
-                return;
-            }
-            let late = tokio::time::Instant::now() > deadline;
-            assert!(!late, "no `{text}` in:\n{log}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let log = || std::fs::read_to_string(&path).unwrap_or_default();
+        let said = soon(async || log().contains(text)).await;
+        assert!(said, "no `{text}` in:\n{}\n{}", log(), self.log());
     }
 
     /// Pushes the sample app and waits until it is live.

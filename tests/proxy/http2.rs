@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::proxy::{Proxy, app, read_head, says};
+use crate::support::wait::soon;
 use crate::version::App;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -29,11 +30,8 @@ fn get(path: &str) -> Request<()> {
 /// Asks for a WebSocket; returns the status and both halves of the stream.
 async fn open(proxy: &Proxy) -> (StatusCode, SendStream<Bytes>, RecvStream) {
     let (mut client, _) = connect(proxy).await;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !client.is_extended_connect_protocol_enabled() {
-        assert!(Instant::now() < deadline, "it is not offered");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let offered = soon(async || client.is_extended_connect_protocol_enabled()).await;
+    assert!(offered);
     let mut request = Request::builder()
         .method(Method::CONNECT)
         .uri("http://a.test/ws?room=1")
@@ -170,15 +168,8 @@ async fn requests_at_a_time_are_limited_per_connection() {
         .await;
     let (client, _connection) = connect(&proxy).await;
     // As the proxy has announced it.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while client.current_max_send_streams() != 128 {
-        assert!(
-            Instant::now() < deadline,
-            "{}",
-            client.current_max_send_streams()
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let limited = soon(async || client.current_max_send_streams() == 128).await;
+    assert!(limited, "{}", client.current_max_send_streams());
     proxy.stop().await;
 }
 

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::support::wait::soon;
+
 pub struct Proxy {
     pub address: SocketAddr,
     pub https: Option<SocketAddr>,
@@ -140,6 +142,11 @@ pub async fn says(answer: &'static str, then: Duration) -> SocketAddr {
         tokio::time::sleep(then).await;
     })
     .await
+}
+
+/// Until a request of the first route is on its way.
+pub async fn until_busy(proxy: &Proxy) {
+    assert!(soon(async || proxy.client.stats().await.unwrap()[0].in_flight > 0).await);
 }
 
 /// Up to and with the empty line, and maybe more.

@@ -1,12 +1,15 @@
 //! What lasts longer than a switch: WebSockets, event streams, downloads, uploads.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::proxy::{Proxy, app, read_head, says};
+use crate::support::wait::not_yet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
                        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -132,10 +135,13 @@ async fn a_close_frame_waits_for_the_end_of_the_frame_under_way() {
                 .await
         }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Nothing comes in the midst of the frame. Maybe its first five bytes came with the head.
+    let mut all = Vec::new();
+    let early = async { while socket.read_buf(&mut all).await.unwrap() > 0 {} };
+    let early = tokio::time::timeout(Duration::from_millis(100), early).await;
+    assert!(early.is_err() && all.len() <= 5, "{all:?}");
     go.send(()).unwrap();
-    // Maybe the first five bytes came with the head.
-    let all = until_closed(&mut socket).await;
+    all.extend(until_closed(&mut socket).await);
     assert!(
         all.ends_with(&[&[6, 7, 8, 9][..], &GOING_AWAY].concat()),
         "{all:?}"
@@ -219,13 +225,17 @@ async fn as_many_event_streams_as_fill_the_window_all_end_before_the_deadline() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_that_began_before_the_switch_ends_whole() {
     let proxy = Proxy::start().await;
-    let old = app(|mut stream| async move {
-        read_head(&mut stream).await;
-        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        for _ in 0..10 {
-            stream.write_all(&[b'x'; 100_000]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let go_on = Arc::new(Notify::new());
+    let told = go_on.clone();
+    let old = app(move |mut stream| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&[b'x'; 500_000]).await.unwrap();
+            told.notified().await;
+            stream.write_all(&[b'x'; 500_000]).await.unwrap();
         }
     })
     .await;
@@ -237,10 +247,13 @@ async fn a_download_that_began_before_the_switch_ends_whole() {
     proxy.publish(2, &[]).await;
     let second = Duration::from_secs(5);
     let client = proxy.client.clone();
-    let drain = tokio::spawn(async move { client.drain("app", 2, second, second).await });
-    got += until_closed(&mut stream).await.len();
+    let mut drain = Box::pin(client.drain("app", 2, second, second));
+    not_yet(&mut drain).await;
+    go_on.notify_one();
+    let (receipt, rest) = tokio::join!(drain, until_closed(&mut stream));
+    got += rest.len();
     assert!(got > 1_000_000, "{got}");
-    let receipt = drain.await.unwrap().unwrap();
+    let receipt = receipt.unwrap();
     assert_eq!((receipt.failed, receipt.drained), (0, 1), "{receipt:?}");
     proxy.stop().await;
 }
@@ -261,11 +274,21 @@ async fn an_app_that_dies_in_mid_answer_is_counted_and_the_client_can_tell() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_does_not_hold_the_drain_up() {
     let proxy = Proxy::start().await;
-    let old = app(|mut stream| async move {
-        read_head(&mut stream).await;
-        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        while stream.write_all(&[b'x'; 100_000]).await.is_ok() {}
+    let (tell, full) = tokio::sync::oneshot::channel();
+    let tell = std::sync::Mutex::new(Some(tell));
+    let old = app(move |mut stream| {
+        let tell = tell.lock().unwrap().take().unwrap();
+        async move {
+            read_head(&mut stream).await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let quick = Duration::from_millis(100);
+            let mut write = async || timeout(quick, stream.write_all(&[b'x'; 100_000])).await;
+            while matches!(write().await, Ok(Ok(()))) {}
+            tell.send(()).unwrap();
+            // It stays connected until the proxy has enough of it.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
     })
     .await;
     proxy.publish(1, &[old]).await;
@@ -273,8 +296,8 @@ async fn a_client_that_takes_nothing_does_not_hold_the_drain_up() {
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     stream.write_all(request).await.unwrap();
     read_head(&mut stream).await;
-    // Until all buffers are full.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // All buffers are.
+    full.await.unwrap();
     proxy.publish(2, &[]).await;
     let (requests, window) = (Duration::from_millis(200), Duration::ZERO);
     let receipt = proxy

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::proxy::{Proxy, read_head, route, says};
+use crate::proxy::{Proxy, read_head, route, says, until_busy};
 use crate::support::hello::Hello;
 use crate::support::mix::Mix;
+use crate::support::wait::soon;
 use crate::version::App;
 use cutover::proxy::control::Receipt;
 use cutover::proxy::table::Table;
@@ -73,9 +74,7 @@ async fn the_drain_waits_for_its_deadline_and_counts_what_it_cuts_off() {
         }
     });
     // Until the request is on its way.
-    while proxy.client.stats().await.unwrap()[0].in_flight == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_busy(&proxy).await;
     let (requests, websockets) = (Duration::from_millis(200), Duration::ZERO);
     let early = proxy.client.drain("app", 2, requests, websockets).await;
     assert!(early.unwrap_err().to_string().contains("is still live"));
@@ -101,9 +100,7 @@ async fn slow(proxy: &Proxy, host: &str, ms: u64) -> tokio::task::JoinHandle<Str
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     let get = format!("GET /slow?ms={ms} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(get.as_bytes()).await.unwrap();
-    while in_flight().await == before {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    assert!(soon(async || in_flight().await > before).await);
     tokio::spawn(async move {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

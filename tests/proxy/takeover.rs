@@ -1,13 +1,15 @@
 //! A new proxy takes over from the one that runs, under load. `CUTOVER_TAKEOVERS=20` runs the full
 //! number.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
-use crate::proxy::{Proxy, app, read_head, says};
+use crate::proxy::{Proxy, app, read_head, says, until_busy};
 use crate::support::hello::Hello;
 use crate::support::mix::Mix;
+use crate::support::wait::{not_yet, soon};
 use crate::version::App;
 use bytes::Bytes;
 use http::Request;
@@ -15,6 +17,22 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+
+/// An app that gives each answer only when it is told to.
+async fn gated(answer: &'static str) -> (SocketAddr, Arc<Notify>) {
+    let go_on = Arc::new(Notify::new());
+    let told = go_on.clone();
+    let address = app(move |mut stream| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            told.notified().await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address.await, go_on)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takeovers_under_load_refuse_and_drop_nothing() {
@@ -76,23 +94,19 @@ async fn a_drain_waits_for_requests_that_the_old_proxy_still_has() {
     let folder = tempfile::tempdir().unwrap();
     let old = Proxy::start_in(folder.path().into(), |_| {}).await;
     let hello = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
-    let slow = app(move |mut stream| async move {
-        read_head(&mut stream).await;
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let _ = stream.write_all(hello.as_bytes()).await;
-    })
-    .await;
+    let (slow, go_on) = gated(hello).await;
     old.publish(1, &[slow]).await;
     let mut asking = TcpStream::connect(old.address).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     asking.write_all(request).await.unwrap();
-    while old.client.stats().await.unwrap()[0].in_flight == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_busy(&old).await;
     let new = Proxy::start_in(folder.path().into(), |o| o.takeover = true).await;
     new.publish(2, &[says(hello, Duration::ZERO).await]).await;
     let limit = Duration::from_secs(5);
-    let receipt = new.client.drain("app", 2, limit, limit).await.unwrap();
+    let mut drain = Box::pin(new.client.drain("app", 2, limit, limit));
+    not_yet(&mut drain).await;
+    go_on.notify_one();
+    let receipt = drain.await.unwrap();
     assert_eq!((receipt.drained, receipt.failed), (1, 0), "{receipt:?}");
     // Done means done: the answer has been read from the app.
     let mut answer = String::new();
@@ -122,10 +136,8 @@ async fn when_the_new_one_breaks_off_the_old_one_goes_on() {
     let refused = proxy.client.publish(&table).await.unwrap_err();
     assert!(refused.to_string().contains("taking over"), "{refused}");
     drop(broken);
-    let second = || proxy.client.publish(&table);
-    while second().await.unwrap_err().to_string().contains("taking") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let refused = async || proxy.client.publish(&table).await.unwrap_err().to_string();
+    assert!(soon(async || !refused().await.contains("taking")).await);
     proxy.publish(2, &[app.address]).await;
     assert!(proxy.get("/").await.ends_with('1'));
     proxy.stop().await;
@@ -191,13 +203,8 @@ async fn while_one_finishes_what_it_has_the_next_one_serves_already() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().to_path_buf();
     let old = Proxy::start_in(folder.clone(), |_| {}).await;
-    let slow = app(|mut stream| async move {
-        read_head(&mut stream).await;
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-        stream.write_all(answer).await.unwrap();
-    })
-    .await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let (slow, go_on) = gated(ok).await;
     old.publish(1, &[slow]).await;
     let address = old.address;
     let (mut stream, request) = (
@@ -205,18 +212,18 @@ async fn while_one_finishes_what_it_has_the_next_one_serves_already() {
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     );
     stream.write_all(request).await.unwrap();
-    let under_way = || async { old.client.stats().await.unwrap()[0].in_flight == 1 };
-    while !under_way().await {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_busy(&old).await;
 
     old.client.stop().await.unwrap();
     assert!(old.client.hello().await.is_err(), "nobody adopts it");
     let new = Proxy::start_in(folder, |options| options.http = address).await;
     assert_eq!(new.client.hello().await.unwrap().generation, 1);
+    // Once for the request that the old one has, and once for the new one's.
+    go_on.notify_one();
     let mut head = [0; 15];
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
+    go_on.notify_one();
     assert!(new.get("/").await.ends_with("ok"));
     old.left().await;
     assert_eq!(new.client.hello().await.unwrap().generation, 1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::{Proxy, app, read_head};
+use crate::support::wait::soon;
 use crate::version::App;
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
@@ -115,14 +116,8 @@ async fn the_certificate_is_the_one_of_the_name_asked_for_and_follows_its_file()
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
 
     let renewed = certify(folder, "one", "one.test");
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while connect(&proxy, "one.test", &renewed, &[]).await.is_err() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the old one is served"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let served = async || connect(&proxy, "one.test", &renewed, &[]).await.is_ok();
+    assert!(soon(served).await, "the old one is served");
     // A broken file does not take the name away.
     std::fs::write(folder.join("wild.pem"), "not a certificate").unwrap();
     certify(folder, "three", "three.test");
@@ -166,9 +161,7 @@ async fn many_http2_requests_share_a_connection_and_leave_it_at_the_drain() {
             let stats = proxy.client.stats().await.unwrap();
             stats[0].requests + stats[0].in_flight
         };
-        while came().await < 50 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        assert!(soon(async || came().await == 50).await);
         proxy.publish(2, &[next.address]).await;
         let limit = Duration::from_secs(5);
         proxy.client.drain("app", 2, limit, limit).await.unwrap()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Duration;
 
 use crate::proxy::{Proxy, app, read_head, route, says};
+use crate::support::wait::{not_yet, soon};
 use cutover::proxy::Limits;
 use cutover::proxy::table::Table;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -390,11 +391,15 @@ async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines(
     proxy.stop().await;
 }
 
-/// After a second without a byte the proxy keeps next to nothing of a connection.
+/// By then a connection is put to rest, of which nobody is told: a tenth of a second without a byte,
+/// and three sweeps to notice it.
+const REST: Duration = Duration::from_millis(500);
+
+/// At rest the proxy keeps next to nothing of a connection.
 #[tokio::test]
 async fn a_connection_goes_on_after_a_rest() {
     let proxy = with_mirror().await;
-    let rest = || tokio::time::sleep(Duration::from_millis(1_500));
+    let rest = || tokio::time::sleep(REST);
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     let mut buffer = [0; 1024];
     for path in ["/first", "/second", "/third"] {
@@ -483,9 +488,7 @@ async fn the_proxy_starts_again_with_the_table_it_had() {
     assert_eq!(proxy.client.hello().await.unwrap().generation, 7);
     assert!(proxy.get("/").await.starts_with("HTTP/1.1 200 "));
     proxy.client.stop().await.unwrap();
-    while proxy.client.hello().await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    assert!(soon(async || proxy.client.hello().await.is_err()).await);
 }
 
 #[tokio::test]
@@ -590,11 +593,10 @@ async fn requests_wait_for_an_app_that_is_being_replaced_and_maintenance_says_so
     };
     publish(1, &[], None).await;
     let app = mirror().await;
-    let later = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        publish(2, &[app], None).await;
-    };
-    let (answer, ()) = tokio::join!(proxy.get("/"), later);
+    let mut waiting = Box::pin(proxy.get("/"));
+    not_yet(&mut waiting).await;
+    publish(2, &[app], None).await;
+    let answer = waiting.await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     publish(3, &[app], Some("Back at noon.")).await;
     let answer = proxy.get("/").await;
@@ -623,15 +625,9 @@ async fn each_request_has_its_line_in_the_access_log() {
     let proxy = Proxy::start_with(|options| options.access_log = Some(log)).await;
     proxy.publish(1, &[mirror().await]).await;
     proxy.get("/x?token=secret").await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    let line = loop {
-        let text = std::fs::read_to_string(&path).unwrap();
-        if text.ends_with('\n') {
-            break text;
-        }
-        assert!(std::time::Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let line = || std::fs::read_to_string(&path).unwrap();
+    assert!(soon(async || line().ends_with('\n')).await);
+    let line = line();
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["path"], "/x");
     assert_eq!(line["status"], 200);

@@ -1,5 +1,7 @@
 //! Images from real commits on a real engine.
 
+use crate::support::docker::docker;
+use crate::support::tool;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -649,7 +651,7 @@ async fn a_large_file_is_sent_whole_from_wherever_git_keeps_it() {
 async fn base(scene: &Scene) -> Option<String> {
     let busybox = Path::new("/bin/busybox");
     if !busybox.exists() {
-        eprintln!("skipped: RUN steps need /bin/busybox (apt-get install busybox-static)");
+        tool::skip("RUN steps need /bin/busybox (apt-get install busybox-static)");
         return None;
     }
     let mut archive = tar::Builder::new(Vec::new());

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::tool;
 use axum::Router;
 use cutover::api::git::{self, Found, Git, PendingPush, Repository};
 use tempfile::TempDir;
@@ -30,7 +31,7 @@ impl Scene {
             .output()
             .is_err()
         {
-            eprintln!("skipped: `git` is not installed");
+            tool::skip("there is no `git` (apt-get install git)");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::tool;
 use cutover::config::{Repo, Source};
 use cutover::ids::CommitId;
 use cutover::source::{Commit, Mirror, SourceError, Want};
@@ -471,7 +472,7 @@ fn a_repository_of_another_user_is_read() {
     let mut folders = vec![scene.path()];
     while let Some(path) = folders.pop() {
         if std::os::unix::fs::chown(&path, nobody, nobody).is_err() {
-            eprintln!("skipped: only root can give a repository to another user");
+            tool::skip("only root can give a repository to another user");
             return;
         }
         if path.is_dir() {

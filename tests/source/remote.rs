@@ -18,6 +18,8 @@ use git2::{Repository, Signature};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::tool;
+
 const TOKEN: &str = "s3cret-token";
 
 /// A folder with a bare repository of one commit.
@@ -36,17 +38,6 @@ fn fetch(folder: &Path, repo: Repo, access: Source) -> Result<Commit, SourceErro
     let deadline = Instant::now() + Duration::from_secs(20);
     let want = Want::Branch("main".into());
     mirror.fetch(&want, &|_| {}, &CancellationToken::new(), deadline)
-}
-
-fn installed(program: &str) -> bool {
-    let found = Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .output();
-    let found = found.is_ok_and(|found| found.status.success());
-    if !found {
-        eprintln!("skipped: `{program}` is not installed");
-    }
-    found
 }
 
 // --- http ---
@@ -127,7 +118,7 @@ fn with_token(folder: &Path, token: &str) -> Source {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_with_a_token_and_without() {
-    if !installed("git") {
+    if tool::find("git", "git").is_none() {
         return;
     }
     let (folder, tip) = origin();
@@ -162,7 +153,7 @@ async fn http_with_a_token_and_without() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_does_not_follow_a_redirect_to_another_server() {
-    if !installed("git") {
+    if tool::find("git", "git").is_none() {
         return;
     }
     let (folder, _) = origin();
@@ -281,7 +272,7 @@ async fn https(folder: &Path) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_trusts_the_systems_authorities_and_nobody_else() {
-    if !installed("git") || !installed("openssl") {
+    if tool::find("git", "git").is_none() || tool::find("openssl", "openssl").is_none() {
         return;
     }
     let (folder, tip) = origin();
@@ -363,8 +354,8 @@ fn sshd() -> Option<Sshd> {
         .arg("-u")
         .output()
         .is_ok_and(|id| id.stdout == b"0\n");
-    if !path.exists() || !root || !installed("git") {
-        eprintln!("skipped: it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
+    if !path.exists() || !root || tool::find("git", "git").is_none() {
+        tool::skip("it needs root and /usr/sbin/sshd (apt-get install openssh-server)");
         return None;
     }
     // sshd separates privileges there; systemd makes it on a machine that runs it.

@@ -6,3 +6,4 @@ pub mod docker;
 pub mod hello;
 pub mod mix;
 pub mod tool;
+pub mod wait;

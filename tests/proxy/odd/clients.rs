@@ -9,7 +9,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{GET, OK, http2};
-use crate::proxy::{Proxy, app, read_head, route, says};
+use crate::proxy::{Proxy, app, read_head, route, says, until_busy};
+use crate::support::wait::soon;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -352,18 +353,9 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     proxy.stop().await;
 }
 
-async fn until_busy(proxy: &Proxy) {
-    while proxy.client.stats().await.unwrap()[0].in_flight == 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 async fn until_counted(proxy: &Proxy, requests: u64) {
-    let begun = Instant::now();
-    while proxy.client.stats().await.unwrap()[0].requests < requests {
-        assert!(begun.elapsed() < LIMIT, "it is held for ever");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let counted = async || proxy.client.stats().await.unwrap()[0].requests >= requests;
+    assert!(soon(counted).await, "it is held for ever");
 }
 
 /// Small steps of a window, so that a slow reader of HTTP/1 runs into the deadline for writing.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::OK;
 use crate::proxy::{Proxy, app, read_head, route};
+use crate::support::wait::soon;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -102,11 +103,8 @@ async fn requests_that_are_taken_back_at_once_hold_nobody_up() {
     let (sent, slowest) = tokio::join!(attack, neighbour);
     assert!(sent > 100, "{sent}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    let begun = Instant::now();
-    while proxy.client.stats().await.unwrap()[0].in_flight > 0 {
-        assert!(begun.elapsed() < LIMIT, "all of them are let go");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let free = async || proxy.client.stats().await.unwrap()[0].in_flight == 0;
+    assert!(soon(free).await, "all of them are let go");
     proxy.stop().await;
 }
 

@@ -26,6 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use crate::proxy::{Proxy, app, route};
+use crate::support::wait::soon;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -116,12 +117,7 @@ async fn open_http2(proxy: &Proxy) -> Result<WebSocketStream<TokioIo<Upgraded>>,
     let io = TokioIo::new(stream);
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
     let (mut client, connection) = handshake.await.unwrap();
-    let offered = async {
-        while !connection.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(LIMIT, offered).await.expect("it is offered");
+    assert!(soon(async || connection.is_extended_connect_protocol_enabled()).await);
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::CONNECT;
@@ -305,9 +301,8 @@ async fn an_app_that_speaks_http2_gets_websockets_as_streams() {
     assert_eq!(told.recv().await.unwrap(), "Ok(Close(None))");
     assert_eq!(told.recv().await.unwrap(), "over");
     drop(third);
-    while proxy.client.stats().await.unwrap()[0].websockets > 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let closed = async || proxy.client.stats().await.unwrap()[0].websockets == 2;
+    assert!(soon(closed).await);
 
     let (new, mut new_told) = echo_h2c(true).await;
     publish_h2c(&proxy, 2, new).await;

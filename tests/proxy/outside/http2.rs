@@ -8,6 +8,7 @@ use tokio::process::Command;
 use crate::proxy::Proxy;
 use crate::support::hello::Hello;
 use crate::support::tool;
+use crate::support::wait::soon;
 
 const REQUESTS: &str = "2000";
 
@@ -51,9 +52,9 @@ async fn h2load_loses_nothing_at_a_switch() {
         let next = Hello::start(generation).await;
         let switch = async {
             let before = proxy.client.stats().await.unwrap()[0].requests;
-            while proxy.client.stats().await.unwrap()[0].requests < before + 100 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            let under_way =
+                async || proxy.client.stats().await.unwrap()[0].requests >= before + 100;
+            assert!(soon(under_way).await);
             proxy.publish(generation, &[next.address]).await;
             let (limit, window) = (Duration::from_secs(10), Duration::ZERO);
             let drain = proxy.client.drain("app", generation, limit, window);

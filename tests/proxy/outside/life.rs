@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use crate::proxy::{Proxy, route};
 use crate::support::hello::Hello;
 use crate::support::mix::Mix;
+use crate::support::wait::soon;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -229,11 +230,8 @@ async fn a_new_version_that_breaks_at_start_changes_nothing_and_a_good_one_takes
         "{said}"
     );
     // It is asked until it has noticed that the other one broke off.
-    let begun = Instant::now();
-    while let Err(error) = client(folder).publish(&table(2, two.address, 1)).await {
-        assert!(begun.elapsed() < LIMIT, "{error}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let next = table(2, two.address, 1);
+    assert!(soon(async || client(folder).publish(&next).await.is_ok()).await);
     let answer = get(listening, "app0.test").await.unwrap();
     assert!(answer.contains("Hello from 2"), "{answer}");
 
@@ -273,20 +271,12 @@ async fn programs_replaced_under_load_drop_nothing() {
         let mut next = command(folder);
         let next = next.args(["--http", &listening.to_string(), "--takeover"]);
         proxies.push(next.spawn().unwrap());
-        let begun = Instant::now();
-        while client(folder)
-            .hello()
-            .await
-            .is_ok_and(|hello| hello.pid == pid)
-        {
-            assert!(begun.elapsed() < LIMIT, "{}", log(folder));
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let same = |hello: cutover::proxy::control::Hello| hello.pid == pid;
+        let replaced = soon(async || !client(folder).hello().await.is_ok_and(same)).await;
+        assert!(replaced, "{}", log(folder));
         let table = table(generation, app.address, 1);
-        while let Err(error) = client(folder).publish(&table).await {
-            assert!(begun.elapsed() < LIMIT, "{error}\n{}", log(folder));
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let published = soon(async || client(folder).publish(&table).await.is_ok()).await;
+        assert!(published, "{}", log(folder));
     }
     let _last = proxies.pop();
     for mut old in proxies {

@@ -1,5 +1,5 @@
 //! The proxy beside programs that others wrote: clients, servers, proxies in front, attackers. Each
-//! test says `skipped` where its program is not installed.
+//! test is skipped where its program is not installed.
 
 mod front;
 mod http2;

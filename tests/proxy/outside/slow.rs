@@ -1,7 +1,5 @@
 //! slowhttptest's attacks, all at once, beside clients who must not notice.
 
-use std::time::Duration;
-
 use cutover::proxy::Limits;
 use tokio::process::Command;
 
@@ -9,6 +7,7 @@ use crate::proxy::{Proxy, route};
 use crate::support::hello::Hello;
 use crate::support::mix::Mix;
 use crate::support::tool;
+use crate::support::wait::soon;
 
 const SECONDS: &str = "4";
 
@@ -63,14 +62,8 @@ async fn slow_clients_cost_the_others_nothing() {
     let mixed = mix.stop().await;
     mixed.assert_whole();
     // Whoever is slow runs into a deadline, and is gone.
-    let begun = std::time::Instant::now();
-    while proxy.client.stats().await.unwrap()[0].in_flight > 0 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "some are held for ever"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let free = async || proxy.client.stats().await.unwrap()[0].in_flight == 0;
+    assert!(soon(free).await, "some are held for ever");
     app.stop().await;
     proxy.stop().await;
 }

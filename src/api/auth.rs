@@ -11,7 +11,7 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::refusals::Kind;
+use super::error::Kind;
 use super::{Api, ApiError};
 
 /// The token named `admin`. Only its hash is kept, so that it cannot be logged.

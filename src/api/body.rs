@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::ApiError;
-use super::refusals::Kind;
+use super::error::Kind;
 
 /// GitHub's own limit for a payload.
 const LARGEST: usize = 25 << 20;

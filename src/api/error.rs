@@ -5,7 +5,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::refusals::Kind;
 use crate::store::StoreError;
 
 /// The body of every error.
@@ -26,6 +25,20 @@ struct ErrorDetail {
     /// What to do about it; empty if there is nothing more to say.
     #[schema(example = "an app is an `[apps.NAME]` table of deploy.toml")]
     hint: String,
+}
+
+/// Why a request is refused, as a response extension. Each kind has its own line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Signature,
+    Malformed,
+    TooLarge,
+    UnknownApp,
+    Network,
+    Token,
+    GitToken,
+    /// Not refused by itself: a secret that the agent cannot read.
+    Secret,
 }
 
 /// What a client is told. The cause of a fault of ours is logged, never sent.

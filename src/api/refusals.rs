@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 
+use super::error::Kind;
 use super::{Api, ApiError, peer};
 use crate::ids::AppName;
 use crate::proxy::network_of;
@@ -27,20 +28,6 @@ const OF_APP: (f64, f64) = (1000.0, 10.0);
 /// Clients that are remembered; beyond it the further ones count as one.
 const CLIENTS: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Why a request is refused, as a response extension. Each kind has its own line in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Signature,
-    Malformed,
-    TooLarge,
-    UnknownApp,
-    Network,
-    Token,
-    GitToken,
-    /// Not refused by itself: a secret that the agent cannot read.
-    Secret,
-}
 
 /// The counts. They are kept in memory only.
 #[derive(Default)]

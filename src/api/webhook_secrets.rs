@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::Api;
-use super::refusals::Kind;
+use super::error::Kind;
 use crate::config::App;
 use crate::ids::AppName;
 

@@ -9,8 +9,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 
 use super::error::ErrorBody;
+use super::error::Kind;
 use super::path::{AppPath, named};
-use super::refusals::Kind;
 use super::responses::{TooManyRefusals, UnknownApp};
 use super::webhook_secrets::{self, Read, WebhookSecrets};
 use super::{Api, ApiError, Shared, peer};

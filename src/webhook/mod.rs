@@ -7,11 +7,13 @@ mod header;
 mod payload;
 mod push;
 mod receive;
+mod refusal;
 pub mod signature;
 
 pub use forge::Forge;
-pub use push::{Push, Ref};
-pub use receive::{Content, Received, Refusal, receive};
+pub use push::{Content, Push, Ref};
+pub use receive::{Received, receive};
+pub use refusal::Refusal;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,17 @@ use std::fmt;
 use super::Refusal;
 use crate::ids::CommitId;
 
+/// What a delivery says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The forge tries the webhook out.
+    Ping,
+    /// At least one, in the forge's order.
+    Pushes(Vec<Push>),
+    /// Nothing that could be deployed; says why.
+    Ignored(String),
+}
+
 /// One ref that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
-use super::{Forge, Push, forge, header};
+use super::{Content, Forge, Refusal, forge, header};
 
 /// A delivery that was signed with one of the app's secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,35 +20,6 @@ pub struct Received {
     /// body and two ids are two.
     pub body_hash: [u8; 32],
     pub content: Content,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// The forge tries the webhook out.
-    Ping,
-    /// At least one, in the forge's order.
-    Pushes(Vec<Push>),
-    /// Nothing that could be deployed; says why.
-    Ignored(String),
-}
-
-/// Why a delivery is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// 401, the same for a signature that is wrong, missing or of a refused kind.
-    #[error("the delivery is not signed with this app's secret")]
-    Unauthenticated,
-    /// 400: signed, but not what the forge sends.
-    #[error("{0}")]
-    Malformed(String),
-}
-
-impl Refusal {
-    /// Payloads can put any text into a parser's message, so it is cut and cleaned.
-    pub(super) fn malformed(text: &str) -> Self {
-        let clean = text.chars().filter(|c| !c.is_control()).take(200);
-        Self::Malformed(clean.collect())
-    }
 }
 
 /// Checks the signature, and only then reads the body. `forge` is the one that deploy.toml names, else

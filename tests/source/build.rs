@@ -1,7 +1,5 @@
 //! Images from real commits on a real engine.
 
-use crate::support::docker::docker;
-use crate::support::tool;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::remote;
 use crate::support::docker::docker;
+use crate::support::tool;
 
 /// A repository with one app; its images are taken away at the end.
 struct Scene {

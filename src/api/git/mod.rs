@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::refusals::Kind;
+use super::error::Kind;
 use crate::ids::AppName;
 
 mod agent;

@@ -13,9 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use cutover::cli::demo::forge;
+use cutover::cli;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+#[path = "../tests/support/demo.rs"]
+#[allow(dead_code)]
+mod demo;
+use cutover::proxy;
+use demo::forge;
 
 const SECRET: &str = "a secret of thirty-two characters";
 const BODY: usize = 7 << 10;

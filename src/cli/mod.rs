@@ -11,7 +11,7 @@ pub mod check;
 pub mod client;
 pub mod completions;
 pub mod configuration;
-pub mod demo;
+mod demo;
 pub mod deploy;
 pub mod deployments;
 pub mod doctor;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::server::{APP, HOST, SETTINGS, Server, files, free_address};
+use crate::support::demo::{forge, http};
 use ::http::Request;
-use cutover::cli::demo::{forge, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::server::{APP, HOST, Server, files};
+use crate::support::demo::{forge, http};
 use crate::support::wait::soon;
 use ::http::Request;
-use cutover::cli::demo::{forge, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use crate::server::{APP, File, HOST, Server, files};
+use crate::support::demo::forge;
+use crate::support::demo::http::Answer;
 use crate::support::docker::docker;
 use crate::support::mix::Mix;
 use cutover::cli::Error;
-use cutover::cli::demo::forge;
-use cutover::cli::demo::http::Answer;
 use cutover::deploy::checkpoint::Checkpoint;
 use cutover::state::Step;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::forge::{Forge, Mood, Seen, TOKEN, jwt};
 use crate::server::{APP, File, SETTINGS, Server, files};
-use cutover::cli::demo::forge;
+use crate::support::demo::forge;
 
 /// A server whose app reports to `forge`.
 async fn reporting(forge: &Forge, kind: &str) -> Server {

@@ -3,6 +3,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+// As the files of the demo name them.
+use cutover::{cli, proxy};
 
 mod counter;
 mod forge;

@@ -2,8 +2,8 @@
 //! requests are treated.
 
 use crate::server::{SETTINGS, Server};
+use crate::support::demo::http::Answer;
 use crate::support::wait::soon;
-use cutover::cli::demo::http::Answer;
 
 /// The targets of the app in the table that the proxy keeps.
 fn targets(server: &Server) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Which pushes go live: further branches and tags by pattern, and never a skipped one.
 
 use crate::server::{APP, SETTINGS, Server, files};
-use cutover::cli::demo::forge;
+use crate::support::demo::forge;
 use serde_json::{Value, json};
 
 const ZEROS: &str = "0000000000000000000000000000000000000000";

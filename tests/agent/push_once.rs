@@ -1,8 +1,8 @@
 //! Every push is counted once: redelivered, sent by two webhooks, replayed, or moved back and forth.
 
 use crate::server::{APP, SETTINGS, Server, files};
+use crate::support::demo::{forge, http};
 use ::http::Request;
-use cutover::cli::demo::{forge, http};
 use serde_json::{Value, json};
 
 /// Delivers under an id of the forge; gives the answer.

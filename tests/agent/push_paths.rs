@@ -2,8 +2,8 @@
 //! change is ever lost between pushes that are not for it.
 
 use crate::server::{APP, File, SETTINGS, Server, files};
+use crate::support::demo::forge;
 use cutover::cli::client::view::Deployment;
-use cutover::cli::demo::forge;
 
 /// The sample app's files, and one that the app is not made of.
 fn with_readme(version: &str, behaviour: &str, readme: &str) -> Vec<File> {

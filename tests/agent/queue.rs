@@ -4,7 +4,7 @@
 use crate::server::{APP, SETTINGS, Server};
 use http::Request;
 
-async fn cancel(server: &Server, id: &str) -> cutover::cli::demo::http::Answer {
+async fn cancel(server: &Server, id: &str) -> crate::support::demo::http::Answer {
     let request = Request::post(format!("/api/v1/deployments/{id}/cancel"))
         .header("authorization", format!("Bearer {}", server.token()));
     server.ask(request, "").await

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use crate::server::{APP, Server};
+use crate::support::demo::http::Answer;
 use crate::support::docker::docker;
 use bollard::query_parameters::ListImagesOptionsBuilder;
-use cutover::cli::demo::http::Answer;
 use http::Request;
 use serde_json::json;
 

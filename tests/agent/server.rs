@@ -1,19 +1,22 @@
 //! A server for one test: the real binary on real Docker with a folder of its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support::demo::agent::Agent;
+use crate::support::demo::http::Answer;
+use crate::support::demo::load::{self, Load, Plan};
+pub use crate::support::demo::sample::File;
+pub use crate::support::demo::stage::APP;
+use crate::support::demo::stage::Stage;
+use crate::support::demo::{http, sample};
+use cutover::cli::client::follow;
 use cutover::cli::client::view::Deployment;
-use cutover::cli::demo::agent::Agent;
-use cutover::cli::demo::http::Answer;
-use cutover::cli::demo::load::{self, Load, Plan};
-pub use cutover::cli::demo::sample::File;
-pub use cutover::cli::demo::stage::APP;
-use cutover::cli::demo::stage::Stage;
-use cutover::cli::demo::{http, sample};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -117,9 +120,13 @@ impl Server {
 
     /// Waits until a deployment has ended; gives it and its log.
     pub async fn ended(&self, id: &str) -> (Deployment, Vec<String>) {
-        let followed = tokio::time::timeout(Duration::from_secs(120), self.stage.follow(id)).await;
+        let mut lines = Vec::new();
+        let client = self.stage.client();
+        let follow = follow::to_the_end(&client, id, |line| lines.push(line.to_owned()));
+        let followed = tokio::time::timeout(Duration::from_secs(120), follow).await;
         let ended = followed.unwrap_or_else(|_| panic!("`{id}` has not ended\n{}", self.log()));
-        ended.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+        let ended = ended.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        (ended, lines)
     }
 
     /// Waits until a deployment's log says `text`.
@@ -214,6 +221,24 @@ impl Server {
             let status = status.unwrap_or_else(|error| panic!("{error}"));
             assert!(status.success(), "{status}\n{}", self.log());
         }
+    }
+}
+
+impl Agent {
+    /// SIGHUP: the routes are to follow the configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// kill -9, as a crash.
+    pub async fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        self.child.wait().await
+    }
+
+    /// Waits until the agent ends by itself.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
     }
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+// As the files of the demo name it.
+use cutover::cli;
 
 mod grpc_app;
 mod proxy;
@@ -10,6 +12,7 @@ mod version;
 
 mod grpc;
 mod http2;
+mod load;
 mod odd;
 mod outside;
 mod routing;

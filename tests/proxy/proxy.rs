@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+// As the files of the demo name it.
+pub use cutover::proxy::control;
 use cutover::proxy::control::Client;
 use cutover::proxy::table::{Route, Share, Table};
 use cutover::proxy::{ADDRESSES, Options, run};

@@ -2,6 +2,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+// As the files of the demo name them.
+use cutover::{cli, proxy};
 
 mod build;
 mod git_push;

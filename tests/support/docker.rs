@@ -1,9 +1,20 @@
 //! The engine that the tests run on.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use bollard::Docker;
-use cutover::cli::demo::cleanup;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+};
 use cutover::cli::setup;
 use tokio::sync::OnceCell;
+
+use super::demo::cleanup;
+
+/// The label that tells whose a container, an image or a network is.
+const DATA_DIR: &str = "cutover.data-dir";
 
 /// A Docker Engine, installed and started where none is, without what dead test runs left in it.
 pub async fn docker() -> Docker {
@@ -12,10 +23,39 @@ pub async fn docker() -> Docker {
     let docker = Docker::connect_with_host(setup::DEFAULT_HOST).expect("Docker's socket");
     static REAPED: OnceCell<()> = OnceCell::const_new();
     let reap = || async {
-        for folder in cleanup::left_behind(&docker).await.unwrap_or_default() {
+        for folder in left_behind(&docker).await.unwrap_or_default() {
             let _ = cleanup::remove_all_of(&docker, &folder).await;
         }
     };
     REAPED.get_or_init(reap).await;
     docker
+}
+
+/// The data folders that are gone, of agents that left something in Docker: runs that were killed
+/// before they could clean up.
+async fn left_behind(docker: &Docker) -> Result<Vec<PathBuf>, Error> {
+    let filters = HashMap::from([("label".to_owned(), vec![DATA_DIR.to_owned()])]);
+    let mut labels = Vec::new();
+    let containers = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters);
+    for container in docker.list_containers(Some(containers.build())).await? {
+        labels.extend(container.labels);
+    }
+    let images = ListImagesOptionsBuilder::new().filters(&filters);
+    for image in docker.list_images(Some(images.build())).await? {
+        labels.push(image.labels);
+    }
+    let networks = ListNetworksOptionsBuilder::new().filters(&filters);
+    for network in docker.list_networks(Some(networks.build())).await? {
+        labels.extend(network.labels);
+    }
+    let mut folders: Vec<PathBuf> = labels
+        .iter_mut()
+        .filter_map(|labels| labels.remove(DATA_DIR).map(PathBuf::from))
+        .filter(|folder| !folder.exists())
+        .collect();
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
 }

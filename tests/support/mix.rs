@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::time::Duration;
 
+use crate::support::demo::load::{self, Load, Plan, Report};
 use bytes::Bytes;
-use cutover::cli::demo::load::{self, Load, Plan, Report};
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::BoxBody};

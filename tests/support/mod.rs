@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod demo;
 pub mod docker;
 pub mod hello;
 pub mod mix;

@@ -20,7 +20,7 @@ const STOP: Duration = Duration::from_secs(60);
 
 /// An agent that runs, and the proxy that it started.
 pub struct Agent {
-    child: Child,
+    pub(crate) child: Child,
     log: PathBuf,
     /// Webhooks and the API.
     pub address: SocketAddr,
@@ -96,23 +96,7 @@ impl Agent {
         }
     }
 
-    /// SIGHUP: the routes are to follow the configuration again.
-    pub fn reload(&self) {
-        self.signal(Signal::HUP);
-    }
-
-    /// kill -9, as a crash.
-    pub async fn kill(&mut self) -> io::Result<ExitStatus> {
-        self.signal(Signal::KILL);
-        self.child.wait().await
-    }
-
-    /// Waits until the agent ends by itself.
-    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
-    }
-
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         if let Some(pid) = pid {
             let _ = kill_process(pid, signal);

@@ -1,7 +1,7 @@
 //! Removing from Docker what one data folder's agent made there, and nothing else.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bollard::Docker;
 use bollard::errors::Error;
@@ -37,35 +37,6 @@ pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error
         gone(docker.remove_network(&network.id.unwrap_or_default()).await)?;
     }
     Ok(())
-}
-
-/// The data folders that are gone, of agents that left something in Docker: runs that were killed
-/// before they could clean up.
-pub async fn left_behind(docker: &Docker) -> Result<Vec<PathBuf>, Error> {
-    let filters = HashMap::from([("label".to_owned(), vec![DATA_DIR.to_owned()])]);
-    let mut labels = Vec::new();
-    let containers = ListContainersOptionsBuilder::new()
-        .all(true)
-        .filters(&filters);
-    for container in docker.list_containers(Some(containers.build())).await? {
-        labels.extend(container.labels);
-    }
-    let images = ListImagesOptionsBuilder::new().filters(&filters);
-    for image in docker.list_images(Some(images.build())).await? {
-        labels.push(image.labels);
-    }
-    let networks = ListNetworksOptionsBuilder::new().filters(&filters);
-    for network in docker.list_networks(Some(networks.build())).await? {
-        labels.extend(network.labels);
-    }
-    let mut folders: Vec<PathBuf> = labels
-        .iter_mut()
-        .filter_map(|labels| labels.remove(DATA_DIR).map(PathBuf::from))
-        .filter(|folder| !folder.exists())
-        .collect();
-    folders.sort();
-    folders.dedup();
-    Ok(folders)
 }
 
 /// Already gone, or going, is what was wanted.

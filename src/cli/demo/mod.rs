@@ -1,5 +1,5 @@
-//! `cutover demo`: the whole main job on this machine, and what it took. The stage it plays on is
-//! shared with the end-to-end tests.
+//! `cutover demo`: the whole main job on this machine, and what it took. The tests compile
+//! the stage that it plays on into themselves.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -13,16 +13,16 @@ use self::screen::Screen;
 use self::stage::Stage;
 use super::{Error, setup};
 
-pub mod agent;
-pub mod cleanup;
-pub mod forge;
-pub mod http;
-pub mod load;
-pub mod repository;
-pub mod sample;
+mod agent;
+mod cleanup;
+mod forge;
+mod http;
+mod load;
+mod repository;
+mod sample;
 mod scenario;
 mod screen;
-pub mod stage;
+mod stage;
 
 /// Demonstrate Cutover on this machine: pushes under load, a broken one, a rollback
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use super::repository::Repository;
 use super::sample::File;
 use super::{cleanup, forge};
 use crate::cli::Error;
-use crate::cli::client::{Client, follow, view};
+use crate::cli::client::Client;
 use crate::cli::setup::DEFAULT_HOST;
 use crate::proxy::control;
 
@@ -134,14 +134,6 @@ impl Stage {
     /// The agent's API over its Unix socket.
     pub fn client(&self) -> Client {
         Client::local(&self.data_dir)
-    }
-
-    /// Follows a deployment to its rest state; gives its log too.
-    pub async fn follow(&self, id: &str) -> Result<(view::Deployment, Vec<String>), Error> {
-        let mut lines = Vec::new();
-        let line = |line: &str| lines.push(line.to_owned());
-        let ended = follow::to_the_end(&self.client(), id, line).await?;
-        Ok((ended, lines))
     }
 
     /// Stops a proxy that was left running, and removes from Docker what the agent made, which must

@@ -1,5 +1,5 @@
 //! A load generator that runs through a switch: every kind of request that a switch can break, each
-//! over and over, and a report of every failure with its cause. The demo and the tests use it.
+//! over and over, and a report of every failure with its cause.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 mod client;
 mod report;
 
-pub use report::{Failure, Report, Tally};
+pub use report::{Failure, Report};
 
 /// A kind of request. Each is sent by its own workers, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,77 +145,5 @@ impl Load {
         self.shared.stop.send_replace(true);
         while self.workers.join_next().await.is_some() {}
         std::mem::take(&mut *self.shared.report.lock())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader};
-    use std::net::Ipv4Addr;
-    use std::os::unix::fs::OpenOptionsExt;
-    use std::process::{Child, Command, Stdio};
-
-    use super::*;
-    use crate::cli::demo::sample;
-
-    /// The sample app as a process of this machine, and its port.
-    fn sample_app() -> (tempfile::TempDir, Child, u16) {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("hello");
-        let files = sample::files("v1", "").unwrap();
-        let binary = files.iter().find(|file| file.path == "hello").unwrap();
-        let mut options = std::fs::File::options();
-        let mut file = options
-            .create_new(true)
-            .write(true)
-            .mode(0o755)
-            .open(&program)
-            .unwrap();
-        std::io::Write::write_all(&mut file, &binary.bytes).unwrap();
-        drop(file);
-        // Another test that forks at this moment holds the file open for writing for an instant.
-        let mut app = loop {
-            let mut command = Command::new(&program);
-            match command.env("PORT", "0").stdout(Stdio::piped()).spawn() {
-                Ok(app) => break app,
-                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
-                Err(error) => panic!("{error}"),
-            }
-        };
-        let mut line = String::new();
-        BufReader::new(app.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let port = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
-        (folder, app, port)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn every_kind_is_sent_and_an_app_that_dies_is_noticed() {
-        let (_folder, mut app, port) = sample_app();
-        let plan = Plan {
-            slow: Duration::from_millis(50),
-            ..Plan::new((Ipv4Addr::LOCALHOST, port).into(), "hello.test")
-        };
-
-        let load = start(plan.clone());
-        load.until_more(200).await;
-        let report = load.stop().await;
-        assert!(report.failures.is_empty(), "{report}");
-        assert_eq!(report.kinds.len(), Kind::ALL.len(), "{report}");
-        assert_eq!(
-            report.posted.len() as u64,
-            report.kinds[&Kind::Post].requests
-        );
-
-        let load = start(plan);
-        load.until_more(50).await;
-        app.kill().unwrap();
-        app.wait().unwrap();
-        load.until_more(50).await;
-        let report = load.stop().await;
-        for kind in Kind::ALL {
-            assert!(report.kinds[&kind].failed > 0, "{kind:?}\n{report}");
-        }
     }
 }

@@ -24,7 +24,8 @@
 //! 2. The app's worker in [`deploy::queue`] wakes and calls [`deploy::run`], which reads like the
 //!    line above. Each step stores that it begins before its effect, and that it is done together
 //!    with the next step's beginning.
-//! 3. [`source`] fetches the branch into a bare mirror; [`build`] streams the commit's tree to
+//! 3. [`source`] fetches the branch's tip into a bare mirror, without its history, or reads a
+//!    repository on this machine where it stands; [`build`] streams the commit's tree to
 //!    BuildKit and names the image; the image with the settings that it runs with is a release.
 //! 4. [`engine`] starts the release's instances at fixed addresses of Cutover's own network, and
 //!    they are probed until they are healthy.

@@ -84,11 +84,15 @@ pub(super) fn default_branch(path: &Path) -> Option<String> {
     Some(branch.to_owned())
 }
 
+/// Whether files are checked out at `path`, beside a repository.
+pub fn is_work_tree(path: &Path) -> bool {
+    path.join(".git").exists() && !path.join("objects").is_dir()
+}
+
 /// Where git keeps what it knows: the folder itself, or `.git` within a work tree.
-pub fn git_dir(path: &Path) -> PathBuf {
-    let inner = path.join(".git");
-    match inner.is_dir() && !path.join("objects").is_dir() {
-        true => inner,
+fn git_dir(path: &Path) -> PathBuf {
+    match is_work_tree(path) {
+        true => path.join(".git"),
         false => path.to_owned(),
     }
 }

@@ -17,7 +17,7 @@ mod warnings;
 
 pub use bare::{message, tip};
 pub use error::SourceError;
-pub use local::{git_dir, unsupported};
+pub use local::{is_work_tree, unsupported};
 pub use mirror::Mirror;
 pub use warnings::warnings;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::local::{git_dir, open};
-use super::unsupported;
+use super::SourceError;
+use super::local::{is_work_tree, open};
 use crate::config::{Config, Repo};
 
 /// One sentence for each repository on this machine that cannot be deployed from, or not pushed to, as
@@ -19,25 +19,21 @@ pub fn warnings(config: &Config) -> Vec<String> {
 
 fn warning(path: &Path) -> Option<String> {
     let shown = path.display();
-    if !git_dir(path).join("HEAD").exists() {
-        return Some(match path.exists() && !is_empty(path) {
-            true => format!("`{shown}` is not a git repository"),
-            false => format!(
-                "there is no bare repository at `{shown}` yet; the first `git push` to the agent makes it, \
-                 as does `git init --bare`"
-            ),
-        });
-    }
-    if let Some(why) = unsupported(path) {
-        return Some(format!("`{shown}` is not supported: {why}"));
-    }
     match open(path) {
-        Err(error) => Some(error.to_string()),
-        Ok(git) if !git.is_bare() => Some(format!(
+        // Not what libgit2 says of it: a bare repository may lack a configuration.
+        Ok(_) if is_work_tree(path) => Some(format!(
             "`{shown}` is a work tree: `cutover deploy` deploys what is committed there, but git refuses a \
              push to the branch that is checked out; push to a bare repository (`git clone --bare`)"
         )),
         Ok(_) => None,
+        Err(SourceError::Unreachable { .. }) if path.exists() && !is_empty(path) => {
+            Some(format!("`{shown}` is not a git repository"))
+        }
+        Err(SourceError::Unreachable { .. }) => Some(format!(
+            "there is no bare repository at `{shown}` yet; the first `git push` to the agent makes it, \
+             as does `git init --bare`"
+        )),
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -57,6 +53,8 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         git2::Repository::init_bare(at("bare.git")).unwrap();
         git2::Repository::init(at("tree")).unwrap();
+        git2::Repository::init_bare(at("plain.git")).unwrap();
+        std::fs::remove_file(at("plain.git").join("config")).unwrap();
         std::fs::create_dir(at("empty")).unwrap();
         std::fs::create_dir_all(at("other/src")).unwrap();
         git2::Repository::init_bare(at("long.git")).unwrap();
@@ -65,6 +63,7 @@ mod tests {
         std::fs::write(at("long.git").join("config"), config).unwrap();
         for (name, said) in [
             ("bare.git", None),
+            ("plain.git", None),
             ("tree", Some("is a work tree")),
             ("gone.git", Some("yet")),
             ("empty", Some("yet")),

@@ -203,7 +203,7 @@ fn make(repository: &Repository) -> Result<(), String> {
     if path.join("HEAD").exists() {
         return Ok(());
     }
-    if crate::source::git_dir(path) != *path {
+    if crate::source::is_work_tree(path) {
         return Err(
             "it is a work tree, to whose branch git takes no push: `git clone --bare` it, and set \
              `repo` to the clone"

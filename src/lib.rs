@@ -33,8 +33,9 @@
 //!    it is published; when the proxy acknowledges, no request can take the old route any more.
 //! 6. The old release's requests finish, then a bake watches the new one, then what is not live is
 //!    stopped, and images beyond the kept ones are removed.
-//! 7. The forge is told all along, beside the line: [`store::statuses`] takes down what is true in the
-//!    transaction of each change, and [`notify`] sends it, however long the forge takes.
+//! 7. The forge is told all along, beside the line: [`store::statuses`] records what is true and what
+//!    waits in [`store::outbox`] in the transaction of each change, and [`notify`] sends it, however
+//!    long the forge takes.
 //!
 //! # When something goes wrong
 //!

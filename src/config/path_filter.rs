@@ -2,7 +2,7 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// Globs of which one must fit a changed path.
+/// Globs of which at least one must match a changed path.
 #[derive(Debug, Clone)]
 pub struct PathFilter(GlobSet);
 
@@ -31,7 +31,7 @@ impl PathFilter {
         Ok(Self(set))
     }
 
-    /// Whether any of the changed paths fits, or there are too many to tell.
+    /// Whether any of the changed paths matches, or there are too many to decide.
     pub fn any(&self, changed: &[String]) -> bool {
         changed.len() > Self::MAX_CHANGED || changed.iter().any(|path| self.0.is_match(path))
     }

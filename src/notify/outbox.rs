@@ -1,4 +1,4 @@
-//! Empties the outbox: sends what is due, as its topic says, and sends again what could not be sent.
+//! Empties the outbox: sends what is due, and retries what could not be sent.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::deploy::Agent;
 use crate::store;
 use crate::store::statuses;
 
-/// Messages under way at once, over all keys; of one key there is one.
+/// The most messages in flight at once, over all keys; each key has at most one.
 const AT_ONCE: usize = 8;
-/// How often it looks without having been woken, should a wake-up ever be missed.
+/// How often it looks without a wake-up, in case one was missed.
 const POLL: Duration = Duration::from_secs(60);
 
-/// Sends for ever. Dropping it is always safe: what was not marked as told is sent again.
+/// Sends until it is dropped, which is always safe: what was not recorded as told is sent again.
 pub async fn start(agent: Arc<Agent>) {
     let in_force = agent.in_force();
     let config = &in_force.config;
@@ -29,7 +29,7 @@ pub async fn start(agent: Arc<Agent>) {
     let nobody = reporting.is_empty();
     let set = move |db: &rusqlite::Connection| statuses::set_reporting(db, &reporting);
     if let Err(error) = agent.store.write(set).await {
-        tracing::error!(%error, "no forge is told anything until the next start");
+        tracing::error!(%error, "failed to start the outbox; nothing is sent until the agent restarts");
         return;
     }
     if nobody {
@@ -37,7 +37,9 @@ pub async fn start(agent: Arc<Agent>) {
     }
     match Forges::new() {
         Ok(forges) => run(&agent, Arc::new(forges)).await,
-        Err(error) => tracing::error!("no forge is told anything until the next start: {error}"),
+        Err(error) => tracing::error!(
+            "failed to start the outbox; nothing is sent until the agent restarts: {error}"
+        ),
     }
 }
 
@@ -45,7 +47,8 @@ async fn run(agent: &Arc<Agent>, forges: Arc<Forges>) {
     let mut changes = agent.hub.changes();
     let mut sending = JoinSet::new();
     let mut busy = HashSet::new();
-    // Keys whose receiver asked for a pause, until when. Lost in a restart, which asks once too often.
+    // Until when the receivers of these keys asked for a pause. A restart forgets it and asks once
+    // more.
     let mut held: HashMap<String, i64> = HashMap::new();
     loop {
         changes.mark_unchanged();
@@ -73,7 +76,7 @@ async fn run(agent: &Arc<Agent>, forges: Arc<Forges>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot look for what the forges are to be told");
+                tracing::warn!(%error, "failed to read the outbox");
                 pause = Duration::from_secs(1);
             }
         }
@@ -85,8 +88,8 @@ async fn run(agent: &Arc<Agent>, forges: Arc<Forges>) {
                     held.extend(until.map(|until| (key, until)));
                 }
                 Err(error) => {
-                    // Which key it was is not known any more; all of them look again.
-                    tracing::error!(%error, "telling a forge broke");
+                    // Which key it had is not known; start over with all of them.
+                    tracing::error!(%error, "a task that sends messages failed");
                     sending.shutdown().await;
                     busy.clear();
                     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -25,7 +25,7 @@ pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// Makes `release` the live one and gives its route a generation above every earlier one.
+/// Makes `release` the live one and gives its route a generation higher than every earlier one.
 pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u64> {
     let generation = next_generation(db, 0)?;
     db.execute(
@@ -36,7 +36,7 @@ pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u
     Ok(generation)
 }
 
-/// The next number for a route table: above every one given out and above `at_least`.
+/// The next generation for a route table: higher than every earlier one and than `at_least`.
 pub fn next_generation(db: &Connection, at_least: u64) -> Result<u64> {
     let next = generation(db)?.max(at_least) + 1;
     db.execute(
@@ -47,7 +47,7 @@ pub fn next_generation(db: &Connection, at_least: u64) -> Result<u64> {
     Ok(next)
 }
 
-/// The newest number given out.
+/// The newest generation.
 pub fn generation(db: &Connection) -> Result<u64> {
     let text: Option<String> = db
         .query_row("SELECT value FROM meta WHERE key = 'generation'", [], |r| {
@@ -57,7 +57,7 @@ pub fn generation(db: &Connection) -> Result<u64> {
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
 }
 
-/// This data folder's name for itself, made on first use.
+/// The id of the agent that owns this data folder; created on first use.
 pub fn agent_id(db: &Connection) -> Result<AgentId> {
     db.execute(
         "INSERT INTO meta (key, value) VALUES ('agent_id', ?1) ON CONFLICT (key) DO NOTHING",

@@ -10,12 +10,13 @@ use crate::ids::{AppName, CommitId, DeliveryId, DeploymentId};
 pub struct NewDelivery {
     pub app: AppName,
     pub forge: String,
-    /// The forge's own id of it. Most do not sign it: by itself it proves nothing.
+    /// The forge's own id of the request. Most forges do not sign it, so it proves nothing by
+    /// itself.
     pub forge_delivery: Option<String>,
     pub event: String,
-    /// SHA-256 of the body, and of the id where that is signed too, in hex.
+    /// SHA-256 in hex of the body, and of the id if that is signed too.
     pub body_hash: String,
-    /// Every branch and tag that it says has moved.
+    /// Every branch and tag that moved, as the request says.
     pub moves: Vec<Move>,
 }
 
@@ -24,9 +25,9 @@ pub struct NewDelivery {
 pub struct Move {
     /// `refs/…`
     pub git_ref: String,
-    /// `None`: it was made, or the sender does not say.
+    /// `None`: the ref was created, or the sender does not say.
     pub old: Option<CommitId>,
-    /// `None`: it was deleted.
+    /// `None`: the ref was deleted.
     pub new: Option<CommitId>,
 }
 

@@ -1,4 +1,4 @@
-//! Deployments: one row each, from the moment that one is asked for.
+//! Deployments: one row each, from the moment of the request.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -70,11 +70,11 @@ pub struct Deployment {
     pub commit: Option<CommitId>,
     pub message: Option<String>,
     pub author: Option<String>,
-    /// Build every step anew, even what an earlier image holds already.
+    /// Whether to build without the cache of earlier images.
     pub no_cache: bool,
     pub state: State,
     pub release: Option<ReleaseId>,
-    /// How often it was begun; more than once when the agent or the engine went away in between.
+    /// How often it was started; more than once if the agent or the engine was interrupted.
     pub attempts: u32,
     pub created_at: i64,
     pub ended_at: Option<i64>,
@@ -82,7 +82,7 @@ pub struct Deployment {
     pub error: Option<Failure>,
 }
 
-/// What is known of a deployment when it is asked for.
+/// What is known of a deployment when it is requested.
 #[derive(Debug, Clone)]
 pub struct NewDeployment {
     pub app: AppName,
@@ -92,13 +92,13 @@ pub struct NewDeployment {
     pub commit: Option<CommitId>,
     pub message: Option<String>,
     pub author: Option<String>,
-    /// Build every step anew, even what an earlier image holds already.
+    /// Whether to build without the cache of earlier images.
     pub no_cache: bool,
 }
 
-/// Queues a deployment. The newest waiting one wins: those that waited before are superseded here. An
-/// automatic rollback takes nobody's place, and nobody takes its: it runs first, since what is live is
-/// bad, and what waits may take long and fail.
+/// Queues a deployment. The newest waiting one wins: those that were waiting are superseded here.
+/// An automatic rollback supersedes nothing and is not superseded: it runs first, since what is
+/// live is bad, and what is waiting may take long and fail.
 pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     let id = DeploymentId::new();
     let older = match new.trigger {
@@ -142,7 +142,7 @@ pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> 
     Ok(to)
 }
 
-/// Applies an event that leads to a rest state, with what there is to say about it.
+/// Applies an event that leads to a rest state, and stores why.
 pub fn end(
     db: &Connection,
     id: &DeploymentId,
@@ -193,7 +193,7 @@ pub fn set_receipt(db: &Connection, id: &DeploymentId, receipt: &Receipt) -> Res
     Ok(())
 }
 
-/// Counts a begun attempt and says the how-manieth it is.
+/// Counts an attempt that starts; returns its number, from 1.
 pub fn count_attempt(db: &Connection, id: &DeploymentId) -> Result<u32> {
     let sql = "UPDATE deployments SET attempts = attempts + 1 WHERE id = ?1 RETURNING attempts";
     Ok(db.query_row(sql, [id.as_str()], |row| row.get(0))?)
@@ -204,7 +204,7 @@ pub fn get(db: &Connection, id: &DeploymentId) -> Result<Option<Deployment>> {
     Ok(query.query_row([id.as_str()], from_row).optional()?)
 }
 
-/// The deployment of an app that runs next: an automatic rollback, else the newest that waits.
+/// The deployment of an app that runs next: an automatic rollback, else the newest waiting one.
 pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
@@ -216,7 +216,7 @@ pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     Ok(found.optional()?)
 }
 
-/// Those whose place a newer one takes.
+/// The waiting deployments that a newer one supersedes.
 fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
     let mut query = db.prepare_cached(
         "SELECT id FROM deployments INDEXED BY deployments_open
@@ -227,10 +227,10 @@ fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The deployment of an app that has begun and not ended, for a push.
+/// The running deployment of an app, if a push requested it.
 pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
-    // The index of open ones is named, as in `next_waiting`: for the order's sake SQLite would go
-    // through all that an app ever had, which is what each delivery then pays for.
+    // The index of open deployments is named, as in `next_waiting`: to get the order for free
+    // SQLite would scan every deployment of the app, at the cost of each delivery.
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state != 'queued'
@@ -241,7 +241,7 @@ pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     Ok(found.optional()?)
 }
 
-/// Whether one was asked for since `at` that brings this commit.
+/// Whether a deployment of this commit was requested at `at` or later.
 pub fn since(db: &Connection, app: &AppName, commit: &CommitId, at: i64) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM deployments WHERE app = ?1 AND commit_id = ?2 AND created_at >= ?3",
@@ -249,7 +249,7 @@ pub fn since(db: &Connection, app: &AppName, commit: &CommitId, at: i64) -> Resu
     Ok(query.exists((app.as_str(), commit.as_str(), at))?)
 }
 
-/// Every deployment that is in no rest state, oldest first.
+/// Every deployment that is not in a rest state, oldest first.
 pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
@@ -288,7 +288,7 @@ pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<De
         .optional()?)
 }
 
-/// The commit of the newest deployment that went live, but for rollbacks.
+/// The commit of the newest deployment, other than a rollback, that went live.
 pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>> {
     let mut query = db.prepare_cached(
         "SELECT commit_id FROM deployments INDEXED BY deployments_with_release
@@ -306,7 +306,7 @@ pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>>
     Ok(found.optional()?.flatten())
 }
 
-/// Whether the release showed errors when it was live, and the one before it was put back.
+/// Whether the release was rolled back because of errors while it was live.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM deployments INDEXED BY deployments_by_release

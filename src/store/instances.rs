@@ -1,6 +1,6 @@
-//! Instances: a row is written before its container is made and removed after it is gone, so every
-//! container of ours is either in here or an orphan. The unique address is what keeps two
-//! containers from ever being given the same one.
+//! Instances: a row is written before its container is created and deleted after the container is
+//! gone, so every container of ours either has a row or is an orphan. The unique address keeps two
+//! containers from being given the same one.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,8 @@ pub struct Instance {
     pub address: Ipv4Addr,
 }
 
-/// Writes down an instance that is about to be made, with the first address that is `free`.
+/// Records an instance that is about to be created, with the first address of `free` that is not
+/// taken.
 pub fn insert(
     db: &Connection,
     name: String,

@@ -1,5 +1,5 @@
-//! One deployment's log: a text file that grows, and a number that says how far, so that a reader
-//! follows without polling.
+//! The log of one deployment: a text file, and its length to watch, so that a reader follows it
+//! without polling.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A log takes at most this many bytes: a build that prints without end must not fill the disk. What
-/// is cut out is the middle, between the first [`HEAD`] bytes and the last [`TAIL`].
+/// A log takes at most this many bytes: a build that prints without end must not fill the disk.
+/// What is cut out is the middle, between the first [`HEAD`] bytes and the last [`TAIL`].
 const CAP: u64 = 16 << 20;
 const HEAD: u64 = 8 << 20;
 const TAIL: u64 = 4 << 20;
 const CUT: &[u8] = b"(lines are left out here: the log reached 16 MiB)\n";
 
-/// How far what stands in the tail moves towards the beginning with each cut, in bytes; up to a line
-/// more.
+/// How far what stands in the tail moves towards the beginning with each cut, in bytes; up to a
+/// line more.
 pub const CUT_OUT: u64 = CAP - HEAD - TAIL;
 
-/// What all logs together may take, in bytes; the oldest go first.
+/// The most bytes that all logs together may take; the oldest are removed first.
 const ALL: u64 = 1 << 30;
 
-/// Removes the oldest logs in `folder` until the rest takes at most a GiB; says how many. Their
-/// names begin with deployment ids, which sort by time, and those that are being written are newest.
+/// Removes the oldest logs in `folder` until the rest takes at most 1 GiB; returns how many. Their
+/// names begin with deployment ids, which sort by time, and those being written are the newest.
 pub fn remove_oldest(folder: &Path) -> io::Result<usize> {
     remove_beyond(folder, ALL)
 }
@@ -55,7 +55,7 @@ struct Inner {
 }
 
 impl Log {
-    /// Opens the log at `path` for appending, making it where there is none.
+    /// Opens the log at `path` for appending; creates it if necessary.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -69,8 +69,8 @@ impl Log {
         })))
     }
 
-    /// Adds one line; text with several lines is added as several. Control characters other than tab
-    /// are replaced, since people read this in a terminal. A full disk loses the line, never the
+    /// Adds a line, or several if the text has several. Control characters other than tab are
+    /// replaced, since people read the log in a terminal. A full disk loses the line, never the
     /// deployment.
     pub fn line(&self, text: &str) {
         let bytes: String = text
@@ -105,7 +105,8 @@ impl Log {
         self.0.length.send_replace(length);
     }
 
-    /// The log's length, which changes with every line and falls when it is cut; closed when the last writer is dropped.
+    /// The log's length, which changes with every line and falls when it is cut; closed when the
+    /// last writer is dropped.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.length.subscribe()
     }

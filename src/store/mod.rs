@@ -1,7 +1,8 @@
-//! What must survive: SQLite (WAL, synchronous=FULL), one file a table, and the logs.
+//! What must survive a crash: SQLite (WAL, synchronous=FULL), one file per table, and the logs.
 //!
-//! One thread owns the only writing connection. What arrives together is committed together: each
-//! write runs in its own savepoint, one fsync pays for all of them, and nobody is answered before it.
+//! One thread owns the only writing connection. Writes that arrive together are committed together:
+//! each runs in its own savepoint, one fsync covers all of them, and no caller is answered before
+//! it.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -29,28 +30,28 @@ pub mod settings;
 pub mod statuses;
 pub mod steps;
 
-/// Writes that may wait for the writer, and the most that share one commit.
+/// The most writes that may wait for the writer, and the most that share one commit.
 const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 
-/// More than there are in the code.
+/// Prepared statements to cache: more than the code has.
 const STATEMENTS: usize = 256;
 
-/// Why a read or write did not happen. Nothing was changed.
+/// Why a read or write failed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the database refused: {0}")]
+    #[error("the database reported an error: {0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("the database's writer has stopped; restart the agent")]
     Stopped,
-    #[error("cannot open the database {path}: {cause}")]
+    #[error("failed to open the database `{path}`: {cause}")]
     Open { path: PathBuf, cause: String },
-    #[error("the folder of the logs cannot be used: {0}")]
+    #[error("failed to use the folder of the logs: {0}")]
     Logs(#[from] std::io::Error),
-    /// Often a full disk.
-    #[error("the database does not take the transaction: {0}")]
+    /// Often because the disk is full.
+    #[error("failed to commit to the database: {0}")]
     NotCommitted(String),
-    /// The write itself said no; the sentence is for the person who asked.
+    /// The write itself refused; the sentence is for the person who asked.
     #[error("{0}")]
     Refused(String),
 }
@@ -65,13 +66,13 @@ pub struct Store {
     logs: Arc<Path>,
 }
 
-/// Runs inside the batch's transaction, where there is one, and gives back what to do when the commit
-/// is known.
+/// Runs inside the batch's transaction, if one could begin, and returns what to do once the outcome
+/// of the commit is known.
 type Write = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
 
 impl Store {
-    /// Opens `data_dir/cutover.db`, making and migrating it where needed.
+    /// Opens `data_dir/cutover.db`; creates and migrates it if necessary.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("cutover.db");
         let failed = |cause: String| StoreError::Open {
@@ -101,7 +102,8 @@ impl Store {
         })
     }
 
-    /// Runs `write` in a transaction; when this returns `Ok` it is on disk. On `Err` nothing of it is.
+    /// Runs `write` in a transaction. When this returns `Ok` it is on disk; on `Err` no part of it
+    /// is.
     pub async fn write<T, F>(&self, write: F) -> Result<T>
     where
         T: Send + 'static,
@@ -135,12 +137,12 @@ impl Store {
             .map_err(|_| StoreError::Stopped)?
     }
 
-    /// Where a deployment's log lies.
+    /// The path of a deployment's log.
     pub fn log_path(&self, id: &crate::ids::DeploymentId) -> PathBuf {
         self.logs.join(format!("{id}.log"))
     }
 
-    /// Removes the oldest logs where all together take more than a GiB; says how many.
+    /// Removes the oldest logs while all of them take more than 1 GiB; returns how many it removed.
     pub async fn remove_old_logs(&self) -> Result<usize> {
         let logs = self.logs.clone();
         let removed = tokio::task::spawn_blocking(move || log::remove_oldest(&logs));
@@ -153,16 +155,16 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", "ON")?;
-    // What a savepoint would put back is kept in memory: a file of it would be of no use to anyone.
+    // The rollback data of savepoints stays in memory: it is never needed after a crash.
     db.pragma_update(None, "temp_store", "MEMORY")?;
     keep_statements(db)
 }
 
-/// Compiling a statement costs several times what running it does, so each is compiled once.
+/// Compiling a statement costs several times as much as running it, so each is compiled once.
 fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS);
-    // SQLite would else compile many a query anew for each new value of its parameters, in the hope of
-    // a better plan: <https://sqlite.org/queryplanner-ng.html#qpstab>.
+    // Otherwise SQLite recompiles many queries for each new value of their parameters, in the hope
+    // of a better plan: <https://sqlite.org/queryplanner-ng.html#qpstab>.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
@@ -187,8 +189,8 @@ fn write_batches(db: &Connection, mut queue: mpsc::Receiver<Write>) {
             continue;
         }
         let mut answers = vec![first(Some(db))];
-        // A full disk makes SQLite take the whole transaction back: what came after that would be
-        // committed by itself, and be told that it was not.
+        // A full disk makes SQLite roll the whole transaction back. Later writes would then be
+        // committed one by one, although their callers are told that they were not.
         while answers.len() < BATCH
             && !db.is_autocommit()
             && let Ok(next) = queue.try_recv()
@@ -222,7 +224,7 @@ pub fn now() -> i64 {
     since.unwrap_or_default().as_millis() as i64
 }
 
-/// Turns a column's text into one of our types.
+/// Parses a column's text.
 fn parsed<T>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
@@ -234,7 +236,7 @@ where
     })
 }
 
-/// The same for a column that may be empty.
+/// Parses a column's text, if it is not null.
 fn maybe_parsed<T>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
     T: std::str::FromStr,
@@ -246,7 +248,7 @@ where
     }
 }
 
-/// Reads a column that holds JSON.
+/// Parses a column that holds JSON, if it is not null.
 fn json<T: serde::de::DeserializeOwned>(
     row: &rusqlite::Row<'_>,
     column: &str,

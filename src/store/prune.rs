@@ -1,27 +1,27 @@
-//! Rows that nobody will ask for again. What a delivery led to is known for as long as the deployment
-//! is there, so that a late redelivery gets its first deployment; and an app's newest deployments, and
-//! those of releases that can be gone back to, stay however old they are. Where each ref is stays
-//! known for ever.
+//! Deletes old rows. A delivery stays for as long as its deployment does, so that a late redelivery
+//! is answered with its first deployment. An app's newest deployments, and those of releases that a
+//! rollback can go back to, stay however old they are. Where each ref points is kept for ever.
 
 use std::time::Duration;
 
 use super::{Result, Store, now};
 use crate::ids;
 
-/// No forge keeps a delivery for longer, to send it again.
+/// No forge keeps a delivery for redelivery for longer.
 const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Rows that go in one transaction: deliveries wait for it.
+/// Rows that are deleted in one transaction, for which deliveries wait.
 const BATCH: i64 = 200;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A table: which of the rows that were made before the id `?1` may go, at most `?2`; and how one goes.
+/// A table: the query for at most `?2` rows older than the id `?1` that may be deleted, and the
+/// statements that delete one.
 struct Table {
     kind: char,
     old: &'static str,
     delete: &'static [&'static str],
 }
 
-// In this order: the further ones go by which deployments are there.
+// The order matters: the later queries depend on which deployments are left.
 const TABLES: [Table; 3] = [
     Table {
         kind: 'd',
@@ -56,7 +56,7 @@ const TABLES: [Table; 3] = [
     },
 ];
 
-/// Removes what is old, a little at a time; says how many rows of deployments, pushes and deliveries.
+/// Deletes old deployments, pushes and deliveries in small batches; returns how many rows.
 pub async fn prune(store: &Store) -> Result<i64> {
     let before = now() - KEEP.as_millis() as i64;
     let mut count = 0;

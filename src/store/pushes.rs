@@ -1,16 +1,16 @@
-//! Which pushes have been counted, so that each is counted once. A push is known by its app, its ref,
-//! and the commits that the ref moved from and to.
+//! Which pushes have been seen, so that each is deployed once. A push is identified by its app, its
+//! ref, and the commits that the ref moved from and to.
 //!
-//! - The same signed body again is a redelivery, whatever its headers say; so is the same push under
-//!   the same id of the forge. A known id with another push is nothing of the kind: ids are not signed,
-//!   and one that somebody made up must not swallow a push.
-//! - The push that moved the ref to where it is, in another body, comes from a second webhook.
-//! - What begins where the ref is, is a new push, even if the ref went the same way before: from A to
-//!   B, back to A, and to B again.
-//! - Where it cannot be told, the repository is asked, by a deployment that finds either something to
-//!   deploy or nothing left to do: an earlier push in another body and under another id may be a second
-//!   webhook's late one, or a forced push behind one that was never delivered; an old body that begins
-//!   where the ref is may be replayed, or come from a forge whose bodies do not differ.
+//! - The same signed body again is a redelivery, whatever its headers say; so is the same push with
+//!   the same id of the forge. A known id with another push is not a redelivery: ids are not signed,
+//!   and a forged one must not swallow a push.
+//! - The push that moved the ref to where it is now, in another body, comes from a second webhook.
+//! - A push that starts where the ref is now is new, even if the ref moved the same way before: from
+//!   A to B, back to A, and to B again.
+//! - If this does not decide it, the repository does, by a deployment that finds something to deploy
+//!   or nothing left to do: an earlier push in another body and under another id may be a late one of
+//!   a second webhook, or a forced push behind one that was never delivered; an old body that starts
+//!   where the ref is now may be replayed, or come from a forge whose bodies do not differ.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -21,7 +21,7 @@ use crate::ids::{AppName, CommitId, DeliveryId, DeploymentId};
 /// What is known of a push.
 pub enum Seen {
     New,
-    /// Perhaps an old one: the repository is asked, and the ref is not taken to be there.
+    /// Possibly an old push: the repository decides, and where the ref points is left as it was.
     Late,
     /// It led to this.
     Before(Outcome),
@@ -45,13 +45,13 @@ pub fn seen(db: &Connection, delivery: &NewDelivery, push: &Move) -> Result<Seen
     };
     Ok(match () {
         () if is_tip || !goes_on && same_id(&earlier) => Seen::Before(earlier.outcome),
-        // A sender that does not say where the ref was: it may have been anywhere meanwhile.
+        // The sender does not say where the ref was: it may have moved in between.
         () if goes_on || push.old.is_none() => Seen::New,
         () => Seen::Late,
     })
 }
 
-/// Remembers where the refs of a delivery are now.
+/// Records where the refs of a delivery point now.
 pub fn moved(db: &Connection, delivery: &NewDelivery) -> Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT INTO tips (app, ref, old, new) VALUES (?1, ?2, ?3, ?4)
@@ -64,7 +64,7 @@ pub fn moved(db: &Connection, delivery: &NewDelivery) -> Result<()> {
     Ok(())
 }
 
-/// Corrects where a ref is by what the repository says: a delivery was lost, or replayed.
+/// Corrects where a ref points from what the repository says: a delivery was lost, or replayed.
 pub fn found(db: &Connection, app: &AppName, git_ref: &str, at: &CommitId) -> Result<()> {
     let mut update = db.prepare_cached(
         "UPDATE tips SET old = new, new = ?3 WHERE app = ?1 AND ref = ?2 AND new IS NOT ?3",
@@ -73,7 +73,7 @@ pub fn found(db: &Connection, app: &AppName, git_ref: &str, at: &CommitId) -> Re
     Ok(())
 }
 
-/// Remembers what a push led to.
+/// Records what a push led to.
 pub fn insert(
     db: &Connection,
     app: &AppName,
@@ -108,7 +108,7 @@ fn tip(db: &Connection, app: &AppName, git_ref: &str) -> Result<Option<Move>> {
     Ok(found.optional()?)
 }
 
-/// The first delivery of this very move that led to a deployment.
+/// The first delivery of exactly this move that led to a deployment.
 fn same_move(db: &Connection, app: &AppName, push: &Move) -> Result<Option<Earlier>> {
     let mut query = db.prepare_cached(
         "SELECT d.id, d.deployment, d.reason, d.forge_delivery

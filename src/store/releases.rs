@@ -1,4 +1,4 @@
-//! Releases: never changed once written, but for when one went live and when its image was removed.
+//! Releases: immutable, except for when one went live and when its images were removed.
 
 use rusqlite::{Connection, Row};
 
@@ -19,7 +19,7 @@ pub struct Release {
     pub services: Vec<Service>,
     pub created_at: i64,
     pub went_live: Option<i64>,
-    /// When its image was removed; it cannot be gone back to after that.
+    /// When its images were removed; a rollback cannot go back to it after that.
     pub removed_at: Option<i64>,
 }
 
@@ -76,7 +76,7 @@ pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {
     Ok(())
 }
 
-/// Releases of an app whose image is still kept, the one that was live last first.
+/// Releases of an app whose images are still kept, the most recently live first.
 pub fn kept(db: &Connection, app: &AppName) -> Result<Vec<Release>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM releases WHERE app = ?1 AND removed_at IS NULL

@@ -1,4 +1,4 @@
-//! The journal of a deployment: a row a step, `started` before its effect, `done` after it.
+//! The journal of a deployment: one row per step, `started` before its effect, `done` after it.
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -45,7 +45,7 @@ fn ended(db: &Connection, id: &DeploymentId, step: Step, state: &str, detail: &s
     Ok(())
 }
 
-/// Forgets the steps of an attempt that was undone and will be run again.
+/// Deletes the steps of an attempt that was undone and will run again.
 pub fn forget(db: &Connection, id: &DeploymentId) -> Result<()> {
     db.execute("DELETE FROM steps WHERE deployment = ?1", [id.as_str()])?;
     Ok(())

@@ -11,13 +11,13 @@ use super::{Content, Forge, Refusal, forge, header};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     pub forge: Forge,
-    /// The forge's own name of it, e.g. `push`.
+    /// The forge's own name of the event, e.g. `push`.
     pub event: String,
-    /// The forge's own id of this delivery. Not signed by most: anybody can repeat a delivery with
-    /// another id, so it does not tell deliveries apart by itself.
+    /// The forge's own id of this delivery. Most forges do not sign it: anybody can repeat a
+    /// delivery with another id, so it does not tell deliveries apart by itself.
     pub delivery: Option<String>,
-    /// SHA-256 of the whole body, and of the id where that is signed too: then two deliveries with one
-    /// body and two ids are two.
+    /// SHA-256 of the whole body, and of the id where that is signed too: then two deliveries with
+    /// one body and two ids are two.
     pub body_hash: [u8; 32],
     pub content: Content,
 }

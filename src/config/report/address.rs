@@ -1,5 +1,5 @@
-//! Which forge has a repository, and where its API is: found from the repository's address wherever
-//! that says it.
+//! Which forge hosts a repository, and where its API is: detected from the repository's address
+//! where possible.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
@@ -9,7 +9,7 @@ use super::remote::Remote;
 use crate::config::Repo;
 use crate::webhook;
 
-/// Where the statuses of a repository go.
+/// Where the statuses of a repository are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgeAddress {
     pub forge: ForgeApi,
@@ -21,7 +21,7 @@ pub struct ForgeAddress {
     path: String,
 }
 
-/// What deploy.toml says beside the repository's address.
+/// What deploy.toml says besides the repository's address.
 #[derive(Debug, Clone, Default)]
 pub struct Asked<'a> {
     pub forge: Option<webhook::Forge>,
@@ -31,14 +31,14 @@ pub struct Asked<'a> {
     pub repository: Option<&'a str>,
 }
 
-/// What cannot be found out.
+/// What cannot be detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
-    /// The repository's address does not lead to a forge.
+    /// The URL of the forge.
     Url,
-    /// Nor says it which repository of the forge it is.
+    /// The path of the repository at the forge.
     Repository,
-    /// The host could be any forge.
+    /// Which forge is at `host`.
     Forge { host: String },
 }
 
@@ -70,13 +70,13 @@ impl ForgeAddress {
                 && let Some((before, after)) = path.clone().split_once("scm/")
                 && (before.is_empty() || before.ends_with('/'))
             {
-                // What stands before `scm` is where Bitbucket itself is.
+                // What precedes `scm` is the path of Bitbucket itself.
                 if asked.url.is_none() {
                     web = format!("{web}/{before}").trim_end_matches('/').to_owned();
                 }
                 path = after.to_owned();
             }
-            // A forge below a path: its repositories' addresses begin with that path.
+            // If the forge is served under a path, its repositories' addresses begin with it.
             let below = Url::parse(&web).ok();
             let below = below.as_ref().map(|url| url.path().trim_matches('/'));
             if let Some(rest) = below.and_then(|below| path.strip_prefix(below)) {

@@ -1,5 +1,5 @@
-//! `[apps.NAME.report]`: whom to tell how deployments end. What the repository's address says does
-//! not have to be repeated.
+//! `[apps.NAME.report]`: the forge that is told how deployments go. What the repository's address
+//! says need not be repeated.
 
 use toml::de::DeValue;
 use url::Url;
@@ -37,7 +37,7 @@ pub(super) fn report(
     let private_key = section.read("private_key", secret);
     let installation = section.read("installation_id", |node| node.integer(1, u32::MAX.into()));
     let asked = Asked {
-        // A webhook's forge that takes no reports says nothing about where they go.
+        // A webhook's forge that accepts no statuses says nothing about where they go.
         forge: match forge {
             Some(named) => named,
             None => sender.filter(|sender| ForgeApi::of(*sender).is_some()),
@@ -66,7 +66,7 @@ pub(super) fn report(
     })
 }
 
-/// Reports what is wrong with how the forge is asked: by a token, or by a GitHub App.
+/// Reports mistakes in the authentication: either a token, or a GitHub App.
 fn one_proof(section: &Section<'_>, shown: &str, address: Option<&ForgeAddress>) {
     if section.is_misshapen() {
         return;
@@ -75,7 +75,7 @@ fn one_proof(section: &Section<'_>, shown: &str, address: Option<&ForgeAddress>)
     if section.has("token") && by_app {
         let key = section.key("app_id");
         section.report(format!(
-            "`{key}` stands beside a `token`: expected one of them"
+            "`{key}` and `token` are both set: expected one of them"
         ));
     } else if by_app {
         for key in ["app_id", "private_key"] {

@@ -8,12 +8,12 @@ use crate::config::Repo;
 pub(super) struct Remote {
     /// Its forge's address.
     pub web: String,
-    /// The path there.
+    /// The repository's path at the forge.
     pub path: String,
 }
 
 impl Remote {
-    /// `None` for a repository without such an address.
+    /// `None` for a repository on this machine, or an address that cannot be parsed.
     pub(super) fn of(repo: &Repo) -> Option<Self> {
         let (web, path) = match repo {
             Repo::Local(_) => return None,

@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::http::Answer;
 use crate::config::ForgeApi;
 
-/// Why a forge has not been told. The sentences are for people and hold no secret.
+/// Why a forge was not told. The sentences are for people and contain no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
-    /// It may be told later: not before `wait`, if it named a time.
+    /// Retry later: not before `wait`, if the forge named a time.
     Later { wait: Option<Duration>, why: String },
-    /// It will never take this.
+    /// The forge will never accept this.
     Refused(String),
 }
 
@@ -23,17 +23,17 @@ impl Problem {
     }
 }
 
-/// A longer pause than this is a mistake, of the forge or of one of the clocks.
+/// A longer pause than this is a mistake of the forge's or of a clock's.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
-/// The answer's JSON, or why it is none.
+/// The JSON of a successful answer, or the problem.
 pub fn judge(forge: ForgeApi, answer: &Answer, now: SystemTime) -> Result<Value, Problem> {
     let status = answer.status;
     if status.is_success() {
         return Ok(answer.json());
     }
     let why = format!("{forge} answered {}{}", status.as_u16(), said(answer));
-    // A token that has expired is renewed; what is true now is still to be told then.
+    // Somebody will renew an expired token; the status is still to be told then.
     if status == StatusCode::UNAUTHORIZED {
         let why = format!("{why}; the token is wrong or has expired");
         return Err(Problem::later(why));
@@ -62,7 +62,7 @@ pub fn judge(forge: ForgeApi, answer: &Answer, now: SystemTime) -> Result<Value,
     Err(Problem::Refused(format!("{why}{hint}")))
 }
 
-/// GitHub answers 403 to who asks too often, as it does to who may not.
+/// GitHub answers 403 to too many requests as well as to a missing permission.
 fn is_limited(answer: &Answer) -> bool {
     answer.status == StatusCode::FORBIDDEN
         && (answer.headers.contains_key("retry-after")
@@ -70,7 +70,7 @@ fn is_limited(answer: &Answer) -> bool {
             || message(&answer.json()).contains("rate limit"))
 }
 
-/// How long the forge wants to be left alone.
+/// How long a pause the forge asks for.
 fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let until = |time: SystemTime| time.duration_since(now).unwrap_or_default();
     let after = headers.get("retry-after").and_then(|it| it.to_str().ok());
@@ -100,7 +100,7 @@ fn said(answer: &Answer) -> String {
     }
 }
 
-/// The sentence that the forges put into their errors, each elsewhere.
+/// The message in a forge's error, which each forge puts elsewhere.
 fn message(body: &Value) -> String {
     let places = ["/message", "/error/message", "/errors/0/message", "/error"];
     let found = places.iter().find_map(|place| match body.pointer(place)? {

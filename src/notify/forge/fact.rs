@@ -1,10 +1,10 @@
-//! What is true of a deployment, with all that a forge may want to show of it.
+//! The state of a deployment, with all that a forge may show of it.
 
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::store::statuses::StatusPhase;
 
-/// One thing to tell. Nothing in it comes from a log or an error's text: a status is public where the
-/// repository is.
+/// What to tell. Nothing in it comes from a log or an error's text: a status is as public as the
+/// repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
     pub app: AppName,
@@ -24,7 +24,7 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// What sets this status apart from those of others at the same commit.
+    /// The name that tells this status from others of the same commit.
     pub fn context(&self) -> String {
         format!("cutover/{}", self.environment)
     }

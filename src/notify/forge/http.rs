@@ -16,12 +16,12 @@ use hyper_util::rt::TokioExecutor;
 
 use super::api::Request;
 
-/// From the first byte of the name's look-up to the last of the answer.
+/// From the DNS look-up to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// No answer that is read here is longer.
+/// The most bytes of an answer.
 const CAP: usize = 1 << 20;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -30,13 +30,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; `null` where it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// A client that goes through the proxy that `HTTPS_PROXY` names, but for the hosts in `NO_PROXY`.
+/// A client that uses the proxy in `HTTPS_PROXY`, except for the hosts in `NO_PROXY`.
 pub struct Http {
     tls: rustls::ClientConfig,
     proxies: Matcher,
@@ -61,8 +61,8 @@ impl Http {
             .wrap_connector(connector)
     }
 
-    // Deployments are far apart: a connection kept from the last one would be dead, so that each
-    // request has a client of its own.
+    // Deployments are far apart: a connection kept from the last one would be dead. Each request
+    // has a client of its own.
     async fn request(
         &self,
         request: http::Request<Full<Bytes>>,
@@ -126,10 +126,11 @@ impl Http {
             .map_err(|_| "the token is not one line of visible characters".to_owned())?;
         let answer = self.request(built).await;
         let answer =
-            answer.map_err(|error| format!("`{api}` does not answer: {}", cause(&error)))?;
+            answer.map_err(|error| format!("failed to reach `{api}`: {}", cause(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, CAP).collect().await;
-        let body = body.map_err(|error| format!("the answer of `{api}` broke off: {error}"))?;
+        let body =
+            body.map_err(|error| format!("failed to read the answer of `{api}`: {error}"))?;
         Ok(Answer {
             status: head.status,
             headers: head.headers,
@@ -138,7 +139,7 @@ impl Http {
     }
 }
 
-/// The innermost reason, which is the one that says something.
+/// The innermost cause, which is the specific one.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

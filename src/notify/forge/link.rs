@@ -1,14 +1,14 @@
-//! Addresses that people can open.
+//! URLs for people.
 
 use crate::config::{App, Config};
 use crate::ids::DeploymentId;
 
-/// Where the app is reached: its first host, at the proxy's own ports.
+/// The app's URL: its first domain, at the proxy's ports.
 pub fn environment(config: &Config, app: &App) -> Option<String> {
     Some(format!("{}/", at(config, app.domains.first()?)))
 }
 
-/// Where a deployment's log is, for an agent that is reached under a name of its own.
+/// The URL of a deployment's log, if the agent has a domain.
 pub fn log(config: &Config, id: &DeploymentId) -> Option<String> {
     let base = at(config, config.agent.domain.as_ref()?);
     Some(format!("{base}/api/v1/deployments/{id}/log"))

@@ -1,4 +1,4 @@
-//! Telling a forge one thing.
+//! Sends one status to a forge.
 
 use super::answer::Problem;
 use super::fact::Fact;
@@ -9,7 +9,7 @@ use crate::store::deployments::{self, Deployment};
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Store, StoreError};
 
-/// Sends what is true now, as `status` says it.
+/// Sends the commit's status, or that of the forge's own deployment.
 pub async fn send(
     session: &Session<'_>,
     store: &Store,
@@ -20,7 +20,7 @@ pub async fn send(
     let id = status.deployment.clone();
     let found = store.read(move |db| deployments::get(db, &id)).await;
     let Some(deployment) = found.map_err(unstored)? else {
-        return Err(Problem::Refused("the deployment is gone".into()));
+        return Err(Problem::Refused("the deployment was deleted".into()));
     };
     let fact = fact(session, config, app, status, &deployment);
     let address = &session.report.address;
@@ -33,7 +33,7 @@ pub async fn send(
     }
 }
 
-/// Tells the forge's own deployment, which is made first where there is none.
+/// Sets the status of the forge's own deployment, which is created first if there is none.
 async fn own_deployment(
     session: &Session<'_>,
     store: &Store,
@@ -54,8 +54,8 @@ async fn own_deployment(
     }
 }
 
-/// The forge's id of its deployment. That the forge is about to be asked is stored first and the id
-/// after it, so that one of which no answer came is looked for instead of made twice.
+/// Creates the forge's own deployment and returns its id. The intent is stored before the request
+/// and the id after it: if no answer came, the deployment is looked for and not created twice.
 async fn made(
     session: &Session<'_>,
     store: &Store,
@@ -91,7 +91,7 @@ async fn made(
     match forge.made(&answer) {
         Some(id) => keep(id).await,
         None => Err(Problem::Refused(format!(
-            "{forge} made a deployment but did not say its id"
+            "{forge} created a deployment but did not return its id"
         ))),
     }
 }

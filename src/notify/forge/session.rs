@@ -1,4 +1,4 @@
-//! Asking a forge for one thing after the other.
+//! Authenticated requests to one forge for one app.
 
 use std::time::SystemTime;
 
@@ -20,11 +20,11 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The answer's JSON; `null` where it says that this is so already.
+    /// The answer's JSON; `null` if the forge answers that it is already in that state.
     pub async fn ask(&self, request: &Request) -> Result<Value, Problem> {
         let forge = self.report.address.forge;
         let mut answer = self.exchange(request).await?;
-        // A kept token may have been revoked before its time.
+        // A cached token may have been revoked before it expires.
         if answer.status == StatusCode::UNAUTHORIZED && self.tokens.forget(self.app) {
             answer = self.exchange(request).await?;
         }

@@ -1,4 +1,4 @@
-//! Telling a forge what one message says, and recording what came of it.
+//! Tells a forge what one message is about, and records the outcome.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::store::{self, StoreError};
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
-/// What could not be told for so long is not news any more.
+/// What could not be told for this long is given up.
 const GIVE_UP: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// What all requests to forges share.
@@ -31,14 +31,14 @@ impl Forges {
         Ok(Self { http, tokens })
     }
 
-    /// Tells what is true now of what `message` is about, and records what came of it. Gives until
-    /// when the forge wants to be left alone, if it said so.
+    /// Tells the forge the current state of what `message` is about, and records the outcome.
+    /// Returns until when the forge asked for a pause, if it did.
     pub async fn tell(&self, agent: &Agent, message: &Message) -> Option<i64> {
         match self.told(agent, message).await {
             Ok(until) => until,
             Err(error) => {
                 // Not recorded as told, so it is sent again.
-                tracing::warn!(app = message.key, %error, "cannot record what a forge was told");
+                tracing::warn!(app = message.key, %error, "failed to record what a forge was told");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 None
             }
@@ -72,7 +72,7 @@ impl Forges {
         let config = &in_force.config;
         let app = config.apps.get(&status.app);
         let Some((app, report)) = app.and_then(|app| Some((app, app.report.as_ref()?))) else {
-            let why = "the app tells no forge any more";
+            let why = "the app has no `report` section any more";
             return Err(Problem::Refused(why.into()));
         };
         let session = Session {
@@ -107,14 +107,14 @@ async fn record(
         Err(Problem::Refused(why)) => {
             // The same refusal of the next phase is no news.
             if status.error.as_ref() != Some(&why) {
-                tracing::warn!(%app, %deployment, %kind, "the forge was not told: {why}");
+                tracing::warn!(%app, %deployment, %kind, "the forge refused the status: {why}");
             }
             let write = move |db: &_| statuses::set_refused(db, &message, &status, &why);
             agent.store.write(write).await
         }
         Err(Problem::Later { wait, why }) => {
             if message.attempts == 0 {
-                tracing::info!(%app, %deployment, %kind, "the forge is told later: {why}");
+                tracing::info!(%app, %deployment, %kind, "failed to tell the forge, will retry: {why}");
             }
             let pause =
                 wait.map_or_else(|| backoff(message.attempts), |wait| wait.max(FIRST_PAUSE));
@@ -125,13 +125,13 @@ async fn record(
     }
 }
 
-/// Twice as long each time, less a random part of up to a half, so that many apps do not come back
-/// to a forge at one moment.
+/// Doubles with each attempt, less a random part of up to a half, so that many apps do not retry at
+/// the same moment.
 fn backoff(attempts: u32) -> Duration {
     let whole = FIRST_PAUSE.saturating_mul(1 << attempts.min(20));
     let whole = whole.min(LONGEST_PAUSE);
     let mut random = [0u8; 2];
-    // Without randomness it is merely less spread out.
+    // Without randomness the retries are merely less spread out.
     let _ = getrandom::fill(&mut random);
     let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
     whole.mul_f64(0.5 + share / 2.0)

@@ -1,4 +1,4 @@
-//! What a request proves itself with.
+//! The tokens that authenticate requests to a forge.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -16,11 +16,11 @@ use super::http::Http;
 use crate::config::{self, Auth, ForgeApi, GitHubApp, Secret};
 use crate::ids::AppName;
 
-/// A token that ends so soon is not begun with any more.
+/// A token that expires sooner than this is not used any more.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// The tokens that GitHub Apps were given, by the app that they are for. GitHub gives them for an
-/// hour; nothing is known of their form.
+/// The installation tokens of GitHub Apps, by app. They are valid for an hour, and their form is
+/// opaque.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<AppName, Kept>>);
 
@@ -31,7 +31,7 @@ struct Kept {
 }
 
 impl Tokens {
-    /// The token as it is at this moment.
+    /// The current token.
     pub async fn get(
         &self,
         http: &Http,
@@ -55,14 +55,14 @@ impl Tokens {
         Ok(fresh.token)
     }
 
-    /// Drops a kept token that was refused; false where there was none, so that asking for another
-    /// would give the same.
+    /// Drops a cached token that was refused. False if there was none: reading the token again
+    /// would give the same one.
     pub fn forget(&self, app: &AppName) -> bool {
         self.0.lock().remove(app).is_some()
     }
 }
 
-/// Asks for a token of the App's installation at the repository, for this repository alone.
+/// Requests a token of the App's installation, limited to this repository.
 async fn installation(
     http: &Http,
     report: &config::Report,
@@ -81,7 +81,7 @@ async fn installation(
             SystemTime::now(),
         )
     };
-    let lost = |what: &str| Problem::Refused(format!("GitHub did not say the App's {what}"));
+    let lost = |what: &str| Problem::Refused(format!("GitHub did not return the App's {what}"));
     let id = match github.installation {
         Some(id) => id,
         None => {
@@ -98,7 +98,7 @@ async fn installation(
     let until = OffsetDateTime::parse(until, &Rfc3339).map(SystemTime::from);
     Ok(Kept {
         token: token.to_owned(),
-        // Where it does not say, it is used once.
+        // Without an expiry it is used once.
         until: until.unwrap_or(SystemTime::UNIX_EPOCH),
     })
 }
@@ -108,7 +108,7 @@ fn sign(id: &str, key: &Secret) -> Result<String, String> {
     app_token::sign(id, &key, SystemTime::now())
 }
 
-/// A bare 404 of GitHub's here means one thing.
+/// A 404 has only one meaning here.
 fn not_installed(problem: Problem) -> Problem {
     match problem {
         Problem::Refused(why) if why.contains("404") => Problem::Refused(format!(
@@ -119,12 +119,12 @@ fn not_installed(problem: Problem) -> Problem {
     }
 }
 
-/// Reads files off the async threads. An error is a sentence, and a fault on this machine that can be
-/// mended: it costs no report.
+/// Reads files off the async threads. An error is a sentence; it is a fault on this machine that
+/// can be fixed, so the status is retried.
 async fn blocking(
     read: impl FnOnce() -> Result<String, String> + Send + 'static,
 ) -> Result<String, Problem> {
     let read = tokio::task::spawn_blocking(read).await;
-    let read = read.unwrap_or_else(|error| Err(format!("reading the token broke: {error}")));
+    let read = read.unwrap_or_else(|error| Err(format!("failed to read the token: {error}")));
     read.map_err(Problem::later)
 }

@@ -1,5 +1,5 @@
-//! The schema, as a list that only ever grows at its end. `user_version` counts the entries that a
-//! database has seen; each runs in one transaction with its count, so none is ever half done.
+//! The schema, as an append-only list of migrations. `user_version` counts those that a database
+//! has seen; each runs in one transaction with its count, so none is ever half done.
 
 use rusqlite::Connection;
 
@@ -225,7 +225,7 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Brings the schema up to date; an error is the sentence to show.
+/// Brings the schema up to date. An error is a sentence for the user.
 pub fn run(db: &mut Connection) -> Result<(), String> {
     run_first(db, MIGRATIONS.len())
 }

@@ -1,11 +1,11 @@
-//! The two things that forges show.
+//! The two kinds of status that forges show.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// Where a report appears.
+/// Where a status appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusKind {
@@ -31,9 +31,9 @@ impl fmt::Display for StatusKind {
     }
 }
 
-/// A text that names no kind; only a damaged or foreign database holds one.
+/// Unknown text in place of a kind: the database is damaged or foreign.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a kind of report")]
+#[error("`{0}` is not a kind of status")]
 pub struct UnknownStatusKind(String);
 
 impl FromStr for StatusKind {

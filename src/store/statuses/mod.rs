@@ -1,5 +1,5 @@
-//! What the forges are told: a row for each commit's status and each of a forge's own deployments. A
-//! row says what is true now, not what happened: it changes in the transaction in which the
+//! What the forges are told: a row for each commit's status and each of a forge's own deployments.
+//! A row says what is true now, not what happened: it changes in the transaction in which the
 //! deployment's state does, and the same transaction puts a message about it into the outbox.
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -17,12 +17,12 @@ pub use kind::StatusKind;
 pub use phase::StatusPhase;
 pub(super) use truth::{changed, left};
 
-/// How often sending the status of one deployment may fail before those of later ones of its app are
-/// sent ahead of it.
+/// How often sending the status of one deployment may fail before those of later ones of its app
+/// are sent ahead of it.
 const PATIENCE: u32 = 5;
 
-/// The statuses of commits stand each by itself. Forges show the deployment that was made last first,
-/// so those of an app are made in order.
+/// The statuses of commits are independent. Forges show the deployment that was created last first,
+/// so those of an app are created in order.
 pub const TOPICS: [Topic; 2] = [
     Topic {
         name: "commit-status",
@@ -40,22 +40,22 @@ pub struct ForgeStatus {
     pub kind: StatusKind,
     pub app: AppName,
     pub commit: CommitId,
-    /// The deployment that it speaks of.
+    /// The deployment that it is about.
     pub deployment: DeploymentId,
     pub phase: StatusPhase,
-    /// Whether the forge has been asked to make its own deployment; it may not have answered.
+    /// Whether the forge has been asked to create its own deployment; it may not have answered.
     pub asked: bool,
     /// The forge's id of its own deployment.
     pub forge_id: Option<String>,
-    /// Why it could not be told, last.
+    /// Why it was not told, the last time that it failed.
     pub error: Option<String>,
     /// Whether the forge has this, or has refused it for good; else a message waits in the outbox.
     pub told: bool,
 }
 
 impl ForgeStatus {
-    /// What the row is about: of statuses each commit of an app has one, of the forge's deployments
-    /// each of ours has one.
+    /// What the row is about: each commit of an app has one status, and each deployment of ours has
+    /// one deployment of the forge's.
     fn subject(&self) -> &str {
         match self.kind {
             StatusKind::Commit => self.app.as_str(),
@@ -78,9 +78,9 @@ struct About {
     commit: CommitId,
 }
 
-/// Says at the agent's start which apps tell a forge: each with whether the forge's own deployments
-/// are wanted too. What waits for any other app is dropped; the rest is due at once, since whoever
-/// restarts the agent may have mended what kept it.
+/// Records at the agent's start which apps tell a forge, each with whether the forge's own
+/// deployments are wanted too. What is waiting for any other app is dropped; the rest is due at
+/// once, since whoever restarted the agent may have fixed what delayed it.
 pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
     db.execute("DELETE FROM reporting", [])?;
     for (app, deployments) in apps {
@@ -120,7 +120,7 @@ pub fn waiting(db: &Connection) -> Result<Vec<Message>> {
     Ok(all)
 }
 
-/// What is true of what a message is about; `None` where there is nothing to tell any more.
+/// The status that a message is about; `None` if there is nothing left to tell.
 pub fn of_message(db: &Connection, message: &Message) -> Result<Option<ForgeStatus>> {
     let kinds = [StatusKind::Commit, StatusKind::Deployment];
     let kind = kinds

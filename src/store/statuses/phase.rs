@@ -1,4 +1,4 @@
-//! What a forge is told of a deployment: fewer words than the states have.
+//! What a forge is told of a deployment's state: there are fewer phases than states.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::state::State;
 pub enum StatusPhase {
     Queued,
     Running,
-    /// Live, and through its bake.
+    /// Live, and its bake is over.
     Live,
     /// It was live until a later deployment took its place.
     Replaced,
@@ -59,7 +59,7 @@ impl From<State> for StatusPhase {
         match state {
             State::Queued => StatusPhase::Queued,
             State::Live => StatusPhase::Live,
-            // Somebody has to look, which is what a failure says.
+            // Somebody has to look into it, which is what a failure says.
             State::Failed | State::Stuck => StatusPhase::Failed,
             State::RolledBack => StatusPhase::RolledBack,
             State::Superseded => StatusPhase::Superseded,
@@ -86,7 +86,7 @@ impl fmt::Display for StatusPhase {
     }
 }
 
-/// A text that names no phase; only a damaged or foreign database holds one.
+/// Unknown text in place of a phase: the database is damaged or foreign.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a phase of a deployment")]
 pub struct UnknownStatusPhase(String);

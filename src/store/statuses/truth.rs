@@ -43,7 +43,7 @@ pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()
     Ok(())
 }
 
-/// Records that a deployment will not deploy `commit` after all, but another one.
+/// Records that a deployment will deploy another commit in place of `commit`.
 pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &CommitId) -> Result<()> {
     let mut query = db.prepare_cached(
         "SELECT kind, app FROM statuses WHERE commit_id = ?2 AND deployment = ?1",
@@ -66,8 +66,8 @@ pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &Commit
     Ok(())
 }
 
-/// Whose state is the commit's: the newest deployment of it, but one that came to nothing only where
-/// there is no other.
+/// The deployment whose state is the commit's: the newest one, or the newest that was not
+/// superseded, skipped or cancelled if there is one.
 fn speaker(
     db: &Connection,
     app: &AppName,
@@ -83,7 +83,7 @@ fn speaker(
     Ok(found.optional()?)
 }
 
-/// The deployments of `app` that were live before `id` are so no longer.
+/// Marks the deployments of `app` that were live before `id` as replaced.
 fn replace(db: &Connection, app: &AppName, id: &DeploymentId) -> Result<()> {
     let mut update = db.prepare_cached(
         "UPDATE statuses SET phase = 'replaced', told = 0, since = ?3
@@ -108,7 +108,7 @@ fn set(
     id: &DeploymentId,
     phase: StatusPhase,
 ) -> Result<()> {
-    // One that was interrupted and waits to run again is still under way to the forge.
+    // An interrupted deployment that waits to run again is still running to the forge.
     let mut upsert = db.prepare_cached(
         "INSERT INTO statuses (kind, subject, commit_id, app, deployment, phase, since)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)

@@ -75,7 +75,7 @@ impl Forge {
             Forge::GitLab => has("x-gitlab-event"),
             Forge::Bitbucket => has("x-hook-uuid"),
             Forge::BitbucketDataCenter => has("x-event-key"),
-            // Whoever sends that may have to get past another program first.
+            // Such a sender may have to authenticate to another program first.
             Forge::Azure => has("authorization") && !has("webhook-signature"),
             Forge::Standard => has("webhook-signature"),
         })
@@ -169,7 +169,7 @@ impl fmt::Display for Forge {
     }
 }
 
-/// Not the name of a forge.
+/// The text is not the name of a forge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a forge")]
 pub struct UnknownForge;
@@ -222,13 +222,13 @@ pub(super) fn read(
     Ok((event, content))
 }
 
-/// A ping's body says nothing that is needed, but has to be JSON.
+/// Nothing in a ping's body is needed, but it must be JSON.
 fn ping(json: &[u8]) -> Result<Content, Refusal> {
     payload::read::<serde::de::IgnoredAny>(json)?;
     Ok(Content::Ping)
 }
 
-/// The pushes to branches and tags; what moved beside those is left out.
+/// The pushes to branches and tags; other refs are left out.
 fn content(pushes: Vec<Option<Push>>) -> Content {
     let pushes: Vec<Push> = pushes.into_iter().flatten().collect();
     match pushes.is_empty() {

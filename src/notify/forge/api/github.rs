@@ -8,7 +8,7 @@ use crate::config::encoded;
 use crate::notify::forge::fact::Fact;
 use crate::store::statuses::StatusPhase;
 
-/// What sets our deployments apart from those of others.
+/// The task that tells our deployments from others.
 const TASK: &str = "deploy:cutover";
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
@@ -20,11 +20,12 @@ pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
 }
 
 pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
-    // GitHub has no word for what says nothing about the commit.
+    // GitHub has no state for an outcome that says nothing about the commit.
     status_with(address, fact, "error")
 }
 
-/// The status as Gitea takes it too; `nothing` is the state of what says nothing about the commit.
+/// The status, in the form that Gitea accepts too; `nothing` is the state for an outcome that says
+/// nothing about the commit.
 pub(super) fn status_with(address: &ForgeAddress, fact: &Fact, nothing: &str) -> Request {
     let state = match fact.phase {
         StatusPhase::Queued | StatusPhase::Running => "pending",
@@ -43,7 +44,7 @@ pub(super) fn status_with(address: &ForgeAddress, fact: &Fact, nothing: &str) ->
 }
 
 pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
-    // Of what never came to anything, or is over, there is nothing to show.
+    // There is nothing to show of a deployment that did not run, or is over.
     if matches!(
         fact.phase,
         StatusPhase::Superseded
@@ -56,7 +57,7 @@ pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request>
     let body = json!({
         "ref": fact.commit,
         "task": TASK,
-        // GitHub shall neither merge nor wait: what is deployed is decided already.
+        // GitHub must neither merge nor wait for checks: the commit to deploy is decided.
         "auto_merge": false,
         "required_contexts": [],
         "environment": fact.environment,

@@ -58,7 +58,7 @@ fn deployment_state(phase: StatusPhase) -> Option<&'static str> {
 }
 
 pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
-    // Of what never came to anything there is nothing to show.
+    // There is nothing to show of a deployment that did not run.
     if matches!(
         fact.phase,
         StatusPhase::Superseded | StatusPhase::Unchanged | StatusPhase::Cancelled
@@ -94,7 +94,7 @@ pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
 
 pub(super) fn progress(address: &ForgeAddress, fact: &Fact, id: &str) -> Option<Request> {
     let state = match fact.phase {
-        // It runs from the moment that it is made.
+        // It is running from its creation.
         StatusPhase::Running => None,
         // It was live, and GitLab may not have heard of it. If it has, it says that this is so.
         StatusPhase::Replaced => Some("success"),

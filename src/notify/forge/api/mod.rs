@@ -71,8 +71,8 @@ impl ForgeApi {
         }
     }
 
-    /// Makes a deployment of the forge's own; `None` where there is nothing to say with one, or not
-    /// yet.
+    /// Creates a deployment of the forge's own; `None` if there is nothing to tell with one yet, or
+    /// the forge has none.
     pub fn deployment(self, address: &ForgeAddress, fact: &Fact) -> Option<Request> {
         match self {
             ForgeApi::GitHub => github::deployment(address, fact),
@@ -87,7 +87,7 @@ impl ForgeApi {
         answer["id"].as_u64().map(|id| id.to_string())
     }
 
-    /// Asks for what an earlier [`ForgeApi::deployment`] may have made, of which no answer came.
+    /// Looks for what an earlier [`ForgeApi::deployment`] may have created without an answer.
     pub fn find(self, address: &ForgeAddress, fact: &Fact) -> Option<Request> {
         match self {
             ForgeApi::GitHub => Some(github::find(address, fact)),
@@ -96,7 +96,7 @@ impl ForgeApi {
         }
     }
 
-    /// The id in the answer to [`ForgeApi::find`], where it is there.
+    /// The id in the answer to [`ForgeApi::find`], if it was found.
     pub fn found(self, answer: &Value, fact: &Fact) -> Option<String> {
         let ours = |one: &&Value| match self {
             ForgeApi::GitHub => github::is_of(one, fact),
@@ -105,7 +105,7 @@ impl ForgeApi {
         self.made(answer.as_array()?.iter().find(ours)?)
     }
 
-    /// Tells the forge's own deployment `id` what it has come to; `None` where it knows.
+    /// Sets the status of the forge's own deployment `id`; `None` if the forge knows it already.
     pub fn progress(self, address: &ForgeAddress, fact: &Fact, id: &str) -> Option<Request> {
         match self {
             ForgeApi::GitHub => Some(github::progress(address, fact, id)),
@@ -114,7 +114,7 @@ impl ForgeApi {
         }
     }
 
-    /// Asks for the environment, where its address is kept apart from the deployments.
+    /// Reads the environment, if the forge keeps its URL apart from the deployments.
     pub fn environment(self, address: &ForgeAddress, fact: &Fact) -> Option<Request> {
         match self {
             ForgeApi::GitLab => gitlab::environment(address, fact),
@@ -122,7 +122,7 @@ impl ForgeApi {
         }
     }
 
-    /// Makes or corrects the environment, given the answer to [`ForgeApi::environment`].
+    /// Creates or corrects the environment, given the answer to [`ForgeApi::environment`].
     pub fn correction(
         self,
         address: &ForgeAddress,
@@ -135,13 +135,13 @@ impl ForgeApi {
         }
     }
 
-    /// Whether an answer that is no success says that what was asked for is so already.
+    /// Whether an error answer says that the requested state is already the current one.
     pub fn is_so_already(self, status: http::StatusCode, body: &[u8]) -> bool {
         self == ForgeApi::GitLab && gitlab::is_so_already(status, body)
     }
 }
 
-/// Adds `key` where there is a value.
+/// Adds `key` if there is a value.
 fn put(body: &mut Value, key: &str, value: Option<&String>) {
     if let Some(value) = value {
         body[key] = json!(value);

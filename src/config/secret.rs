@@ -72,14 +72,20 @@ impl Secret {
         }
     }
 
-    /// The value as text, for tokens that go into a header or a password field.
+    /// The value as text, for tokens that go into a header or a password field. White space around it,
+    /// which no token has, is dropped.
     pub fn read_text(&self) -> Result<String, SecretError> {
-        String::from_utf8(self.read()?).map_err(|_| {
+        let text = String::from_utf8(self.read()?).map_err(|_| {
             SecretError::NotText(match self {
                 Secret::Env(name) => format!("the environment variable `{name}`"),
                 Secret::File(path) => format!("`{}`", path.display()),
             })
-        })
+        })?;
+        match (text.trim(), self) {
+            ("", Secret::Env(name)) => Err(SecretError::EmptyVariable(name.clone())),
+            ("", Secret::File(path)) => Err(SecretError::EmptyFile(path.clone())),
+            (text, _) => Ok(text.to_owned()),
+        }
     }
 }
 
@@ -105,6 +111,13 @@ mod tests {
         ] {
             assert_eq!(file(content).1.read().unwrap(), value);
         }
+    }
+
+    #[test]
+    fn a_token_has_no_white_space_around_it() {
+        assert_eq!(file(b" tok\r\n\n").1.read_text().unwrap(), "tok");
+        let blank = file(b" \n ").1.read_text();
+        assert!(matches!(blank, Err(SecretError::EmptyFile(_))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use git2::cert::Cert;
 use git2::{CertificateCheckStatus, Cred, CredentialType, Error};
 use url::Url;
 
-use crate::config::{Repo, Secret, Source};
+use crate::config::{Repo, Source};
 
 // A server that refuses a key asks again for ever; libgit2 leaves it to us to stop.
 const ATTEMPTS: u32 = 3;
@@ -90,7 +90,8 @@ impl<'a> Access<'a> {
         }
         // Forges take any user name beside a token; the empty one is refused by some.
         let user = self.source.username.as_deref().unwrap_or("x-access-token");
-        Cred::userpass_plaintext(user, &read(secret)?).map_err(text)
+        let token = secret.read_text().map_err(|error| error.to_string())?;
+        Cred::userpass_plaintext(user, &token).map_err(text)
     }
 
     /// libgit2's certificate callback: a pinned host key must match, everything else is left to
@@ -126,24 +127,30 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn read(secret: &Secret) -> Result<String, String> {
-    let (value, place) = match secret {
-        Secret::Env(name) => (
-            std::env::var(name).map_err(|error| error.to_string()),
-            format!("environment variable `{name}`"),
-        ),
-        Secret::File(path) => (
-            std::fs::read_to_string(path).map_err(|error| error.to_string()),
-            format!("file `{}`", path.display()),
-        ),
-    };
-    match value {
-        Ok(value) if !value.trim().is_empty() => Ok(value.trim().to_owned()),
-        Ok(_) => Err(format!("the token's {place} is empty")),
-        Err(error) => Err(format!("the token's {place} cannot be read: {error}")),
-    }
-}
-
 fn text(error: Error) -> String {
     error.message().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn a_token_is_read_as_every_secret_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let repo = Repo::Http("https://example.com/x.git".to_owned());
+        let source = Source {
+            token: Some(Secret::File(path.clone())),
+            ..Source::default()
+        };
+        let token = || Access::new(&repo, &source).token("https://example.com/x.git");
+        std::fs::write(&path, "tok\n\n").unwrap();
+        assert!(token().is_ok());
+        // Whatever lies there is not read without an end, nor sent.
+        std::fs::write(&path, vec![b'x'; 100 << 10]).unwrap();
+        let why = token().err().unwrap();
+        assert!(why.contains("longer than 64 KiB"), "{why}");
+    }
 }

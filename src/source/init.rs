@@ -1,6 +1,6 @@
 //! libgit2's settings are global to the process and must stand before its first use.
 // The only unsafe calls of this folder: git2 marks these setters so since they write C globals
-// without a lock. `Once` makes sure that they run one time, before any repository is opened.
+// without a lock.
 #![allow(unsafe_code)]
 
 use std::sync::Once;
@@ -20,7 +20,11 @@ const CACHED: isize = 8 << 20;
 pub(crate) fn once() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: every use of git2 in this crate passes through this `Once` first.
+        // SAFETY: these globals are read only when a repository or its configuration is opened and
+        // when a server is connected to. Whatever does that in this crate (here, `api::git`,
+        // `cli::receive`, `cli::demo`) calls `once` first, and `Once` lets nobody pass
+        // before they are set. The callers that do not, `webhook::push` and `config::repo`, check the
+        // name of a ref, which reads none of them.
         let set = unsafe { set() };
         if let Err(error) = set {
             tracing::warn!(%error, "libgit2 refused a setting");

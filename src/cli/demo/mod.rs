@@ -47,6 +47,7 @@ env = { GREETING = "from deploy.toml" }
 
 /// Plays it; an error if anything was not as promised. Whatever happens, what it made is removed.
 pub async fn run(args: Demo) -> Result<(), Error> {
+    crate::source::init();
     let screen = Screen::new();
     screen.title();
     setup::ensure(setup::DEFAULT_HOST, |step| screen.note(step)).await?;

@@ -125,6 +125,11 @@ id!(
     |text| stamped('w', text)
 );
 id!(
+    /// What became of one ref of a push.
+    MovedRefId,
+    |text| stamped('m', text)
+);
+id!(
     /// One agent's data folder: the value of the label `cutover.agent` on everything it makes.
     AgentId,
     |text| stamped('a', text)
@@ -152,6 +157,12 @@ impl ReleaseId {
 impl DeliveryId {
     pub fn new() -> Self {
         Self(stamp('w'))
+    }
+}
+
+impl MovedRefId {
+    pub fn new() -> Self {
+        Self(stamp('m'))
     }
 }
 

@@ -46,6 +46,7 @@
 //! the moments at which a test kills the agent to see that it does.
 
 pub mod ids;
+pub mod principal;
 pub mod state;
 pub mod tls;
 

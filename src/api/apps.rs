@@ -8,11 +8,12 @@ use super::path::{AppPath, named};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
 use super::{ApiError, Shared};
+use crate::principal::{Principal, Role};
 use crate::store::{apps, deployments, releases};
 
 /// List the apps
 ///
-/// All apps of deploy.toml, in one page.
+/// All apps of deploy.toml that the token may see, in one page.
 #[utoipa::path(
     get,
     path = "/api/v1/apps",
@@ -20,7 +21,7 @@ use crate::store::{apps, deployments, releases};
     tag = "apps",
     responses((status = 200, description = "Every app", body = Page<AppView>)),
 )]
-pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
+pub async fn list(State(api): Shared, caller: Principal) -> Result<Json<Page<AppView>>, ApiError> {
     let in_force = api.agent.in_force();
     let store = &api.agent.store;
     let items = store
@@ -29,6 +30,7 @@ pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
                 .config
                 .apps
                 .values()
+                .filter(|app| caller.sees(&app.name))
                 .map(|app| view::app(db, app))
                 .collect()
         })
@@ -51,9 +53,10 @@ pub async fn list(State(api): Shared) -> Result<Json<Page<AppView>>, ApiError> {
 )]
 pub async fn show(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<AppPath>,
 ) -> Result<Json<AppView>, ApiError> {
-    let app = named(&api, &path.app)?;
+    let app = named(&api, &caller, Role::Read, &path.app)?;
     Ok(Json(
         api.agent.store.read(move |db| view::app(db, &app)).await?,
     ))
@@ -76,10 +79,11 @@ pub async fn show(
 )]
 pub async fn deployments(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<DeploymentView>>, ApiError> {
-    let app = named(&api, &path.app)?.name.clone();
+    let app = named(&api, &caller, Role::Read, &path.app)?.name.clone();
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let rows = deployments::list(db, &app, cursor.as_deref(), limit + 1)?;
@@ -107,10 +111,11 @@ pub async fn deployments(
 )]
 pub async fn releases(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ReleaseView>>, ApiError> {
-    let app = named(&api, &path.app)?.name.clone();
+    let app = named(&api, &caller, Role::Read, &path.app)?.name.clone();
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;

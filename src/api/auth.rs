@@ -1,11 +1,12 @@
-//! Who may call the API: the holder of the token, and whoever may open the Unix socket.
+//! Who calls the API: the holder of a token, or a process that may open the Unix socket; and what each
+//! handler asks of them.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -13,31 +14,74 @@ use subtle::ConstantTimeEq;
 
 use super::error::Kind;
 use super::{Api, ApiError};
+use crate::ids::AppName;
+use crate::principal::{Principal, Requester, Role, Scope};
 
-/// The token named `admin`. Only its hash is kept, so that it cannot be logged.
-pub struct Token([u8; 32]);
+/// The tokens that are let in.
+pub struct Tokens(Vec<Token>);
 
-/// Marks a request that came over the Unix socket, as a request extension.
-#[derive(Clone)]
-pub struct Local;
+/// A token, kept as its hash so that there is nothing to log.
+pub struct Token {
+    name: String,
+    hash: [u8; 32],
+    apps: Scope,
+    role: Role,
+}
+
+/// Set on a request that came over the Unix socket: the user id of the process that sent it.
+#[derive(Clone, Copy)]
+pub struct Local {
+    pub uid: u32,
+}
 
 impl Token {
-    pub fn new(text: &str) -> Self {
-        Self(Sha256::digest(text).into())
-    }
-
-    /// Reads `CUTOVER_TOKEN`, or else `data_dir/token`, which is created if it does not exist.
-    pub fn load(data_dir: &Path) -> io::Result<Self> {
-        match std::env::var("CUTOVER_TOKEN") {
-            Ok(text) if !text.trim().is_empty() => Ok(Self::new(text.trim())),
-            _ => read_or_make(data_dir).map(|text| Self::new(&text)),
+    pub fn new(name: &str, text: &str, apps: Scope, role: Role) -> Self {
+        Self {
+            name: name.to_owned(),
+            hash: Sha256::digest(text).into(),
+            apps,
+            role,
         }
     }
+}
 
-    // Of the hashes, so that neither the time nor the length tells anything.
-    pub(super) fn is(&self, text: &str) -> bool {
+impl Tokens {
+    pub fn new(tokens: Vec<Token>) -> Self {
+        Self(tokens)
+    }
+
+    /// The token `admin`: from `CUTOVER_TOKEN`, else from `data_dir/token`, which is created if it does
+    /// not exist.
+    pub fn load(data_dir: &Path) -> io::Result<Self> {
+        let text = match std::env::var("CUTOVER_TOKEN") {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            _ => read_or_make(data_dir)?,
+        };
+        Ok(Self::admin(&text))
+    }
+
+    /// One token, `admin`, which may do everything.
+    pub fn admin(text: &str) -> Self {
+        Self(vec![Token::new("admin", text, Scope::All, Role::Admin)])
+    }
+
+    /// Whose token this is. Compares hashes, so that neither the time nor the length says anything, and
+    /// always with every token.
+    pub(super) fn principal(&self, text: &str) -> Option<Principal> {
         let given: [u8; 32] = Sha256::digest(text).into();
-        bool::from(self.0.ct_eq(&given))
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.hash.ct_eq(&given)) {
+                found = Some(token);
+            }
+        }
+        found.map(|token| Principal {
+            who: Requester::Token {
+                token: token.name.clone(),
+            },
+            apps: token.apps.clone(),
+            role: token.role,
+        })
     }
 }
 
@@ -69,34 +113,76 @@ fn read_or_make(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Lets an authorised request through and answers 401 to any other.
-pub async fn require(
+/// Sets the [`Principal`] on a request, or answers 401. What the principal may do, the handlers ask.
+pub async fn authenticate(
     State(api): State<Arc<Api>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    let local = request.extensions().get::<Local>().copied();
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     let bearer = given.and_then(|value| value.split_once(' '));
-    let allowed = match bearer {
-        _ if request.extensions().get::<Local>().is_some() => true,
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            api.token.is(token.trim())
+    let principal = match (local, bearer) {
+        // The socket's mode lets in the agent's own user and root.
+        (Some(Local { uid }), _) => Some(Principal::admin(Requester::Local { uid })),
+        (None, Some((scheme, token))) if scheme.eq_ignore_ascii_case("bearer") => {
+            api.tokens.principal(token.trim())
         }
-        _ => false,
+        _ => None,
     };
-    if !allowed {
-        return Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "the token is missing or wrong",
-            "send `Authorization: Bearer TOKEN`; `cutover token` prints it on the server",
-        )
-        .refusing(Kind::Token));
-    }
+    let principal = principal.ok_or_else(unauthorized)?;
+    request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "the token is missing or wrong",
+        "send `Authorization: Bearer TOKEN`; `cutover token` prints it on the server",
+    )
+    .refusing(Kind::Token)
+}
+
+/// Who calls, as [`authenticate`] found. On a route without that nobody is let in.
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let found = parts.extensions.get::<Principal>().cloned();
+        found.ok_or_else(unauthorized)
+    }
+}
+
+/// Checks that the caller may do something with an app. An app outside of the caller's scope does not
+/// exist for them.
+pub fn check(caller: &Principal, role: Role, app: &AppName) -> Result<(), ApiError> {
+    if !caller.sees(app) {
+        return Err(ApiError::no_such_app(app.as_str()));
+    }
+    check_role(caller, role)
+}
+
+/// Checks the caller's role alone, for what is not about one app.
+pub fn check_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
+    if caller.may(role) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        format!(
+            "{} has the role `{}`; this needs `{}`",
+            caller.who,
+            caller.role.as_str(),
+            role.as_str()
+        ),
+        "use a token with that role",
+    ))
 }
 
 #[cfg(test)]
@@ -114,8 +200,10 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(Token::new(&first).is(&first));
-        assert!(!Token::new(&first).is(""));
-        assert!(!Token::new(&first).is(&first[1..]));
+        let tokens = Tokens::admin(&first);
+        let admin = tokens.principal(&first).unwrap();
+        assert_eq!((admin.apps, admin.role), (Scope::All, Role::Admin));
+        assert_eq!(tokens.principal(""), None);
+        assert_eq!(tokens.principal(&first[1..]), None);
     }
 }

@@ -10,10 +10,11 @@ use utoipa::ToSchema;
 
 use super::error::ErrorBody;
 use super::path::{AppPath, DeploymentPath, FollowQuery, find, named};
-use super::responses::{Malformed, TooLarge, UnknownApp, UnknownDeployment};
+use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp, UnknownDeployment};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::{intake, rollback};
+use crate::principal::{Principal, Role};
 use crate::state::{Event, State as DeploymentState};
 use crate::store::deployments::{self as table, Deployment, Trigger};
 
@@ -69,24 +70,26 @@ const LONGEST_NAME: usize = 255;
             content((DeploymentView = "application/json"), (String = "text/plain")),
         ),
         (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
         (status = 413, response = TooLarge),
     ),
 )]
 pub async fn deploy(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = named(&api, &path.app)?;
+    let app = named(&api, &caller, Role::Deploy, &path.app)?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = checked(body.r#ref, "ref")?;
     let trigger = match body.trigger {
         None | Some(Caller::Api) => Trigger::Api,
         Some(Caller::Cli) => Trigger::Cli,
     };
-    let new = intake::wished(&app.name, wanted, trigger);
+    let new = intake::wished(&app.name, wanted, trigger, caller.who);
     let queued = intake::deployment(&api.agent, new).await?;
     answer(&api, queued, query.follow).await
 }
@@ -109,6 +112,7 @@ pub async fn deploy(
             content((DeploymentView = "application/json"), (String = "text/plain")),
         ),
         (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
         (
             status = 409,
@@ -125,14 +129,15 @@ pub async fn deploy(
 )]
 pub async fn rollback(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = named(&api, &path.app)?;
+    let app = named(&api, &caller, Role::Deploy, &path.app)?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
-    let queued = rollback::ask(&api.agent, &app.name, to).await;
+    let queued = rollback::ask(&api.agent, &app.name, to, caller.who).await;
     let queued = queued.map_err(|error| {
         ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
     })?;
@@ -180,9 +185,10 @@ async fn answer(api: &Api, queued: Deployment, follow: bool) -> Result<Response,
 )]
 pub async fn show(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<DeploymentPath>,
 ) -> Result<Json<DeploymentView>, ApiError> {
-    let found = find(&api, &path.id).await?;
+    let found = find(&api, &caller, Role::Read, &path.id).await?;
     Ok(Json(
         api.agent
             .store
@@ -203,6 +209,7 @@ pub async fn show(
     responses(
         (status = 202, description = "The deployment is being undone", body = DeploymentView),
         (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
         (status = 404, response = UnknownDeployment),
         (
             status = 409,
@@ -218,14 +225,18 @@ pub async fn show(
 )]
 pub async fn cancel(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<DeploymentPath>,
 ) -> Result<Response, ApiError> {
-    let found = find(&api, &path.id).await?;
+    let found = find(&api, &caller, Role::Deploy, &path.id).await?;
     let id = found.id.clone();
     let now = api.agent.store.write(move |db| {
         let Some(found) = table::get(db, &id)? else {
             return Ok(None);
         };
+        if !found.state.is_switched() && !found.state.is_rest() {
+            table::set_cancelled_by(db, &id, &caller.who)?;
+        }
         if found.state == DeploymentState::Queued {
             table::end(db, &id, Event::Cancel, None)?;
         }

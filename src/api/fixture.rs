@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
+use super::{
+    Api, Bodies, Health, Refusals, WebhookSecrets,
+    auth::{Token, Tokens},
+};
 use crate::deploy::Agent;
 use crate::engine::Engine;
+use crate::principal::{Role, Scope};
 use crate::proxy::control::Client;
 use crate::store::Store;
 
-/// Its token is `right`.
+/// Its tokens are `right`, and `reader`, which may only read.
 pub async fn api(folder: &Path) -> Arc<Api> {
     let path = folder.join("deploy.toml");
     let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
@@ -23,7 +27,10 @@ pub async fn api(folder: &Path) -> Arc<Api> {
     let proxy = Client::new(folder.join("nowhere"));
     Arc::new(Api {
         agent: Arc::new(Agent::new(config, id, store, engine, proxy)),
-        token: Token::new("right"),
+        tokens: Tokens::new(vec![
+            Token::new("admin", "right", Scope::All, Role::Admin),
+            Token::new("reader", "reader", Scope::All, Role::Read),
+        ]),
         health: Health::default(),
         bodies: Bodies::default(),
         refusals: Refusals::default(),

@@ -63,14 +63,18 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until dropped. Requests need no token here.
+/// Serves until dropped; everyone here is let in without a token, and known by their user id.
 pub async fn unix(listener: UnixListener, router: Router) {
-    let router = router.layer(axum::Extension(Local));
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, None, router.clone()));
-            }
+            Ok((stream, _)) => match stream.peer_cred() {
+                Ok(peer) => {
+                    let local = Local { uid: peer.uid() };
+                    let router = router.clone().layer(axum::Extension(local));
+                    tokio::spawn(connection(stream, None, router));
+                }
+                Err(error) => tracing::warn!(%error, "a local connection without a user"),
+            },
             Err(error) => pause(&error).await,
         }
     }

@@ -15,6 +15,7 @@ use super::responses::{Malformed, UnknownDeployment};
 use super::{Api, ApiError, Shared};
 use crate::deploy::follow::{self, Piece};
 use crate::ids::DeploymentId;
+use crate::principal::{Principal, Role};
 use crate::store::deployments::Deployment;
 
 /// Tells a client that has just asked for a deployment, and follows it at once, which one it is.
@@ -56,11 +57,12 @@ const END: &str = "end";
 )]
 pub async fn show(
     State(api): Shared,
+    caller: Principal,
     Path(path): Path<DeploymentPath>,
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let found = find(&api, &path.id).await?;
+    let found = find(&api, &caller, Role::Read, &path.id).await?;
     let value = |name| {
         headers
             .get(name)
@@ -167,6 +169,7 @@ mod tests {
     use super::*;
     use crate::api::{auth::Local, fixture, router};
     use crate::deploy::intake;
+    use crate::principal::Requester;
     use crate::state::Event as Change;
     use crate::store::deployments::{self as table, Trigger};
 
@@ -179,7 +182,7 @@ mod tests {
             request = request.header("last-event-id", last);
         }
         let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(Local);
+        request.extensions_mut().insert(Local { uid: 0 });
         let answer = router(api.clone()).oneshot(request).await.unwrap();
         let status = answer.status();
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
@@ -216,7 +219,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let api = fixture::api(folder.path()).await;
         let app = "hello".parse().unwrap();
-        let new = intake::wished(&app, None, Trigger::Api);
+        let new = intake::wished(&app, None, Trigger::Api, Requester::Agent);
         let queued = intake::deployment(&api.agent, new).await.unwrap();
         let log = api.agent.store.log_path(&queued.id);
         std::fs::create_dir_all(log.parent().unwrap()).unwrap();
@@ -270,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let api = fixture::api(folder.path()).await;
         let app = "hello".parse().unwrap();
-        let new = intake::wished(&app, None, Trigger::Api);
+        let new = intake::wished(&app, None, Trigger::Api, Requester::Agent);
         let queued = intake::deployment(&api.agent, new).await.unwrap();
         let often = KeepAlive::new().interval(std::time::Duration::from_millis(1));
         let events = events(&api, queued, 0, true).keep_alive(often);

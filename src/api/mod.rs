@@ -44,7 +44,7 @@ pub use webhook_secrets::WebhookSecrets;
 /// What a handler needs.
 pub struct Api {
     pub agent: Arc<Agent>,
-    pub token: auth::Token,
+    pub tokens: auth::Tokens,
     pub health: Health,
     pub bodies: Bodies,
     pub refusals: Refusals,
@@ -85,7 +85,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let guarded = Router::from(guarded())
         .route_layer(axum::middleware::from_fn_with_state(
             api.clone(),
-            auth::require,
+            auth::authenticate,
         ))
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));

@@ -15,7 +15,8 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
-    Malformed, NotStored, TooLarge, TooManyRefusals, Unauthorized, UnknownApp, UnknownDeployment,
+    Forbidden, Malformed, NotStored, TooLarge, TooManyRefusals, Unauthorized, UnknownApp,
+    UnknownDeployment,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -122,6 +123,7 @@ fn components() -> Components {
         .security_scheme("token", SecurityScheme::Http(scheme))
         .response_from::<Malformed>()
         .response_from::<Unauthorized>()
+        .response_from::<Forbidden>()
         .response_from::<UnknownApp>()
         .response_from::<UnknownDeployment>()
         .response_from::<TooLarge>()
@@ -279,7 +281,8 @@ mod tests {
                 ];
                 let right = right.map(|(path, body)| (path, "right", body));
                 let mut seen = BTreeSet::new();
-                for (path, token, body) in right.into_iter().chain(wrong) {
+                let reader = [(of("hello", id), "reader", nothing())];
+                for (path, token, body) in right.into_iter().chain(reader).chain(wrong) {
                     let (status, _) = ask(client, &asked, &path, token, body).await;
                     seen.insert(status.to_string());
                 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Api, ApiError};
+use super::{Api, ApiError, auth};
 use crate::config::App;
 use crate::ids::DeploymentId;
+use crate::principal::{Principal, Role};
 use crate::store::deployments::{self as table, Deployment};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -18,8 +19,15 @@ pub struct AppPath {
     pub app: String,
 }
 
-/// The app that a path names.
-pub fn named(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
+/// The app that a path names, where the caller may do this with it.
+pub fn named(api: &Api, caller: &Principal, role: Role, name: &str) -> Result<Arc<App>, ApiError> {
+    let app = configured(api, name)?;
+    auth::check(caller, role, &app.name)?;
+    Ok(app)
+}
+
+/// The app that a path names, whoever asks.
+pub fn configured(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
     let app = name.parse().ok().and_then(|name| api.agent.app(&name));
     app.ok_or_else(|| ApiError::no_such_app(name))
 }
@@ -42,13 +50,18 @@ pub struct DeploymentPath {
     pub id: String,
 }
 
-/// The deployment that a path names.
-pub async fn find(api: &Api, text: &str) -> Result<Deployment, ApiError> {
+/// The deployment that a path names, where the caller may do this with it.
+pub async fn find(
+    api: &Api,
+    caller: &Principal,
+    role: Role,
+    text: &str,
+) -> Result<Deployment, ApiError> {
     let missing = || ApiError::no_such_deployment(text);
     let id: DeploymentId = text.parse().map_err(|_| missing())?;
-    api.agent
-        .store
-        .read(move |db| table::get(db, &id))
-        .await?
-        .ok_or_else(missing)
+    let found = api.agent.store.read(move |db| table::get(db, &id)).await?;
+    let found = found.filter(|found| caller.sees(&found.app));
+    let found = found.ok_or_else(missing)?;
+    auth::check_role(caller, role)?;
+    Ok(found)
 }

@@ -13,6 +13,11 @@ pub fn unknown(options: &[String]) -> Option<String> {
     Some(format!("unknown option `{shown}`; known are {known}"))
 }
 
+/// What `cutover.wait=false` says in place of the log.
+pub fn not_waited_for(deployment: &str) -> String {
+    format!("see `cutover show {deployment}`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

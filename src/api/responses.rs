@@ -25,6 +25,15 @@ pub struct Malformed(ErrorBody);
 }}))]
 pub struct Unauthorized(ErrorBody);
 
+/// The token does not have the role that this needs.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "forbidden",
+    "message": "token `ci` has the role `read`; this needs `deploy`",
+    "hint": "use a token with that role",
+}}))]
+pub struct Forbidden(ErrorBody);
+
 /// There is no such app.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {

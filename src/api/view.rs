@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
 use crate::ids::ReleaseId;
+use crate::principal::Requester;
 use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
 use crate::store::apps::Serving;
@@ -69,8 +70,80 @@ pub struct DeploymentView {
     /// Null unless the deployment failed, was rolled back or was replaced.
     #[schema(required)]
     error: Option<Failure>,
+    /// Who asked for it; null if that was before it was recorded.
+    #[schema(required)]
+    requested_by: Option<RequesterView>,
+    /// Who cancelled it; null if nobody did.
+    #[schema(required)]
+    cancelled_by: Option<RequesterView>,
     /// What the forge is told about this deployment; empty if no forge is told anything.
     reports: Vec<ReportView>,
+}
+
+/// Who asked for something. The token, the user id and the forge are proved; the user's name is what the
+/// forge or the pusher says.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Requester)]
+struct RequesterView {
+    kind: RequesterKind,
+    /// The token's name.
+    #[schema(required, example = "admin")]
+    token: Option<String>,
+    /// The user id on this machine.
+    #[schema(required, example = 1000)]
+    uid: Option<u32>,
+    #[schema(required, example = "github")]
+    forge: Option<String>,
+    #[schema(required, example = "ada")]
+    user: Option<String>,
+}
+
+/// How the request came: with an API token, over the Unix socket, in a webhook, as `git push` over HTTP,
+/// through `hooks/post-receive`, or from the agent itself.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum RequesterKind {
+    Token,
+    Local,
+    Webhook,
+    GitHttp,
+    GitHook,
+    #[default]
+    Agent,
+}
+
+impl From<Requester> for RequesterView {
+    fn from(who: Requester) -> Self {
+        let of = |kind| Self {
+            kind,
+            ..Self::default()
+        };
+        match who {
+            Requester::Token { token } => Self {
+                token: Some(token),
+                ..of(RequesterKind::Token)
+            },
+            Requester::Local { uid } => Self {
+                uid: Some(uid),
+                ..of(RequesterKind::Local)
+            },
+            Requester::Webhook { forge, user } => Self {
+                forge: Some(forge),
+                user,
+                ..of(RequesterKind::Webhook)
+            },
+            Requester::GitHttp { token, user } => Self {
+                token: Some(token),
+                user,
+                ..of(RequesterKind::GitHttp)
+            },
+            Requester::GitHook { uid } => Self {
+                uid: Some(uid),
+                ..of(RequesterKind::GitHook)
+            },
+            Requester::Agent => of(RequesterKind::Agent),
+        }
+    }
 }
 
 /// What a forge is told about a deployment.
@@ -219,6 +292,8 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         steps: steps.into_iter().map(step).collect(),
         receipt: row.receipt,
         error: row.error,
+        requested_by: row.requested_by.map(RequesterView::from),
+        cancelled_by: row.cancelled_by.map(RequesterView::from),
         reports: reports.into_iter().filter_map(report).collect(),
     })
 }

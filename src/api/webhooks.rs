@@ -10,17 +10,13 @@ use axum::http::{HeaderMap, StatusCode};
 
 use super::error::ErrorBody;
 use super::error::Kind;
-use super::path::{AppPath, named};
+use super::path::{AppPath, configured};
 use super::responses::{TooManyRefusals, UnknownApp};
 use super::webhook_secrets::{self, Read, WebhookSecrets};
 use super::{Api, ApiError, Shared, peer};
 use crate::config::App;
-use crate::deploy::filter;
-use crate::deploy::intake::{self, Asked};
-use crate::ids::CommitId;
-use crate::store::deliveries::{Move, NewDelivery, Outcome};
-use crate::store::deployments::{Goal, NewDeployment, Trigger};
-use crate::webhook::{self, Content, Push, Received, Ref, Refusal};
+use crate::deploy::intake::{self, Answer};
+use crate::webhook::{self, Received, Refusal};
 
 /// A form, in which some forges send their JSON.
 #[derive(utoipa::ToSchema)]
@@ -44,7 +40,7 @@ struct PayloadForm {
         content((Object = "application/json"), (PayloadForm = "application/x-www-form-urlencoded")),
     ),
     responses(
-        (status = 202, description = "The delivery is stored", body = Outcome),
+        (status = 202, description = "The delivery is stored", body = Answer),
         (
             status = 400,
             description = "The body is malformed",
@@ -77,8 +73,8 @@ pub async fn receive(
     State(api): Shared,
     Path(path): Path<AppPath>,
     request: Request,
-) -> Result<(StatusCode, Json<Outcome>), ApiError> {
-    let app = named(&api, &path.app);
+) -> Result<(StatusCode, Json<Answer>), ApiError> {
+    let app = configured(&api, &path.app);
     let app = app.map_err(|error| error.refusing(Kind::UnknownApp))?;
     let (request, body) = request.into_parts();
     allowed(&api, &app, &request)?;
@@ -87,12 +83,8 @@ pub async fn receive(
     let received = verified(&api, &app, headers, &body)
         .await
         .map_err(refused)?;
-    let asked = match wanted(&app, received.content.clone()) {
-        Ok((push, left)) => Asked::Deployment(deployment(&app, push), left),
-        Err(reason) => Asked::Nothing(reason),
-    };
-    let outcome = intake::delivery(&api.agent, delivery(&app, &received), asked).await?;
-    Ok((StatusCode::ACCEPTED, Json(outcome)))
+    let answer = intake::delivery(&api.agent, &app, received).await?;
+    Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
 /// Checks that deliveries from the client's network are accepted.
@@ -155,113 +147,5 @@ fn refused(refusal: Refusal) -> ApiError {
             let hint = "send the forge's own JSON, or a form with it in `payload`";
             ApiError::new(StatusCode::BAD_REQUEST, "malformed", why, hint).refusing(Kind::Malformed)
         }
-    }
-}
-
-/// The push that is to be deployed, and why not another that came with it; or why none is.
-fn wanted(app: &App, content: Content) -> Result<(Push, Option<String>), String> {
-    let pushes = match content {
-        Content::Ping => return Err("ping: the webhook is set up".into()),
-        Content::Ignored(reason) => return Err(reason),
-        Content::Pushes(pushes) => pushes,
-    };
-    let mut reason = "the delivery contains no push".to_owned();
-    let mut wanted = Vec::new();
-    for push in pushes {
-        match filter::wants(app, &push) {
-            Ok(()) => wanted.push(push),
-            Err(why) => reason = why,
-        }
-    }
-    // One release serves at a time: the app's own branch goes before other branches and tags.
-    let own = wanted
-        .iter()
-        .position(|push| matches!(&push.git_ref, Ref::Branch(name) if *name == app.branch));
-    if wanted.is_empty() {
-        return Err(reason);
-    }
-    let chosen = wanted.remove(own.unwrap_or(0));
-    let left = wanted.iter().find(|push| push.new != chosen.new);
-    let left = left.map(|left| {
-        let (left, chosen) = (&left.git_ref, &chosen.git_ref);
-        format!("the {left} came with the {chosen}, which is deployed in its place")
-    });
-    Ok((chosen, left))
-}
-
-fn deployment(app: &App, push: Push) -> NewDeployment {
-    let commit: Option<CommitId> = push.new;
-    NewDeployment {
-        app: app.name.clone(),
-        trigger: Trigger::Webhook,
-        goal: commit.clone().map_or(Goal::Branch, Goal::Pushed),
-        git_ref: Some(push.git_ref.full()),
-        commit,
-        message: push.message.as_deref().and_then(first_line),
-        author: push.author,
-        no_cache: false,
-    }
-}
-
-/// What people read of a message; the rest may be long.
-fn first_line(message: &str) -> Option<String> {
-    message.lines().next().map(str::to_owned)
-}
-
-fn delivery(app: &App, received: &Received) -> NewDelivery {
-    NewDelivery {
-        app: app.name.clone(),
-        forge: received.forge.to_string(),
-        forge_delivery: received.delivery.clone(),
-        event: received.event.clone(),
-        body_hash: hex::encode(received.body_hash),
-        moves: match &received.content {
-            Content::Pushes(pushes) => pushes.iter().map(moved).collect(),
-            _ => vec![],
-        },
-    }
-}
-
-fn moved(push: &Push) -> Move {
-    Move {
-        git_ref: push.git_ref.full(),
-        old: push.old.clone(),
-        new: push.new.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_several_pushes_the_apps_own_branch_is_deployed_and_the_rest_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deploy.toml");
-        let text = "[apps.a]\nrepo = 'a.git'\nport = 1\nbranches = ['*']\ntags = '*'\n";
-        std::fs::write(&path, text).unwrap();
-        let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        let app = config.apps.values().next().unwrap();
-        let push = |git_ref: &Ref, digit: char| Push {
-            repository: String::new(),
-            git_ref: git_ref.clone(),
-            old: None,
-            new: digit.to_string().repeat(40).parse().ok(),
-            message: None,
-            author: None,
-            forced: false,
-        };
-        let (next, main) = (Ref::Branch("next".into()), Ref::Branch("main".into()));
-        let tag = Ref::Tag("main".into());
-        let chosen = |pushes: Vec<Push>| {
-            let (push, left) = wanted(app, Content::Pushes(pushes)).unwrap();
-            (push.git_ref, left)
-        };
-        let (first, left) = chosen(vec![push(&next, '1'), push(&tag, '2'), push(&main, '2')]);
-        assert_eq!(first, main);
-        assert!(left.unwrap().starts_with("the branch `next` came with"));
-        // What leads to the same commit is not left.
-        let (first, left) = chosen(vec![push(&tag, '2'), push(&next, '2')]);
-        assert_eq!((first, left), (tag, None));
     }
 }

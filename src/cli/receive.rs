@@ -5,7 +5,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Client, view};
@@ -13,6 +12,7 @@ use super::error::Kind;
 use super::{Error, Global, configuration, outcome, print};
 use crate::api::push_option;
 use crate::config::{Config, Repo};
+use crate::deploy::intake::Outcome;
 
 /// More updates than any push has; it bounds what is read.
 const MOST_INPUT: u64 = 1 << 20;
@@ -26,14 +26,6 @@ pub struct Receive {
     /// The bare repository that was pushed to
     #[arg(long, value_name = "PATH", default_value = ".")]
     repo: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-struct Taken {
-    #[serde(rename = "ref")]
-    git_ref: String,
-    deployment: Option<String>,
-    reason: Option<String>,
 }
 
 /// Reads git's `old new ref` lines. The push itself is over: nothing here can undo it, so what went
@@ -63,14 +55,16 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
         return Err(Error::usage(format!("stored, not deployed: {why}"))
             .hint(format!("run {verbs} to deploy it")));
     }
-    if has("cutover.skip") {
-        print::line("stored, not deployed: cutover.skip");
-        return Ok(());
-    }
-    let no_cache = has("cutover.no-cache");
-    let body = json!({ "repository": repository, "updates": updates, "no_cache": no_cache });
+    let (no_cache, skip) = (has("cutover.no-cache"), has("cutover.skip"));
+    let body = json!({
+        "repository": repository, "updates": updates, "no_cache": no_cache, "skip": skip
+    });
     let answer = match client.post("/api/v1/pushes", &body).await {
         Ok(answer) => answer,
+        Err(error) if error.kind() == Kind::Unreachable && skip => {
+            print::line("stored, not deployed: cutover.skip");
+            return Ok(());
+        }
         Err(error) if error.kind() == Kind::Unreachable => {
             return Err(error.hint(format!(
                 "the commits are stored in the repository, but not deployed: start the agent with \
@@ -80,35 +74,40 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
         }
         Err(error) => return Err(error),
     };
-    let taken: view::List<Taken> = view::read(&answer)?;
+    let outcomes = view::read::<view::List<Outcome>>(&answer)?.items;
+    for outcome in &outcomes {
+        print::line(outcome);
+    }
     let mut first_failure = Ok(());
-    for item in taken.items {
-        let ended = match (&item.deployment, &item.reason) {
-            (Some(id), _) if has("cutover.wait=false") => {
-                print::line(format_args!("`{id}` is queued; see `cutover show {id}`"));
-                Ok(())
-            }
-            (Some(id), _) => {
-                let ended = outcome::follow(&client, id, false).await;
-                ended.map_err(|error| match error.kind() {
-                    Kind::Unreachable => error.hint(format!(
-                        "the deployment is queued and continues when the agent is back: see \
-                         `cutover show {id}`"
-                    )),
-                    _ => error,
-                })
-            }
-            (None, reason) => {
-                let reason = reason.as_deref().unwrap_or("no app deploys it");
-                print::line(format_args!("{}: not deployed: {reason}", item.git_ref));
-                Ok(())
-            }
-        };
+    for id in deployments(&outcomes) {
+        if has("cutover.wait=false") {
+            print::line(push_option::not_waited_for(&id));
+            continue;
+        }
+        let ended = outcome::follow(&client, &id, false).await;
+        let ended = ended.map_err(|error| match error.kind() {
+            Kind::Unreachable => error.hint(format!(
+                "the deployment is queued and continues when the agent is back: see \
+                 `cutover show {id}`"
+            )),
+            _ => error,
+        });
         if first_failure.is_ok() {
             first_failure = ended;
         }
     }
     first_failure
+}
+
+/// What the push led to, each once: several refs may lead to one deployment.
+fn deployments(outcomes: &[Outcome]) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::new();
+    for id in outcomes.iter().filter_map(|it| it.deployment.as_ref()) {
+        if !ids.iter().any(|known| known == id.as_str()) {
+            ids.push(id.to_string());
+        }
+    }
+    ids
 }
 
 fn update(line: &str) -> Option<serde_json::Value> {
@@ -127,6 +126,7 @@ fn push_options(env: impl Fn(&str) -> Option<String>) -> Vec<String> {
 /// `git config cutover.config` of the repository. Read by path: a hook's GIT_DIR and quarantine
 /// are git's own business.
 fn configured(repository: &Path) -> Option<PathBuf> {
+    crate::source::init();
     let repository = git2::Repository::open_bare(repository).ok()?;
     repository.config().ok()?.get_path("cutover.config").ok()
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Token};
+use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Tokens};
 use crate::config::Config;
 use crate::deploy::{Agent, intake, queue, routes};
 use crate::engine::Engine;
@@ -48,11 +48,11 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         .await
         .map_err(|e| failed("failed to publish the routes", &e))?;
 
-    let token = Token::load(&data_dir);
-    let token = token.map_err(|e| failed("failed to read or create the API's token", &e))?;
+    let tokens = Tokens::load(&data_dir);
+    let tokens = tokens.map_err(|e| failed("failed to read or create the API's token", &e))?;
     let api = Arc::new(Api {
         agent: agent.clone(),
-        token,
+        tokens,
         health: Health::default(),
         bodies: Bodies::default(),
         refusals: Refusals::default(),

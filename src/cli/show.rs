@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::client::{Client, view};
 use super::{Error, Global, print, table, words};
+use crate::principal::Requester;
 
 /// Show one deployment: its steps, their times and what the switch cost
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ pub async fn run(args: Show, global: &Global) -> Result<(), Error> {
 fn head(deployment: &view::Deployment) {
     let row = |name: &str, value: &str| {
         if !value.is_empty() {
-            print::line(format_args!("{name:<11} {value}"));
+            print::line(format_args!("{name:<12} {value}"));
         }
     };
     let current = match deployment.current {
@@ -56,6 +57,8 @@ fn head(deployment: &view::Deployment) {
     row("App", &deployment.app);
     row("State", &format!("{}{current}", deployment.state));
     row("Trigger", &deployment.trigger);
+    row("Requested by", &by(&deployment.requested_by));
+    row("Cancelled by", &by(&deployment.cancelled_by));
     row("Ref", deployment.git_ref.as_deref().unwrap_or_default());
     row("Commit", deployment.commit.as_deref().unwrap_or_default());
     let message = deployment.message.as_deref().unwrap_or_default();
@@ -67,6 +70,10 @@ fn head(deployment: &view::Deployment) {
     for report in &deployment.reports {
         row("Reported", &report_line(report));
     }
+}
+
+fn by(who: &Option<Requester>) -> String {
+    who.as_ref().map(Requester::to_string).unwrap_or_default()
 }
 
 fn steps(deployment: &view::Deployment) {

@@ -1,7 +1,7 @@
 //! Which pushes an app wants.
 
 use crate::config::{App, Pattern};
-use crate::webhook::{Push, Ref};
+use crate::webhook::Ref;
 
 /// In a head commit's message, in any case, they mean that its push is not to be deployed.
 const SKIP: [&str; 4] = ["[skip ci]", "[ci skip]", "[skip deploy]", "[deploy skip]"];
@@ -35,18 +35,6 @@ fn deployed(app: &App) -> String {
     all.join(", ")
 }
 
-/// Whether this push is deployed; an error is the reason why not.
-pub fn wants(app: &App, push: &Push) -> Result<(), String> {
-    wants_ref(app, &push.git_ref)?;
-    if push.new.is_none() {
-        return Err(format!(
-            "the {} was deleted; the live release keeps serving",
-            push.git_ref
-        ));
-    }
-    wants_message(push.message.as_deref().unwrap_or_default())
-}
-
 /// Whether a push with this head commit is deployed; an error is the reason why not.
 pub fn wants_message(message: &str) -> Result<(), String> {
     match skipped(message) {
@@ -73,38 +61,27 @@ mod tests {
         config.apps.into_values().next().unwrap()
     }
 
-    fn push(git_ref: Ref, message: &str) -> Push {
-        Push {
-            repository: String::new(),
-            git_ref,
-            old: None,
-            new: Some("1".repeat(40).parse().unwrap()),
-            message: Some(message.to_owned()),
-            author: None,
-            forced: false,
-        }
-    }
-
     #[test]
     fn by_itself_an_app_wants_its_branch_alone() {
         let app = app("");
-        let of = |git_ref, message| wants(&app, &push(git_ref, message));
-        assert_eq!(of(Ref::Branch("main".into()), "x"), Ok(()));
-        assert!(of(Ref::Branch("other".into()), "x").is_err());
-        assert!(of(Ref::Tag("main".into()), "x").is_err());
+        assert_eq!(wants_ref(&app, &Ref::Branch("main".into())), Ok(()));
+        assert!(wants_ref(&app, &Ref::Branch("other".into())).is_err());
+        assert!(wants_ref(&app, &Ref::Tag("main".into())).is_err());
+    }
+
+    #[test]
+    fn a_message_can_ask_for_no_deployment() {
+        assert_eq!(wants_message("x"), Ok(()));
         for skip in ["[skip ci]", "fix\n\n[CI skip]", "a [Skip Deploy] b"] {
-            let reason = of(Ref::Branch("main".into()), skip).unwrap_err();
+            let reason = wants_message(skip).unwrap_err();
             assert!(reason.contains("the head commit says"), "{reason}");
         }
-        let mut gone = push(Ref::Branch("main".into()), "x");
-        gone.new = None;
-        assert!(wants(&app, &gone).unwrap_err().contains("was deleted"));
     }
 
     #[test]
     fn patterns_add_branches_and_tags() {
         let app = app("branches = ['release/*']\ntags = 'v*'");
-        let of = |git_ref| wants(&app, &push(git_ref, "x"));
+        let of = |git_ref| wants_ref(&app, &git_ref);
         for good in [
             Ref::Branch("main".into()),
             Ref::Branch("release/1".into()),

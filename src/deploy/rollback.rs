@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::line::Line;
 use super::{Agent, Result, intake};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::principal::Requester;
 use crate::state::Event;
 use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
 use crate::store::releases::{self, Release};
@@ -28,7 +29,12 @@ fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>>
 }
 
 /// Queues a rollback of `app` to what `to` names, or to the release that was live before.
-pub async fn ask(agent: &Agent, app: &AppName, to: Option<String>) -> Result<Deployment> {
+pub async fn ask(
+    agent: &Agent,
+    app: &AppName,
+    to: Option<String>,
+    by: Requester,
+) -> Result<Deployment> {
     let name = app.clone();
     let queued = agent.store.write(move |db| {
         let release = match &to {
@@ -43,7 +49,7 @@ pub async fn ask(agent: &Agent, app: &AppName, to: Option<String>) -> Result<Dep
                 "the release `{id}` is live already"
             )));
         }
-        deployments::enqueue(db, &back_to(&name, &release, Trigger::Rollback))
+        deployments::enqueue(db, &back_to(&name, &release, Trigger::Rollback, by))
     });
     let queued = queued.await?;
     intake::announce(agent, &queued);
@@ -78,7 +84,7 @@ fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release
     })
 }
 
-fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment {
+fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) -> NewDeployment {
     NewDeployment {
         app: app.clone(),
         trigger,
@@ -88,6 +94,7 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger) -> NewDeployment 
         message: Some(release.message.clone()),
         author: Some(release.author.clone()),
         no_cache: false,
+        requested_by: by,
     }
 }
 
@@ -101,7 +108,8 @@ pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
             let Some(back) = previous(db, &app)? else {
                 return Ok(None);
             };
-            let queued = deployments::enqueue(db, &back_to(&app, &back, Trigger::AutoRollback))?;
+            let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
+            let queued = deployments::enqueue(db, &new)?;
             // Who follows the log reads no further than to the rest state.
             log.line(&format!("rolled back by `{}`", queued.id));
             Ok(Some(queued))

@@ -31,17 +31,12 @@ pub struct Move {
     pub new: Option<CommitId>,
 }
 
-/// What a stored request led to; also the answer to the forge.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-#[schema(as = Delivery)]
+/// What a stored request led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    #[schema(value_type = String, example = "w01m5z8k2p9v3t")]
     pub delivery: DeliveryId,
-    /// The id of the queued deployment; null if there is nothing to deploy.
-    #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
     pub deployment: Option<DeploymentId>,
-    /// Why there is nothing to deploy.
-    #[schema(required)]
+    /// Why nothing is deployed.
     pub reason: Option<String>,
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Result, StoreError, json, maybe_parsed, now, parsed, statuses, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
+use crate::principal::Requester;
 use crate::proxy::control::Receipt;
 use crate::state::{self, Event, State};
 
@@ -80,6 +81,9 @@ pub struct Deployment {
     pub ended_at: Option<i64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
+    /// `None`: asked for before this was recorded.
+    pub requested_by: Option<Requester>,
+    pub cancelled_by: Option<Requester>,
 }
 
 /// What is known of a deployment when it is requested.
@@ -94,6 +98,7 @@ pub struct NewDeployment {
     pub author: Option<String>,
     /// Whether to build without the cache of earlier images.
     pub no_cache: bool,
+    pub requested_by: Requester,
 }
 
 /// Queues a deployment. The newest waiting one wins: those that were waiting are superseded here.
@@ -112,8 +117,9 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     }
     let mut insert = db.prepare_cached(
         "INSERT INTO deployments
-            (id, app, trigger, want, ref, commit_id, message, author, state, created_at, no_cache)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10)",
+            (id, app, trigger, want, ref, commit_id, message, author, state, created_at, no_cache,
+             requested_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?11)",
     )?;
     insert.execute((
         id.as_str(),
@@ -126,6 +132,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         &new.author,
         now(),
         new.no_cache,
+        to_json(&new.requested_by)?,
     ))?;
     statuses::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
@@ -193,6 +200,15 @@ pub fn set_receipt(db: &Connection, id: &DeploymentId, receipt: &Receipt) -> Res
     Ok(())
 }
 
+/// Records who cancels it; the first one counts.
+pub fn set_cancelled_by(db: &Connection, id: &DeploymentId, by: &Requester) -> Result<()> {
+    db.execute(
+        "UPDATE deployments SET cancelled_by = coalesce(cancelled_by, ?2) WHERE id = ?1",
+        (id.as_str(), to_json(by)?),
+    )?;
+    Ok(())
+}
+
 /// Counts an attempt that starts; returns its number, from 1.
 pub fn count_attempt(db: &Connection, id: &DeploymentId) -> Result<u32> {
     let sql = "UPDATE deployments SET attempts = attempts + 1 WHERE id = ?1 RETURNING attempts";
@@ -239,14 +255,6 @@ pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     let (webhook, push) = (to_json(&Trigger::Webhook)?, to_json(&Trigger::Push)?);
     let found = query.query_row((app.as_str(), webhook, push), from_row);
     Ok(found.optional()?)
-}
-
-/// Whether a deployment of this commit was requested at `at` or later.
-pub fn since(db: &Connection, app: &AppName, commit: &CommitId, at: i64) -> Result<bool> {
-    let mut query = db.prepare_cached(
-        "SELECT 1 FROM deployments WHERE app = ?1 AND commit_id = ?2 AND created_at >= ?3",
-    )?;
-    Ok(query.exists((app.as_str(), commit.as_str(), at))?)
 }
 
 /// Every deployment that is not in a rest state, oldest first.
@@ -344,6 +352,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         ended_at: row.get("ended_at")?,
         receipt: json(row, "receipt")?,
         error: json(row, "error")?,
+        requested_by: json(row, "requested_by")?,
+        cancelled_by: json(row, "cancelled_by")?,
     })
 }
 
@@ -362,6 +372,7 @@ mod tests {
             message: None,
             author: None,
             no_cache: false,
+            requested_by: Requester::Agent,
         }
     }
 

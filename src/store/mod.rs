@@ -20,6 +20,7 @@ pub mod deployments;
 pub mod instances;
 pub mod log;
 mod migrations;
+pub mod moved_refs;
 pub mod outbox;
 pub mod pending_pushes;
 pub mod prune;

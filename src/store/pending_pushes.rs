@@ -1,56 +1,73 @@
-//! Pushes over http that git takes right now: written before git may move a ref, and gone with the
-//! deployment that follows.
+//! Pushes over HTTP that git is taking right now: written before git may move a ref, and deleted in the
+//! transaction that stores what became of it.
 
 use rusqlite::Connection;
 
-use super::{Result, now, parsed};
+use super::{Result, json, maybe_parsed, now, parsed, to_json};
 use crate::ids::{AppName, CommitId};
+use crate::principal::Requester;
 
-/// A ref that is deployed moves to a commit.
+/// A ref that git may move to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingPush {
     pub app: AppName,
     /// `refs/heads/…`
     pub git_ref: String,
+    /// `None`: the ref is new.
+    pub old: Option<CommitId>,
     /// For an annotated tag the tag's own id.
     pub commit: CommitId,
     /// `-o cutover.no-cache`: build every step anew.
     pub no_cache: bool,
+    /// `-o cutover.skip`: do not deploy.
+    pub skip: bool,
+    pub requested_by: Requester,
 }
 
-pub fn insert(db: &Connection, push: &PendingPush) -> Result<()> {
-    db.execute(
-        "INSERT INTO taken (app, ref, commit_id, no_cache, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (
-            push.app.as_str(),
-            &push.git_ref,
-            push.commit.as_str(),
-            push.no_cache,
-            now(),
-        ),
+/// Stores the refs of one push.
+pub fn insert(db: &Connection, push: &[PendingPush]) -> Result<()> {
+    let at = now();
+    let mut insert = db.prepare_cached(
+        "INSERT INTO pending_pushes (app, ref, old, commit_id, no_cache, skip, requested_by, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
+    for one in push {
+        insert.execute((
+            one.app.as_str(),
+            &one.git_ref,
+            one.old.as_ref().map(CommitId::as_str),
+            one.commit.as_str(),
+            one.no_cache,
+            one.skip,
+            to_json(&one.requested_by)?,
+            at,
+        ))?;
+    }
     Ok(())
 }
 
-pub fn delete(db: &Connection, push: &PendingPush) -> Result<()> {
-    db.execute(
-        "DELETE FROM taken WHERE app = ?1 AND ref = ?2 AND commit_id = ?3",
-        (push.app.as_str(), &push.git_ref, push.commit.as_str()),
+/// Says whether it was still there.
+pub fn delete(db: &Connection, app: &AppName, git_ref: &str, commit: &CommitId) -> Result<bool> {
+    let mut delete = db.prepare_cached(
+        "DELETE FROM pending_pushes WHERE app = ?1 AND ref = ?2 AND commit_id = ?3",
     )?;
-    Ok(())
+    Ok(delete.execute((app.as_str(), git_ref, commit.as_str()))? > 0)
 }
 
-/// All that are left, oldest first, and when each began.
-pub fn all(db: &Connection) -> Result<Vec<(PendingPush, i64)>> {
-    let mut query = db.prepare_cached("SELECT * FROM taken ORDER BY rowid")?;
+/// All that are left, oldest first, each with its time: what began together is one push.
+pub fn all(db: &Connection) -> Result<Vec<(i64, PendingPush)>> {
+    let mut query = db.prepare_cached("SELECT * FROM pending_pushes ORDER BY rowid")?;
     let rows = query.query_map([], |row| {
         let push = PendingPush {
             app: parsed(row, "app")?,
             git_ref: row.get("ref")?,
+            old: maybe_parsed(row, "old")?,
             commit: parsed(row, "commit_id")?,
             no_cache: row.get("no_cache")?,
+            skip: row.get("skip")?,
+            requested_by: json(row, "requested_by")?.ok_or(rusqlite::Error::InvalidQuery)?,
         };
-        Ok((push, row.get("at")?))
+        Ok((row.get("at")?, push))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

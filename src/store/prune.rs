@@ -22,7 +22,7 @@ struct Table {
 }
 
 // The order matters: the later queries depend on which deployments are left.
-const TABLES: [Table; 3] = [
+const TABLES: [Table; 4] = [
     Table {
         kind: 'd',
         // Each app keeps its newest hundred. Of the deployments that had one release, the one that
@@ -54,9 +54,14 @@ const TABLES: [Table; 3] = [
                 AND NOT EXISTS (SELECT 1 FROM deployments WHERE id = d.deployment) LIMIT ?2",
         delete: &["DELETE FROM deliveries WHERE rowid = ?1"],
     },
+    Table {
+        kind: 'm',
+        old: "SELECT rowid FROM moved_refs WHERE id < ?1 LIMIT ?2",
+        delete: &["DELETE FROM moved_refs WHERE rowid = ?1"],
+    },
 ];
 
-/// Deletes old deployments, pushes and deliveries in small batches; returns how many rows.
+/// Deletes old rows of every table in small batches; returns how many.
 pub async fn prune(store: &Store) -> Result<i64> {
     let before = now() - KEEP.as_millis() as i64;
     let mut count = 0;

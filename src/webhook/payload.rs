@@ -6,8 +6,11 @@ use std::marker::PhantomData;
 
 use http::HeaderMap;
 use percent_encoding::percent_decode;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
+use super::push::text;
 use super::{Refusal, header};
 
 /// The JSON bytes: the body itself, or the field `payload` of a form.
@@ -94,6 +97,80 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
             }
         }
         deserializer.deserialize_any(List(PhantomData))
+    }
+}
+
+/// The account that pushed, by the first of its names that is there: a text, or an object of names.
+/// Anything else is no account, and never makes a delivery malformed.
+#[derive(Debug, Default)]
+pub(super) struct Account(pub Option<String>);
+
+/// How forges call an account's name, the ones that it is mentioned by first.
+const NAMES: [&str; 6] = [
+    "login",
+    "username",
+    "nickname",
+    "name",
+    "display_name",
+    "displayName",
+];
+
+impl<'de> Deserialize<'de> for Account {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Account;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an account")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Account, E> {
+                Ok(Account(text(name, 200)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Account, A::Error> {
+                let mut best = (NAMES.len(), Account::default());
+                while let Some(key) = map.next_key::<String>()? {
+                    let rank = NAMES.iter().position(|name| *name == key);
+                    let Some(rank) = rank.filter(|rank| *rank < best.0) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let account = map.next_value::<Account>()?;
+                    if account.0.is_some() {
+                        best = (rank, account);
+                    }
+                }
+                Ok(best.1)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Account, A::Error> {
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Account::default())
+            }
+
+            fn visit_unit<E>(self) -> Result<Account, E> {
+                Ok(Account::default())
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Account, E> {
+                Ok(Account::default())
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Account, E> {
+                Ok(Account::default())
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Account, E> {
+                Ok(Account::default())
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Account, E> {
+                Ok(Account::default())
+            }
+        }
+        deserializer.deserialize_any(Names)
     }
 }
 

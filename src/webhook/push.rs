@@ -30,6 +30,8 @@ pub struct Push {
     pub message: Option<String>,
     /// The head commit's author's name.
     pub author: Option<String>,
+    /// The account that pushed, as the forge names it.
+    pub pusher: Option<String>,
     /// Whether the forge says that history was rewritten. Not every forge does.
     pub forced: bool,
 }

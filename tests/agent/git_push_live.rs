@@ -137,3 +137,46 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list:#}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_refs_each_is_named_and_the_own_branch_goes_live() {
+    if Command::new("git").arg("version").output().is_err() {
+        eprintln!("skipped: `git` is not installed");
+        return;
+    }
+    let mut server = Server::with(&format!("branches = ['*']\n{SETTINGS}")).await;
+    std::fs::remove_dir_all(&server.stage.repo).unwrap();
+    let (address, token) = (server.agent().address, server.token());
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    let work = tempfile::tempdir().unwrap();
+    let work = work.path();
+    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    commit(work, "v1", "");
+    assert!(git(work, &["checkout", "-q", "-b", "feature"]).0);
+    commit(work, "v2", "");
+    let (good, text) = git(work, &["push", &url, "feature", "main"]);
+    for line in [
+        "remote: refs/heads/feature: not deployed: it was pushed together with the branch `main`, \
+         which is deployed instead",
+        "remote: refs/heads/main: deployment `d",
+        "remote: live",
+    ] {
+        assert!(good && text.contains(line), "{text}\n{}", server.log());
+    }
+    assert_eq!(server.version().await, "v1");
+    let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
+    let items = list["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{list:#}");
+    let by = &items[0]["requested_by"];
+    let (kind, token, user) = (&by["kind"], &by["token"], &by["user"]);
+    assert_eq!(
+        (kind, token, user),
+        (&"git-http".into(), &"admin".into(), &"ann".into())
+    );
+    let id = items[0]["id"].as_str().unwrap();
+    let shown = server.cutover(&["show", id]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let by = "Requested by ann, git over HTTP with token `admin`";
+    assert!(shown.contains(by), "{shown}");
+    server.stop().await;
+}

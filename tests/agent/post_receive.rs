@@ -78,6 +78,16 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
         "{said}"
     );
 
+    // Of several refs each is named.
+    let said = git(
+        &work,
+        &["push", "origin", "main:another", "HEAD~1:refs/tags/old"],
+    );
+    for git_ref in ["refs/heads/another", "refs/tags/old"] {
+        let named = format!("remote: {git_ref}: not deployed: ");
+        assert!(said.contains(&named), "{said}");
+    }
+
     // Nor is what asks for being left alone.
     commit(&work, "v2b\n\nNothing of interest. [skip deploy]", "");
     let said = git(&work, &["push", "origin", "main"]);
@@ -195,7 +205,7 @@ async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
     commit(&work, "v2", "");
     let said = git(&work, &["push", "-o", "cutover.skip", "server", "main"]);
     assert!(
-        said.contains("remote: stored, not deployed: cutover.skip"),
+        said.contains("remote: refs/heads/main: not deployed: cutover.skip"),
         "{said}"
     );
     assert_eq!(server.version().await, "v1");
@@ -205,7 +215,7 @@ async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
         &work,
         &[&["push"], &options[..], &["server", "main"]].concat(),
     );
-    assert!(said.contains("is queued; see `cutover show"), "{said}");
+    assert!(said.contains("see `cutover show"), "{said}");
     assert!(!said.contains("is live"), "{said}");
     let id = said.split('`').nth(1).unwrap();
     assert_eq!(server.ended(id).await.0.state, "live");

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::tool;
 use axum::Router;
 use cutover::api::git::{self, Found, Git, PendingPush, Repository};
+use cutover::deploy::intake::Outcome;
+use cutover::ids::DeploymentId;
+use cutover::principal::{Principal, Requester, Role};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +25,33 @@ struct Scene {
     pushes: Arc<Mutex<Vec<PendingPush>>>,
     /// Kept open while a deployment is to run on.
     log: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
+    /// Refs that `begin` was called with and `end` was not.
+    open: Arc<AtomicUsize>,
+}
+
+/// The token is an administrator's; `reader` may only fetch.
+fn principal(token: &str) -> Option<Principal> {
+    let role = match token {
+        TOKEN => Role::Admin,
+        "reader" => Role::Read,
+        _ => return None,
+    };
+    Some(Principal {
+        role,
+        ..Principal::admin(Requester::Token {
+            token: role.as_str().to_owned(),
+        })
+    })
+}
+
+fn outcome(push: &PendingPush) -> Outcome {
+    let main = push.git_ref == "refs/heads/main" && !push.skip;
+    Outcome {
+        git_ref: push.git_ref.clone(),
+        app: Some(push.app.clone()),
+        deployment: main.then(DeploymentId::new),
+        reason: (!main).then(|| "left out".to_owned()),
+    }
 }
 
 impl Scene {
@@ -38,7 +69,9 @@ impl Scene {
         let path = folder.path().join("repos/hello.git");
         let pushes = Arc::<Mutex<Vec<PendingPush>>>::default();
         let log = Arc::<Mutex<Option<oneshot::Receiver<()>>>>::default();
+        let open = Arc::<AtomicUsize>::default();
         let (taken, held) = (pushes.clone(), log.clone());
+        let (begun, ended) = (open.clone(), open.clone());
         let git = Git {
             repository: Box::new(move |name| match name {
                 "hello" => Found::Repository(Repository {
@@ -46,30 +79,41 @@ impl Scene {
                     path: path.clone(),
                     branch: "main".into(),
                     wants: Arc::new(|git_ref| match git_ref {
-                        "refs/heads/main" => Ok(()),
+                        "refs/heads/main" | "refs/heads/next" => Ok(()),
                         _ => Err("only main is deployed from here".into()),
                     }),
                 }),
-                "far" => Found::Elsewhere("https://example.com/far.git".into()),
+                "far" => Found::Elsewhere {
+                    app: "far".parse().unwrap(),
+                    address: "https://example.com/far.git".into(),
+                },
                 _ => Found::NoSuchApp,
             }),
-            allows: Box::new(|token| token == TOKEN),
-            begin: Box::new(|_| Box::pin(async { Ok(()) })),
-            end: Box::new(|_| Box::pin(async { Ok(()) })),
-            pushed: Box::new(move |push| {
-                taken.lock().unwrap().push(push);
+            principal: Box::new(principal),
+            begin: Box::new(move |push| {
+                begun.fetch_add(push.len(), SeqCst);
+                Box::pin(async { Ok(()) })
+            }),
+            end: Box::new(move |push| {
+                ended.fetch_sub(push.len(), SeqCst);
+                Box::pin(async { Ok(()) })
+            }),
+            moved: Box::new(move |push| {
+                let outcomes = push.iter().map(outcome).collect();
+                taken.lock().unwrap().extend(push);
+                Box::pin(async { Ok(outcomes) })
+            }),
+            follow: Box::new(move |_| {
+                let (sender, receiver) = mpsc::channel(4);
                 let hold = held.lock().unwrap().take();
-                Box::pin(async move {
-                    let (sender, receiver) = mpsc::channel(4);
-                    tokio::spawn(async move {
-                        sender.send(b"#1 building\n".to_vec()).await.unwrap();
-                        if let Some(hold) = hold {
-                            let _ = hold.await;
-                        }
-                        let _ = sender.send(b"live\n".to_vec()).await;
-                    });
-                    Ok(receiver)
-                })
+                tokio::spawn(async move {
+                    sender.send(b"#1 building\n".to_vec()).await.unwrap();
+                    if let Some(hold) = hold {
+                        let _ = hold.await;
+                    }
+                    let _ = sender.send(b"live\n".to_vec()).await;
+                });
+                receiver
             }),
         };
         let app = Router::new().nest("/git", git::router(git));
@@ -81,6 +125,7 @@ impl Scene {
             address,
             pushes,
             log,
+            open,
         };
         std::fs::create_dir(scene.work()).unwrap();
         scene.git(&["init", "-q", "-b", "main"]);
@@ -120,6 +165,15 @@ impl Scene {
         all.extend(refs.into_iter().map(str::to_owned));
         let work = self.work();
         run(work, all).await
+    }
+
+    /// Waits until no push is pending; the pusher's answer does not wait for that.
+    async fn settled(&self) {
+        let far = std::time::Instant::now() + Duration::from_secs(20);
+        while self.open.load(SeqCst) > 0 {
+            assert!(std::time::Instant::now() < far, "a push is still pending");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn pushed(&self) -> Vec<PendingPush> {
@@ -265,11 +319,8 @@ async fn push_options_change_what_happens() {
         "{text}"
     );
     let (good, text) = scene.push(&["--push-option=cutover.skip", "main"]).await;
-    assert!(
-        good && text.contains("not deployed: cutover.skip"),
-        "{text}"
-    );
-    assert!(scene.pushed().is_empty());
+    assert!(good && text.contains("not deployed: left out"), "{text}");
+    assert!(scene.pushed()[0].skip);
     scene.commit("two");
     let (good, text) = scene
         .push(&["--push-option=cutover.no-cache", "main"])
@@ -282,9 +333,71 @@ async fn push_options_change_what_happens() {
     let (good, text) = scene
         .push(&["--push-option=cutover.wait=false", "main"])
         .await;
-    assert!(good && text.contains("the deployment is queued"), "{text}");
+    assert!(
+        good && text.contains("remote: see `cutover show d"),
+        "{text}"
+    );
     assert!(!text.contains("live"), "{text}");
     assert_eq!(scene.pushed().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_ref_is_named_and_the_pusher_is_known() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let (good, text) = scene.push(&["main:next", "main"]).await;
+    assert!(good, "{text}");
+    for line in [
+        "remote: refs/heads/next: not deployed: left out",
+        "remote: refs/heads/main: deployment `d",
+        "remote: live",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let pushed = scene.pushed();
+    assert_eq!(pushed.len(), 2);
+    let pusher = Requester::GitHttp {
+        token: "admin".to_owned(),
+        user: Some("ann".to_owned()),
+    };
+    assert!(pushed.iter().all(|push| push.requested_by == pusher));
+    scene.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_is_not_ours_does_not_keep_a_push_from_being_deployed() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    assert!(scene.push(&["main"]).await.0);
+    scene.pushed();
+    let hooks = scene.folder.path().join("repos/hello.git/hooks");
+    std::fs::create_dir_all(&hooks).unwrap();
+    let hook = hooks.join("post-receive");
+    std::fs::write(&hook, "#!/bin/sh\necho thank you\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    scene.commit("two");
+    let (good, text) = scene.push(&["main"]).await;
+    for line in ["remote: thank you", "remote: live"] {
+        assert!(good && text.contains(line), "{text}");
+    }
+    assert_eq!(scene.pushed().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_may_only_read_can_fetch_and_not_push() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    assert!(scene.push(&["main"]).await.0);
+    let url = format!("http://ann:reader@{}/git/hello.git", scene.address);
+    let (good, text) = run(scene.work(), vec!["fetch".into(), url.clone()]).await;
+    assert!(good, "{text}");
+    scene.commit("two");
+    let (good, text) = run(scene.work(), vec!["push".into(), url, "main".into()]).await;
+    assert!(!good && text.contains("this needs `deploy`"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,28 +2,32 @@
 
 use std::sync::Arc;
 
-use super::{Found, Git, Log, PendingPush, Repository};
+use super::{Found, Git, Repository};
 use crate::api::Api;
 use crate::config::Repo;
 use crate::deploy::{follow, intake};
 use crate::store::StoreError;
 
-/// Pushes are taken for the apps whose `repo` is a path on this machine, with the API's token.
+/// Pushes are received for the apps whose `repo` is a path on this machine, with a token of the API.
 pub fn of_agent(api: Arc<Api>) -> Git {
-    let (apps, tokens) = (api.clone(), api.clone());
+    let (apps, tokens, follows) = (api.clone(), api.clone(), api.clone());
     let (begins, ends) = (api.clone(), api.clone());
     Git {
         repository: Box::new(move |name| find(&apps, name)),
-        allows: Box::new(move |token| tokens.token.is(token)),
-        begin: Box::new(move |pushes| {
+        principal: Box::new(move |token| tokens.tokens.principal(token)),
+        begin: Box::new(move |push| {
             let agent = begins.agent.clone();
-            Box::pin(async move { stored(intake::pending::begin(&agent, pushes).await) })
+            Box::pin(async move { stored(intake::pending::begin(&agent, push).await) })
         }),
-        end: Box::new(move |pushes| {
+        end: Box::new(move |push| {
             let agent = ends.agent.clone();
-            Box::pin(async move { stored(intake::pending::end(&agent, pushes).await) })
+            Box::pin(async move { stored(intake::pending::end(&agent, push).await) })
         }),
-        pushed: Box::new(move |push| Box::pin(pushed(api.clone(), push))),
+        moved: Box::new(move |push| {
+            let agent = api.agent.clone();
+            Box::pin(async move { stored(intake::pending::moved(&agent, push).await) })
+        }),
+        follow: Box::new(move |id| follow::follow(follows.agent.clone(), id, true)),
     }
 }
 
@@ -39,19 +43,14 @@ fn find(api: &Api, name: &str) -> Found {
             branch: app.branch.clone(),
             wants: {
                 let app = app.clone();
-                Arc::new(move |git_ref| intake::pending::wants(&app, git_ref))
+                Arc::new(move |git_ref| intake::refusal(&app, git_ref).map(drop))
             },
         }),
-        Repo::Http(address) | Repo::Ssh(address) => {
-            Found::Elsewhere(crate::source::without_password(address))
-        }
+        Repo::Http(address) | Repo::Ssh(address) => Found::Elsewhere {
+            app: app.name.clone(),
+            address: crate::source::without_password(address),
+        },
     }
-}
-
-/// The pusher follows the app whose address was pushed to.
-async fn pushed(api: Arc<Api>, push: PendingPush) -> Result<Log, String> {
-    let queued = stored(intake::pending::queue(&api.agent, push).await)??;
-    Ok(follow::follow(api.agent.clone(), queued.id, true))
 }
 
 fn stored<T>(outcome: Result<T, StoreError>) -> Result<T, String> {

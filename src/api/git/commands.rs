@@ -22,6 +22,7 @@ pub(super) struct Commands {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
+    pub(super) old: String,
     pub(super) new: String,
     pub(super) git_ref: String,
 }
@@ -50,7 +51,8 @@ impl Commands {
             }
             let mut words = line.trim_end_matches('\n').splitn(3, ' ');
             match (words.next(), words.next(), words.next()) {
-                (Some(_), Some(new), Some(git_ref)) => commands.updates.push(Update {
+                (Some(old), Some(new), Some(git_ref)) => commands.updates.push(Update {
+                    old: old.to_owned(),
                     new: new.to_owned(),
                     git_ref: git_ref.to_owned(),
                 }),

@@ -16,7 +16,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::error::Kind;
-use crate::ids::AppName;
+use crate::deploy::intake::Outcome;
+use crate::ids::{AppName, DeploymentId};
+use crate::principal::{Principal, Requester, Role};
 
 mod agent;
 mod backend;
@@ -30,24 +32,30 @@ pub use agent::of_agent;
 
 /// git processes at once; each may take a processor for long.
 const PROCESSES: usize = 8;
+/// Of a user name that came with a token, in characters.
+const LONGEST_USER: usize = 100;
 
 /// What these paths need to know of the agent.
 pub struct Git {
     /// The repository that an app is deployed from.
     pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
-    /// Whether this is a token that may push. Compares in constant time.
-    pub allows: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Whose token this is. Compares in constant time.
+    pub principal: Box<Authenticate>,
     /// Called before git may move a ref. An error refuses the push.
-    pub begin: Box<Notes>,
-    /// Called when git has ended, and `pushed` with what is to be deployed.
-    pub end: Box<Notes>,
-    /// Called once a ref has moved: stores the deployment and returns its log as it grows, the
-    /// last line being how it ended. An error is told to the pusher, whose commits are kept.
-    pub pushed: Box<dyn Fn(PendingPush) -> BoxFuture<'static, Result<Log, String>> + Send + Sync>,
+    pub begin: Box<Step<()>>,
+    /// Called with what `begin` was, once git has ended and `moved` is done.
+    pub end: Box<Step<()>>,
+    /// Called with the refs that git has moved: decides about them, and says what became of each. An
+    /// error is shown to the pusher, whose commits are kept.
+    pub moved: Box<Step<Vec<Outcome>>>,
+    /// A deployment's log as it grows, the last line being how it ended.
+    pub follow: Box<dyn Fn(DeploymentId) -> Log + Send + Sync>,
 }
 
-/// Stores something about pushes; an error says why it cannot.
-pub type Notes = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
+pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
+
+/// Stores something about the refs of a push; an error says why it cannot.
+pub type Step<T> = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<T, String>> + Send + Sync;
 
 pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
@@ -57,7 +65,10 @@ pub type Log = mpsc::Receiver<Vec<u8>>;
 pub enum Found {
     Repository(Repository),
     /// The app takes its commits from this address, which is not on this machine.
-    Elsewhere(String),
+    Elsewhere {
+        app: AppName,
+        address: String,
+    },
     NoSuchApp,
 }
 
@@ -96,7 +107,11 @@ async fn refs(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let repository = shared.enter(&name, request.headers())?;
+    let role = match request.uri().query() {
+        Some("service=git-receive-pack") => Role::Deploy,
+        _ => Role::Read,
+    };
+    let (repository, _) = shared.enter(&name, role, request.headers())?;
     match request.uri().query() {
         Some("service=git-receive-pack") => {
             let (made, path) = (repository.clone(), repository.path.clone());
@@ -123,7 +138,7 @@ async fn fetch(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let repository = shared.enter(&name, request.headers())?;
+    let (repository, _) = shared.enter(&name, Role::Read, request.headers())?;
     backend::pass(
         &shared,
         &repository,
@@ -139,33 +154,48 @@ async fn receive(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let repository = shared.enter(&name, request.headers())?;
-    push::receive(shared, repository, request).await
+    let (repository, pusher) = shared.enter(&name, Role::Deploy, request.headers())?;
+    push::receive(shared, repository, pusher, request).await
 }
 
 impl Shared {
     /// Lets a request in: first whose it is, then what it asks for, so that who has no token learns
     /// nothing about which apps there are.
-    fn enter(&self, name: &str, headers: &HeaderMap) -> Result<Repository, Refusal> {
-        if !password(headers).is_some_and(|token| (self.git.allows)(&token)) {
-            let message = "the token is missing or wrong: give it as the password, with any user \
-                           name; `cutover token` prints it on the server";
-            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, message.into());
-            // git asks without a password first.
-            let is_first = !headers.contains_key(header::AUTHORIZATION);
-            return Err(match is_first {
-                true => refusal,
-                false => refusal.refusing(Kind::GitToken),
-            });
-        }
+    fn enter(
+        &self,
+        name: &str,
+        role: Role,
+        headers: &HeaderMap,
+    ) -> Result<(Repository, Requester), Refusal> {
+        let given = credentials(headers);
+        let principal = given
+            .as_ref()
+            .and_then(|(_, token)| (self.git.principal)(token));
+        let (Some(principal), Some((user, _))) = (principal, given) else {
+            return Err(unauthorized(headers));
+        };
         let app = name.strip_suffix(".git").unwrap_or(name);
-        match (self.git.repository)(app) {
+        let found = match (self.git.repository)(app) {
+            Found::Repository(it) if !principal.sees(&it.app) => Found::NoSuchApp,
+            Found::Elsewhere { app, .. } if !principal.sees(&app) => Found::NoSuchApp,
+            found => found,
+        };
+        if !principal.may(role) {
+            let message = format!(
+                "{} has the role `{}`; this needs `{}`",
+                principal.who,
+                principal.role.as_str(),
+                role.as_str()
+            );
+            return Err(Refusal::new(StatusCode::FORBIDDEN, message));
+        }
+        match found {
             Found::Repository(repository) if is_foreign(&repository.path) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("the repository of `{app}` belongs to another user: push over SSH"),
             )),
-            Found::Repository(repository) => Ok(repository),
-            Found::Elsewhere(address) => Err(Refusal::new(
+            Found::Repository(repository) => Ok((repository, requester(principal, user))),
+            Found::Elsewhere { address, .. } => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("`{app}` is deployed from {address}: push there"),
             )),
@@ -177,15 +207,39 @@ impl Shared {
     }
 }
 
-fn password(headers: &HeaderMap) -> Option<String> {
+fn unauthorized(headers: &HeaderMap) -> Refusal {
+    let message = "the token is missing or wrong: give it as the password, with any user name; \
+                   `cutover token` prints it on the server";
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, message.into());
+    // git asks without a password first.
+    match headers.contains_key(header::AUTHORIZATION) {
+        true => refusal.refusing(Kind::GitToken),
+        false => refusal,
+    }
+}
+
+/// The token is what is proved; the user name is whatever the pusher gave.
+fn requester(principal: Principal, user: String) -> Requester {
+    let user: String = user.escape_debug().take(LONGEST_USER).collect();
+    match principal.who {
+        Requester::Token { token } => Requester::GitHttp {
+            token,
+            user: (!user.is_empty()).then_some(user),
+        },
+        other => other,
+    }
+}
+
+/// The user name and the password.
+fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, pair) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let pair = String::from_utf8(STANDARD.decode(pair.trim()).ok()?).ok()?;
-    pair.split_once(':')
-        .map(|(_, password)| password.to_owned())
+    let (user, password) = pair.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 /// git would run the hooks of whoever owns the repository as the agent's user.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::push_option;
 use super::backend::{self, Backend, read, stream};
@@ -16,6 +16,9 @@ use super::commands::{Commands, Update};
 use super::packet::{FLUSH, remark};
 use super::report::{Report, refused};
 use super::{PendingPush, Refusal, Repository, Shared};
+use crate::deploy::intake::Moved;
+use crate::ids::AppName;
+use crate::principal::Requester;
 
 const SERVICE: &str = "git-receive-pack";
 /// Proxies close a connection on which nothing happens for a minute.
@@ -28,6 +31,7 @@ type Answer = mpsc::Sender<Result<Bytes, std::io::Error>>;
 pub(super) async fn receive(
     shared: Arc<Shared>,
     repository: Repository,
+    pusher: Requester,
     request: Request,
 ) -> Result<Response, Refusal> {
     let bad = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, why.to_owned());
@@ -57,31 +61,62 @@ pub(super) async fn receive(
         }
         return Ok(answer(Body::from(refused(&reasons))));
     }
-    let pushes = pushes(&commands, &repository);
-    (shared.git.begin)(pushes.clone())
-        .await
-        .map_err(|why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
-    let start = Backend::start(&shared, &repository, SERVICE, &Method::POST, &headers, "");
-    let mut git = start.await?;
-    let (sender, receiver) = mpsc::channel(16);
-    // A task of its own: when the pusher hangs up in the middle of the log, what git has taken is
-    // deployed all the same.
+    // A task of its own, from the first write on: a pusher that hangs up, even before git has begun,
+    // leaves nothing pending, and what git has taken is deployed all the same.
+    let (begun, beginning) = oneshot::channel();
     tokio::spawn(async move {
-        let sending = backend::send(commands.bytes.clone(), body, git.input);
-        let taking = take(&mut git.output, &sender);
-        let (sent, report) = tokio::join!(sending, taking);
-        let _ = git.child.wait().await;
-        drop(git.place);
-        match (sent, report) {
-            (Ok(()), Ok(report)) => follow(&shared, repository, &commands, &report, &sender).await,
-            (Err(why), _) => tracing::info!(app = %repository.app, why, "a push broke off"),
-            (_, Err(why)) => say(&sender, &format!("the push was rejected: {why}\n")).await,
+        let pushes = pushes(&commands, &repository, &pusher);
+        let git = begin(&shared, &repository, &headers, &pushes).await;
+        let (sender, receiver) = mpsc::channel(16);
+        match git {
+            Ok(git) => {
+                let _ = begun.send(Ok(answer(Body::from_stream(stream(receiver)))));
+                run(&shared, &repository, &commands, &pushes, git, body, &sender).await;
+            }
+            Err(refusal) => drop(begun.send(Err(refusal))),
         }
         // Where this fails they are found at the next start, with nothing left to do for them.
         let _ = (shared.git.end)(pushes).await;
         let _ = sender.send(Ok(Bytes::from_static(FLUSH))).await;
     });
-    Ok(answer(Body::from_stream(stream(receiver))))
+    let failed = |_| Refusal::failed("the push was interrupted".into());
+    beginning.await.map_err(failed)?
+}
+
+/// Stores what git is about to take, and starts git.
+async fn begin(
+    shared: &Shared,
+    repository: &Repository,
+    headers: &HeaderMap,
+    pushes: &[PendingPush],
+) -> Result<Backend, Refusal> {
+    (shared.git.begin)(pushes.to_vec())
+        .await
+        .map_err(|why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    Backend::start(shared, repository, SERVICE, &Method::POST, headers, "").await
+}
+
+/// Passes the push to git and git's answer back, and goes on with what git has taken.
+async fn run(
+    shared: &Shared,
+    repository: &Repository,
+    commands: &Commands,
+    pushes: &[PendingPush],
+    mut git: Backend,
+    body: BodyDataStream,
+    sender: &Answer,
+) {
+    let sending = backend::send(commands.bytes.clone(), body, git.input);
+    let taking = take(&mut git.output, sender);
+    let (sent, report) = tokio::join!(sending, taking);
+    let _ = git.child.wait().await;
+    drop(git.place);
+    let app = &repository.app;
+    match (sent, report) {
+        (Ok(()), Ok(report)) => follow(shared, app, commands, pushes, &report, sender).await,
+        (Err(why), _) => tracing::info!(%app, why, "a push was interrupted"),
+        (_, Err(why)) => say(sender, &format!("git did not take the push: {why}")).await,
+    }
 }
 
 fn answer(body: Body) -> Response {
@@ -108,8 +143,10 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
     for update in &commands.updates {
         let why = if let Err(why) = (repository.wants)(&update.git_ref) {
             why
-        } else if update.new.bytes().all(|byte| byte == b'0') {
+        } else if is_zero(&update.new) {
             "a branch or tag that is deployed cannot be deleted".into()
+        } else if let Err(why) = Moved::read(&update.git_ref, &update.old, &update.new).new {
+            why
         } else {
             let why = "pushed together with a ref that is refused";
             reasons.push((update.git_ref.as_str(), why.into()));
@@ -121,20 +158,25 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
     if good { Vec::new() } else { reasons }
 }
 
-/// What is deployed once git has taken it.
-fn pushes(commands: &Commands, repository: &Repository) -> Vec<PendingPush> {
-    if commands.has("cutover.skip") {
-        return Vec::new();
-    }
+/// What is decided about once git has taken it. A ref that moves to no SHA-1 commit cannot be: it is
+/// refused before.
+fn pushes(commands: &Commands, repository: &Repository, pusher: &Requester) -> Vec<PendingPush> {
     let pushed = |update: &Update| {
         Some(PendingPush {
             app: repository.app.clone(),
             git_ref: update.git_ref.clone(),
+            old: update.old.parse().ok().filter(|_| !is_zero(&update.old)),
             commit: update.new.parse().ok()?,
             no_cache: commands.has("cutover.no-cache"),
+            skip: commands.has("cutover.skip"),
+            requested_by: pusher.clone(),
         })
     };
     commands.updates.iter().filter_map(pushed).collect()
+}
+
+fn is_zero(id: &str) -> bool {
+    id.bytes().all(|byte| byte == b'0')
 }
 
 /// Passes git's answer on but for its end.
@@ -157,49 +199,37 @@ async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Resu
     }
 }
 
+/// Tells the pusher what becomes of each ref, and shows the log of the app that was pushed to.
 async fn follow(
     shared: &Shared,
-    repository: Repository,
+    app: &AppName,
     commands: &Commands,
+    pushes: &[PendingPush],
     report: &Report,
     sender: &Answer,
 ) {
     let mut updates = commands.updates.iter();
-    if updates
-        .clone()
-        .any(|update| report.is_shallow(&update.git_ref))
-    {
+    if updates.any(|update| report.is_shallow(&update.git_ref)) {
         let advice = "the clone that this was pushed from is shallow: run `git fetch --unshallow` in it, \
-                      or set `fetch-depth: 0` where CI checks it out, and push again\n";
-        return say(sender, advice).await;
+                      or set `fetch-depth: 0` where CI checks it out, and push again";
+        say(sender, advice).await;
     }
-    let Some(update) = updates.find(|update| report.took(&update.git_ref)) else {
-        return;
+    let taken = pushes.iter().filter(|push| report.took(&push.git_ref));
+    let outcomes = match (shared.git.moved)(taken.cloned().collect()).await {
+        Ok(outcomes) => outcomes,
+        Err(why) => return say(sender, &format!("stored, not deployed: {why}")).await,
     };
-    let hook = repository.path.join("hooks/post-receive");
-    if hook.exists() {
-        // It has handed the push over already, and its output was part of git's answer.
+    for outcome in &outcomes {
+        say(sender, &outcome.to_string()).await;
+    }
+    let mut own = outcomes.iter().filter(|it| it.app.as_ref() == Some(app));
+    let Some(id) = own.find_map(|outcome| outcome.deployment.clone()) else {
         return;
-    }
-    if commands.has("cutover.skip") {
-        return say(sender, "stored, not deployed: cutover.skip\n").await;
-    }
-    let Ok(commit) = update.new.parse() else {
-        return say(sender, "stored, not deployed: not a SHA-1 commit\n").await;
-    };
-    let pushed = (shared.git.pushed)(PendingPush {
-        app: repository.app,
-        git_ref: update.git_ref.clone(),
-        commit,
-        no_cache: commands.has("cutover.no-cache"),
-    });
-    let mut log = match pushed.await {
-        Ok(log) => log,
-        Err(why) => return say(sender, &format!("stored, not deployed: {why}\n")).await,
     };
     if commands.has("cutover.wait=false") {
-        return say(sender, "the deployment is queued\n").await;
+        return say(sender, &push_option::not_waited_for(id.as_str())).await;
     }
+    let mut log = (shared.git.follow)(id);
     loop {
         let piece = tokio::time::timeout(KEEP_ALIVE, log.recv()).await;
         let packets = match &piece {
@@ -214,6 +244,72 @@ async fn follow(
     }
 }
 
-async fn say(sender: &Answer, text: &str) {
-    let _ = sender.send(Ok(Bytes::from(remark(text.as_bytes())))).await;
+async fn say(sender: &Answer, line: &str) {
+    let remark = remark(format!("{line}\n").as_bytes());
+    let _ = sender.send(Ok(Bytes::from(remark))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use tokio::sync::Semaphore;
+
+    use super::super::packet::{FLUSH, wrap};
+    use super::super::{Found, Git};
+    use super::*;
+
+    /// Counts what `begin` and `end` are called with.
+    fn shared(calls: &Arc<[AtomicUsize; 2]>, processes: Semaphore) -> Arc<Shared> {
+        let count = |index: usize| -> Box<super::super::Step<()>> {
+            let calls = calls.clone();
+            Box::new(move |push| {
+                calls[index].fetch_add(push.len(), SeqCst);
+                Box::pin(async { Ok(()) })
+            })
+        };
+        let git = Git {
+            repository: Box::new(|_| Found::NoSuchApp),
+            principal: Box::new(|_| None),
+            begin: count(0),
+            end: count(1),
+            moved: Box::new(|_| Box::pin(async { Ok(vec![]) })),
+            follow: Box::new(|_| mpsc::channel(1).1),
+        };
+        let processes = Arc::new(processes);
+        Arc::new(Shared { git, processes })
+    }
+
+    #[tokio::test]
+    async fn a_push_for_which_git_does_not_start_is_not_left_pending() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository {
+            app: "hello".parse().unwrap(),
+            path: folder.path().to_owned(),
+            branch: "main".to_owned(),
+            wants: Arc::new(|_| Ok(())),
+        };
+        let (old, new) = ("0".repeat(40), "1".repeat(40));
+        let command = format!("{old} {new} refs/heads/main\0report-status side-band-64k");
+        let body = [wrap(command.as_bytes()), FLUSH.to_vec()].concat();
+        let request = Request::new(Body::from(body));
+        let calls = Arc::<[AtomicUsize; 2]>::default();
+        let processes = Semaphore::new(0);
+        processes.close();
+        let shared = shared(&calls, processes);
+        let answer = receive(shared, repository, Requester::Agent, request).await;
+        let status = answer.err().map(|refusal| refusal.status);
+        assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!(calls[0].load(SeqCst), 1);
+        let ended = async {
+            while calls[1].load(SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = Duration::from_secs(10);
+        assert!(
+            tokio::time::timeout(within, ended).await.is_ok(),
+            "it is still pending"
+        );
+    }
 }

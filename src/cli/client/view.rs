@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::cli::words;
+use crate::principal::Requester;
 
 /// `{"items": […], "next": …}`.
 #[derive(Debug, Deserialize)]
@@ -37,6 +38,11 @@ pub struct Deployment {
     pub timings_ms: BTreeMap<String, f64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
+    /// `None` also where it is of a kind that this version does not know.
+    #[serde(deserialize_with = "known")]
+    pub requested_by: Option<Requester>,
+    #[serde(deserialize_with = "known")]
+    pub cancelled_by: Option<Requester>,
     pub reports: Vec<Report>,
 }
 
@@ -138,6 +144,11 @@ pub fn read<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<T, Error> 
             .because(&error)
             .hint("check that both are of the same version: `cutover --version`")
     })
+}
+
+fn known<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Requester>, D::Error> {
+    let value = Value::deserialize(json)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 /// A word of the command line as one segment of a path.

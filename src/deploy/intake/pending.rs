@@ -1,141 +1,160 @@
-//! Pushes over http, which git takes into a repository on this machine: one that is taken is
-//! deployed, also when the agent dies before it has queued it.
+//! Pushes over HTTP. What git is about to take is stored first: what it took is deployed, also when the
+//! agent dies before it has queued it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{App, Repo};
+use super::repository::{Push, Settles, decide_for};
+use super::{Agent, Moved, Outcome, Result};
+use crate::config::Repo;
 use crate::deploy::checkpoint::Checkpoint;
-use crate::deploy::{Agent, Result, filter, intake};
+use crate::ids::AppName;
 use crate::source;
-use crate::store::deployments::{self, Deployment, NewDeployment};
 use crate::store::pending_pushes::{self, PendingPush};
-use crate::webhook::Ref;
 
 /// How long git may outlive the agent that started it: it reads and checks at most 4 GiB.
 const GIT_ENDS: Duration = Duration::from_secs(10 * 60);
+/// How often to look where git is.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Stores that git is about to take this. Not before then may git have all of it.
-pub async fn begin(agent: &Agent, pushes: Vec<PendingPush>) -> Result<()> {
-    let write = agent.store.write(move |db| {
-        pushes
-            .iter()
-            .try_for_each(|push| pending_pushes::insert(db, push))
-    });
-    write.await
+/// Stores the refs of a push. Not before then may git have all of it.
+pub async fn begin(agent: &Agent, push: Vec<PendingPush>) -> Result<()> {
+    let insert = move |db: &rusqlite::Connection| pending_pushes::insert(db, &push);
+    agent.store.write(insert).await
 }
 
-/// Forgets what git did not take, or what was queued otherwise.
-pub async fn end(agent: &Agent, pushes: Vec<PendingPush>) -> Result<()> {
-    let write = agent.store.write(move |db| {
-        pushes
-            .iter()
-            .try_for_each(|push| pending_pushes::delete(db, push))
-    });
-    write.await
+/// Forgets what git did not take.
+pub async fn end(agent: &Agent, push: Vec<PendingPush>) -> Result<()> {
+    let delete = move |db: &rusqlite::Connection| {
+        for one in &push {
+            pending_pushes::delete(db, &one.app, &one.git_ref, &one.commit)?;
+        }
+        Ok(())
+    };
+    agent.store.write(delete).await
 }
 
-/// Queues a deployment of every app that is deployed from this ref of this repository. The inner
-/// error says why the app that was pushed to is not deployed.
-pub async fn queue(
-    agent: &Arc<Agent>,
-    push: PendingPush,
-) -> Result<std::result::Result<Deployment, String>> {
+/// Decides about the refs of one push that git has moved. What the repository's own hook has handed
+/// over meanwhile is left out: it has been decided about.
+pub async fn moved(agent: &Agent, taken: Vec<PendingPush>) -> Result<Vec<Outcome>> {
     Checkpoint::Taken.reach();
-    let in_force = agent.in_force();
-    let config = &in_force.config;
-    let Some(one) = config.apps.get(&push.app) else {
-        end(agent, vec![push]).await?;
-        return Ok(Err("the app is gone".into()));
+    let Some(first) = taken.first() else {
+        return Ok(vec![]);
     };
-    if let Err(why) = skipped(one, &push).await {
-        end(agent, vec![push]).await?;
-        return Ok(Err(why));
+    let app = agent.app(&first.app);
+    let Some(Repo::Local(path)) = app.map(|app| app.repo.clone()) else {
+        let outcomes = taken.iter().map(gone).collect();
+        end(agent, taken).await?;
+        return Ok(outcomes);
+    };
+    let push = Push {
+        repository: path,
+        refs: taken.iter().map(to_moved).collect(),
+        no_cache: first.no_cache,
+        skip: first.skip,
+        by: first.requested_by.clone(),
+    };
+    let own = Settles::Own(first.app.clone());
+    decide_for(agent, push, |_| true, own).await
+}
+
+fn to_moved(push: &PendingPush) -> Moved {
+    Moved {
+        git_ref: push.git_ref.clone(),
+        old: push.old.clone(),
+        new: Ok(Some(push.commit.clone())),
+        message: None,
+        author: None,
     }
-    let same = |app: &&Arc<App>| app.repo == one.repo && wants(app, &push.git_ref).is_ok();
-    let new = |app: &Arc<App>| NewDeployment {
-        no_cache: push.no_cache,
-        ..intake::pushed(&app.name, &push.git_ref, push.commit.clone())
-    };
-    let all = config.apps.values().filter(same).map(new).collect();
-    let queued = intake::pending(agent, all, push.clone()).await?;
-    let mut own = queued.into_iter().filter(|queued| queued.app == push.app);
-    let own = own.next();
-    Ok(own.ok_or_else(|| format!("`{}` is not deployed from there", push.app)))
 }
 
-/// Whether a push to this ref is deployed; an error is the reason why not.
-pub fn wants(app: &App, git_ref: &str) -> std::result::Result<(), String> {
-    match Ref::parse(git_ref).map_err(|error| error.to_string())? {
-        Some(git_ref) => filter::wants_ref(app, &git_ref),
-        None => Err("it is neither a branch nor a tag".into()),
+fn gone(push: &PendingPush) -> Outcome {
+    Outcome {
+        git_ref: push.git_ref.clone(),
+        app: Some(push.app.clone()),
+        deployment: None,
+        reason: Some("the app is no longer deployed from there".to_owned()),
     }
 }
 
-/// An error where the head commit asks for not being deployed.
-async fn skipped(app: &App, push: &PendingPush) -> std::result::Result<(), String> {
-    let Repo::Local(path) = app.repo.clone() else {
-        return Ok(());
-    };
-    let commit = push.commit.clone();
-    let read = tokio::task::spawn_blocking(move || source::message(&path, &commit));
-    let message = read.await.ok().flatten().unwrap_or_default();
-    filter::wants_message(&message)
+/// The refs of one push; its app and the time at which it began.
+type Batches = BTreeMap<(i64, AppName), Batch>;
+
+struct Batch {
+    refs: Vec<PendingPush>,
+    /// How many had moved when it was looked at last.
+    moved: usize,
 }
 
-/// Takes up what the last agent did not come to queue. git may be at it still: a ref that has not
-/// moved yet is looked at again.
+/// Takes up what the last agent did not come to decide about. git may still be at it: a ref that has
+/// not moved yet is looked at again.
 pub async fn take_up(agent: Arc<Agent>) {
     let until = tokio::time::Instant::now() + GIT_ENDS;
-    let left = agent
+    let mut left = Batches::new();
+    for (at, push) in agent
         .store
         .read(pending_pushes::all)
         .await
-        .unwrap_or_default();
-    let mut left: Vec<_> = left.into_iter().collect();
+        .unwrap_or_default()
+    {
+        let key = (at, push.app.clone());
+        let batch = left.entry(key).or_insert(Batch {
+            refs: vec![],
+            moved: 0,
+        });
+        batch.refs.push(push);
+    }
     while !left.is_empty() {
         let late = tokio::time::Instant::now() > until;
-        let mut waiting = Vec::new();
-        for (push, at) in left {
-            match one(&agent, push.clone(), at, late).await {
-                Ok(true) => {}
-                Ok(false) => waiting.push((push, at)),
-                Err(error) => {
-                    tracing::error!(app = %push.app, %error, "a push cannot be queued yet");
-                    waiting.push((push, at));
-                }
+        let mut waiting = Batches::new();
+        for (key, mut batch) in left {
+            if let Err(error) = look(&agent, &mut batch, late).await {
+                tracing::error!(app = %key.1, %error, "a push cannot be queued yet");
+            }
+            if !batch.refs.is_empty() {
+                waiting.insert(key, batch);
             }
         }
         left = waiting;
         if !left.is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 }
 
-/// True once nothing is left to do for it.
-async fn one(agent: &Arc<Agent>, push: PendingPush, at: i64, late: bool) -> Result<bool> {
+/// Decides about what has moved, once all has or nothing has moved since the last look: git moves the
+/// refs of a push one after the other, and may refuse some.
+async fn look(agent: &Arc<Agent>, batch: &mut Batch, late: bool) -> Result<()> {
+    let mut moved = Vec::new();
+    for push in &batch.refs {
+        if has_moved(agent, push).await {
+            moved.push(push.clone());
+        }
+    }
+    let settled = moved.len() == batch.refs.len() || moved.len() == batch.moved;
+    batch.moved = moved.len();
+    if settled && !moved.is_empty() {
+        tracing::info!(app = %moved[0].app, "taking up a push that the last agent received");
+        super::pending::moved(agent, moved.clone()).await?;
+        batch.refs.retain(|push| !moved.contains(push));
+        batch.moved = 0;
+    }
+    if late {
+        end(agent, std::mem::take(&mut batch.refs)).await?;
+    }
+    Ok(())
+}
+
+/// Whether the ref is where the push moves it. Where a later push has moved it on, that has a row of
+/// its own.
+async fn has_moved(agent: &Agent, push: &PendingPush) -> bool {
     let app = agent.app(&push.app);
-    let path = match app.map(|app| app.repo.clone()) {
-        Some(Repo::Local(path)) => path,
-        _ => return end(agent, vec![push]).await.map(|()| true),
+    let Some(Repo::Local(path)) = app.map(|app| app.repo.clone()) else {
+        // Decided about at once: nothing is deployed from there.
+        return true;
     };
     let git_ref = push.git_ref.clone();
     let tip = tokio::task::spawn_blocking(move || source::tip(&path, &git_ref)).await;
-    if tip.ok().flatten().as_ref() != Some(&push.commit) {
-        // Never taken, or a later push has moved the ref on, which has a row of its own.
-        return match late {
-            true => end(agent, vec![push]).await.map(|()| true),
-            false => Ok(false),
-        };
-    }
-    let (name, commit) = (push.app.clone(), push.commit.clone());
-    let known = agent
-        .store
-        .read(move |db| deployments::since(db, &name, &commit, at));
-    if known.await? {
-        return end(agent, vec![push]).await.map(|()| true);
-    }
-    tracing::info!(app = %push.app, commit = %push.commit, "queueing a push that the last agent took");
-    queue(agent, push).await.map(|_| true)
+    tip.ok().flatten().as_ref() == Some(&push.commit)
 }

@@ -223,6 +223,29 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX statuses_by_deployment ON statuses (deployment);
     CREATE INDEX statuses_live ON statuses (app) WHERE phase = 'live';
 ",
+    // Who asked, and what became of each ref of a push.
+    "
+    ALTER TABLE deployments ADD COLUMN requested_by TEXT;
+    ALTER TABLE deployments ADD COLUMN cancelled_by TEXT;
+
+    ALTER TABLE taken RENAME TO pending_pushes;
+    ALTER TABLE pending_pushes ADD COLUMN old TEXT;
+    ALTER TABLE pending_pushes ADD COLUMN skip INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE pending_pushes ADD COLUMN requested_by TEXT NOT NULL
+        DEFAULT '{\"kind\":\"git-http\",\"token\":\"admin\",\"user\":null}';
+
+    CREATE TABLE moved_refs (
+        id           TEXT PRIMARY KEY,
+        app          TEXT NOT NULL,
+        delivery     TEXT,
+        ref          TEXT NOT NULL,
+        old          TEXT,
+        new          TEXT,
+        deployment   TEXT,
+        reason       TEXT,
+        requested_by TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to date. An error is a sentence for the user.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Protocol;
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
+use crate::principal::Requester;
 use crate::state::State;
 use crate::store::deliveries::{self, NewDelivery};
 use crate::store::deployments::{self, Goal, Trigger};
@@ -98,10 +99,25 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             ",
         ),
         (
-            5..=usize::MAX,
+            5..=11,
             "
             INSERT INTO taken VALUES ('hello', 'refs/heads/main',
                 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb', 1, 6000);
+            ",
+        ),
+        (
+            12..=usize::MAX,
+            "
+            INSERT INTO pending_pushes (app, ref, commit_id, no_cache, at, old, skip, requested_by)
+            VALUES ('hello', 'refs/heads/main', 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb', 1, 6000,
+                NULL, 0, '{\"kind\":\"git-http\",\"token\":\"admin\",\"user\":null}');
+            INSERT INTO moved_refs VALUES ('m0000000000001', 'hello', 'w0000000000001',
+                'refs/heads/main', NULL, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
+                'd0000000000001', NULL,
+                '{\"kind\":\"webhook\",\"forge\":\"github\",\"user\":\"ada\"}');
+            UPDATE deployments SET requested_by =
+                '{\"kind\":\"webhook\",\"forge\":\"github\",\"user\":\"ada\"}'
+            WHERE id = 'd0000000000001';
             ",
         ),
         (
@@ -168,6 +184,7 @@ async fn what_any_version_wrote_is_read() {
         let store = Store::open(folder.path()).unwrap();
         let read = store.read(move |db| {
             read_deployments(db);
+            read_requester(db, count);
             read_releases(db);
             read_deliveries(db, count);
             if count >= 3 {
@@ -206,6 +223,18 @@ fn read_deployments(db: &Connection) {
     assert_eq!((&queued.goal, queued.state), (&Goal::Branch, State::Queued));
     let steps = steps::of(db, &live.id).unwrap();
     assert_eq!(steps[0].detail.as_deref(), Some("the tip"));
+}
+
+fn read_requester(db: &Connection, count: usize) {
+    let live = deployments::get(db, &id("d0000000000001"))
+        .unwrap()
+        .unwrap();
+    let by = Requester::Webhook {
+        forge: "github".into(),
+        user: Some("ada".into()),
+    };
+    assert_eq!(live.requested_by, (count >= 12).then_some(by));
+    assert_eq!(live.cancelled_by, None);
 }
 
 fn read_releases(db: &Connection) {
@@ -269,8 +298,13 @@ fn read_deliveries(db: &Connection, count: usize) {
         Some(id::<DeploymentId>("d0000000000001"))
     );
     if count >= 5 {
-        let (pushed, at) = pending_pushes::all(db).unwrap().remove(0);
+        let (at, pushed) = pending_pushes::all(db).unwrap().remove(0);
         assert_eq!((pushed.commit, pushed.no_cache, at), (id(B), true, 6000));
+        let by = Requester::GitHttp {
+            token: "admin".into(),
+            user: None,
+        };
+        assert_eq!((pushed.skip, pushed.requested_by), (false, by));
     }
 }
 

@@ -21,6 +21,7 @@ fn queue(db: &Connection, commit: &CommitId) -> DeploymentId {
         message: None,
         author: None,
         no_cache: false,
+        requested_by: crate::principal::Requester::Agent,
     };
     deployments::enqueue(db, &new).unwrap().id
 }

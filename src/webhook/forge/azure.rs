@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::payload::{self, Capped};
+use super::payload::{self, Account, Capped};
 use super::{Content, Push, Ref, Refusal, content};
 use crate::webhook::push::{commit, text};
 
@@ -24,6 +24,8 @@ struct Resource {
     #[serde(default)]
     commits: Capped<Commit>,
     repository: Option<Repository>,
+    #[serde(default, rename = "pushedBy")]
+    pusher: Account,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +90,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
             new: commit(update.new.as_deref())?,
             message: head.and_then(|head| text(head.comment.as_deref()?, 8192)),
             author: author.and_then(|name| text(name, 200)),
+            pusher: resource.pusher.0.clone(),
             forced: false,
         }));
     }

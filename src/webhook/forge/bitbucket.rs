@@ -2,13 +2,15 @@
 
 use serde::Deserialize;
 
-use super::payload::{self, Capped, Repository};
+use super::payload::{self, Account, Capped, Repository};
 use super::{Content, Push, Ref, Refusal, content};
 use crate::webhook::push::{commit, text};
 
 #[derive(Deserialize)]
 struct Payload {
     push: Changes,
+    #[serde(default)]
+    actor: Account,
     repository: Option<Repository>,
 }
 
@@ -51,11 +53,14 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     }
     let repository = payload.repository.and_then(|it| it.full_name);
     let repository = text(&repository.unwrap_or_default(), 300).unwrap_or_default();
-    let pushes = changes.iter().map(|change| one(change, &repository));
+    let pusher = payload.actor.0;
+    let pushes = changes
+        .iter()
+        .map(|change| one(change, &repository, pusher.as_deref()));
     Ok(content(pushes.collect::<Result<_, _>>()?))
 }
 
-fn one(change: &Change, repository: &str) -> Result<Option<Push>, Refusal> {
+fn one(change: &Change, repository: &str, pusher: Option<&str>) -> Result<Option<Push>, Refusal> {
     let Some(named) = change.new.as_ref().or(change.old.as_ref()) else {
         return Err(Refusal::malformed("a change has neither `old` nor `new`"));
     };
@@ -85,6 +90,7 @@ fn one(change: &Change, repository: &str) -> Result<Option<Push>, Refusal> {
         new: new.clone(),
         message: head.and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
+        pusher: pusher.map(str::to_owned),
         forced: change.forced.unwrap_or(false),
     }))
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::payload::{self, Capped, Commit};
+use super::payload::{self, Account, Capped, Commit};
 use super::{Content, Push, Ref, Refusal, content};
 use crate::webhook::push::{commit, text};
 
@@ -10,6 +10,8 @@ use crate::webhook::push::{commit, text};
 struct Payload {
     changes: Capped<Change>,
     repository: Option<Repository>,
+    #[serde(default)]
+    actor: Account,
     /// Since 8.15: the new commit, with its message.
     #[serde(rename = "toCommit")]
     to_commit: Option<Commit>,
@@ -81,6 +83,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
             new,
             message: head.and_then(|head| text(head.message.as_deref()?, 8192)),
             author: author.and_then(|name| text(name, 200)),
+            pusher: payload.actor.0.clone(),
             forced: false,
         }));
     }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::payload::{self, Capped, Commit, Repository};
+use super::payload::{self, Account, Capped, Commit, Repository};
 use super::{Content, Push, Ref, Refusal, content, header, signature};
 use crate::webhook::push::{commit, text};
 
@@ -17,6 +17,8 @@ struct Payload {
     /// Gogs has none.
     head_commit: Option<Commit>,
     repository: Option<Repository>,
+    #[serde(default)]
+    pusher: Account,
 }
 
 /// Bare hex over the JSON, also where that stands inside a form.
@@ -53,6 +55,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
             .as_ref()
             .and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
+        pusher: payload.pusher.0,
         forced: false,
     })]))
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::payload::{self, Commit, Repository};
+use super::payload::{self, Account, Commit, Repository};
 use super::{Content, Push, Ref, Refusal, content};
 use crate::webhook::push::{commit, text};
 
@@ -14,6 +14,8 @@ struct Payload {
     forced: Option<bool>,
     head_commit: Option<Commit>,
     repository: Option<Repository>,
+    #[serde(default)]
+    pusher: Account,
 }
 
 pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
@@ -44,6 +46,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
             .as_ref()
             .and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
+        pusher: payload.pusher.0,
         forced: payload.forced.unwrap_or(false),
     })]))
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::payload::{self, Capped, Commit};
+use super::payload::{self, Account, Capped, Commit};
 use super::{Content, Push, Ref, Refusal, content, header, signature, standard};
 use crate::webhook::push::{commit, text};
 
@@ -18,6 +18,10 @@ struct Payload {
     after: Option<String>,
     checkout_sha: Option<String>,
     project: Option<Project>,
+    #[serde(default)]
+    user_username: Account,
+    #[serde(default)]
+    user_name: Account,
     #[serde(default)]
     commits: Capped<Commit>,
 }
@@ -76,6 +80,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
             .as_ref()
             .and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
+        pusher: payload.user_username.0.or(payload.user_name.0),
         forced: false,
     })]))
 }

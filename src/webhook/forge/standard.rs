@@ -1,11 +1,12 @@
 //! Any sender that signs by Standard Webhooks. The payload is `{"type": "push", "data": {…}}` with
-//! `repository`, `ref`, `old`, `new`, `message`, `author` and `forced`, all but `ref` and `new` optional.
+//! `repository`, `ref`, `old`, `new`, `message`, `author`, `pusher` and `forced`, all but `ref` and `new` optional.
 
 use std::time::SystemTime;
 
 use http::HeaderMap;
 use serde::Deserialize;
 
+use super::payload::Account;
 use super::{Content, Push, Ref, Refusal, content, header, payload, signature};
 use crate::webhook::push::{commit, text};
 
@@ -31,6 +32,8 @@ struct Data {
     new: Option<String>,
     message: Option<String>,
     author: Option<String>,
+    #[serde(default)]
+    pusher: Account,
     forced: Option<bool>,
 }
 
@@ -71,6 +74,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
         new: commit(data.new.as_deref())?,
         message: data.message.and_then(|message| text(&message, 8192)),
         author: data.author.and_then(|author| text(&author, 200)),
+        pusher: data.pusher.0,
         forced: data.forced.unwrap_or(false),
     })]))
 }

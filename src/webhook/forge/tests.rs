@@ -155,18 +155,22 @@ pub(in crate::webhook) fn body(
         Forge::GitHub => json!({
             "ref": full, "before": before, "after": after, "forced": true, "commits": [],
             "head_commit": head, "repository": {"full_name": "acme/hello"},
+            "pusher": {"name": "ada-l", "email": "ada@example.com"},
         }),
         Forge::Forgejo | Forge::Gitea => json!({
             "ref": full, "before": before, "after": after, "commits": listed, "head_commit": head,
             "repository": {"full_name": "acme/hello"},
+            "pusher": {"id": 1, "full_name": "Ada", "login": "ada-l", "username": "other"},
         }),
         Forge::Gogs => json!({
             "ref": full, "before": before, "after": after, "commits": listed,
             "repository": {"full_name": "acme/hello"},
+            "pusher": {"id": 1, "full_name": "Ada", "username": "ada-l"},
         }),
         Forge::GitLab => json!({
             "object_kind": if branch { "push" } else { "tag_push" }, "ref": full, "before": before,
             "after": after, "checkout_sha": new, "commits": listed, "total_commits_count": 25,
+            "user_name": "Ada", "user_username": "ada-l",
             "project": {"path_with_namespace": "acme/hello"},
         }),
         Forge::Bitbucket => {
@@ -182,9 +186,11 @@ pub(in crate::webhook) fn body(
             json!({
                 "push": {"changes": [{"old": side(old), "new": side(new), "forced": true}]},
                 "repository": {"full_name": "acme/hello"},
+                "actor": {"type": "user", "display_name": "Ada", "nickname": "ada-l"},
             })
         }
         Forge::BitbucketDataCenter => json!({
+            "actor": {"id": 1, "name": "ada-l", "displayName": "Ada"},
             "repository": {"slug": "hello", "project": {"key": "acme"}},
             "changes": [{"ref": {"id": full}, "fromHash": before, "toHash": after,
                          "type": match (old, new) { (_, None) => "DELETE", (None, _) => "ADD", _ => "UPDATE" }}],
@@ -195,11 +201,12 @@ pub(in crate::webhook) fn body(
                 "refUpdates": [{"name": full, "oldObjectId": before, "newObjectId": after}],
                 "commits": if new.is_some() { commented } else { json!([]) },
                 "repository": {"name": "hello", "project": {"name": "acme"}},
+                "pushedBy": {"displayName": "ada-l", "uniqueName": "ada@example.com"},
             },
         }),
         Forge::Standard => json!({"type": "push", "data": {
             "repository": "acme/hello", "ref": full, "old": old, "new": new, "forced": true,
-            "message": "Say hello\n\nmore", "author": "Ada",
+            "message": "Say hello\n\nmore", "author": "Ada", "pusher": "ada-l",
         }}),
     }
 }
@@ -219,8 +226,30 @@ fn every_forge_says_the_same_push() {
             "{forge}"
         );
         assert_eq!(push.author.as_deref(), Some("Ada"), "{forge}");
+        assert_eq!(push.pusher.as_deref(), Some("ada-l"), "{forge}");
         let tells = matches!(forge, Forge::GitHub | Forge::Bitbucket | Forge::Standard);
         assert_eq!(push.forced, tells, "{forge}");
+    }
+}
+
+#[test]
+fn an_account_of_any_shape_is_read_or_left_out() {
+    for (pusher, name) in [
+        (
+            json!({"email": "x", "name": ["odd"], "displayName": "ada"}),
+            Some("ada"),
+        ),
+        (json!({"displayName": "Ada", "login": "ada"}), Some("ada")),
+        (json!(7), None),
+        (json!([{"login": "ada"}, 1]), None),
+        (json!({"login": null}), None),
+        (json!(true), None),
+        (json!("a\u{1b}b"), Some("a\u{fffd}b")),
+    ] {
+        let mut push = body(Forge::GitHub, "refs/heads/main", None, Some(NEW));
+        push["pusher"] = pusher;
+        let read = &pushes(Forge::GitHub, &push)[0];
+        assert_eq!(read.pusher.as_deref(), name);
     }
 }
 

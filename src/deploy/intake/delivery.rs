@@ -1,0 +1,228 @@
+//! The door of the webhooks: a delivery is stored with what its refs led to, before it is answered.
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::decide::{Decision, decide};
+use super::queue::{self, Placed, place, placed};
+use super::record::record;
+use super::{Agent, Moved, Outcome, Result};
+use crate::config::App;
+use crate::ids::{DeliveryId, DeploymentId};
+use crate::principal::Requester;
+use crate::store::deliveries::{self, Move, NewDelivery};
+use crate::store::deployments::{NewDeployment, Trigger};
+use crate::store::pushes::{self, Seen};
+use crate::webhook::{Content, Push, Received};
+
+/// What a delivery led to; the forge's answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Delivery)]
+pub struct Answer {
+    #[schema(value_type = String, example = "w01m5z8k2p9v3t")]
+    pub delivery: DeliveryId,
+    /// The id of the deployment; null if nothing is deployed.
+    #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
+    pub deployment: Option<DeploymentId>,
+    /// Why nothing is deployed, or not every ref, or why the deployment is an earlier one.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// What became of each ref.
+    pub refs: Vec<Outcome>,
+}
+
+/// More refs than are worth a sentence: `refs` of the answer names them all.
+const NAMED: usize = 3;
+
+/// Stores a delivery and what it leads to in one transaction. A push that was counted before leads to
+/// what it led to then.
+pub async fn delivery(agent: &Agent, app: &App, received: Received) -> Result<Answer> {
+    let asked = Asked::read(app, received);
+    let stored = agent.store.write(move |db| store(db, asked)).await?;
+    if let Some(new) = &stored.placed {
+        placed(agent, new);
+    }
+    super::record::log(&stored.answer.refs);
+    Ok(stored.answer)
+}
+
+/// What a delivery asks for.
+struct Asked {
+    delivery: NewDelivery,
+    by: Requester,
+    refs: Vec<Moved>,
+    decision: Decision,
+    app: App,
+    /// Why it moves no ref.
+    nothing: Option<String>,
+}
+
+struct Stored {
+    answer: Answer,
+    placed: Option<Placed>,
+}
+
+impl Asked {
+    fn read(app: &App, received: Received) -> Self {
+        let (pushes, nothing) = match received.content {
+            Content::Pushes(pushes) => (pushes, None),
+            Content::Ping => (vec![], Some("ping: the webhook is set up".to_owned())),
+            Content::Ignored(reason) => (vec![], Some(reason)),
+        };
+        let by = Requester::Webhook {
+            forge: received.forge.to_string(),
+            user: pushes.iter().find_map(|push| push.pusher.clone()),
+        };
+        let delivery = NewDelivery {
+            app: app.name.clone(),
+            forge: received.forge.to_string(),
+            forge_delivery: received.delivery,
+            event: received.event,
+            body_hash: hex::encode(received.body_hash),
+            moves: pushes.iter().map(to_move).collect(),
+        };
+        let refs: Vec<_> = pushes.into_iter().map(moved).collect();
+        Self {
+            decision: decide(app, &refs, false),
+            delivery,
+            by,
+            refs,
+            app: app.clone(),
+            nothing,
+        }
+    }
+
+    fn outcomes(&self, led_to: Option<&DeploymentId>, reason: Option<&str>) -> Vec<Outcome> {
+        self.decision
+            .outcomes(&self.app.name, &self.refs, led_to, reason)
+    }
+
+    /// What a delivery that is not stored again led to when it was.
+    fn before(&self, earlier: deliveries::Outcome) -> Stored {
+        let reason = "this push was delivered before";
+        let refs = self.outcomes(earlier.deployment.as_ref(), Some(reason));
+        Stored {
+            answer: Answer {
+                delivery: earlier.delivery,
+                deployment: earlier.deployment,
+                reason: Some(reason.to_owned()),
+                refs,
+            },
+            placed: None,
+        }
+    }
+}
+
+fn store(db: &Connection, asked: Asked) -> Result<Stored> {
+    let Some(at) = asked.decision.deploy else {
+        return nothing(db, asked);
+    };
+    let (new, delivery) = (&asked.refs[at], &asked.delivery);
+    let push = &delivery.moves[at];
+    let seen = match pushes::seen(db, delivery, push)? {
+        Seen::Before(outcome) => return Ok(asked.before(outcome)),
+        seen => seen,
+    };
+    let is_new = matches!(seen, Seen::New);
+    if is_new {
+        pushes::moved(db, delivery)?;
+    }
+    let new = NewDeployment {
+        trigger: Trigger::Webhook,
+        ..queue::pushed(&asked.app.name, new, false, asked.by.clone())
+    };
+    let placed = place(db, &new, is_new)?;
+    let id = &placed.deployment.id;
+    let refs = asked.outcomes(Some(id), placed.reason.as_deref());
+    let reason = placed.reason.clone().or_else(|| summary(&refs));
+    let outcome = deliveries::insert(db, delivery, Some(id.clone()), reason)?;
+    if is_new {
+        pushes::insert(db, &delivery.app, push, &outcome.delivery, id)?;
+    }
+    record(db, &asked.refs, &refs, Some(&outcome.delivery), &asked.by)?;
+    Ok(Stored {
+        answer: answer(outcome, refs),
+        placed: Some(placed),
+    })
+}
+
+/// Stores a delivery that deploys nothing.
+fn nothing(db: &Connection, asked: Asked) -> Result<Stored> {
+    let delivery = &asked.delivery;
+    if let Some(earlier) = deliveries::earlier(db, delivery)? {
+        return Ok(asked.before(earlier.outcome));
+    }
+    pushes::moved(db, delivery)?;
+    let refs = asked.outcomes(None, None);
+    let reason = asked.nothing.clone().or_else(|| summary(&refs));
+    let outcome = deliveries::insert(db, delivery, None, reason)?;
+    record(db, &asked.refs, &refs, Some(&outcome.delivery), &asked.by)?;
+    Ok(Stored {
+        answer: answer(outcome, refs),
+        placed: None,
+    })
+}
+
+fn answer(outcome: deliveries::Outcome, refs: Vec<Outcome>) -> Answer {
+    Answer {
+        delivery: outcome.delivery,
+        deployment: outcome.deployment,
+        reason: outcome.reason,
+        refs,
+    }
+}
+
+/// Why refs are not deployed, as one text; `None` where all are.
+fn summary(refs: &[Outcome]) -> Option<String> {
+    let left: Vec<_> = refs.iter().filter(|it| it.deployment.is_none()).collect();
+    match left.as_slice() {
+        [] => None,
+        [one] if refs.len() == 1 => one.reason.clone(),
+        left => {
+            let named = left.iter().take(NAMED).map(|one| one.to_string());
+            let more = left.len().saturating_sub(NAMED);
+            let more = (more > 0).then(|| format!("and {more} more refs"));
+            Some(named.chain(more).collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+fn to_move(push: &Push) -> Move {
+    Move {
+        git_ref: push.git_ref.full(),
+        old: push.old.clone(),
+        new: push.new.clone(),
+    }
+}
+
+fn moved(push: Push) -> Moved {
+    Moved {
+        git_ref: push.git_ref.full(),
+        old: push.old,
+        new: Ok(push.new),
+        message: push.message,
+        author: push.author,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_names_a_few_and_counts_the_rest() {
+        let one = |n: usize, reason: Option<&str>| Outcome {
+            git_ref: format!("refs/heads/{n}"),
+            app: None,
+            deployment: reason.is_none().then(DeploymentId::new),
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(summary(&[one(1, None)]), None);
+        assert_eq!(summary(&[one(1, Some("x"))]).as_deref(), Some("x"));
+        let two = [one(1, None), one(2, Some("x"))];
+        let named = "refs/heads/2: not deployed: x";
+        assert_eq!(summary(&two).as_deref(), Some(named));
+        let many: Vec<_> = (0..9).map(|n| one(n, Some("x"))).collect();
+        assert!(summary(&many).unwrap().ends_with("; and 6 more refs"));
+    }
+}

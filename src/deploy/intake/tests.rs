@@ -1,0 +1,327 @@
+//! Every door's refs end as a deployment or as a reason, in the answer and in the database.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::config::Loaded;
+use crate::engine::Engine;
+use crate::principal::{Principal, Requester};
+use crate::proxy::control::Client;
+use crate::store::pending_pushes::PendingPush;
+use crate::store::{Store, apps, deployments};
+use crate::webhook::{self, Content, Forge, Received, Ref};
+
+/// An agent without workers, Docker or a proxy, and the bare repository of its two apps.
+struct Scene {
+    agent: Agent,
+    repository: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+const TOGETHER: &str = "it was pushed together with the branch `main`, which is deployed instead";
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        let apps = "[apps.all]\nrepo = 'one.git'\nport = 1\nbranches = ['*']\n\
+                    domains = ['all.test']\n\
+                    [apps.docs]\nrepo = 'one.git'\nport = 1\nbranch = 'feature'\n\
+                    domains = ['docs.test']\n\
+                    [apps.far]\nrepo = 'https://example.com/far.git'\nport = 1\n\
+                    domains = ['far.test']\n";
+        std::fs::write(&path, apps).unwrap();
+        let config = Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let store = Store::open(folder.path()).unwrap();
+        let id = store.write(apps::agent_id).await.unwrap();
+        let engine = Engine::docker(
+            "unix:///nowhere".parse().unwrap(),
+            id.clone(),
+            folder.path(),
+        );
+        let proxy = Client::new(folder.path().join("nowhere"));
+        crate::source::init();
+        let repository = folder.path().join("one.git");
+        git2::Repository::init_bare(&repository).unwrap();
+        Self {
+            agent: Agent::new(config, id, store, engine, proxy),
+            repository,
+            _folder: folder,
+        }
+    }
+
+    /// Commits to a ref of the repository; gives the commit's id.
+    fn commit(&self, git_ref: &str, message: &str) -> CommitId {
+        let git = git2::Repository::open_bare(&self.repository).unwrap();
+        let tree = git.treebuilder(None).unwrap().write().unwrap();
+        let tree = git.find_tree(tree).unwrap();
+        let who = git2::Signature::now("Ada", "ada@example.com").unwrap();
+        let id = git.commit(Some(git_ref), &who, &who, message, &tree, &[]);
+        id.unwrap().to_string().parse().unwrap()
+    }
+
+    fn push(&self, refs: Vec<Moved>) -> Push {
+        Push {
+            repository: self.repository.clone(),
+            refs,
+            no_cache: false,
+            skip: false,
+            by: Requester::GitHook { uid: 7 },
+        }
+    }
+
+    async fn hook(&self, refs: Vec<Moved>) -> Vec<Outcome> {
+        let sender = Principal::admin(Requester::Local { uid: 7 });
+        let push = self.push(refs);
+        pushed(&self.agent, push, &sender).await.unwrap()
+    }
+
+    /// What is recorded of each ref: the app, the ref, whether it is deployed, why not, and by whom.
+    async fn recorded(&self) -> Vec<(String, String, bool, Option<String>, Requester)> {
+        let read = |db: &Connection| {
+            let mut query = db.prepare("SELECT * FROM moved_refs ORDER BY id")?;
+            let rows = query.query_map([], |row| {
+                let by: String = row.get("requested_by")?;
+                Ok((
+                    row.get("app")?,
+                    row.get("ref")?,
+                    row.get::<_, Option<String>>("deployment")?.is_some(),
+                    row.get("reason")?,
+                    serde_json::from_str(&by).unwrap(),
+                ))
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        };
+        self.agent.store.read(read).await.unwrap()
+    }
+
+    /// The deployments of an app, oldest first.
+    async fn deployments(&self, app: &str) -> Vec<deployments::Deployment> {
+        let app: AppName = app.parse().unwrap();
+        let list = move |db: &Connection| deployments::list(db, &app, None, 100);
+        let mut all = self.agent.store.read(list).await.unwrap();
+        all.reverse();
+        all
+    }
+}
+
+fn moved(git_ref: &str, to: &CommitId) -> Moved {
+    Moved::read(git_ref, &"0".repeat(40), to.as_str())
+}
+
+/// One line for each ref and app: where it is deployed, or why not.
+fn said(outcomes: &[Outcome]) -> Vec<String> {
+    let line = |it: &Outcome| {
+        let app = it.app.as_ref().map_or("", |app| app.as_str());
+        let name = it.git_ref.trim_start_matches("refs/heads/");
+        let reason = it.reason.as_deref().unwrap_or("deployed");
+        format!("{app} {name}: {reason}")
+    };
+    outcomes.iter().map(line).collect()
+}
+
+fn delivered(refs: &[(&str, &CommitId)], body: u8) -> Received {
+    let push = |(name, new): &(&str, &CommitId)| webhook::Push {
+        repository: String::new(),
+        git_ref: Ref::Branch((*name).to_owned()),
+        old: None,
+        new: Some((*new).clone()),
+        message: None,
+        author: None,
+        pusher: Some("ada".to_owned()),
+        forced: false,
+    };
+    Received {
+        forge: Forge::Bitbucket,
+        event: "repo:push".to_owned(),
+        delivery: None,
+        body_hash: [body; 32],
+        content: Content::Pushes(refs.iter().map(push).collect()),
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_names_every_ref_and_what_became_of_it() {
+    let scene = Scene::new().await;
+    let (one, two) = ("1".repeat(40), "2".repeat(40));
+    let (one, two) = (one.parse().unwrap(), two.parse().unwrap());
+    let app = &scene.agent.app(&"all".parse().unwrap()).unwrap();
+    let refs = [("feature", &one), ("main", &two)];
+    let answer = delivery(&scene.agent, app, delivered(&refs, 1))
+        .await
+        .unwrap();
+    let overtaken = format!("all feature: {TOGETHER}");
+    let expected = [overtaken.as_str(), "all main: deployed"];
+    assert_eq!(said(&answer.refs), expected);
+    assert_eq!(answer.refs[1].deployment, answer.deployment);
+    let reason = format!("refs/heads/feature: not deployed: {TOGETHER}");
+    assert_eq!(answer.reason, Some(reason));
+    let by = Requester::Webhook {
+        forge: "bitbucket".to_owned(),
+        user: Some("ada".to_owned()),
+    };
+    let [queued] = &scene.deployments("all").await[..] else {
+        panic!("one deployment")
+    };
+    assert_eq!(
+        (&queued.commit, &queued.requested_by),
+        (&Some(two.clone()), &Some(by.clone()))
+    );
+    let recorded = scene.recorded().await;
+    assert_eq!(recorded.len(), 2);
+    assert!(recorded.iter().all(|row| row.4 == by));
+    assert_eq!((recorded[0].2, recorded[1].2), (false, true));
+
+    // The same again leads to the same, and is not recorded twice.
+    let again = delivery(&scene.agent, app, delivered(&refs, 1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.delivery, again.deployment),
+        (answer.delivery, answer.deployment)
+    );
+    let before = "all main: this push was delivered before";
+    assert_eq!(said(&again.refs), [overtaken.as_str(), before]);
+    assert_eq!(scene.recorded().await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_hook_hands_over_every_ref_for_every_app() {
+    let scene = Scene::new().await;
+    let feature = scene.commit("refs/heads/feature", "feature");
+    let main = scene.commit("refs/heads/main", "main");
+    let left = scene.commit("refs/heads/left", "x\n\n[skip ci]");
+    let gone = Moved::read("refs/heads/gone", main.as_str(), &"0".repeat(40));
+    let refs = vec![
+        moved("refs/heads/feature", &feature),
+        moved("refs/heads/main", &main),
+        moved("refs/heads/left", &left),
+        gone,
+    ];
+    let outcomes = scene.hook(refs).await;
+    let expected = [
+        &format!("all feature: {TOGETHER}"),
+        "all main: deployed",
+        "all left: the head commit says `[skip ci]`",
+        "all gone: the branch `gone` was deleted; the live release keeps serving",
+        "docs feature: deployed",
+        "docs main: a push to `main`; `docs` deploys `feature`",
+        "docs left: a push to `left`; `docs` deploys `feature`",
+        "docs gone: a push to `gone`; `docs` deploys `feature`",
+    ];
+    assert_eq!(said(&outcomes), expected);
+    let recorded = scene.recorded().await;
+    assert_eq!(recorded.len(), expected.len());
+    for (outcome, row) in outcomes.iter().zip(&recorded) {
+        assert_eq!(row.1, outcome.git_ref);
+        assert_eq!(
+            (row.2, &row.3),
+            (outcome.deployment.is_some(), &outcome.reason)
+        );
+        assert_eq!(row.4, Requester::GitHook { uid: 7 });
+    }
+    assert_eq!(scene.deployments("all").await[0].commit, Some(main));
+    assert_eq!(scene.deployments("docs").await[0].commit, Some(feature));
+    assert!(scene.deployments("far").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_repository_of_no_app_is_said_and_a_sender_sees_only_its_own_apps() {
+    let scene = Scene::new().await;
+    let main = scene.commit("refs/heads/main", "main");
+    let mut push = scene.push(vec![moved("refs/heads/main", &main)]);
+    push.repository = Path::new("/nowhere.git").to_owned();
+    let mut sender = Principal::admin(Requester::Agent);
+    let outcomes = pushed(&scene.agent, push, &sender).await.unwrap();
+    let why = " main: no app in deploy.toml has `repo = \"/nowhere.git\"`";
+    assert_eq!(said(&outcomes), [why]);
+
+    sender.apps = crate::principal::Scope::Apps(vec!["docs".parse().unwrap()]);
+    let push = scene.push(vec![moved("refs/heads/main", &main)]);
+    let outcomes = pushed(&scene.agent, push, &sender).await.unwrap();
+    let why = "docs main: a push to `main`; `docs` deploys `feature`";
+    assert_eq!(said(&outcomes), [why]);
+}
+
+fn row(git_ref: &str, commit: &CommitId, skip: bool) -> PendingPush {
+    PendingPush {
+        app: "all".parse().unwrap(),
+        git_ref: git_ref.to_owned(),
+        old: None,
+        commit: commit.clone(),
+        no_cache: false,
+        skip,
+        requested_by: Requester::GitHttp {
+            token: "admin".to_owned(),
+            user: None,
+        },
+    }
+}
+
+#[tokio::test]
+async fn over_http_each_ref_is_decided_about_once_even_if_the_hook_hands_it_over() {
+    let scene = Scene::new().await;
+    let feature = scene.commit("refs/heads/feature", "feature");
+    let main = scene.commit("refs/heads/main", "main");
+    let push = vec![
+        row("refs/heads/feature", &feature, false),
+        row("refs/heads/main", &main, false),
+    ];
+    pending::begin(&scene.agent, push.clone()).await.unwrap();
+    let outcomes = pending::moved(&scene.agent, push.clone()).await.unwrap();
+    let expected = [
+        &format!("all feature: {TOGETHER}"),
+        "all main: deployed",
+        "docs feature: deployed",
+        "docs main: a push to `main`; `docs` deploys `feature`",
+    ];
+    assert_eq!(said(&outcomes), expected);
+    assert!(
+        pending::moved(&scene.agent, push.clone())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+
+    // The repository's own hook was quicker.
+    pending::begin(&scene.agent, push.clone()).await.unwrap();
+    let refs = vec![
+        moved("refs/heads/feature", &feature),
+        moved("refs/heads/main", &main),
+    ];
+    assert_eq!(scene.hook(refs).await.len(), 4);
+    assert!(pending::moved(&scene.agent, push).await.unwrap().is_empty());
+    assert_eq!(scene.deployments("all").await.len(), 2);
+
+    let skipped = vec![row("refs/heads/main", &main, true)];
+    pending::begin(&scene.agent, skipped.clone()).await.unwrap();
+    let outcomes = pending::moved(&scene.agent, skipped).await.unwrap();
+    assert_eq!(said(&outcomes)[0], "all main: cutover.skip");
+    assert_eq!(scene.deployments("all").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_push_that_the_last_agent_received_is_decided_about_as_one() {
+    let scene = Scene::new().await;
+    let feature = scene.commit("refs/heads/feature", "feature");
+    let main = scene.commit("refs/heads/main", "main");
+    let push = vec![
+        row("refs/heads/main", &main, false),
+        row("refs/heads/feature", &feature, false),
+    ];
+    pending::begin(&scene.agent, push).await.unwrap();
+    let agent = std::sync::Arc::new(scene.agent);
+    pending::take_up(agent.clone()).await;
+    let scene = Scene {
+        agent: std::sync::Arc::into_inner(agent).unwrap(),
+        ..scene
+    };
+    // The own branch goes live, whichever ref was pushed last.
+    let [queued] = &scene.deployments("all").await[..] else {
+        panic!("one deployment")
+    };
+    assert_eq!(queued.commit, Some(main));
+    assert_eq!(scene.recorded().await.len(), 4);
+}

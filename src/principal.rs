@@ -1,0 +1,146 @@
+//! Who asks for something, and what they may do. A door (the API, the socket, git, a webhook) answers
+//! who it is; what changes anything records it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::AppName;
+
+/// Whoever stands behind one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub who: Requester,
+    pub apps: Scope,
+    pub role: Role,
+}
+
+/// What a principal may do. Each role may do what the one before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look at apps, deployments, logs and repositories.
+    Read,
+    /// Deploy, roll back, cancel and push.
+    Deploy,
+    /// Everything.
+    Admin,
+}
+
+/// The apps that a principal may see and change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    Apps(Vec<AppName>),
+}
+
+impl Principal {
+    pub fn admin(who: Requester) -> Self {
+        Self {
+            who,
+            apps: Scope::All,
+            role: Role::Admin,
+        }
+    }
+
+    pub fn sees(&self, app: &AppName) -> bool {
+        match &self.apps {
+            Scope::All => true,
+            Scope::Apps(apps) => apps.contains(app),
+        }
+    }
+
+    pub fn may(&self, role: Role) -> bool {
+        self.role >= role
+    }
+}
+
+/// Who asked for a deployment, as the database and the API keep it. Names that a forge or a pusher gave
+/// are not proved: what is proved is the token, the uid and the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Requester {
+    /// An API token, by its name.
+    Token { token: String },
+    /// A process on this machine, over the agent's socket.
+    Local { uid: u32 },
+    /// A signed delivery, and the account that pushed where the forge names it.
+    Webhook { forge: String, user: Option<String> },
+    /// `git push` over HTTP: the token, and the user name that came with it.
+    GitHttp { token: String, user: Option<String> },
+    /// `hooks/post-receive`, which ran as this user: a push over SSH or to a path.
+    GitHook { uid: u32 },
+    /// The agent itself, which goes back from a release that shows errors.
+    Agent,
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token { token } => write!(f, "token `{token}`"),
+            Self::Local { uid } => write!(f, "local user (uid {uid})"),
+            Self::Webhook { forge, user } => match user {
+                Some(user) => write!(f, "{user}, webhook from {forge}"),
+                None => write!(f, "webhook from {forge}"),
+            },
+            Self::GitHttp { token, user } => match user {
+                Some(user) => write!(f, "{user}, git over HTTP with token `{token}`"),
+                None => write!(f, "git over HTTP with token `{token}`"),
+            },
+            Self::GitHook { uid } => write!(f, "git push on this machine (uid {uid})"),
+            Self::Agent => f.write_str("Cutover"),
+        }
+    }
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Deploy => "deploy",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_may_do_what_the_lower_ones_may_and_only_in_its_apps() {
+        let app: AppName = "hello".parse().unwrap();
+        let token = Requester::Token {
+            token: "ci".to_owned(),
+        };
+        let principal = Principal {
+            who: token,
+            apps: Scope::Apps(vec![app.clone()]),
+            role: Role::Deploy,
+        };
+        let may = [Role::Read, Role::Deploy, Role::Admin].map(|role| principal.may(role));
+        assert_eq!(may, [true, true, false]);
+        assert!(principal.sees(&app) && !principal.sees(&"other".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again() {
+        let user = Some("ann".to_owned());
+        for (who, json) in [
+            (Requester::Agent, r#"{"kind":"agent"}"#),
+            (
+                Requester::GitHook { uid: 7 },
+                r#"{"kind":"git-hook","uid":7}"#,
+            ),
+            (
+                Requester::Webhook {
+                    forge: "github".into(),
+                    user,
+                },
+                r#"{"kind":"webhook","forge":"github","user":"ann"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&who).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Requester>(json).unwrap(), who);
+        }
+    }
+}

@@ -476,10 +476,6 @@ fn an_app_without_a_secret_is_warned_about() {
         warnings.contains("`apps.a.webhook.secrets` is missing"),
         "{warnings}"
     );
-    assert!(
-        warnings.contains("no bare repository at `/srv/a.git`"),
-        "{warnings}"
-    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The data plane: sockets, routes, pools, draining, counters. It knows nothing about git or
-//! Docker: a [`table::Table`] comes in over the [`control`] socket, requests go out to targets.
+//! The data plane: sockets, routes, pools, draining, counters. It does not depend on git or Docker:
+//! the agent publishes a [`table::Table`] over the [`control`] socket, and requests go to its targets.
 //!
 //! Its rooms, each importing only from those before it:
 //!

@@ -18,31 +18,31 @@ pub struct Options {
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub data_dir: PathBuf,
-    /// Of the event loops that carry requests.
+    /// The number of event loops that carry requests.
     pub threads: usize,
     pub limits: Limits,
-    /// More are closed at once.
+    /// Further connections are closed at once.
     pub max_connections: usize,
-    /// Of one client address, unless it is trusted.
+    /// Of one client: an IPv4 address or an IPv6 /64. Trusted proxies have no such limit.
     pub max_per_client: usize,
     /// Every connection to the plain port begins with a PROXY header, version 1 or 2.
     pub proxy_protocol: bool,
     /// The same for those to the TLS port.
     pub proxy_protocol_tls: bool,
-    /// Where each request gets a line. Absent: nowhere.
+    /// The file that gets a line for each request. Absent: none.
     pub access_log: Option<PathBuf>,
-    /// How long requests may take to finish when the proxy is told to leave.
+    /// How long requests may take to finish at a shutdown.
     pub grace: Duration,
     /// `NAME.pem` and `NAME.key` for each certificate; read again when they change.
     pub certificates: PathBuf,
-    /// Proxies in front, whose X-Forwarded-For and the like are believed.
+    /// Proxies in front whose X-Forwarded-For and the like are trusted.
     pub trusted: Vec<IpNet>,
     /// Take the sockets over from the proxy that runs, if there is one.
     pub takeover: bool,
 }
 
 impl Options {
-    /// With everything else as it is best for most.
+    /// With defaults for everything else.
     pub fn new(http: SocketAddr, https: Option<SocketAddr>, data_dir: PathBuf) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
         Self {

@@ -203,14 +203,14 @@ async fn leave(
     let _ = joined.await;
 }
 
-/// Unlike that of any other proxy in the folder, also of one in the same process.
+/// A name that no other proxy in the folder has, not even one in the same process.
 fn leaving_socket(folder: &Path) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Relaxed);
     folder.join(format!("proxy.{}-{number}.sock", std::process::id()))
 }
 
-async fn take_over(folder: &Path) -> Option<handover::Taken> {
+async fn take_over(folder: &Path) -> Option<handover::Takeover> {
     let from = folder.to_path_buf();
     match tokio::task::spawn_blocking(move || handover::take(&from)).await {
         Ok(Ok(taken)) => Some(taken),
@@ -237,7 +237,7 @@ fn raise_file_limit() {
     }
 }
 
-/// Deadlines, and what has become old.
+/// Sweeps deadlines, closes what has been idle for too long, and reloads certificates.
 async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::options::Options;
 
-/// A port that another one keeps for longer is taken.
+/// How long a port may still be in use by a proxy that is shutting down.
 const LET_GO: Duration = Duration::from_secs(1);
 
 /// Why the proxy cannot listen.
@@ -133,8 +133,8 @@ fn bind(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     Ok(sockets.into_iter().map(Into::into).collect())
 }
 
-/// What is accepted has this too, without a system call for each. A WebSocket whose client is gone
-/// without a word would stay for ever.
+/// Accepted connections inherit this without a system call for each. Without keep-alive a WebSocket
+/// whose client vanished would stay for ever.
 fn prepare(listener: &TcpListener) {
     let keep_alive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

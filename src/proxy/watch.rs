@@ -59,11 +59,11 @@ pub struct Watch {
     pub share: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,
-    /// The client asked for another protocol, and what it sends is not looked at any more: unless
-    /// it gets its protocol, this request is the connection's last.
+    /// The client requested another protocol, and its bytes are no longer checked: unless the
+    /// protocol is switched, this request is the connection's last.
     pub unfollowed: AtomicBool,
-    /// Even after its deadline the drain finds the request: whoever waits for the client only must
-    /// give up as well.
+    /// The drain found the request even after its deadline: also what waits only for the client must
+    /// end.
     pub killed: AtomicBool,
     /// The connection, where this is one of its streams.
     parent: Option<Arc<Watch>>,
@@ -82,7 +82,7 @@ impl Watch {
 
     /// The request under way has been answered: the next one is waited for, and not for ever. hyper
     /// need not look for it before it comes.
-    pub fn answered(&self) {
+    pub fn request_done(&self) {
         self.share.store(0, SeqCst);
         match self.idle_ms.load(Relaxed) {
             0 => {}
@@ -184,7 +184,7 @@ impl Watches {
         watch
     }
 
-    /// Wakes whoever's deadline has passed. To be called every [`SWEEP`].
+    /// Wakes every task whose deadline has passed. To be called every [`SWEEP`].
     pub fn sweep(&self) {
         look_at_the_clock();
         self.each(|watch| {

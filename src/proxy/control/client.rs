@@ -21,7 +21,7 @@ pub struct Client {
     socket: PathBuf,
 }
 
-/// Why the proxy did not do as told.
+/// Why a command failed.
 #[derive(Debug, ThisError)]
 pub enum Error {
     #[error("failed to reach the proxy at `{socket}`: {source}; is `cutover proxy` running?")]
@@ -42,7 +42,7 @@ impl Client {
         Self { socket }
     }
 
-    /// Who is there.
+    /// The running proxy's process and version.
     pub async fn hello(&self) -> Result<Hello, Error> {
         self.call(&Command::Hello, ANSWER).await
     }
@@ -78,7 +78,7 @@ impl Client {
         self.call(&Command::Stats, ANSWER).await
     }
 
-    /// Tells the proxy to finish what is under way and leave.
+    /// Tells the proxy to finish the requests in progress and exit.
     pub async fn stop(&self) -> Result<(), Error> {
         self.call(&Command::Stop, ANSWER).await
     }

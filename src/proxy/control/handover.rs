@@ -32,16 +32,17 @@ pub(super) struct Offer {
     pub socket: PathBuf,
 }
 
-/// What was taken over. Dropped without [`Taken::release`], the old proxy goes on as before.
-pub struct Taken {
+/// The sockets of the running proxy. If it is dropped without [`Takeover::release`], that proxy keeps
+/// serving.
+pub struct Takeover {
     pub listeners: Vec<TcpListener>,
     /// Where the old proxy answers until it is gone.
     pub predecessor: PathBuf,
     stream: UnixStream,
 }
 
-impl Taken {
-    /// Tells the old proxy to leave. Blocks.
+impl Takeover {
+    /// Tells the old proxy to shut down. Blocks.
     pub fn release(self) -> io::Result<()> {
         say(&self.stream, &Command::Release)?;
         let mut line = String::new();
@@ -53,8 +54,8 @@ impl Taken {
     }
 }
 
-/// Asks the proxy that runs in `folder` for its sockets. Blocks.
-pub fn take(folder: &Path) -> io::Result<Taken> {
+/// Requests the sockets of the proxy that runs in `folder`. Blocks.
+pub fn take(folder: &Path) -> io::Result<Takeover> {
     let stream = UnixStream::connect(folder.join(SOCKET))?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
@@ -76,7 +77,7 @@ pub fn take(folder: &Path) -> io::Result<Taken> {
         }
     }
     match serde_json::from_slice(&text[..got.bytes])? {
-        Answer::Done(Offer { socket }) if !listeners.is_empty() => Ok(Taken {
+        Answer::Done(Offer { socket }) if !listeners.is_empty() => Ok(Takeover {
             listeners,
             predecessor: socket,
             stream,

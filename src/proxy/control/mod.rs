@@ -1,5 +1,5 @@
-//! What the agent and the proxy say to each other: JSON lines over `data_dir/proxy.sock`. One line
-//! asks, one line answers; any number of connections at a time.
+//! The protocol between the agent and the proxy: JSON lines over `data_dir/proxy.sock`, one line for a
+//! command and one for its reply, over any number of connections at a time.
 
 mod client;
 pub mod disk;
@@ -35,8 +35,8 @@ pub enum Command {
     },
     Stats,
     Stop,
-    /// Hand the listening sockets to whoever asks, and leave once it says [`Command::Release`] on
-    /// the same connection.
+    /// Hand the listening sockets over, and shut down once [`Command::Release`] comes on the same
+    /// connection.
     Takeover,
     Release,
 }
@@ -48,7 +48,7 @@ enum Answer<T> {
     Refused(String),
 }
 
-/// Who answers at the socket.
+/// The process that answers at the socket.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Hello {
     pub pid: u32,

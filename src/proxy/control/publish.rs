@@ -1,4 +1,4 @@
-//! Putting a new table in force: checked, stored, then served.
+//! Publishes a new table: checks it, stores it, then serves it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::disk;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Table;
 
-/// Why a table is not put in force.
+/// Why a table is not published.
 #[derive(Debug, Error)]
 pub enum PublishError {
     #[error("generation {offered} is older than the live generation {live}")]

@@ -64,16 +64,16 @@ impl Control {
     }
 }
 
-/// Why the proxy is to leave.
+/// Why the proxy shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
     Stop,
-    /// Another one serves: nobody need be hurried.
+    /// Another proxy is serving: connections may end at their own pace.
     Replaced,
 }
 
-/// Makes the socket, for its owner alone, in place of one that nobody answers at any more or, to
-/// `replace`, of the one that a running proxy answers at.
+/// Creates the socket, with mode 0600. It takes the place of one that no process listens at any more
+/// or, with `replace`, of the running proxy's.
 pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
     let path = folder.join(SOCKET);
     if !replace && std::os::unix::net::UnixStream::connect(&path).is_ok() {
@@ -157,7 +157,7 @@ async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> 
     }
 }
 
-/// Gives the sockets away, and leaves when whoever took them serves.
+/// Hands the sockets over, and shuts down once the successor is serving.
 async fn hand_over(
     mut from: BufReader<OwnedReadHalf>,
     mut to: OwnedWriteHalf,

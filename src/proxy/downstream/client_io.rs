@@ -18,7 +18,7 @@ use crate::proxy::wire::framing::Reader;
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_MS: u64 = 3_000;
 
-/// What is read ahead at most.
+/// How many bytes are read ahead at most.
 pub const EARLY: usize = 1 << 10;
 
 pub struct ClientIo<S> {
@@ -27,20 +27,20 @@ pub struct ClientIo<S> {
     reader: Reader,
     watch: Arc<Watch>,
     limits: Limits,
-    /// Something was refused: nothing that follows is read.
+    /// A head or a chunk was invalid: nothing that follows is read.
     refused: bool,
     /// A write is waiting for the client; its deadline stands in `watch.client`.
     stalled: bool,
-    /// Read ahead, while the connection was at rest or nobody knew what it would be.
+    /// Bytes that were read while the connection was at rest or its protocol was not known.
     early: Vec<u8>,
-    /// The stream has an end of its own that the client waits for.
+    /// The stream (TLS) has a closing message of its own, which the client waits for.
     says_goodbye: bool,
-    /// Shut down; so many bytes may still be read and thrown away.
+    /// After the shutdown: how many bytes may still be read and discarded.
     linger: Option<usize>,
 }
 
 impl<S> ClientIo<S> {
-    /// `early`: what was read of it. `secure`: TLS.
+    /// `early`: bytes of it that were read before. `secure`: TLS.
     pub fn new(
         stream: S,
         early: Vec<u8>,
@@ -65,7 +65,7 @@ impl<S> ClientIo<S> {
         }
     }
 
-    /// What a wait for the client's next byte comes to.
+    /// The result of a read for which the client has sent nothing.
     fn no_byte(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch.register(cx.waker());
         let busy = self.watch.share.load(SeqCst) != 0;

@@ -87,7 +87,7 @@ where
             let mut response = server.handler.handle(&connection, request).await;
             watch.answering.store(false, SeqCst);
             if let ResponseBody::Full(_) = response.body() {
-                watch.answered();
+                watch.request_done();
             }
             if server.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
                 make_last(response.headers_mut());

@@ -1,5 +1,5 @@
-//! Serving a client's HTTP/2 connection. hyper waits for a client that takes nothing, or asks
-//! nothing, for as long as the connection lives: here both have deadlines.
+//! Serves a client's HTTP/2 connection. hyper waits without a limit for a client that reads nothing
+//! or sends no request: here both have deadlines.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -24,7 +24,7 @@ use crate::proxy::wire::head;
 
 /// Requests at a time over one connection.
 const STREAMS: u32 = 128;
-/// A client that does not answer is gone.
+/// How often a client is pinged.
 const PING: Duration = Duration::from_secs(30);
 
 /// Serves until either side is done.
@@ -101,8 +101,8 @@ pub async fn serve<S, H>(
     }
 }
 
-/// Runs the tasks of one connection's streams, and resets a stream whose client takes nothing: the
-/// others go on.
+/// Runs the tasks of one connection's streams, and resets a stream whose client does not read it; the
+/// others continue.
 #[derive(Clone, Default)]
 struct Streams(Arc<Mutex<Option<Arc<Watch>>>>);
 

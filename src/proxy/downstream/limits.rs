@@ -14,7 +14,7 @@ pub struct Limits {
     pub head_ms: u64,
     /// Between two requests, and before the first.
     pub idle_ms: u64,
-    /// To take in something of an answer.
+    /// To read any part of a response.
     pub write_ms: u64,
 }
 
@@ -49,14 +49,14 @@ impl Places {
         self.taken.load(Relaxed)
     }
 
-    /// For a connection whose client is not known yet; `None` if there is no more.
+    /// For a connection whose client is not known yet. `None`: the limit is reached.
     pub fn take(self: &Arc<Self>) -> Option<Place> {
         let place = Place(self.clone(), None);
         (self.taken.fetch_add(1, Relaxed) < self.max).then_some(place)
     }
 }
 
-/// One connection's part of both, for as long as its socket is open: as a WebSocket too.
+/// One connection, counted for as long as its socket is open, also as a WebSocket.
 pub struct Place(Arc<Places>, Option<IpAddr>);
 
 impl Place {

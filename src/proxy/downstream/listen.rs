@@ -24,13 +24,13 @@ use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::Client;
 use crate::proxy::wire::proxy_protocol::{self, NoHeader};
 
-/// How only HTTP/2 begins.
+/// Only HTTP/2's connection preface begins like this (RFC 9113, 3.4).
 const PRI: &[u8] = b"PRI ";
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// What keeps connections from being accepted is said once in so long.
+/// How often the same failure to accept is logged at most.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Accepts until told to stop. Connections go on in tasks of their own.
+/// Accepts connections until `stop` is set. Each is served by a task of its own.
 pub async fn accept<H: Handler>(
     listener: TcpListener,
     secure: bool,
@@ -70,7 +70,7 @@ fn admit<H: Handler>(stream: TcpStream, peer: SocketAddr, secure: bool, server: 
     tokio::spawn(serve(stream, peer.ip(), place, secure, server.clone()));
 }
 
-/// Finds out what the client speaks, and serves it.
+/// Detects the client's protocol, and serves the connection.
 async fn serve<H: Handler>(
     mut stream: TcpStream,
     mut peer: IpAddr,
@@ -118,7 +118,7 @@ async fn serve<H: Handler>(
     }
 }
 
-/// The client's first bytes, enough of them to tell what it speaks. `None`: it says nothing.
+/// The client's first bytes, enough to detect its protocol. `None`: it sent nothing.
 async fn first_bytes<H>(
     stream: &mut TcpStream,
     watch: &Watch,

@@ -1,4 +1,4 @@
-//! What all connections of clients share.
+//! The server's side: settings and state.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use super::limits::{Limits, Places};
 use crate::proxy::watch::Watches;
 
-/// The proxy as its clients meet it.
+/// The settings and the state that all connections of clients share.
 pub struct Server<H> {
     /// Answers the requests.
     pub handler: H,
@@ -24,7 +24,7 @@ pub struct Server<H> {
     pub stage: Stage,
     /// For the connections to the TLS port.
     pub tls: Option<TlsAcceptor>,
-    /// Proxies whose word about a client counts.
+    /// Proxies whose X-Forwarded-For and the like are trusted.
     pub trusted: Vec<IpNet>,
 }
 

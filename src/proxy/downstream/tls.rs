@@ -1,4 +1,4 @@
-//! Certificates from files, picked by the name that the client asks for and read again when they
+//! Certificates from files, selected by the client's server name (SNI) and read again when the files
 //! change.
 
 use std::collections::{BTreeMap, HashMap};

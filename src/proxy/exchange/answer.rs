@@ -1,4 +1,4 @@
-//! What the client gets: the app's answer, or why there is none.
+//! The response to the client: the app's, or a page that says why there is none.
 
 use std::sync::atomic::Ordering::*;
 
@@ -19,7 +19,7 @@ use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::strip_hop_by_hop;
 
-/// The answer to a body that is larger than allowed.
+/// The response to a request body that is larger than allowed.
 pub fn too_large(routes: &Routes, policy: &Policy) -> Response<ResponseBody> {
     let why = "The request body is larger than this app allows.";
     last(page::own(
@@ -30,7 +30,7 @@ pub fn too_large(routes: &Routes, policy: &Policy) -> Response<ResponseBody> {
     ))
 }
 
-/// What is the client's own doing.
+/// Ends a request that failed because of the client.
 pub fn refuse(
     watch: &Watch,
     mut claim: Claim,
@@ -43,8 +43,8 @@ pub fn refuse(
 }
 
 impl Attempt<'_> {
-    /// Hands the app's answer on.
-    pub async fn answered(
+    /// Passes the app's response on to the client.
+    pub async fn respond(
         mut self,
         answer: Response<()>,
         via: Via,
@@ -108,7 +108,7 @@ impl Attempt<'_> {
         Response::from_parts(head, ResponseBody::Stream(Box::new(download)))
     }
 
-    /// The connection failed with the request on it.
+    /// The connection to the app failed during the request.
     pub fn broken(self, error: Broken) -> Response<ResponseBody> {
         tracing::debug!(
             app = self.claim.share().app,
@@ -135,7 +135,7 @@ impl Attempt<'_> {
         self.failed(outcome, StatusCode::BAD_GATEWAY, why)
     }
 
-    /// The client stopped sending the request.
+    /// The client stopped sending the request's body.
     pub fn stalled(self) -> Response<ResponseBody> {
         self.watch.client.clear();
         let answer = last_page(

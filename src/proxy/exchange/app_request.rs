@@ -1,4 +1,4 @@
-//! The request as the app is to see it.
+//! The request as it is sent to the app.
 
 use std::sync::atomic::Ordering::*;
 
@@ -15,11 +15,11 @@ use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::Upload;
 use crate::proxy::wire::headers::strip_hop_by_hop;
 
-/// Where the app stands that does not see it in its paths.
+/// Tells the app its path prefix when that is stripped from the paths.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// Takes out what was meant for this hop, tells the app whom it talks to, and caps and times the
-/// body. With it comes the client's connection, should the app change its protocol.
+/// Removes the hop-by-hop fields, adds the forwarding fields, and limits the body in size and time.
+/// The second value is the client's connection, in case the app switches protocols.
 pub fn app_request(
     connection: &Connection,
     mut request: Request<Incoming>,
@@ -85,7 +85,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one line of them.
+/// HTTP/2 may split the Cookie field (RFC 9113, 8.2.3); HTTP/1.1 has one line.
 fn join_cookies(headers: &mut HeaderMap) {
     let parts: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     if parts.len() > 1 {

@@ -1,5 +1,5 @@
-//! Sending one request, maybe more than once: find a connection, send, and send again only what was
-//! certainly not processed.
+//! Sends one request: finds a connection, sends it, and sends it again only if it was certainly not
+//! processed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -53,7 +53,7 @@ impl Attempt<'_> {
             let spare = Spare::of(&via, &mut request, replayable);
             match send(self.claim.share(), self.watch, via, &mut request).await {
                 Sent::Answer(answer, via) => {
-                    return self.answered(answer, via, on_upgrade).await;
+                    return self.respond(answer, via, on_upgrade).await;
                 }
                 Sent::Unsent => {
                     spare.restore(&mut request);

@@ -33,7 +33,7 @@ pub enum DownloadError {
     Drained,
 }
 
-/// An app's answer, and everything that it holds until it has been read.
+/// An app's response, and everything that it holds until it has been read.
 pub struct Download {
     /// Gone when the connection has ended or was given back.
     pub via: Option<Via>,
@@ -43,7 +43,7 @@ pub struct Download {
     pub idle_ms: u64,
     pub events: Option<EventStream>,
     ended: bool,
-    /// What went wrong, to be said as soon as the client has what came before it.
+    /// The error, to be reported once the client has what came before it.
     broken: Option<DownloadError>,
 }
 
@@ -179,7 +179,7 @@ impl Download {
         self.via.as_ref().is_some_and(Via::is_answered)
     }
 
-    /// Whether this is an event stream whose turn to end has come.
+    /// Whether this is an event stream that may end now.
     fn may_end_now(&mut self) -> bool {
         let Some(events) = &mut self.events else {
             return false;
@@ -233,7 +233,7 @@ impl Drop for Download {
         }
         self.watch.upstream.clear();
         self.watch.taking.clear();
-        self.watch.answered();
+        self.watch.request_done();
     }
 }
 

@@ -17,12 +17,11 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The client's connection, or its stream, once it has left HTTP.
 pub struct Upgrade {
     pub on: OnUpgrade,
-    /// Asked for by an extended CONNECT.
+    /// Requested by an extended CONNECT.
     pub connect: bool,
 }
 
-/// Makes a request for a WebSocket out of a CONNECT that asks for one. False: it asks for something
-/// else.
+/// Converts an extended CONNECT for a WebSocket into an upgrade request. Returns whether it was one.
 pub fn into_upgrade<B>(request: &mut Request<B>) -> bool {
     let protocol = request.extensions().get::<Protocol>();
     if protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {

@@ -1,4 +1,4 @@
-//! One request's way: claim a route, find a connection, send, hand the answer back.
+//! Answers one request: claims a route, sends the request to a target, returns the response.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -63,7 +63,7 @@ async fn forward(
     let Some(host) = request_target::host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "Missing or invalid Host header.");
     };
-    if !request_target::is_served(&request) {
+    if !request_target::is_valid(&request) {
         return last_page(StatusCode::BAD_REQUEST, "Invalid request target.");
     }
     // The server answers `100-continue` itself when the body is first asked for, which is when the

@@ -1,4 +1,4 @@
-//! What the proxy says itself.
+//! Responses of the proxy's own.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

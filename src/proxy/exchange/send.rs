@@ -1,4 +1,4 @@
-//! One sending of a request, and the wait for what comes of it.
+//! Sends a request once, and waits for the response.
 
 use std::pin::pin;
 use std::task::Poll;

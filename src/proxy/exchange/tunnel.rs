@@ -1,4 +1,5 @@
-//! A connection that has left HTTP: bytes both ways until one side ends, or until the drain does.
+//! A connection that was upgraded from HTTP: relays bytes both ways until one side or the drain ends
+//! it.
 
 use std::future::poll_fn;
 use std::io;
@@ -51,7 +52,7 @@ pub fn open(client: OnUpgrade, via: Via, held: (Tunnel, Arc<Watch>), websocket: 
     }
 }
 
-/// `early`: what the app has said already.
+/// `early`: bytes that the app has already sent.
 async fn join(
     client: OnUpgrade,
     (from_app, to_app): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
@@ -109,7 +110,7 @@ async fn both(
     }
 }
 
-/// Done when the drain wants this tunnel gone: each one of the route at its own moment.
+/// Completes when the drain closes this tunnel: each tunnel of the share has its own moment.
 async fn told_to_close(share: &LiveShare) {
     let mut closing = share.closing.subscribe();
     let set = closing.wait_for(Option::is_some).await.map(|set| *set);
@@ -120,7 +121,7 @@ async fn told_to_close(share: &LiveShare) {
     }
 }
 
-/// What is to be said to the app and to the client at the end.
+/// The close frames for the app and for the client.
 fn close_frames(websocket: bool) -> (Option<Bytes>, Option<Bytes>) {
     if !websocket {
         return (None, None);
@@ -133,8 +134,8 @@ fn close_frames(websocket: bool) -> (Option<Bytes>, Option<Bytes>) {
     (Some(to_app), Some(to_client))
 }
 
-/// One direction, beginning with `early`. When `told`, it ends with `close` after the frame that is
-/// on its way, and then only waits for the sender's own close.
+/// Relays one direction, beginning with `early`. Once `told` is set, it sends `close` after the frame
+/// in progress, and then only waits for the sender's own close.
 async fn relay(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -11,11 +11,12 @@ use super::counters::Snapshot;
 use super::routes::Routes;
 use super::share::{Displaced, LiveShare};
 
-/// What is told to give up does so at once, unless it waits for a client that takes nothing.
+/// How long aborted requests may take to end. Those that wait for a client that does not read do not
+/// end by themselves.
 const ABORTING: Duration = Duration::from_millis(200);
-/// What is cut off is gone within this time; a task that is not is a fault of ours.
+/// How long closed connections may take to be gone. A task that takes longer is a bug.
 const GONE: Duration = Duration::from_secs(5);
-/// After the close frame: how long a WebSocket's two ends have to answer it.
+/// How long both ends of a WebSocket have to reply to the close frame.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why nothing was drained.

@@ -14,7 +14,7 @@ const MAX_HELD: usize = 16_384;
 
 impl Routes {
     /// [`Routes::claim`], but waits for as long as the route allows while it has no target or is
-    /// paused; after that the request goes on as if nobody had waited.
+    /// paused. After that the request is handled as if it had not waited.
     pub async fn claim_or_wait(
         &self,
         host: &str,

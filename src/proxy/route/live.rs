@@ -1,4 +1,4 @@
-//! What a table comes to: which route a host and a path lead to, and which of its shares is next.
+//! The table as it is served: finds the route of a host and a path, and picks one of its shares.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

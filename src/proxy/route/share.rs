@@ -38,7 +38,7 @@ pub struct LiveShare {
     phase: AtomicU8,
     in_flight: AtomicU64,
     websockets: AtomicU64,
-    /// Told when the last request or tunnel of a draining share has gone.
+    /// Notified when the last request or tunnel of a draining share has ended.
     emptied: Notify,
     /// How the tunnels and event streams are to end, once that is known.
     pub closing: watch::Sender<Option<Closing>>,
@@ -111,7 +111,7 @@ impl LiveShare {
         self.phase.load(SeqCst) != SERVING
     }
 
-    /// The drain's deadline has passed: whoever still waits for the app must give up.
+    /// The drain's deadline has passed: requests that still wait for the app must end.
     pub fn is_aborted(&self) -> bool {
         self.phase.load(SeqCst) == ABORT
     }

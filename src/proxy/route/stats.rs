@@ -1,8 +1,8 @@
-//! The counters of a route as they are told to whoever asks.
+//! The counters of a share, as the agent reads them.
 
 use serde::{Deserialize, Serialize};
 
-/// One route's life.
+/// What state a share is in.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -12,23 +12,24 @@ pub enum State {
     Drained,
 }
 
-/// The counters of one route object, from its first request on.
+/// The counters of one share, from its first request on. A change of its route's settings begins a
+/// new object with counters of its own.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct RouteStats {
     pub app: String,
     pub release: String,
     pub generation: u64,
     pub state: State,
-    /// Finished, however they ended.
+    /// Requests that have ended, in whatever way.
     pub requests: u64,
     /// By the status sent to the client: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
     pub by_class: [u64; 5],
     pub failures: Failures,
-    /// Sent again, to the same app, because the first try was certainly not processed.
+    /// How often a request was sent again, to the same app, because it was certainly not processed.
     pub retried: u64,
     pub in_flight: u64,
     pub websockets: u64,
-    /// Told to leave at a drain.
+    /// Closed by a drain.
     #[serde(default)]
     pub websockets_closed: u64,
     /// `(upper bound in microseconds, how many requests took at most that and more than the bound

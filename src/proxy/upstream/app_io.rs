@@ -1,4 +1,4 @@
-//! The app's side of a connection, as hyper sees it.
+//! The socket to an app.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// An app may answer in the middle of an upload and close: what it said is still there to be read
-/// when writing already fails. So a write that the app will not take counts as done, and how the
-/// request ends is left to the reading side.
+/// An app may respond in the middle of an upload and close the connection: its response can still be
+/// read when writing already fails. So a failed write counts as done, and the reading side decides
+/// how the request ends.
 pub struct AppIo {
     stream: TcpStream,
     refused: bool,
@@ -27,7 +27,7 @@ impl AppIo {
         self.stream
     }
 
-    /// A write was not taken.
+    /// Whether a write failed.
     pub fn is_refused(&self) -> bool {
         self.refused
     }

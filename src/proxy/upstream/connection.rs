@@ -1,5 +1,5 @@
-//! A connection to an app that speaks HTTP/1, driven by whoever holds it: there is no task behind
-//! it, and nothing between it and the request that it carries.
+//! An HTTP/1 connection to an app. The request that it carries polls it: it has no task of its own,
+//! so that no wake-up between two tasks is needed.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use super::upload::UploadError;
 use crate::proxy::wire::app_body::{Decoder, Piece};
 use crate::proxy::wire::{app_head, head};
 
-/// What is read at a time, at first and at most.
+/// Bytes that are read at a time, at first and at most.
 const READ: usize = 8 << 10;
 const MAX_READ: usize = 128 << 10;
 
-/// Why an app gave no answer, or not all of it.
+/// Why an app sent no response, or only a part of one.
 #[derive(Debug, Error)]
 pub enum Broken {
     #[error("the app had closed the connection before anything was written")]
@@ -55,7 +55,7 @@ impl Broken {
 
 pub struct Upstream {
     io: AppIo,
-    /// Read and not yet looked at.
+    /// Read and not yet parsed.
     read: BytesMut,
     /// What is to be written: this, then `data`, then what `body` brings.
     write: Vec<u8>,
@@ -63,7 +63,7 @@ pub struct Upstream {
     data: Bytes,
     body: RequestBody,
     chunked: bool,
-    /// What the request's `Trailer` fields name.
+    /// The values of the request's `Trailer` fields.
     announced: Vec<HeaderValue>,
     /// Some of the request has been written.
     sent: bool,
@@ -117,19 +117,19 @@ impl Upstream {
         self.keeps = false;
     }
 
-    /// Whether the app has most likely read the request's body. One that answers without doing so may
-    /// close the connection after it, and does not say so before.
+    /// Whether the app has most likely read the request's body. An app that responds without reading
+    /// it may close the connection afterwards without announcing that.
     fn is_read(&self, status: StatusCode) -> bool {
         let reads = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
         !self.has_body || (reads && status.is_success())
     }
 
-    /// Gives the body back, of which nothing was read if nothing was sent.
+    /// Gives the body back. If nothing was sent, nothing of it was read.
     pub fn give_back(&mut self, request: &mut Request<RequestBody>) {
         *request.body_mut() = std::mem::replace(&mut self.body, RequestBody::Empty);
     }
 
-    /// Sends on, and waits for the answer's head.
+    /// Continues to send the request, and waits for the response's head.
     pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
         self.send(cx)?;
         loop {
@@ -158,7 +158,7 @@ impl Upstream {
         }
     }
 
-    /// The answer's body. What of the request is still to be sent goes on beside it.
+    /// The next frame of the response's body. The rest of the request is sent at the same time.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,7 +188,7 @@ impl Upstream {
         }
     }
 
-    /// How much of the answer's body is to come, if that is known.
+    /// How many bytes of the response's body are still to come, if that is known.
     pub fn left(&self) -> Option<u64> {
         match self.answer {
             Decoder::Length(left) => Some(left),
@@ -201,13 +201,13 @@ impl Upstream {
         self.answer.is_ended()
     }
 
-    /// Request and answer are over, and nothing is in the way of the next ones.
+    /// Whether request and response are complete and the connection can carry another request.
     pub fn is_at_rest(&self) -> bool {
         let sent = self.write.is_empty() && matches!(self.body, RequestBody::Empty);
         self.keeps && sent && self.is_answered() && self.read.is_empty()
     }
 
-    /// The app has neither closed the idle connection nor said anything unasked.
+    /// Whether the app has neither closed the idle connection nor sent anything on it.
     pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
@@ -230,7 +230,7 @@ impl Upstream {
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)
     }
 
-    /// Writes for as long as there is something, and the app takes it.
+    /// Writes until nothing is left or the app's socket is full.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         loop {
             while self.written < self.write.len() || !self.data.is_empty() {
@@ -267,7 +267,7 @@ impl Upstream {
         }
     }
 
-    /// Takes the next part of the request's body. False: there is none, or none yet.
+    /// Takes the next part of the request's body. Returns whether there was one.
     fn more(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
         if self.body.is_end_stream() && !self.chunked {
             self.body = RequestBody::Empty;

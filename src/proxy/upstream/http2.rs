@@ -21,16 +21,16 @@ use crate::proxy::worker;
 
 /// Requests at a time over one connection; more make another one.
 const STREAMS: usize = 64;
-/// What an app may send of one answer before it is read. All of a connection's answers have room for
-/// as much: a client that does not read its own holds up nobody else's.
+/// The flow-control window of one stream, in bytes. The connection's window has room for all of its
+/// streams, so that a client that does not read its response blocks no other one.
 const WINDOW: u32 = 64 << 10;
-/// An app that does not answer this while requests are under way is gone.
+/// How often a connection with requests in progress is pinged.
 const PING: Duration = Duration::from_secs(20);
 
-/// They are the first that an app sends.
+/// How long an app may take to send its SETTINGS, which come first on a connection.
 const SETTINGS: Duration = Duration::from_secs(1);
 
-/// An app's head or trailers may be so long: gRPC's errors are long.
+/// The longest head or trailers of an app, in bytes: gRPC puts its errors there.
 const MAX_HEAD: u32 = 128 << 10;
 
 /// Per thread, so that a request and its connection meet on one core.

@@ -36,8 +36,8 @@ pub enum ProbeError {
     Path { path: String, source: http::Error },
 }
 
-/// Asks `target` for `path` over a fresh connection and returns the status, whatever it is. `host`
-/// is the Host header, without one the target's address; `h2c`: over HTTP/2 without TLS.
+/// Sends a GET request for `path` to `target` over a new connection and returns the status, whatever
+/// it is. `host`: the Host header, by default the target's address. `h2c`: over HTTP/2 without TLS.
 pub async fn probe(
     target: SocketAddr,
     host: Option<&str>,

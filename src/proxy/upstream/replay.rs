@@ -1,5 +1,5 @@
-//! A request's body that can be sent again while it is short: over HTTP/2 an app may say of a request
-//! that it has not looked at it, and gRPC puts every message into a body.
+//! A request's body that can be sent again while it is short. Over HTTP/2 an app may refuse a request
+//! without processing it (RFC 9113, 8.7), and every gRPC message is in a body.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

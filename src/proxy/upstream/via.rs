@@ -1,4 +1,4 @@
-//! What carries a request to its app, and how a request is told to be sendable once more.
+//! What carries a request to its app, and whether a request may be sent a second time.
 
 use std::error::Error;
 use std::io;
@@ -19,8 +19,8 @@ use super::request_body::RequestBody;
 use super::target::Target;
 
 /// A request that cannot be sent twice goes only onto a connection that has been idle for less than
-/// this. Should the app be closing an idle connection just then, nobody could tell whether it has
-/// processed the request, and it must not be sent twice. No app in use closes after so short a
+/// this. If the app were closing an idle connection at that moment, there would be no way to know
+/// whether it had processed the request. No app in use closes after so short a
 /// time, and a new connection costs some 50 us.
 const FRESH_ENOUGH: Duration = Duration::from_millis(50);
 
@@ -31,7 +31,7 @@ pub enum Via {
 }
 
 impl Via {
-    /// One that stands already and may carry a request. `replayable`: the request may be sent twice.
+    /// An open, idle connection. `replayable`: the request may be sent twice.
     pub fn idle(target: &Target, replayable: bool) -> Option<Self> {
         let limit = target.dialing.keep_alive;
         if target.dialing.h2c {
@@ -56,7 +56,7 @@ impl Via {
         Ok(Self::Http1(upstream))
     }
 
-    /// The answer's body.
+    /// The next frame of the response's body.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -73,7 +73,7 @@ impl Via {
         }
     }
 
-    /// The whole answer has been read.
+    /// Whether the whole response has been read.
     pub fn is_answered(&self) -> bool {
         match self {
             Self::Http1(upstream) => upstream.is_answered(),
@@ -81,7 +81,7 @@ impl Via {
         }
     }
 
-    /// How much of the answer's body is to come.
+    /// How much of the response's body is still to come.
     pub fn left(&self) -> SizeHint {
         match self {
             Self::Http1(upstream) => upstream
@@ -102,11 +102,11 @@ impl Via {
     }
 }
 
-/// What is kept of a request to send it once more.
+/// What is kept of a request so that it can be sent again.
 pub struct Spare {
-    /// What HTTP/2 takes for itself; over HTTP/1 the request stays where it is.
+    /// A copy, because the HTTP/2 client consumes the request; HTTP/1 leaves it in place.
     kept: Option<(Request<RequestBody>, Option<Arc<Replay>>)>,
-    /// Asking twice is the same as once.
+    /// Sending it twice has the same effect as sending it once.
     harmless: bool,
 }
 
@@ -186,7 +186,8 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-/// The request as HTTP/2 has it: the host stands in `:authority`, and nothing speaks of framing.
+/// Converts the request to HTTP/2: the host moves to `:authority`, and the framing fields go
+/// (RFC 9113, 8.2.2 and 8.3.1).
 pub fn to_http2(request: &mut Request<RequestBody>) {
     let headers = request.headers_mut();
     headers.remove(header::TRANSFER_ENCODING);

@@ -1,4 +1,4 @@
-//! Where an answer's body ends, and what of it are data.
+//! Decodes the body of an app's HTTP/1 response.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,14 +8,14 @@ use memchr::memchr;
 use super::framing::chunk_size;
 use super::head;
 
-/// A chunk's size line, with extensions.
+/// The longest size line of a chunk, with extensions. In bytes.
 const MAX_LINE: usize = 4 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
 const TOO_LONG: &str = "a chunk line is too long";
-/// What is longer is passed on where it lies, and its buffer given up; shorter, it is copied.
+/// Longer parts are passed on without copying, together with their buffer. In bytes.
 const SMALL: usize = 2 << 10;
 
-/// How an answer's body is framed, and how much of it is still to come.
+/// How a response's body is framed, and how much of it is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoder {
     Length(u64),
@@ -33,7 +33,7 @@ pub enum Chunks {
     Ended,
 }
 
-/// What could be made of the bytes that are there.
+/// What the bytes so far contain.
 #[derive(Debug)]
 pub enum Piece {
     Frame(Frame<Bytes>),

@@ -1,5 +1,4 @@
-//! Heads on the app's side of an HTTP/1 connection: the request's as it is written, the answer's as
-//! it is read.
+//! Heads on the app's side of an HTTP/1 connection: writes the request's and reads the response's.
 
 use std::mem::MaybeUninit;
 
@@ -11,11 +10,11 @@ use hyper::ext::ReasonPhrase;
 
 use super::app_body::Decoder;
 
-/// Fields of an answer's head.
+/// The most header fields of a response.
 const MAX_FIELDS: usize = 100;
 
-/// Fields that frame or route a message, or say who sends it: as trailers they would come too late,
-/// and could contradict what was acted on.
+/// Fields that are not allowed as trailers (RFC 9110, 6.5.1): they frame or route a message or
+/// authenticate its sender, and could contradict what was already acted on.
 const BEFORE_THE_BODY: [HeaderName; 13] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
@@ -32,7 +31,7 @@ const BEFORE_THE_BODY: [HeaderName; 13] = [
     header::TRANSFER_ENCODING,
 ];
 
-/// An answer's head, and what it says about what follows.
+/// A response's head, and what it says about the body.
 pub struct AnswerHead {
     pub response: Response<()>,
     pub body: Decoder,
@@ -90,7 +89,7 @@ fn field(name: &HeaderName, value: &HeaderValue, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Reads a whole head, the answer to a request of this method. An error says what is wrong with it.
+/// Reads a whole head of a response to a request with this method. An error says what is wrong.
 pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -150,7 +149,7 @@ fn keeps(headers: &HeaderMap, old: bool) -> bool {
     keeps
 }
 
-/// As RFC 9112, 6.3 has it. A length that does not count is taken out.
+/// As in RFC 9112, 6.3. A length that must be ignored is removed.
 fn decoder(
     headers: &mut HeaderMap,
     status: StatusCode,
@@ -178,8 +177,8 @@ fn decoder(
     })
 }
 
-/// Other codings than this one were not asked for, and the client would not be told of them: they are
-/// meant for this hop.
+/// Other codings were not requested (no TE was sent), and the client would not learn of them: transfer
+/// codings are hop-by-hop.
 fn is_chunked(headers: &HeaderMap) -> Result<bool, &'static str> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

@@ -1,5 +1,5 @@
-//! Follows a client's bytes from head to body to the next head, so that [`head::check`] sees every
-//! head and nothing else.
+//! Follows a client's bytes from head to body to the next head, so that every head is checked by
+//! [`head::check`].
 
 use memchr::{memchr, memchr_iter};
 
@@ -40,12 +40,12 @@ impl Reader {
         self.in_head() && self.kept.is_empty()
     }
 
-    /// Another protocol may have begun: nothing more can be followed.
+    /// Another protocol may have begun: the bytes are no longer checked.
     pub fn is_lost(&self) -> bool {
         self.state == State::Unknown
     }
 
-    /// Takes in the bytes that came. An error is the place of the byte that must not be passed on.
+    /// Checks the next bytes. An error is the index of the byte that must not be passed on.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -165,7 +165,7 @@ impl Reader {
     }
 }
 
-/// What a chunk's first line, without its CR LF, says; None: it says nothing valid.
+/// The size in a chunk's first line, without its CR LF (RFC 9112, 7.1). `None`: it is invalid.
 pub fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&b| b == b';').next()?;
     let digits = match digits {

@@ -1,5 +1,5 @@
-//! What a request's head must be before anything is done with it. hyper reads leniently where
-//! others read otherwise; a request that two servers may take for two different ones is refused.
+//! Checks a request's head before anything is done with it. Where hyper is lenient, other servers may
+//! parse differently: a request that two servers could understand differently is refused.
 
 use memchr::{memchr, memchr_iter};
 
@@ -13,11 +13,11 @@ pub const MAX: usize = 128 << 10;
 pub enum BodyLength {
     Exact(u64),
     Chunked,
-    /// The client asks for another protocol: whose bytes follow is not known yet.
+    /// The client requests another protocol: it is not known yet which one the next bytes are in.
     Upgrade,
 }
 
-/// Why a head is refused.
+/// Why a head is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
     BareLineFeed,
@@ -117,7 +117,7 @@ fn value(line: &[u8], name: usize) -> &[u8] {
     value
 }
 
-/// What does not fit into 63 bits is taken for another number, or a negative one, by many apps.
+/// Many apps overflow on lengths of more than 63 bits.
 fn decimal(digits: &[u8]) -> Option<u64> {
     let length = digits.iter().try_fold(0_i64, |n, d| {
         n.checked_mul(10)?.checked_add(i64::from(d - b'0'))

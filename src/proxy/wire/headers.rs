@@ -1,5 +1,5 @@
-//! Header fields on their way through: what belongs to one hop is taken out, and the app is told
-//! whom it talks to.
+//! Header fields of a message that is forwarded: the hop-by-hop ones are removed (RFC 9110, 7.6.1), and
+//! the client's address and scheme are added.
 
 use std::net::IpAddr;
 
@@ -17,15 +17,15 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_ANY: &str = "x-forwarded-";
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Whose requests a connection carries, in the form in which apps are told.
+/// The client of a connection, in the form in which it is reported to apps.
 #[derive(Clone)]
 pub struct Client {
     pub address: IpAddr,
     pub secure: bool,
-    /// What it says of clients before it is believed.
+    /// Its own forwarding fields are kept.
     pub trusted: bool,
     address_text: HeaderValue,
-    /// The `Forwarded` line for the host asked for last: browsers ask for the same one again.
+    /// The last `Forwarded` line, and its host: a connection's requests mostly name the same host.
     forwarded: Option<(HeaderValue, HeaderValue)>,
 }
 
@@ -96,7 +96,7 @@ impl Client {
     }
 }
 
-/// Adds to the list that the field is, in one line.
+/// Appends to a list field, on one line.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     let mut line: Vec<u8> = Vec::new();
     for before in headers.get_all(&name) {
@@ -109,8 +109,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     }
 }
 
-/// Takes out what is meant for this hop alone: the fields known for it and those that `Connection`
-/// names. Returns whether `Connection` asked for an upgrade.
+/// Removes the hop-by-hop fields: the known ones and those that `Connection` names. Returns whether
+/// `Connection` requested an upgrade.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     // One look at each name: most messages have nothing of this, and asking the map for each of
     // the fields by name costs more.
@@ -176,7 +176,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     upgrade
 }
 
-/// Many frameworks take `X_Forwarded_For` for `X-Forwarded-For`: no way to say who one is.
+/// Removes fields like `X_Forwarded_For`, which many frameworks read as `X-Forwarded-For`.
 fn remove_disguised(headers: &mut HeaderMap) {
     let is_own = |name: &&HeaderName| {
         let text = name.as_str().replace('_', "-");

@@ -1,13 +1,14 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer in front says whose connection this is.
+//! The PROXY protocol, versions 1 and 2, by which a load balancer in front reports the client's
+//! address (haproxy.org, doc/proxy-protocol.txt).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::memmem;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Of version 1, with its line end.
+/// The longest header of version 1, with its line end. In bytes.
 const LONGEST_LINE: usize = 107;
-/// Of version 2, with the fields that nobody here reads.
+/// Of version 2, with its optional fields, which are ignored. In bytes.
 pub const LONGEST: usize = 1024;
 
 /// What a header says.

@@ -1,10 +1,11 @@
-//! What a request asks for, before it is known who has it: a host and a target that mean one thing.
+//! The host and the target of a request, which must be unambiguous.
 
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Version, header};
 use memchr::memchr;
 
-/// The name asked for: the target's, where the request line has it, else the Host header's.
+/// The request's host: the target's authority, else the Host header. `None`: it is missing or
+/// invalid.
 pub fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     let host = match (
         request.uri().authority(),
@@ -18,8 +19,8 @@ pub fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     is_host(host.as_bytes()).then_some(host)
 }
 
-/// `name`, `name:port` or the same with an address in brackets: no user, no list, nothing that
-/// another server would take for the end of the name.
+/// `name`, `name:port`, or the same with an IPv6 address in brackets (RFC 3986, 3.2.2). Userinfo,
+/// lists and delimiters that another server might parse differently are invalid.
 fn is_host(text: &[u8]) -> bool {
     let (name, port) = match text {
         [b'[', inner @ ..] => match memchr(b']', inner) {
@@ -38,9 +39,9 @@ fn is_host(text: &[u8]) -> bool {
     is_port && name.iter().all(part)
 }
 
-/// Whether the target is one that a server has: `*` stands for the server in OPTIONS alone (RFC 9112,
-/// 3.2.4), a name alone is what CONNECT asks for, and only HTTP's own schemes are spoken here.
-pub fn is_served<B>(request: &Request<B>) -> bool {
+/// Whether the target is valid for a server: `*` in OPTIONS only (RFC 9112, 3.2.4), no authority form,
+/// which belongs to CONNECT (3.2.3), and no scheme but `http` and `https`.
+pub fn is_valid<B>(request: &Request<B>) -> bool {
     let uri = request.uri();
     let scheme = uri
         .scheme()

@@ -1,5 +1,5 @@
-//! Where a WebSocket's frames begin and end: a close frame may only be put between two of them.
-//! Payloads are counted, never looked at.
+//! Finds the frame boundaries of a WebSocket (RFC 6455, 5.2), because a close frame can be inserted
+//! only between two frames. Payloads are counted, not inspected.
 
 /// "Going away": the client may come back at once.
 const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();

@@ -165,7 +165,14 @@ impl Fetch<'_> {
     ) -> Result<(), SourceError> {
         self.going()?;
         options.depth(depth);
-        (remote.fetch(specs, Some(options), None)).map_err(|e| self.after_connecting(&e))?;
+        let mut fetched = remote.fetch(specs, Some(options), None);
+        if let Err(error) = &fetched
+            && error.message().contains("doesn't support shallow")
+        {
+            options.depth(0);
+            fetched = remote.fetch(specs, Some(options), None);
+        }
+        fetched.map_err(|e| self.after_connecting(&e))?;
         let stats = remote.stats();
         if stats.received_objects() > 0 {
             (self.log)(&format!(
@@ -287,13 +294,6 @@ impl Fetch<'_> {
                 why: refused.unwrap_or_else(|| line(error.message())),
             };
         }
-        // What libgit2 says of ids that are longer than it knows.
-        if error.message().contains("object-format") || error.message().contains("object format") {
-            return SourceError::Unsupported {
-                repo: self.shown.to_owned(),
-                why: SHA256.into(),
-            };
-        }
         self.unreachable(error)
     }
 
@@ -325,6 +325,7 @@ impl Fetch<'_> {
             return stopped;
         }
         match error.class() {
+            _ if is_of_long_ids(error) => self.unreachable(error),
             ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::Ssl => {
                 SourceError::BrokeOff {
                     repo: self.shown.to_owned(),
@@ -336,6 +337,12 @@ impl Fetch<'_> {
     }
 
     pub(super) fn unreachable(&self, error: &Error) -> SourceError {
+        if is_of_long_ids(error) {
+            return SourceError::Unsupported {
+                repo: self.shown.to_owned(),
+                why: SHA256.into(),
+            };
+        }
         SourceError::Unreachable {
             repo: self.shown.to_owned(),
             why: line(error.message()),
@@ -355,6 +362,11 @@ fn advertised(remote: &git2::Remote<'_>) -> Result<HashMap<String, Oid>, Error> 
         .filter(|head| Reference::is_valid_name(head.name()) && is_ours(head.name()))
         .map(|head| (head.name().to_owned(), head.oid()))
         .collect())
+}
+
+/// What libgit2 says of a server whose ids are longer than it knows.
+fn is_of_long_ids(error: &Error) -> bool {
+    error.message().contains("object format")
 }
 
 fn parsed(oid: Oid) -> CommitId {

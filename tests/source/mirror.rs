@@ -205,6 +205,44 @@ fn what_libgit2_cannot_read_is_not_unreachable() {
 }
 
 #[test]
+fn long_ids_of_a_server_are_not_unreachable() {
+    let scene = Scene::new();
+    let path = scene.path();
+    fs::remove_dir_all(&path).unwrap();
+    let script = "git init -q --bare --object-format=sha256 -b main . && \
+                  tip=$(git -c user.name=a -c user.email=a@b commit-tree -m x $(git mktree </dev/null)) && \
+                  git update-ref refs/heads/main $tip";
+    fs::create_dir(&path).unwrap();
+    let mut made = std::process::Command::new("sh");
+    let made = made
+        .args(["-c", script])
+        .current_dir(&path)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    for mirror in scene.both() {
+        let error = fetch(&mirror, &branch("main")).unwrap_err();
+        assert!(matches!(error, SourceError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("SHA-256"), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_leave_the_history_out_is_fetched_from_all_the_same() {
+    let scene = Scene::new();
+    scene.commit("main", "one");
+    let tip = scene.commit("main", "two");
+    let path = scene.folder.path().join("no-shallow.git");
+    fs::rename(scene.path(), path).unwrap();
+    let address = scene
+        .server
+        .block_on(remote::http(scene.folder.path(), None));
+    let mirror = scene.mirror_of(Repo::Http(format!("http://{address}/no-shallow.git")));
+    let found = fetch(&mirror, &branch("main")).unwrap();
+    assert_eq!(found.id.as_str(), tip.to_string());
+}
+
+#[test]
 fn a_commit_that_makes_no_sense_is_not_unreachable() {
     let scene = Scene::new();
     scene.commit("main", "one");

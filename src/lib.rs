@@ -49,6 +49,7 @@ pub mod ids;
 pub mod principal;
 pub mod state;
 pub mod tls;
+mod vital;
 
 pub mod config;
 pub mod webhook;

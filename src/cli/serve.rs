@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
@@ -17,6 +18,7 @@ use crate::jobs;
 use crate::notify;
 use crate::proxy::control::{self, Client};
 use crate::store::{Store, apps};
+use crate::vital::vital;
 
 mod data_plane;
 
@@ -58,35 +60,34 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         refusals: Refusals::default(),
         webhook_secrets: WebhookSecrets::default(),
     });
-    let refusals = tokio::spawn(api::refusals::tell(api.clone()));
-    let router = api::router(api);
+    let router = api::router(api.clone());
     let tcp = listen(&agent.in_force().config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
         .map_err(|e| failed(&format!("failed to listen on `{}`", socket.display()), &e))?;
 
-    let keep_proxy = tokio::spawn(data_plane::keep(data_plane, agent.clone()));
-    let sweeping = tokio::spawn(jobs::sweep(agent.clone()));
-    let pruning = tokio::spawn(jobs::prune(agent.clone()));
-    let notify = tokio::spawn(notify::start(agent.clone()));
+    let tell_refusals = api::refusals::tell(api.clone());
+    let mut background = JoinSet::new();
+    background.spawn(vital("telling of refusals", tell_refusals));
+    background.spawn(vital(
+        "keeping the proxy",
+        data_plane::keep(data_plane, agent.clone()),
+    ));
+    background.spawn(vital("sweeping", jobs::sweep(agent.clone())));
+    background.spawn(vital("pruning", jobs::prune(agent.clone())));
+    background.spawn(vital("reloading", jobs::reload(agent.clone(), path)));
+    background.spawn(vital("notifying", notify::start(agent.clone())));
+    background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
     queue::start(&agent);
-    let pending = tokio::spawn(intake::pending::take_up(agent.clone()));
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
 
-    let reloading = tokio::spawn(jobs::reload(agent.clone(), path));
     tokio::select! {
         () = api::listen::tcp(tcp, router.clone()) => {}
         () = api::listen::unix(unix, router) => {}
         () = shutdown() => tracing::info!("stopping"),
     }
     // Nothing has to be finished here: what a worker leaves is taken up at the next start.
-    keep_proxy.abort();
-    sweeping.abort();
-    pruning.abort();
-    notify.abort();
-    refusals.abort();
-    pending.abort();
-    reloading.abort();
+    background.shutdown().await;
     agent.workers.end_all().await;
     let _ = std::fs::remove_file(&socket);
     if !args.leave_proxy

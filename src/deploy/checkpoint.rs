@@ -1,5 +1,5 @@
-//! Named moments at which a test kills the agent, to see that nothing is lost. In release builds
-//! reaching one does nothing.
+//! Named moments at which a test kills the agent, or makes it panic, to see that nothing is lost. In
+//! release builds reaching one does nothing.
 
 use crate::state::Step;
 
@@ -51,9 +51,13 @@ impl Checkpoint {
         }
     }
 
-    /// Ends the process as `kill -9` would, where `CUTOVER_KILL_AT` names this moment.
+    /// Ends the process as `kill -9` would, where `CUTOVER_KILL_AT` names this moment; panics where
+    /// `CUTOVER_PANIC_AT` does.
     #[cfg(debug_assertions)]
     pub fn reach(self) {
+        if std::env::var("CUTOVER_PANIC_AT").is_ok_and(|name| name == self.name()) {
+            panic!("CUTOVER_PANIC_AT");
+        }
         if std::env::var("CUTOVER_KILL_AT").is_ok_and(|name| name == self.name()) {
             let me = rustix::process::getpid();
             let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);

@@ -12,6 +12,7 @@ use super::{Agent, recover, run};
 use crate::config::App;
 use crate::ids::AppName;
 use crate::store::deployments;
+use crate::vital::vital;
 
 /// How often a worker looks without having been woken, should a wake-up ever be missed.
 const POLL: Duration = Duration::from_secs(30);
@@ -26,7 +27,10 @@ impl Workers {
     pub fn start(&self, agent: &Arc<Agent>, app: &AppName) {
         let mut workers = self.0.lock();
         if workers.get(app).is_none_or(JoinHandle::is_finished) {
-            let worker = tokio::spawn(work(agent.clone(), app.clone()));
+            let worker = tokio::spawn(vital(
+                format!("the worker of `{app}`"),
+                work(agent.clone(), app.clone()),
+            ));
             workers.insert(app.clone(), worker);
         }
     }

@@ -211,6 +211,32 @@ fn no_checkpoint_is_left_out() {
     assert_eq!(covered, Checkpoint::all().len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_panics_ends_the_agent_and_nothing_is_lost() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    server.agent().kill().await.unwrap();
+    server.set_env("CUTOVER_PANIC_AT", "fetch.started");
+    server.serve().await;
+    let id = server.push("v2", "").await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), server.agent().ended()).await;
+    let status = ended.unwrap_or_else(|_| panic!("it lives on\n{}", server.log()));
+    assert_eq!(status.unwrap().code(), Some(1));
+    assert!(
+        server.log().contains("panicked; the agent ends"),
+        "{}",
+        server.log()
+    );
+    assert_eq!(server.version().await, "v1", "the proxy serves on");
+
+    server.set_env("CUTOVER_PANIC_AT", "");
+    server.serve().await;
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}\n{}", server.log());
+    assert_eq!(server.version().await, "v2");
+    server.stop().await;
+}
+
 /// At whatever moment it comes, and with everything under way that a client can have.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_it_adopts_the_proxy_and_costs_nobody_anything() {

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use crate::server::{APP, Server};
 use crate::support::demo::http::Answer;
 use crate::support::docker::docker;
-use bollard::query_parameters::ListImagesOptionsBuilder;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+};
 use http::Request;
 use serde_json::json;
 
@@ -108,5 +110,52 @@ async fn a_commit_built_again_with_other_settings_does_not_lose_its_first_image(
     assert_eq!(answer.status, 202, "{}", answer.text());
     let (back, log) = server.ended(answer.json()["id"].as_str().unwrap()).await;
     assert_eq!(back.state, "live", "{log:#?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_somebody_uses_is_kept_and_so_is_their_container() {
+    let mut server = Server::start().await;
+    let first = server.go_live("v1").await;
+    let image = first.image.clone().unwrap();
+    // By hand, from our image: it has the image's labels, and is not ours for that.
+    let docker = docker().await;
+    let name = format!("by-hand-{}", first.id);
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let body = bollard::models::ContainerCreateBody {
+        image: Some(image.clone()),
+        ..Default::default()
+    };
+    docker.create_container(Some(options), body).await.unwrap();
+
+    let listed = async |server: &Server| {
+        let list = server.api(&format!("/api/v1/apps/{APP}/releases")).await;
+        let items = list["items"].as_array().unwrap().clone();
+        let found = items.iter().find(|item| item["image"] == image.as_str());
+        found.unwrap()["kept"].as_bool().unwrap()
+    };
+    for version in ["v2", "v3", "v4"] {
+        server.go_live(version).await;
+    }
+    // The last of its names stays, and the layers with it.
+    let own = format!("cutover/{APP}:{}", first.id);
+    let kept = images(&server).await;
+    assert!(kept.contains(&own), "{kept:?}");
+    assert!(
+        listed(&server).await,
+        "as Docker has it, so says the record"
+    );
+    // The sweep at the start finds it by its label.
+    server.stop().await;
+    server.serve().await;
+    server.go_live("v5").await;
+    assert!(docker.inspect_container(&name, None).await.is_ok());
+
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker.remove_container(&name, Some(force)).await.unwrap();
+    server.go_live("v6").await;
+    let kept = images(&server).await;
+    assert!(!kept.contains(&own), "tried again: {kept:?}");
+    assert!(!listed(&server).await);
     server.stop().await;
 }

@@ -13,8 +13,6 @@ impl Docker {
         }
     }
 
-    /// Takes an image's Cutover names away; with the last one its layers go. An image that a
-    /// container still uses stays, and so does every name that somebody else gave it.
     pub async fn remove_image(&self, id: &str) -> Result<()> {
         let docker = self.client()?;
         let found = match docker.inspect_image(id).await {
@@ -35,7 +33,7 @@ impl Docker {
             let options = RemoveImageOptionsBuilder::new().build();
             match docker.remove_image(name, Some(options), None).await {
                 Ok(_) => {}
-                Err(error) if matches!(status_code(&error), Some(404 | 409)) => {}
+                Err(error) if status_code(&error) == Some(404) => {}
                 Err(error) => return Err(self.failed(format!("remove `{name}`"))(error)),
             }
         }

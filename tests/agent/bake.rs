@@ -40,6 +40,8 @@ async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
     );
 
     let back = newest(&server).await;
+    let by = format!("rolled back by `{}`", back["id"].as_str().unwrap());
+    assert!(log.contains(&by), "who follows is told: {log:#?}");
     let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
     assert_eq!(
         (back.state.as_str(), back.trigger.as_str()),

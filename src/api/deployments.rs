@@ -13,10 +13,10 @@ use super::path::{AppPath, DeploymentPath, FollowQuery, find, named};
 use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp, UnknownDeployment};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
-use crate::deploy::{intake, rollback};
+use crate::deploy::{cancel as stopping, intake, rollback};
 use crate::principal::{Principal, Role};
-use crate::state::{Event, State as DeploymentState};
-use crate::store::deployments::{self as table, Deployment, Trigger};
+use crate::state::State as DeploymentState;
+use crate::store::deployments::{Deployment, Trigger};
 
 /// What to deploy.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -229,25 +229,10 @@ pub async fn cancel(
     Path(path): Path<DeploymentPath>,
 ) -> Result<Response, ApiError> {
     let found = find(&api, &caller, Role::Deploy, &path.id).await?;
-    let id = found.id.clone();
-    let now = api.agent.store.write(move |db| {
-        let Some(found) = table::get(db, &id)? else {
-            return Ok(None);
-        };
-        if !found.state.is_switched() && !found.state.is_rest() {
-            table::set_cancelled_by(db, &id, &caller.who)?;
-        }
-        if found.state == DeploymentState::Queued {
-            table::end(db, &id, Event::Cancel, None)?;
-        }
-        table::get(db, &id)
-    });
-    let now = now
+    let now = stopping::cancel(&api.agent, &found.id, &caller.who)
         .await?
         .ok_or_else(|| ApiError::no_such_deployment(found.id.as_str()))?;
-    let over =
-        now.state.is_switched() || now.state.is_rest() && now.state != DeploymentState::Cancelled;
-    if over {
+    if stopping::is_too_late(now.state) && now.state != DeploymentState::Cancelled {
         let message = format!(
             "`{}` is {}; it can no longer be cancelled",
             now.id, now.state
@@ -260,8 +245,6 @@ pub async fn cancel(
             hint,
         ));
     }
-    api.agent.hub.cancel(&now.id);
-    api.agent.hub.changed();
     let shown = api
         .agent
         .store

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::engine;
 use crate::source::SourceError;
 
 /// Every variant's text says what and why; [`BuildError::hint`] says what to do next.
@@ -125,16 +126,12 @@ impl BuildError {
     }
 }
 
-impl From<bollard::errors::Error> for BuildError {
-    fn from(error: bollard::errors::Error) -> Self {
-        use bollard::errors::Error;
+impl From<engine::bollard::errors::Error> for BuildError {
+    fn from(error: engine::bollard::errors::Error) -> Self {
+        use engine::bollard::errors::Error;
         match error {
             Error::DockerResponseServerError { message, .. } => Self::Docker(message),
-            Error::HyperResponseError { .. }
-            | Error::HyperLegacyError { .. }
-            | Error::IOError { .. }
-            | Error::RequestTimeoutError
-            | Error::SocketNotFoundError(_) => Self::NoDocker(error.to_string()),
+            error if engine::is_unreachable(&error) => Self::NoDocker(error.to_string()),
             other => Self::Docker(other.to_string()),
         }
     }

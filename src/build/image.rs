@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::Docker;
-use bollard::errors::Error;
-use bollard::models::{BuildInfo, BuildInfoAux};
-use bollard::query_parameters::{
+use crate::engine::bollard::Docker;
+use crate::engine::bollard::errors::Error;
+use crate::engine::bollard::models::{BuildInfo, BuildInfoAux};
+use crate::engine::bollard::query_parameters::{
     BuildImageOptions, BuilderVersion, ListImagesOptions, TagImageOptions,
 };
 use futures_util::{Stream, StreamExt};

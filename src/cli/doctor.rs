@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bollard::Docker;
+use crate::engine::bollard::Docker;
 use clap::Args;
 use console::style;
 

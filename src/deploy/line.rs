@@ -135,11 +135,24 @@ impl<'a> Line<'a> {
         step: Step,
         effect: impl Future<Output = std::result::Result<Done<T>, Stop>>,
     ) -> std::result::Result<T, Stop> {
-        self.begin(step, |_| Ok(())).await?;
+        self.step_after(step, |_| Ok(()), |()| effect).await
+    }
+
+    /// The same with an `intent` that is on disk before the effect, which is given what it wrote.
+    pub async fn step_after<I: Send + 'static, T, F>(
+        &self,
+        step: Step,
+        intent: impl FnOnce(&Connection) -> Result<I> + Send + 'static,
+        effect: impl FnOnce(I) -> F,
+    ) -> std::result::Result<T, Stop>
+    where
+        F: Future<Output = std::result::Result<Done<T>, Stop>>,
+    {
+        let intended = self.begin(step, intent).await?;
         let outcome = tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Stop::Cancelled),
-            outcome = effect => outcome,
+            outcome = effect(intended) => outcome,
         };
         let outcome = outcome.map_err(|stop| in_step(step, stop));
         Checkpoint::Effected(step).reach();

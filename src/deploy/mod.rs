@@ -14,6 +14,7 @@ use crate::proxy::control::Client;
 use crate::store::{Store, StoreError};
 
 pub mod bake;
+pub mod cancel;
 pub mod checkpoint;
 pub mod filter;
 pub mod follow;

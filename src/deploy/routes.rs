@@ -1,6 +1,5 @@
 //! The route table: a function of the configuration and the database, published whole.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -71,11 +70,9 @@ fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
         {
             for instance in instances::of_release(&snapshot, live)? {
                 let service = release.service(&instance.service);
-                if let Some(service) = service
-                    && let Some(port) = service.port
-                {
+                if let (Some(service), Some(endpoint)) = (service, instance.endpoint) {
                     protocol = service.protocol;
-                    targets.push(SocketAddr::new(IpAddr::V4(instance.address), port));
+                    targets.push(endpoint);
                 }
             }
         }

@@ -19,7 +19,7 @@ pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
 
 /// Everything that can be undone. When this returns a release, it is the live one.
 async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Result<Release, Stop> {
-    steps::begin::attempt(line, deployment).await?;
+    steps::begin::attempt(line).await?;
     let release = match &deployment.goal {
         Goal::Release(id) => steps::start::kept(line, id).await?,
         goal => {

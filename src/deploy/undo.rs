@@ -1,5 +1,5 @@
-//! Leaving the line before the switch: everything it made is taken away again, in reverse, and the
-//! live release was never touched.
+//! Leaving the line before the switch: what each step did is taken back, the last one first. The live
+//! release was never touched.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::engine::EngineError;
 use crate::ids::DeploymentId;
 use crate::state::Event;
 use crate::store::deployments::{self, Failure, Trigger};
-use crate::store::{StoreError, instances, steps};
+use crate::store::steps;
 
 /// How often a deployment is begun before it is given up: one that takes the agent down each time
 /// must not do so for ever.
@@ -32,7 +32,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
         Stop::Superseded(why) | Stop::Skipped(why) => line.log.line(&why.message),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
     }
-    if let Err(error) = take_away(line.agent, &line.id).await {
+    if let Err(error) = take_back(line.agent, &line.id).await {
         let error = stuck(&error);
         tracing::error!(app = %line.app.name, deployment = %line.id, "{}", error.message);
         let id = line.id.clone();
@@ -62,6 +62,9 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;
             }
             Stop::Cancelled => {
+                deployments::end(db, &id, Event::Cancel, None)?;
+            }
+            Stop::Interrupted(_) if deployment.cancelled_by.is_some() => {
                 deployments::end(db, &id, Event::Cancel, None)?;
             }
             Stop::Superseded(why) => {
@@ -99,14 +102,20 @@ fn superseded(db: &rusqlite::Connection, id: &DeploymentId, why: String) -> Resu
     deployments::end(db, id, Event::Supersede, Some(&failure)).map(drop)
 }
 
-/// Removes every container that the deployment made and forgets their addresses. Waits for as long
-/// as Docker is away; an answer of Docker's that it cannot is an error after a few tries.
-pub async fn take_away(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), EngineError> {
+/// Takes back the steps that the deployment began, the last one first. Waits for as long as Docker is
+/// away; what Docker refuses is an error after a few tries.
+pub async fn take_back(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), EngineError> {
     let mut refusals = 0;
+    let mut pause = Duration::from_millis(100);
     loop {
-        match try_take_away(agent, id).await {
+        match each_step(agent, id).await {
             Ok(()) => return Ok(()),
-            Err(EngineError::Unreachable { .. }) => agent.wait_for_engine().await,
+            Err(EngineError::Unreachable { .. }) => {
+                agent.wait_for_engine().await;
+                // An engine may answer a ping and nothing else.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
             Err(error) if refusals == 3 => return Err(error),
             Err(_) => {
                 refusals += 1;
@@ -116,23 +125,15 @@ pub async fn take_away(agent: &Agent, id: &DeploymentId) -> std::result::Result<
     }
 }
 
-async fn try_take_away(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), EngineError> {
-    for found in agent.engine.list().await? {
-        if found.deployment.as_ref() == Some(id) {
-            agent.engine.remove(&found.name).await?;
+async fn each_step(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), EngineError> {
+    let of = id.clone();
+    let begun = agent.store.read(move |db| steps::of(db, &of)).await?;
+    for record in begun.iter().rev() {
+        if let Some(step) = step_named(&record.name) {
+            super::steps::undo(agent, id, step).await?;
         }
     }
-    let id = id.clone();
-    let forget = agent.store.write(move |db| {
-        let made = instances::all(db)?
-            .into_iter()
-            .filter(|instance| instance.deployment == id);
-        made.into_iter()
-            .try_for_each(|instance| instances::delete(db, &instance.name))
-    });
-    forget
-        .await
-        .map_err(|error: StoreError| EngineError::Stopped(error.to_string()))
+    Ok(())
 }
 
 pub(super) fn stuck(error: &EngineError) -> Failure {
@@ -144,4 +145,95 @@ fn step_named(name: &str) -> Option<crate::state::Step> {
     crate::state::Step::ALL
         .into_iter()
         .find(|step| step.as_str() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::config::Loaded;
+    use crate::engine::Engine;
+    use crate::proxy::control::Client;
+    use crate::state::Step;
+    use crate::store::instances::{self, Instance};
+    use crate::store::{Store, apps, fixture};
+
+    /// An engine that answers a ping, and everything else with `answer`; counts the latter.
+    fn engine(socket: &Path, answer: &'static str) -> Arc<AtomicU32> {
+        let listener = UnixListener::bind(socket).unwrap();
+        let count = Arc::new(AtomicU32::new(0));
+        let counting = count.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                if request[..length].starts_with(b"GET /_ping") {
+                    let pong =
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nOK";
+                    let _ = stream.write_all(pong.as_bytes()).await;
+                } else {
+                    counting.fetch_add(1, Relaxed);
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        count
+    }
+
+    /// An agent with a deployment that has started an instance.
+    async fn agent(folder: &Path) -> (Agent, DeploymentId) {
+        let path = folder.join("deploy.toml");
+        let app = "[apps.hello]\nrepo = 'hello.git'\nport = 80\ndomains = ['hello.test']";
+        std::fs::write(&path, app).unwrap();
+        let config = Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let store = Store::open(folder).unwrap();
+        let id = store.write(apps::agent_id).await.unwrap();
+        let host = format!("unix://{}", folder.join("docker.sock").display());
+        let engine = Engine::docker(host, id.clone(), folder);
+        let proxy = Client::new(folder.join("nowhere"));
+        let started = store.write(|db| {
+            let release = fixture::release(db, 1)?;
+            let instance = Instance {
+                name: format!("cutover-hello-{}-0", release.deployment),
+                app: release.app,
+                release: release.id,
+                service: crate::ids::ServiceName::web(),
+                deployment: release.deployment.clone(),
+                endpoint: None,
+            };
+            instances::insert(db, &instance)?;
+            steps::started(db, &release.deployment, Step::Start)?;
+            Ok(release.deployment)
+        });
+        let deployment = started.await.unwrap();
+        (Agent::new(config, id, store, engine, proxy), deployment)
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_pings_and_drops_all_else_is_not_asked_without_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = engine(&folder.path().join("docker.sock"), "");
+        let (agent, id) = agent(folder.path()).await;
+        let undo = take_back(&agent, &id);
+        let undone = tokio::time::timeout(Duration::from_secs(1), undo).await;
+        assert!(undone.is_err(), "it waits until the engine is back");
+        let count = count.load(Relaxed);
+        assert!((1..=8).contains(&count), "{count} times in a second");
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_says_that_cannot_be_read_is_no_absence() {
+        let folder = tempfile::tempdir().unwrap();
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n{";
+        engine(&folder.path().join("docker.sock"), answer);
+        let (agent, _) = agent(folder.path()).await;
+        let error = agent.engine.list().await.unwrap_err();
+        assert!(matches!(error, EngineError::Refused { .. }), "{error}");
+    }
 }

@@ -2,24 +2,30 @@
 //! business.
 //!
 //! Every call can be repeated: names are derived from the deployment, so "already exists" means
-//! "done before", and "not there" means "already gone".
+//! "done before", and "not there" means "already gone". Addresses and networks are the engine's own
+//! business: [`Engine::start`] answers with an [`Endpoint`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{AgentId, DeploymentId};
+use crate::store::StoreError;
 use crate::store::instances::Instance;
+use crate::store::jobs::Job;
 use crate::store::log::Log;
-use crate::store::releases::Release;
 use crate::store::services::Service;
 
 mod docker;
 
+/// For [`crate::build`], which speaks BuildKit through it, and what sets Docker itself up. Nobody else
+/// needs to know what the engine is.
+pub use bollard;
 use docker::Docker;
-pub use docker::Network;
+pub use docker::is_unreachable;
 
 /// Everything that Cutover makes carries these, so that what is left over can be found.
 pub mod label {
@@ -40,28 +46,33 @@ pub enum EngineError {
     Refused { what: String, cause: String },
     #[error("{0}")]
     Stopped(String),
+    /// Our own record could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// Where an instance is reached, as the proxy dials it.
+pub type Endpoint = SocketAddr;
 
 /// What an instance is made from.
 pub struct InstanceSpec<'a> {
     pub instance: &'a Instance,
     pub service: &'a Service,
-    pub network: &'a Network,
+    /// Every endpoint in our record. No other instance may get one of them, even where no container
+    /// has it at the moment: requests may be on their way to it.
+    pub recorded: &'a [Endpoint],
 }
 
-/// A command that runs once in a new image: the app's tests, or its migrations.
-pub struct Command<'a> {
-    /// The container's name, derived from the deployment and the step.
-    pub name: String,
-    pub deployment: &'a DeploymentId,
-    pub release: &'a Release,
+/// What a job is made from.
+pub struct JobSpec<'a> {
+    /// As it is recorded.
+    pub job: &'a Job,
     /// Whose image and settings it runs with.
     pub service: &'a Service,
-    pub network: &'a Network,
     /// Given to `/bin/sh -c` inside the image, as a Dockerfile's RUN would.
-    pub line: &'a str,
+    pub command: &'a str,
     pub deadline: Duration,
 }
 
@@ -74,7 +85,8 @@ pub enum Status {
     Missing,
 }
 
-/// A container that carries this agent's label.
+/// A container that carries this agent's label. That does not make it ours: a container inherits the
+/// labels of its image.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub name: String,
@@ -114,30 +126,24 @@ impl Engine {
         }
     }
 
-    /// The network that the agent's instances are on, made where there is none.
-    pub async fn network(&self) -> Result<Network> {
-        match self {
-            Engine::Docker(docker) => docker.network().await,
-        }
-    }
-
-    /// Makes the container where there is none, and starts it where it does not run.
-    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
+    /// Makes the instance where there is none, and starts it where it does not run. Returns where it
+    /// is reached: where it was before, if it can be; `None` where its service has no port.
+    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         match self {
             Engine::Docker(docker) => docker.start(spec).await,
         }
     }
 
-    /// Runs it to its end with its output in the log, and returns its exit code. Its container is
+    /// Runs a job to its end with its output in the log, and returns its exit code. Its container is
     /// gone afterwards, also when it was cancelled.
     pub async fn run(
         &self,
-        command: &Command<'_>,
+        job: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
     ) -> Result<i64> {
         match self {
-            Engine::Docker(docker) => docker.run(command, log, cancel).await,
+            Engine::Docker(docker) => docker.run(job, log, cancel).await,
         }
     }
 
@@ -195,8 +201,8 @@ impl Engine {
         }
     }
 
-    /// Takes an image's Cutover names away; with the last one its layers go. An image that a
-    /// container still uses stays, and so does every name that somebody else gave it.
+    /// Takes an image's Cutover names away; with the last one its layers go. Names that somebody
+    /// else gave it stay. It is an error where a container still uses the image.
     pub async fn remove_image(&self, id: &str) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_image(id).await,

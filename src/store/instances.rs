@@ -1,12 +1,11 @@
-//! Instances: a row is written before its container is created and deleted after the container is
-//! gone, so every container of ours either has a row or is an orphan. The unique address keeps two
-//! containers from being given the same one.
+//! Instances: a row is written before its container is made and removed after it is gone, so every
+//! container of ours is either in here or in `jobs`, or is an orphan.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 
 use rusqlite::{Connection, Row};
 
-use super::{Result, StoreError, parsed};
+use super::{Result, maybe_parsed, parsed};
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,49 +16,32 @@ pub struct Instance {
     pub release: ReleaseId,
     pub service: ServiceName,
     pub deployment: DeploymentId,
-    pub address: Ipv4Addr,
+    /// Where it is reached. `None` until it has been started, and where its service has no port.
+    pub endpoint: Option<SocketAddr>,
 }
 
-/// Records an instance that is about to be created, with the first address of `free` that is not
-/// taken.
-pub fn insert(
-    db: &Connection,
-    name: String,
-    app: &AppName,
-    release: &ReleaseId,
-    service: &ServiceName,
-    deployment: &DeploymentId,
-    mut free: impl Iterator<Item = Ipv4Addr>,
-) -> Result<Instance> {
-    let taken: std::collections::HashSet<Ipv4Addr> = all(db)?
-        .into_iter()
-        .map(|instance| instance.address)
-        .collect();
-    let address = free
-        .find(|address| !taken.contains(address))
-        .ok_or_else(|| {
-            StoreError::Refused("no address is left in Cutover's network; retire some apps".into())
-        })?;
-    db.execute(
-        "INSERT INTO instances (name, app, release, service, deployment, address)
+/// Writes down an instance that is about to be made.
+pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO instances (name, app, release, service, deployment, endpoint)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (
-            &name,
-            app.as_str(),
-            release.as_str(),
-            service.as_str(),
-            deployment.as_str(),
-            address.to_string(),
-        ),
     )?;
-    Ok(Instance {
-        name,
-        app: app.clone(),
-        release: release.clone(),
-        service: service.clone(),
-        deployment: deployment.clone(),
-        address,
-    })
+    insert.execute((
+        &instance.name,
+        instance.app.as_str(),
+        instance.release.as_str(),
+        instance.service.as_str(),
+        instance.deployment.as_str(),
+        instance.endpoint.map(|endpoint| endpoint.to_string()),
+    ))?;
+    Ok(())
+}
+
+/// Writes down where an instance is reached, now that it has been started.
+pub fn set_endpoint(db: &Connection, name: &str, endpoint: Option<SocketAddr>) -> Result<()> {
+    let mut update = db.prepare_cached("UPDATE instances SET endpoint = ?2 WHERE name = ?1")?;
+    update.execute((name, endpoint.map(|endpoint| endpoint.to_string())))?;
+    Ok(())
 }
 
 pub fn delete(db: &Connection, name: &str) -> Result<()> {
@@ -70,6 +52,14 @@ pub fn delete(db: &Connection, name: &str) -> Result<()> {
 pub fn all(db: &Connection) -> Result<Vec<Instance>> {
     let mut query = db.prepare_cached("SELECT * FROM instances ORDER BY name")?;
     let rows = query.query_map([], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The instances that a deployment made; an instance of a rollback's release may be another's.
+pub fn of_deployment(db: &Connection, deployment: &DeploymentId) -> Result<Vec<Instance>> {
+    let mut query =
+        db.prepare_cached("SELECT * FROM instances WHERE deployment = ?1 ORDER BY name")?;
+    let rows = query.query_map([deployment.as_str()], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -93,6 +83,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         release: parsed(row, "release")?,
         service: parsed(row, "service")?,
         deployment: parsed(row, "deployment")?,
-        address: parsed(row, "address")?,
+        endpoint: maybe_parsed(row, "endpoint")?,
     })
 }

@@ -17,7 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 pub mod apps;
 pub mod deliveries;
 pub mod deployments;
+#[cfg(test)]
+pub mod fixture;
 pub mod instances;
+pub mod jobs;
 pub mod log;
 mod migrations;
 pub mod moved_refs;

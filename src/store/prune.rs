@@ -38,6 +38,7 @@ const TABLES: [Table; 4] = [
               LIMIT ?2",
         delete: &[
             "DELETE FROM steps WHERE deployment = (SELECT id FROM deployments WHERE rowid = ?1)",
+            "DELETE FROM jobs WHERE deployment = (SELECT id FROM deployments WHERE rowid = ?1)",
             "DELETE FROM releases WHERE deployment = (SELECT id FROM deployments WHERE rowid = ?1)",
             "DELETE FROM deployments WHERE rowid = ?1",
         ],

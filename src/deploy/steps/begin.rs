@@ -1,13 +1,12 @@
-//! Before the first step: count the attempt, clear what an earlier one left, wait for a slot.
+//! Before the first step: count the attempt, wait for a slot.
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::deploy::line::{Line, Stop};
-use crate::deploy::undo;
-use crate::store::deployments::{self, Deployment};
+use crate::store::deployments;
 
 /// Counts this attempt, so that a deployment that takes the agent down each time ends.
-pub async fn attempt(line: &Line<'_>, deployment: &Deployment) -> Result<(), Stop> {
+pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
     let id = line.id.clone();
     let attempts = line
         .record(move |db| deployments::count_attempt(db, &id))
@@ -17,7 +16,6 @@ pub async fn attempt(line: &Line<'_>, deployment: &Deployment) -> Result<(), Sto
         line.log.line(&format!(
             "attempt {attempts}: the one before was interrupted"
         ));
-        undo::take_away(line.agent, &deployment.id).await?;
     }
     Ok(())
 }

@@ -1,76 +1,91 @@
 //! The app's own commands in the new image: its tests, and what must happen before it gets traffic.
+//! Each runs as a job.
 
 use std::time::Duration;
 
+use rusqlite::Connection;
+
+use crate::deploy::Agent;
 use crate::deploy::line::{Done, Line, Stop};
-use crate::engine::Command;
+use crate::engine::{EngineError, JobSpec};
+use crate::ids::DeploymentId;
 use crate::state::Step;
+use crate::store::jobs::{self, Job, JobKind};
 use crate::store::releases::Release;
 
 /// A migration may take long; one that takes longer than this is taken for one that never ends.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Lines of its output that a failed command's deployment shows.
 const TAIL: usize = 20;
 
 pub async fn test(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
-    step(
-        line,
-        release,
-        Step::Test,
-        line.app.hooks.test.as_deref(),
-        "test_failed",
-    )
-    .await
-}
-
-pub async fn release(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
-    let hook = line.app.hooks.release.as_deref();
-    step(line, release, Step::Release, hook, "release_command_failed").await
-}
-
-async fn step(
-    line: &Line<'_>,
-    release: &Release,
-    step: Step,
-    hook: Option<&str>,
-    code: &str,
-) -> Result<(), Stop> {
-    match hook {
-        Some(hook) => line.step(step, run(line, release, step, hook, code)).await,
+    match line.app.hooks.test.as_deref() {
+        Some(command) => run(line, release, JobKind::Test, command).await,
         None => Ok(()),
     }
 }
 
-async fn run(
+pub async fn release(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
+    match line.app.hooks.release.as_deref() {
+        Some(command) => run(line, release, JobKind::Release, command).await,
+        None => Ok(()),
+    }
+}
+
+async fn run(line: &Line<'_>, release: &Release, kind: JobKind, command: &str) -> Result<(), Stop> {
+    let step = match kind {
+        JobKind::Test => Step::Test,
+        JobKind::Release => Step::Release,
+    };
+    let name = format!("cutover-{}-{}-{step}", line.app.name, line.id);
+    let (app, of) = (line.app.name.clone(), release.id.clone());
+    let job = Job::new(name, app, of, kind, Some(line.id.clone()));
+    let row = job.clone();
+    let intent = move |db: &Connection| jobs::insert(db, &row);
+    let effect = |()| to_its_end(line, release, job, command);
+    line.step_after(step, intent, effect).await
+}
+
+async fn to_its_end(
     line: &Line<'_>,
     release: &Release,
-    step: Step,
-    hook: &str,
-    code: &str,
+    job: Job,
+    command: &str,
 ) -> Result<Done<()>, Stop> {
-    let network = line.agent.engine.network().await?;
     let Some(service) = release.web() else {
         let what = format!("the release `{}` has no service `web`", release.id);
         return Err(Stop::failed("no_service", what));
     };
-    let command = Command {
-        name: format!("cutover-{}-{}-{step}", line.app.name, line.id),
-        deployment: &line.id,
-        release,
+    let spec = JobSpec {
+        job: &job,
         service,
-        network: &network,
-        line: hook,
+        command,
         deadline: DEADLINE,
     };
-    match line
-        .agent
-        .engine
-        .run(&command, &line.log, &line.cancel)
-        .await?
-    {
-        0 => Ok(Done::new((), format!("`{hook}` succeeded"))),
-        exit => {
-            let stop = Stop::failed(code, format!("`{hook}` ended with exit code {exit}"));
-            Err(stop.with_tail(line.log.tail(TAIL)))
-        }
+    let engine = &line.agent.engine;
+    let exit = engine.run(&spec, &line.log, &line.cancel).await?;
+    let (kind, name) = (job.kind, job.name);
+    let ended = move |db: &Connection| jobs::ended(db, &name, Some(exit));
+    if exit == 0 {
+        return Ok(Done::new((), format!("`{command}` succeeded")).recording(ended));
     }
+    let code = match kind {
+        JobKind::Test => "test_failed",
+        JobKind::Release => "release_command_failed",
+    };
+    line.agent.store.write(ended).await?;
+    let what = format!("`{command}` exited with code {exit}");
+    Err(Stop::failed(code, what).with_tail(line.log.tail(TAIL)))
+}
+
+/// Kills the deployment's job if it still runs, and removes it.
+pub async fn undo(agent: &Agent, id: &DeploymentId, kind: JobKind) -> Result<(), EngineError> {
+    let of = id.clone();
+    let open = agent.store.read(move |db| jobs::open_of(db, &of, kind));
+    for job in open.await? {
+        agent.engine.remove(&job.name).await?;
+        let ended = move |db: &Connection| jobs::ended(db, &job.name, None);
+        agent.store.write(ended).await?;
+    }
+    Ok(())
 }

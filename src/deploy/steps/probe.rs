@@ -1,6 +1,6 @@
 //! Ask the new instances until each is healthy, or is not going to be.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,8 +29,9 @@ pub async fn probe(
     for instance in instances {
         let service = service_of(release, instance)?;
         // Without a port there is nobody to ask.
-        let Some(port) = service.port else { continue };
-        let target = SocketAddr::new(IpAddr::V4(instance.address), port);
+        let Some(target) = instance.endpoint else {
+            continue;
+        };
         let deadline = began + service.settings.health.deadline;
         probes += until_healthy(line, service, instance, target, deadline).await?;
         path = &service.settings.health.path;

@@ -45,7 +45,6 @@ pub async fn old_instances(
     agent: &Agent,
     app: &AppName,
 ) -> std::result::Result<usize, EngineError> {
-    let stopped = |error: crate::store::StoreError| EngineError::Stopped(error.to_string());
     let name = app.clone();
     let old: Vec<(Instance, Option<Release>)> = agent
         .store
@@ -59,8 +58,7 @@ pub async fn old_instances(
                 })
                 .collect()
         })
-        .await
-        .map_err(stopped)?;
+        .await?;
     let count = old.len();
     let each = old.into_iter().map(|(instance, release)| async move {
         let grace = release
@@ -72,11 +70,8 @@ pub async fn old_instances(
         agent.engine.stop(&instance.name, grace).await?;
         agent.engine.remove(&instance.name).await?;
         let name = instance.name;
-        agent
-            .store
-            .write(move |db| instances::delete(db, &name))
-            .await
-            .map_err(stopped)
+        let deleted = agent.store.write(move |db| instances::delete(db, &name));
+        Ok::<_, EngineError>(deleted.await?)
     });
     futures_util::future::try_join_all(each).await?;
     Ok(count)

@@ -1,10 +1,11 @@
 //! Start the release's instances, or find them still warm.
 
-use crate::deploy::checkpoint::Checkpoint;
-use crate::deploy::instance_name;
+use rusqlite::Connection;
+
 use crate::deploy::line::{Done, Line, Stop};
-use crate::engine::{InstanceSpec, Status};
-use crate::ids::ReleaseId;
+use crate::deploy::{Agent, instance_name};
+use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
+use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
 use crate::store::deployments;
 use crate::store::instances::{self, Instance};
@@ -47,67 +48,97 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
 
 /// Starts what does not run yet. The rows are there before the containers.
 pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
-    let network = line.agent.engine.network().await?;
-    let (deployment, app, row) = (line.id.clone(), line.app.name.clone(), release.clone());
-    let addresses = network.addresses();
-    let instances = line
-        .begin(Step::Start, move |db| {
-            let warm = instances::of_release(db, &row.id)?;
-            if !warm.is_empty() {
-                return Ok(warm);
-            }
-            let mut addresses = addresses;
-            let mut instances = Vec::new();
-            for service in &row.services {
-                for index in 0..service.replicas {
-                    let name = instance_name(&app, &deployment, &service.name, index);
-                    let (release, service) = (&row.id, &service.name);
-                    let free = &mut addresses;
-                    let new =
-                        instances::insert(db, name, &app, release, service, &deployment, free)?;
-                    instances.push(new);
-                }
-            }
-            Ok(instances)
-        })
-        .await?;
-    let effect = start_all(line, release, &network, instances);
-    let done = tokio::select! {
-        biased;
-        () = line.cancel.cancelled() => return Err(Stop::Cancelled),
-        done = effect => done.map_err(|stop| super::super::line::in_step(Step::Start, stop))?,
-    };
-    Checkpoint::Effected(Step::Start).reach();
-    line.log.line(&format!("[start] {}", done.detail));
-    Ok(line.note(Step::Start, done))
+    let (id, wanted) = (line.id.clone(), release.clone());
+    let plan = move |db: &Connection| plan(db, &id, &wanted);
+    let effect = |planned| start_all(line, release, planned);
+    line.step_after(Step::Start, plan, effect).await
+}
+
+struct Plan {
+    instances: Vec<Instance>,
+    /// Every endpoint that is recorded.
+    recorded: Vec<Endpoint>,
+}
+
+/// The release's instances: those that are still warm, and a new row for each that is missing. A
+/// release that was being retired may have lost some of its instances.
+fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy::Result<Plan> {
+    let mut instances = instances::of_release(db, &release.id)?;
+    for service in &release.services {
+        let of = instances.iter().filter(|it| it.service == service.name);
+        let missing = (service.replicas as usize).saturating_sub(of.count());
+        let names = (0..).map(|index| instance_name(&release.app, id, &service.name, index));
+        let new: Vec<_> = names
+            .filter(|name| !instances.iter().any(|it| it.name == *name))
+            .take(missing)
+            .map(|name| Instance {
+                name,
+                app: release.app.clone(),
+                release: release.id.clone(),
+                service: service.name.clone(),
+                deployment: id.clone(),
+                endpoint: None,
+            })
+            .collect();
+        new.iter().try_for_each(|new| instances::insert(db, new))?;
+        instances.extend(new);
+    }
+    let all = instances::all(db)?.into_iter();
+    Ok(Plan {
+        instances,
+        recorded: all.filter_map(|instance| instance.endpoint).collect(),
+    })
 }
 
 async fn start_all(
     line: &Line<'_>,
     release: &Release,
-    network: &crate::engine::Network,
-    instances: Vec<Instance>,
+    plan: Plan,
 ) -> Result<Done<Vec<Instance>>, Stop> {
     let engine = &line.agent.engine;
-    let mut started = 0;
-    for instance in &instances {
-        if engine.status(&instance.name).await? != Status::Running {
-            engine
-                .start(&InstanceSpec {
-                    instance,
-                    service: service_of(release, instance)?,
-                    network,
-                })
-                .await?;
-            started += 1;
+    let Plan {
+        mut instances,
+        recorded,
+    } = plan;
+    let mut started = Vec::new();
+    for instance in &mut instances {
+        let service = service_of(release, instance)?;
+        let reachable = service.port.is_none() || instance.endpoint.is_some();
+        if reachable && engine.status(&instance.name).await? == Status::Running {
+            continue;
         }
+        let spec = InstanceSpec {
+            instance,
+            service,
+            recorded: &recorded,
+        };
+        instance.endpoint = engine.start(&spec).await?;
+        started.push((instance.name.clone(), instance.endpoint));
     }
-    let detail = match started {
+    let detail = match started.len() {
         0 => "still running".to_owned(),
         1 => "1 instance".to_owned(),
         many => format!("{many} instances"),
     };
-    Ok(Done::new(instances, detail))
+    Ok(Done::new(instances, detail).recording(move |db| {
+        let mut each = started.iter();
+        each.try_for_each(|(name, endpoint)| instances::set_endpoint(db, name, *endpoint))
+    }))
+}
+
+/// Removes the instances that the deployment made. Those of an earlier deployment that a rollback
+/// found warm stay: the reconciler stops them where nothing wants them any more.
+pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
+    let of = id.clone();
+    let made = agent
+        .store
+        .read(move |db| instances::of_deployment(db, &of));
+    for instance in made.await?.into_iter().rev() {
+        agent.engine.remove(&instance.name).await?;
+        let delete = move |db: &Connection| instances::delete(db, &instance.name);
+        agent.store.write(delete).await?;
+    }
+    Ok(())
 }
 
 /// What `instance` runs. Its release has a service of this name unless the database was damaged.
@@ -122,4 +153,52 @@ pub(super) fn service_of<'a>(
         );
         Stop::failed("no_service", what)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::fixture::release;
+
+    #[tokio::test]
+    async fn a_warm_release_that_lost_some_of_its_instances_gets_them_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = store.write(|db| {
+            let release = release(db, 3)?;
+            let first = release.deployment.clone();
+            let made = plan(db, &first, &release)?.instances;
+            let names = |instances: &[Instance]| -> Vec<String> {
+                instances.iter().map(|it| it.name.clone()).collect()
+            };
+            let of = |id: &DeploymentId, index: u32| format!("cutover-hello-{id}-{index}");
+            assert_eq!(names(&made), [of(&first, 0), of(&first, 1), of(&first, 2)]);
+            assert_eq!(
+                plan(db, &first, &release)?.instances,
+                made,
+                "it can be repeated"
+            );
+
+            // The retiring was cut short by a rollback.
+            instances::delete(db, &of(&first, 1))?;
+            let back = DeploymentId::new();
+            let planned = plan(db, &back, &release)?.instances;
+            assert_eq!(
+                names(&planned),
+                [of(&first, 0), of(&first, 2), of(&back, 0)]
+            );
+            assert_eq!(
+                planned[2].deployment, back,
+                "an undo takes back this one alone"
+            );
+
+            // The same deployment again, with one of its own names free.
+            instances::delete(db, &of(&first, 0))?;
+            let again = plan(db, &first, &release)?.instances;
+            assert_eq!(again.len(), 3);
+            Ok(())
+        });
+        write.await.unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use crate::deploy::steps::probe;
 use crate::engine::Status;
 use crate::state::Step;
 use crate::store::releases::Release;
-use crate::store::{StoreError, apps, instances, releases};
+use crate::store::{StoreError, apps, deployments, instances, releases};
 
 /// Makes `release` the live one.
 pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
@@ -32,8 +32,12 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         release.id.clone(),
         line.cancel.clone(),
     );
+    let deployment = line.id.clone();
     let begun = line.begin(Step::Switch, move |db| {
-        if cancel.is_cancelled() {
+        // A person's wish is stored before the line is told, a newer push only tells.
+        let wish = deployments::get(db, &deployment)?.is_some_and(|it| it.cancelled_by.is_some());
+        if wish || cancel.is_cancelled() {
+            cancel.cancel();
             return Err(StoreError::Refused("it was cancelled".into()));
         }
         releases::set_went_live(db, &id)?;

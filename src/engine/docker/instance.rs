@@ -1,7 +1,7 @@
 //! One instance: a container of a release.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -15,9 +15,9 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::network::Network;
+use super::network::{Network, addresses_of};
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
-use crate::engine::{Found, InstanceSpec, Status};
+use crate::engine::{Endpoint, Found, InstanceSpec, Status};
 use crate::store::services::Service;
 
 /// Enough for any server, too few for a fork bomb to take the machine along.
@@ -35,29 +35,88 @@ const CAPABILITIES: [&str; 7] = [
     "SETUID",
 ];
 
+/// Whether a container was made now, or was there.
+enum Made {
+    Now,
+    Before,
+}
+
 impl Docker {
-    /// Makes the container where there is none, and starts it where it does not run.
-    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<()> {
-        let docker = self.client()?;
+    pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        let network = self.network().await?;
+        let endpoint = match spec.service.port {
+            Some(port) => {
+                let address = self.make_reachable(spec, &network).await?;
+                Some(Endpoint::new(address, port))
+            }
+            None => {
+                self.make(spec, &network, None).await?;
+                None
+            }
+        };
         let name = &spec.instance.name;
+        match self.client()?.start_container(name, None).await {
+            // 304: it runs.
+            Err(error) if status_code(&error) == Some(304) => {}
+            other => other.map_err(self.failed(format!("start the container `{name}`")))?,
+        }
+        Ok(endpoint)
+    }
+
+    /// Makes the container with an address of its own: one that Docker chooses may be another's after
+    /// the next start.
+    async fn make_reachable(&self, spec: &InstanceSpec<'_>, network: &Network) -> Result<IpAddr> {
         let instance = spec.instance;
+        let _one = self.addresses.lock().await;
+        let mut taken = self.addresses(network, &instance.name).await?;
+        let others = (spec.recorded.iter()).filter(|it| Some(**it) != instance.endpoint);
+        taken.extend(others.map(Endpoint::ip));
+        let had = instance.endpoint.map(|endpoint| endpoint.ip());
+        let address = network.choose(had, &taken);
+        let address = address.ok_or_else(|| EngineError::Refused {
+            what: format!("make the container `{}`", instance.name),
+            cause: format!("no address is left in the network `{}`", network.name),
+        })?;
+        match self.make(spec, network, Some(address)).await? {
+            Made::Now => Ok(address),
+            Made::Before => self.address(&instance.name, network).await,
+        }
+    }
+
+    async fn make(
+        &self,
+        spec: &InstanceSpec<'_>,
+        network: &Network,
+        address: Option<IpAddr>,
+    ) -> Result<Made> {
+        let instance = spec.instance;
+        let name = &instance.name;
         let labels = [
             (label::APP, instance.app.as_str()),
             (label::RELEASE, instance.release.as_str()),
             (label::DEPLOYMENT, instance.deployment.as_str()),
         ];
-        let body = self.body(spec.service, &labels, spec.network, Some(instance.address));
+        let body = self.body(spec.service, &labels, network, address);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        match docker.create_container(Some(options), body).await {
-            Ok(_) => {}
-            Err(error) if status_code(&error) == Some(409) => {}
-            Err(error) => return Err(self.failed(format!("make the container `{name}`"))(error)),
+        match self.client()?.create_container(Some(options), body).await {
+            Ok(_) => Ok(Made::Now),
+            Err(error) if status_code(&error) == Some(409) => Ok(Made::Before),
+            Err(error) => Err(self.failed(format!("make the container `{name}`"))(error)),
         }
-        let what = format!("start the container `{name}`");
-        docker
-            .start_container(name, None)
-            .await
-            .map_err(self.failed(what))
+    }
+
+    /// The address of a container that is there.
+    async fn address(&self, name: &str, network: &Network) -> Result<IpAddr> {
+        let found = self.client()?.inspect_container(name, None).await;
+        let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
+        let endpoint = found
+            .network_settings
+            .and_then(|it| it.networks?.remove(&network.name));
+        let address = endpoint.and_then(|endpoint| addresses_of(&endpoint).next());
+        address.ok_or_else(|| EngineError::Refused {
+            what: format!("find the address of the container `{name}`"),
+            cause: format!("it is not on the network `{}`", network.name),
+        })
     }
 
     /// What every container of a service is made with, instance or hook.
@@ -66,7 +125,7 @@ impl Docker {
         service: &Service,
         more_labels: &[(&str, &str)],
         network: &Network,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     ) -> ContainerCreateBody {
         let run = &service.settings;
         let mut labels = self.labels();
@@ -135,14 +194,12 @@ impl Docker {
         ))
     }
 
-    /// How often the engine has restarted it.
     pub async fn restarts(&self, name: &str) -> Result<i64> {
         let found = self.client()?.inspect_container(name, None).await;
         let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
         Ok(found.restart_count.unwrap_or(0))
     }
 
-    /// Whether the engine starts it again after an exit or a reboot: yes only for what is live.
     pub async fn keep_running(&self, name: &str, keep: bool) -> Result<()> {
         let policy = if keep {
             RestartPolicyNameEnum::UNLESS_STOPPED
@@ -160,7 +217,6 @@ impl Docker {
         result.map_err(self.failed(format!("set the restart policy of `{name}`")))
     }
 
-    /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
     pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
         let docker = self.client()?.with_timeout(grace + Duration::from_secs(30));
         let seconds = grace.as_secs().min(i32::MAX as u64) as i32;
@@ -173,7 +229,6 @@ impl Docker {
         }
     }
 
-    /// Kills it if it runs, and removes it with its anonymous volumes.
     pub async fn remove(&self, name: &str) -> Result<()> {
         let docker = self.client()?;
         let options = RemoveContainerOptionsBuilder::new()
@@ -200,7 +255,6 @@ impl Docker {
         })
     }
 
-    /// The last lines that it printed.
     pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
         let options = LogsOptionsBuilder::new()
             .stdout(true)
@@ -222,7 +276,6 @@ impl Docker {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Every container of this agent, running or not.
     pub async fn list(&self) -> Result<Vec<Found>> {
         let options = ListContainersOptionsBuilder::new()
             .all(true)

@@ -1,4 +1,4 @@
-//! A command that runs once in a new image: the app's tests, or its migrations.
+//! One job: a container that ends by itself.
 
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder,
@@ -7,45 +7,45 @@ use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Docker, EngineError, Result, instance, label, status_code};
-use crate::engine::Command;
+use crate::engine::JobSpec;
 use crate::store::log::Log;
 
 impl Docker {
-    /// Runs it to its end with its output in the log, and gives its exit code. Its container is gone
-    /// afterwards, also when it was cancelled.
     pub async fn run(
         &self,
-        command: &Command<'_>,
+        spec: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
     ) -> Result<i64> {
         // What an earlier attempt left is not taken up: nobody saw how it ended.
-        self.remove(&command.name).await?;
+        self.remove(&spec.job.name).await?;
         let outcome = tokio::select! {
-            outcome = self.run_to_end(command, log) => outcome,
+            outcome = self.run_to_end(spec, log) => outcome,
             () = cancel.cancelled() => Err(EngineError::Stopped("it was cancelled".into())),
-            () = tokio::time::sleep(command.deadline) => Err(EngineError::Stopped(format!(
-                "`{}` ran for longer than {:?}",
-                command.line, command.deadline
+            () = tokio::time::sleep(spec.deadline) => Err(EngineError::Stopped(format!(
+                "`{}` did not end within {:?}",
+                spec.command, spec.deadline
             ))),
         };
-        self.remove(&command.name).await?;
+        self.remove(&spec.job.name).await?;
         outcome
     }
 
-    async fn run_to_end(&self, command: &Command<'_>, log: &Log) -> Result<i64> {
+    async fn run_to_end(&self, spec: &JobSpec<'_>, log: &Log) -> Result<i64> {
         let docker = self.client()?;
-        let name = &command.name;
-        let labels = [
-            (label::APP, command.release.app.as_str()),
-            (label::RELEASE, command.release.id.as_str()),
-            (label::DEPLOYMENT, command.deployment.as_str()),
+        let network = self.network().await?;
+        let job = spec.job;
+        let name = &job.name;
+        let mut labels = vec![
+            (label::APP, job.app.as_str()),
+            (label::RELEASE, job.release.as_str()),
         ];
-        let mut body = self.body(command.service, &labels, command.network, None);
+        labels.extend((job.deployment.iter()).map(|id| (label::DEPLOYMENT, id.as_str())));
+        let mut body = self.body(spec.service, &labels, &network, None);
         body.entrypoint = Some(vec!["/bin/sh".into(), "-c".into()]);
-        body.cmd = Some(vec![command.line.to_owned()]);
+        body.cmd = Some(vec![spec.command.to_owned()]);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let what = || format!("run `{}`", command.line);
+        let what = || format!("run `{}`", spec.command);
         docker
             .create_container(Some(options), body)
             .await
@@ -76,7 +76,7 @@ impl Docker {
             )),
             Some(Err(error)) => Err(self.failed(what())(error)),
             None => Err(EngineError::Stopped(
-                "Docker did not say how it ended".into(),
+                "Docker did not report an exit code".into(),
             )),
         }
     }

@@ -12,8 +12,6 @@ mod instance;
 mod job;
 mod network;
 
-pub use network::Network;
-
 /// One Docker Engine, and this agent's share of it.
 #[derive(Clone)]
 pub struct Docker {
@@ -22,6 +20,8 @@ pub struct Docker {
     data_dir: String,
     /// Held while the network is looked for or made: Docker makes two of one name.
     network: Arc<tokio::sync::Mutex<()>>,
+    /// Held from the choice of an address until a container has it.
+    addresses: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Docker {
@@ -31,6 +31,7 @@ impl Docker {
             agent,
             data_dir: data_dir.display().to_string(),
             network: Arc::default(),
+            addresses: Arc::default(),
         }
     }
 
@@ -84,9 +85,27 @@ impl Docker {
                     cause: message,
                 }
             }
-            other => self.unreachable(&other),
+            error if is_unreachable(&error) => self.unreachable(&error),
+            error => EngineError::Refused {
+                what,
+                cause: root_cause(&error),
+            },
         }
     }
+}
+
+/// Whether the engine gave no answer at all. One that cannot be read is an answer: it will not be
+/// another one the next time.
+pub fn is_unreachable(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error;
+    matches!(
+        error,
+        Error::HyperResponseError { .. }
+            | Error::HyperLegacyError { .. }
+            | Error::IOError { .. }
+            | Error::RequestTimeoutError
+            | Error::SocketNotFoundError(_)
+    )
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

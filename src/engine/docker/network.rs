@@ -1,9 +1,11 @@
 //! Cutover's own network: one for each agent, with an explicit subnet, since Docker has room for
 //! only about 31 networks with subnets of its own choice.
 
-use std::net::Ipv4Addr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{EndpointSettings, Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 
 use super::{Docker, EngineError, Result, status_code};
 
@@ -15,11 +17,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// The addresses that instances get. The upper quarter of the subnet is left to Docker, for
-    /// containers whose address does not matter.
-    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
-        let base = self.base;
-        (4..768).map(move |host| Ipv4Addr::from(base + host))
+    /// The address for an instance: the one it had, or the first that nobody has. The upper quarter
+    /// of the subnet is left to Docker, for containers whose address does not matter.
+    pub fn choose(&self, had: Option<IpAddr>, taken: &HashSet<IpAddr>) -> Option<IpAddr> {
+        let all = (4..768).map(|host| IpAddr::V4(Ipv4Addr::from(self.base + host)));
+        let mut had_first = had
+            .into_iter()
+            .filter(|it| all.clone().any(|ours| ours == *it))
+            .chain(all.clone());
+        had_first.find(|address| !taken.contains(address))
     }
 }
 
@@ -70,6 +76,26 @@ impl Docker {
         })
     }
 
+    /// The addresses that containers on the network have, running or not, but for the one named.
+    pub async fn addresses(&self, network: &Network, except: &str) -> Result<HashSet<IpAddr>> {
+        let filters = HashMap::from([("network", vec![network.name.as_str()])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters);
+        let found = self.client()?.list_containers(Some(options.build())).await;
+        let found = found.map_err(self.failed("list the containers of its network"))?;
+        let others = found.into_iter().filter(|it| {
+            !it.names
+                .iter()
+                .flatten()
+                .any(|name| name.trim_start_matches('/') == except)
+        });
+        Ok(others
+            .filter_map(|it| it.network_settings?.networks?.remove(&network.name))
+            .flat_map(|endpoint| addresses_of(&endpoint))
+            .collect())
+    }
+
     fn existing(&self, name: String, found: bollard::models::NetworkInspect) -> Result<Network> {
         let subnet = found
             .ipam
@@ -87,5 +113,43 @@ impl Docker {
             name,
             base: base.into(),
         })
+    }
+}
+
+/// The address that a container was given, and the one that it has while it runs.
+pub fn addresses_of(endpoint: &EndpointSettings) -> impl Iterator<Item = IpAddr> + use<> {
+    let given = endpoint
+        .ipam_config
+        .as_ref()
+        .and_then(|it| it.ipv4_address.as_deref());
+    let parse = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+    let both = [parse(given), parse(endpoint.ip_address.as_deref())];
+    both.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_instance_keeps_its_address_where_it_can_and_gets_one_that_nobody_has() {
+        let network = Network {
+            name: "n".into(),
+            base: Ipv4Addr::new(10, 192, 4, 0).into(),
+        };
+        let mut taken = HashSet::new();
+        let had = Some(address("10.192.5.9"));
+        assert_eq!(network.choose(had, &taken), had);
+        taken.extend([address("10.192.5.9"), address("10.192.4.4")]);
+        assert_eq!(network.choose(had, &taken), Some(address("10.192.4.5")));
+        // One of a network that was removed since.
+        let foreign = Some(address("172.17.0.2"));
+        assert_eq!(network.choose(foreign, &taken), Some(address("10.192.4.5")));
+        taken.extend((0..1024).map(|host| IpAddr::V4(Ipv4Addr::from(network.base + host))));
+        assert_eq!(network.choose(None, &taken), None);
     }
 }

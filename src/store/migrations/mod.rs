@@ -246,6 +246,35 @@ const MIGRATIONS: &[&str] = &[
         requested_by TEXT NOT NULL
     ) STRICT;
 ",
+    // The engine answers with the endpoint, so a row is there before it has one.
+    "
+    ALTER TABLE instances RENAME TO instances_with_address;
+    CREATE TABLE instances (
+        name       TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        release    TEXT NOT NULL,
+        service    TEXT NOT NULL,
+        deployment TEXT NOT NULL,
+        endpoint   TEXT UNIQUE
+    ) STRICT;
+    INSERT INTO instances (name, app, release, service, deployment, endpoint)
+    SELECT i.name, i.app, i.release, i.service, i.deployment, i.address || ':' || s.port
+    FROM instances_with_address i
+    LEFT JOIN services s ON s.release = i.release AND s.name = i.service;
+    DROP TABLE instances_with_address;
+
+    CREATE TABLE jobs (
+        name       TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        release    TEXT NOT NULL,
+        kind       TEXT NOT NULL,
+        deployment TEXT,
+        started_at INTEGER NOT NULL,
+        ended_at   INTEGER,
+        exit_code  INTEGER
+    ) STRICT;
+    CREATE INDEX jobs_by_deployment ON jobs (deployment);
+",
 ];
 
 /// Brings the schema up to date. An error is a sentence for the user.

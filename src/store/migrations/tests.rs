@@ -142,6 +142,11 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
                    \"stop_grace_ms\":1500,\"health\":{\"path\":\"/up\",\"interval_ms\":1000,
                    \"timeout_ms\":2000,\"successes\":3,\"deadline_ms\":30000}}',
                  2, 50051, 'h2c');
+            ",
+        ),
+        (
+            8..=12,
+            "
             INSERT INTO instances (name, app, release, deployment, address, service)
             VALUES ('cutover-hello-d0000000000001-0', 'hello', 'r0000000000002',
                 'd0000000000001', '10.210.0.2', 'web');
@@ -161,6 +166,14 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             VALUES ('commit-status', 'hello', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
                 '{\"deployment\":\"d0000000000001\",
                   \"commit\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}', 1000, 2000, 4);
+            ",
+        ),
+        (
+            13..=usize::MAX,
+            "
+            INSERT INTO instances (name, app, release, deployment, endpoint, service)
+            VALUES ('cutover-hello-d0000000000001-0', 'hello', 'r0000000000002',
+                'd0000000000001', '10.210.0.2:50051', 'web');
             ",
         ),
     ];
@@ -273,7 +286,7 @@ fn read_releases(db: &Connection) {
     let release: ReleaseId = id("r0000000000002");
     let instances = instances::of_release(db, &release).unwrap();
     assert_eq!(instances[0].service, ServiceName::web());
-    assert_eq!(instances[0].address.to_string(), "10.210.0.2");
+    assert_eq!(instances[0].endpoint, Some(id("10.210.0.2:50051")));
 }
 
 fn read_deliveries(db: &Connection, count: usize) {

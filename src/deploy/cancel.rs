@@ -1,0 +1,44 @@
+//! Stopping a deployment for a person. The wish is stored first: an agent that dies before the undo
+//! has committed finds it at its next start.
+
+use super::{Agent, Result};
+use crate::ids::DeploymentId;
+use crate::principal::Requester;
+use crate::state::{Event, State};
+use crate::store::deployments::{self, Deployment};
+
+/// Ends what waits, and stores the wish for what runs and has not switched. Returns the deployment
+/// as it stands then; `None` where there is none.
+pub async fn cancel(
+    agent: &Agent,
+    id: &DeploymentId,
+    by: &Requester,
+) -> Result<Option<Deployment>> {
+    let (wanted, by) = (id.clone(), by.clone());
+    let stored = agent.store.write(move |db| {
+        let Some(found) = deployments::get(db, &wanted)? else {
+            return Ok(None);
+        };
+        if !is_too_late(found.state) {
+            deployments::set_cancelled_by(db, &wanted, &by)?;
+        }
+        if found.state == State::Queued {
+            deployments::end(db, &wanted, Event::Cancel, None)?;
+        }
+        deployments::get(db, &wanted)
+    });
+    let stored = stored.await?;
+    if stored
+        .as_ref()
+        .is_some_and(|it| !is_too_late(it.state) || it.state == State::Cancelled)
+    {
+        agent.hub.cancel(id);
+        agent.hub.changed();
+    }
+    Ok(stored)
+}
+
+/// Whether a deployment can no longer be cancelled.
+pub fn is_too_late(state: State) -> bool {
+    state.is_switched() || state.is_rest()
+}

@@ -1,0 +1,64 @@
+//! Rows for tests.
+
+use std::time::Duration;
+
+use super::deployments::{self, Goal, NewDeployment, Trigger};
+use super::releases::{self, Release};
+use super::services::Service;
+use super::settings::{Health, Settings};
+use super::{Result, now};
+use crate::config::Protocol;
+use crate::ids::{ReleaseId, ServiceName};
+use crate::principal::Requester;
+
+/// A queued deployment of the app `hello`, and its release with so many instances of `web`.
+pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
+    let new = NewDeployment {
+        app: "hello".parse().expect("an app name"),
+        trigger: Trigger::Cli,
+        goal: Goal::Branch,
+        git_ref: None,
+        commit: None,
+        message: None,
+        author: None,
+        no_cache: false,
+        requested_by: Requester::Agent,
+    };
+    let deployment = deployments::enqueue(db, &new)?;
+    let service = Service {
+        name: ServiceName::web(),
+        image: "cutover/hello:aaaaaaaaaaaa".into(),
+        image_id: "sha256:1".into(),
+        image_digest: None,
+        settings: Settings {
+            env: Default::default(),
+            memory: None,
+            cpus: None,
+            stop_grace: Duration::from_secs(1),
+            health: Health {
+                path: "/".into(),
+                interval: Duration::from_millis(50),
+                timeout: Duration::from_secs(1),
+                successes: 1,
+                deadline: Duration::from_secs(5),
+            },
+        },
+        replicas,
+        port: Some(8080),
+        protocol: Protocol::Http1,
+    };
+    let release = Release {
+        id: ReleaseId::new(),
+        app: new.app,
+        deployment: deployment.id,
+        commit: "a".repeat(40).parse().expect("a commit id"),
+        message: "First".into(),
+        author: "Ada".into(),
+        services: vec![service],
+        created_at: now(),
+        went_live: None,
+        removed_at: None,
+    };
+    releases::insert(db, &release)?;
+    Ok(release)
+}

@@ -4,16 +4,17 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 
 use super::page::{Page, PageQuery};
-use super::path::{AppPath, named};
+use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
 use super::{ApiError, Shared};
 use crate::principal::{Principal, Role};
-use crate::store::{apps, deployments, releases};
+use crate::store::{app_names, apps, deployments, releases};
 
 /// List the apps
 ///
-/// All apps of deploy.toml that the token may see, in one page.
+/// All apps of deploy.toml that the token may see in one page, and after them those that serve although
+/// it no longer has them.
 #[utoipa::path(
     get,
     path = "/api/v1/apps",
@@ -26,12 +27,15 @@ pub async fn list(State(api): Shared, caller: Principal) -> Result<Json<Page<App
     let store = &api.agent.store;
     let items = store
         .read(move |db| {
-            in_force
-                .config
-                .apps
-                .values()
+            let config = &in_force.config;
+            let configured = config.apps.values();
+            let configured = configured
                 .filter(|app| caller.sees(&app.name))
-                .map(|app| view::app(db, app))
+                .map(|app| view::app(db, app));
+            let in_use = app_names::in_use(db)?.into_iter();
+            let lost = in_use.filter(|name| !config.apps.contains_key(name) && caller.sees(name));
+            configured
+                .chain(lost.map(|name| view::lost_app(db, &name)))
                 .collect()
         })
         .await?;
@@ -56,10 +60,13 @@ pub async fn show(
     caller: Principal,
     Path(path): Path<AppPath>,
 ) -> Result<Json<AppView>, ApiError> {
-    let app = named(&api, &caller, Role::Read, &path.app)?;
-    Ok(Json(
-        api.agent.store.read(move |db| view::app(db, &app)).await?,
-    ))
+    let name = known(&api, &caller, Role::Read, &path.app).await?;
+    let app = api.agent.app(&name);
+    let shown = api.agent.store.read(move |db| match app {
+        Some(app) => view::app(db, &app),
+        None => view::lost_app(db, &name),
+    });
+    Ok(Json(shown.await?))
 }
 
 /// List the deployments of an app
@@ -83,7 +90,7 @@ pub async fn deployments(
     Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<DeploymentView>>, ApiError> {
-    let app = named(&api, &caller, Role::Read, &path.app)?.name.clone();
+    let app = known(&api, &caller, Role::Read, &path.app).await?;
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let rows = deployments::list(db, &app, cursor.as_deref(), limit + 1)?;
@@ -115,7 +122,7 @@ pub async fn releases(
     Path(path): Path<AppPath>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ReleaseView>>, ApiError> {
-    let app = named(&api, &caller, Role::Read, &path.app)?.name.clone();
+    let app = known(&api, &caller, Role::Read, &path.app).await?;
     let (limit, cursor) = (query.limit()?, query.cursor());
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;

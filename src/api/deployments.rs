@@ -9,8 +9,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::error::ErrorBody;
-use super::path::{AppPath, DeploymentPath, FollowQuery, find, named};
-use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp, UnknownDeployment};
+use super::path::{AppPath, DeploymentPath, FollowQuery, acting, find};
+use super::responses::{
+    Forbidden, Malformed, NotConfigured, TooLarge, UnknownApp, UnknownDeployment,
+};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::{cancel as stopping, intake, rollback};
@@ -72,6 +74,7 @@ const LONGEST_NAME: usize = 255;
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
+        (status = 409, response = NotConfigured),
         (status = 413, response = TooLarge),
     ),
 )]
@@ -82,7 +85,7 @@ pub async fn deploy(
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = named(&api, &caller, Role::Deploy, &path.app)?;
+    let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = checked(body.r#ref, "ref")?;
     let trigger = match body.trigger {
@@ -134,7 +137,7 @@ pub async fn rollback(
     Query(query): Query<FollowQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = named(&api, &caller, Role::Deploy, &path.app)?;
+    let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
     let queued = rollback::ask(&api.agent, &app.name, to, caller.who).await;

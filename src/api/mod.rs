@@ -13,6 +13,7 @@ use crate::deploy::Agent;
 mod apps;
 pub mod auth;
 mod body;
+mod configuration;
 mod deployments;
 mod error;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod peer;
 pub mod push_option;
 mod pushes;
 pub mod refusals;
+mod removal;
 mod responses;
 mod view;
 mod webhook_secrets;
@@ -70,7 +72,7 @@ fn open() -> OpenApiRouter<Arc<Api>> {
 fn guarded() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(apps::list))
-        .routes(routes!(apps::show))
+        .routes(routes!(apps::show, removal::remove))
         .routes(routes!(apps::deployments, deployments::deploy))
         .routes(routes!(apps::releases))
         .routes(routes!(deployments::rollback))
@@ -78,6 +80,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(log::show))
         .routes(routes!(deployments::cancel))
         .routes(routes!(pushes::receive))
+        .routes(routes!(configuration::show))
+        .routes(routes!(configuration::reload))
 }
 
 /// Every path that the agent answers at.

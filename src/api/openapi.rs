@@ -15,8 +15,8 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
-    Forbidden, Malformed, NotStored, TooLarge, TooManyRefusals, Unauthorized, UnknownApp,
-    UnknownDeployment,
+    Forbidden, Malformed, NotConfigured, NotStored, TooLarge, TooManyRefusals, Unauthorized,
+    UnknownApp, UnknownDeployment,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -126,6 +126,7 @@ fn components() -> Components {
         .response_from::<Forbidden>()
         .response_from::<UnknownApp>()
         .response_from::<UnknownDeployment>()
+        .response_from::<NotConfigured>()
         .response_from::<TooLarge>()
         .response_from::<TooManyRefusals>()
         .response_from::<NotStored>()
@@ -292,7 +293,9 @@ mod tests {
                 for status in described.filter(|status| !rare.contains(&status.as_str())) {
                     let place = format!("{path} {status}");
                     let is_rare = ["/hooks/{app} 202", "/readyz 200"].contains(&place.as_str())
-                        || place.ends_with("/rollback 202");
+                        || place.ends_with("/rollback 202")
+                        || place.ends_with("/reload 422")
+                        || asked.starts_with("DELETE") && status == "200";
                     assert!(
                         is_rare || seen.contains(status),
                         "{asked} never gives {status}"

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, auth};
 use crate::config::App;
-use crate::ids::DeploymentId;
+use crate::ids::{AppName, DeploymentId};
 use crate::principal::{Principal, Role};
+use crate::store::app_names;
 use crate::store::deployments::{self as table, Deployment};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -19,17 +21,72 @@ pub struct AppPath {
     pub app: String,
 }
 
-/// The app that a path names, where the caller may do this with it.
-pub fn named(api: &Api, caller: &Principal, role: Role, name: &str) -> Result<Arc<App>, ApiError> {
-    let app = configured(api, name)?;
-    auth::check(caller, role, &app.name)?;
-    Ok(app)
-}
-
 /// The app that a path names, whoever asks.
 pub fn configured(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
     let app = name.parse().ok().and_then(|name| api.agent.app(&name));
-    app.ok_or_else(|| ApiError::no_such_app(name))
+    app.ok_or_else(|| unknown(api, name))
+}
+
+/// The app that a path names, where the caller may do this with it and deploy.toml has it.
+pub async fn acting(
+    api: &Api,
+    caller: &Principal,
+    role: Role,
+    name: &str,
+) -> Result<Arc<App>, ApiError> {
+    let app = known(api, caller, role, name).await?;
+    match api.agent.app(&app) {
+        Some(app) => Ok(app),
+        None => {
+            let message = format!("`{app}` is not in deploy.toml any more");
+            let hint = format!(
+                "put it back and run `cutover reload`, or take it away with `cutover remove {app}`"
+            );
+            Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "not_configured",
+                message,
+                hint,
+            ))
+        }
+    }
+}
+
+/// An app that deploy.toml has, or had, where the caller may do this with it.
+pub async fn known(
+    api: &Api,
+    caller: &Principal,
+    role: Role,
+    name: &str,
+) -> Result<AppName, ApiError> {
+    let app: AppName = name.parse().map_err(|_| unknown(api, name))?;
+    auth::check(caller, role, &app)?;
+    if api.agent.app(&app).is_some() {
+        return Ok(app);
+    }
+    let asked = app.clone();
+    let is_known = api
+        .agent
+        .store
+        .read(move |db| app_names::is_known(db, &asked));
+    match is_known.await? {
+        true => Ok(app),
+        false => Err(unknown(api, name)),
+    }
+}
+
+fn unknown(api: &Api, name: &str) -> ApiError {
+    let in_force = api.agent.in_force();
+    let was = |app: &&Arc<App>| app.was.as_ref().is_some_and(|was| was.as_str() == name);
+    match in_force.config.apps.values().find(was) {
+        Some(app) => ApiError::new(
+            StatusCode::NOT_FOUND,
+            "renamed",
+            format!("the app `{name}` is called `{}` now", app.name),
+            format!("its webhook is `/hooks/{}`", app.name),
+        ),
+        None => ApiError::no_such_app(name),
+    }
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

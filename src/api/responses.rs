@@ -43,6 +43,15 @@ pub struct Forbidden(ErrorBody);
 }}))]
 pub struct UnknownApp(ErrorBody);
 
+/// deploy.toml no longer has the app; what is live of it serves on.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "not_configured",
+    "message": "`hello` is not in deploy.toml any more",
+    "hint": "put it back and run `cutover reload`, or take it away with `cutover remove hello`",
+}}))]
+pub struct NotConfigured(ErrorBody);
+
 /// There is no such deployment.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {

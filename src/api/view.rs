@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
-use crate::ids::ReleaseId;
+use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
 use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
@@ -233,12 +233,15 @@ pub struct ReleaseView {
     kept: bool,
 }
 
-/// One `[apps.NAME]` of deploy.toml.
+/// One `[apps.NAME]` of deploy.toml, or an app that serves although it no longer has it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = App)]
 pub struct AppView {
     #[schema(example = "hello")]
     name: String,
+    /// Whether deploy.toml has the app. One that it has lost serves on until it is removed; its `repo`
+    /// and `branch` are empty.
+    configured: bool,
     /// The repository's address, or its path on this machine.
     #[schema(example = "https://github.com/acme/hello.git")]
     repo: String,
@@ -354,19 +357,29 @@ pub fn release(row: Release, serving: &Serving) -> ReleaseView {
 }
 
 pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppView> {
-    let serving = crate::store::apps::serving(db, &app.name)?;
+    Ok(AppView {
+        configured: true,
+        repo: repo(&app.repo),
+        branch: app.branch.clone(),
+        domains: app.domains.clone(),
+        ..lost_app(db, &app.name)?
+    })
+}
+
+/// An app that deploy.toml does not have any more.
+pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
+    let serving = crate::store::apps::serving(db, name)?;
     let live = match &serving.live {
         Some(id) => crate::store::releases::get(db, id)?,
         None => None,
     };
-    let last = deployments::list(db, &app.name, None, 1)?
-        .into_iter()
-        .next();
+    let last = deployments::list(db, name, None, 1)?.into_iter().next();
     Ok(AppView {
-        name: app.name.to_string(),
-        repo: repo(&app.repo),
-        branch: app.branch.clone(),
-        domains: app.domains.clone(),
+        name: name.to_string(),
+        configured: false,
+        repo: String::new(),
+        branch: String::new(),
+        domains: crate::deploy::routes::hosts(db, name)?,
         release: live.map(|row| release(row, &serving)),
         deployment: last.map(|row| deployment(db, row)).transpose()?,
     })

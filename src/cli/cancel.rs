@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, view};
-use super::{Error, Global, print};
+use super::{Error, Global, notice, print};
 
 /// Cancel a deployment that has not switched yet; the live release keeps serving
 #[derive(Debug, Args)]
@@ -16,6 +16,7 @@ pub struct Cancel {
 /// Asks for the cancellation; the deployment ends `cancelled` once its work is undone.
 pub async fn run(args: Cancel, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
+    notice::say(&client).await;
     let id = view::segment(&args.id);
     client
         .post(&format!("/api/v1/deployments/{id}/cancel"), &Value::Null)

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::{Client, view};
-use super::{Error, Global, outcome};
+use super::{Error, Global, notice, outcome};
 
 /// Deploy an app: the tip of its branch, or another branch, tag or commit
 #[derive(Debug, Args)]
@@ -25,6 +25,10 @@ pub struct Deploy {
 /// Queues the deployment; with `--follow` its end decides the exit code.
 pub async fn run(args: Deploy, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
+    if !args.follow {
+        // Else the log says it.
+        notice::say(&client).await;
+    }
     let mut body = json!({ "trigger": "cli" });
     if let Some(git_ref) = &args.git_ref {
         body["ref"] = json!(git_ref);

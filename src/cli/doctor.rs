@@ -8,7 +8,7 @@ use clap::Args;
 use console::style;
 
 use super::client::Client;
-use super::{Error, Global, configuration, print};
+use super::{Error, Global, configuration, notice, print};
 use crate::config::{self, Config};
 use crate::proxy::control;
 
@@ -37,6 +37,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     found.push(docker(&config.docker.host).await);
     found.extend(data_dir(&config.agent.data_dir));
     found.push(agent(&config).await);
+    found.extend(in_force(&path, &config).await);
     found.push(proxy(&config).await);
     let mut wrong = 0;
     for found in found {
@@ -114,6 +115,25 @@ async fn agent(config: &Config) -> Found {
         Ok((_, answer)) => Found::Bad(format!("the agent is running, but not ready: {answer}")),
         Err(error) => Found::Bad(one_line(&error)),
     }
+}
+
+/// Where the agent goes by something else than the file says.
+async fn in_force(path: &Path, config: &Config) -> Vec<Found> {
+    let client = Client::local(&config.agent.data_dir);
+    let Some(configuration) = notice::configuration(&client).await else {
+        return vec![];
+    };
+    let mut found: Vec<_> = configuration.notice.into_iter().map(Found::Odd).collect();
+    let file = configuration.file;
+    if std::path::absolute(path).is_ok_and(|own| own != Path::new(&file)) {
+        let own = path.display();
+        found.push(Found::Odd(format!(
+            "the agent goes by `{file}`, not by `{own}`"
+        )));
+    }
+    let lost = configuration.lost.iter();
+    found.extend(lost.map(|app| Found::Odd(notice::lost(app))));
+    found
 }
 
 async fn proxy(config: &Config) -> Found {

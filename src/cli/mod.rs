@@ -18,11 +18,14 @@ pub mod doctor;
 pub mod error;
 pub mod init;
 pub mod logs;
+pub mod notice;
 pub mod outcome;
 pub mod print;
 pub mod proxy;
 pub mod receive;
 pub mod releases;
+pub mod reload;
+pub mod remove;
 pub mod rollback;
 pub mod secret;
 pub mod serve;
@@ -80,6 +83,8 @@ pub enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Cancel(cancel::Cancel),
+    Reload(reload::Reload),
+    Remove(remove::Remove),
     Doctor(doctor::Doctor),
     #[command(hide = true)]
     Receive(receive::Receive),
@@ -127,6 +132,8 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Show(args) => show::run(args, &global).await,
         Verb::Logs(args) => logs::run(args, &global).await,
         Verb::Cancel(args) => cancel::run(args, &global).await,
+        Verb::Reload(args) => reload::run(args, &global).await,
+        Verb::Remove(args) => remove::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),

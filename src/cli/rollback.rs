@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::{Client, view};
-use super::{Error, Global, outcome};
+use super::{Error, Global, notice, outcome};
 
 /// Roll back to the previously live release, or to another one, without building
 #[derive(Debug, Args)]
@@ -25,6 +25,10 @@ pub struct Rollback {
 /// Queues the rollback; with `--follow` its end decides the exit code.
 pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
+    if !args.follow {
+        // Else the log says it.
+        notice::say(&client).await;
+    }
     let body = match &args.to {
         Some(to) => json!({ "to": to }),
         None => json!({}),

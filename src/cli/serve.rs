@@ -12,7 +12,7 @@ use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Tokens};
 use crate::config::Config;
-use crate::deploy::{Agent, intake, queue, routes};
+use crate::deploy::{Agent, intake, reload, routes};
 use crate::engine::Engine;
 use crate::jobs;
 use crate::notify;
@@ -46,6 +46,9 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let data_plane = data_plane::DataPlane::new(proxy.clone(), path.clone(), data_dir.clone());
     data_plane.ensure().await?;
     let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy.clone()));
+    reload::begin(&agent)
+        .await
+        .map_err(|e| failed("the configuration cannot be recorded", &e))?;
     routes::publish_anew(&agent)
         .await
         .map_err(|e| failed("failed to publish the routes", &e))?;
@@ -75,10 +78,12 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     ));
     background.spawn(vital("sweeping", jobs::sweep(agent.clone())));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
-    background.spawn(vital("reloading", jobs::reload(agent.clone(), path)));
+    background.spawn(vital("reloading", jobs::reload(agent.clone())));
     background.spawn(vital("notifying", notify::start(agent.clone())));
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
-    queue::start(&agent);
+    let removals = reload::complete_removals(agent.clone());
+    background.spawn(removals);
+    reload::start_workers(&agent).await;
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
 
     tokio::select! {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, view};
-use super::{Error, Global, print, table, words};
+use super::{Error, Global, notice, print, table, words};
 
 /// Show what is live and what is being deployed
 #[derive(Debug, Args)]
@@ -18,6 +18,7 @@ pub struct Status {
 /// Prints one line an app.
 pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
+    notice::say(&client).await;
     let (answer, apps) = match &args.app {
         Some(app) => {
             let path = format!("/api/v1/apps/{}", view::segment(app));
@@ -37,7 +38,7 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     }
     if apps.is_empty() {
         print::line(
-            "There are no apps yet: add `[apps.NAME]` to deploy.toml and restart the agent",
+            "There are no apps yet: add `[apps.NAME]` to deploy.toml and run `cutover reload`",
         );
         return Ok(());
     }
@@ -50,6 +51,9 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         "DOMAINS",
     ];
     table::show(&headers, apps.iter().map(row).collect());
+    for app in apps.iter().filter(|app| app.configured == Some(false)) {
+        print::line(notice::lost(&app.name));
+    }
     Ok(())
 }
 

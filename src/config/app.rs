@@ -20,27 +20,61 @@ use crate::webhook::Forge;
 
 pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, Arc<App>>> {
     let mut apps = BTreeMap::new();
+    let mut renamed = Vec::new();
     for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
         let parsed = name.parse::<AppName>();
         if let Err(error) = &parsed {
             node.file.report(node.start, error.to_string());
         }
         // Read under a wrong name too, so that what is wrong inside is found in the same run.
-        if let Some(app) = app(name, parsed.ok(), node, claims) {
+        let file = node.file;
+        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims) {
+            if let Some(was) = app.was.clone() {
+                renamed.push((was, app.name.clone(), file, was_at));
+            }
             apps.insert(app.name.clone(), Arc::new(app));
         }
+    }
+    for (index, (was, name, file, at)) in renamed.iter().enumerate() {
+        let other = renamed[..index].iter().find(|other| other.0 == *was);
+        let key = format!("`apps.{name}.was`");
+        let problem = match other {
+            _ if was == name => format!("{key} is the app's own name: expected its former one"),
+            _ if apps.contains_key(was) => format!(
+                "{key} is `{was}`, which is an app of this file: expected a name that no app has \
+                 any more (of two renames that meet, reload the first before the second)"
+            ),
+            Some((_, other, ..)) => {
+                format!("{key} is `{was}`, as `apps.{other}.was` is: expected one successor")
+            }
+            None => continue,
+        };
+        file.report(*at, problem);
     }
     Some(apps)
 }
 
-/// Every key is read before the first missing one ends it, so that all problems are found.
-fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) -> Option<App> {
+/// The app, and where its `was` stands. Every key is read before the first missing one ends it, so
+/// that all problems are found.
+fn app(
+    shown: &str,
+    name: Option<AppName>,
+    node: Node<'_>,
+    claims: &mut Claims,
+) -> Option<(App, usize)> {
     let owner = format!("the app `{shown}`");
     let whole = Node {
         path: node.path.clone(),
         ..node
     };
     let mut section = node.section();
+    let was = section.node("was");
+    let was_at = was.as_ref().map_or(0, |node| node.start);
+    let was = was.and_then(|node| {
+        const EXPECTED: &str = "the name that the app had before";
+        let name = node.str(EXPECTED)?.parse();
+        name.map_or_else(|_| node.wrong(EXPECTED), Some)
+    });
     let repo = section.required("repo", repo::REPO, repository);
     let branch = section.read("branch", |node| {
         let text = node.str("a branch name")?;
@@ -80,8 +114,9 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
     let hooks = hooks(section.section("hooks"));
     let proxy = app_proxy(proxy, prefix);
     section.done();
-    Some(App {
+    let app = App {
         name: name?,
+        was,
         repo: repo?,
         branch: branch.unwrap_or("main".into()),
         branches: branches.unwrap_or_default(),
@@ -99,7 +134,8 @@ fn app(shown: &str, name: Option<AppName>, node: Node<'_>, claims: &mut Claims) 
         run,
         hooks,
         proxy,
-    })
+    };
+    Some((app, was_at))
 }
 
 fn repository(node: Node<'_>) -> Option<Repo> {

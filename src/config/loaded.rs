@@ -1,10 +1,13 @@
-//! deploy.toml as it was read at one moment.
+//! deploy.toml as it was read at one moment, and what the file says since.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::changes::{Change, changes};
 use super::validate::{parse, read};
-use super::{Config, Problems};
+use super::{App, Config, Problems};
+use crate::ids::AppName;
 
 /// A file that was read and has no mistakes.
 #[derive(Debug, Clone)]
@@ -19,6 +22,16 @@ pub struct Loaded {
 /// The configuration in a file, as [`Loaded::read`] reads it.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     Loaded::read(path).map(|loaded| loaded.config)
+}
+
+/// What the file says now, beside what was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Since {
+    Same,
+    /// At least one.
+    Changed(Vec<Change>),
+    /// It cannot be loaded as it is.
+    Wrong(Problems),
 }
 
 impl Loaded {
@@ -37,6 +50,32 @@ impl Loaded {
             at,
         })
     }
+}
+
+impl Loaded {
+    /// Reads the file again and compares. Blocks.
+    pub fn since(&self) -> Since {
+        let text = match read(&self.path) {
+            Ok(text) if text == self.text => return Since::Same,
+            Ok(text) => text,
+            Err(problems) => return Since::Wrong(problems),
+        };
+        if let Err(problems) = parse(&self.path, folder(&self.path), &text) {
+            return Since::Wrong(problems);
+        }
+        match changes(&self.text, &text) {
+            none if none.is_empty() => Since::Same,
+            some => Since::Changed(some),
+        }
+    }
+}
+
+/// An app that the file does not have (any more), as if it had the least that an app must say.
+pub fn unnamed(name: &AppName) -> Option<Arc<App>> {
+    let path = Path::new("deploy.toml");
+    let text = format!("[apps.{name}]\nrepo = '/nowhere'\nport = 80\n");
+    let config = parse(path, Path::new("/"), &text).ok()?;
+    config.apps.into_values().next()
 }
 
 /// Where relative paths in the file start.

@@ -14,6 +14,7 @@ use crate::webhook::Forge;
 
 mod app;
 mod app_proxy;
+pub mod changes;
 mod claims;
 mod file;
 mod find;
@@ -34,7 +35,7 @@ mod warnings;
 mod tests;
 
 pub use find::find;
-pub use loaded::{Loaded, load};
+pub use loaded::{Loaded, Since, load, unnamed};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
@@ -118,6 +119,8 @@ pub struct Docker {
 #[derive(Debug, Clone)]
 pub struct App {
     pub name: AppName,
+    /// What the app was called before; its releases, routes and history are carried over.
+    pub was: Option<AppName>,
     pub repo: Repo,
     pub branch: String,
     /// Further branches of which a push is deployed, as patterns.

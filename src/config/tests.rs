@@ -33,6 +33,32 @@ fn the_example_is_complete_and_good() {
 }
 
 #[test]
+fn a_former_name_has_one_successor_and_is_no_app_of_the_file() {
+    let app = |name: &str, was: &str| {
+        format!("[apps.{name}]\nrepo = 'r'\nport = 1\ndomains = ['{name}.test']\nwas = {was}\n")
+    };
+    let config = parse(&app("new", "'old'")).unwrap();
+    let new = &config.apps[&"new".parse().unwrap()];
+    assert_eq!(new.was.as_ref().map(|name| name.as_str()), Some("old"));
+    assert_eq!(
+        problems(&(app("a", "'b'") + &app("b", "'a'") + &app("c", "'x'") + &app("d", "'x'"))),
+        [
+            "5:1: `apps.a.was` is `b`, which is an app of this file: expected a name that no app has any \
+             more (of two renames that meet, reload the first before the second)",
+            "10:1: `apps.b.was` is `a`, which is an app of this file: expected a name that no app has \
+             any more (of two renames that meet, reload the first before the second)",
+            "20:1: `apps.d.was` is `x`, as `apps.c.was` is: expected one successor",
+        ]
+    );
+    let own = problems(&app("a", "'a'"));
+    assert_eq!(
+        own,
+        ["5:1: `apps.a.was` is the app's own name: expected its former one"]
+    );
+    assert!(problems(&app("a", "'A b'"))[0].contains("expected the name that the app had before"));
+}
+
+#[test]
 fn a_token_is_all_that_a_report_needs_where_the_repository_says_the_rest() {
     let parse = |lines: &str| {
         let text = format!("[apps.a]\nport = 80\n{lines}\nreport.token = {{ env = 'T' }}\n");

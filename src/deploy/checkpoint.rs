@@ -20,10 +20,20 @@ pub enum Checkpoint {
     Undone,
     /// The rest state is stored.
     Ended,
+    /// A reload has ended the workers that it has to; nothing is stored.
+    Reloading,
+    /// What a reload changes is stored; nothing else has been done.
+    Reloaded,
+    /// That an app is to be removed is stored; nothing has been done.
+    Removing,
+    /// No release of a removed app is live in the database; the proxy still routes to it.
+    TakenOff,
+    /// One container of a removed app is gone.
+    Removed,
 }
 
 impl Checkpoint {
-    /// Every checkpoint there is.
+    /// Every checkpoint on the way of a deployment.
     pub fn all() -> Vec<Checkpoint> {
         use Checkpoint::*;
         // No deployment has a canary yet.
@@ -48,6 +58,11 @@ impl Checkpoint {
             Checkpoint::Undoing => "undoing".into(),
             Checkpoint::Undone => "undone".into(),
             Checkpoint::Ended => "ended".into(),
+            Checkpoint::Reloading => "reloading".into(),
+            Checkpoint::Reloaded => "reloaded".into(),
+            Checkpoint::Removing => "removing".into(),
+            Checkpoint::TakenOff => "taken_off".into(),
+            Checkpoint::Removed => "removed".into(),
         }
     }
 

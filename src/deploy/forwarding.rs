@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{App, AppProxy, Config, Notice};
 use crate::ids::AppName;
 use crate::proxy::table::{Page, Policy};
@@ -25,11 +27,13 @@ pub struct Forwarding {
     pub pages: BTreeMap<u16, Page>,
 }
 
-/// One app's part.
-#[derive(Clone)]
+/// One app's part. Written down in the database too, for when deploy.toml loses the app.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct AppRoute {
     pub hosts: Vec<String>,
     pub path_prefix: String,
+    /// Written down by another version, it may lack what this one has.
+    #[serde(default)]
     pub policy: Policy,
 }
 
@@ -49,9 +53,12 @@ impl Forwarding {
         }
     }
 
-    /// An app's, as of the last reading that knew it.
     pub fn app(&self, name: &AppName) -> Option<&AppRoute> {
         self.apps.get(name)
+    }
+
+    pub fn apps(&self) -> impl Iterator<Item = (&AppName, &AppRoute)> {
+        self.apps.iter()
     }
 }
 

@@ -25,12 +25,11 @@ impl InForce {
         }
     }
 
-    /// As [`InForce::of`], in place of `self`: what takes a restart stays as it is.
-    pub fn next(&self, loaded: Loaded) -> Self {
-        let next = Self::of(loaded);
+    /// With what takes a restart as it is in `running`.
+    pub fn after(self, running: &Config) -> Self {
         Self {
-            config: next.config.with_start_of(&self.config),
-            ..next
+            config: self.config.with_start_of(running),
+            ..self
         }
     }
 }

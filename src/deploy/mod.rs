@@ -16,6 +16,7 @@ use crate::store::{Store, StoreError};
 pub mod bake;
 pub mod cancel;
 pub mod checkpoint;
+pub mod difference;
 pub mod filter;
 pub mod follow;
 mod forwarding;
@@ -25,6 +26,8 @@ pub mod intake;
 mod line;
 pub mod queue;
 pub mod recover;
+pub mod reload;
+pub mod removal;
 pub mod rollback;
 pub mod routes;
 pub mod run;
@@ -38,6 +41,10 @@ use queue::Workers;
 /// Everything that a deployment needs; one a process, shared by all.
 pub struct Agent {
     in_force: parking_lot::RwLock<Arc<InForce>>,
+    /// The text of the file that the agent started with: what takes a restart is still as it says.
+    started_with: String,
+    /// One reload at a time.
+    changing: Mutex<()>,
     pub id: AgentId,
     pub store: Store,
     pub engine: Engine,
@@ -55,9 +62,12 @@ impl Agent {
         // Building is what takes the processors; beyond their number nothing gets faster.
         let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         let slots = Arc::new(Semaphore::new(slots));
+        let started_with = loaded.text.clone();
         let in_force = Arc::new(InForce::of(loaded));
         Self {
             in_force: parking_lot::RwLock::new(in_force),
+            started_with,
+            changing: Mutex::new(()),
             id,
             store,
             engine,

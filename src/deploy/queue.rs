@@ -1,6 +1,6 @@
 //! One worker an app: one deployment running, at most one waiting.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::steps::retire;
-use super::{Agent, recover, run};
-use crate::config::App;
+use super::{Agent, Result, recover, run};
+use crate::config::{self, App};
 use crate::ids::AppName;
-use crate::store::deployments;
+use crate::state::Event;
+use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::vital::vital;
 
 /// How often a worker looks without having been woken, should a wake-up ever be missed.
@@ -20,43 +21,54 @@ const POLL: Duration = Duration::from_secs(30);
 /// The workers, which come and go with the apps of deploy.toml. Ending one in the middle is always
 /// safe, as the end of the process is: `recover` takes up what it leaves.
 #[derive(Default)]
-pub struct Workers(Mutex<HashMap<AppName, JoinHandle<()>>>);
+pub struct Workers(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    running: HashMap<AppName, JoinHandle<()>>,
+    /// Apps that get none at the moment.
+    held: HashSet<AppName>,
+}
 
 impl Workers {
     /// Starts the app's worker, unless it has one.
     pub fn start(&self, agent: &Arc<Agent>, app: &AppName) {
         let mut workers = self.0.lock();
-        if workers.get(app).is_none_or(JoinHandle::is_finished) {
+        let has_one = workers.running.get(app).is_some_and(|it| !it.is_finished());
+        if !has_one && !workers.held.contains(app) {
             let worker = tokio::spawn(vital(
                 format!("the worker of `{app}`"),
                 work(agent.clone(), app.clone()),
             ));
-            workers.insert(app.clone(), worker);
+            workers.running.insert(app.clone(), worker);
         }
     }
 
     /// Returns when the app's worker does nothing any more.
     pub async fn end(&self, app: &AppName) {
-        let worker = self.0.lock().remove(app);
+        let worker = self.0.lock().running.remove(app);
         if let Some(worker) = worker {
             worker.abort();
             let _ = worker.await;
         }
     }
 
+    /// As [`Workers::end`], and none is started until it is released.
+    pub async fn hold(&self, app: &AppName) {
+        self.0.lock().held.insert(app.clone());
+        self.end(app).await;
+    }
+
+    pub fn release(&self, app: &AppName) {
+        self.0.lock().held.remove(app);
+    }
+
     pub async fn end_all(&self) {
-        let workers = std::mem::take(&mut *self.0.lock());
+        let workers = std::mem::take(&mut self.0.lock().running);
         workers.values().for_each(JoinHandle::abort);
         for worker in workers.into_values() {
             let _ = worker.await;
         }
-    }
-}
-
-/// Starts a worker for each app that has none.
-pub fn start(agent: &Arc<Agent>) {
-    for app in agent.in_force().config.apps.keys() {
-        agent.workers.start(agent, app);
     }
 }
 
@@ -65,7 +77,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
     let mut recovered = false;
     loop {
         // As it is now: a deployment keeps to its end what it began with.
-        let Some(app) = agent.app(&name) else {
+        let Some(app) = agent.app(&name).or_else(|| config::unnamed(&name)) else {
             return;
         };
         if !recovered {
@@ -80,6 +92,9 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             .read(move |db| deployments::next_waiting(db, &of))
             .await;
         let outcome = match next {
+            Ok(Some(deployment)) if is_lost(&agent, &deployment) => {
+                end_lost(&agent, deployment).await
+            }
             Ok(Some(deployment)) => {
                 agent.wait_for_engine().await;
                 run::run(&agent, &app, &deployment).await
@@ -96,6 +111,28 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             recovered = false;
         }
     }
+}
+
+/// Whether deploy.toml no longer has the app, and the deployment is not what keeps it alive.
+fn is_lost(agent: &Agent, deployment: &Deployment) -> bool {
+    agent.app(&deployment.app).is_none() && deployment.trigger != Trigger::AutoRollback
+}
+
+async fn end_lost(agent: &Agent, deployment: Deployment) -> Result<()> {
+    let Deployment { id, app, .. } = deployment;
+    let why = Failure {
+        code: "app_not_configured".into(),
+        message: format!("`{app}` is not in deploy.toml any more"),
+        step: None,
+        log_tail: vec![],
+    };
+    tracing::warn!(%app, deployment = %id, "cancelled: {}", why.message);
+    let ended = agent
+        .store
+        .write(move |db| deployments::end(db, &id, Event::Cancel, Some(&why)).map(drop));
+    let ended = ended.await;
+    agent.hub.changed();
+    ended
 }
 
 /// A deployment leaves the old release warm for a rollback that waits; one that was cancelled or

@@ -58,8 +58,11 @@ pub async fn ask(
 
 /// Finds a kept release by its own id, its deployment's, or its image's tag.
 fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release> {
-    let prefix = format!("cutover/{app}:");
-    let tag = text.strip_prefix(&prefix).unwrap_or(text);
+    // An app that was renamed has images of its former name.
+    let tag = match text.rsplit_once(':') {
+        Some((image, tag)) if image.starts_with("cutover/") => tag,
+        _ => text,
+    };
     let deployment: Option<DeploymentId> = tag.parse().ok();
     // A deployment that was itself a rollback stands for the release that it went back to.
     let of_deployment = match &deployment {
@@ -73,7 +76,9 @@ fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release
     let found = kept.find(|found| match &release {
         Some(id) => found.id == *id,
         None => {
-            (found.services.iter()).any(|service| service.image.strip_prefix(&prefix) == Some(tag))
+            let mut images = found.services.iter().map(|service| service.image.as_str());
+            images
+                .any(|image| image == text || image.rsplit_once(':').is_some_and(|it| it.1 == tag))
         }
     });
     found.ok_or_else(|| {

@@ -1,14 +1,16 @@
 //! The route table: a function of the configuration and the database, published whole.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use rusqlite::Connection;
 
+use super::forwarding::AppRoute;
 use super::{Agent, InForce};
-use crate::config::{self, Loaded, Protocol};
+use crate::config::{self, Protocol};
+use crate::ids::AppName;
 use crate::proxy::control;
 use crate::proxy::table::{Policy, Route, Share, Table};
-use crate::store::{StoreError, apps, instances, releases};
+use crate::store::{StoreError, app_names, apps, instances, releases};
 
 /// Whose the agent's own route is. Never the name of an app.
 const AGENT: &str = "@agent";
@@ -43,53 +45,39 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-/// Takes over what deploy.toml now says.
-pub async fn reload(agent: &Agent, loaded: Loaded) -> Result<(), PublishError> {
-    let before = agent.in_force();
-    let read = tokio::task::spawn_blocking(move || before.next(loaded));
-    if let Ok(next) = read.await {
-        *agent.in_force.write() = Arc::new(next);
-    }
-    publish_anew(agent).await
-}
-
 fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
     let (config, forwarding) = (&in_force.config, &in_force.forwarding);
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
+    let mut claims = Claims::default();
     let mut routes = Vec::new();
+    let mut idle = Vec::new();
+    if let Some(agent) = agent_route(&config.agent) {
+        routes.extend(claims.left_of(agent));
+    }
     for app in config.apps.values() {
-        let Some(route) = forwarding.app(&app.name).cloned() else {
+        let Some(of_app) = forwarding.app(&app.name).cloned() else {
             continue;
         };
-        let serving = apps::serving(&snapshot, &app.name)?;
-        let mut targets = Vec::new();
-        let mut protocol = app.protocol;
-        if let Some(live) = &serving.live
-            && let Some(release) = releases::get(&snapshot, live)?
+        let route = route(&snapshot, &app.name, of_app, app.protocol)?;
+        match has_targets(&route) {
+            false => idle.push(route),
+            true => routes.extend(claims.left_of(route)),
+        }
+    }
+    // What deploy.toml has lost serves on, under the hosts that nobody else serves: an app that has
+    // taken one over gets it with its first release.
+    for name in app_names::in_use(&snapshot)? {
+        if !config.apps.contains_key(&name)
+            && let Some(of_app) = recorded(&snapshot, &name)?
         {
-            for instance in instances::of_release(&snapshot, live)? {
-                let service = release.service(&instance.service);
-                if let (Some(service), Some(endpoint)) = (service, instance.endpoint) {
-                    protocol = service.protocol;
-                    targets.push(endpoint);
-                }
+            let route = route(&snapshot, &name, of_app, Protocol::default())?;
+            if has_targets(&route) {
+                routes.extend(claims.left_of(route));
             }
         }
-        let release = serving.live.map(|id| id.to_string()).unwrap_or_default();
-        routes.push(Route {
-            app: app.name.to_string(),
-            generation: serving.generation,
-            hosts: route.hosts,
-            path_prefix: route.path_prefix,
-            shares: vec![Share::whole(release, serving.generation, targets)],
-            policy: Policy {
-                h2c: protocol == Protocol::H2c,
-                ..route.policy
-            },
-        });
     }
-    routes.extend(agent_route(&config.agent));
+    routes.extend(idle.into_iter().filter_map(|route| claims.left_of(route)));
     Ok(Table {
         generation: apps::generation(&snapshot)?,
         routes,
@@ -108,10 +96,77 @@ fn agent_route(agent: &config::Agent) -> Option<Route> {
     })
 }
 
+fn has_targets(route: &Route) -> bool {
+    route.shares.iter().any(|share| !share.targets.is_empty())
+}
+
+/// The hosts that an app had when deploy.toml had it.
+pub fn hosts(db: &Connection, app: &AppName) -> Result<Vec<String>, StoreError> {
+    Ok(recorded(db, app)?
+        .map(|route| route.hosts)
+        .unwrap_or_default())
+}
+
+/// How an app was routed when deploy.toml had it.
+fn recorded(db: &Connection, app: &AppName) -> Result<Option<AppRoute>, StoreError> {
+    let text = app_names::route(db, app)?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn route(
+    db: &Connection,
+    app: &AppName,
+    of_app: AppRoute,
+    mut protocol: Protocol,
+) -> Result<Route, StoreError> {
+    let serving = apps::serving(db, app)?;
+    let mut targets = Vec::new();
+    if let Some(live) = &serving.live
+        && let Some(release) = releases::get(db, live)?
+    {
+        for instance in instances::of_release(db, live)? {
+            let service = release.service(&instance.service);
+            if let (Some(service), Some(endpoint)) = (service, instance.endpoint) {
+                protocol = service.protocol;
+                targets.push(endpoint);
+            }
+        }
+    }
+    let release = serving.live.map(|id| id.to_string()).unwrap_or_default();
+    Ok(Route {
+        app: app.to_string(),
+        generation: serving.generation,
+        hosts: of_app.hosts,
+        path_prefix: of_app.path_prefix,
+        shares: vec![Share::whole(release, serving.generation, targets)],
+        policy: Policy {
+            h2c: protocol == Protocol::H2c,
+            ..of_app.policy
+        },
+    })
+}
+
+/// The hosts under their paths that have a route; the empty host stands for all that nobody names.
+#[derive(Default)]
+struct Claims(HashSet<(String, String)>);
+
+impl Claims {
+    /// The route with the hosts that are free, which it claims; `None` where none is.
+    fn left_of(&mut self, mut route: Route) -> Option<Route> {
+        let prefix = route.path_prefix.clone();
+        if route.hosts.is_empty() {
+            return self.0.insert((String::new(), prefix)).then_some(route);
+        }
+        route
+            .hosts
+            .retain(|host| self.0.insert((host.clone(), prefix.clone())));
+        (!route.hosts.is_empty()).then_some(route)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::AppName;
 
     /// Its route never changes: a drain of an app of the same name would wait for it for ever.
     #[test]
@@ -123,5 +178,23 @@ mod tests {
         let route = agent_route(&config.agent).unwrap();
         assert_eq!(route.hosts, ["deploy.example.com"]);
         assert!(route.app.parse::<AppName>().is_err(), "{}", route.app);
+    }
+
+    #[test]
+    fn a_host_goes_to_the_first_that_claims_it_and_no_route_is_widened() {
+        let route = |hosts: &[&str], path: &str| Route {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            path_prefix: path.to_owned(),
+            ..Default::default()
+        };
+        let mut claims = Claims::default();
+        let mut left =
+            |hosts: &[&str], path: &str| claims.left_of(route(hosts, path)).map(|left| left.hosts);
+        assert_eq!(left(&["a", "b"], "/").unwrap(), ["a", "b"]);
+        assert_eq!(left(&["b", "c"], "/").unwrap(), ["c"]);
+        assert_eq!(left(&["b"], "/"), None, "not every other host");
+        assert_eq!(left(&["b"], "/api").unwrap(), ["b"]);
+        assert_eq!(left(&[], "/").unwrap(), [""; 0]);
+        assert_eq!(left(&[], "/"), None);
     }
 }

@@ -181,6 +181,13 @@ impl Engine {
         }
     }
 
+    /// As [`Engine::remove`], but its anonymous volumes stay.
+    pub async fn remove_without_volumes(&self, name: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_without_volumes(name).await,
+        }
+    }
+
     /// The last lines that it printed.
     pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
         match self {

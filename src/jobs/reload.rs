@@ -1,31 +1,34 @@
 //! Follows deploy.toml while the agent runs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Loaded;
-use crate::deploy::{Agent, queue, routes};
+use crate::deploy::Agent;
+use crate::deploy::reload::{self, Reload};
 
-/// On each SIGHUP the configuration is read again; what names a listener waits for the next start.
-pub async fn reload(agent: Arc<Agent>, path: PathBuf) {
+/// Reloads the configuration on each SIGHUP, as `cutover reload` does.
+pub async fn reload(agent: Arc<Agent>) {
     let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
         return;
     };
     while hang_up.recv().await.is_some() {
-        let loaded = match Loaded::read(&path) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                tracing::error!("the configuration was not reloaded: {problems}");
-                continue;
-            }
-        };
-        let published = routes::reload(&agent, loaded).await;
-        queue::start(&agent);
-        match published {
-            Ok(()) => tracing::info!("reloaded `{}`", path.display()),
-            Err(error) => tracing::error!(%error, "failed to publish the routes"),
+        match reload::reload(&agent, false).await {
+            Ok(reload) => log(&reload),
+            Err(error) => tracing::error!("the configuration was not reloaded: {error}"),
         }
+    }
+}
+
+fn log(reload: &Reload) {
+    let file = &reload.file;
+    let keys = reload.changes.iter().map(|change| change.key.as_str());
+    let changed = keys.collect::<Vec<_>>().join(" ");
+    match changed.is_empty() {
+        true => tracing::info!("reloaded `{file}`: no setting has changed"),
+        false => tracing::info!(changed, "reloaded `{file}`"),
+    }
+    for key in &reload.needs_restart {
+        tracing::warn!("`{key}` takes effect when the agent and its proxy are restarted");
     }
 }

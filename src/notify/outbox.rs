@@ -18,23 +18,6 @@ const POLL: Duration = Duration::from_secs(60);
 
 /// Sends until it is dropped, which is always safe: what was not recorded as told is sent again.
 pub async fn start(agent: Arc<Agent>) {
-    let in_force = agent.in_force();
-    let config = &in_force.config;
-    let reporting = config.apps.values().filter_map(|app| {
-        let report = app.report.as_ref()?;
-        let deployments = report.deployments && report.address.forge.has_deployments();
-        Some((app.name.clone(), deployments))
-    });
-    let reporting: Vec<_> = reporting.collect();
-    let nobody = reporting.is_empty();
-    let set = move |db: &rusqlite::Connection| statuses::set_reporting(db, &reporting);
-    if let Err(error) = agent.store.write(set).await {
-        tracing::error!(%error, "failed to start the outbox; nothing is sent until the agent restarts");
-        return;
-    }
-    if nobody {
-        return;
-    }
     match Forges::new() {
         Ok(forges) => run(&agent, Arc::new(forges)).await,
         Err(error) => tracing::error!(

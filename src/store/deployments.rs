@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, StoreError, json, maybe_parsed, now, parsed, statuses, to_json};
+use super::{Result, StoreError, app_names, json, maybe_parsed, now, parsed, statuses, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::principal::Requester;
 use crate::proxy::control::Receipt;
@@ -105,6 +105,12 @@ pub struct NewDeployment {
 /// An automatic rollback supersedes nothing and is not superseded: it runs first, since what is
 /// live is bad, and what is waiting may take long and fail.
 pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
+    let app = &new.app;
+    // What was read of deploy.toml when the request came may be out of date by now.
+    if new.trigger != Trigger::AutoRollback && app_names::is_gone(db, app)? {
+        let why = format!("`{app}` is not in deploy.toml any more");
+        return Err(StoreError::Refused(why));
+    }
     let id = DeploymentId::new();
     let older = match new.trigger {
         Trigger::AutoRollback => vec![],

@@ -76,6 +76,15 @@ pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {
     Ok(())
 }
 
+/// Whether an app other than `app` has a kept release of this very image.
+pub fn is_shared(db: &Connection, image_id: &str, app: &AppName) -> Result<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT 1 FROM services JOIN releases ON releases.id = services.release
+         WHERE services.image_id = ?1 AND releases.app <> ?2 AND releases.removed_at IS NULL",
+    )?;
+    Ok(query.exists((image_id, app.as_str()))?)
+}
+
 /// Releases of an app whose images are still kept, the most recently live first.
 pub fn kept(db: &Connection, app: &AppName) -> Result<Vec<Release>> {
     let mut query = db.prepare_cached(

@@ -26,3 +26,4 @@ mod push_supersedes;
 mod push_to_live;
 mod queue;
 mod releases;
+mod reload;

@@ -71,6 +71,12 @@ impl Client {
         self.read_json(response).await
     }
 
+    /// DELETEs and reads JSON.
+    pub async fn delete(&self, path: &str) -> Result<Value, Error> {
+        let response = self.send(Method::DELETE, path, None).await?;
+        self.read_json(response).await
+    }
+
     /// GETs JSON whatever the status is.
     pub async fn look(&self, path: &str) -> Result<(StatusCode, Value), Error> {
         let response = self.exchange(Method::GET, path, None).await?;
@@ -158,6 +164,7 @@ impl Client {
         };
         let error = match status {
             StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Error::usage(message),
+            StatusCode::UNPROCESSABLE_ENTITY => Error::usage(message),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::usage(message),
             _ => Error::failed(message),
         };

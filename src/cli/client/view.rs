@@ -114,6 +114,8 @@ pub struct Release {
 #[serde(default)]
 pub struct App {
     pub name: String,
+    /// Whether deploy.toml has it; an older agent does not say.
+    pub configured: Option<bool>,
     pub repo: String,
     pub branch: String,
     pub domains: Vec<String>,

@@ -2,6 +2,7 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::deploy::difference;
 use crate::deploy::line::{Line, Stop};
 use crate::store::deployments;
 
@@ -12,6 +13,9 @@ pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
         .record(move |db| deployments::count_attempt(db, &id))
         .await?;
     tracing::info!(app = %line.app.name, deployment = %line.id, attempts, "deployment begins");
+    if let Some(notice) = difference::difference(line.agent).await.notice {
+        line.log.line(&format!("note: {notice}"));
+    }
     if attempts > 1 {
         line.log.line(&format!(
             "attempt {attempts}: the one before was interrupted"

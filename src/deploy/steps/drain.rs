@@ -26,6 +26,14 @@ pub async fn drain(line: &Line<'_>) -> Result<()> {
                 .drain(name, serving.generation, limit, limit)
         })
         .await;
+    if let Some(was) = &line.app.was {
+        // What began before the app was renamed.
+        line.insist("drain the old version", || {
+            let proxy = &line.agent.proxy;
+            proxy.drain(was.as_str(), serving.generation, limit, limit)
+        })
+        .await;
+    }
     Checkpoint::Effected(Step::Drain).reach();
     let detail = format!(
         "{} requests served, {} failed, {} drained in {} ms",

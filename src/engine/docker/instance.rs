@@ -230,10 +230,19 @@ impl Docker {
     }
 
     pub async fn remove(&self, name: &str) -> Result<()> {
+        self.remove_with(name, true).await
+    }
+
+    /// As [`Engine::remove`], but its anonymous volumes stay.
+    pub async fn remove_without_volumes(&self, name: &str) -> Result<()> {
+        self.remove_with(name, false).await
+    }
+
+    async fn remove_with(&self, name: &str, volumes: bool) -> Result<()> {
         let docker = self.client()?;
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
-            .v(true)
+            .v(volumes)
             .build();
         match gone_is_done(docker.remove_container(name, Some(options)).await) {
             // 409: somebody is removing it at this moment; it is gone when the name is free.

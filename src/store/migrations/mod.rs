@@ -275,6 +275,11 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX jobs_by_deployment ON jobs (deployment);
 ",
+    "
+    ALTER TABLE apps ADD COLUMN route TEXT;
+    ALTER TABLE apps ADD COLUMN removing INTEGER;
+    ALTER TABLE apps ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the schema up to date. An error is a sentence for the user.

@@ -26,7 +26,8 @@ fn rows(count: usize) -> impl Iterator<Item = &'static str> {
             1..=usize::MAX,
             "
             INSERT INTO meta VALUES ('agent_id', 'a0000000000001'), ('generation', '7');
-            INSERT INTO apps VALUES ('hello', 'r0000000000002', 7);
+            INSERT INTO apps (name, live_release, route_generation)
+                VALUES ('hello', 'r0000000000002', 7);
             INSERT INTO deliveries VALUES ('w0000000000001', 'hello', 'github', 'i1', 'push', 'hash',
                 1000, 'd0000000000001', NULL);
             INSERT INTO deployments (id, app, trigger, want, ref, commit_id, message, author, state,

@@ -102,6 +102,16 @@ pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
     outbox::hurry(db)
 }
 
+/// What waits to be told of an app is told under its new name.
+pub(super) fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()> {
+    let names = TOPICS.map(|topic| topic.name);
+    db.execute(
+        "UPDATE OR REPLACE outbox SET key = ?4 WHERE topic IN (?1, ?2) AND key = ?3",
+        (names[0], names[1], old.as_str(), new.as_str()),
+    )?;
+    Ok(())
+}
+
 /// What is told of a deployment.
 pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<ForgeStatus>> {
     let mut query = db

@@ -1,0 +1,132 @@
+//! The configuration in force: how deploy.toml differs from it, and going by the file again.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ErrorBody;
+use super::responses::{Forbidden, Malformed};
+use super::view::rfc3339;
+use super::{ApiError, Shared, auth};
+use crate::config::changes::Change;
+use crate::deploy::difference;
+use crate::deploy::reload::{self, Reload, ReloadError};
+use crate::principal::{Principal, Role};
+use crate::store::app_names;
+
+/// What the agent goes by, and how deploy.toml differs from it now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Configuration)]
+pub struct ConfigurationView {
+    /// The file that the agent reads.
+    #[schema(example = "/etc/cutover/deploy.toml")]
+    file: String,
+    /// When it was read last.
+    #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
+    loaded_at: String,
+    /// What a reload would change; values are not shown.
+    differs: Vec<Change>,
+    /// Why the file cannot be loaded as it is now, one mistake each.
+    mistakes: Vec<String>,
+    /// Keys that take effect only when the agent and its proxy are restarted.
+    needs_restart: Vec<String>,
+    /// Apps that serve although deploy.toml no longer has them.
+    lost: Vec<String>,
+    /// Where the file and the agent differ, in one sentence; null if they do not.
+    #[schema(required)]
+    notice: Option<String>,
+}
+
+/// Compare deploy.toml with what the agent goes by
+#[utoipa::path(
+    get,
+    path = "/api/v1/configuration",
+    operation_id = "getConfiguration",
+    tag = "agent",
+    responses((status = 200, description = "The comparison", body = ConfigurationView)),
+)]
+pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiError> {
+    let difference = difference::difference(&api.agent).await;
+    let in_force = api.agent.in_force();
+    let in_use = api.agent.store.read(app_names::in_use).await?;
+    let lost = in_use
+        .into_iter()
+        .filter(|name| !in_force.config.apps.contains_key(name));
+    let at = in_force
+        .loaded
+        .at
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Json(ConfigurationView {
+        file: in_force.loaded.path.display().to_string(),
+        loaded_at: rfc3339(at.as_millis() as i64),
+        differs: difference.changes,
+        mistakes: difference.mistakes,
+        needs_restart: difference.needs_restart,
+        lost: lost.map(String::from).collect(),
+        notice: difference.notice,
+    }))
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReloadQuery {
+    /// Check the file and say what would change, and change nothing.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
+}
+
+/// Reload deploy.toml
+///
+/// The file is checked whole; if it has a mistake, nothing changes. Listeners, the data folder and the
+/// address of Docker take effect only at a restart.
+#[utoipa::path(
+    post,
+    path = "/api/v1/reload",
+    operation_id = "reload",
+    tag = "agent",
+    params(ReloadQuery),
+    responses(
+        (status = 200, description = "What changed, or would change", body = Reload),
+        (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
+        (
+            status = 422,
+            description = "The file has mistakes; nothing was changed",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "configuration",
+                "message": "/etc/cutover/deploy.toml:3:1: unknown key `bananas` at the top of the file: \
+                            expected one of `agent`, `proxy`, `docker`, `apps`",
+                "hint": "nothing was changed",
+            }}),
+        ),
+    ),
+)]
+pub async fn reload(
+    State(api): Shared,
+    caller: Principal,
+    Query(query): Query<ReloadQuery>,
+) -> Result<Json<Reload>, ApiError> {
+    auth::check_role(&caller, Role::Admin)?;
+    let reload = reload::reload(&api.agent, query.dry_run).await;
+    reload.map(Json).map_err(|error| match error {
+        ReloadError::Wrong(problems) => ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "configuration",
+            problems.to_string(),
+            "nothing was changed",
+        ),
+        ReloadError::Store(error) => error.into(),
+        ReloadError::Interrupted => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "interrupted",
+            error.to_string(),
+            "the agent's log says more",
+        ),
+    })
+}

@@ -1,0 +1,131 @@
+//! `cutover remove`: take an app away.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::client::{Client, view};
+use super::{Error, Global, notice, print};
+
+/// How long the verb waits; the removal itself goes on.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Remove an app: its containers, its images and its route
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// The app
+    app: String,
+    /// Remove it without asking
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove the anonymous volumes of its containers too, and the data in them
+    #[arg(long)]
+    volumes: bool,
+    /// Print the API's answer
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Removal {
+    app: String,
+    configured: bool,
+    removing: bool,
+    live: Option<String>,
+    containers: Vec<String>,
+    images: Vec<String>,
+    deployments: Vec<String>,
+}
+
+/// Shows what there is to remove, asks, and waits until it is gone.
+pub async fn run(args: Remove, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    notice::say(&client).await;
+    let path = format!(
+        "/api/v1/apps/{}?volumes={}",
+        view::segment(&args.app),
+        args.volumes
+    );
+    let plan: Removal = view::read(&client.delete(&format!("{path}&dry_run=true")).await?)?;
+    let app = &plan.app;
+    // With --json, stdout is for the answer alone.
+    let say = |text: &str| match args.json {
+        true => eprintln!("{text}"),
+        false => print::line(text),
+    };
+    for line in lines(&plan, args.volumes) {
+        say(&line);
+    }
+    if !args.yes {
+        confirm(app, plan.configured)?;
+    }
+    let answer = client.delete(&path).await?;
+    let begun = Instant::now();
+    let plan = format!("{path}&dry_run=true");
+    while begun.elapsed() < PATIENCE {
+        let left: Removal = view::read(&client.delete(&plan).await?)?;
+        if !left.removing {
+            match args.json {
+                true => print::json(&answer),
+                false => print::line(format_args!("Removed `{app}`")),
+            }
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let seconds = PATIENCE.as_secs();
+    Err(
+        Error::failed(format!("`{app}` is still being removed after {seconds} s"))
+            .hint("the agent goes on with it; its log says what it waits for"),
+    )
+}
+
+fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(live) = &plan.live {
+        lines.push(format!("release `{live}` stops serving"));
+    }
+    let mut list = |what: &str, names: &[String]| {
+        lines.extend(names.iter().map(|name| format!("{what} `{name}`")));
+    };
+    list("cancels deployment", &plan.deployments);
+    list("removes container", &plan.containers);
+    list("removes image", &plan.images);
+    if lines.is_empty() {
+        lines.push(format!("there is nothing of `{}` to remove", plan.app));
+    }
+    lines.push(match volumes {
+        true => "removes the containers' anonymous volumes, with their data".to_owned(),
+        false => "keeps the containers' anonymous volumes (`--volumes` removes them)".to_owned(),
+    });
+    if plan.configured {
+        lines.push(format!(
+            "`{}` is still in deploy.toml: its next push or deployment brings it back",
+            plan.app
+        ));
+    }
+    lines
+}
+
+/// An error unless a person says yes.
+fn confirm(app: &str, configured: bool) -> Result<(), Error> {
+    if !std::io::stdin().is_terminal() {
+        let hint = match configured {
+            true => "take it out of deploy.toml first, or pass `--yes`",
+            false => "pass `--yes`",
+        };
+        return Err(Error::usage(format!("`{app}` is not removed without a yes")).hint(hint));
+    }
+    eprint!("Remove `{app}`? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    match line.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" if read.is_ok() => Ok(()),
+        _ => Err(Error::failed("nothing was removed")),
+    }
+}

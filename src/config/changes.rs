@@ -1,0 +1,167 @@
+//! What differs between two texts of deploy.toml, by key. Values are never repeated: some are secret.
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+/// One key that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Change {
+    /// `apps.hello.repo`; of an app that is new or gone, `apps.hello`.
+    #[schema(example = "apps.hello.repo")]
+    pub key: String,
+    #[schema(inline)]
+    pub change: What,
+    #[schema(inline)]
+    pub applies: Applies,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    Added,
+    Removed,
+    Changed,
+}
+
+/// From when on a reload lets a change take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Applies {
+    Now,
+    /// A release keeps the settings that it was made with.
+    NextDeployment,
+    /// It names a listener, or what a process can open only once.
+    Restart,
+}
+
+/// What the proxy reads when it starts, or the agent opens once.
+const AT_START: [&str; 9] = [
+    "agent.listen",
+    "agent.data_dir",
+    "docker",
+    "proxy.http",
+    "proxy.https",
+    "proxy.certificates",
+    "proxy.trusted_proxies",
+    "proxy.proxy_protocol",
+    "proxy.access_log",
+];
+
+/// The sections and keys of an app that a deployment reads.
+const OF_A_DEPLOYMENT: [&str; 6] = ["port", "protocol", "build", "health", "run", "hooks"];
+
+/// In the order of the keys. A text that is no TOML has none.
+pub fn changes(old: &str, new: &str) -> Vec<Change> {
+    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
+    let mut all = Vec::new();
+    compare(&mut Vec::new(), &read(old), &read(new), &mut all);
+    all
+}
+
+/// The keys of which the one text says something else than the other, where only a restart helps.
+pub fn waiting_for_restart(old: &str, new: &str) -> Vec<Change> {
+    let mut all = changes(old, new);
+    all.retain(|change| change.applies == Applies::Restart);
+    all
+}
+
+fn compare(path: &mut Vec<String>, old: &Table, new: &Table, all: &mut Vec<Change>) {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let mut keys: Vec<&String> = new.keys().chain(gone).collect();
+    keys.sort();
+    let empty = Table::new();
+    for key in keys {
+        path.push(key.clone());
+        match (old.get(key), new.get(key)) {
+            (old, new) if old == new => {}
+            // An app comes and goes as a whole; of any other section the keys do.
+            (Some(_), None) if is_app(path) => all.push(change(path, What::Removed)),
+            (None, Some(_)) if is_app(path) => all.push(change(path, What::Added)),
+            (Some(Value::Table(old)), Some(Value::Table(new))) => compare(path, old, new, all),
+            (Some(Value::Table(old)), None) => compare(path, old, &empty, all),
+            (None, Some(Value::Table(new))) => compare(path, &empty, new, all),
+            (None, _) => all.push(change(path, What::Added)),
+            (_, None) => all.push(change(path, What::Removed)),
+            _ => all.push(change(path, What::Changed)),
+        }
+        path.pop();
+    }
+}
+
+fn is_app(path: &[String]) -> bool {
+    path.len() == 2 && path[0] == "apps"
+}
+
+fn change(path: &[String], change: What) -> Change {
+    let shown: Vec<String> = path.iter().map(|key| shown(key)).collect();
+    let key = shown.join(".");
+    let at_start = |known: &&str| {
+        key.strip_prefix(*known)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let applies = match path {
+        [apps, _, of_app, ..] if apps == "apps" => {
+            match OF_A_DEPLOYMENT.contains(&of_app.as_str()) {
+                true => Applies::NextDeployment,
+                false => Applies::Now,
+            }
+        }
+        _ if AT_START.iter().any(at_start) => Applies::Restart,
+        _ => Applies::Now,
+    };
+    Change {
+        key,
+        change,
+        applies,
+    }
+}
+
+/// A key as it is written in TOML.
+fn shown(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !key.is_empty() && key.chars().all(bare) {
+        true => key.to_owned(),
+        false => format!("\"{}\"", key.escape_debug()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(old: &str, new: &str) -> Vec<String> {
+        let all = changes(old, new).into_iter();
+        all.map(|c| format!("{} {:?} {:?}", c.key, c.change, c.applies))
+            .collect()
+    }
+
+    #[test]
+    fn each_key_is_named_and_no_value() {
+        let old = "[proxy]\nhttp = '1:80'\n[apps.a]\nrepo = 'x'\nport = 1\n[apps.b]\nrepo = 'y'\n\
+                   [apps.c.run.env]\n'odd.\\u001b' = '1'";
+        let new = "[agent]\ndomain = 'd'\n[proxy]\nhttp = '2:80'\n[apps.a]\nrepo = 'z'\nport = 2\n\
+                   deploy = { bake = '0s' }\n[apps.n]\nrepo = 'y'\n[apps.c]";
+        assert_eq!(
+            keys(old, new),
+            [
+                "agent.domain Added Now",
+                "apps.a.deploy.bake Added Now",
+                "apps.a.port Changed NextDeployment",
+                "apps.a.repo Changed Now",
+                "apps.b Removed Now",
+                "apps.c.run.env.\"odd.\\\\u001b\" Removed NextDeployment",
+                "apps.n Added Now",
+                "proxy.http Changed Restart",
+            ]
+        );
+    }
+
+    #[test]
+    fn comments_order_and_form_make_no_difference() {
+        let old = "[apps.a]\nport = 1\nrepo = 'x'\n[apps.a.run]\nenv = { A = '1' }";
+        let new = "apps.a.repo = 'x' # new\napps.a.port = 0x1\napps.a.run.env.A = \"1\"";
+        assert_eq!(keys(old, new), [""; 0]);
+        let restart = waiting_for_restart("docker.host = 'a'", "agent.domain = 'd'");
+        assert_eq!(restart.len(), 1);
+    }
+}

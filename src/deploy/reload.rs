@@ -1,0 +1,254 @@
+//! deploy.toml again, while the agent runs: checked whole, shown, and then taken over. What is written
+//! down comes first, in one transaction; killed at any moment, the next start reads the same file and
+//! does the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::checkpoint::Checkpoint;
+use super::{Agent, InForce, Result, removal, routes};
+use crate::config::changes::{self, Applies, Change};
+use crate::config::{self, Config, Loaded, Problems};
+use crate::ids::AppName;
+use crate::store::{StoreError, app_names, statuses};
+
+/// How long the proxy may take for the new routes before the answer does not wait for it.
+const PUBLISHED: Duration = Duration::from_secs(10);
+
+/// What a reload did, or would do.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Reload {
+    /// The file that was read.
+    #[schema(example = "/etc/cutover/deploy.toml")]
+    pub file: String,
+    /// Whether the changes are in force now; false for a dry run.
+    pub applied: bool,
+    /// Each key whose value differs from what the agent had loaded; values are not shown.
+    pub changes: Vec<Change>,
+    /// Apps that have another name now; everything of theirs was carried over.
+    pub renamed: Vec<Rename>,
+    /// Apps that the file no longer has; what is live of them serves on until it is removed.
+    pub left: Vec<String>,
+    /// Keys whose value in the file takes effect only when the agent and its proxy are restarted.
+    pub needs_restart: Vec<String>,
+    /// What is allowed, but is probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// An app that was called something else before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Rename {
+    #[schema(example = "hello")]
+    pub from: String,
+    #[schema(example = "greeter")]
+    pub to: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Nothing was changed.
+    #[error(transparent)]
+    Wrong(#[from] Problems),
+    /// Nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the reload was interrupted; the next start completes it")]
+    Interrupted,
+}
+
+/// Reads the agent's file again; unless it is a `dry_run`, goes by it from now on. Goes on to its end
+/// even if nobody waits for that any more.
+pub async fn reload(agent: &Arc<Agent>, dry_run: bool) -> std::result::Result<Reload, ReloadError> {
+    let agent = agent.clone();
+    let done = tokio::spawn(async move {
+        let _turn = agent.changing.lock().await;
+        let before = agent.in_force();
+        let path = before.loaded.path.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = Loaded::read(&path)?;
+            let warnings = config::warnings(&loaded.config);
+            Ok::<_, Problems>((loaded, warnings))
+        });
+        let (loaded, warnings) = read.await.map_err(|_| ReloadError::Interrupted)??;
+        let mut reload = shown(&agent, &loaded, warnings).await?;
+        if !dry_run {
+            take_over(&agent, &before, loaded, &mut reload).await?;
+        }
+        Ok(reload)
+    });
+    done.await.map_err(|_| ReloadError::Interrupted)?
+}
+
+async fn shown(agent: &Agent, loaded: &Loaded, warnings: Vec<String>) -> Result<Reload> {
+    let before = agent.in_force();
+    let config = loaded.config.clone();
+    let (renamed, left) = agent
+        .store
+        .read(move |db| {
+            let mut renamed = Vec::new();
+            for (from, to) in renames(&config) {
+                if app_names::can_rename(db, &from, &to)? {
+                    renamed.push((from, to));
+                }
+            }
+            let is_left = |name: &AppName| {
+                !config.apps.contains_key(name) && !renamed.iter().any(|(from, _)| from == name)
+            };
+            let left: Vec<_> = app_names::in_use(db)?.into_iter().filter(is_left).collect();
+            Ok((renamed, left))
+        })
+        .await?;
+    let restart = changes::waiting_for_restart(&agent.started_with, &loaded.text);
+    Ok(Reload {
+        file: loaded.path.display().to_string(),
+        applied: false,
+        changes: changes::changes(&before.loaded.text, &loaded.text),
+        renamed: renamed.into_iter().map(Rename::from).collect(),
+        left: left.into_iter().map(String::from).collect(),
+        needs_restart: restart.into_iter().map(|change| change.key).collect(),
+        warnings,
+    })
+}
+
+impl From<(AppName, AppName)> for Rename {
+    fn from((from, to): (AppName, AppName)) -> Self {
+        Self {
+            from: from.into(),
+            to: to.into(),
+        }
+    }
+}
+
+async fn take_over(
+    agent: &Arc<Agent>,
+    before: &InForce,
+    loaded: Loaded,
+    reload: &mut Reload,
+) -> std::result::Result<(), ReloadError> {
+    let keeps = before.config.clone();
+    let read = tokio::task::spawn_blocking(move || InForce::of(loaded).after(&keeps));
+    let next = read.await.map_err(|_| ReloadError::Interrupted)?;
+    // Whoever loses its name or its place in the file stops first, so that nothing is written under a
+    // name that is no more. What it leaves is taken up below.
+    let leaves = before.config.apps.keys();
+    let leaves = leaves.filter(|name| !next.config.apps.contains_key(*name));
+    let renamed = reload.renamed.iter().flat_map(|it| [&it.from, &it.to]);
+    let renamed = renamed.filter_map(|name| name.parse().ok());
+    for name in leaves.cloned().chain(renamed) {
+        agent.workers.end(&name).await;
+    }
+    Checkpoint::Reloading.reach();
+    if let Err(error) = record(agent, &next).await {
+        start_workers(agent).await;
+        return Err(error.into());
+    }
+    Checkpoint::Reloaded.reach();
+    *agent.in_force.write() = Arc::new(next);
+    reload.applied = true;
+    agent.hub.changed();
+    start_workers(agent).await;
+    let published = timeout(PUBLISHED, routes::publish_anew(agent)).await;
+    let why = match published {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the proxy does not answer in time".into(),
+    };
+    // The proxy gets the newest table when it is back.
+    let warning = format!("the routes cannot be published yet: {why}");
+    tracing::error!("{warning}");
+    reload.warnings.push(warning);
+    Ok(())
+}
+
+/// At the agent's start, before anything is published: what the file says now is written down, and
+/// removals that were interrupted are completed in the background.
+pub async fn begin(agent: &Arc<Agent>) -> Result<()> {
+    record(agent, &agent.in_force()).await
+}
+
+/// Starts a worker for each app that has something to do and none: those of the file, and those that
+/// it has lost.
+pub async fn start_workers(agent: &Arc<Agent>) {
+    for name in agent.in_force().config.apps.keys() {
+        agent.workers.start(agent, name);
+    }
+    match agent.store.read(app_names::in_use).await {
+        Ok(in_use) => in_use
+            .iter()
+            .for_each(|name| agent.workers.start(agent, name)),
+        Err(error) => tracing::error!(%error, "cannot look for apps that deploy.toml has lost"),
+    }
+}
+
+/// Completes the removals that the last agent began.
+pub async fn complete_removals(agent: Arc<Agent>) {
+    let _turn = agent.changing.lock().await;
+    match agent.store.read(app_names::being_removed).await {
+        Ok(all) => {
+            for (name, volumes) in all {
+                removal::complete(&agent, &name, volumes).await;
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot look for removals to complete"),
+    }
+}
+
+/// Everything that the database has to know of the file, in one transaction.
+async fn record(agent: &Agent, next: &InForce) -> Result<()> {
+    let names: Vec<AppName> = next.config.apps.keys().cloned().collect();
+    let all = next.forwarding.apps();
+    let routes: Vec<(AppName, String)> = all
+        .filter_map(|(name, route)| Some((name.clone(), serde_json::to_string(route).ok()?)))
+        .collect();
+    let renames: Vec<_> = renames(&next.config).collect();
+    let telling = telling(&next.config);
+    let mirrors = next.config.agent.data_dir.join("repos");
+    let renamed = agent.store.write(move |db| {
+        let mut renamed = Vec::new();
+        for (from, to) in renames {
+            if app_names::can_rename(db, &from, &to)? {
+                app_names::rename(db, &from, &to)?;
+                renamed.push((from, to));
+            }
+        }
+        for (name, route) in &routes {
+            app_names::set_route(db, name, route)?;
+        }
+        app_names::set_configured(db, &names)?;
+        statuses::set_reporting(db, &telling)?;
+        Ok(renamed)
+    });
+    for (from, to) in renamed.await? {
+        tracing::info!(%from, %to, "carried everything of an app over to its new name");
+        // Nothing but a saving: a mirror that is not there is fetched again.
+        let mirror = |name: &AppName| mirrors.join(format!("{name}.git"));
+        let _ = tokio::fs::rename(mirror(&from), mirror(&to)).await;
+    }
+    Ok(())
+}
+
+fn renames(config: &Config) -> impl Iterator<Item = (AppName, AppName)> + '_ {
+    let apps = config.apps.values();
+    apps.filter_map(|app| Some((app.was.clone()?, app.name.clone())))
+}
+
+/// Which apps tell a forge how it goes, and whether they keep the forge's own deployments too.
+fn telling(config: &Config) -> Vec<(AppName, bool)> {
+    let apps = config.apps.values().filter_map(|app| {
+        let report = app.report.as_ref()?;
+        let deployments = report.deployments && report.address.forge.has_deployments();
+        Some((app.name.clone(), deployments))
+    });
+    apps.collect()
+}
+
+impl Reload {
+    /// Whether something takes effect only with the next deployment of its app.
+    pub fn waits_for_deployments(&self) -> bool {
+        let mut changes = self.changes.iter();
+        changes.any(|change| change.applies == Applies::NextDeployment)
+    }
+}

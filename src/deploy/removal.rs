@@ -1,0 +1,236 @@
+//! Taking an app away: what serves it, its containers, its images and its route. Only what our own
+//! record names is removed. The wish is stored first; what an agent leaves undone the next one does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::Checkpoint;
+use super::{Agent, Result, routes, undo};
+use crate::engine::EngineError;
+use crate::ids::AppName;
+use crate::state::{Event, State, Step};
+use crate::store::deployments::{self, Deployment, Failure};
+use crate::store::instances::{self, Instance};
+use crate::store::releases::{self, Release};
+use crate::store::{StoreError, app_names, apps};
+use serde::Serialize;
+
+/// For the requests of an app that deploy.toml has lost.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What is removed with an app, or would be.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Removal {
+    #[schema(example = "hello")]
+    pub app: String,
+    /// Whether deploy.toml has the app, so that the next push or deployment brings it back.
+    pub configured: bool,
+    /// Whether the removal is under way; false once all of it is gone.
+    pub removing: bool,
+    /// The release that serves.
+    #[schema(required)]
+    pub live: Option<String>,
+    pub containers: Vec<String>,
+    pub images: Vec<String>,
+    /// Whether the anonymous volumes of the containers are removed too.
+    pub volumes: bool,
+    /// Deployments that are cancelled.
+    pub deployments: Vec<String>,
+}
+
+/// What there is to remove of an app.
+pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> {
+    let configured = agent.app(app).is_some();
+    let name = app.clone();
+    let read = agent.store.read(move |db| {
+        let kept = releases::kept(db, &name)?;
+        let services = kept.into_iter().flat_map(|release| release.services);
+        let images: BTreeSet<String> = services.map(|service| service.image).collect();
+        let instances = instances::of_app(db, &name)?;
+        let open = open(db, &name)?;
+        Ok(Removal {
+            configured,
+            removing: app_names::is_being_removed(db, &name)?,
+            live: apps::serving(db, &name)?.live.map(String::from),
+            containers: instances.into_iter().map(|it| it.name).collect(),
+            images: images.into_iter().collect(),
+            volumes,
+            deployments: open.into_iter().map(|it| it.id.into()).collect(),
+            app: name.into(),
+        })
+    });
+    read.await
+}
+
+/// Begins to remove an app: what was written down is completed, by the next agent if need be.
+pub async fn remove(agent: &Arc<Agent>, app: &AppName, volumes: bool) -> Result<Removal> {
+    let mut removal = of(agent, app, volumes).await?;
+    let name = app.clone();
+    let begin = agent
+        .store
+        .write(move |db| app_names::begin_removal(db, &name, volumes));
+    begin.await?;
+    Checkpoint::Removing.reach();
+    tracing::info!(%app, volumes, "removing an app");
+    let (agent, app) = (agent.clone(), app.clone());
+    tokio::spawn(async move { complete(&agent, &app, volumes).await });
+    removal.removing = true;
+    Ok(removal)
+}
+
+/// Does what is left of a removal, for as long as that takes.
+pub async fn complete(agent: &Arc<Agent>, app: &AppName, volumes: bool) {
+    agent.workers.hold(app).await;
+    let mut pause = Duration::from_millis(200);
+    while let Err(error) = attempt(agent, app, volumes).await {
+        tracing::warn!(%app, %error, "cannot remove the app yet; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+    tracing::info!(%app, "the app is removed");
+    agent.workers.release(app);
+    if agent.app(app).is_some() {
+        agent.workers.start(agent, app);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RemovalError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Routes(#[from] routes::PublishError),
+    #[error(transparent)]
+    Drain(#[from] crate::proxy::control::Error),
+}
+
+/// Each part can be repeated.
+async fn attempt(
+    agent: &Arc<Agent>,
+    app: &AppName,
+    volumes: bool,
+) -> std::result::Result<(), RemovalError> {
+    let name = app.clone();
+    let (open, instances, kept) = agent
+        .store
+        .read(move |db| {
+            let instances = with_releases(db, instances::of_app(db, &name)?)?;
+            Ok((open(db, &name)?, instances, releases::kept(db, &name)?))
+        })
+        .await?;
+    for deployment in open.iter().filter(|it| !it.state.is_switched()) {
+        undo::take_back(agent, &deployment.id).await?;
+    }
+    // Nothing that waits begins any more, and nobody is sent here any more.
+    let name = app.clone();
+    let generation = agent
+        .store
+        .write(move |db| {
+            open.iter().try_for_each(|deployment| end(db, deployment))?;
+            app_names::take_off(db, &name)
+        })
+        .await?;
+    agent.hub.changed();
+    Checkpoint::TakenOff.reach();
+    routes::publish(agent).await?;
+    let drain = agent.app(app).map_or(DRAIN, |app| app.deploy.drain);
+    let proxy = &agent.proxy;
+    proxy.drain(app.as_str(), generation, drain, drain).await?;
+    for (instance, release) in instances {
+        stop(agent, &instance, release, volumes).await?;
+        Checkpoint::Removed.reach();
+    }
+    for release in kept {
+        remove_image(agent, &release).await?;
+    }
+    let mirrors = agent.in_force().config.agent.data_dir.join("repos");
+    let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;
+    let name = app.clone();
+    agent
+        .store
+        .write(move |db| app_names::end_removal(db, &name))
+        .await?;
+    Ok(())
+}
+
+fn open(db: &rusqlite::Connection, app: &AppName) -> Result<Vec<Deployment>> {
+    let all = deployments::open(db)?.into_iter();
+    Ok(all.filter(|deployment| deployment.app == *app).collect())
+}
+
+fn with_releases(
+    db: &rusqlite::Connection,
+    instances: Vec<Instance>,
+) -> Result<Vec<(Instance, Option<Release>)>> {
+    let each = instances.into_iter().map(|instance| {
+        let release = releases::get(db, &instance.release)?;
+        Ok((instance, release))
+    });
+    each.collect()
+}
+
+/// One that has switched went live; any other is cancelled.
+fn end(db: &rusqlite::Connection, deployment: &Deployment) -> Result<()> {
+    let id = &deployment.id;
+    if deployment.state == State::Switching {
+        deployments::apply(db, id, Event::Begin(Step::Drain))?;
+    }
+    if deployment.state.is_switched() {
+        return deployments::end(db, id, Event::Finish, None).map(drop);
+    }
+    let why = Failure {
+        code: "app_removed".into(),
+        message: "the app was removed".into(),
+        step: None,
+        log_tail: vec![],
+    };
+    deployments::end(db, id, Event::Cancel, Some(&why)).map(drop)
+}
+
+async fn stop(
+    agent: &Agent,
+    instance: &Instance,
+    release: Option<Release>,
+    volumes: bool,
+) -> std::result::Result<(), RemovalError> {
+    let grace = release
+        .as_ref()
+        .and_then(|release| release.service(&instance.service))
+        .map(|service| service.settings.stop_grace)
+        .unwrap_or_default();
+    let (engine, name) = (&agent.engine, instance.name.clone());
+    engine.keep_running(&name, false).await?;
+    engine.stop(&name, grace).await?;
+    match volumes {
+        true => engine.remove(&name).await?,
+        false => engine.remove_without_volumes(&name).await?,
+    }
+    agent
+        .store
+        .write(move |db| instances::delete(db, &name))
+        .await?;
+    Ok(())
+}
+
+/// Another app's release may be of the same image, which then stays.
+async fn remove_image(agent: &Agent, release: &Release) -> std::result::Result<(), RemovalError> {
+    for service in &release.services {
+        let (app, image) = (release.app.clone(), service.image_id.clone());
+        let shared = agent
+            .store
+            .read(move |db| releases::is_shared(db, &image, &app))
+            .await?;
+        if !shared {
+            agent.engine.remove_image(&service.image_id).await?;
+        }
+    }
+    let id = release.id.clone();
+    agent
+        .store
+        .write(move |db| releases::set_removed(db, &id))
+        .await?;
+    Ok(())
+}

@@ -7,9 +7,6 @@ use super::walk::Kind;
 use crate::config;
 use crate::ids::AppName;
 
-/// The image label that carries the key.
-pub const LABEL: &str = "cutover.cache-key";
-
 /// Names all that goes into an image: what is sent to the builder and what it is told. A change to a
 /// file that .dockerignore leaves out, or outside the context folder, does not change it.
 pub fn cache_key(app: &AppName, context: &Context, settings: &config::Build) -> String {

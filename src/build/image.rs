@@ -7,13 +7,13 @@ use crate::engine::bollard::Docker;
 use crate::engine::bollard::errors::Error;
 use crate::engine::bollard::models::{BuildInfo, BuildInfoAux};
 use crate::engine::bollard::query_parameters::{
-    BuildImageOptions, BuilderVersion, ListImagesOptions, TagImageOptions,
+    BuildImageOptions, BuilderVersion, TagImageOptions,
 };
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::{BuildError, CACHE_KEY, Context, cache_key, send, session};
+use super::{BuildError, Context, cache_key, send, session};
 use crate::config;
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
@@ -33,6 +33,9 @@ pub struct Request<'a> {
     pub labels: HashMap<String, String>,
     /// Builds even if an image of this content is there, and runs every step.
     pub no_cache: bool,
+    /// The images that were built before, by cache key. Nothing else is used again: whoever builds an
+    /// image from one of ours gives it the same labels.
+    pub recorded: HashMap<String, String>,
 }
 
 /// What came of it.
@@ -40,6 +43,8 @@ pub struct Request<'a> {
 pub struct Built {
     /// `sha256:…`.
     pub image_id: String,
+    /// What went into it, in one word.
+    pub cache_key: String,
     /// An image of the same content and settings was there; nothing was built.
     pub cached: bool,
 }
@@ -76,19 +81,25 @@ async fn run(
     let context = read(request).await?;
     let key = cache_key(request.app, &context, request.settings);
     if !request.no_cache
-        && let Some(image_id) = find(docker, request, &key).await?
+        && let Some(image_id) = request.recorded.get(&key).cloned()
         && tag(docker, &image_id, request).await?
     {
         log.line("nothing that goes into the image has changed: it is not built again");
-        let cached = true;
-        return Ok(Built { image_id, cached });
+        return Ok(Built {
+            image_id,
+            cache_key: key,
+            cached: true,
+        });
     }
-    let image_id = build(docker, request, context, key, log, progress).await?;
+    let image_id = build(docker, request, context, log, progress).await?;
     if !tag(docker, &image_id, request).await? {
         return Err(BuildError::NotThere(format!("`{image_id}` is not there")));
     }
-    let cached = false;
-    Ok(Built { image_id, cached })
+    Ok(Built {
+        image_id,
+        cache_key: key,
+        cached: false,
+    })
 }
 
 async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
@@ -98,26 +109,6 @@ async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
     tokio::task::spawn_blocking(move || Context::read(&mirror, &commit, &settings))
         .await
         .expect("reading a context does not panic")
-}
-
-/// An image of this key, made by the same agent.
-async fn find(
-    docker: &Docker,
-    request: &Request<'_>,
-    key: &str,
-) -> Result<Option<String>, BuildError> {
-    let mut labels = vec![format!("{CACHE_KEY}={key}")];
-    if let Some(agent) = request.labels.get("cutover.agent") {
-        labels.push(format!("cutover.agent={agent}"));
-    }
-    let options = ListImagesOptions {
-        filters: Some(HashMap::from([("label".to_owned(), labels)])),
-        ..Default::default()
-    };
-    let found = docker.list_images(Some(options)).await?;
-    // The newest: it is the one whose layers are least likely to be pruned by somebody soon.
-    let newest = found.into_iter().max_by_key(|image| image.created);
-    Ok(newest.map(|image| image.id))
 }
 
 /// Gives the image its tags and asks the engine whether they lead to it. `false`: it is gone.
@@ -156,7 +147,6 @@ async fn build(
     docker: &Docker,
     request: &Request<'_>,
     context: Context,
-    key: String,
     log: &Log,
     progress: &mut Progress,
 ) -> Result<String, BuildError> {
@@ -164,7 +154,7 @@ async fn build(
     log.line(&format!(
         "sending {entries} files and folders, {kib} KiB, to the builder"
     ));
-    let options = options(request, &context, key);
+    let options = options(request, &context);
     let (body, sending) = send::send(context);
     // bollard's own limit is for quick calls: ours is the timeout around all of this.
     let docker = (docker.clone()).with_timeout(request.settings.timeout + Duration::from_secs(60));
@@ -179,9 +169,7 @@ async fn build(
     built
 }
 
-fn options(request: &Request<'_>, context: &Context, key: String) -> BuildImageOptions {
-    let mut labels = request.labels.clone();
-    labels.insert(CACHE_KEY.to_owned(), key);
+fn options(request: &Request<'_>, context: &Context) -> BuildImageOptions {
     let args = request.settings.args.clone();
     BuildImageOptions {
         dockerfile: context.dockerfile.clone(),
@@ -191,7 +179,7 @@ fn options(request: &Request<'_>, context: &Context, key: String) -> BuildImageO
         rm: true,
         forcerm: true,
         buildargs: Some(args.into_iter().collect()),
-        labels: Some(labels),
+        labels: Some(request.labels.clone()),
         version: BuilderVersion::BuilderBuildKit,
         session: Some(session_id()),
         ..Default::default()

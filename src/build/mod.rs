@@ -14,7 +14,7 @@ mod send;
 mod session;
 mod walk;
 
-pub use cache_key::{LABEL as CACHE_KEY, cache_key};
+pub use cache_key::cache_key;
 pub use context::Context;
 pub use error::BuildError;
 pub use image::{Built, Request, image};

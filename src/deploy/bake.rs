@@ -106,7 +106,7 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
         .await
         .ok()?;
     for instance in instances {
-        match line.agent.engine.status(&instance.name).await {
+        match line.agent.engine.status(&instance.ours()).await {
             Ok(Status::Running) => {}
             Ok(Status::Exited(code, _)) => {
                 return Some(format!(
@@ -117,7 +117,7 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
             // Docker is away: that says nothing about the release.
             Err(_) => continue,
         }
-        if let Ok(restarts @ 1..) = line.agent.engine.restarts(&instance.name).await {
+        if let Ok(restarts @ 1..) = line.agent.engine.restarts(&instance.ours()).await {
             return Some(format!(
                 "the new version crashed {restarts} times after the switch"
             ));
@@ -158,7 +158,7 @@ async fn bad(line: &Line<'_>, release: &Release, code: &str, message: String) ->
         log_tail = line
             .agent
             .engine
-            .log_tail(&first.name, 20)
+            .log_tail(&first.ours(), 20)
             .await
             .unwrap_or_default();
     }

@@ -8,8 +8,6 @@
 //! - Containers that our record names and nothing needs are removed, and those of the live release
 //!   that do not run are started.
 
-use std::collections::HashSet;
-
 use rusqlite::Connection;
 
 use super::line::{Line, Stop};
@@ -19,6 +17,7 @@ use crate::config::App;
 use crate::engine::{EngineError, Found, InstanceSpec, Status};
 use crate::ids::AppName;
 use crate::store::deployments::{self, Deployment};
+use crate::store::ours::Ours;
 use crate::store::{StoreError, apps, instances, jobs, releases};
 
 /// Brings every open deployment of the app to where it can go on, or to its end.
@@ -104,7 +103,7 @@ async fn revive(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineE
     let recorded: Vec<_> = all.iter().filter_map(|it| it.endpoint).collect();
     let mut moved = false;
     for instance in all.iter().filter(|it| it.release == release.id) {
-        if agent.engine.status(&instance.name).await? == Status::Running {
+        if agent.engine.status(&instance.ours()).await? == Status::Running {
             continue;
         }
         tracing::warn!(%app, container = instance.name, "the live release did not run; starting it");
@@ -119,7 +118,7 @@ async fn revive(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineE
             recorded: &recorded,
         };
         let endpoint = agent.engine.start(&spec).await?;
-        agent.engine.keep_running(&instance.name, true).await?;
+        agent.engine.keep_running(&instance.ours(), true).await?;
         if endpoint != instance.endpoint {
             let name = instance.name.clone();
             let set = move |db: &_| instances::set_endpoint(db, &name, endpoint);
@@ -133,91 +132,85 @@ async fn revive(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineE
     Ok(())
 }
 
-/// Removes containers that our record names and that nothing needs any more; says how many. The
-/// label alone makes no container ours: one that somebody runs from an image of ours inherits it.
+/// Removes the containers of jobs that have ended; says how many. Removing them is what ends a job, so
+/// this is for what a crash or Docker has left. Instances that nothing wants are [`retire`]'s.
 pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     let found = agent.engine.list().await?;
     let read = agent.store.read(move |db| {
-        let instances = instances::all(db)?.into_iter();
-        let instances: HashSet<_> = instances.map(|instance| instance.name).collect();
-        let mut orphans = Vec::new();
+        let mut ended = Vec::new();
         for container in found {
-            if !instances.contains(&container.name) && is_orphan(db, &container)? {
-                orphans.push(container.name);
-            }
+            ended.extend(of_ended_job(db, &container)?);
         }
-        Ok(orphans)
+        Ok(ended)
     });
-    let orphans = read.await?;
-    for name in &orphans {
-        agent.engine.remove(name).await?;
+    let ended = read.await?;
+    for ours in &ended {
+        agent.engine.remove(ours).await?;
     }
-    Ok(orphans.len())
+    Ok(ended.len())
 }
 
-/// Whether a container that is no instance is what a job or a deployment that ended has left.
-fn is_orphan(db: &Connection, container: &Found) -> Result<bool> {
-    if let Some(job) = jobs::get(db, &container.name)? {
-        return Ok(job.ended_at.is_some());
-    }
-    let Some(id) = &container.deployment else {
-        return Ok(false);
-    };
-    let Some(deployment) = deployments::get(db, id)? else {
-        return Ok(false);
-    };
-    let prefix = format!("cutover-{}-{id}-", deployment.app);
-    Ok(deployment.state.is_rest() && container.name.starts_with(&prefix))
+/// The container, if the record names it as that of a job that has ended. Its labels alone, or its name
+/// alone, make no container ours.
+fn of_ended_job(db: &Connection, container: &Found) -> Result<Option<Ours>> {
+    let job = jobs::get(db, &container.name)?;
+    let job = job.filter(|job| job.ended_at.is_some());
+    Ok(job
+        .map(|job| job.ours())
+        .filter(|ours| ours.has(container.mark.as_deref())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{DeploymentId, ReleaseId};
-    use crate::state::Event;
+    use crate::ids::ReleaseId;
     use crate::store::Store;
     use crate::store::fixture::release;
     use crate::store::jobs::{Job, JobKind};
 
     #[tokio::test]
-    async fn only_what_our_record_names_is_an_orphan_and_no_job_that_runs() {
+    async fn only_what_our_record_names_is_removed_and_no_job_that_runs() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let write = store.write(|db| {
             let id = release(db, 1)?.deployment;
-            let found = |name: &str, deployment: Option<&DeploymentId>| Found {
-                name: name.into(),
-                deployment: deployment.cloned(),
+            let name = format!("cutover-hello-{id}-release");
+            let app = "hello".parse().unwrap();
+            let release = ReleaseId::new();
+            let job = Job::new(
+                name.clone(),
+                app,
+                release,
+                JobKind::Release,
+                Some(id.clone()),
+            );
+            let found = |name: &str, mark: Option<&str>| {
+                let container = Found {
+                    name: name.into(),
+                    mark: mark.map(str::to_owned),
+                };
+                of_ended_job(db, &container)
             };
-            let left = format!("cutover-hello-{id}-0");
-            let orphan = |name: &str, of: Option<&DeploymentId>| is_orphan(db, &found(name, of));
-
-            assert!(!orphan(&left, Some(&id))?, "its deployment is under way");
-            deployments::end(db, &id, Event::Fail, None)?;
-            assert!(orphan(&left, Some(&id))?);
+            let mark = job.mark.as_deref();
+            jobs::insert(db, &job)?;
+            assert_eq!(found(&name, mark)?, None, "it runs");
+            jobs::ended(db, &name, Some(0))?;
+            assert_eq!(found(&name, mark)?, Some(job.ours()));
 
             // Run by hand from an image of ours, or from one that was committed from a container.
-            assert!(!orphan("eager_lovelace", None)?);
-            assert!(!orphan("eager_lovelace", Some(&id))?);
-            // Of a record that a backup does not hold.
-            assert!(!orphan(&left, Some(&DeploymentId::new()))?);
+            assert_eq!(found("eager_lovelace", mark)?, None);
+            // The name was free, and somebody took it.
+            assert_eq!(found(&name, None)?, None);
+            assert_eq!(found(&name, Some("other"))?, None);
+            // Of a record that a backup does not hold, or that was lost.
+            assert_eq!(
+                found("cutover-hello-d0000000000009-0", Some("other"))?,
+                None
+            );
 
-            // A job that outlives its deployment, or has none.
-            for of in [Some(id.clone()), None] {
-                let name = format!("cutover-hello-{id}-job");
-                let app = "hello".parse().unwrap();
-                let job = Job::new(
-                    name.clone(),
-                    app,
-                    ReleaseId::new(),
-                    JobKind::Release,
-                    of.clone(),
-                );
-                jobs::insert(db, &job)?;
-                assert!(!orphan(&name, of.as_ref())?, "{of:?}");
-                jobs::ended(db, &name, Some(0))?;
-                assert!(orphan(&name, of.as_ref())?, "{of:?}");
-            }
+            // An earlier version gave no mark.
+            db.execute("UPDATE jobs SET mark = NULL", [])?;
+            assert!(found(&name, None)?.is_some());
             Ok(())
         });
         write.await.unwrap();

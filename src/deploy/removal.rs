@@ -201,12 +201,12 @@ async fn stop(
         .and_then(|release| release.service(&instance.service))
         .map(|service| service.settings.stop_grace)
         .unwrap_or_default();
-    let (engine, name) = (&agent.engine, instance.name.clone());
-    engine.keep_running(&name, false).await?;
-    engine.stop(&name, grace).await?;
+    let (engine, ours, name) = (&agent.engine, instance.ours(), instance.name.clone());
+    engine.keep_running(&ours, false).await?;
+    engine.stop(&ours, grace).await?;
     match volumes {
-        true => engine.remove(&name).await?,
-        false => engine.remove_without_volumes(&name).await?,
+        true => engine.remove(&ours).await?,
+        false => engine.remove_without_volumes(&ours).await?,
     }
     agent
         .store

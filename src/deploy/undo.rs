@@ -206,6 +206,7 @@ mod tests {
                 service: crate::ids::ServiceName::web(),
                 deployment: release.deployment.clone(),
                 endpoint: None,
+                mark: None,
             };
             instances::insert(db, &instance)?;
             steps::started(db, &release.deployment, Step::Start)?;

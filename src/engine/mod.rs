@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::ids::{AgentId, DeploymentId};
+use crate::ids::{AgentId, AppName};
 use crate::store::StoreError;
 use crate::store::instances::Instance;
 use crate::store::jobs::Job;
 use crate::store::log::Log;
+use crate::store::ours::Ours;
 use crate::store::services::Service;
 
 mod docker;
@@ -27,7 +28,8 @@ pub use bollard;
 use docker::Docker;
 pub use docker::is_unreachable;
 
-/// Everything that Cutover makes carries these, so that what is left over can be found.
+/// The containers and networks that Cutover makes carry these, so that what is left over can be found.
+/// They make nothing ours: our record does.
 pub mod label {
     pub const AGENT: &str = "cutover.agent";
     pub const APP: &str = "cutover.app";
@@ -35,6 +37,15 @@ pub mod label {
     pub const RELEASE: &str = "cutover.release";
     /// The agent's data folder: for people, and to tell whose a left-over is when the folder is gone.
     pub const DATA_DIR: &str = "cutover.data-dir";
+    /// What no other container has; see [`crate::store::ours`].
+    pub const MARK: &str = "cutover.mark";
+
+    /// Those of images. Their names are other ones, since a container inherits its image's labels.
+    pub mod image {
+        pub const AGENT: &str = "cutover.image.agent";
+        pub const APP: &str = "cutover.image.app";
+        pub const DATA_DIR: &str = "cutover.image.data-dir";
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +101,7 @@ pub enum Status {
 #[derive(Debug, Clone)]
 pub struct Found {
     pub name: String,
-    pub deployment: Option<DeploymentId>,
+    pub mark: Option<String>,
 }
 
 /// One engine, and this agent's share of it.
@@ -119,10 +130,10 @@ impl Engine {
         }
     }
 
-    /// The labels that everything made by this agent carries.
-    pub fn labels(&self) -> HashMap<String, String> {
+    /// The labels that every image of an app carries.
+    pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {
         match self {
-            Engine::Docker(docker) => docker.labels(),
+            Engine::Docker(docker) => docker.image_labels(app),
         }
     }
 
@@ -147,51 +158,51 @@ impl Engine {
         }
     }
 
-    pub async fn status(&self, name: &str) -> Result<Status> {
+    pub async fn status(&self, ours: &Ours) -> Result<Status> {
         match self {
-            Engine::Docker(docker) => docker.status(name).await,
+            Engine::Docker(docker) => docker.status(ours).await,
         }
     }
 
     /// How often the engine has restarted it.
-    pub async fn restarts(&self, name: &str) -> Result<i64> {
+    pub async fn restarts(&self, ours: &Ours) -> Result<i64> {
         match self {
-            Engine::Docker(docker) => docker.restarts(name).await,
+            Engine::Docker(docker) => docker.restarts(ours).await,
         }
     }
 
     /// Whether the engine starts it again after an exit or a reboot: yes only for what is live.
-    pub async fn keep_running(&self, name: &str, keep: bool) -> Result<()> {
+    pub async fn keep_running(&self, ours: &Ours, keep: bool) -> Result<()> {
         match self {
-            Engine::Docker(docker) => docker.keep_running(name, keep).await,
+            Engine::Docker(docker) => docker.keep_running(ours, keep).await,
         }
     }
 
     /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
-    pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
+    pub async fn stop(&self, ours: &Ours, grace: Duration) -> Result<()> {
         match self {
-            Engine::Docker(docker) => docker.stop(name, grace).await,
+            Engine::Docker(docker) => docker.stop(ours, grace).await,
         }
     }
 
     /// Kills it if it runs, and removes it with its anonymous volumes.
-    pub async fn remove(&self, name: &str) -> Result<()> {
+    pub async fn remove(&self, ours: &Ours) -> Result<()> {
         match self {
-            Engine::Docker(docker) => docker.remove(name).await,
+            Engine::Docker(docker) => docker.remove(ours).await,
         }
     }
 
     /// As [`Engine::remove`], but its anonymous volumes stay.
-    pub async fn remove_without_volumes(&self, name: &str) -> Result<()> {
+    pub async fn remove_without_volumes(&self, ours: &Ours) -> Result<()> {
         match self {
-            Engine::Docker(docker) => docker.remove_without_volumes(name).await,
+            Engine::Docker(docker) => docker.remove_without_volumes(ours).await,
         }
     }
 
     /// The last lines that it printed.
-    pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+    pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
         match self {
-            Engine::Docker(docker) => docker.log_tail(name, lines).await,
+            Engine::Docker(docker) => docker.log_tail(ours, lines).await,
         }
     }
 

@@ -1,10 +1,11 @@
-//! Instances: a row is written before its container is made and removed after it is gone, so every
-//! container of ours is either in here or in `jobs`, or is an orphan.
+//! Instances: a row is written before its container is made and removed after it is gone, so what
+//! is neither in here nor in `jobs` is not ours.
 
 use std::net::SocketAddr;
 
 use rusqlite::{Connection, Row};
 
+use super::ours::Ours;
 use super::{Result, maybe_parsed, parsed};
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 
@@ -18,13 +19,24 @@ pub struct Instance {
     pub deployment: DeploymentId,
     /// Where it is reached. `None` until it has been started, and where its service has no port.
     pub endpoint: Option<SocketAddr>,
+    /// See [`Ours::mark`].
+    pub mark: Option<String>,
+}
+
+impl Instance {
+    pub fn ours(&self) -> Ours {
+        Ours {
+            name: self.name.clone(),
+            mark: self.mark.clone(),
+        }
+    }
 }
 
 /// Writes down an instance that is about to be made.
 pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO instances (name, app, release, service, deployment, endpoint)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO instances (name, app, release, service, deployment, endpoint, mark)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     insert.execute((
         &instance.name,
@@ -33,6 +45,7 @@ pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
         instance.service.as_str(),
         instance.deployment.as_str(),
         instance.endpoint.map(|endpoint| endpoint.to_string()),
+        &instance.mark,
     ))?;
     Ok(())
 }
@@ -84,5 +97,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         service: parsed(row, "service")?,
         deployment: parsed(row, "deployment")?,
         endpoint: maybe_parsed(row, "endpoint")?,
+        mark: row.get("mark")?,
     })
 }

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, Row};
 
+use super::ours::{Ours, mark};
 use super::{Result, StoreError, maybe_parsed, now, parsed};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 
@@ -39,6 +40,8 @@ pub struct Job {
     pub ended_at: Option<i64>,
     /// `None` while it runs, and where nobody saw how it ended.
     pub exit_code: Option<i64>,
+    /// See [`Ours::mark`].
+    pub mark: Option<String>,
 }
 
 impl Job {
@@ -59,6 +62,14 @@ impl Job {
             started_at: now(),
             ended_at: None,
             exit_code: None,
+            mark: Some(mark()),
+        }
+    }
+
+    pub fn ours(&self) -> Ours {
+        Ours {
+            name: self.name.clone(),
+            mark: self.mark.clone(),
         }
     }
 }
@@ -66,8 +77,8 @@ impl Job {
 /// Writes down a job that is about to be made; again where an earlier attempt was interrupted.
 pub fn insert(db: &Connection, job: &Job) -> Result<()> {
     let mut upsert = db.prepare_cached(
-        "INSERT OR REPLACE INTO jobs (name, app, release, kind, deployment, started_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT OR REPLACE INTO jobs (name, app, release, kind, deployment, started_at, mark)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     upsert.execute((
         &job.name,
@@ -76,6 +87,7 @@ pub fn insert(db: &Connection, job: &Job) -> Result<()> {
         job.kind.as_str(),
         job.deployment.as_ref().map(DeploymentId::as_str),
         job.started_at,
+        &job.mark,
     ))?;
     Ok(())
 }
@@ -120,6 +132,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         started_at: row.get("started_at")?,
         ended_at: row.get("ended_at")?,
         exit_code: row.get("exit_code")?,
+        mark: row.get("mark")?,
     })
 }
 

@@ -20,11 +20,13 @@ pub mod deliveries;
 pub mod deployments;
 #[cfg(test)]
 pub mod fixture;
+pub mod images;
 pub mod instances;
 pub mod jobs;
 pub mod log;
 mod migrations;
 pub mod moved_refs;
+pub mod ours;
 pub mod outbox;
 pub mod pending_pushes;
 pub mod prune;

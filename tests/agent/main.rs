@@ -17,6 +17,7 @@ mod bake;
 mod crash;
 mod docker_away;
 mod git_push_live;
+mod not_ours;
 mod post_receive;
 mod proxy_settings;
 mod push_filter;

@@ -19,7 +19,7 @@ async fn rollback(server: &Server, to: &str) -> Answer {
 
 /// The names of the images that this agent keeps.
 async fn images(server: &Server) -> Vec<String> {
-    let label = format!("cutover.data-dir={}", server.stage.data_dir.display());
+    let label = format!("cutover.image.data-dir={}", server.stage.data_dir.display());
     let filters = HashMap::from([("label", vec![label])]);
     let options = ListImagesOptionsBuilder::new().filters(&filters).build();
     let found = docker().await.list_images(Some(options)).await;

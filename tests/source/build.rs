@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ struct Scene {
     agent: AgentId,
     settings: config::Build,
     no_cache: bool,
+    /// What the agent's database would hold.
+    recorded: Mutex<HashMap<String, String>>,
 }
 
 enum File<'a> {
@@ -61,6 +64,7 @@ impl Scene {
                 timeout: Duration::from_secs(60),
             },
             no_cache: false,
+            recorded: Mutex::default(),
         }
     }
 
@@ -155,17 +159,21 @@ impl Scene {
             mirror: &mirror,
             tags: vec![self.tag(name), self.tag(commit.id.short())],
             labels: HashMap::from([
-                ("cutover.agent".into(), self.agent.to_string()),
+                ("cutover.image.agent".into(), self.agent.to_string()),
                 // By which a later run finds what this one leaves if it dies.
                 (
-                    "cutover.data-dir".into(),
+                    "cutover.image.data-dir".into(),
                     self.folder.path().display().to_string(),
                 ),
             ]),
             no_cache: self.no_cache,
+            recorded: self.recorded.lock().unwrap().clone(),
         };
         let log = Log::open(&self.log_path()).unwrap();
-        build::image(&self.docker, &request, &log, cancel).await
+        let built = build::image(&self.docker, &request, &log, cancel).await?;
+        let (key, id) = (built.cache_key.clone(), built.image_id.clone());
+        self.recorded.lock().unwrap().insert(key, id);
+        Ok(built)
     }
 
     async fn image_of(&self, tag: &str) -> Option<String> {
@@ -201,7 +209,7 @@ impl Scene {
     }
 
     async fn clean_up(self) {
-        let label = format!("cutover.agent={}", self.agent);
+        let label = format!("cutover.image.agent={}", self.agent);
         let options = bollard::query_parameters::ListImagesOptions {
             filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
             ..Default::default()
@@ -232,7 +240,7 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
     assert_eq!(image.id.as_deref(), Some(built.image_id.as_str()));
     assert!(built.image_id.starts_with("sha256:"));
     let labels = image.config.unwrap().labels.unwrap();
-    assert_eq!(labels["cutover.agent"], scene.agent.as_str());
+    assert_eq!(labels["cutover.image.agent"], scene.agent.as_str());
     let twelve = scene.image_of(commit.id.short()).await;
     assert_eq!(twelve.as_deref(), Some(built.image_id.as_str()));
     let log = scene.log();

@@ -11,10 +11,7 @@ use bollard::query_parameters::{
 use cutover::cli::setup;
 use tokio::sync::OnceCell;
 
-use super::demo::cleanup;
-
-/// The label that tells whose a container, an image or a network is.
-const DATA_DIR: &str = "cutover.data-dir";
+use super::demo::cleanup::{self, DATA_DIR, IMAGE_DATA_DIR};
 
 /// A Docker Engine, installed and started where none is, without what dead test runs left in it.
 pub async fn docker() -> Docker {
@@ -42,7 +39,8 @@ async fn left_behind(docker: &Docker) -> Result<Vec<PathBuf>, Error> {
     for container in docker.list_containers(Some(containers.build())).await? {
         labels.extend(container.labels);
     }
-    let images = ListImagesOptionsBuilder::new().filters(&filters);
+    let of_images = HashMap::from([("label".to_owned(), vec![IMAGE_DATA_DIR.to_owned()])]);
+    let images = ListImagesOptionsBuilder::new().filters(&of_images);
     for image in docker.list_images(Some(images.build())).await? {
         labels.push(image.labels);
     }
@@ -52,7 +50,9 @@ async fn left_behind(docker: &Docker) -> Result<Vec<PathBuf>, Error> {
     }
     let mut folders: Vec<PathBuf> = labels
         .iter_mut()
-        .filter_map(|labels| labels.remove(DATA_DIR).map(PathBuf::from))
+        .flat_map(|labels| [DATA_DIR, IMAGE_DATA_DIR].map(|label| labels.remove(label)))
+        .flatten()
+        .map(PathBuf::from)
         .filter(|folder| !folder.exists())
         .collect();
     folders.sort();

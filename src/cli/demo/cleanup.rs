@@ -10,15 +10,17 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 
-/// The label that tells whose a container, an image or a network is.
-const DATA_DIR: &str = "cutover.data-dir";
+/// The labels that tell whose a container or a network is, and whose an image.
+pub const DATA_DIR: &str = "cutover.data-dir";
+pub const IMAGE_DATA_DIR: &str = "cutover.image.data-dir";
 
 /// Removes every container, image and network of the agent in `data_dir`, which must have ended.
 pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error> {
-    let filters = HashMap::from([(
-        "label".to_owned(),
-        vec![format!("{DATA_DIR}={}", data_dir.display())],
-    )]);
+    let of = |label: &str| {
+        let label = format!("{label}={}", data_dir.display());
+        HashMap::from([("label".to_owned(), vec![label])])
+    };
+    let filters = of(DATA_DIR);
     let containers = ListContainersOptionsBuilder::new()
         .all(true)
         .filters(&filters);
@@ -27,7 +29,10 @@ pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error
         let id = container.id.unwrap_or_default();
         gone(docker.remove_container(&id, Some(options.build())).await)?;
     }
-    let images = ListImagesOptionsBuilder::new().all(true).filters(&filters);
+    let of_images = of(IMAGE_DATA_DIR);
+    let images = ListImagesOptionsBuilder::new()
+        .all(true)
+        .filters(&of_images);
     for image in docker.list_images(Some(images.build())).await? {
         let options = RemoveImageOptionsBuilder::new().force(true).build();
         gone(docker.remove_image(&image.id, Some(options), None).await)?;

@@ -4,13 +4,12 @@ use crate::build::{self, BuildError};
 use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
-use crate::engine::label;
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
 use crate::store::settings::{Health, Settings};
-use crate::store::{deployments, now};
+use crate::store::{deployments, images, now};
 
 pub async fn build(
     line: &Line<'_>,
@@ -23,17 +22,18 @@ pub async fn build(
     // The second name is the deployment's own: when the same commit is built again with other
     // settings the first name moves on, and the image that it stood for must stay.
     let tags = vec![image.clone(), format!("cutover/{}:{}", app.name, line.id)];
-    let mut labels = engine.labels();
-    labels.insert(label::APP.into(), app.name.to_string());
     let mirror = fetch::mirror(line);
+    let of = app.name.clone();
+    let recorded = line.agent.store.read(move |db| images::of_app(db, &of));
     let request = build::Request {
         app: &app.name,
         commit,
         settings: &app.build,
         mirror: &mirror,
         tags,
-        labels,
+        labels: engine.image_labels(&app.name),
         no_cache,
+        recorded: recorded.await?,
     };
     let docker = engine.builder()?;
     let built = match build::image(&docker, &request, &line.log, &line.cancel).await {
@@ -54,13 +54,14 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        services: vec![web(app, image, built.image_id)],
+        services: vec![web(app, image, built.image_id.clone())],
         created_at: now(),
         went_live: None,
         removed_at: None,
     };
-    let (id, row) = (line.id.clone(), release.clone());
+    let (id, row, key) = (line.id.clone(), release.clone(), built.cache_key);
     Ok(Done::new(release, detail).recording(move |db| {
+        images::insert(db, &row.app, &key, &built.image_id)?;
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))

@@ -83,7 +83,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId, kind: JobKind) -> Result<(),
     let of = id.clone();
     let open = agent.store.read(move |db| jobs::open_of(db, &of, kind));
     for job in open.await? {
-        agent.engine.remove(&job.name).await?;
+        agent.engine.remove(&job.ours()).await?;
         let ended = move |db: &Connection| jobs::ended(db, &job.name, None);
         agent.store.write(ended).await?;
     }

@@ -74,7 +74,7 @@ async fn until_healthy(
             Err(why) => {
                 in_a_row = 0;
                 if let Status::Exited(..) | Status::Missing =
-                    line.agent.engine.status(&instance.name).await?
+                    line.agent.engine.status(&instance.ours()).await?
                 {
                     return Err(exited(line, instance).await?);
                 }
@@ -89,7 +89,7 @@ async fn until_healthy(
                 "the new version did not become healthy within {:?}: {said}",
                 health.deadline
             );
-            let tail = line.agent.engine.log_tail(&instance.name, TAIL).await?;
+            let tail = line.agent.engine.log_tail(&instance.ours(), TAIL).await?;
             return Err(Stop::failed("unhealthy", what).with_tail(tail));
         }
         tokio::time::sleep(pause).await;
@@ -100,13 +100,13 @@ async fn until_healthy(
 /// Why an instance that should run does not, with the last that it said.
 pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
     let engine = &line.agent.engine;
-    let how = match engine.status(&instance.name).await? {
+    let how = match engine.status(&instance.ours()).await? {
         Status::Exited(_, true) => "was killed because it used more memory than it may".to_owned(),
         Status::Exited(code, false) => format!("exited with code {code}"),
         Status::Missing => "was removed by somebody".to_owned(),
         Status::Running => "exited and came back".to_owned(),
     };
-    let tail = engine.log_tail(&instance.name, TAIL).await?;
+    let tail = engine.log_tail(&instance.ours(), TAIL).await?;
     let what = format!("the new version's container {how} before it went live");
     Ok(Stop::failed("exited", what).with_tail(tail))
 }

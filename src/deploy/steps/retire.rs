@@ -11,7 +11,7 @@ use crate::state::Step;
 use crate::store::deployments::Goal;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{apps, deployments};
+use crate::store::{apps, deployments, images};
 
 pub async fn retire(line: &Line<'_>) -> Result<()> {
     line.begin(Step::Retire, |_| Ok(())).await?;
@@ -66,9 +66,9 @@ pub async fn old_instances(
             .and_then(|release| release.service(&instance.service))
             .map(|service| service.settings.stop_grace)
             .unwrap_or_default();
-        agent.engine.keep_running(&instance.name, false).await?;
-        agent.engine.stop(&instance.name, grace).await?;
-        agent.engine.remove(&instance.name).await?;
+        agent.engine.keep_running(&instance.ours(), false).await?;
+        agent.engine.stop(&instance.ours(), grace).await?;
+        agent.engine.remove(&instance.ours()).await?;
         let name = instance.name;
         let deleted = agent.store.write(move |db| instances::delete(db, &name));
         Ok::<_, EngineError>(deleted.await?)
@@ -103,10 +103,16 @@ pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()>
                 continue 'releases;
             }
         }
-        let id = release.id.clone();
+        let (id, services) = (release.id.clone(), release.services.clone());
+        let gone = services.into_iter().map(|service| service.image_id);
+        let gone: Vec<_> = gone.filter(|id| !used.contains(id.as_str())).collect();
         agent
             .store
-            .write(move |db| releases::set_removed(db, &id))
+            .write(move |db| {
+                gone.iter()
+                    .try_for_each(|image| images::delete(db, image))?;
+                releases::set_removed(db, &id)
+            })
             .await?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
 use crate::store::deployments;
 use crate::store::instances::{self, Instance};
+use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
 
@@ -78,6 +79,7 @@ fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy:
                 service: service.name.clone(),
                 deployment: id.clone(),
                 endpoint: None,
+                mark: Some(mark()),
             })
             .collect();
         new.iter().try_for_each(|new| instances::insert(db, new))?;
@@ -104,7 +106,7 @@ async fn start_all(
     for instance in &mut instances {
         let service = service_of(release, instance)?;
         let reachable = service.port.is_none() || instance.endpoint.is_some();
-        if reachable && engine.status(&instance.name).await? == Status::Running {
+        if reachable && engine.status(&instance.ours()).await? == Status::Running {
             continue;
         }
         let spec = InstanceSpec {
@@ -134,7 +136,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
         .store
         .read(move |db| instances::of_deployment(db, &of));
     for instance in made.await?.into_iter().rev() {
-        agent.engine.remove(&instance.name).await?;
+        agent.engine.remove(&instance.ours()).await?;
         let delete = move |db: &Connection| instances::delete(db, &instance.name);
         agent.store.write(delete).await?;
     }

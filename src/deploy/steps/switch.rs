@@ -21,8 +21,8 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         .read(move |db| instances::of_release(db, &of));
     for instance in instances.await? {
         // It may have ended since its last probe; Docker then refuses the first, or the second says.
-        let kept = engine.keep_running(&instance.name, true).await;
-        if engine.status(&instance.name).await? != Status::Running {
+        let kept = engine.keep_running(&instance.ours(), true).await;
+        if engine.status(&instance.ours()).await? != Status::Running {
             return Err(in_step(Step::Probe, probe::exited(line, &instance).await?));
         }
         kept?;

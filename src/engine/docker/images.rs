@@ -3,6 +3,7 @@
 use bollard::query_parameters::RemoveImageOptionsBuilder;
 
 use super::{Docker, Result, status_code};
+use crate::ids::{AppName, DeploymentId};
 
 impl Docker {
     pub async fn has_image(&self, id: &str) -> Result<bool> {
@@ -20,10 +21,7 @@ impl Docker {
             other => other.map_err(self.failed(format!("look at the image `{id}`")))?,
         };
         let names = found.repo_tags.unwrap_or_default();
-        let ours: Vec<_> = names
-            .iter()
-            .filter(|name| name.starts_with("cutover/"))
-            .collect();
+        let ours: Vec<_> = names.iter().filter(|name| is_our_name(name)).collect();
         let all_ours = ours.len() == names.len();
         let mut doomed: Vec<&str> = ours.into_iter().map(String::as_str).collect();
         if doomed.is_empty() && all_ours {
@@ -38,5 +36,36 @@ impl Docker {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether it is a name that Cutover gives: `cutover/APP:` and twelve digits of the commit, or the
+/// deployment.
+fn is_our_name(name: &str) -> bool {
+    let named = name.strip_prefix("cutover/");
+    let Some((app, tag)) = named.and_then(|rest| rest.split_once(':')) else {
+        return false;
+    };
+    let is_commit = tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    app.parse::<AppName>().is_ok() && (is_commit || tag.parse::<DeploymentId>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_a_person_gave_stays() {
+        assert!(is_our_name("cutover/hello:8f3c2a9d41b0"));
+        let own = format!("cutover/hello:{}", DeploymentId::new());
+        assert!(is_our_name(&own));
+        for name in [
+            "cutover/hello:keep",
+            "cutover/hello",
+            "hello:8f3c2a9d41b0",
+            "cutover/a/b:8f3c2a9d41b0",
+        ] {
+            assert!(!is_our_name(name), "{name}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, EndpointIpamConfig, EndpointSettings, HostConfig,
-    HostConfigLogConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, EndpointIpamConfig,
+    EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -18,6 +19,7 @@ use futures_util::StreamExt;
 use super::network::{Network, addresses_of};
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::{Endpoint, Found, InstanceSpec, Status};
+use crate::store::ours::Ours;
 use crate::store::services::Service;
 
 /// Enough for any server, too few for a fork bomb to take the machine along.
@@ -91,16 +93,26 @@ impl Docker {
     ) -> Result<Made> {
         let instance = spec.instance;
         let name = &instance.name;
-        let labels = [
+        let mut labels = vec![
             (label::APP, instance.app.as_str()),
             (label::RELEASE, instance.release.as_str()),
             (label::DEPLOYMENT, instance.deployment.as_str()),
         ];
+        labels.extend((instance.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
         let body = self.body(spec.service, &labels, network, address);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match self.client()?.create_container(Some(options), body).await {
             Ok(_) => Ok(Made::Now),
-            Err(error) if status_code(&error) == Some(409) => Ok(Made::Before),
+            Err(error) if status_code(&error) == Some(409) => {
+                match self.find(&instance.ours()).await? {
+                    Some(_) => Ok(Made::Before),
+                    None => Err(EngineError::Refused {
+                        what: format!("make the container `{name}`"),
+                        cause: "another container, which Cutover did not make, has this name"
+                            .into(),
+                    }),
+                }
+            }
             Err(error) => Err(self.failed(format!("make the container `{name}`"))(error)),
         }
     }
@@ -179,10 +191,27 @@ impl Docker {
         }
     }
 
-    pub async fn status(&self, name: &str) -> Result<Status> {
+    /// The container that the record names, if it is there.
+    pub(super) async fn find(&self, ours: &Ours) -> Result<Option<ContainerInspectResponse>> {
+        let name = &ours.name;
         let found = match self.client()?.inspect_container(name, None).await {
-            Err(error) if status_code(&error) == Some(404) => return Ok(Status::Missing),
+            Err(error) if status_code(&error) == Some(404) => return Ok(None),
             other => other.map_err(self.failed(format!("look at the container `{name}`")))?,
+        };
+        let labels = found.config.as_ref().and_then(|it| it.labels.as_ref());
+        let mark = labels.and_then(|labels| labels.get(label::MARK));
+        let is_ours = ours.has(mark.map(String::as_str));
+        Ok(Some(found).filter(|_| is_ours))
+    }
+
+    /// Its id, by which it is what was found, whatever becomes of its name.
+    async fn id(&self, ours: &Ours) -> Result<Option<String>> {
+        Ok(self.find(ours).await?.and_then(|found| found.id))
+    }
+
+    pub async fn status(&self, ours: &Ours) -> Result<Status> {
+        let Some(found) = self.find(ours).await? else {
+            return Ok(Status::Missing);
         };
         let state = found.state.unwrap_or_default();
         if state.running == Some(true) && state.restarting != Some(true) {
@@ -194,13 +223,15 @@ impl Docker {
         ))
     }
 
-    pub async fn restarts(&self, name: &str) -> Result<i64> {
-        let found = self.client()?.inspect_container(name, None).await;
-        let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
-        Ok(found.restart_count.unwrap_or(0))
+    pub async fn restarts(&self, ours: &Ours) -> Result<i64> {
+        let found = self.find(ours).await?;
+        Ok(found.and_then(|found| found.restart_count).unwrap_or(0))
     }
 
-    pub async fn keep_running(&self, name: &str, keep: bool) -> Result<()> {
+    pub async fn keep_running(&self, ours: &Ours, keep: bool) -> Result<()> {
+        let Some(id) = self.id(ours).await? else {
+            return Ok(());
+        };
         let policy = if keep {
             RestartPolicyNameEnum::UNLESS_STOPPED
         } else {
@@ -213,64 +244,74 @@ impl Docker {
             }),
             ..Default::default()
         };
-        let result = gone_is_done(self.client()?.update_container(name, update).await);
-        result.map_err(self.failed(format!("set the restart policy of `{name}`")))
+        let result = gone_is_done(self.client()?.update_container(&id, update).await);
+        result.map_err(self.failed(format!("set the restart policy of `{}`", ours.name)))
     }
 
-    pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
+    pub async fn stop(&self, ours: &Ours, grace: Duration) -> Result<()> {
+        let Some(id) = self.id(ours).await? else {
+            return Ok(());
+        };
         let docker = self.client()?.with_timeout(grace + Duration::from_secs(30));
         let seconds = grace.as_secs().min(i32::MAX as u64) as i32;
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        let result = gone_is_done(docker.stop_container(name, Some(options)).await);
+        let result = gone_is_done(docker.stop_container(&id, Some(options)).await);
         match result {
             // 304: it was stopped already.
             Err(error) if status_code(&error) == Some(304) => Ok(()),
-            other => other.map_err(self.failed(format!("stop the container `{name}`"))),
+            other => other.map_err(self.failed(format!("stop the container `{}`", ours.name))),
         }
     }
 
-    pub async fn remove(&self, name: &str) -> Result<()> {
-        self.remove_with(name, true).await
+    pub async fn remove(&self, ours: &Ours) -> Result<()> {
+        self.remove_with(ours, true).await
     }
 
     /// As [`Engine::remove`], but its anonymous volumes stay.
-    pub async fn remove_without_volumes(&self, name: &str) -> Result<()> {
-        self.remove_with(name, false).await
+    pub async fn remove_without_volumes(&self, ours: &Ours) -> Result<()> {
+        self.remove_with(ours, false).await
     }
 
-    async fn remove_with(&self, name: &str, volumes: bool) -> Result<()> {
+    async fn remove_with(&self, ours: &Ours, volumes: bool) -> Result<()> {
         let docker = self.client()?;
+        let Some(id) = self.id(ours).await? else {
+            return Ok(());
+        };
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(volumes)
             .build();
-        match gone_is_done(docker.remove_container(name, Some(options)).await) {
+        match gone_is_done(docker.remove_container(&id, Some(options)).await) {
             // 409: somebody is removing it at this moment; it is gone when the name is free.
-            Err(error) if status_code(&error) == Some(409) => self.wait_gone(name).await,
-            other => other.map_err(self.failed(format!("remove the container `{name}`"))),
+            Err(error) if status_code(&error) == Some(409) => self.wait_gone(ours).await,
+            other => other.map_err(self.failed(format!("remove the container `{}`", ours.name))),
         }
     }
 
-    async fn wait_gone(&self, name: &str) -> Result<()> {
+    async fn wait_gone(&self, ours: &Ours) -> Result<()> {
         for _ in 0..100 {
-            if self.status(name).await? == Status::Missing {
+            if self.status(ours).await? == Status::Missing {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Err(EngineError::Refused {
-            what: format!("remove the container `{name}`"),
+            what: format!("remove the container `{}`", ours.name),
             cause: "its removal has been under way for ten seconds".into(),
         })
     }
 
-    pub async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+    pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
+        let Some(id) = self.id(ours).await? else {
+            return Ok(Vec::new());
+        };
+        let name = &ours.name;
         let options = LogsOptionsBuilder::new()
             .stdout(true)
             .stderr(true)
             .tail(&lines.to_string());
         let docker = self.client()?;
-        let mut stream = std::pin::pin!(docker.logs(name, Some(options.build())));
+        let mut stream = std::pin::pin!(docker.logs(&id, Some(options.build())));
         let mut text = String::new();
         while let Some(chunk) = stream.next().await {
             match chunk {
@@ -307,10 +348,6 @@ fn from_summary(summary: bollard::models::ContainerSummary) -> Option<Found> {
         .next()?
         .trim_start_matches('/')
         .to_owned();
-    let labels = summary.labels.unwrap_or_default();
-    let deployment = labels.get(label::DEPLOYMENT);
-    Some(Found {
-        name,
-        deployment: deployment.and_then(|text| text.parse().ok()),
-    })
+    let mark = summary.labels.unwrap_or_default().remove(label::MARK);
+    Some(Found { name, mark })
 }

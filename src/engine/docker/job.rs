@@ -18,7 +18,7 @@ impl Docker {
         cancel: &CancellationToken,
     ) -> Result<i64> {
         // What an earlier attempt left is not taken up: nobody saw how it ended.
-        self.remove(&spec.job.name).await?;
+        self.remove(&spec.job.ours()).await?;
         let outcome = tokio::select! {
             outcome = self.run_to_end(spec, log) => outcome,
             () = cancel.cancelled() => Err(EngineError::Stopped("it was cancelled".into())),
@@ -27,7 +27,7 @@ impl Docker {
                 spec.command, spec.deadline
             ))),
         };
-        self.remove(&spec.job.name).await?;
+        self.remove(&spec.job.ours()).await?;
         outcome
     }
 
@@ -41,6 +41,7 @@ impl Docker {
             (label::RELEASE, job.release.as_str()),
         ];
         labels.extend((job.deployment.iter()).map(|id| (label::DEPLOYMENT, id.as_str())));
+        labels.extend((job.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
         let mut body = self.body(spec.service, &labels, &network, None);
         body.entrypoint = Some(vec!["/bin/sh".into(), "-c".into()]);
         body.cmd = Some(vec![spec.command.to_owned()]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EngineError, Result, label};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, AppName};
 
 mod images;
 mod instance;
@@ -50,8 +50,18 @@ impl Docker {
             .map_err(|e| self.unreachable(&e))
     }
 
-    /// The labels that everything made by this agent carries.
-    pub fn labels(&self) -> HashMap<String, String> {
+    pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {
+        let label = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let labels = [
+            (label::image::AGENT, self.agent.as_str()),
+            (label::image::APP, app.as_str()),
+            (label::image::DATA_DIR, &self.data_dir),
+        ];
+        labels.map(label).into()
+    }
+
+    /// The labels of every container and network that this agent makes.
+    fn labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (label::AGENT.to_owned(), self.agent.to_string()),
             (label::DATA_DIR.to_owned(), self.data_dir.clone()),

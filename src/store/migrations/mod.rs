@@ -280,6 +280,21 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE apps ADD COLUMN removing INTEGER;
     ALTER TABLE apps ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 ",
+    // What is ours is what a row names, down to a mark that only that container bears. Those of
+    // earlier versions bear none.
+    "
+    ALTER TABLE instances ADD COLUMN mark TEXT;
+    ALTER TABLE jobs ADD COLUMN mark TEXT;
+
+    CREATE TABLE images (
+        app       TEXT NOT NULL,
+        cache_key TEXT NOT NULL,
+        id        TEXT NOT NULL,
+        built_at  INTEGER NOT NULL,
+        PRIMARY KEY (app, cache_key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX images_by_id ON images (id);
+",
 ];
 
 /// Brings the schema up to date. An error is a sentence for the user.

@@ -34,6 +34,8 @@ pub struct ConfigurationView {
     needs_restart: Vec<String>,
     /// Apps that serve although deploy.toml no longer has them.
     lost: Vec<String>,
+    /// Apps that serve although the database does not know of it: it was lost or is an old copy.
+    unrecorded: Vec<String>,
     /// Where the file and the agent differ, in one sentence; null if they do not.
     #[schema(required)]
     notice: Option<String>,
@@ -66,6 +68,7 @@ pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiErro
         mistakes: difference.mistakes,
         needs_restart: difference.needs_restart,
         lost: lost.map(String::from).collect(),
+        unrecorded: api.agent.unrecorded.apps(),
         notice: difference.notice,
     }))
 }

@@ -131,6 +131,8 @@ async fn in_force(path: &Path, config: &Config) -> Vec<Found> {
             "the agent goes by `{file}`, not by `{own}`"
         )));
     }
+    let unrecorded = configuration.unrecorded.iter();
+    found.extend(unrecorded.map(|app| Found::Bad(notice::unrecorded(app))));
     let lost = configuration.lost.iter();
     found.extend(lost.map(|app| Found::Odd(notice::lost(app))));
     found

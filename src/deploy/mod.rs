@@ -33,6 +33,7 @@ pub mod routes;
 pub mod run;
 mod steps;
 mod undo;
+pub mod unrecorded;
 
 pub use hub::Hub;
 pub use in_force::InForce;
@@ -53,6 +54,8 @@ pub struct Agent {
     pub workers: Workers,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
+    /// Apps whose routes the proxy has and the database does not know of.
+    pub unrecorded: unrecorded::Unrecorded,
     /// How many apps may be fetched and built at once.
     slots: Arc<Semaphore>,
 }
@@ -75,6 +78,7 @@ impl Agent {
             hub: Hub::new(),
             workers: Workers::default(),
             publishing: Mutex::new(()),
+            unrecorded: Default::default(),
             slots,
         }
     }

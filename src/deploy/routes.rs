@@ -1,11 +1,11 @@
 //! The route table: a function of the configuration and the database, published whole.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rusqlite::Connection;
 
 use super::forwarding::AppRoute;
-use super::{Agent, InForce};
+use super::{Agent, InForce, unrecorded};
 use crate::config::{self, Protocol};
 use crate::ids::AppName;
 use crate::proxy::control;
@@ -28,10 +28,29 @@ pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     // Two publications at once could arrive in the wrong order; what waits here reads the newest.
     let _turn = agent.publishing.lock().await;
     let in_force = agent.in_force();
-    let table = agent.store.read(move |db| table(db, &in_force));
-    let table = table.await?;
+    let before = routed_now(agent).await?;
+    let read = agent.store.read(move |db| {
+        let unrecorded = unrecorded::routes(db, before)?;
+        let apps: BTreeSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
+        Ok((table(db, &in_force, unrecorded)?, apps))
+    });
+    let (table, apps) = read.await?;
     agent.proxy.publish(&table).await?;
+    agent.unrecorded.are(apps);
     Ok(())
+}
+
+/// The table that routes requests at this moment.
+async fn routed_now(agent: &Agent) -> Result<Table, PublishError> {
+    match agent.proxy.table().await {
+        // A proxy of an older version does not tell its table; its file does.
+        Err(control::Error::Refused(_)) => {
+            let folder = agent.in_force().config.agent.data_dir.clone();
+            let load = tokio::task::spawn_blocking(move || control::disk::load(&folder));
+            Ok(load.await.map_err(|_| StoreError::Stopped)?)
+        }
+        told => Ok(told?),
+    }
 }
 
 /// Publishes at start: under a number above the proxy's, since the configuration may have changed
@@ -45,7 +64,9 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
+/// `unrecorded` are routes of apps that the proxy knows more of than the database: they stay as they
+/// are.
+fn table(db: &Connection, in_force: &InForce, unrecorded: Vec<Route>) -> Result<Table, StoreError> {
     let (config, forwarding) = (&in_force.config, &in_force.forwarding);
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
@@ -55,7 +76,9 @@ fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
     if let Some(agent) = agent_route(&config.agent) {
         routes.extend(claims.left_of(agent));
     }
-    for app in config.apps.values() {
+    let kept: HashSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
+    let apps = config.apps.values();
+    for app in apps.filter(|app| !kept.contains(app.name.as_str())) {
         let Some(of_app) = forwarding.app(&app.name).cloned() else {
             continue;
         };
@@ -65,10 +88,16 @@ fn table(db: &Connection, in_force: &InForce) -> Result<Table, StoreError> {
             true => routes.extend(claims.left_of(route)),
         }
     }
+    routes.extend(
+        unrecorded
+            .into_iter()
+            .filter_map(|route| claims.left_of(route)),
+    );
     // What deploy.toml has lost serves on, under the hosts that nobody else serves: an app that has
     // taken one over gets it with its first release.
     for name in app_names::in_use(&snapshot)? {
         if !config.apps.contains_key(&name)
+            && !kept.contains(name.as_str())
             && let Some(of_app) = recorded(&snapshot, &name)?
         {
             let route = route(&snapshot, &name, of_app, Protocol::default())?;

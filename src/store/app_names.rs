@@ -137,8 +137,8 @@ pub fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()> {
     }
     // Who still holds the old name, a delivery in the middle of being taken, is refused.
     db.execute(
-        "INSERT INTO apps (name, gone) VALUES (?1, 1)",
-        [old.as_str()],
+        "INSERT INTO apps (name, gone, route_generation) VALUES (?1, 1, ?2)",
+        (old.as_str(), generation as i64),
     )?;
     // What a commit's status is about is its app.
     db.execute(

@@ -15,6 +15,7 @@ mod bad_flood;
 mod bad_input;
 mod bake;
 mod crash;
+mod database;
 mod docker_away;
 mod git_push_live;
 mod not_ours;

@@ -73,6 +73,11 @@ impl Client {
         self.call(&command, requests.max(websockets) + ANSWER).await
     }
 
+    /// The table that routes requests now.
+    pub async fn table(&self) -> Result<Table, Error> {
+        self.call(&Command::Table, ANSWER).await
+    }
+
     /// The counters of every route that serves or drains, and for a while of drained ones.
     pub async fn stats(&self) -> Result<Vec<RouteStats>, Error> {
         self.call(&Command::Stats, ANSWER).await

@@ -34,6 +34,8 @@ pub enum Command {
         websockets_ms: u64,
     },
     Stats,
+    /// Tell the whole table that routes requests now.
+    Table,
     Stop,
     /// Hand the listening sockets over, and shut down once [`Command::Release`] comes on the same
     /// connection.

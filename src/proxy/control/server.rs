@@ -244,6 +244,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             }
         }
         Command::Stats => done(routes.stats()),
+        Command::Table => done(&*routes.table()),
         Command::Stop => {
             control.stop();
             done(())

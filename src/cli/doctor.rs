@@ -36,6 +36,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     found.extend(warnings.map(Found::Odd));
     found.push(docker(&config.docker.host).await);
     found.extend(data_dir(&config.agent.data_dir));
+    found.extend(database(&config.agent.data_dir));
     found.push(agent(&config).await);
     found.extend(in_force(&path, &config).await);
     found.push(proxy(&config).await);
@@ -96,6 +97,17 @@ fn data_dir(path: &Path) -> Vec<Found> {
         free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
         _ => Found::Good(text),
     }]
+}
+
+fn database(data_dir: &Path) -> Option<Found> {
+    let why = crate::store::examine(data_dir).err()?;
+    let path = data_dir.join("cutover.db");
+    Some(Found::Bad(format!(
+        "the database `{}` cannot be used: {why}; what is live serves on. Make space on its disk; if it \
+         is damaged, stop the agent, restore a copy of `cutover.db` without `cutover.db-wal` (or move \
+         the database away) and start the agent again",
+        path.display()
+    )))
 }
 
 fn size(bytes: u64) -> String {

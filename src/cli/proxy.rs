@@ -7,7 +7,12 @@ use clap::Args;
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
+use crate::config::Config;
 use crate::proxy::{self, Options};
+
+/// Set in the environment of a proxy that an agent has started. An argument would be refused by a binary
+/// of an older version.
+pub const BY_AGENT: &str = "CUTOVER_PROXY_BY_AGENT";
 
 /// Run the proxy: sockets, routes and draining (`serve` starts it by itself)
 #[derive(Debug, Args)]
@@ -32,21 +37,28 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
         // All that is needed: no configuration is.
         (Some(http), Some(data_dir)) => Options::new(http, args.https, data_dir),
         (http, data_dir) => {
-            let (_, config) = configuration::load(global)?;
-            let proxy = config.proxy;
-            let http = http.unwrap_or(proxy.http);
-            let data_dir = data_dir.unwrap_or(config.agent.data_dir);
-            let mut options = Options::new(http, args.https.or(proxy.https), data_dir);
-            options.certificates = proxy.certificates.unwrap_or(options.certificates);
-            options.trusted = proxy.trusted_proxies;
-            options.proxy_protocol = proxy.proxy_protocol.http;
-            options.proxy_protocol_tls = proxy.proxy_protocol.https;
-            options.access_log = proxy.access_log;
-            options
+            let (_, mut config) = configuration::load(global)?;
+            config.proxy.http = http.unwrap_or(config.proxy.http);
+            config.proxy.https = args.https.or(config.proxy.https);
+            config.agent.data_dir = data_dir.unwrap_or(config.agent.data_dir);
+            options(config)
         }
     };
     options.takeover = args.takeover;
+    options.by_agent = std::env::var_os(BY_AGENT).is_some();
     proxy::run(options, shutdown())
         .await
         .map_err(|error| Error::failed("the proxy failed").because(&error))
+}
+
+/// How the proxy is to run by deploy.toml.
+pub fn options(config: Config) -> Options {
+    let proxy = config.proxy;
+    let mut options = Options::new(proxy.http, proxy.https, config.agent.data_dir);
+    options.certificates = proxy.certificates.unwrap_or(options.certificates);
+    options.trusted = proxy.trusted_proxies;
+    options.proxy_protocol = proxy.proxy_protocol.http;
+    options.proxy_protocol_tls = proxy.proxy_protocol.https;
+    options.access_log = proxy.access_log;
+    options
 }

@@ -1,8 +1,10 @@
 //! `cutover serve`: the agent. The only place that wires things together.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -11,16 +13,25 @@ use tokio::task::JoinSet;
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
 use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Tokens};
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::deploy::{Agent, intake, reload, routes};
 use crate::engine::Engine;
+use crate::ids::AgentId;
 use crate::jobs;
 use crate::notify;
-use crate::proxy::control::{self, Client};
+use crate::proxy::{
+    self,
+    control::{self, Client},
+};
 use crate::store::{Store, apps};
 use crate::vital::vital;
 
 mod data_plane;
+
+use data_plane::{DataPlane, Ensured};
+
+/// How often what failed at the start is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Run the agent: webhooks, API and deployments (starts the proxy or adopts a running one)
 #[derive(Debug, Args)]
@@ -35,23 +46,39 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let loaded = configuration::loaded(global)?;
     let path = loaded.path.clone();
     let data_dir = loaded.config.agent.data_dir.clone();
+    proxy::raise_file_limit();
     let _lock = lock(&data_dir)?;
-
-    let store = Store::open(&data_dir).map_err(|e| failed("failed to start the agent", &e))?;
-    let id = store.write(apps::agent_id).await;
-    let id = id.map_err(|e| failed("failed to start the agent", &e))?;
-    let engine = Engine::docker(loaded.config.docker.host.clone(), id.clone(), &data_dir);
+    // Before anything is started that would have to be stopped where this fails.
+    let tcp = listen(loaded.config.agent.listen).await?;
     let proxy = Client::new(data_dir.join(control::SOCKET));
+    let options = super::proxy::options(loaded.config.clone());
+    let data_plane = DataPlane::new(proxy.clone(), path, &options);
+    let started = data_plane.ensure().await?;
+    let served = serve(loaded, tcp, data_plane).await;
+    // An agent that fails leaves the proxy as it found it.
+    let stops = match &served {
+        Ok(()) => !args.leave_proxy,
+        Err(_) => started == Ensured::Started,
+    };
+    if stops && let Err(error) = proxy.stop().await {
+        tracing::warn!(%error, "failed to stop the proxy");
+    }
+    served
+}
 
-    let data_plane = data_plane::DataPlane::new(proxy.clone(), path.clone(), data_dir.clone());
-    data_plane.ensure().await?;
-    let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy.clone()));
-    reload::begin(&agent)
-        .await
-        .map_err(|e| failed("the configuration cannot be recorded", &e))?;
-    routes::publish_anew(&agent)
-        .await
-        .map_err(|e| failed("failed to publish the routes", &e))?;
+/// Serves beside a proxy that runs.
+async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Result<(), Error> {
+    let data_dir = loaded.config.agent.data_dir.clone();
+    let proxy = data_plane.client.clone();
+    let opened = tokio::select! {
+        opened = open(&data_dir) => Some(opened?),
+        () = shutdown() => None,
+    };
+    let Some((store, id)) = opened else {
+        return Ok(());
+    };
+    let engine = Engine::docker(loaded.config.docker.host.clone(), id.clone(), &data_dir);
+    let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy));
 
     let tokens = Tokens::load(&data_dir);
     let tokens = tokens.map_err(|e| failed("failed to read or create the API's token", &e))?;
@@ -64,10 +91,13 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
         webhook_secrets: WebhookSecrets::default(),
     });
     let router = api::router(api.clone());
-    let tcp = listen(&agent.in_force().config, &data_dir).await?;
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
         .map_err(|e| failed(&format!("failed to listen on `{}`", socket.display()), &e))?;
+    // What only tells others where this one is does not keep it from serving.
+    if let Err(error) = write_address(&data_dir.join("agent.addr"), &tcp_address(&tcp)) {
+        tracing::error!(%error, "failed to write the agent's address to `agent.addr`");
+    }
 
     let tell_refusals = api::refusals::tell(api.clone());
     let mut background = JoinSet::new();
@@ -83,7 +113,10 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
     let removals = reload::complete_removals(agent.clone());
     background.spawn(removals);
-    reload::start_workers(&agent).await;
+    if let Err(error) = begin(&agent).await {
+        tracing::error!("{error}; trying again, and deploying nothing until then");
+        background.spawn(vital("beginning", begin_later(agent.clone())));
+    }
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
 
     tokio::select! {
@@ -95,12 +128,56 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     background.shutdown().await;
     agent.workers.end_all().await;
     let _ = std::fs::remove_file(&socket);
-    if !args.leave_proxy
-        && let Err(error) = proxy.stop().await
-    {
-        tracing::warn!(%error, "failed to stop the proxy");
-    }
     Ok(())
+}
+
+/// Opens the database. Where the proxy has a table to serve by, a database that cannot be used is
+/// waited for: the disk may be full, and a damaged one may be replaced by a copy.
+async fn open(data_dir: &Path) -> Result<(Store, AgentId), Error> {
+    let mut said = String::new();
+    loop {
+        let error = match Store::open(data_dir) {
+            Ok(store) => match store.write(apps::agent_id).await {
+                Ok(id) => return Ok((store, id)),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if control::disk::load(data_dir).routes.is_empty() {
+            return Err(failed("failed to start the agent", &error));
+        }
+        let text = error.to_string();
+        if said != text {
+            tracing::error!(
+                "{text}; the proxy serves on, but nothing can be deployed until the database can be \
+                 used: `cutover doctor` says what to do"
+            );
+            said = text;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Writes down what the file says and publishes the routes; only then may a worker switch.
+async fn begin(agent: &Arc<Agent>) -> Result<(), Error> {
+    reload::begin(agent)
+        .await
+        .map_err(|e| failed("the configuration cannot be recorded", &e))?;
+    routes::publish_anew(agent)
+        .await
+        .map_err(|e| failed("failed to publish the routes", &e))?;
+    reload::start_workers(agent).await;
+    Ok(())
+}
+
+async fn begin_later(agent: Arc<Agent>) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        if begin(&agent).await.is_ok() {
+            tracing::info!("the configuration is recorded and the routes are published");
+            return;
+        }
+    }
 }
 
 fn failed(what: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
@@ -135,14 +212,9 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// Binds the configured address and writes down the real one, for port 0.
-async fn listen(config: &Config, data_dir: &Path) -> Result<TcpListener, Error> {
-    let wanted = config.agent.listen;
+async fn listen(wanted: SocketAddr) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(wanted).await;
-    let listener = listener.map_err(|e| failed(&format!("failed to listen on `{wanted}`"), &e))?;
-    let written = write_address(&data_dir.join("agent.addr"), &tcp_address(&listener));
-    written.map_err(|e| failed("failed to write the agent's address", &e))?;
-    Ok(listener)
+    listener.map_err(|e| failed(&format!("failed to listen on `{wanted}`"), &e))
 }
 
 fn tcp_address(listener: &TcpListener) -> String {
@@ -152,6 +224,7 @@ fn tcp_address(listener: &TcpListener) -> String {
         .unwrap_or_default()
 }
 
+/// Writes down the real address, for port 0.
 fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
     let temporary: PathBuf = path.with_extension("addr.new");
     let text = serde_json::json!({ "http": address }).to_string();

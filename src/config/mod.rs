@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
+mod addresses;
 mod app;
 mod app_proxy;
 pub mod changes;

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::addresses::Addresses;
 use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
-use super::values::{networks, path, socket, some_networks};
+use super::values::{networks, path, some_networks};
 use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 
 /// Beyond this it is no configuration.
@@ -74,8 +75,9 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
 
 fn config(mut root: Section<'_>) -> Option<Config> {
     let mut claims = Claims::default();
-    let agent = agent(root.section("agent"), &mut claims);
-    let proxy = proxy(root.section("proxy"));
+    let mut addresses = Addresses::default();
+    let agent = agent(root.section("agent"), &mut claims, &mut addresses);
+    let proxy = proxy(root.section("proxy"), &mut addresses);
     let docker = docker(root.section("docker"));
     let apps = root.read("apps", |node| app::apps(node, &mut claims));
     root.done();
@@ -87,23 +89,29 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     })
 }
 
-fn agent(mut section: Section<'_>, claims: &mut Claims) -> Option<Agent> {
-    let listen = section.read("listen", socket);
+fn agent(
+    mut section: Section<'_>,
+    claims: &mut Claims,
+    addresses: &mut Addresses,
+) -> Option<Agent> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9000));
+    let listen = addresses.read(&mut section, "listen", Some(default));
     let data_dir = section.read("data_dir", path);
     let webhook_networks = section.read("webhook_networks", some_networks);
     let domain = section.read("domain", |node| claims.host(node, "/", "the agent"));
     section.done();
     Some(Agent {
-        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9000))),
+        listen: listen.unwrap_or(default),
         data_dir: data_dir.unwrap_or("/var/lib/cutover".into()),
         domain,
         webhook_networks,
     })
 }
 
-fn proxy(mut section: Section<'_>) -> Proxy {
-    let http = section.read("http", socket);
-    let https = section.read("https", socket);
+fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
+    let default = SocketAddr::from(([0, 0, 0, 0], 80));
+    let http = addresses.read(&mut section, "http", Some(default));
+    let https = addresses.read(&mut section, "https", None);
     let certificates = section.read("certificates", path);
     let trusted_proxies = section.read("trusted_proxies", networks);
     let proxy_protocol = section
@@ -115,7 +123,7 @@ fn proxy(mut section: Section<'_>) -> Proxy {
     });
     section.done();
     Proxy {
-        http: http.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
+        http: http.unwrap_or(default),
         https,
         certificates,
         trusted_proxies: trusted_proxies.unwrap_or_default(),

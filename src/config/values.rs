@@ -12,7 +12,7 @@ use super::file::Node;
 use super::path_filter::PathFilter;
 use super::{Pattern, Secret, paths, units};
 
-pub(super) fn socket(node: Node<'_>) -> Option<SocketAddr> {
+pub(super) fn socket(node: &Node<'_>) -> Option<SocketAddr> {
     const EXPECTED: &str = "an IP address and a port such as \"127.0.0.1:9000\"";
     let text = node.str(EXPECTED)?;
     text.parse().ok().or_else(|| node.wrong(EXPECTED))

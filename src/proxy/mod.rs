@@ -31,7 +31,7 @@ mod watch;
 mod worker;
 
 pub use downstream::limits::{Limits, network_of};
-pub use options::{ADDRESSES, Options};
+pub use options::{ADDRESSES, Options, Settings};
 pub use route::table;
-pub use run::{RunError, run};
+pub use run::{RunError, raise_file_limit, run};
 pub use upstream::probe;

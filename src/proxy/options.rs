@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::downstream::limits::Limits;
 use super::worker;
@@ -39,6 +40,45 @@ pub struct Options {
     pub trusted: Vec<IpNet>,
     /// Take the sockets over from the proxy that runs, if there is one.
     pub takeover: bool,
+    /// Started by the agent, which replaces it where it should run otherwise.
+    pub by_agent: bool,
+}
+
+/// What of the options an agent compares with its own configuration.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// As configured: port 0 stands for any.
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+    pub certificates: PathBuf,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Of the plain listener and of the one for TLS.
+    pub proxy_protocol: (bool, bool),
+    pub access_log: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The keys of `[proxy]` in which the two differ.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let each = [
+            ("http", self.http == other.http),
+            ("https", self.https == other.https),
+            ("certificates", self.certificates == other.certificates),
+            (
+                "trusted_proxies",
+                self.trusted_proxies == other.trusted_proxies,
+            ),
+            (
+                "proxy_protocol",
+                self.proxy_protocol == other.proxy_protocol,
+            ),
+            ("access_log", self.access_log == other.access_log),
+        ];
+        each.into_iter()
+            .filter(|(_, same)| !same)
+            .map(|(key, _)| key)
+            .collect()
+    }
 }
 
 impl Options {
@@ -64,6 +104,19 @@ impl Options {
             access_log: None,
             grace: Duration::from_secs(30),
             takeover: false,
+            by_agent: false,
+        }
+    }
+
+    /// What an agent compares.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            http: self.http,
+            https: self.https,
+            certificates: self.certificates.clone(),
+            trusted_proxies: self.trusted.clone(),
+            proxy_protocol: (self.proxy_protocol, self.proxy_protocol_tls),
+            access_log: self.access_log.clone(),
         }
     }
 }

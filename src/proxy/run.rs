@@ -1,7 +1,6 @@
 //! The proxy's life: bind, load, serve, leave.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -33,8 +32,6 @@ pub enum RunError {
     Listen(#[from] ListenError),
     #[error("failed to create the control socket in `{folder}`: {source}")]
     Control { folder: PathBuf, source: io::Error },
-    #[error("failed to write `{path}`: {source}")]
-    Addresses { path: PathBuf, source: io::Error },
     #[error("failed to open the access log `{path}`: {source}")]
     AccessLog { path: PathBuf, source: io::Error },
     #[error("failed to set up TLS: {0}")]
@@ -80,11 +77,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         Some(socket) => socket,
         None => control::bind(&folder, true).map_err(failed)?,
     };
-    let (address, _) =
-        write_addresses(&folder, &sockets).map_err(|source| RunError::Addresses {
-            path: folder.join(ADDRESSES),
-            source,
-        })?;
+    // Serving does not depend on being able to write.
+    if let Err(error) = write_addresses(&folder, &sockets) {
+        tracing::error!(%error, "failed to write the proxy's addresses to `{ADDRESSES}`");
+    }
+    let (address, _) = sockets.addresses().map_err(failed)?;
     tracing::info!(%address, generation = routes.generation(), "the proxy is serving");
 
     let leaving_socket = leaving_socket(&folder);
@@ -95,6 +92,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         sockets: sockets.copies().map_err(failed)?.into(),
         predecessor: taken.as_ref().map(|t| Client::new(t.predecessor.clone())),
         leave: watch::Sender::new(None),
+        settings: options.settings(),
+        by_agent: options.by_agent,
     });
     if let Some(taken) = taken {
         let released = tokio::task::spawn_blocking(|| taken.release()).await;
@@ -223,7 +222,7 @@ async fn take_over(folder: &Path) -> Option<handover::Takeover> {
 }
 
 /// A connection is a file, twice while it is forwarded: the usual 1,024 are soon used up.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -254,14 +253,10 @@ async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
     }
 }
 
-fn write_addresses(
-    folder: &Path,
-    sockets: &Sockets,
-) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
+fn write_addresses(folder: &Path, sockets: &Sockets) -> io::Result<()> {
     let (http, https) = sockets.addresses()?;
     let text = serde_json::json!({ "http": http, "https": https }).to_string();
     let temp = folder.join("proxy.addr.new");
     std::fs::write(&temp, text)?;
-    std::fs::rename(temp, folder.join(ADDRESSES))?;
-    Ok((http, https))
+    std::fs::rename(temp, folder.join(ADDRESSES))
 }

@@ -18,6 +18,7 @@ pub mod app_names;
 pub mod apps;
 pub mod deliveries;
 pub mod deployments;
+mod examine;
 #[cfg(test)]
 pub mod fixture;
 pub mod images;
@@ -36,6 +37,8 @@ pub mod services;
 pub mod settings;
 pub mod statuses;
 pub mod steps;
+
+pub use examine::examine;
 
 /// The most writes that may wait for the writer, and the most that share one commit.
 const QUEUE: usize = 1024;

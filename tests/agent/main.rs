@@ -20,6 +20,7 @@ mod docker_away;
 mod git_push_live;
 mod not_ours;
 mod post_receive;
+mod processes;
 mod proxy_settings;
 mod push_filter;
 mod push_once;

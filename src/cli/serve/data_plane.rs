@@ -3,17 +3,20 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::Error;
+use super::super::proxy::BY_AGENT;
 use crate::deploy::{Agent, routes};
-use crate::proxy::control::Client;
+use crate::proxy::control::{Client, Hello};
+use crate::proxy::{Options, Settings};
 
 /// How long a started proxy may take to answer.
 const START: Duration = Duration::from_secs(10);
@@ -21,40 +24,86 @@ const START: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub struct DataPlane {
-    client: Client,
+    pub client: Client,
     config: PathBuf,
     data_dir: PathBuf,
+    settings: Settings,
     /// A proxy that was started here has ended.
     ended: Arc<Notify>,
 }
 
+/// Where the proxy that answers comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ensured {
+    Started,
+    Adopted,
+}
+
 impl DataPlane {
-    pub fn new(client: Client, config: PathBuf, data_dir: PathBuf) -> Self {
+    pub fn new(client: Client, config: PathBuf, options: &Options) -> Self {
         Self {
             client,
             config,
-            data_dir,
+            data_dir: options.data_dir.clone(),
+            settings: options.settings(),
             ended: Arc::default(),
         }
     }
 
-    /// Returns when a proxy answers.
-    pub async fn ensure(&self) -> Result<(), Error> {
-        if let Ok(hello) = self.client.hello().await {
-            tracing::info!(
-                pid = hello.pid,
-                version = hello.version,
-                "adopted the running proxy"
+    /// Returns when a proxy answers that runs as deploy.toml says, if that can be had without dropping
+    /// anything.
+    pub async fn ensure(&self) -> Result<Ensured, Error> {
+        let Ok(hello) = self.client.hello().await else {
+            self.start(false).await?;
+            return Ok(Ensured::Started);
+        };
+        let (pid, version) = (hello.pid, &hello.version);
+        tracing::info!(pid, version, "adopted the running proxy");
+        let Some(differs) = self.differs(&hello) else {
+            return Ok(Ensured::Adopted);
+        };
+        if !hello.by_agent {
+            tracing::warn!(
+                pid,
+                "the running proxy differs in {differs}, and serves on as it is: restart it, or run \
+                 `cutover proxy --takeover`"
             );
-            return Ok(());
+            return Ok(Ensured::Adopted);
         }
+        match self.start(true).await {
+            Ok(()) => tracing::info!(
+                pid,
+                "replaced the adopted proxy, which differed in {differs}"
+            ),
+            Err(error) => tracing::error!(
+                pid,
+                "the running proxy differs in {differs}, and serves on as it is: {error:?}"
+            ),
+        }
+        Ok(Ensured::Adopted)
+    }
+
+    /// What a proxy started now would do otherwise.
+    fn differs(&self, hello: &Hello) -> Option<String> {
+        let mut differs = Vec::new();
+        if hello.version != env!("CARGO_PKG_VERSION") {
+            differs.push("its version".to_owned());
+        }
+        let settings = hello.settings.as_ref();
+        let keys = settings.map(|settings| settings.differences(&self.settings));
+        let keys = keys.unwrap_or_default().into_iter();
+        differs.extend(keys.map(|key| format!("`proxy.{key}`")));
+        (!differs.is_empty()).then(|| differs.join(", "))
+    }
+
+    /// Starts a proxy and waits until it answers; with `takeover` in the place of the one that runs.
+    async fn start(&self, takeover: bool) -> Result<(), Error> {
         let log = self.data_dir.join("proxy.log");
         let cannot = |e: std::io::Error| Error::usage("failed to start the proxy").because(&e);
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .map_err(cannot)?;
+        // Serving does not depend on being able to write.
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.or_else(|_| File::options().write(true).open("/dev/null"));
+        let output = output.map_err(cannot)?;
         // A process group of its own: neither Ctrl-C in the agent's terminal nor its end reaches it.
         // Of a binary that was replaced under the agent no path is left but this one.
         let own = std::env::current_exe().map_err(cannot)?;
@@ -63,6 +112,8 @@ impl DataPlane {
             .arg("proxy")
             .arg("--config")
             .arg(&self.config)
+            .args(takeover.then_some("--takeover"))
+            .env(BY_AGENT, "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(cannot)?)
             .stderr(output)
@@ -79,20 +130,31 @@ impl DataPlane {
         });
         let deadline = Instant::now() + START;
         while Instant::now() < deadline && !ended.is_finished() {
-            if self.client.hello().await.is_ok() {
+            let hello = self.client.hello().await;
+            if hello.is_ok_and(|hello| hello.pid == pid || !takeover) {
                 tracing::info!(pid, "started the proxy");
                 return Ok(());
             }
             sleep(Duration::from_millis(10)).await;
         }
-        let last = std::fs::read_to_string(&log).unwrap_or_default();
-        let last = last.lines().rev().take(5).collect::<Vec<_>>();
-        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        // One that is merely slow must not become a second one.
+        if !ended.is_finished()
+            && let Some(pid) = Pid::from_raw(pid as i32)
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         Err(Error::usage(format!(
-            "the proxy did not start; the end of {}:\n{last}",
-            log.display()
+            "the proxy did not start; the end of {}:\n{}",
+            log.display(),
+            end_of(&log)
         )))
     }
+}
+
+fn end_of(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
 /// Starts the proxy again whenever it is gone. It serves from its own table at once; publishing

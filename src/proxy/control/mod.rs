@@ -9,6 +9,7 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proxy::options::Settings;
 use crate::proxy::route::table::Table;
 
 pub use crate::proxy::route::drain::Receipt;
@@ -57,4 +58,10 @@ pub struct Hello {
     pub version: String,
     /// Of the table that routes requests now.
     pub generation: u64,
+    /// What it runs by; older proxies do not say.
+    #[serde(default)]
+    pub settings: Option<Settings>,
+    /// An agent started it, and may replace it.
+    #[serde(default)]
+    pub by_agent: bool,
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use super::handover::{self, Offer};
 use super::publish::{Keeping, Publisher};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
+use crate::proxy::options::Settings;
 use crate::proxy::route::drain::drain;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Table;
@@ -38,6 +39,8 @@ pub struct Control {
     /// The proxy that this one took over from, while it drains.
     pub predecessor: Option<Client>,
     pub leave: watch::Sender<Option<Leave>>,
+    pub settings: Settings,
+    pub by_agent: bool,
 }
 
 impl Control {
@@ -212,6 +215,8 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             generation: routes.generation(),
+            settings: Some(control.settings.clone()),
+            by_agent: control.by_agent,
         }),
         Command::Publish(table) => match publish(table, control).await {
             Ok(generation) => done(generation),

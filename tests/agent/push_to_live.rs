@@ -33,7 +33,6 @@ async fn pushes_redeploys_and_rollbacks_drop_nothing() {
     load.until_more(100).await;
     let receipt = second.receipt.expect("a switch has a receipt");
     assert_eq!(receipt.failed, 0, "{receipt:?}");
-    assert!(receipt.requests > 0, "{receipt:?}");
 
     // A redeploy of what is live, by the API as curl does it.
     let token = server.token();
@@ -70,6 +69,12 @@ async fn pushes_redeploys_and_rollbacks_drop_nothing() {
 
     let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
     let newest = &list["items"][0];
+    // A switch that takes milliseconds may meet no request, but not each of them.
+    let items = list["items"].as_array().unwrap();
+    let served = items
+        .iter()
+        .filter_map(|item| item["receipt"]["requests"].as_u64());
+    assert!(served.sum::<u64>() > 0, "{list}");
     assert_eq!(newest["trigger"], "rollback", "{newest}");
     assert_eq!(newest["image"], image, "{newest}");
     assert_eq!(newest["current"], true, "{newest}");

@@ -107,7 +107,7 @@ async fn record(
         Err(Problem::Refused(why)) => {
             // The same refusal of the next phase is no news.
             if status.error.as_ref() != Some(&why) {
-                tracing::warn!(%app, %deployment, %kind, "the forge refused the status: {why}");
+                tracing::warn!(%app, %deployment, %kind, "the forge refused the {kind}: {why}");
             }
             let write = move |db: &_| statuses::set_refused(db, &message, &status, &why);
             agent.store.write(write).await

@@ -15,6 +15,7 @@ use super::link;
 use super::objects::{FOLDER, LINK, Objects};
 use super::walk::{Kind, List, MAX_PATH, Walk};
 use crate::config;
+use crate::engine::EngineError;
 use crate::source::{Commit, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
@@ -74,7 +75,10 @@ impl Context {
 
     /// Writes the tar. The same commit and settings give the same bytes.
     pub fn send(&self, sink: impl Write) -> Result<(), BuildError> {
-        let gone = |error: io::Error| BuildError::NoDocker(error.to_string());
+        let gone = |error: io::Error| {
+            let why = format!("the builder stopped reading the context: {error}");
+            BuildError::Engine(EngineError::Stopped(why))
+        };
         let mut tar = tar::Builder::new(sink);
         for entry in &self.list.entries {
             let path = Path::new(OsStr::from_bytes(&entry.path));

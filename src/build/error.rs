@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine;
+use crate::engine::{BuildFailure, EngineError};
 use crate::source::SourceError;
 
 /// Every variant's text says what and why; [`BuildError::hint`] says what to do next.
@@ -51,12 +51,10 @@ pub enum BuildError {
     },
     #[error("the build was cancelled")]
     Cancelled,
-    #[error("Docker cannot be reached: {0}")]
-    NoDocker(String),
-    #[error("Docker refused: {0}")]
-    Docker(String),
-    #[error("Docker says that the build succeeded, but {0}")]
-    NotThere(String),
+    #[error(transparent)]
+    Engine(EngineError),
+    #[error("Docker says that the build succeeded, but the image `{0}` is gone")]
+    Gone(String),
 }
 
 impl BuildError {
@@ -75,8 +73,8 @@ impl BuildError {
             Self::Failed { .. } => "build_failed",
             Self::TimedOut { .. } => "build_timeout",
             Self::Cancelled => "cancelled",
-            Self::NoDocker(_) => "docker_unreachable",
-            Self::Docker(_) | Self::NotThere(_) => "docker_error",
+            Self::Engine(EngineError::Unreachable { .. }) => "docker_unreachable",
+            Self::Engine(_) | Self::Gone(_) => "docker_error",
         }
     }
 
@@ -103,8 +101,10 @@ impl BuildError {
             Self::Failed { .. } => "see the log above the failing step; correct it and push again",
             Self::TimedOut { .. } => "raise `timeout` under `[apps.NAME.build]` if it needs longer",
             Self::Cancelled => "deploy again when wanted",
-            Self::NoDocker(_) => "check that Docker is running; `cutover doctor` says more",
-            Self::Docker(_) | Self::NotThere(_) => "look at the Docker daemon's own log",
+            Self::Engine(EngineError::Unreachable { .. }) => {
+                "check that Docker is running; `cutover doctor` says more"
+            }
+            Self::Engine(_) | Self::Gone(_) => "look at the Docker daemon's own log",
         }
     }
 
@@ -115,24 +115,27 @@ impl BuildError {
             _ => &[],
         }
     }
+}
 
-    /// Whether the same call may succeed later without anything being changed.
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Source(error) => error.is_temporary(),
-            Self::NoDocker(_) => true,
-            _ => false,
-        }
+impl From<EngineError> for BuildError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
     }
 }
 
-impl From<engine::bollard::errors::Error> for BuildError {
-    fn from(error: engine::bollard::errors::Error) -> Self {
-        use engine::bollard::errors::Error;
-        match error {
-            Error::DockerResponseServerError { message, .. } => Self::Docker(message),
-            error if engine::is_unreachable(&error) => Self::NoDocker(error.to_string()),
-            other => Self::Docker(other.to_string()),
+impl From<BuildFailure> for BuildError {
+    fn from(failure: BuildFailure) -> Self {
+        match failure {
+            BuildFailure::Step {
+                step,
+                message,
+                log_tail,
+            } => Self::Failed {
+                step,
+                message,
+                log_tail,
+            },
+            BuildFailure::Engine(error) => Self::Engine(error),
         }
     }
 }

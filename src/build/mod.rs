@@ -9,9 +9,7 @@ mod lfs;
 mod link;
 mod objects;
 mod pattern;
-mod progress;
 mod send;
-mod session;
 mod walk;
 
 pub use cache_key::cache_key;

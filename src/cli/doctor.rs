@@ -1,15 +1,14 @@
 //! `cutover doctor`: looks at everything that has to work together, and says what does not.
 
 use std::path::Path;
-use std::time::Duration;
 
-use crate::engine::bollard::Docker;
 use clap::Args;
 use console::style;
 
 use super::client::Client;
 use super::{Error, Global, configuration, notice, print};
 use crate::config::{self, Config};
+use crate::engine::{self, Version};
 use crate::proxy::control;
 
 /// Less than this, and the next build may not fit.
@@ -63,22 +62,14 @@ fn say(mark: console::StyledObject<&str>, what: &str) {
 }
 
 async fn docker(host: &str) -> Found {
-    let bad = |why: String| {
-        Found::Bad(format!(
-            "Docker does not answer at `{host}`: {why}; `cutover setup` can install and start it"
-        ))
-    };
-    let docker = match Docker::connect_with_host(host) {
-        Ok(docker) => docker.with_timeout(Duration::from_secs(5)),
-        Err(error) => return bad(error.to_string()),
-    };
-    match docker.version().await {
-        Ok(version) => {
-            let engine = version.version.unwrap_or_default();
-            let api = version.api_version.unwrap_or_default();
+    match engine::version(host).await {
+        Ok(Version { engine, api }) => {
             Found::Good(format!("Docker {engine} (API {api}) answers at `{host}`"))
         }
-        Err(error) => bad(error.to_string()),
+        Err(error) => {
+            let hint = "`cutover setup` can install and start it";
+            Found::Bad(format!("{error}; {hint}"))
+        }
     }
 }
 

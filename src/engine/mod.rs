@@ -5,11 +5,14 @@
 //! "done before", and "not there" means "already gone". Addresses and networks are the engine's own
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{AgentId, AppName};
@@ -22,11 +25,8 @@ use crate::store::services::Service;
 
 mod docker;
 
-/// For [`crate::build`], which speaks BuildKit through it, and what sets Docker itself up. Nobody else
-/// needs to know what the engine is.
-pub use bollard;
 use docker::Docker;
-pub use docker::is_unreachable;
+pub use docker::{Version, version};
 
 /// The containers and networks that Cutover makes carry these, so that what is left over can be found.
 /// They make nothing ours: our record does.
@@ -87,6 +87,35 @@ pub struct JobSpec<'a> {
     pub deadline: Duration,
 }
 
+/// What an image is built from, beside the context that is sent.
+pub struct BuildSpec<'a> {
+    /// Its path within the context.
+    pub dockerfile: &'a str,
+    /// `name:tag` that the image gets.
+    pub name: &'a str,
+    pub args: &'a BTreeMap<String, String>,
+    pub labels: &'a HashMap<String, String>,
+    /// Runs every step, even what an earlier image holds already.
+    pub no_cache: bool,
+    /// When the caller gives the build up.
+    pub timeout: Duration,
+}
+
+/// Why the engine made no image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFailure {
+    #[error("the build failed at `{step}`: {message}")]
+    Step {
+        /// The Dockerfile's line, as the builder names it.
+        step: String,
+        message: String,
+        /// The failing step's last lines, oldest first.
+        log_tail: Vec<String>,
+    },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
 /// What the engine says of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -123,10 +152,24 @@ impl Engine {
         }
     }
 
-    /// What [`crate::build`] builds with.
-    pub fn builder(&self) -> Result<bollard::Docker> {
+    /// Builds an image from the context with the builder's output in the log, and returns its id,
+    /// `sha256:…`. Dropping the future ends the build on the engine too.
+    pub async fn build(
+        &self,
+        spec: &BuildSpec<'_>,
+        context: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        log: &Log,
+    ) -> std::result::Result<String, BuildFailure> {
         match self {
-            Engine::Docker(docker) => docker.client(),
+            Engine::Docker(docker) => docker.build(spec, context, log).await,
+        }
+    }
+
+    /// Gives an image its names, each `name:tag`, and makes sure that the last, which is nobody
+    /// else's, leads to it. `false`: the image is gone.
+    pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<bool> {
+        match self {
+            Engine::Docker(docker) => docker.tag_image(id, names).await,
         }
     }
 

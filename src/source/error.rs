@@ -97,12 +97,4 @@ impl SourceError {
             Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
         }
     }
-
-    /// Whether the same call may succeed later without anything being changed here.
-    pub fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::BrokeOff { .. } | Self::TimedOut { .. }
-        )
-    }
 }

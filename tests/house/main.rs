@@ -4,5 +4,6 @@ mod arrows;
 mod tokens;
 mod tree;
 
+mod engine;
 mod forgotten;
 mod imports;

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::remote;
 use crate::support::docker::docker;
 use crate::support::tool;
+use cutover::cli::setup::DEFAULT_HOST;
+use cutover::engine::Engine;
 
 /// A repository with one app; its images are taken away at the end.
 struct Scene {
@@ -170,7 +172,9 @@ impl Scene {
             recorded: self.recorded.lock().unwrap().clone(),
         };
         let log = Log::open(&self.log_path()).unwrap();
-        let built = build::image(&self.docker, &request, &log, cancel).await?;
+        let host = DEFAULT_HOST.to_owned();
+        let engine = Engine::docker(host, self.agent.clone(), self.folder.path());
+        let built = build::image(&engine, &request, &log, cancel).await?;
         let (key, id) = (built.cache_key.clone(), built.image_id.clone());
         self.recorded.lock().unwrap().insert(key, id);
         Ok(built)

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::engine::bollard::Docker;
 use clap::Args;
 
 use super::{Error, Global, configuration, print};
+use crate::engine;
 
 mod dockerd;
 mod install;
@@ -85,11 +85,7 @@ pub async fn ensure(host: &str, say: impl Fn(&str)) -> Result<Ready, Error> {
 
 /// Whether an engine answers at `host` now. A busy engine gets five seconds.
 pub async fn answers(host: &str) -> bool {
-    let Ok(docker) = Docker::connect_with_host(host) else {
-        return false;
-    };
-    let ping = tokio::time::timeout(Duration::from_secs(5), docker.ping());
-    matches!(ping.await, Ok(Ok(_)))
+    engine::version(host).await.is_ok()
 }
 
 async fn start(host: &str, say: &impl Fn(&str)) -> Result<(), Error> {

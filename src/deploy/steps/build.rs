@@ -35,8 +35,7 @@ pub async fn build(
         no_cache,
         recorded: recorded.await?,
     };
-    let docker = engine.builder()?;
-    let built = match build::image(&docker, &request, &line.log, &line.cancel).await {
+    let built = match build::image(engine, &request, &line.log, &line.cancel).await {
         Ok(built) => built,
         Err(error) => return Err(stopped(line, error).await),
     };

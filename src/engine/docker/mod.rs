@@ -7,10 +7,14 @@ use std::time::Duration;
 use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
 
+mod builder;
 mod images;
 mod instance;
 mod job;
 mod network;
+
+/// How long an engine may take to say that it is there.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// One Docker Engine, and this agent's share of it.
 #[derive(Clone)]
@@ -36,13 +40,12 @@ impl Docker {
     }
 
     /// A client for it. The engine is asked nothing yet, but its socket must be there.
-    pub fn client(&self) -> Result<bollard::Docker> {
+    fn client(&self) -> Result<bollard::Docker> {
         bollard::Docker::connect_with_host(&self.host).map_err(|e| self.unreachable(&e))
     }
 
-    /// Whether it answers, within five seconds.
     pub async fn ping(&self) -> Result<()> {
-        let docker = self.client()?.with_timeout(Duration::from_secs(5));
+        let docker = self.client()?.with_timeout(ANSWER);
         docker
             .ping()
             .await
@@ -104,9 +107,32 @@ impl Docker {
     }
 }
 
+/// What an engine says of itself.
+pub struct Version {
+    pub engine: String,
+    /// Of its API.
+    pub api: String,
+}
+
+/// Asks the engine at `host` for its version, within five seconds.
+pub async fn version(host: &str) -> Result<Version> {
+    let unreachable = |cause: &dyn std::error::Error| EngineError::Unreachable {
+        host: host.to_owned(),
+        cause: root_cause(cause),
+    };
+    let docker = bollard::Docker::connect_with_host(host).map_err(|error| unreachable(&error))?;
+    let asked = tokio::time::timeout(ANSWER, docker.version()).await;
+    let version = asked.map_err(|error| unreachable(&error))?;
+    let version = version.map_err(|error| unreachable(&error))?;
+    Ok(Version {
+        engine: version.version.unwrap_or_default(),
+        api: version.api_version.unwrap_or_default(),
+    })
+}
+
 /// Whether the engine gave no answer at all. One that cannot be read is an answer: it will not be
 /// another one the next time.
-pub fn is_unreachable(error: &bollard::errors::Error) -> bool {
+fn is_unreachable(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error;
     matches!(
         error,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::engine::bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
+use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
 
 /// How much of the failing step's output stands in the error.
 const TAIL: usize = 20;

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use crate::engine::bollard::Docker;
-use crate::engine::bollard::errors::Error;
-use crate::engine::bollard::models::BuildInfo;
-use crate::engine::bollard::query_parameters::BuildImageOptions;
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::BuildInfo;
+use bollard::query_parameters::BuildImageOptions;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::runtime;
@@ -33,7 +33,7 @@ pub(super) fn build(
         .name("build".into())
         .spawn(move || {
             runtime.block_on(async {
-                let body = Some(crate::engine::bollard::body_try_stream(body));
+                let body = Some(bollard::body_try_stream(body));
                 let mut answer = std::pin::pin!(docker.build_image(options, None, body));
                 let pass_on = async {
                     while let Some(message) = answer.next().await {
@@ -52,4 +52,12 @@ pub(super) fn build(
     Ok(stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|message| (message, receiver))
     }))
+}
+
+/// A new name under which BuildKit finds a build's session, whose connection gives it the logins for
+/// registries.
+pub(super) fn id() -> String {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    format!("cutover-{}", hex::encode(random))
 }

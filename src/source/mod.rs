@@ -5,6 +5,7 @@ mod access;
 mod bare;
 pub(crate) mod blob;
 mod compare;
+mod connection;
 mod error;
 mod fetch;
 mod init;

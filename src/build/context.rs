@@ -7,6 +7,7 @@ use std::path::Path;
 
 use git2::Tree;
 use tar::{EntryType, Header};
+use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
 use super::ignore::Ignore;
@@ -37,6 +38,16 @@ impl Context {
         commit: &Commit,
         settings: &config::Build,
     ) -> Result<Self, BuildError> {
+        Self::read_until(&CancellationToken::new(), mirror, commit, settings)
+    }
+
+    /// The same, given up when `stop` is cancelled.
+    pub fn read_until(
+        stop: &CancellationToken,
+        mirror: &Mirror,
+        commit: &Commit,
+        settings: &config::Build,
+    ) -> Result<Self, BuildError> {
         let folder = within(&settings.context)?;
         let dockerfile = within(&settings.dockerfile)?;
         let objects = Objects::open(mirror)?;
@@ -50,6 +61,7 @@ impl Context {
                 always: &[&dockerfile, &found, &name],
                 folder: &folder,
                 lfs: Lfs::above(&objects, &commit.tree, &folder)?,
+                stop,
             };
             (walk.list(root)?, found)
         };

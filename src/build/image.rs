@@ -95,7 +95,11 @@ async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
     let mirror = request.mirror.clone();
     let commit = request.commit.clone();
     let settings = request.settings.clone();
-    tokio::task::spawn_blocking(move || Context::read(&mirror, &commit, &settings))
+    // The timeout and a cancellation drop this future, not the thread.
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let read = move || Context::read_until(&stop, &mirror, &commit, &settings);
+    tokio::task::spawn_blocking(read)
         .await
         .expect("reading a context does not panic")
 }

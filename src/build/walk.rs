@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use git2::{Oid, Tree};
+use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
 use super::ignore::{Fits, Ignore};
@@ -11,6 +12,10 @@ use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
 // Far above what images are built from, far below what would exhaust a small server.
 const MAX_ENTRIES: usize = 200_000;
+/// Also of those that are left out: a few small trees that name each other are many billions of paths.
+const MAX_VISITED: usize = 1_000_000;
+/// How many entries are looked at between two looks at whether anybody waits for the list.
+const STRIDE: usize = 1024;
 const MAX_TOTAL: u64 = 4 << 30;
 pub(super) const MAX_PATH: usize = 4096;
 
@@ -52,6 +57,8 @@ pub(super) struct Walk<'a> {
     /// The context's folder in the repository.
     pub(super) folder: &'a str,
     pub(super) lfs: Lfs,
+    /// Nobody waits for the list any more.
+    pub(super) stop: &'a CancellationToken,
 }
 
 impl Walk<'_> {
@@ -66,12 +73,21 @@ impl Walk<'_> {
             path: Vec::new(),
             fits: Fits::default(),
         }];
+        let mut visited = 0;
         while let Some(folder) = stack.last_mut() {
             let Some(entry) = folder.tree.get(folder.next) else {
                 stack.pop();
                 continue;
             };
             folder.next += 1;
+            visited += 1;
+            if visited > MAX_VISITED {
+                let message = format!("with what is ignored it has more than {MAX_VISITED} files");
+                return Err(BuildError::TooLarge(message));
+            }
+            if visited % STRIDE == 0 && self.stop.is_cancelled() {
+                return Err(BuildError::Cancelled);
+            }
             let (id, mode) = (entry.id(), entry.filemode());
             let path = joined(&folder.path, entry.name_bytes())?;
             drop(entry);

@@ -14,7 +14,7 @@ use cutover::ids::{AgentId, AppName};
 use cutover::source::{Commit, Mirror, Want};
 use cutover::store::log::Log;
 use futures_util::StreamExt;
-use git2::{Repository, Signature, Time};
+use git2::{Oid, Repository, Signature, Time};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +89,11 @@ impl Scene {
 
     /// A commit of exactly these files, fetched into the mirror.
     fn commit(&self, files: &[(&str, File<'_>)]) -> Commit {
+        self.commit_with(files, None)
+    }
+
+    /// The same with a folder of this name and tree.
+    fn commit_with(&self, files: &[(&str, File<'_>)], folder: Option<(&str, Oid)>) -> Commit {
         let mut index = git2::Index::new().unwrap();
         for (path, file) in files {
             let (mode, text) = match file {
@@ -120,6 +125,11 @@ impl Scene {
         }
         let tree = index.write_tree_to(&self.origin).unwrap();
         let tree = self.origin.find_tree(tree).unwrap();
+        let mut builder = self.origin.treebuilder(Some(&tree)).unwrap();
+        if let Some((name, id)) = folder {
+            builder.insert(name, id, 0o040000).unwrap();
+        }
+        let tree = self.origin.find_tree(builder.write().unwrap()).unwrap();
         let parent = self.origin.find_reference("refs/heads/main").ok();
         let parent = parent.map(|tip| tip.peel_to_commit().unwrap());
         // Each commit a day after the one before, as time must not disturb the builder's cache.
@@ -479,6 +489,42 @@ async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
         assert!(!error.hint().is_empty());
         assert_eq!(scene.image_of("one").await, None);
     }
+}
+
+/// Ten trees of ten entries each, every one the tree below: 10^10 paths behind an ignore file.
+#[tokio::test]
+async fn a_tree_bomb_behind_an_ignore_file_is_refused_in_time() {
+    let scene = Scene::new().await;
+    let mut below = scene.origin.treebuilder(None).unwrap().write().unwrap();
+    for _ in 0..10 {
+        let mut tree = scene.origin.treebuilder(None).unwrap();
+        for name in 0..10 {
+            let name = name.to_string();
+            tree.insert(name, below, 0o040000).unwrap();
+        }
+        below = tree.write().unwrap();
+    }
+    let commit = scene.commit_with(
+        &[
+            ("Dockerfile", Text(SCRATCH)),
+            (".dockerignore", Text("bomb\n!bomb/none\n")),
+        ],
+        Some(("bomb", below)),
+    );
+    let begun = Instant::now();
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert_eq!(error.code(), "context_too_large", "{error}");
+
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let (mirror, settings) = (scene.mirror(), &scene.settings);
+    let stopped = Context::read_until(&stop, &mirror, &commit, settings);
+    assert!(matches!(stopped, Err(BuildError::Cancelled)));
+    assert!(
+        begun.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]

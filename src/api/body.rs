@@ -1,77 +1,142 @@
 //! Reads the body of a webhook. The signature covers all of it, so the whole body is in memory before its
-//! sender is authenticated: how much memory strangers can take is limited here.
+//! sender is authenticated: how much memory strangers can take is limited here. What counts is what has
+//! arrived, not what was announced, and one client's network gets no more than half of it: nobody
+//! keeps the others out by sending slowly.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
-use tokio::sync::Semaphore;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::ApiError;
 use super::error::Kind;
+use crate::proxy::network_of;
 
 /// GitHub's own limit for a payload.
 const LARGEST: usize = 25 << 20;
 /// Nearly every push is smaller. The listener's 2048 connections with a body of this size each are
 /// 128 MiB.
 const SMALL: usize = 64 << 10;
-/// Larger bodies in memory at the same time, 200 MiB in all. Further ones wait.
-const LARGE_AT_ONCE: usize = 8;
+/// What of the larger bodies may be in memory at the same time, in KiB. Further bytes wait.
+const LARGE_KIB: usize = 200 << 10;
+/// The same of one client's network.
+const OF_NETWORK_KIB: usize = LARGE_KIB / 2;
 /// How long a body may take to arrive. Forges need far less.
 const TIME: Duration = Duration::from_secs(30);
 
-/// The places for large bodies.
-pub struct Bodies(Semaphore);
+/// The memory for large bodies.
+pub struct Bodies {
+    all: Arc<Semaphore>,
+    /// Of the networks that hold some now.
+    networks: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+}
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Semaphore::new(LARGE_AT_ONCE))
+        Self {
+            all: Arc::new(Semaphore::new(LARGE_KIB)),
+            networks: Mutex::default(),
+        }
     }
 }
 
 impl Bodies {
     /// Reads the whole body. One whose `Content-Length` is too large is refused unread.
-    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    pub async fn read(
+        &self,
+        client: Option<IpAddr>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Bytes, ApiError> {
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        match length {
-            Some(length) if length > LARGEST => return Err(too_long()),
-            Some(length) if length <= SMALL => return whole(body, length).await,
-            _ => {}
+        if length.is_some_and(|length| length > LARGEST) {
+            return Err(too_long());
         }
-        let Ok(Ok(_place)) = timeout(TIME, self.0.acquire()).await else {
-            return Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "too many large bodies are arriving at once",
-                "send it again",
-            ));
+        let mut held = Held {
+            all: self.all.clone(),
+            network: client.map(|client| self.of_network(network_of(client))),
+            permits: Vec::new(),
+            waits: false,
         };
-        whole(body, LARGEST).await
+        let read = timeout(TIME, whole(body, &mut held)).await;
+        read.unwrap_or_else(|_| Err(if held.waits { busy() } else { too_slow() }))
+    }
+
+    fn of_network(&self, network: IpAddr) -> Arc<Semaphore> {
+        let mut networks = self.networks.lock();
+        networks.retain(|_, held| held.strong_count() > 0);
+        if let Some(held) = networks.get(&network).and_then(Weak::upgrade) {
+            return held;
+        }
+        let held = Arc::new(Semaphore::new(OF_NETWORK_KIB));
+        networks.insert(network, Arc::downgrade(&held));
+        held
     }
 }
 
-async fn whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let read = timeout(TIME, axum::body::to_bytes(body, most)).await;
-    let read = read.map_err(|_| {
-        let message = format!("the body did not arrive within {} seconds", TIME.as_secs());
-        let hint = "send it again";
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, hint)
-            .refusing(Kind::Malformed)
-    })?;
-    read.map_err(|error| {
-        // The only error besides the length is a connection that broke, where nobody reads this.
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
+/// The memory that one large body has.
+struct Held {
+    all: Arc<Semaphore>,
+    network: Option<Arc<Semaphore>>,
+    permits: Vec<OwnedSemaphorePermit>,
+    /// It waits for memory, not for its sender.
+    waits: bool,
+}
+
+impl Held {
+    async fn take(&mut self, kib: u32) {
+        self.waits = true;
+        for semaphore in self.network.iter().chain([&self.all]) {
+            // They are never closed.
+            self.permits
+                .extend(semaphore.clone().acquire_many_owned(kib).await);
         }
-        match cause.is::<http_body_util::LengthLimitError>() {
-            true => too_long(),
-            false => ApiError::bad_request("the connection closed before the whole body arrived")
-                .refusing(Kind::Malformed),
+        self.waits = false;
+    }
+}
+
+async fn whole(mut body: Body, held: &mut Held) -> Result<Bytes, ApiError> {
+    let mut bytes = Vec::new();
+    let mut paid = SMALL;
+    while let Some(frame) = body.frame().await {
+        // A connection that broke, where nobody reads this.
+        let broken = "the connection closed before the whole body arrived";
+        let frame = frame.map_err(|_| ApiError::bad_request(broken).refusing(Kind::Malformed))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let size = bytes.len() + data.len();
+        if size > LARGEST {
+            return Err(too_long());
         }
-    })
+        if size > paid {
+            let kib = (size - paid).div_ceil(1024);
+            held.take(kib as u32).await;
+            paid += kib * 1024;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+fn busy() -> ApiError {
+    let message = "too many large bodies are arriving at once";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    ApiError::new(status, "busy", message, "send it again")
+}
+
+fn too_slow() -> ApiError {
+    let message = format!("the body did not arrive within {} seconds", TIME.as_secs());
+    let status = StatusCode::REQUEST_TIMEOUT;
+    ApiError::new(status, "too_slow", message, "send it again").refusing(Kind::Malformed)
 }
 
 fn too_long() -> ApiError {
@@ -88,7 +153,9 @@ mod tests {
     use super::*;
 
     async fn status(headers: &HeaderMap, body: Vec<u8>) -> Result<usize, StatusCode> {
-        let read = Bodies::default().read(headers, Body::from(body)).await;
+        let read = Bodies::default()
+            .read(None, headers, Body::from(body))
+            .await;
         read.map(|bytes| bytes.len())
             .map_err(|error| error.into_response().status())
     }
@@ -115,15 +182,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_bodies_pass_while_large_ones_wait_for_a_place() {
+    async fn only_what_arrives_takes_memory_and_no_network_takes_all() {
         let bodies = Bodies::default();
-        let taken = bodies.0.acquire_many(LARGE_AT_ONCE as u32).await.unwrap();
-        let small = bodies.read(&length(3), Body::from("abc")).await;
-        assert_eq!(small.unwrap(), "abc");
-        let headers = length(SMALL + 1);
-        let mut large = std::pin::pin!(bodies.read(&headers, Body::from("abc")));
-        assert!(futures_util::poll!(&mut large).is_pending());
+        let (one, other): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let half = bodies.of_network(one);
+        let taken = half.clone().acquire_many_owned(OF_NETWORK_KIB as u32);
+        let taken = taken.await.unwrap();
+        let (small, large) = (vec![b'x'; SMALL], vec![b'x'; SMALL + 1]);
+        let read = async |client, bytes: &[u8]| {
+            let headers = length(bytes.len());
+            let read = bodies.read(Some(client), &headers, Body::from(bytes.to_vec()));
+            read.await.unwrap().len()
+        };
+        assert_eq!(read(one, &small).await, SMALL);
+        assert_eq!(read(other, &large).await, large.len());
+        let mut waits = std::pin::pin!(read(one, &large));
+        assert!(futures_util::poll!(&mut waits).is_pending());
         drop(taken);
-        assert_eq!(large.await.unwrap(), "abc");
+        assert_eq!(waits.await, large.len());
+        assert_eq!(bodies.all.available_permits(), LARGE_KIB);
+        drop(half);
+        bodies.of_network(other);
+        assert_eq!(
+            bodies.networks.lock().len(),
+            1,
+            "who holds nothing is forgotten"
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! The agent's listeners. Anyone can reach the webhook, so connections, headers and bodies are all
 //! bounded in number, size and time.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::Request;
@@ -14,15 +16,18 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 
 use super::auth::Local;
 use super::peer::Peer;
+use super::places::{Arriving, Leaving, Place, Places, affordable};
 
-/// Connections at once; further ones wait in the kernel's queue.
+/// Connections at once; fewer where the limit of open files is low.
 const CONNECTIONS: usize = 2048;
+/// How often the same failure to accept is logged at most.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long a request's headers may take.
 const HEADERS: Duration = Duration::from_secs(10);
 /// The size limit for headers, in bytes; larger ones are answered with 431.
@@ -30,19 +35,23 @@ const HEADER_BYTES: usize = 64 << 10;
 
 /// Serves until dropped.
 pub async fn tcp(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(affordable(CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
+                let place = Arc::new(places.take(peer.ip()).await);
                 let peer = Some(Peer(peer.ip()));
                 let router = router.clone();
                 tokio::spawn(async move {
-                    connection(stream, peer, router).await;
-                    drop(place);
+                    let served = connection(stream, peer, Some(place.clone()), router);
+                    let mut served = pin!(served);
+                    loop {
+                        tokio::select! {
+                            () = &mut served => return,
+                            () = place.told_to_leave() => if place.makes_room() { return },
+                        }
+                    }
                 });
             }
             Err(error) => pause(&error).await,
@@ -71,7 +80,7 @@ pub async fn unix(listener: UnixListener, router: Router) {
                 Ok(peer) => {
                     let local = Local { uid: peer.uid() };
                     let router = router.clone().layer(axum::Extension(local));
-                    tokio::spawn(connection(stream, None, router));
+                    tokio::spawn(connection(stream, None, None, router));
                 }
                 Err(error) => tracing::warn!(%error, "a local connection without a user"),
             },
@@ -81,15 +90,28 @@ pub async fn unix(listener: UnixListener, router: Router) {
 }
 
 /// Waits after a failed accept. The usual cause is a lack of file descriptors, and retrying at once would
-/// spin.
+/// spin. Said once a minute: whoever connects can cause it.
 async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "failed to accept a connection");
+    if is_time_to_say() {
+        tracing::warn!(%error, "failed to accept a connection");
+    }
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+fn is_time_to_say() -> bool {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock();
+    let is_time = said.is_none_or(|said| said.elapsed() > QUIET);
+    if is_time {
+        *said = Some(Instant::now());
+    }
+    is_time
 }
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<Peer>,
+    place: Option<Arc<Place>>,
     router: Router,
 ) {
     let router = TowerToHyperService::new(router);
@@ -97,7 +119,12 @@ async fn connection(
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        router.call(request)
+        let answer = router.call(request.map(|body| Arriving::new(body, place.clone())));
+        let place = place.clone();
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(answer.map(|body| Leaving::new(body, place)))
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -28,6 +28,7 @@ mod openapi;
 mod page;
 mod path;
 mod peer;
+mod places;
 pub mod push_option;
 mod pushes;
 pub mod refusals;

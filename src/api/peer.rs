@@ -10,12 +10,17 @@ use crate::config::Config;
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
+/// The other end of the connection; `None` over the Unix socket.
+pub fn other_end(request: &Parts) -> Option<IpAddr> {
+    let Peer(peer) = request.extensions.get::<Peer>()?;
+    Some(peer.to_canonical())
+}
+
 /// The client's address; `None` over the Unix socket. What a proxy says of it is believed only of
 /// Cutover's own, which stands on this machine and leads here where the agent has a domain, and of
 /// those that deploy.toml trusts.
 pub fn address(config: &Config, request: &Parts) -> Option<IpAddr> {
-    let Peer(peer) = request.extensions.get::<Peer>()?;
-    let peer = peer.to_canonical();
+    let peer = other_end(request)?;
     let here = peer.is_loopback() || peer == config.agent.listen.ip();
     let trusted = |address: IpAddr| {
         let networks = &config.proxy.trusted_proxies;

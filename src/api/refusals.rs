@@ -25,6 +25,9 @@ use crate::proxy::network_of;
 /// How often one client, or the clients of one app, may be refused at once, and then each second.
 const OF_CLIENT: (f64, f64) = (100.0, 1.0);
 const OF_APP: (f64, f64) = (1000.0, 10.0);
+/// The same of all whom one connection's other end speaks for: a client that is let through to a trusted
+/// address can write whom it likes into `X-Forwarded-For`.
+const OF_PEER: (f64, f64) = (1000.0, 10.0);
 /// Clients that are remembered; beyond it the further ones count as one.
 const CLIENTS: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -33,6 +36,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Refusals {
     clients: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    peers: Mutex<HashMap<IpAddr, Bucket>>,
     apps: Mutex<HashMap<AppName, Bucket>>,
     lines: Mutex<HashMap<Kind, Line>>,
 }
@@ -52,10 +56,14 @@ impl Refusals {
     fn count(
         &self,
         client: Option<IpAddr>,
+        peer: Option<IpAddr>,
         app: Option<&AppName>,
         now: Instant,
     ) -> Option<Duration> {
         let client = network_of(client?);
+        // Only of those whose word is taken for others: few, so that they need no limit.
+        let peer = peer.map(network_of).filter(|peer| *peer != client);
+        let of_peer = peer.and_then(|peer| take(&mut self.peers.lock(), peer, OF_PEER, now));
         let mut clients = self.clients.lock();
         if clients.len() >= CLIENTS && !clients.contains_key(&Some(client)) {
             clients.retain(|_, bucket| bucket.fill(OF_CLIENT, now) < OF_CLIENT.0);
@@ -65,7 +73,7 @@ impl Refusals {
         let of_client = take(&mut clients, key, OF_CLIENT, now);
         drop(clients);
         let of_app = app.and_then(|app| take(&mut self.apps.lock(), app.clone(), OF_APP, now));
-        of_client.max(of_app)
+        of_client.max(of_app).max(of_peer)
     }
 
     /// Logs `what`, with how many there were since the last line of this kind; at most once a minute.
@@ -153,6 +161,7 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
     let (request, body) = request.into_parts();
     let config = &api.agent.in_force().config;
     let (client, uri) = (peer::address(config, &request), request.uri.clone());
+    let peer = peer::other_end(&request);
     let response = next.run(Request::from_parts(request, body)).await;
     let Some(&kind) = response.extensions().get::<Kind>() else {
         return response;
@@ -170,7 +179,10 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
     if kind == Kind::Malformed {
         return response;
     }
-    match api.refusals.count(client, app.as_ref(), Instant::now()) {
+    match api
+        .refusals
+        .count(client, peer, app.as_ref(), Instant::now())
+    {
         Some(wait) => too_many(wait, kind == Kind::GitToken),
         None => response,
     }
@@ -215,25 +227,45 @@ mod tests {
         let (one, two) = ("192.0.2.1".parse().ok(), "2001:db8::1".parse().ok());
         let begun = Instant::now();
         for _ in 0..100 {
-            assert_eq!(refusals.count(one, None, begun), None);
+            assert_eq!(refusals.count(one, None, None, begun), None);
         }
-        assert_eq!(refusals.count(one, None, begun), Some(MINUTE / 60));
-        assert_eq!(refusals.count(two, None, begun), None);
-        assert_eq!(refusals.count(one, None, begun + MINUTE / 60), None);
-        assert!(refusals.count(one, None, begun + MINUTE / 60).is_some());
+        assert_eq!(refusals.count(one, None, None, begun), Some(MINUTE / 60));
+        assert_eq!(refusals.count(two, None, None, begun), None);
+        assert_eq!(refusals.count(one, None, None, begun + MINUTE / 60), None);
+        assert!(
+            refusals
+                .count(one, None, None, begun + MINUTE / 60)
+                .is_some()
+        );
         // One network of the sixth version, and one app, are one.
         for host in 0..99 {
             let address = format!("2001:db8::{:x}", host + 2).parse().ok();
-            assert_eq!(refusals.count(address, None, begun), None);
+            assert_eq!(refusals.count(address, None, None, begun), None);
         }
-        assert!(refusals.count(two, None, begun).is_some());
+        assert!(refusals.count(two, None, None, begun).is_some());
         let app: AppName = "hello".parse().unwrap();
         for host in 0..1000u32 {
             let address = Some(IpAddr::V4((0x0a00_0000 + host).into()));
-            assert_eq!(refusals.count(address, Some(&app), begun), None);
+            assert_eq!(refusals.count(address, None, Some(&app), begun), None);
         }
         let new = "192.0.2.77".parse().ok();
-        assert!(refusals.count(new, Some(&app), begun).is_some());
+        assert!(refusals.count(new, None, Some(&app), begun).is_some());
+    }
+
+    #[test]
+    fn who_invents_clients_is_counted_too() {
+        let refusals = Refusals::default();
+        let (peer, begun) = ("127.0.0.1".parse().ok(), Instant::now());
+        let invented = |host: u32| Some(IpAddr::V4((0x0a00_0000 + host).into()));
+        for host in 0..1000 {
+            assert_eq!(refusals.count(invented(host), peer, None, begun), None);
+        }
+        assert!(refusals.count(invented(1000), peer, None, begun).is_some());
+        assert_eq!(
+            refusals.count(peer, peer, None, begun),
+            None,
+            "its own word"
+        );
     }
 
     #[test]
@@ -241,12 +273,12 @@ mod tests {
         let refusals = Refusals::default();
         let begun = Instant::now();
         for host in 0..20_000u32 {
-            refusals.count(Some(IpAddr::V4(host.into())), None, begun);
+            refusals.count(Some(IpAddr::V4(host.into())), None, None, begun);
         }
         assert!(refusals.clients.lock().len() <= CLIENTS + 1);
         // They are forgotten once they may be refused again as often as anybody.
         let later = begun + MINUTE * 3;
-        refusals.count(Some(IpAddr::V4(0xffff_0000.into())), None, later);
+        refusals.count(Some(IpAddr::V4(0xffff_0000.into())), None, None, later);
         assert!(refusals.clients.lock().len() <= 2);
     }
 }

@@ -79,7 +79,8 @@ pub async fn receive(
     let (request, body) = request.into_parts();
     allowed(&api, &app, &request)?;
     let headers = &request.headers;
-    let body = api.bodies.read(headers, body).await?;
+    let client = peer::address(&api.agent.in_force().config, &request);
+    let body = api.bodies.read(client, headers, body).await?;
     let received = verified(&api, &app, headers, &body)
         .await
         .map_err(refused)?;

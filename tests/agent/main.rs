@@ -30,3 +30,4 @@ mod push_to_live;
 mod queue;
 mod releases;
 mod reload;
+mod strangers;

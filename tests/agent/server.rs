@@ -89,12 +89,17 @@ impl Server {
 
     /// Starts the agent, again if it had ended.
     pub async fn serve(&mut self) {
+        self.serve_by(Path::new(CUTOVER)).await;
+    }
+
+    /// The same by a program that runs the one under test.
+    pub async fn serve_by(&mut self, program: &Path) {
         let env: Vec<_> = self
             .env
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
-        let agent = self.stage.serve(Path::new(CUTOVER), &env).await;
+        let agent = self.stage.serve(program, &env).await;
         self.agent = Some(agent.unwrap_or_else(|error| panic!("{error}")));
     }
 

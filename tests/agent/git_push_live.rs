@@ -1,41 +1,11 @@
 //! `git push https://…/git/<app>.git`, from the push to the answer of the app.
 
-use std::path::Path;
 use std::process::Command;
 
-use crate::server::{APP, SETTINGS, Server, files};
+use crate::git::{commit, git, try_git};
+use crate::server::{APP, SETTINGS, Server};
 use crate::support::tool;
 use crate::support::wait::soon;
-
-fn git(folder: &Path, args: &[&str]) -> (bool, String) {
-    let output = Command::new("git")
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
-        .args(args)
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
-}
-
-fn commit(folder: &Path, version: &str, behaviour: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    for file in files(version, behaviour) {
-        let path = folder.join(&file.path);
-        std::fs::write(&path, &file.bytes).unwrap();
-        let mode = std::fs::Permissions::from_mode(file.mode & 0o777);
-        std::fs::set_permissions(&path, mode).unwrap();
-    }
-    assert!(git(folder, &["add", "."]).0);
-    let (good, text) = git(folder, &["commit", "-q", "-m", version]);
-    assert!(good, "{text}");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
@@ -50,10 +20,10 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     let url = format!("http://ann:{token}@{address}/git/{APP}.git");
     let work = tempfile::tempdir().unwrap();
     let work = work.path();
-    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    git(work, &["init", "-q", "-b", "main"]);
 
     commit(work, "v1", "");
-    let (good, text) = git(work, &["push", &url, "main"]);
+    let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(
         good && text.contains("remote: live"),
         "{text}\n{}",
@@ -62,18 +32,18 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     assert_eq!(server.version().await, "v1");
 
     // The same content: nothing is built, but for who asks for it.
-    assert!(git(work, &["commit", "-q", "--allow-empty", "-m", "empty"]).0);
-    let (good, text) = git(work, &["push", &url, "main"]);
+    git(work, &["commit", "-q", "--allow-empty", "-m", "empty"]);
+    let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(good && text.contains("it is not built again"), "{text}");
-    assert!(git(work, &["commit", "-q", "--allow-empty", "-m", "anew"]).0);
-    let (good, text) = git(work, &["push", "-o", "cutover.no-cache", &url, "main"]);
+    git(work, &["commit", "-q", "--allow-empty", "-m", "anew"]);
+    let (good, text) = try_git(work, &["push", "-o", "cutover.no-cache", &url, "main"]);
     assert!(good && !text.contains("it is not built again"), "{text}");
     assert!(text.contains("remote: live"), "{text}");
 
     // What fails is told, and changes nothing.
     std::fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY missing /\n").unwrap();
-    assert!(git(work, &["commit", "-q", "-am", "broken"]).0);
-    let (_, text) = git(work, &["push", &url, "main"]);
+    git(work, &["commit", "-q", "-am", "broken"]);
+    let (_, text) = try_git(work, &["push", &url, "main"]);
     assert!(text.contains("remote: failed: "), "{text}");
     assert_eq!(server.version().await, "v1");
     server.stop().await;
@@ -92,9 +62,9 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     let url = format!("http://ann:{token}@{address}/git/{APP}.git");
     let work = tempfile::tempdir().unwrap();
     let work = work.path();
-    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
-    let (_, text) = git(work, &["push", &url, "main"]);
+    let (_, text) = try_git(work, &["push", &url, "main"]);
     server.agent().ended().await.unwrap();
     assert!(!text.contains("remote: live"), "{text}");
 
@@ -119,13 +89,13 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     let address = server.agent().address;
     let url = format!("http://ann:{token}@{address}/git/{APP}.git");
     commit(work, "v2\n\n[skip ci]", "");
-    let (good, text) = git(work, &["push", &url, "main"]);
+    let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(
         good && text.contains("not deployed: the head commit says"),
         "{text}"
     );
     commit(work, "v3", "");
-    let (good, text) = git(work, &["push", "-o", "cutover.skip", &url, "main"]);
+    let (good, text) = try_git(work, &["push", "-o", "cutover.skip", &url, "main"]);
     assert!(
         good && text.contains("not deployed: cutover.skip"),
         "{text}"
@@ -150,11 +120,11 @@ async fn of_several_refs_each_is_named_and_the_own_branch_goes_live() {
     let url = format!("http://ann:{token}@{address}/git/{APP}.git");
     let work = tempfile::tempdir().unwrap();
     let work = work.path();
-    assert!(git(work, &["init", "-q", "-b", "main"]).0);
+    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
-    assert!(git(work, &["checkout", "-q", "-b", "feature"]).0);
+    git(work, &["checkout", "-q", "-b", "feature"]);
     commit(work, "v2", "");
-    let (good, text) = git(work, &["push", &url, "feature", "main"]);
+    let (good, text) = try_git(work, &["push", &url, "feature", "main"]);
     for line in [
         "remote: refs/heads/feature: not deployed: it was pushed together with the branch `main`, \
          which is deployed instead",

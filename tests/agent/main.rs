@@ -9,6 +9,7 @@ use cutover::{cli, proxy};
 mod counter;
 mod forge;
 mod forge_status;
+mod git;
 mod server;
 
 mod bad_flood;

@@ -5,24 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::server::{CUTOVER, Server, files, free_address};
+use crate::git::{commit, git};
+use crate::server::{CUTOVER, Server, free_address};
 use crate::support::tool;
-
-/// Runs git; its output, stderr last. Panics unless it succeeds.
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command
-        .current_dir(folder)
-        .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"])
-        .args(arguments)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env_remove("GIT_DIR");
-    let output = command.output().expect("git can be run");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "git {arguments:?}: {said}");
-    said
-}
 
 /// Installs the hook as its first lines say, and clones the repository.
 fn install(server: &Server) -> std::path::PathBuf {
@@ -38,18 +23,6 @@ fn install(server: &Server) -> std::path::PathBuf {
     git(&server.stage.folder, &["clone", "-q", repo, folder]);
     git(&work, &["checkout", "-q", "-B", "main"]);
     work
-}
-
-fn commit(work: &Path, version: &str, behaviour: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    for file in files(version, behaviour) {
-        let path = work.join(&file.path);
-        std::fs::write(&path, &file.bytes).unwrap();
-        let mode = std::fs::Permissions::from_mode(file.mode & 0o777);
-        std::fs::set_permissions(&path, mode).unwrap();
-    }
-    git(work, &["add", "-A"]);
-    git(work, &["commit", "-q", "-m", version]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

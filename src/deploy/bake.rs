@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use super::Result;
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
-use super::{Result, rollback};
 use crate::engine::Status;
 use crate::proxy::control::RouteStats;
 use crate::state::{State, Step};
@@ -30,10 +30,7 @@ pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<
     let time = line.app.deploy.bake;
     // A release that was live before has been watched then; what it replaces is no better.
     let is_rollback = release.deployment != line.id;
-    let can_go_back = rollback::target(line.agent, &line.app.name)
-        .await?
-        .is_some();
-    if time.is_zero() || is_rollback || !can_go_back {
+    if time.is_zero() || is_rollback {
         return Ok(Verdict::Good);
     }
     let begun = match reached {

@@ -24,6 +24,7 @@ pub async fn cancel(
         }
         if found.state == State::Queued {
             deployments::end(db, &wanted, Event::Cancel, None)?;
+            tracing::info!(app = %found.app, deployment = %wanted, "cancelled");
         }
         deployments::get(db, &wanted)
     });

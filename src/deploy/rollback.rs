@@ -5,18 +5,16 @@ use super::line::Line;
 use super::{Agent, Result, intake};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::principal::Requester;
-use crate::state::Event;
+use crate::state::{Event, Step};
 use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, apps};
+use crate::store::{StoreError, apps, steps};
+
+const NOTHING_TO_GO_BACK_TO: &str =
+    "there is no earlier release to go back to, so it is still what serves";
 
 /// The release that a rollback without a name goes back to: of those that were live and are kept,
-/// the one that was live last before this one, but none that had to be rolled back itself.
-pub async fn target(agent: &Agent, app: &AppName) -> Result<Option<Release>> {
-    let app = app.clone();
-    agent.store.read(move |db| previous(db, &app)).await
-}
-
+/// the one that was live last before this one, but none that failed in its own bake.
 fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
     let live = apps::serving(db, app)?.live;
     for release in releases::kept(db, app)? {
@@ -103,16 +101,22 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
     }
 }
 
-/// Ends a deployment whose bake went wrong, and queues the way back in the same transaction.
+/// Ends a deployment whose bake went wrong, and queues the way back in the same transaction. Where there
+/// is none the deployment has failed, and its release is still what serves.
 pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
     let log = line.log.clone();
     let queued = line
         .record(move |db| {
-            deployments::end(db, &id, Event::RollBack, Some(&failed))?;
             let Some(back) = previous(db, &app)? else {
+                let message = format!("{}; {NOTHING_TO_GO_BACK_TO}", failed.message);
+                log.line(&message);
+                let failed = Failure { message, ..failed };
+                steps::failed(db, &id, Step::Bake, &failed.message)?;
+                deployments::end(db, &id, Event::Fail, Some(&failed))?;
                 return Ok(None);
             };
+            deployments::end(db, &id, Event::RollBack, Some(&failed))?;
             let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
             let queued = deployments::enqueue(db, &new)?;
             // Who follows the log reads no further than to the rest state.
@@ -121,9 +125,13 @@ pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
         })
         .await?;
     Checkpoint::Ended.reach();
-    tracing::warn!(app = %line.app.name, deployment = %line.id, "{}; rolling back", failure.message);
-    if let Some(queued) = queued {
-        intake::announce(line.agent, &queued);
+    let (app, deployment, why) = (&line.app.name, &line.id, failure.message);
+    match queued {
+        Some(queued) => {
+            tracing::warn!(%app, %deployment, by = %queued.id, "rolled back: {why}");
+            intake::announce(line.agent, &queued);
+        }
+        None => tracing::error!(%app, %deployment, "failed: {why}; {NOTHING_TO_GO_BACK_TO}"),
     }
     Ok(())
 }

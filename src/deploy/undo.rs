@@ -41,9 +41,25 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
         return Ok(());
     }
     Checkpoint::Undone.reach();
+    tell(line, &stop);
     end(line.agent, &line.id, stop).await?;
     Checkpoint::Ended.reach();
     Ok(())
+}
+
+/// One line in the agent's own log, for whoever reads no other.
+fn tell(line: &Line<'_>, stop: &Stop) {
+    let (app, deployment) = (&line.app.name, &line.id);
+    match stop {
+        Stop::Failed(failure) => {
+            let step = failure.step.as_deref().unwrap_or_default();
+            tracing::warn!(%app, %deployment, step, "failed: {}", failure.message);
+        }
+        Stop::Cancelled => tracing::info!(%app, %deployment, "cancelled"),
+        Stop::Superseded(why) => tracing::info!(%app, %deployment, "superseded: {}", why.message),
+        Stop::Skipped(why) => tracing::info!(%app, %deployment, "skipped: {}", why.message),
+        Stop::Interrupted(why) => tracing::warn!(%app, %deployment, "interrupted: {why}"),
+    }
 }
 
 /// Stores the rest state, or puts an interrupted deployment back into the queue.

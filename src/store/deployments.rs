@@ -120,6 +120,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         let why = format!("the newer deployment `{id}` took its place in the queue");
         let error = Failure::new("superseded", why);
         end(db, &older, Event::Supersede, Some(&error))?;
+        tracing::info!(app = %new.app, deployment = %older, "superseded: {}", error.message);
     }
     let mut insert = db.prepare_cached(
         "INSERT INTO deployments
@@ -294,7 +295,11 @@ pub fn list(
 pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<DeploymentId>> {
     let mut query = db.prepare_cached(
         "SELECT id FROM deployments INDEXED BY deployments_by_release
-         WHERE release = ?1 AND state IN ('switching', 'draining', 'baking', 'live')
+         WHERE release = ?1
+           AND (state IN ('switching', 'draining', 'baking', 'live')
+                -- In its bake, with nothing to go back to.
+                OR (state = 'failed' AND EXISTS
+                    (SELECT 1 FROM steps WHERE deployment = deployments.id AND name = 'switch')))
          ORDER BY id DESC LIMIT 1",
     )?;
     Ok(query
@@ -320,11 +325,15 @@ pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>>
     Ok(found.optional()?.flatten())
 }
 
-/// Whether the release was rolled back because of errors while it was live.
+/// Whether the release had errors in its bake, and was rolled back if there was something to go back to.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM deployments INDEXED BY deployments_by_release
-         WHERE release = ?1 AND state = 'rolled_back' LIMIT 1",
+         WHERE release = ?1
+           AND (state = 'rolled_back'
+                OR (state = 'failed' AND EXISTS
+                    (SELECT 1 FROM steps WHERE deployment = deployments.id AND name = 'switch')))
+         LIMIT 1",
     )?;
     Ok(query.exists([release.as_str()])?)
 }

@@ -20,11 +20,41 @@ async fn newest(server: &Server) -> Value {
         .clone()
 }
 
+/// The first release, whose bake is watched like any other's, until what is pushed next ends it.
+async fn first(server: &Server) -> String {
+    let id = server.push("v1", "").await;
+    server.until_log(&id, "[drain]").await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_release_that_crashes_in_its_bake_has_failed_and_is_still_what_serves() {
+    let mut server = Server::with(SETTINGS).await;
+    let id = server.push("v1", "crash-after 1500").await;
+    let (bad, log) = server.ended(&id).await;
+    assert_eq!(bad.state, "failed", "{log:#?}");
+    let error = bad.error.unwrap();
+    assert_eq!(error.code, "crashed_in_bake");
+    assert_eq!(error.step.as_deref(), Some("bake"));
+    assert!(error.message.contains("no earlier release"), "{error:?}");
+    assert!(bad.current, "nothing else serves");
+    assert!(
+        server.log().contains("no earlier release"),
+        "{}",
+        server.log()
+    );
+
+    // It is not what a bad second one goes back to.
+    let id = server.push("v2", "crash-after 1500").await;
+    let (bad, log) = server.ended(&id).await;
+    assert_eq!(bad.state, "failed", "{log:#?}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
     let mut server = Server::with(SETTINGS).await;
-    // The first has nothing to go back to: no bake, or this would take a minute.
-    server.go_live("v1").await;
+    first(&server).await;
 
     let id = server.push("v2", "crash-after 1500").await;
     let (bad, log) = server.ended(&id).await;
@@ -69,7 +99,7 @@ async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_push_ends_the_bake_and_a_rollback_finds_the_old_release_warm() {
     let mut server = Server::with(SETTINGS).await;
-    server.go_live("v1").await;
+    first(&server).await;
     let second = server.push("v2", "").await;
     let load = server.load();
     assert!(
@@ -105,9 +135,9 @@ async fn a_newer_push_ends_the_bake_and_a_rollback_finds_the_old_release_warm() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_that_fails_leaves_no_warm_release_behind() {
     let mut server = Server::with(&SETTINGS.replace("50ms\"", "50ms\"\ndeadline = \"3s\"")).await;
-    let first = server.go_live("v1").await;
+    let first = first(&server).await;
     let docker = docker().await;
-    let warm = format!("cutover-{APP}-{}-0", first.id);
+    let warm = format!("cutover-{APP}-{first}-0");
 
     let id = server.push("v2", "crash-after 1500").await;
     let load = server.load();

@@ -288,9 +288,10 @@ async fn nothing_is_a_success_before_its_bake_is_over() {
     let mut server = Server::idle(&format!("{BAKING}{}", forge.settings("github"))).await;
     server.set_env("REPORT_TOKEN", TOKEN);
     server.serve().await;
-    server.go_live("v1").await;
-    until_last_state(&forge, 0, "success").await;
+    let first = server.push("v1", "").await;
+    server.until_log(&first, "[drain]").await;
     let id = server.push("v2", "").await;
+    until_last_state(&forge, 0, "success").await;
     let path = format!("/api/v1/deployments/{id}");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let baking = loop {
@@ -330,10 +331,13 @@ async fn a_version_that_is_rolled_back_was_never_a_success() {
     let mut server = Server::idle(&format!("{BAKING}{}", forge.settings("github"))).await;
     server.set_env("REPORT_TOKEN", TOKEN);
     server.serve().await;
-    let good = server.go_live("v1").await.commit.unwrap();
-    until_last_state(&forge, 0, "success").await;
+    let first = server.push("v1", "").await;
+    server.until_log(&first, "[drain]").await;
 
+    // What is asked for next ends the bake of the one before.
     let id = server.push("v2", "crash-after 1500").await;
+    let good = server.ended(&first).await.0.commit.unwrap();
+    until_last_state(&forge, 0, "success").await;
     let (bad, log) = server.ended(&id).await;
     assert_eq!(bad.state, "rolled_back", "{log:#?}");
     let bad = bad.commit.unwrap();

@@ -24,7 +24,7 @@ use crate::store::{app_names, apps, deployments, releases};
 )]
 pub async fn list(State(api): Shared, caller: Principal) -> Result<Json<Page<AppView>>, ApiError> {
     let in_force = api.agent.in_force();
-    let store = &api.agent.store;
+    let (store, tend) = (&api.agent.store, api.agent.tend.clone());
     let items = store
         .read(move |db| {
             let config = &in_force.config;
@@ -36,6 +36,7 @@ pub async fn list(State(api): Shared, caller: Principal) -> Result<Json<Page<App
             let lost = in_use.filter(|name| !config.apps.contains_key(name) && caller.sees(name));
             configured
                 .chain(lost.map(|name| view::lost_app(db, &name)))
+                .map(|app| app.map(|app| app.tended(&tend)))
                 .collect()
         })
         .await?;
@@ -66,7 +67,7 @@ pub async fn show(
         Some(app) => view::app(db, &app),
         None => view::lost_app(db, &name),
     });
-    Ok(Json(shown.await?))
+    Ok(Json(shown.await?.tended(&api.agent.tend)))
 }
 
 /// List the deployments of an app

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::view::rfc3339;
 
 /// How long an answer from Docker or the proxy is reused, so that frequent checks cost nothing.
 const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -35,6 +36,11 @@ pub struct Ready {
     /// `ok`, or why the proxy cannot be used.
     #[schema(example = "ok")]
     proxy: String,
+    /// What does not run as it should; the agent puts it right where it can.
+    differences: Vec<String>,
+    /// Since when Docker has not answered; null while it does.
+    #[schema(required, format = DateTime)]
+    docker_away_since: Option<String>,
 }
 
 /// Check that the agent is alive
@@ -90,6 +96,8 @@ pub async fn ready(State(api): Shared) -> Response {
         ready,
         docker: part(&found.docker),
         proxy: part(&found.proxy),
+        differences: api.agent.tend.differences(None),
+        docker_away_since: api.agent.tend.engine_away_since().map(rfc3339),
     };
     (status, Json(body)).into_response()
 }

@@ -8,6 +8,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
+use crate::deploy::tend::Tend;
+use crate::ids::AppName;
 use crate::proxy::control::RouteStats;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,12 +44,39 @@ pub async fn metrics(State(api): Shared) -> Response {
         "Deployments by state.",
         states,
     );
+    tended(&mut text, &api.agent.tend);
     let routes = api.agent.proxy.stats().await;
     let up = [("".to_owned(), u64::from(routes.is_ok()))];
     let help = "Whether the proxy answers the agent.";
     text.family("cutover_proxy_up", "gauge", help, up);
     proxy(&mut text, &merged(routes.unwrap_or_default()));
     ([(header::CONTENT_TYPE, TEXT)], text.0).into_response()
+}
+
+/// What the reconciler found and did.
+fn tended(text: &mut Families, tend: &Tend) {
+    let of = |app: AppName, count: u64| (format!("app=\"{app}\""), count);
+    text.family(
+        "cutover_instances_down",
+        "gauge",
+        "Instances of live releases that do not serve.",
+        tend.down().into_iter().map(|(app, count)| of(app, count)),
+    );
+    let repaired = tend.repaired().into_iter();
+    text.family(
+        "cutover_instances_repaired_total",
+        "counter",
+        "Times that an instance was brought back, by what had become of it.",
+        repaired.map(|((app, was), count)| (format!("app=\"{app}\",was=\"{was}\""), count)),
+    );
+    text.family(
+        "cutover_instance_crashes_total",
+        "counter",
+        "Times that an instance of a live release ended by itself.",
+        tend.crashed()
+            .into_iter()
+            .map(|(app, count)| of(app, count)),
+    );
 }
 
 /// Families of samples, as text.

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
+use crate::deploy::tend::Tend;
 use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
 use crate::proxy::control::Receipt;
@@ -255,6 +256,17 @@ pub struct AppView {
     /// The newest deployment; null before the first one.
     #[schema(required)]
     deployment: Option<DeploymentView>,
+    /// What does not run as it should, and what is done about it; empty if all is well.
+    #[schema(example = json!([]))]
+    problems: Vec<String>,
+}
+
+impl AppView {
+    /// With what the reconciler has found.
+    pub fn tended(mut self, tend: &Tend) -> Self {
+        self.problems = tend.problems(&self.name);
+        self
+    }
 }
 
 /// Looks up what belongs to a deployment and puts it together.
@@ -318,7 +330,7 @@ fn report(report: ForgeStatus) -> Option<ReportView> {
 }
 
 fn is_last_with(db: &rusqlite::Connection, row: &Deployment, live: &ReleaseId) -> Result<bool> {
-    let switched = row.state.is_switched() || row.state == State::Live;
+    let switched = row.state.is_switched() || matches!(row.state, State::Live | State::Failed);
     Ok(switched && deployments::last_of_release(db, live)?.as_ref() == Some(&row.id))
 }
 
@@ -382,6 +394,7 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
         domains: crate::deploy::routes::hosts(db, name)?,
         release: live.map(|row| release(row, &serving)),
         deployment: last.map(|row| deployment(db, row)).transpose()?,
+        problems: Vec::new(),
     })
 }
 

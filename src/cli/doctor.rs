@@ -36,7 +36,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     found.push(docker(&config.docker.host).await);
     found.extend(data_dir(&config.agent.data_dir));
     found.extend(database(&config.agent.data_dir));
-    found.push(agent(&config).await);
+    found.extend(agent(&config).await);
     found.extend(in_force(&path, &config).await);
     found.push(proxy(&config).await);
     let mut wrong = 0;
@@ -108,16 +108,21 @@ fn size(bytes: u64) -> String {
     }
 }
 
-async fn agent(config: &Config) -> Found {
+async fn agent(config: &Config) -> Vec<Found> {
     let client = Client::local(&config.agent.data_dir);
     let listen = config.agent.listen;
-    match client.look("/readyz").await {
-        Ok((status, _)) if status.is_success() => {
-            Found::Good(format!("the agent is ready; it listens on `{listen}`"))
-        }
-        Ok((_, answer)) => Found::Bad(format!("the agent is running, but not ready: {answer}")),
-        Err(error) => Found::Bad(one_line(&error)),
-    }
+    let (status, answer) = match client.look("/readyz").await {
+        Ok(answered) => answered,
+        Err(error) => return vec![Found::Bad(one_line(&error))],
+    };
+    let mut found = vec![match status.is_success() {
+        true => Found::Good(format!("the agent is ready; it listens on `{listen}`")),
+        false => Found::Bad(format!("the agent is running, but not ready: {answer}")),
+    }];
+    let differences = answer["differences"].as_array().into_iter().flatten();
+    let differences = differences.filter_map(|it| it.as_str());
+    found.extend(differences.map(|it| Found::Bad(it.to_owned())));
+    found
 }
 
 /// Where the agent goes by something else than the file says.

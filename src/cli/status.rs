@@ -51,6 +51,12 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         "DOMAINS",
     ];
     table::show(&headers, apps.iter().map(row).collect());
+    let mut problems: Vec<_> = apps.iter().flat_map(|app| &app.problems).collect();
+    // What is wrong with Docker is wrong with each of them.
+    problems.dedup();
+    for problem in problems {
+        print::line(format_args!("! {problem}"));
+    }
     for app in apps.iter().filter(|app| app.configured == Some(false)) {
         print::line(notice::lost(&app.name));
     }

@@ -32,12 +32,14 @@ pub mod rollback;
 pub mod routes;
 pub mod run;
 mod steps;
+pub mod tend;
 mod undo;
 pub mod unrecorded;
 
 pub use hub::Hub;
 pub use in_force::InForce;
 use queue::Workers;
+use tend::Tend;
 
 /// Everything that a deployment needs; one a process, shared by all.
 pub struct Agent {
@@ -52,6 +54,7 @@ pub struct Agent {
     pub proxy: Client,
     pub hub: Hub,
     pub workers: Workers,
+    pub tend: Arc<Tend>,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
     /// Apps whose routes the proxy has and the database does not know of.
@@ -77,6 +80,7 @@ impl Agent {
             proxy,
             hub: Hub::new(),
             workers: Workers::default(),
+            tend: Arc::default(),
             publishing: Mutex::new(()),
             unrecorded: Default::default(),
             slots,
@@ -88,6 +92,7 @@ impl Agent {
         let mut pause = Duration::from_millis(100);
         let mut said = false;
         while let Err(error) = self.engine.ping().await {
+            self.tend.engine_is_away();
             if !said {
                 tracing::warn!(%error, "deployments wait until Docker is back");
                 said = true;
@@ -95,6 +100,7 @@ impl Agent {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+        self.tend.engine_is_back();
         if said {
             tracing::info!("Docker is back");
         }

@@ -5,20 +5,20 @@
 //!   start; its image is found in the cache, so that this costs little and the push is not lost.
 //!   After three attempts it fails.
 //! - From the switch on: forward to the end.
-//! - Containers that our record names and nothing needs are removed, and those of the live release
-//!   that do not run are started.
+//! - Containers that our record names and nothing needs are removed. What is live is kept running by
+//!   `jobs/reconcile`.
 
 use rusqlite::Connection;
 
 use super::line::{Line, Stop};
 use super::steps::retire;
-use super::{Agent, Result, routes, run, undo};
+use super::{Agent, Result, run, undo};
 use crate::config::App;
-use crate::engine::{EngineError, Found, InstanceSpec, Status};
+use crate::engine::{EngineError, Found};
 use crate::ids::AppName;
 use crate::store::deployments::{self, Deployment};
 use crate::store::ours::Ours;
-use crate::store::{StoreError, apps, instances, jobs, releases};
+use crate::store::{StoreError, jobs, releases};
 
 /// Brings every open deployment of the app to where it can go on, or to its end.
 pub async fn app(agent: &Agent, app: &App) -> Result<()> {
@@ -35,9 +35,6 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
         }
     }
     agent.wait_for_engine().await;
-    if let Err(error) = revive(agent, &app.name).await {
-        tracing::warn!(app = %app.name, %error, "cannot bring the live release back yet");
-    }
     match retire::old_instances(agent, &app.name).await {
         Ok(0) => {}
         Ok(count) => {
@@ -86,50 +83,6 @@ async fn back(agent: &Agent, deployment: &Deployment) -> Result<()> {
     }
     let why = "the agent was interrupted".to_owned();
     undo::end(agent, &deployment.id, Stop::Interrupted(why)).await
-}
-
-/// Starts the live release's containers where they do not run: somebody stopped or removed them
-/// while the agent was away.
-async fn revive(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineError> {
-    let name = app.clone();
-    let found = agent.store.read(move |db| {
-        let live = apps::serving(db, &name)?.live;
-        let release = live.map(|live| releases::get(db, &live)).transpose()?;
-        Ok((release.flatten(), instances::all(db)?))
-    });
-    let (Some(release), all) = found.await? else {
-        return Ok(());
-    };
-    let recorded: Vec<_> = all.iter().filter_map(|it| it.endpoint).collect();
-    let mut moved = false;
-    for instance in all.iter().filter(|it| it.release == release.id) {
-        if agent.engine.status(&instance.ours()).await? == Status::Running {
-            continue;
-        }
-        tracing::warn!(%app, container = instance.name, "the live release did not run; starting it");
-        let Some(service) = release.service(&instance.service) else {
-            let (id, name) = (&release.id, &instance.service);
-            let what = format!("the release `{id}` has no service `{name}`");
-            return Err(EngineError::Stopped(what));
-        };
-        let spec = InstanceSpec {
-            instance,
-            service,
-            recorded: &recorded,
-        };
-        let endpoint = agent.engine.start(&spec).await?;
-        agent.engine.keep_running(&instance.ours(), true).await?;
-        if endpoint != instance.endpoint {
-            let name = instance.name.clone();
-            let set = move |db: &_| instances::set_endpoint(db, &name, endpoint);
-            agent.store.write(set).await?;
-            moved = true;
-        }
-    }
-    if moved && let Err(error) = routes::publish_anew(agent).await {
-        return Err(EngineError::Stopped(error.to_string()));
-    }
-    Ok(())
 }
 
 /// Removes the containers of jobs that have ended; says how many. Removing them is what ends a job, so

@@ -133,6 +133,7 @@ async fn attempt(
             app_names::take_off(db, &name)
         })
         .await?;
+    drop(agent.tend.repairs.write().await);
     agent.hub.changed();
     Checkpoint::TakenOff.reach();
     routes::publish(agent).await?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use rusqlite::Connection;
 
 use super::forwarding::AppRoute;
+use super::tend::Tend;
 use super::{Agent, InForce, unrecorded};
 use crate::config::{self, Protocol};
 use crate::ids::AppName;
@@ -28,11 +29,12 @@ pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     // Two publications at once could arrive in the wrong order; what waits here reads the newest.
     let _turn = agent.publishing.lock().await;
     let in_force = agent.in_force();
+    let tend = agent.tend.clone();
     let before = routed_now(agent).await?;
     let read = agent.store.read(move |db| {
         let unrecorded = unrecorded::routes(db, before)?;
         let apps: BTreeSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
-        Ok((table(db, &in_force, unrecorded)?, apps))
+        Ok((table(db, &in_force, unrecorded, &tend)?, apps))
     });
     let (table, apps) = read.await?;
     agent.proxy.publish(&table).await?;
@@ -66,7 +68,12 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
 
 /// `unrecorded` are routes of apps that the proxy knows more of than the database: they stay as they
 /// are.
-fn table(db: &Connection, in_force: &InForce, unrecorded: Vec<Route>) -> Result<Table, StoreError> {
+fn table(
+    db: &Connection,
+    in_force: &InForce,
+    unrecorded: Vec<Route>,
+    tend: &Tend,
+) -> Result<Table, StoreError> {
     let (config, forwarding) = (&in_force.config, &in_force.forwarding);
     // One snapshot, so that the number belongs to the content.
     let snapshot = db.unchecked_transaction()?;
@@ -82,8 +89,8 @@ fn table(db: &Connection, in_force: &InForce, unrecorded: Vec<Route>) -> Result<
         let Some(of_app) = forwarding.app(&app.name).cloned() else {
             continue;
         };
-        let route = route(&snapshot, &app.name, of_app, app.protocol)?;
-        match has_targets(&route) {
+        let route = route(&snapshot, &app.name, of_app, app.protocol, tend)?;
+        match is_live(&route) {
             false => idle.push(route),
             true => routes.extend(claims.left_of(route)),
         }
@@ -100,8 +107,8 @@ fn table(db: &Connection, in_force: &InForce, unrecorded: Vec<Route>) -> Result<
             && !kept.contains(name.as_str())
             && let Some(of_app) = recorded(&snapshot, &name)?
         {
-            let route = route(&snapshot, &name, of_app, Protocol::default())?;
-            if has_targets(&route) {
+            let route = route(&snapshot, &name, of_app, Protocol::default(), tend)?;
+            if is_live(&route) {
                 routes.extend(claims.left_of(route));
             }
         }
@@ -125,8 +132,9 @@ fn agent_route(agent: &config::Agent) -> Option<Route> {
     })
 }
 
-fn has_targets(route: &Route) -> bool {
-    route.shares.iter().any(|share| !share.targets.is_empty())
+/// Also where none of its instances serves at the moment: its hosts are nobody else's.
+fn is_live(route: &Route) -> bool {
+    route.shares.iter().any(|share| !share.release.is_empty())
 }
 
 /// The hosts that an app had when deploy.toml had it.
@@ -147,6 +155,7 @@ fn route(
     app: &AppName,
     of_app: AppRoute,
     mut protocol: Protocol,
+    tend: &Tend,
 ) -> Result<Route, StoreError> {
     let serving = apps::serving(db, app)?;
     let mut targets = Vec::new();
@@ -157,7 +166,10 @@ fn route(
             let service = release.service(&instance.service);
             if let (Some(service), Some(endpoint)) = (service, instance.endpoint) {
                 protocol = service.protocol;
-                targets.push(endpoint);
+                // No connect that hangs: where none is left, the proxy answers 503, or holds.
+                if !tend.is_down(&instance.name) {
+                    targets.push(endpoint);
+                }
             }
         }
     }

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use futures_util::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{AgentId, AppName};
@@ -125,6 +126,30 @@ pub enum Status {
     Missing,
 }
 
+/// All that a look at an instance tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    pub run: Run,
+    /// The address that it has on the agent's network, while it runs.
+    pub address: Option<IpAddr>,
+    /// How often the engine has restarted it.
+    pub restarts: i64,
+    /// The last one's.
+    pub exit_code: i64,
+    pub out_of_memory: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Run {
+    Running,
+    Paused,
+    /// It ended by itself, and the engine starts it again in a moment.
+    Restarting,
+    Exited,
+    #[default]
+    Missing,
+}
+
 /// A container that carries this agent's label. That does not make it ours: a container inherits the
 /// labels of its image.
 #[derive(Debug, Clone)]
@@ -204,6 +229,40 @@ impl Engine {
     pub async fn status(&self, ours: &Ours) -> Result<Status> {
         match self {
             Engine::Docker(docker) => docker.status(ours).await,
+        }
+    }
+
+    /// All that there is to know of an instance that should run.
+    pub async fn look(&self, ours: &Ours) -> Result<Look> {
+        match self {
+            Engine::Docker(docker) => docker.look(ours).await,
+        }
+    }
+
+    pub async fn unpause(&self, ours: &Ours) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.unpause(ours).await,
+        }
+    }
+
+    /// Connects an instance to the agent's network again; returns as [`Engine::start`] does.
+    pub async fn rejoin(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        match self {
+            Engine::Docker(docker) => docker.rejoin(spec).await,
+        }
+    }
+
+    /// Makes the instance anew, with the volumes that it had, and starts it.
+    pub async fn remake(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        match self {
+            Engine::Docker(docker) => docker.remake(spec).await,
+        }
+    }
+
+    /// Yields after each event that may concern an instance of the agent; ends when the engine goes.
+    pub fn events(&self) -> Result<BoxStream<'static, ()>> {
+        match self {
+            Engine::Docker(docker) => docker.events(),
         }
     }
 

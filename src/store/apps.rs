@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, maybe_parsed};
+use super::{Result, maybe_parsed, parsed};
 use crate::ids::{AgentId, AppName, ReleaseId};
 
 /// What serves an app.
@@ -23,6 +23,15 @@ pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
         })
     });
     Ok(found.optional()?.unwrap_or_default())
+}
+
+/// The release of each app that has one.
+pub fn live_releases(db: &Connection) -> Result<Vec<ReleaseId>> {
+    let mut query = db.prepare_cached(
+        "SELECT live_release FROM apps WHERE live_release IS NOT NULL AND removing IS NULL",
+    )?;
+    let rows = query.query_map([], |row| parsed(row, "live_release"))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Makes `release` the live one and gives its route a generation higher than every earlier one.

@@ -29,6 +29,7 @@ mod push_paths;
 mod push_supersedes;
 mod push_to_live;
 mod queue;
+mod reconcile;
 mod releases;
 mod reload;
 mod strangers;

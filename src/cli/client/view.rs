@@ -123,6 +123,8 @@ pub struct App {
     pub release: Option<Release>,
     /// The newest deployment.
     pub deployment: Option<Deployment>,
+    /// What does not run as it should.
+    pub problems: Vec<String>,
 }
 
 /// `{"error": …}`.

@@ -45,6 +45,8 @@ pub async fn old_instances(
     agent: &Agent,
     app: &AppName,
 ) -> std::result::Result<usize, EngineError> {
+    // Nothing of the old release is being brought back from here on.
+    drop(agent.tend.repairs.write().await);
     let name = app.clone();
     let old: Vec<(Instance, Option<Release>)> = agent
         .store

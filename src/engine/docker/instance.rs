@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, EndpointIpamConfig,
-    EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig, RestartPolicy,
+    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, NetworkingConfig, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
@@ -45,14 +45,23 @@ enum Made {
 
 impl Docker {
     pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        self.start_with(spec, Vec::new()).await
+    }
+
+    /// The same with mounts, where the container is not there yet.
+    pub(super) async fn start_with(
+        &self,
+        spec: &InstanceSpec<'_>,
+        mounts: Vec<Mount>,
+    ) -> Result<Option<Endpoint>> {
         let network = self.network().await?;
         let endpoint = match spec.service.port {
             Some(port) => {
-                let address = self.make_reachable(spec, &network).await?;
+                let address = self.make_reachable(spec, &network, mounts).await?;
                 Some(Endpoint::new(address, port))
             }
             None => {
-                self.make(spec, &network, None).await?;
+                self.make(spec, &network, None, mounts).await?;
                 None
             }
         };
@@ -67,19 +76,16 @@ impl Docker {
 
     /// Makes the container with an address of its own: one that Docker chooses may be another's after
     /// the next start.
-    async fn make_reachable(&self, spec: &InstanceSpec<'_>, network: &Network) -> Result<IpAddr> {
+    async fn make_reachable(
+        &self,
+        spec: &InstanceSpec<'_>,
+        network: &Network,
+        mounts: Vec<Mount>,
+    ) -> Result<IpAddr> {
         let instance = spec.instance;
         let _one = self.addresses.lock().await;
-        let mut taken = self.addresses(network, &instance.name).await?;
-        let others = (spec.recorded.iter()).filter(|it| Some(**it) != instance.endpoint);
-        taken.extend(others.map(Endpoint::ip));
-        let had = instance.endpoint.map(|endpoint| endpoint.ip());
-        let address = network.choose(had, &taken);
-        let address = address.ok_or_else(|| EngineError::Refused {
-            what: format!("make the container `{}`", instance.name),
-            cause: format!("no address is left in the network `{}`", network.name),
-        })?;
-        match self.make(spec, network, Some(address)).await? {
+        let address = self.free_address(spec, network).await?;
+        match self.make(spec, network, Some(address), mounts).await? {
             Made::Now => Ok(address),
             Made::Before => self.address(&instance.name, network).await,
         }
@@ -90,6 +96,7 @@ impl Docker {
         spec: &InstanceSpec<'_>,
         network: &Network,
         address: Option<IpAddr>,
+        mounts: Vec<Mount>,
     ) -> Result<Made> {
         let instance = spec.instance;
         let name = &instance.name;
@@ -99,7 +106,10 @@ impl Docker {
             (label::DEPLOYMENT, instance.deployment.as_str()),
         ];
         labels.extend((instance.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
-        let body = self.body(spec.service, &labels, network, address);
+        let mut body = self.body(spec.service, &labels, network, address);
+        if let Some(host) = &mut body.host_config {
+            host.mounts = Some(mounts);
+        }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match self.client()?.create_container(Some(options), body).await {
             Ok(_) => Ok(Made::Now),
@@ -205,7 +215,7 @@ impl Docker {
     }
 
     /// Its id, by which it is what was found, whatever becomes of its name.
-    async fn id(&self, ours: &Ours) -> Result<Option<String>> {
+    pub(super) async fn id(&self, ours: &Ours) -> Result<Option<String>> {
         Ok(self.find(ours).await?.and_then(|found| found.id))
     }
 

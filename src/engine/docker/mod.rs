@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
+use network::Network;
 
 mod builder;
 mod images;
 mod instance;
 mod job;
 mod network;
+mod tend;
 
 /// How long an engine may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -69,6 +71,10 @@ impl Docker {
             (label::AGENT.to_owned(), self.agent.to_string()),
             (label::DATA_DIR.to_owned(), self.data_dir.clone()),
         ])
+    }
+
+    fn network_name(&self) -> String {
+        format!("cutover-{}", self.agent)
     }
 
     fn ours(&self) -> HashMap<String, Vec<String>> {

@@ -34,7 +34,7 @@ impl Docker {
     pub async fn network(&self) -> Result<Network> {
         let docker = self.client()?;
         let _one = self.network.lock().await;
-        let name = format!("cutover-{}", self.agent);
+        let name = self.network_name();
         let seed = self.agent.as_str().bytes().fold(7u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(byte))
         });

@@ -1,0 +1,281 @@
+//! What does not serve although it should: found by the reconciler, shown by `status`, `doctor`,
+//! `/readyz` and the metrics. Kept in memory, since a look at the engine tells all of it anew.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::RwLock;
+
+use crate::ids::AppName;
+use crate::store::instances::Instance;
+use crate::store::now;
+
+/// A crash is shown for this long.
+const SHOWN: i64 = 120_000;
+/// The pauses between attempts to bring an instance back.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why an instance of a live release does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    Stopped,
+    Removed,
+    Paused,
+    Disconnected,
+    /// It ended by itself, and Docker starts it again, ever more slowly.
+    Crashed,
+    /// It runs, and does not accept connections yet.
+    Starting,
+}
+
+impl Trouble {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trouble::Stopped => "stopped",
+            Trouble::Removed => "removed",
+            Trouble::Paused => "paused",
+            Trouble::Disconnected => "disconnected",
+            Trouble::Crashed => "crashed",
+            Trouble::Starting => "starting",
+        }
+    }
+}
+
+/// One instance that does not serve.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    pub app: AppName,
+    /// What it is now.
+    pub trouble: Trouble,
+    /// What it was first: that is what is repaired.
+    pub first: Trouble,
+    /// For people: what became of it, and why it could not be brought back yet.
+    pub detail: String,
+    pub failure: Option<String>,
+    pub since: i64,
+    attempts: u32,
+    not_before: Instant,
+}
+
+struct Crashes {
+    app: AppName,
+    count: i64,
+    exit_code: i64,
+    at: i64,
+}
+
+#[derive(Default)]
+struct Found {
+    differences: BTreeMap<String, Difference>,
+    /// How often the engine had restarted each instance at the last look.
+    restarts: HashMap<String, i64>,
+    crashes: BTreeMap<String, Crashes>,
+    repaired: BTreeMap<(AppName, &'static str), u64>,
+    crashed: BTreeMap<AppName, u64>,
+    engine_away_since: Option<i64>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Tend {
+    found: Mutex<Found>,
+    /// Held for reading while an instance is brought back. What takes containers away writes once
+    /// before it looks: what was begun for a release that is not live any more is over then.
+    pub repairs: RwLock<()>,
+}
+
+impl Tend {
+    /// Takes what a look at an instance found. Returns whether it serves where it did not, or the
+    /// other way round.
+    pub fn take(&self, instance: &Instance, found: Option<(Trouble, String)>) -> bool {
+        let mut all = self.found.lock();
+        let name = &instance.name;
+        let Some((trouble, detail)) = found else {
+            let Some(over) = all.differences.remove(name) else {
+                return false;
+            };
+            let ms = now() - over.since;
+            tracing::info!(app = %over.app, container = name, ms, "serves again");
+            let key = (over.app, over.first.as_str());
+            *all.repaired.entry(key).or_default() += 1;
+            return true;
+        };
+        if let Some(known) = all.differences.get_mut(name) {
+            if known.trouble != trouble {
+                // What was in the way before need not be now.
+                known.not_before = Instant::now();
+            }
+            if trouble == Trouble::Removed {
+                known.first = trouble;
+            }
+            known.trouble = trouble;
+            known.detail = detail;
+            return false;
+        }
+        tracing::warn!(app = %instance.app, container = name, "the live release does not serve: {detail}");
+        let difference = Difference {
+            app: instance.app.clone(),
+            trouble,
+            first: trouble,
+            detail,
+            failure: None,
+            since: now(),
+            attempts: 0,
+            not_before: Instant::now(),
+        };
+        all.differences.insert(name.clone(), difference);
+        true
+    }
+
+    /// Counts how often the engine has restarted the instance since the last look.
+    pub fn count_restarts(&self, instance: &Instance, restarts: i64, exit_code: i64) {
+        let mut all = self.found.lock();
+        let before = all.restarts.insert(instance.name.clone(), restarts);
+        let more = restarts - before.unwrap_or(restarts);
+        if more <= 0 {
+            return;
+        }
+        let (app, name) = (&instance.app, &instance.name);
+        tracing::warn!(%app, container = name, exit_code, restarts, "the live release crashed");
+        *all.crashed.entry(app.clone()).or_default() += more as u64;
+        let of = all.crashes.entry(name.clone()).or_insert(Crashes {
+            app: app.clone(),
+            count: 0,
+            exit_code,
+            at: 0,
+        });
+        of.count += more;
+        of.exit_code = exit_code;
+        of.at = now();
+    }
+
+    /// Forgets what is not of a live release any more.
+    pub fn keep_only(&self, live: &HashSet<&str>) {
+        let mut all = self.found.lock();
+        all.differences
+            .retain(|name, _| live.contains(name.as_str()));
+        all.restarts.retain(|name, _| live.contains(name.as_str()));
+        all.crashes.retain(|name, _| live.contains(name.as_str()));
+    }
+
+    pub fn is_down(&self, instance: &str) -> bool {
+        self.found.lock().differences.contains_key(instance)
+    }
+
+    /// Begins an attempt to bring an instance back, if it is time for one.
+    pub fn begin_attempt(&self, instance: &str) -> Option<Trouble> {
+        let mut all = self.found.lock();
+        let difference = all.differences.get_mut(instance)?;
+        if matches!(difference.trouble, Trouble::Crashed | Trouble::Starting) {
+            return None;
+        }
+        if Instant::now() < difference.not_before {
+            return None;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << difference.attempts.min(7));
+        difference.attempts += 1;
+        difference.not_before = Instant::now() + pause.min(LONGEST_PAUSE);
+        Some(difference.trouble)
+    }
+
+    /// An attempt failed, or succeeded; the same failure is logged once.
+    pub fn end_attempt(&self, instance: &str, failure: Option<String>) {
+        let mut all = self.found.lock();
+        let Some(difference) = all.differences.get_mut(instance) else {
+            return;
+        };
+        if let Some(why) = &failure
+            && difference.failure != failure
+        {
+            tracing::warn!(app = %difference.app, container = instance, "cannot bring it back yet: {why}");
+        }
+        difference.failure = failure;
+    }
+
+    /// How long it is until the next look is worth while, at most `longest`.
+    pub fn pause(&self, longest: Duration) -> Duration {
+        let all = self.found.lock();
+        let pauses = all.differences.values().map(|it| match it.trouble {
+            Trouble::Crashed | Trouble::Starting if now() - it.since < 10_000 => {
+                Duration::from_millis(50)
+            }
+            Trouble::Crashed | Trouble::Starting => Duration::from_secs(1),
+            _ => it.not_before.saturating_duration_since(Instant::now()),
+        });
+        let soonest = pauses.min().unwrap_or(longest);
+        soonest.clamp(Duration::from_millis(50), longest)
+    }
+
+    pub fn engine_is_away(&self) {
+        self.found.lock().engine_away_since.get_or_insert_with(now);
+    }
+
+    pub fn engine_is_back(&self) {
+        self.found.lock().engine_away_since = None;
+    }
+
+    pub fn engine_away_since(&self) -> Option<i64> {
+        self.found.lock().engine_away_since
+    }
+
+    /// What is wrong with an app, for people.
+    pub fn problems(&self, app: &str) -> Vec<String> {
+        let away = self.engine_away_since();
+        let away = away.map(|since| {
+            let seconds = (now() - since) / 1000;
+            format!("Docker has not answered for {seconds} s; what serves goes on serving")
+        });
+        let mut problems = self.differences(Some(app));
+        problems.extend(away);
+        problems
+    }
+
+    /// A sentence for each difference, of all apps or of one.
+    pub fn differences(&self, of: Option<&str>) -> Vec<String> {
+        let all = self.found.lock();
+        let is_of = |app: &AppName| of.is_none_or(|of| of == app.as_str());
+        let mut sentences = Vec::new();
+        for (name, it) in all.differences.iter().filter(|(_, it)| is_of(&it.app)) {
+            let (app, detail) = (&it.app, &it.detail);
+            let seconds = (now() - it.since) / 1000;
+            let mut text = format!("`{app}`: the container `{name}` {detail}, {seconds} s ago");
+            if let Some(failure) = &it.failure {
+                text += &format!("; it cannot be brought back yet: {failure}");
+            }
+            sentences.push(text);
+        }
+        let recent = |it: &Crashes| now() - it.at < SHOWN && is_of(&it.app);
+        for (name, it) in all.crashes.iter().filter(|(_, it)| recent(it)) {
+            let (app, code, seconds) = (&it.app, it.exit_code, (now() - it.at) / 1000);
+            sentences.push(match it.count {
+                1 => format!("`{app}`: the container `{name}` crashed {seconds} s ago with exit code {code}"),
+                n => format!(
+                    "`{app}`: the container `{name}` keeps crashing: {n} times, last {seconds} s ago with \
+                     exit code {code}; Docker starts it again ever more slowly"
+                ),
+            });
+        }
+        sentences
+    }
+
+    /// How many instances of each app do not serve.
+    pub fn down(&self) -> BTreeMap<AppName, u64> {
+        let mut down = BTreeMap::new();
+        for difference in self.found.lock().differences.values() {
+            *down.entry(difference.app.clone()).or_default() += 1;
+        }
+        down
+    }
+
+    /// How often an instance was brought back, by app and by what had become of it.
+    pub fn repaired(&self) -> BTreeMap<(AppName, &'static str), u64> {
+        self.found.lock().repaired.clone()
+    }
+
+    /// How often instances of live releases ended by themselves, by app.
+    pub fn crashed(&self) -> BTreeMap<AppName, u64> {
+        self.found.lock().crashed.clone()
+    }
+}

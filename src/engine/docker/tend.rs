@@ -1,0 +1,157 @@
+//! Looking after what is live: what became of it, and what brings it back.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bollard::models::{
+    EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum, Mount, MountType,
+    NetworkConnectRequest,
+};
+use bollard::query_parameters::{EventsOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use super::{Docker, EngineError, Result, gone_is_done, label};
+use crate::engine::{Endpoint, InstanceSpec, Look, Run};
+use crate::store::ours::Ours;
+
+/// The events after which an instance may need help, or has had it.
+const EVENTS: [&str; 9] = [
+    "die",
+    "destroy",
+    "start",
+    "pause",
+    "unpause",
+    "rename",
+    "connect",
+    "disconnect",
+    "restart",
+];
+
+impl Docker {
+    pub async fn look(&self, ours: &Ours) -> Result<Look> {
+        let Some(found) = self.find(ours).await? else {
+            return Ok(Look::default());
+        };
+        let state = found.state.unwrap_or_default();
+        let is = |flag: Option<bool>| flag == Some(true);
+        let run = if is(state.restarting) {
+            Run::Restarting
+        } else if is(state.paused) {
+            Run::Paused
+        } else if is(state.running) {
+            Run::Running
+        } else {
+            Run::Exited
+        };
+        let networks = found.network_settings.and_then(|it| it.networks);
+        let ours = networks.and_then(|mut all| all.remove(&self.network_name()));
+        let address = ours.and_then(|it| it.ip_address?.parse().ok());
+        Ok(Look {
+            run,
+            address,
+            restarts: found.restart_count.unwrap_or(0),
+            exit_code: state.exit_code.unwrap_or(0),
+            out_of_memory: is(state.oom_killed),
+        })
+    }
+
+    pub async fn unpause(&self, ours: &Ours) -> Result<()> {
+        let Some(id) = self.id(ours).await? else {
+            return Ok(());
+        };
+        let result = gone_is_done(self.client()?.unpause_container(&id).await);
+        result.map_err(self.failed(format!("unpause the container `{}`", ours.name)))
+    }
+
+    pub async fn rejoin(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        let network = self.network().await?;
+        let name = &spec.instance.name;
+        let _one = self.addresses.lock().await;
+        let address = self.free_address(spec, &network).await?;
+        let Some(id) = self.id(&spec.instance.ours()).await? else {
+            return Err(EngineError::Stopped(format!(
+                "`{name}` is not there any more"
+            )));
+        };
+        let request = NetworkConnectRequest {
+            container: id,
+            endpoint_config: Some(EndpointSettings {
+                ipam_config: Some(EndpointIpamConfig {
+                    ipv4_address: Some(address.to_string()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        };
+        let joined = self.client()?.connect_network(&network.name, request).await;
+        joined.map_err(self.failed(format!("connect the container `{name}` to its network")))?;
+        Ok(spec.service.port.map(|port| Endpoint::new(address, port)))
+    }
+
+    pub async fn remake(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
+        let ours = spec.instance.ours();
+        let mut mounts = Vec::new();
+        if let Some(found) = self.find(&ours).await? {
+            let volumes = found.mounts.unwrap_or_default().into_iter();
+            let volumes = volumes.filter(|it| it.typ.as_deref() == Some("volume"));
+            mounts.extend(volumes.map(|volume| Mount {
+                typ: Some(MountType::VOLUME),
+                source: volume.name,
+                target: volume.destination,
+                ..Default::default()
+            }));
+            // Its volumes stay: what the app has stored there is not ours to lose.
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(false);
+            let id = found.id.unwrap_or_default();
+            let docker = self.client()?;
+            let removed = docker.remove_container(&id, Some(options.build())).await;
+            gone_is_done(removed)
+                .map_err(self.failed(format!("remove the container `{}`", ours.name)))?;
+        }
+        self.start_with(spec, mounts).await
+    }
+
+    /// Yields after each event that may concern one of the agent's instances; ends when the engine goes.
+    pub fn events(&self) -> Result<BoxStream<'static, ()>> {
+        let docker = self.client()?;
+        let filters = HashMap::from([
+            ("type", vec!["container", "network"]),
+            ("event", EVENTS.to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let (agent, network) = (self.agent.to_string(), self.network_name());
+        let events = docker.events(Some(options));
+        let good = events.take_while(|event| std::future::ready(event.is_ok()));
+        let concerns = move |event: EventMessage| {
+            let attributes = event.actor.and_then(|it| it.attributes).unwrap_or_default();
+            let has = |key: &str, value: &str| attributes.get(key).is_some_and(|it| it == value);
+            let ours = match event.typ {
+                Some(EventMessageTypeEnum::NETWORK) => has("name", &network),
+                _ => has(label::AGENT, &agent),
+            };
+            std::future::ready(ours.then_some(()))
+        };
+        let good = good.filter_map(|event| std::future::ready(event.ok()));
+        Ok(good.filter_map(concerns).boxed())
+    }
+
+    /// An address that the instance can have: the one it had, where nobody else has it.
+    pub(super) async fn free_address(
+        &self,
+        spec: &InstanceSpec<'_>,
+        network: &super::Network,
+    ) -> Result<IpAddr> {
+        let instance = spec.instance;
+        let mut taken = self.addresses(network, &instance.name).await?;
+        let others = (spec.recorded.iter()).filter(|it| Some(**it) != instance.endpoint);
+        taken.extend(others.map(Endpoint::ip));
+        let had = instance.endpoint.map(|endpoint| endpoint.ip());
+        network
+            .choose(had, &taken)
+            .ok_or_else(|| EngineError::Refused {
+                what: format!("give the container `{}` an address", instance.name),
+                cause: format!("none is left in the network `{}`", network.name),
+            })
+    }
+}

@@ -1,0 +1,260 @@
+//! Keeps what is live alive: what should run (the database) against what does (the engine, the route
+//! table), at start, on the engine's events, when the engine comes back, and every ten seconds.
+//!
+//! A container that crashed is left to the engine's restart policy, which also works while no agent
+//! runs; everything else that keeps one from serving is put right here. Until then its route does not
+//! lead to it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::net::TcpStream;
+
+use crate::deploy::tend::Trouble;
+use crate::deploy::{Agent, routes};
+use crate::engine::{Endpoint, EngineError, InstanceSpec, Look, Result, Run};
+use crate::ids::ReleaseId;
+use crate::store::apps;
+use crate::store::instances::{self, Instance};
+use crate::store::releases::{self, Release};
+
+const PERIOD: Duration = Duration::from_secs(10);
+/// An engine that takes longer to answer is away.
+const LOOK: Duration = Duration::from_secs(5);
+/// Instances that are looked at, or brought back, at the same time.
+const AT_ONCE: usize = 8;
+/// For making and starting one.
+const REPAIR: Duration = Duration::from_secs(60);
+/// An app on this machine accepts sooner, if it does at all.
+const CONNECT: Duration = Duration::from_millis(250);
+
+/// An instance that should serve.
+#[derive(Clone)]
+struct Live {
+    instance: Instance,
+    release: Arc<Release>,
+}
+
+pub async fn reconcile(agent: Arc<Agent>) {
+    loop {
+        agent.wait_for_engine().await;
+        if let Ok(events) = agent.engine.events() {
+            while_it_answers(&agent, events).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Returns when the engine has gone away.
+async fn while_it_answers(agent: &Agent, mut events: stream::BoxStream<'static, ()>) {
+    let mut everything = true;
+    let mut whole = Instant::now();
+    loop {
+        match pass(agent, everything).await {
+            Ok(()) if everything => whole = Instant::now(),
+            Ok(()) => {}
+            Err(EngineError::Unreachable { .. }) => return,
+            Err(error) => tracing::warn!(%error, "cannot look after what is live yet"),
+        }
+        let pause = agent.tend.pause(PERIOD);
+        tokio::select! {
+            event = events.next() => match event {
+                Some(()) => everything = true,
+                None => return,
+            },
+            () = tokio::time::sleep(pause) => everything = whole.elapsed() >= PERIOD,
+        }
+        while let Some(Some(())) = events.next().now_or_never() {}
+    }
+}
+
+/// One look at every instance that should serve, or only at those that do not, and what follows.
+async fn pass(agent: &Agent, everything: bool) -> Result<()> {
+    let (live, recorded) = what_should_run(agent).await?;
+    let names: HashSet<_> = live.iter().map(|it| it.instance.name.as_str()).collect();
+    agent.tend.keep_only(&names);
+    let mut worth = live.clone();
+    worth.retain(|it| everything || agent.tend.is_down(&it.instance.name));
+    let looks = stream::iter(worth).map(|it| look(agent, it));
+    let looks: Vec<Result<(Live, Look)>> = looks.buffered(AT_ONCE).collect().await;
+    let mut changed = false;
+    for looked in looks {
+        let (it, look) = looked?;
+        changed |= judge(agent, &it, &look).await?;
+    }
+    if changed {
+        publish(agent).await?;
+    }
+    let repairs = stream::iter(live).map(|it| repair(agent, it, &recorded));
+    repairs.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    Ok(())
+}
+
+async fn look(agent: &Agent, it: Live) -> Result<(Live, Look)> {
+    let ours = it.instance.ours();
+    match tokio::time::timeout(LOOK, agent.engine.look(&ours)).await {
+        Ok(look) => Ok((it, look?)),
+        Err(_) => Err(EngineError::Unreachable {
+            host: agent.in_force().config.docker.host.clone(),
+            cause: "it does not answer in time".into(),
+        }),
+    }
+}
+
+async fn what_should_run(agent: &Agent) -> Result<(Vec<Live>, Vec<Endpoint>)> {
+    let read = agent.store.read(|db| {
+        let all = instances::all(db)?;
+        let recorded = all.iter().filter_map(|it| it.endpoint).collect();
+        let mut live = HashMap::new();
+        for id in apps::live_releases(db)? {
+            if let Some(release) = releases::get(db, &id)? {
+                live.insert(id, Arc::new(release));
+            }
+        }
+        let serving = all.into_iter().filter_map(|instance| {
+            let release = live.get(&instance.release)?.clone();
+            Some(Live { instance, release })
+        });
+        Ok((serving.collect(), recorded))
+    });
+    Ok(read.await?)
+}
+
+/// Takes down what the look found. Returns whether the route table is to change.
+async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
+    let instance = &it.instance;
+    agent
+        .tend
+        .count_restarts(instance, look.restarts, look.exit_code);
+    let port = it.release.service(&instance.service).and_then(|it| it.port);
+    let endpoint = match (port, look.address) {
+        (Some(port), Some(address)) => Some(Endpoint::new(address, port)),
+        _ => None,
+    };
+    let mut moved = false;
+    if look.run == Run::Running && endpoint.is_some() && endpoint != instance.endpoint {
+        record(agent, instance, endpoint).await?;
+        moved = true;
+    }
+    let mut found = trouble(look, port.is_some());
+    if found.is_none()
+        && agent.tend.is_down(&instance.name)
+        && let Some(endpoint) = endpoint
+        && !accepts(endpoint).await
+    {
+        found = Some((Trouble::Starting, "does not accept connections yet".into()));
+    }
+    Ok(agent.tend.take(instance, found) || moved)
+}
+
+fn trouble(look: &Look, has_port: bool) -> Option<(Trouble, String)> {
+    let ended = match look.out_of_memory {
+        true => "was killed because it used more memory than it may".to_owned(),
+        false => format!("ended with exit code {}", look.exit_code),
+    };
+    match look.run {
+        Run::Running if has_port && look.address.is_none() => {
+            let what = "was disconnected from its network";
+            Some((Trouble::Disconnected, what.into()))
+        }
+        Run::Running => None,
+        Run::Paused => Some((Trouble::Paused, "was paused".into())),
+        Run::Restarting => Some((Trouble::Crashed, ended)),
+        Run::Exited => Some((Trouble::Stopped, ended)),
+        Run::Missing => Some((Trouble::Removed, "was removed".into())),
+    }
+}
+
+async fn accepts(endpoint: Endpoint) -> bool {
+    let connect = tokio::time::timeout(CONNECT, TcpStream::connect(endpoint));
+    matches!(connect.await, Ok(Ok(_)))
+}
+
+async fn repair(agent: &Agent, it: Live, recorded: &[Endpoint]) {
+    let instance = &it.instance;
+    let name = &instance.name;
+    let _turn = agent.tend.repairs.read().await;
+    if !is_live(agent, &instance.release).await {
+        return;
+    }
+    let Some(trouble) = agent.tend.begin_attempt(name) else {
+        return;
+    };
+    let attempt = attempt(agent, &it, trouble, recorded);
+    let failure = match tokio::time::timeout(REPAIR, attempt).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(explained(agent, &it, error).await),
+        Err(_) => Some("Docker does not answer in time".to_owned()),
+    };
+    agent.tend.end_attempt(name, failure);
+}
+
+/// It may have been replaced since the look.
+async fn is_live(agent: &Agent, release: &ReleaseId) -> bool {
+    let live = agent.store.read(apps::live_releases).await;
+    live.is_ok_and(|live| live.contains(release))
+}
+
+async fn attempt(agent: &Agent, it: &Live, trouble: Trouble, recorded: &[Endpoint]) -> Result<()> {
+    let (engine, instance) = (&agent.engine, &it.instance);
+    let Some(service) = it.release.service(&instance.service) else {
+        let (id, name) = (&it.release.id, &instance.service);
+        let what = format!("the release `{id}` has no service `{name}`");
+        return Err(EngineError::Stopped(what));
+    };
+    let spec = InstanceSpec {
+        instance,
+        service,
+        recorded,
+    };
+    let brought_back = match trouble {
+        Trouble::Paused => return engine.unpause(&instance.ours()).await,
+        Trouble::Disconnected => engine.rejoin(&spec).await,
+        _ => engine.start(&spec).await,
+    };
+    let endpoint = match brought_back {
+        // Its network is not there any more, or its address is another's: a new one has a new one.
+        Err(EngineError::Refused { .. }) if has_images(agent, &it.release).await? => {
+            engine.remake(&spec).await?
+        }
+        other => other?,
+    };
+    engine.keep_running(&instance.ours(), true).await?;
+    if endpoint != instance.endpoint {
+        record(agent, instance, endpoint).await?;
+    }
+    Ok(())
+}
+
+async fn record(agent: &Agent, instance: &Instance, endpoint: Option<Endpoint>) -> Result<()> {
+    let name = instance.name.clone();
+    let set = move |db: &_| instances::set_endpoint(db, &name, endpoint);
+    Ok(agent.store.write(set).await?)
+}
+
+async fn has_images(agent: &Agent, release: &Release) -> Result<bool> {
+    for service in &release.services {
+        if !agent.engine.has_image(&service.image_id).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// With what to do about it where a person has to.
+async fn explained(agent: &Agent, it: &Live, error: EngineError) -> String {
+    if !matches!(has_images(agent, &it.release).await, Ok(false)) {
+        return error.to_string();
+    }
+    let Release { app, commit, .. } = &*it.release;
+    let commit = commit.short();
+    format!("its image was removed; run `cutover deploy {app} --ref {commit}` to build it again")
+}
+
+async fn publish(agent: &Agent) -> Result<()> {
+    let published = routes::publish_anew(agent).await;
+    published
+        .map_err(|error| EngineError::Stopped(format!("failed to publish the routes: {error}")))
+}

@@ -7,9 +7,14 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging for this process; a second call changes nothing. Compact and coloured for a
 /// terminal, one JSON object a line for a log collector when `CUTOVER_LOG=json`, else plain lines.
 pub fn start() {
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
+    // Any client can make rustls warn, as often as it likes.
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).is_ok_and(|it| it.contains("rustls"));
+    if !asked {
+        filter = filter.add_directive("rustls=error".parse().expect("a directive"));
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr);

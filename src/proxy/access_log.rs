@@ -1,7 +1,7 @@
 //! One JSON line for each request, written by a thread of its own: a full disk or a slow one costs
 //! lines, never requests.
 
-use std::fs::{File, OpenOptions, rename};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde::Serialize;
 
+use super::log_file::{open, set_aside};
+
 /// Lines that may wait to be written.
 const WAITING: usize = 16 << 10;
-/// A file of this size is set aside as `….1`, up to `….5`.
+/// A file of this size is set aside.
 const FILE: u64 = 64 << 20;
-const KEPT: u32 = 5;
 
 /// What a line says. Paths without their query: tokens stand there.
 #[derive(Serialize, Debug)]
@@ -62,10 +63,6 @@ impl AccessLog {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
 fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64, largest: u64) {
     let metadata = file.metadata();
     // Only a file can be set aside: `/dev/stdout` must stay where it is.
@@ -94,7 +91,7 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
             lost => tracing::warn!("lost {lost} lines of the access log"),
         }
         if rotated && size >= largest {
-            match rotate(path) {
+            match set_aside(path) {
                 Ok(fresh) => (file, size) = (BufWriter::new(fresh), 0),
                 Err(error) => {
                     tracing::warn!("failed to rotate the access log: {error}");
@@ -103,19 +100,6 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
             }
         }
     }
-}
-
-fn rotate(path: &Path) -> io::Result<File> {
-    let numbered = |n: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{n}"));
-        PathBuf::from(name)
-    };
-    for n in (1..KEPT).rev() {
-        let _ = rename(numbered(n), numbered(n + 1));
-    }
-    rename(path, numbered(1))?;
-    open(path)
 }
 
 #[cfg(test)]
@@ -186,7 +170,7 @@ mod tests {
         let path = folder.path().join("access.log");
         assert_eq!(write_to(&path, 2_000, 5, 2_000), 0);
         let names = std::fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(names, 1 + KEPT as usize);
+        assert_eq!(names, 1 + 5);
     }
 
     #[test]

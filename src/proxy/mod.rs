@@ -23,6 +23,7 @@ mod upstream;
 mod wire;
 
 mod access_log;
+mod log_file;
 mod options;
 mod run;
 mod sockets;
@@ -31,6 +32,7 @@ mod watch;
 mod worker;
 
 pub use downstream::limits::{Limits, network_of};
+pub use log_file::OWN as LOG;
 pub use options::{ADDRESSES, Options, Settings};
 pub use route::table;
 pub use run::{RunError, raise_file_limit, run};

@@ -19,6 +19,7 @@ use super::downstream::limits::Places;
 use super::downstream::server::{Server, Stage};
 use super::downstream::tls;
 use super::exchange::forward::Gateway;
+use super::log_file;
 use super::options::{ADDRESSES, Options};
 use super::route::routes::Routes;
 use super::sockets::{ListenError, Sockets, activated};
@@ -34,6 +35,8 @@ pub enum RunError {
     Control { folder: PathBuf, source: io::Error },
     #[error("failed to open the access log `{path}`: {source}")]
     AccessLog { path: PathBuf, source: io::Error },
+    #[error("the running proxy did not wait any longer, and keeps serving; try again")]
+    Withdrawn,
     #[error("failed to set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error("failed to start a thread: {0}")]
@@ -73,6 +76,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let server = Arc::new(server(&options, &routes, &certificates)?);
     let stop = watch::Sender::new(false);
     let threads = start_threads(&options, &sockets, &server, &stop).map_err(RunError::Thread)?;
+    if taken.as_ref().is_some_and(|taken| !taken.is_offered()) {
+        // It took too long, and the old one serves on: two would answer for one name.
+        stop.send_replace(true);
+        leave(&server, Leave::Stop, options.grace, threads).await;
+        return Err(RunError::Withdrawn);
+    }
     let socket = match own {
         Some(socket) => socket,
         None => control::bind(&folder, true).map_err(failed)?,
@@ -94,6 +103,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         leave: watch::Sender::new(None),
         settings: options.settings(),
         by_agent: options.by_agent,
+        handing_over: Default::default(),
     });
     if let Some(taken) = taken {
         let released = tokio::task::spawn_blocking(|| taken.release()).await;
@@ -103,7 +113,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     }
     let house = {
         let answer = control::serve(socket, control.clone());
-        let keep = keep(routes.clone(), certificates);
+        let keep = keep(routes.clone(), certificates, folder.clone());
         tokio::spawn(async move { tokio::join!(answer, keep) })
     };
     let why = until_told(&control, shutdown).await;
@@ -237,9 +247,10 @@ pub fn raise_file_limit() {
 }
 
 /// Sweeps deadlines, closes what has been idle for too long, and reloads certificates.
-async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
+async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>, folder: PathBuf) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looked = None;
     for n in 0_u64.. {
         tick.tick().await;
         routes.watches.sweep();
@@ -248,7 +259,20 @@ async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>) {
         }
         if n % 50 == 0 {
             let certificates = certificates.clone();
-            let _ = tokio::task::spawn_blocking(move || certificates.refresh()).await;
+            let folder = folder.clone();
+            let files = move || {
+                certificates.refresh();
+                if let Err(error) = log_file::bound_own(&folder) {
+                    tracing::warn!("failed to set the full log aside: {error}");
+                }
+            };
+            // Not waited for: a disk that hangs must not stop the deadlines.
+            if looked
+                .as_ref()
+                .is_none_or(tokio::task::JoinHandle::is_finished)
+            {
+                looked = Some(tokio::task::spawn_blocking(files));
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //! although the other one cannot.
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
@@ -64,7 +64,7 @@ async fn an_adopted_proxy_follows_the_file_and_drops_nothing() {
     assert_ne!(after.pid, before.pid, "{}", server.log());
     assert_eq!(after.settings.unwrap().https, Some(https));
     assert_eq!(server.agent().proxy, first);
-    std::net::TcpStream::connect(https).unwrap();
+    TcpStream::connect(https).unwrap();
     assert_eq!(server.version().await, "1");
 
     // The same file again: nothing is to be changed.
@@ -208,4 +208,64 @@ async fn a_full_disk_keeps_nothing_from_serving() {
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// A TLS 1.2 greeting for a server whose name is an address, which no client may send.
+fn strange_hello() -> Vec<u8> {
+    let vector = |width: usize, bytes: &[u8]| {
+        let length = (bytes.len() as u32).to_be_bytes();
+        [&length[4 - width..], bytes].concat()
+    };
+    let name = [&[0][..], &vector(2, b"192.0.2.1")].concat();
+    let extension = |kind: u8, bytes: &[u8]| [&[0, kind][..], &vector(2, bytes)].concat();
+    let extensions = [
+        extension(0, &vector(2, &name)),
+        extension(10, &[0, 2, 0, 29]),
+        extension(13, &[0, 2, 4, 3]),
+    ];
+    let hello = [
+        &[3, 3][..],
+        &[7; 32],
+        &[0],
+        &[0, 2, 0xc0, 0x2b],
+        &[1, 0],
+        &vector(2, &extensions.concat()),
+    ];
+    let handshake = [&[1][..], &vector(3, &hello.concat())].concat();
+    [&[22, 3, 1][..], &vector(2, &handshake)].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_fills_the_proxys_log_and_a_full_one_is_set_aside() {
+    let mut server = Server::idle("domains = ['hello.test']").await;
+    let https = free_address();
+    rewrite(
+        &server,
+        "\n[docker]",
+        &format!("https = \"{https}\"\n[docker]"),
+    );
+    server.serve().await;
+    let log = server.stage.data_dir.join("proxy.log");
+    let lines = || fs::read_to_string(&log).unwrap().lines().count();
+    let before = lines();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(https).unwrap();
+        stream.write_all(&strange_hello()).unwrap();
+        // It is refused once it is read.
+        let _ = stream.read(&mut [0; 64]);
+    }
+    let said = lines() - before;
+    assert!(
+        said <= 1,
+        "{said} lines: {}",
+        fs::read_to_string(&log).unwrap()
+    );
+
+    let mut file = fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(&vec![b'\n'; 17 << 20]).unwrap();
+    let aside = server.stage.data_dir.join("proxy.log.1");
+    assert!(soon(async || aside.exists()).await);
+    server.stop().await;
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("the proxy is shutting down"), "{text}");
 }

@@ -68,6 +68,32 @@ async fn takeovers_under_load_refuse_and_drop_nothing() {
     proxy.stop().await;
 }
 
+/// Two that both had the sockets would both stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_proxy_takes_over_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start_in(folder.path().into(), |_| {}).await;
+    let take = async || {
+        let socket = folder.path().join(cutover::proxy::control::SOCKET);
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        stream.write_all(b"\"takeover\"\n").await.unwrap();
+        let mut answer = vec![0; 1024];
+        let length = stream.read(&mut answer).await.unwrap();
+        answer.truncate(length);
+        (stream, String::from_utf8(answer).unwrap())
+    };
+    let (first, offered) = take().await;
+    assert!(offered.starts_with("{\"done\""), "{offered}");
+    let (_, refused) = take().await;
+    assert!(
+        refused.contains("another proxy is taking over"),
+        "{refused}"
+    );
+    drop(first);
+    assert!(soon(async || take().await.1.starts_with("{\"done\"")).await);
+    proxy.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_proxy_goes_where_its_configuration_says() {
     let folder = tempfile::tempdir().unwrap();

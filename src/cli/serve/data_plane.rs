@@ -16,7 +16,7 @@ use super::super::Error;
 use super::super::proxy::BY_AGENT;
 use crate::deploy::{Agent, routes};
 use crate::proxy::control::{Client, Hello};
-use crate::proxy::{Options, Settings};
+use crate::proxy::{LOG, Options, Settings};
 
 /// How long a started proxy may take to answer.
 const START: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ impl DataPlane {
 
     /// Starts a proxy and waits until it answers; with `takeover` in the place of the one that runs.
     async fn start(&self, takeover: bool) -> Result<(), Error> {
-        let log = self.data_dir.join("proxy.log");
+        let log = self.data_dir.join(LOG);
         let cannot = |e: std::io::Error| Error::usage("failed to start the proxy").because(&e);
         // Serving does not depend on being able to write.
         let output = File::options().create(true).append(true).open(&log);

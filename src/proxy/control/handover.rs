@@ -42,6 +42,13 @@ pub struct Takeover {
 }
 
 impl Takeover {
+    /// Whether the old proxy still waits for this one to serve.
+    pub fn is_offered(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let read = rustix::net::recv(&self.stream, &mut [0; 1][..], flags);
+        matches!(read, Err(rustix::io::Errno::AGAIN))
+    }
+
     /// Tells the old proxy to shut down. Blocks.
     pub fn release(self) -> io::Result<()> {
         say(&self.stream, &Command::Release)?;

@@ -41,6 +41,8 @@ pub struct Control {
     pub leave: watch::Sender<Option<Leave>>,
     pub settings: Settings,
     pub by_agent: bool,
+    /// Held while a successor has the sockets and does not serve yet.
+    pub handing_over: tokio::sync::Mutex<()>,
 }
 
 impl Control {
@@ -151,7 +153,14 @@ async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> 
             return Ok(());
         }
         let mut answer = match serde_json::from_slice(&line) {
-            Ok(Command::Takeover) if !control.stops() => return hand_over(from, to, control).await,
+            // One at a time: two that had the sockets would both stay.
+            Ok(Command::Takeover) => match control.handing_over.try_lock() {
+                Ok(_turn) if control.leave.borrow().is_none() => {
+                    return hand_over(from, to, control).await;
+                }
+                Ok(_) => refused("the proxy is shutting down"),
+                Err(_) => refused("another proxy is taking over"),
+            },
             Ok(command) => carry_out(command, control).await,
             Err(error) => refused(&format!("invalid command: {error}")),
         };

@@ -1,4 +1,4 @@
-//! Names that cross a boundary: parsed once, typed everywhere after.
+//! Names that cross a boundary: parsed once, typed from then on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not the name that it should be. The sentence says what was expected.
+/// Why a text is not a valid name. The message says what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidId(String);
@@ -57,8 +57,9 @@ macro_rules! id {
 }
 
 id!(
-    /// The name of an app, as in `[apps.NAME]`: 1 to 40 of `a-z`, `0-9` and `-`, which neither begins
-    /// nor ends with `-`. It becomes part of container and image names, so it is kept to what both allow.
+    /// The name of an app, as in `[apps.NAME]`: 1 to 40 of `a-z`, `0-9` and single dashes,
+    /// neither first nor last. It becomes part of container and image names, so it is limited to what
+    /// both allow.
     AppName,
     |text| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -69,7 +70,7 @@ id!(
             && !text.contains("--");
         good.then_some(()).ok_or_else(|| {
             InvalidId(format!(
-                "`{}` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+                "`{}` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes in between",
                 text.escape_debug()
             ))
         })
@@ -77,13 +78,13 @@ id!(
 );
 
 id!(
-    /// The name of a service of an app, such as `web`: 1 to 40 of `a-z`, `0-9` and `-`, as an app's.
+    /// The name of a service of an app, such as `web`. The rules are those of [`AppName`].
     ServiceName,
     |text| {
         let app = text.parse::<AppName>();
         app.map(drop).map_err(|_| {
             InvalidId(format!(
-                "`{}` is not a service name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+                "`{}` is not a service name: expected 1 to 40 of a-z, 0-9 and single dashes in between",
                 text.escape_debug()
             ))
         })
@@ -110,12 +111,12 @@ id!(
 );
 
 id!(
-    /// One attempt to make a commit, or an earlier release, live. Ids sort by time of creation.
+    /// One attempt to make a commit, or an earlier release, live. Ids sort by creation time.
     DeploymentId,
     |text| stamped('d', text)
 );
 id!(
-    /// An image with the settings that it runs with; what a rollback goes back to.
+    /// The images and settings of an app's services; what a rollback goes back to.
     ReleaseId,
     |text| stamped('r', text)
 );
@@ -130,13 +131,13 @@ id!(
     |text| stamped('m', text)
 );
 id!(
-    /// One agent's data folder: the value of the label `cutover.agent` on everything it makes.
+    /// One agent's data folder: the value of the label `cutover.agent` on everything it creates.
     AgentId,
     |text| stamped('a', text)
 );
 
 impl ServiceName {
-    /// The service of an app that says nothing of services.
+    /// The service of an app that does not name any.
     pub fn web() -> Self {
         Self("web".to_owned())
     }
@@ -179,26 +180,26 @@ impl CommitId {
     }
 }
 
-// Lower-case Crockford base 32: no letter that is read as a digit, and valid in container names.
+// Lower-case Crockford base 32: no letter that looks like a digit, and valid in container names.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A letter for the kind, 9 characters of milliseconds since 1970 (good until the year 3084) and
-/// 4 that begin at random: ids of one kind sort by time, and those of one process never collide,
-/// however many are made in a millisecond.
+/// A letter for the kind, 9 characters of milliseconds since 1970 (enough until the year 3084) and
+/// 4 that start at random: ids of one kind sort by time, and those of one process never collide,
+/// however many are created in a millisecond.
 fn stamp(kind: char) -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let random = getrandom::u32().expect("the operating system gives random bytes");
-    // The upper half is left to count on in.
+    let random = getrandom::u32().expect("the operating system provides random bytes");
+    // The upper half of the range is left for counting up.
     let fresh = (now.as_millis() as u64) << 20 | u64::from(random & 0x7_ffff);
     let rising = |last: u64| fresh.max(last + 1);
     let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(rising(last)));
     written(kind, rising(last.unwrap_or(0)))
 }
 
-/// No id of this kind (its letter) that was made at `millis` since 1970 or later sorts before this.
+/// A lower bound for the ids of this kind (its letter) created at `millis` since 1970 or later.
 pub fn first_of(kind: char, millis: i64) -> String {
     written(kind, (millis.max(0) as u64) << 20)
 }

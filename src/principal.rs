@@ -1,5 +1,5 @@
-//! Who asks for something, and what they may do. A door (the API, the socket, git, a webhook) answers
-//! who it is; what changes anything records it.
+//! Who makes a request, and what they may do. Each door (the API, the socket, git, a webhook)
+//! identifies the principal; every change records it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
 
-/// Whoever stands behind one request.
+/// Who is behind one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub who: Requester,
@@ -15,10 +15,10 @@ pub struct Principal {
     pub role: Role,
 }
 
-/// What a principal may do. Each role may do what the one before it may.
+/// What a principal may do. Each role includes the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Look at apps, deployments, logs and repositories.
+    /// View apps, deployments, logs and repositories.
     Read,
     /// Deploy, roll back, cancel and push.
     Deploy,
@@ -54,8 +54,8 @@ impl Principal {
     }
 }
 
-/// Who asked for a deployment, as the database and the API keep it. Names that a forge or a pusher gave
-/// are not proved: what is proved is the token, the uid and the signature.
+/// Who requested a deployment, as stored in the database and shown by the API. Names given by a forge
+/// or a pusher are not verified; the token, the uid and the signature are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Requester {
@@ -63,13 +63,13 @@ pub enum Requester {
     Token { token: String },
     /// A process on this machine, over the agent's socket.
     Local { uid: u32 },
-    /// A signed delivery, and the account that pushed where the forge names it.
+    /// A signed delivery, with the account that pushed, if the forge names it.
     Webhook { forge: String, user: Option<String> },
-    /// `git push` over HTTP: the token, and the user name that came with it.
+    /// `git push` over HTTP: the token and the user name sent with it.
     GitHttp { token: String, user: Option<String> },
-    /// `hooks/post-receive`, which ran as this user: a push over SSH or to a path.
+    /// `hooks/post-receive`, run as this user: a push over SSH or to a local path.
     GitHook { uid: u32 },
-    /// The agent itself, which goes back from a release that shows errors.
+    /// The agent itself, rolling back a release that fails its bake.
     Agent,
 }
 

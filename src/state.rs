@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-/// Where a deployment stands. `queued` to `baking` are on the way; the others are rest states.
+/// The state of a deployment. `queued` to `baking` are on the way; the others are rest states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -20,18 +20,19 @@ pub enum State {
     /// A canary: a share of the traffic goes to the new release, the rest to the old one, which is
     /// still the live one.
     Shifting,
-    /// Entered in the transaction that makes the new release the live one: from here on only forward.
+    /// Entered in the transaction that makes the new release the live one: from here on, the only
+    /// way is forward.
     Switching,
     Draining,
     Baking,
     Live,
     Failed,
     Superseded,
-    /// There was nothing to do for it.
+    /// There was nothing to do.
     Skipped,
     Cancelled,
     RolledBack,
-    /// An undo failed; somebody has to look.
+    /// An undo failed; an operator has to intervene.
     Stuck,
 }
 
@@ -62,15 +63,16 @@ pub enum Event {
     /// A step failed and everything it and the ones before it did has been undone; or the bake did, and
     /// there is nothing to go back to.
     Fail,
-    /// A newer one takes its place.
+    /// A newer deployment takes its place.
     Supersede,
-    /// There is nothing to do for it.
+    /// There is nothing to do.
     Skip,
     /// A person stopped it.
     Cancel,
-    /// The agent or the engine went away in the middle; all is undone and it waits to run again.
+    /// The agent or the engine became unavailable midway; everything is undone, and it waits to run
+    /// again.
     Interrupt,
-    /// It was live and the release before it has been put back.
+    /// It was live, and the release before it has been restored.
     RollBack,
     /// An undo failed.
     Stick,
@@ -91,7 +93,7 @@ pub fn next(state: State, event: Event) -> Result<State, Illegal> {
         (Fetching, Event::Begin(Step::Build)) => Ok(Building),
         (Building, Event::Begin(Step::Test)) => Ok(Testing),
         (Building | Testing, Event::Begin(Step::Release)) => Ok(Releasing),
-        // A rollback starts here: its image is there already.
+        // A rollback starts here: its image exists already.
         (Queued | Building | Testing | Releasing, Event::Begin(Step::Start)) => Ok(Starting),
         (Starting, Event::Begin(Step::Probe)) => Ok(Probing),
         (Probing, Event::Begin(Step::Canary)) => Ok(Shifting),
@@ -133,7 +135,7 @@ impl State {
         State::Stuck,
     ];
 
-    /// Whether nothing will happen to it any more.
+    /// Whether this is a rest state: nothing more will happen to it.
     pub fn is_rest(self) -> bool {
         self >= State::Live
     }
@@ -173,7 +175,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A text that names no state; only a damaged or foreign database holds one.
+/// A text that is not the name of a state; only a damaged or foreign database contains one.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a state of a deployment")]
 pub struct UnknownState(String);

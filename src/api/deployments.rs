@@ -123,7 +123,7 @@ pub async fn deploy(
             body = ErrorBody,
             example = json!({"error": {
                 "code": "refused",
-                "message": "`hello` has no earlier release to go back to",
+                "message": "`hello` has no earlier release to roll back to",
                 "hint": "`cutover releases hello` lists them",
             }}),
         ),

@@ -38,7 +38,7 @@ pub async fn acting(
     match api.agent.app(&app) {
         Some(app) => Ok(app),
         None => {
-            let message = format!("`{app}` is not in deploy.toml any more");
+            let message = format!("`{app}` is no longer in deploy.toml");
             let hint = format!(
                 "put it back and run `cutover reload`, or take it away with `cutover remove {app}`"
             );

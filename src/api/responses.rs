@@ -47,7 +47,7 @@ pub struct UnknownApp(ErrorBody);
 #[derive(ToResponse)]
 #[response(example = json!({"error": {
     "code": "not_configured",
-    "message": "`hello` is not in deploy.toml any more",
+    "message": "`hello` is no longer in deploy.toml",
     "hint": "put it back and run `cutover reload`, or take it away with `cutover remove hello`",
 }}))]
 pub struct NotConfigured(ErrorBody);

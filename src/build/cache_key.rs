@@ -1,4 +1,4 @@
-//! Whether an image of exactly this content and these settings is there already.
+//! A key by which an image of exactly the same content and settings is found again.
 
 use sha2::{Digest, Sha256};
 
@@ -7,11 +7,11 @@ use super::walk::Kind;
 use crate::config;
 use crate::ids::AppName;
 
-/// Names all that goes into an image: what is sent to the builder and what it is told. A change to a
-/// file that .dockerignore leaves out, or outside the context folder, does not change it.
+/// A digest of everything that goes into an image: the files sent to the builder and its settings. A
+/// change to a file that .dockerignore excludes, or outside the context folder, does not change it.
 pub fn cache_key(app: &AppName, context: &Context, settings: &config::Build) -> String {
     let mut hash = Sha256::new();
-    // Each text behind its length, so that no two lists of texts look alike.
+    // Each text is prefixed with its length, so that no two lists of texts give the same bytes.
     let mut add = |text: &[u8]| {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);

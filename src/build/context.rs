@@ -1,4 +1,4 @@
-//! What the builder gets: a commit's folder, read from the git object database and sent as a tar.
+//! The build context: a commit's folder, read from the git object database and sent as a tar.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -21,18 +21,18 @@ use crate::source::{Commit, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
 
-/// The checked list of what is sent. Making one and sending it block.
+/// The checked list of what is sent. Reading and sending it block.
 pub struct Context {
     objects: Objects,
     pub(super) list: List,
-    /// The Dockerfile's path from the context folder, behind links.
+    /// The Dockerfile's path from the context folder, with links resolved.
     pub(super) dockerfile: String,
     time: u64,
 }
 
 impl Context {
-    /// Lists the context folder of `commit`, leaving out what its .dockerignore names, and refuses
-    /// what cannot be built before the engine is asked.
+    /// Lists the context folder of `commit` without what its .dockerignore excludes. What cannot be
+    /// built is refused here, before the engine is involved.
     pub fn read(
         mirror: &Mirror,
         commit: &Commit,
@@ -69,8 +69,8 @@ impl Context {
             dockerfile,
             objects,
             list,
-            // One time for all files: the builder's cache does not look at it, and a web server that
-            // makes its ETag of time and size sees that a new commit has come.
+            // One time for all files: the builder's cache ignores it, and a web server that derives
+            // its ETags from time and size notices a new commit.
             time: commit.time.unix_timestamp().max(0) as u64,
         })
     }
@@ -80,7 +80,7 @@ impl Context {
         self.list.entries.len()
     }
 
-    /// The files' size together, in bytes.
+    /// The total size of the files, in bytes.
     pub fn size(&self) -> u64 {
         self.list.size
     }
@@ -117,7 +117,7 @@ impl Context {
                 Kind::Link(target) => {
                     header.set_entry_type(EntryType::Symlink);
                     header.set_mode(0o777);
-                    // As it is; only a long one is tidied by the crate on its way.
+                    // Written verbatim; the crate normalizes only a long one.
                     match header.set_link_name_literal(target) {
                         Ok(()) => tar.append_data(&mut header, path, io::empty()),
                         Err(_) => tar.append_link(&mut header, path, OsStr::from_bytes(target)),
@@ -130,8 +130,8 @@ impl Context {
     }
 }
 
-/// The rules, and the name of the file that they come from: one named after the Dockerfile goes
-/// before `.dockerignore`.
+/// The rules, and the name of the file that they come from: one named after the Dockerfile takes
+/// precedence over `.dockerignore`.
 fn rules(
     objects: &Objects,
     root: &Tree<'_>,
@@ -150,7 +150,7 @@ fn rules(
     Ok((String::new(), Ignore::default()))
 }
 
-/// The Dockerfile's path, behind links.
+/// The Dockerfile's path, with links resolved.
 fn find_dockerfile(
     objects: &Objects,
     root: &Tree<'_>,
@@ -168,7 +168,7 @@ fn find_dockerfile(
     }
 }
 
-/// Where `path`, which is going to be read, leads. All other links are the image's own business.
+/// Resolves the links of `path`, which is about to be read. All other links are sent as they are.
 fn followed(objects: &Objects, root: &Tree<'_>, path: &str) -> Result<String, BuildError> {
     let target = |path: &str| {
         let entry = root.get_path(path.as_ref()).ok()?;
@@ -182,7 +182,7 @@ fn followed(objects: &Objects, root: &Tree<'_>, path: &str) -> Result<String, Bu
     })
 }
 
-/// A path of the configuration: `./a//b/` is `a/b`, and one that leads out is an error.
+/// Normalizes a configured path: `./a//b/` becomes `a/b`, and one that leads out is an error.
 fn within(path: &str) -> Result<String, BuildError> {
     (!path.starts_with('/'))
         .then(|| link::follow(path, |_| None))

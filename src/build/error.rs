@@ -1,11 +1,11 @@
-//! Why there is no image, and what to do about it.
+//! Why an image could not be built, and what to do about it.
 
 use std::time::Duration;
 
 use crate::engine::{BuildFailure, EngineError};
 use crate::source::SourceError;
 
-/// Every variant's text says what and why; [`BuildError::hint`] says what to do next.
+/// Each variant's text says what failed and why; [`BuildError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
@@ -24,15 +24,13 @@ pub enum BuildError {
         line: usize,
         why: &'static str,
     },
-    #[error("`{0}` is a git submodule, which Cutover does not fetch")]
+    #[error("`{0}` is a git submodule, which is not supported")]
     Submodule(String),
     #[error("{} in git only as Git LFS pointers", pointers(.0))]
     Lfs(Vec<String>),
-    #[error(
-        "`{link}` is to be read and is a symbolic link out of the build context, to `{target}`"
-    )]
+    #[error("`{link}` is a symbolic link out of the build context, to `{target}`")]
     LinkOut { link: String, target: String },
-    #[error("the tree of this commit has an entry with the impossible name `{0}`")]
+    #[error("the tree of this commit has an entry with the invalid name `{0}`")]
     BadName(String),
     #[error("the build context is too large: {0}")]
     TooLarge(String),
@@ -41,10 +39,10 @@ pub enum BuildError {
         /// The Dockerfile's line, as BuildKit names it.
         step: String,
         message: String,
-        /// The failing step's last lines, oldest first.
+        /// The failing step's last lines of output, oldest first.
         log_tail: Vec<String>,
     },
-    #[error("the build took longer than {}", seconds(*.after))]
+    #[error("the build timed out after {}", seconds(*.after))]
     TimedOut {
         after: Duration,
         log_tail: Vec<String>,
@@ -53,7 +51,7 @@ pub enum BuildError {
     Cancelled,
     #[error(transparent)]
     Engine(EngineError),
-    #[error("Docker says that the build succeeded, but the image `{0}` is gone")]
+    #[error("Docker reported a successful build, but the image `{0}` is gone")]
     Gone(String),
 }
 
@@ -83,10 +81,10 @@ impl BuildError {
         match self {
             Self::Source(error) => error.hint(),
             Self::Outside(_) | Self::NoContext(_) => {
-                "correct `context` under `[apps.NAME.build]`: a folder of the repository, `.` for all of it"
+                "correct `context` under `[apps.NAME.build]`: it must be a folder of the repository; `.` is the root"
             }
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
-                "commit it, or correct `dockerfile` under `[apps.NAME.build]`: its path from the context folder"
+                "commit it, or correct `dockerfile` under `[apps.NAME.build]`: it must be a path relative to the context folder"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
             Self::Submodule(_) => {
@@ -98,17 +96,21 @@ impl BuildError {
             Self::LinkOut { .. } => "point it to a path within the context",
             Self::BadName(_) => "check the repository with `git fsck`",
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
-            Self::Failed { .. } => "see the log above the failing step; correct it and push again",
-            Self::TimedOut { .. } => "raise `timeout` under `[apps.NAME.build]` if it needs longer",
-            Self::Cancelled => "deploy again when wanted",
-            Self::Engine(EngineError::Unreachable { .. }) => {
-                "check that Docker is running; `cutover doctor` says more"
+            Self::Failed { .. } => {
+                "see the failing step's output in the log; correct the cause and push again"
             }
-            Self::Engine(_) | Self::Gone(_) => "look at the Docker daemon's own log",
+            Self::TimedOut { .. } => {
+                "raise `timeout` under `[apps.NAME.build]` if the build needs more time"
+            }
+            Self::Cancelled => "deploy again when ready",
+            Self::Engine(EngineError::Unreachable { .. }) => {
+                "check that Docker is running; run `cutover doctor` for details"
+            }
+            Self::Engine(_) | Self::Gone(_) => "check the Docker daemon's own log",
         }
     }
 
-    /// The last lines of the log, oldest first, where the build itself failed.
+    /// The last lines of the log, oldest first, if the build itself failed.
     pub fn log_tail(&self) -> &[String] {
         match self {
             Self::Failed { log_tail, .. } | Self::TimedOut { log_tail, .. } => log_tail,

@@ -1,29 +1,29 @@
-//! .dockerignore: which paths of the context are not sent.
+//! .dockerignore: which paths of the context are excluded.
 
 use super::BuildError;
 use super::pattern::Pattern;
 
-/// The rules of one .dockerignore; the last one that fits a path, or a folder above it, decides.
+/// The rules of one .dockerignore; the last one that matches a path, or a folder above it, decides.
 #[derive(Debug, Default)]
 pub(super) struct Ignore(Vec<Rule>);
 
 #[derive(Debug)]
 struct Rule {
-    /// `!`: what fits is sent after all.
+    /// `!`: what matches is sent after all.
     except: bool,
     pattern: Pattern,
 }
 
-/// Which rules fit a folder: its contents need not ask those again.
+/// Which rules match a folder: they need not be checked again for its contents.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fits(Vec<bool>);
 
 impl Ignore {
-    /// Reads the file's text; `name` names it in errors.
+    /// Parses the file's text; `name` names it in errors.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, BuildError> {
         let mut rules = Vec::new();
         for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            // Only in the first column does `#` begin a comment.
+            // `#` begins a comment only in the first column.
             if line.starts_with('#') || line.trim().is_empty() {
                 continue;
             }
@@ -33,7 +33,7 @@ impl Ignore {
                 None => (false, clean(line)),
             };
             let parsed = match text.as_str() {
-                // All of the context: Docker does not let that be excluded.
+                // The whole context: Docker does not allow excluding that.
                 "." if !except => continue,
                 "." => Err("there is no pattern after `!`"),
                 text => Pattern::parse(text),
@@ -48,13 +48,13 @@ impl Ignore {
         Ok(Self(rules))
     }
 
-    /// Whether `path` is left out, given what fits the folder that it is in.
+    /// Whether `path` is excluded, given which rules match the folder that contains it.
     pub(super) fn excludes(&self, path: &str, folder: &Fits) -> (bool, Fits) {
         let mut excluded = false;
         let mut fits = vec![false; self.0.len()];
         for (i, rule) in self.0.iter().enumerate() {
             fits[i] = folder.0.get(i).copied().unwrap_or_default();
-            // A rule that could not change the answer is not asked.
+            // A rule that could not change the answer is not checked.
             if !fits[i] && rule.except == excluded {
                 fits[i] = rule.pattern.matches(path);
             }
@@ -65,13 +65,13 @@ impl Ignore {
         (excluded, Fits(fits))
     }
 
-    /// Whether something in an excluded folder may be sent nevertheless.
+    /// Whether anything in an excluded folder may still be sent.
     pub(super) fn has_exceptions(&self) -> bool {
         self.0.iter().any(|rule| rule.except)
     }
 }
 
-/// `./a//b/../c/` becomes `a/c`, and a leading slash is the context folder.
+/// `./a//b/../c/` becomes `a/c`; a leading slash means the context folder.
 fn clean(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {

@@ -1,4 +1,4 @@
-//! A commit becomes an image.
+//! Builds the image of a commit.
 
 use std::collections::HashMap;
 
@@ -17,35 +17,35 @@ pub struct Request<'a> {
     pub commit: &'a Commit,
     pub settings: &'a config::Build,
     pub mirror: &'a Mirror,
-    /// `name:tag`, at least one. The last is this build's own and leads to the image afterwards; the
-    /// ones before it move to whatever was built last.
+    /// `name:tag`, at least one. The last belongs to this build alone and points to the image
+    /// afterwards; the ones before it move to whatever was built last.
     pub tags: Vec<String>,
-    /// What the image is labelled with. Labels that are the same for every deployment of the app let
-    /// an unchanged tree keep its image id.
+    /// The image's labels. As they are the same for every deployment of the app, an unchanged tree
+    /// keeps its image id.
     pub labels: HashMap<String, String>,
-    /// Builds even if an image of this content is there, and runs every step.
+    /// Builds even if an image of this content exists, and runs every step.
     pub no_cache: bool,
-    /// The images that were built before, by cache key. Nothing else is used again: whoever builds an
-    /// image from one of ours gives it the same labels.
+    /// The images that were built before, by cache key. No other image is reused: labels do not
+    /// identify one, as an image built from one of ours inherits them.
     pub recorded: HashMap<String, String>,
 }
 
-/// What came of it.
+/// The result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     /// `sha256:…`.
     pub image_id: String,
-    /// What went into it, in one word.
+    /// A digest of everything that went into it.
     pub cache_key: String,
-    /// An image of the same content and settings was there; nothing was built.
+    /// An image of the same content and settings existed; nothing was built.
     pub cached: bool,
 }
 
-/// How much of the log stands in the error of a build that took too long, in lines.
+/// How many lines of the log are part of the error of a build that timed out.
 const TAIL: usize = 20;
 
-/// Builds the image, or finds it, and tags it. The same call again, also after the agent was killed
-/// in the middle, gives the same result. `cancel` and the timeout end the build on the engine too.
+/// Builds the image, or finds it, and tags it. Repeating the call gives the same result, even after the
+/// agent was killed midway. `cancel` and the timeout end the build on the engine too.
 pub async fn image(
     engine: &Engine,
     request: &Request<'_>,
@@ -73,7 +73,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         && let Some(image_id) = request.recorded.get(&key).cloned()
         && engine.tag_image(&image_id, &request.tags).await?
     {
-        log.line("nothing that goes into the image has changed: it is not built again");
+        log.line("nothing that goes into the image has changed: reusing the existing image");
         return Ok(Built {
             image_id,
             cache_key: key,
@@ -117,7 +117,7 @@ async fn build(
     let dockerfile = context.dockerfile.clone();
     let spec = BuildSpec {
         dockerfile: &dockerfile,
-        // This build's own tag keeps the image if the agent dies before the others are made.
+        // This build's own tag keeps the image if the agent dies before the other tags are set.
         name: request.tags.last().map(String::as_str).unwrap_or_default(),
         args: &request.settings.args,
         labels: &request.labels,

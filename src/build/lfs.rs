@@ -1,4 +1,4 @@
-//! Git LFS: which files are kept elsewhere, with only a pointer to each in git.
+//! Git LFS: which files are stored elsewhere, with only a pointer to each in git.
 
 use git2::{ObjectType, Tree};
 use globset::{GlobBuilder, GlobMatcher};
@@ -6,18 +6,18 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::BuildError;
 use super::objects::{LINK, Objects};
 
-/// Far more rules than anybody writes; each file is held against all of them.
+/// Far more rules than anybody writes; each file is checked against all of them.
 const MAX_RULES: usize = 10_000;
 const MAX_ATTRIBUTES: u64 = 1 << 20;
-/// By the specification a pointer is shorter.
+/// In bytes. By the specification, a pointer is shorter.
 const MAX_POINTER: u64 = 1024;
 const VERSIONS: [&[u8]; 2] = [
     b"version https://git-lfs.github.com/spec/v1\n",
     b"version https://hawser.github.com/spec/v1\n",
 ];
 
-/// What the .gitattributes files say of `filter`. The last rule that fits a file decides; those of a
-/// folder stand behind those of the folders that it is in.
+/// The `filter` rules of the .gitattributes files. The last rule that matches a file decides; the rules
+/// of a folder come after those of its parents.
 #[derive(Default)]
 pub(super) struct Lfs(Vec<Rule>);
 
@@ -25,13 +25,13 @@ struct Rule {
     /// From the repository's root, with a `/` at its end; empty for the root.
     folder: String,
     pattern: GlobMatcher,
-    /// Fits a file of this name in any folder below.
+    /// Matches a file of this name in any folder below.
     by_name: bool,
     lfs: bool,
 }
 
 impl Lfs {
-    /// The rules of the folders that lead to `folder`, which itself is read by who walks it.
+    /// The rules of the parents of `folder`; its own are read by the walk.
     pub(super) fn above(objects: &Objects, root: &str, folder: &str) -> Result<Self, BuildError> {
         let mut rules = Self::default();
         let parts = folder.split('/').filter(|part| !part.is_empty());
@@ -70,7 +70,7 @@ impl Lfs {
         Ok(())
     }
 
-    /// Whether the file, whose path is from the repository's root, is one of which git has a pointer.
+    /// Whether git holds only an LFS pointer for the file at this path from the repository's root.
     pub(super) fn is_pointer(
         &self,
         path: &str,
@@ -101,7 +101,7 @@ impl Rule {
     }
 }
 
-/// A line of .gitattributes, if it says anything of `filter`.
+/// A line of .gitattributes, if it sets `filter`.
 fn rule(folder: &str, line: &str) -> Option<Rule> {
     let line = line.trim();
     if line.starts_with('#') || line.starts_with("[attr]") {
@@ -115,7 +115,7 @@ fn rule(folder: &str, line: &str) -> Option<Rule> {
         let name = word.trim_start_matches(['-', '!']);
         (name.split('=').next() == Some("filter")).then_some(word == "filter=lfs")
     })?;
-    // `git lfs track` writes a space so.
+    // `git lfs track` writes a space this way.
     let pattern = pattern.replace("[[:space:]]", " ");
     let by_name = !pattern.contains('/');
     let glob = GlobBuilder::new(pattern.trim_start_matches('/'))

@@ -1,10 +1,10 @@
-//! Where a symbolic link of the context leads.
+//! Resolves symbolic links of the context.
 
-/// As many as Linux follows.
+/// The limit of Linux.
 const LINKS: usize = 40;
 
-/// Follows `path` through the context's links; `target` is where the link at a path points to. `None`:
-/// it leads out of the context, or in a circle. What does not exist counts as itself.
+/// Resolves the links in `path`; `target` returns where the link at a path points to. `None`: it leads
+/// out of the context or in a circle. A path that does not exist resolves to itself.
 pub(super) fn follow(path: &str, target: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut rest: Vec<String> = parts(path).rev().collect();
     let mut at: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! The mirror's objects. One that must be there and is not means that the mirror is damaged.
+//! The mirror's objects. A missing one means that the mirror is damaged.
 
 use std::io::{self, Read};
 
@@ -15,7 +15,7 @@ pub(super) const SUBMODULE: i32 = 0o160000;
 
 /// A larger file is read in pieces.
 const LARGE: u64 = 1 << 20;
-/// What is held in memory where that cannot be.
+/// The largest file that is held in memory where it cannot be read in pieces, in bytes.
 const MAX_FILE: u64 = 1 << 30;
 
 pub(super) struct Objects {
@@ -34,7 +34,7 @@ impl Objects {
         self.git.find_tree(id).map_err(|e| self.damaged(&e))
     }
 
-    /// A small file, once its size is known to be bearable; `path` names it in the error.
+    /// The content of a file of at most `limit` bytes; `path` names it in the error.
     pub(super) fn blob(&self, id: Oid, path: &str, limit: u64) -> Result<Blob<'_>, BuildError> {
         let size = self.size(id)?;
         if size > limit {
@@ -44,8 +44,8 @@ impl Objects {
         self.git.find_blob(id).map_err(|e| self.damaged(&e))
     }
 
-    /// Hands a file's size and content to `take`, in pieces if it is large. The content's own errors
-    /// are of the kind `InvalidData`.
+    /// Passes a file's size and content to `take`, in pieces if it is large. Errors of the content
+    /// itself have the kind `InvalidData`.
     pub(super) fn content(
         &self,
         id: Oid,
@@ -73,7 +73,7 @@ impl Objects {
         Ok(header.map_err(|e| self.damaged(&e))?.0 as u64)
     }
 
-    /// The folder at `path` in the tree `root`, an empty path for the root itself.
+    /// The folder at `path` in the tree `root`; an empty path is the root itself.
     pub(super) fn folder(&self, root: &str, path: &str) -> Result<Tree<'_>, BuildError> {
         let root = Oid::from_str(root).map_err(|e| self.damaged(&e))?;
         let tree = self.tree(root)?;

@@ -1,8 +1,8 @@
 //! One pattern of a .dockerignore, matched as Docker's builder matches it: Go's `filepath.Match`
-//! and `**`. No crate that is kept up does this; globs of the shell and of git differ in `**`, in
-//! braces and in what a slash is.
+//! and `**`. No maintained crate does this; shell and git globs treat `**`, braces and slashes
+//! differently.
 
-/// A pattern, ready to be matched against paths from the context folder.
+/// A pattern, ready to match paths relative to the context folder.
 #[derive(Debug)]
 pub(super) struct Pattern(Vec<Piece>);
 
@@ -13,9 +13,9 @@ enum Piece {
     One,
     /// `*`: any characters but slashes.
     Some,
-    /// Before [`Piece::Folders`]: leads into it and past it.
+    /// Before [`Piece::Folders`]: continues both into it and past it.
     MaybeFolders,
-    /// `**/` within: any text that ends in a slash.
+    /// `**/` within a pattern: any text that ends in a slash.
     Folders,
     /// `**` at the end: everything.
     Rest,
@@ -24,7 +24,7 @@ enum Piece {
 }
 
 impl Pattern {
-    /// Reads a cleaned pattern (no trailing slash, no `.`). The error says what is wrong.
+    /// Parses a cleaned pattern (no trailing slash, no `.`). The error says what is wrong.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let mut pieces = Vec::new();
         let mut chars = text.chars().peekable();
@@ -43,7 +43,7 @@ impl Pattern {
                 }
                 '*' => Piece::Some,
                 '?' => Piece::One,
-                '\\' => Piece::Char(chars.next().ok_or("it ends in a lone backslash")?),
+                '\\' => Piece::Char(chars.next().ok_or("it ends in a single backslash")?),
                 '[' => class(&mut chars)?,
                 other => Piece::Char(other),
             };
@@ -52,8 +52,8 @@ impl Pattern {
         Ok(Self(pieces))
     }
 
-    /// Whether the whole path fits. Linear in the path for any pattern: a set of places in the
-    /// pattern moves along it, nothing is tried twice.
+    /// Whether the whole path matches. Linear in the path for any pattern: a set of positions in the
+    /// pattern advances along it, without backtracking.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut places = vec![false; self.0.len() + 1];
         places[0] = true;
@@ -82,7 +82,7 @@ impl Pattern {
         places[self.0.len()]
     }
 
-    /// Pieces that may match nothing make the place behind them reachable at once.
+    /// Pieces that may match nothing make the position after them reachable at once.
     fn spread(&self, places: &mut [bool]) {
         for (i, piece) in self.0.iter().enumerate() {
             if places[i] {

@@ -1,4 +1,4 @@
-//! The context on its way to the engine: written by a blocking thread, read by the request's body.
+//! Sends the context to the engine: written by a blocking thread, read by the request's body.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 use super::{BuildError, Context};
 
 const CHUNK: usize = 64 << 10;
-/// Chunks between the two: what a slow engine may leave lying in memory.
+/// Chunks buffered between the two, which bounds the memory that a slow engine can cost.
 const CHUNKS: usize = 8;
 
-/// Starts sending. The task ends with why the context could not be read, if it could not.
+/// Starts sending. The task returns an error if failed to read the context.
 pub(super) fn send(
     context: Context,
 ) -> (
@@ -28,8 +28,8 @@ pub(super) fn send(
         };
         let sent = context.send(sink);
         if sent.is_err() {
-            // Without it the engine would take a cut tar for a whole one.
-            let _ = chunks.blocking_send(Err(io::Error::other("the context could not be read")));
+            // Without this, the engine would take a truncated tar for a complete one.
+            let _ = chunks.blocking_send(Err(io::Error::other("failed to read the context")));
         }
         sent
     });

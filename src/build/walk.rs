@@ -1,4 +1,4 @@
-//! The list of what a folder of a commit holds, without what .dockerignore names.
+//! Lists the contents of a commit's folder, without what .dockerignore excludes.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,7 +10,7 @@ use super::ignore::{Fits, Ignore};
 use super::lfs::Lfs;
 use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
-// Far above what images are built from, far below what would exhaust a small server.
+// Far above what images are built from, far below what would exhaust a small server's memory.
 const MAX_ENTRIES: usize = 200_000;
 /// Also of those that are left out: a few small trees that name each other are many billions of paths.
 const MAX_VISITED: usize = 1_000_000;
@@ -35,9 +35,9 @@ pub(super) enum Kind {
 
 #[derive(Default)]
 pub(super) struct List {
-    /// Folders stand before what is in them.
+    /// Folders come before their contents.
     pub(super) entries: Vec<Entry>,
-    /// The files' size together, in bytes.
+    /// The total size of the files, in bytes.
     pub(super) size: u64,
 }
 
@@ -48,11 +48,11 @@ struct Folder<'a> {
     fits: Fits,
 }
 
-/// What decides which files of a context are listed.
+/// Decides which files of a context are listed.
 pub(super) struct Walk<'a> {
     pub(super) objects: &'a Objects,
     pub(super) ignore: &'a Ignore,
-    /// Listed whatever the rules say.
+    /// Always listed, whatever the rules say.
     pub(super) always: &'a [&'a str],
     /// The context's folder in the repository.
     pub(super) folder: &'a str,
@@ -66,7 +66,7 @@ impl Walk<'_> {
         let mut list = List::default();
         let mut pointers = Vec::new();
         self.lfs.enter(self.objects, &root, &self.full("", true))?;
-        // Not recursive: a tree may be as deep as whoever pushed it likes.
+        // Not recursive: whoever pushed the tree decides how deep it is.
         let mut stack = vec![Folder {
             tree: root,
             next: 0,
@@ -159,7 +159,7 @@ impl List {
             mode => {
                 self.size += objects.size(id)?;
                 if self.size > MAX_TOTAL {
-                    return Err(BuildError::TooLarge("its files are over 4 GiB".into()));
+                    return Err(BuildError::TooLarge("its files exceed 4 GiB".into()));
                 }
                 let executable = mode == EXECUTABLE;
                 Kind::File { id, executable }
@@ -178,8 +178,8 @@ impl List {
         Ok(())
     }
 
-    /// An exception may have brought a file back whose folder is excluded: the folder is listed
-    /// after all, so that it gets the same mode as every other.
+    /// An exception may have re-included a file whose folder is excluded: the folder is listed after
+    /// all, so that it gets the same mode as the others.
     fn add_parents(&mut self) {
         let listed: HashSet<&[u8]> = (self.entries.iter())
             .filter(|entry| matches!(entry.kind, Kind::Folder))
@@ -195,7 +195,7 @@ impl List {
                 }
             }
         }
-        // Sorted, a folder stands before those within it.
+        // Sorting puts a folder before those within it.
         let kind = || Kind::Folder;
         let missing = missing.into_iter().map(|path| Entry { path, kind: kind() });
         self.entries.splice(0..0, missing);
@@ -208,7 +208,7 @@ fn joined(folder: &[u8], name: &[u8]) -> Result<Vec<u8>, BuildError> {
         path.push(b'/');
     }
     path.extend_from_slice(name);
-    // git itself never writes such a name; whoever writes objects by hand may.
+    // git itself never writes such a name, but objects can be written by hand.
     let bad = matches!(name, b"" | b"." | b"..") || name.contains(&b'/') || name.contains(&0);
     if bad || path.len() > MAX_PATH {
         let shown = String::from_utf8_lossy(&path).chars().take(200).collect();

@@ -42,5 +42,7 @@ pub fn unrecorded(app: &str) -> String {
 
 /// An app that serves although the file no longer has it.
 pub fn lost(app: &str) -> String {
-    format!("`{app}` is not in deploy.toml any more, and serves on: `cutover remove {app}`")
+    format!(
+        "`{app}` is no longer in deploy.toml but keeps serving: run `cutover remove {app}` to remove it"
+    )
 }

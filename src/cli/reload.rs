@@ -127,7 +127,7 @@ mod tests {
                 "`apps.a.run.env.X` added, from the next deployment on",
                 "`agent.listen` removed, at the next restart",
                 "`old` is `new` now, with its releases and history",
-                "`gone` is not in deploy.toml any more, and serves on: `cutover remove gone`",
+                "`gone` is no longer in deploy.toml but keeps serving: run `cutover remove gone` to remove it",
                 "`agent.listen`: restart `cutover serve` to apply",
                 "Warning: there is no app",
                 "Reloaded `/etc/deploy.toml`",

@@ -184,7 +184,7 @@ env = { PORT = 8080 }
              \"30m\" or \"1h\", greater than zero",
             "13:14: `apps.hello.build.dockerfile` is `\"../../Dockerfile\"`: expected a path that stays inside the \
              repository",
-            "15:7: `Bad_Name` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes inside",
+            "15:7: `Bad_Name` is not an app name: expected 1 to 40 of a-z, 0-9 and single dashes in between",
             "15:7: `apps.Bad_Name.port` is missing: expected the port that the app listens on",
             "18:7: `apps.other.repo` is missing: expected an `https://` or `ssh://` address, `user@host:path`, \
              or the path of a bare repository on this machine",

@@ -13,11 +13,11 @@ use crate::store::deployments::{self, Failure};
 use crate::store::releases::Release;
 use crate::store::{instances, steps};
 
-/// How often it looks.
+/// How often the release is checked.
 const LOOK: Duration = Duration::from_millis(500);
-/// Fewer bad answers than this are an accident, not a verdict.
+/// Fewer bad responses than this are not enough for a verdict.
 const FEWEST_BAD: u64 = 10;
-/// More than this share of bad answers is.
+/// A larger share of bad responses fails the bake.
 const WORST_SHARE: f64 = 0.1;
 
 pub enum Verdict {
@@ -25,10 +25,10 @@ pub enum Verdict {
     Bad(Failure),
 }
 
-/// Watches for the configured time. Ends early, and well, when another deployment waits.
+/// Watches for the configured time. Ends early, and successfully, when another deployment is waiting.
 pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<Verdict> {
     let time = line.app.deploy.bake;
-    // A release that was live before has been watched then; what it replaces is no better.
+    // A release that was live before was watched then, and what it replaces is not better.
     let is_rollback = release.deployment != line.id;
     if time.is_zero() || is_rollback {
         return Ok(Verdict::Good);
@@ -75,7 +75,7 @@ async fn watch(
             .read(move |db| deployments::next_waiting(db, &app))
             .await?;
         if let Some(next) = next {
-            return Ok(Ok(format!("ended early: `{}` waits", next.id)));
+            return Ok(Ok(format!("ended early: `{}` is waiting", next.id)));
         }
         if let Some(message) = died(line, release).await {
             return Ok(Err(bad(line, release, "crashed_in_bake", message).await));
@@ -90,10 +90,10 @@ async fn watch(
         }
         let _ = tokio::time::timeout(LOOK, changes.changed()).await;
     }
-    Ok(Ok(format!("{seen} requests, no reason to go back")))
+    Ok(Ok(format!("{seen} requests, no reason to roll back")))
 }
 
-/// What is wrong with an instance, if it ended or was restarted since the switch.
+/// What is wrong with an instance, if one has ended or restarted since the switch.
 async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
     let of = release.id.clone();
     let instances = line
@@ -111,7 +111,7 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
                 ));
             }
             Ok(Status::Missing) => return Some("the new version's container was removed".into()),
-            // Docker is away: that says nothing about the release.
+            // Docker is unreachable: that says nothing about the release.
             Err(_) => continue,
         }
         if let Ok(restarts @ 1..) = line.agent.engine.restarts(&instance.ours()).await {
@@ -123,8 +123,8 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
     None
 }
 
-/// All that was counted of the release: a change of the route's settings, or of its weight from a
-/// canary's to the whole, must not make its errors forgotten.
+/// The sum of all counters of the release: its errors must not be forgotten when the route's settings
+/// change, or its weight goes from a canary's to 100.
 fn of_release(stats: &[RouteStats], release: &str) -> Option<RouteStats> {
     let mut its = stats.iter().filter(|stats| stats.release == release);
     let mut all = its.next()?.clone();

@@ -1,5 +1,5 @@
-//! Stopping a deployment for a person. The wish is stored first: an agent that dies before the undo
-//! has committed finds it at its next start.
+//! Cancels a deployment for a person. The request is stored first: if the agent dies before the undo
+//! has committed, the next one finds it.
 
 use super::{Agent, Result};
 use crate::ids::DeploymentId;
@@ -7,8 +7,8 @@ use crate::principal::Requester;
 use crate::state::{Event, State};
 use crate::store::deployments::{self, Deployment};
 
-/// Ends what waits, and stores the wish for what runs and has not switched. Returns the deployment
-/// as it stands then; `None` where there is none.
+/// Ends a waiting deployment; for a running one that has not switched, stores the request. Returns the
+/// deployment as it is afterwards; `None` if it does not exist.
 pub async fn cancel(
     agent: &Agent,
     id: &DeploymentId,

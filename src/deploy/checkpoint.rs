@@ -6,21 +6,21 @@ use crate::state::Step;
 /// A moment between an effect and what is written about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checkpoint {
-    /// git has taken a push; no deployment is stored.
+    /// git has accepted a push; no deployment is stored.
     Taken,
     /// The deployment is stored; nobody has been told.
     Enqueued,
     /// The step's intent is stored; nothing has been done.
     Started(Step),
-    /// The step's effect is there; that it is done is not stored.
+    /// The step has taken effect; that it is done is not stored.
     Effected(Step),
-    /// A deployment failed; nothing has been undone.
+    /// A deployment has failed; nothing has been undone.
     Undoing,
-    /// All is undone; the rest state is not stored.
+    /// Everything is undone; the rest state is not stored.
     Undone,
     /// The rest state is stored.
     Ended,
-    /// A reload has ended the workers that it has to; nothing is stored.
+    /// A reload has ended the workers that it has to end; nothing is stored.
     Reloading,
     /// What a reload changes is stored; nothing else has been done.
     Reloaded,
@@ -66,7 +66,7 @@ impl Checkpoint {
         }
     }
 
-    /// Ends the process as `kill -9` would, where `CUTOVER_KILL_AT` names this moment; panics where
+    /// Ends the process as `kill -9` would if `CUTOVER_KILL_AT` names this moment; panics if
     /// `CUTOVER_PANIC_AT` does.
     #[cfg(debug_assertions)]
     pub fn reach(self) {

@@ -1,4 +1,4 @@
-//! deploy.toml as it is now, beside what the agent goes by: who acts is told where the two differ.
+//! Compares deploy.toml as it is now with the configuration in force, to warn whoever acts on the agent.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use super::{Agent, InForce};
 use crate::config::Since;
 use crate::config::changes::{self, Change};
 
-/// Keys that are named in one sentence; the rest is counted.
+/// How many keys one sentence names; the rest are counted.
 const NAMED: usize = 3;
 
-/// How the file and what is in force differ.
+/// How the file differs from the configuration in force.
 #[derive(Debug, Default)]
 pub struct Difference {
     /// Keys that a reload would change.
     pub changes: Vec<Change>,
-    /// Why the file cannot be loaded as it is, one mistake a line.
+    /// Why the file cannot be loaded as it is, one mistake per line.
     pub mistakes: Vec<String>,
-    /// Keys that were reloaded, but take effect only at a restart.
+    /// Keys that were reloaded but take effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// All of it in one line for people; `None`: there is no difference.
+    /// All of it in one line for people; `None` if there is no difference.
     pub notice: Option<String>,
 }
 
@@ -93,7 +93,7 @@ fn listed(keys: &[&str]) -> String {
     }
 }
 
-/// `10:31 UTC`, with the date where it was not today.
+/// `10:31 UTC`, with the date unless it is today.
 fn clock(at: OffsetDateTime, now: OffsetDateTime) -> String {
     let time = format!("{:02}:{:02} UTC", at.hour(), at.minute());
     match at.date() == now.date() {

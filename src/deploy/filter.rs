@@ -1,9 +1,9 @@
-//! Which pushes an app wants.
+//! Which pushes an app deploys.
 
 use crate::config::{App, Pattern};
 use crate::webhook::Ref;
 
-/// In a head commit's message, in any case, they mean that its push is not to be deployed.
+/// Marks in a head commit's message, in upper or lower case, by which its push is not deployed.
 const SKIP: [&str; 4] = ["[skip ci]", "[ci skip]", "[skip deploy]", "[deploy skip]"];
 
 /// Whether a push to this ref is deployed; an error is the reason why not.
@@ -26,7 +26,7 @@ pub fn wants_ref(app: &App, git_ref: &Ref) -> Result<(), String> {
     }
 }
 
-/// All that the app deploys.
+/// All branches and tags that the app deploys, for messages.
 fn deployed(app: &App) -> String {
     let branches = app.branches.iter().map(|branch| format!("`{branch}`"));
     let tags = app.tags.iter().map(|tag| format!("tags `{tag}`"));
@@ -38,7 +38,7 @@ fn deployed(app: &App) -> String {
 /// Whether a push with this head commit is deployed; an error is the reason why not.
 pub fn wants_message(message: &str) -> Result<(), String> {
     match skipped(message) {
-        Some(mark) => Err(format!("the head commit says `{mark}`")),
+        Some(mark) => Err(format!("the head commit's message contains `{mark}`")),
         None => Ok(()),
     }
 }
@@ -74,7 +74,10 @@ mod tests {
         assert_eq!(wants_message("x"), Ok(()));
         for skip in ["[skip ci]", "fix\n\n[CI skip]", "a [Skip Deploy] b"] {
             let reason = wants_message(skip).unwrap_err();
-            assert!(reason.contains("the head commit says"), "{reason}");
+            assert!(
+                reason.contains("the head commit's message contains"),
+                "{reason}"
+            );
         }
     }
 

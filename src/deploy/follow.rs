@@ -12,10 +12,10 @@ use crate::ids::DeploymentId;
 use crate::store::deployments::{self, Deployment};
 use crate::store::log::CUT_OUT;
 
-/// Pieces that wait for a slow reader; past that the reading waits.
+/// How many pieces may wait for a slow reader before reading from the log waits too.
 const QUEUE: usize = 16;
 const PIECE: usize = 16 << 10;
-/// How long to wait for news before looking anyway.
+/// How long to wait for a change before looking anyway.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What a reader of a log gets.
@@ -34,8 +34,8 @@ impl Piece {
     }
 }
 
-/// Sends the log from its beginning, then a last line that says how it ended. Without `follow`, ends
-/// at the log's present end, with no such line.
+/// Sends the log from its beginning, then a last line that says how the deployment ended. Without
+/// `follow`, ends at the log's present end, with no such line.
 pub fn follow(agent: Arc<Agent>, id: DeploymentId, follow: bool) -> mpsc::Receiver<Vec<u8>> {
     start(agent, id, 0, follow, Piece::text)
 }
@@ -60,13 +60,13 @@ fn start<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let reader = Reader { sender, shape };
     tokio::spawn(async move {
-        // An error means that the reader has gone, or that there is nothing to read any more.
+        // `None` means that the reader has gone, or that there is nothing left to read.
         let _ = send(&agent, &id, offset, follow, &reader).await;
     });
     receiver
 }
 
-/// Who reads, and the shape in which the pieces are wanted.
+/// The reader, and the form in which it wants the pieces.
 struct Reader<T> {
     sender: mpsc::Sender<T>,
     shape: fn(Piece) -> T,
@@ -92,7 +92,7 @@ async fn send<T>(
         if let Some(grown) = &mut grown {
             grown.mark_unchanged();
         }
-        // Looked at before reading: what was logged before the end is then read before it is told.
+        // Checked before reading, so that everything logged before the end is sent before the ending.
         let wanted = id.clone();
         let deployment = agent
             .store
@@ -130,12 +130,12 @@ async fn copy<T>(
     mut offset: u64,
     reader: &Reader<T>,
 ) -> Option<u64> {
-    // It has not begun, or is so old that its log is not kept.
+    // The deployment has not begun, or is so old that its log was removed.
     let Ok(mut file) = tokio::fs::File::open(agent.store.log_path(id)).await else {
         return Some(offset);
     };
     let length = file.metadata().await.ok()?.len();
-    // A log that grows without end is cut: what was read last stands further ahead.
+    // A log that exceeds its limit is cut: what was read last is now at a smaller offset.
     while offset > length {
         offset = offset.saturating_sub(CUT_OUT);
     }

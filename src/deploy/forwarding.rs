@@ -1,6 +1,6 @@
-//! What deploy.toml says of apps' hosts and of how the proxy treats their requests, as the proxy
-//! reads it. Read at start and when told to, never at a switch: what a page's file says meanwhile
-//! must not change a table that is published again.
+//! The hosts of the apps, and how the proxy treats their requests, translated from deploy.toml for the
+//! proxy. Read at start and at a reload, never at a switch: a change to a page's file must not change
+//! a table that is published again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,24 +15,25 @@ use crate::config::{App, AppProxy, Config, Notice};
 use crate::ids::AppName;
 use crate::proxy::table::{Page, Policy};
 
-/// Of one page's file, in bytes.
+/// The largest page file, in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// Of all of a table's pages: a larger table would not fit through the proxy's socket.
+/// The largest total of a table's pages, in bytes: a larger table would exceed the limit of the
+/// proxy's socket.
 const ALL: usize = 4 << 20;
 
-/// What all apps' routes have besides their targets.
+/// Everything in the apps' routes other than their targets.
 pub struct Forwarding {
     apps: BTreeMap<AppName, AppRoute>,
     pub pages: BTreeMap<u16, Page>,
 }
 
-/// One app's part. Written down in the database too, for when deploy.toml loses the app.
+/// One app's part. Stored in the database too, for an app that is no longer in deploy.toml.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AppRoute {
     pub hosts: Vec<String>,
     pub path_prefix: String,
-    /// Written down by another version, it may lack what this one has.
+    /// Defaulted, because a row stored by another version may lack it.
     #[serde(default)]
     pub policy: Policy,
 }
@@ -62,10 +63,10 @@ impl Forwarding {
     }
 }
 
-/// Reads the files of a table's pages. One that cannot be used is logged, and the proxy's own
-/// sentence stands in for it: a missing file must hold up no switch.
+/// Reads the files of a table's pages. A file that cannot be used is logged and replaced by the
+/// proxy's own text: a missing file must not hold up a switch.
 struct Pages {
-    /// Bytes that there is still room for.
+    /// The remaining space, in bytes.
     left: usize,
 }
 
@@ -75,7 +76,7 @@ fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
         Notice::Text(text) => Page::from(format!("{text}\n").as_str()),
         Notice::File(path) => pages
             .page(path)
-            .unwrap_or(Page::from("503 The app is being worked on.\n")),
+            .unwrap_or(Page::from("503 The app is under maintenance.\n")),
     });
     Policy {
         connect_timeout_ms: ms(app.connect_timeout),
@@ -88,7 +89,7 @@ fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
         maintenance,
         strip_prefix: app.strip_path,
         pages: pages.of(&app.error_pages),
-        // The release's own.
+        // Set from the release.
         h2c: false,
     }
 }
@@ -114,7 +115,7 @@ impl Pages {
                 text,
             }),
             Err(error) => {
-                tracing::warn!("the page `{}` is not used: {error}", path.display());
+                tracing::warn!("failed to use the page `{}`: {error}", path.display());
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! What lives only in memory: wake-up calls, and handles on running deployments.
+//! State that is only in memory: wake-ups, and handles on running deployments.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use super::Shared;
 use crate::ids::{AppName, DeploymentId};
 use crate::store::log::Log;
 
-/// Losing it loses nothing: everything in it is found again in the database.
+/// Nothing is lost with it: everything in it can be restored from the database.
 pub struct Hub {
     wakers: Shared<AppName, Arc<Notify>>,
     running: Shared<DeploymentId, Running>,
@@ -23,7 +23,7 @@ struct Running {
     newer: Newer,
 }
 
-/// The newer deployment for which one is stopped, once there is one.
+/// The newer deployment that supersedes this one, if any.
 pub(super) type Newer = Arc<OnceLock<DeploymentId>>;
 
 impl Hub {
@@ -35,23 +35,23 @@ impl Hub {
         }
     }
 
-    /// Tells the app's worker that there may be something to do.
+    /// Wakes the app's worker: there may be something to do.
     pub fn wake(&self, app: &AppName) {
         self.waker(app).notify_one();
         self.changed();
     }
 
-    /// The app's, which keeps a call that comes before its worker does.
+    /// The app's notifier, which keeps a wake-up that comes before its worker starts.
     pub(super) fn waker(&self, app: &AppName) -> Arc<Notify> {
         self.wakers.lock().entry(app.clone()).or_default().clone()
     }
 
-    /// Tells everyone who looks at deployments that one has moved on.
+    /// Notifies everyone who watches deployments that one has changed.
     pub fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Changes whenever a deployment moves on.
+    /// A receiver that is notified whenever a deployment changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -73,13 +73,13 @@ impl Hub {
         self.changed();
     }
 
-    /// Asks a running deployment to stop; false where it does not run.
+    /// Asks a running deployment to stop; false if it is not running.
     pub fn cancel(&self, id: &DeploymentId) -> bool {
         let running = self.running.lock().get(id).cloned();
         running.inspect(|running| running.cancel.cancel()).is_some()
     }
 
-    /// Asks a running deployment to stop for a newer one, unless it was asked to stop already.
+    /// Asks a running deployment to stop for a newer one, unless it is stopping already.
     pub(super) fn supersede(&self, id: &DeploymentId, newer: &DeploymentId) {
         let running = self.running.lock().get(id).cloned();
         if let Some(running) = running.filter(|running| !running.cancel.is_cancelled()) {
@@ -88,7 +88,7 @@ impl Hub {
         }
     }
 
-    /// How far a running deployment's log has grown.
+    /// The length of a running deployment's log, in bytes.
     pub fn log_length(&self, id: &DeploymentId) -> Option<watch::Receiver<u64>> {
         self.running
             .lock()

@@ -1,5 +1,5 @@
-//! What the agent goes by at this moment: the configuration, and what it says to the proxy. Replaced
-//! whole by a reload; what has taken a snapshot keeps it to its end.
+//! The configuration in force, with what it tells the proxy. A reload replaces it as a whole; whatever
+//! has taken a snapshot keeps it to its end.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use crate::ids::AppName;
 pub struct InForce {
     pub config: Config,
     pub forwarding: Forwarding,
-    /// The file that it comes from. What takes a restart stands in `config` as it was at the start.
+    /// The file that it was read from. Settings that need a restart are in `config` as they were at
+    /// the start.
     pub loaded: Loaded,
 }
 
 impl InForce {
-    /// Reads the pages' files. Blocks.
+    /// Reads the files of the proxy's pages. Blocks.
     pub fn of(loaded: Loaded) -> Self {
         Self {
             config: loaded.config.clone(),
@@ -25,7 +26,7 @@ impl InForce {
         }
     }
 
-    /// With what takes a restart as it is in `running`.
+    /// The same, with the settings that need a restart taken from `running`.
     pub fn after(self, running: &Config) -> Self {
         Self {
             config: self.config.with_start_of(running),

@@ -1,4 +1,4 @@
-//! One deployment on its way: its journal, its log and its way out.
+//! One running deployment: its journal, its log, and how it leaves the line.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub struct Line<'a> {
     pub log: Log,
     pub cancel: CancellationToken,
     newer: Newer,
-    /// The step whose effect is there and whose record goes into the next step's commit: one fsync
-    /// a step instead of two. A crash in between repeats the step, which is always allowed.
+    /// The step that has taken effect and whose record goes into the next step's commit: one fsync
+    /// per step instead of two. A crash in between repeats the step, which is always allowed.
     unrecorded: parking_lot::Mutex<Option<Unrecorded>>,
 }
 
@@ -37,10 +37,10 @@ struct Unrecorded {
     record: Record,
 }
 
-/// What a step's effect came to.
+/// The result of a step.
 pub struct Done<T> {
     pub value: T,
-    /// A few words for people, shown beside the step.
+    /// A few words for people, shown with the step.
     pub detail: String,
     record: Record,
 }
@@ -71,9 +71,9 @@ pub enum Stop {
     Cancelled,
     /// A newer push takes its place.
     Superseded(Failure),
-    /// There is nothing to do for it.
+    /// There is nothing to do.
     Skipped(Failure),
-    /// Docker or the database went away: it runs again when they are back.
+    /// Docker or the database became unavailable: the deployment runs again when they are back.
     Interrupted(String),
 }
 
@@ -138,7 +138,7 @@ impl<'a> Line<'a> {
         self.step_after(step, |_| Ok(()), |()| effect).await
     }
 
-    /// The same with an `intent` that is on disk before the effect, which is given what it wrote.
+    /// The same with an `intent` that is on disk before the effect; the effect gets what it returned.
     pub async fn step_after<I: Send + 'static, T, F>(
         &self,
         step: Step,
@@ -161,8 +161,8 @@ impl<'a> Line<'a> {
         Ok(self.note(step, done))
     }
 
-    /// Stores that a step begins, in one commit with the record of the one before and with its
-    /// `intent`: what has to be on disk before the effect.
+    /// Stores that a step begins, in one commit with the record of the step before and with the
+    /// `intent`: what must be on disk before the effect.
     pub async fn begin<T: Send + 'static>(
         &self,
         step: Step,
@@ -203,7 +203,7 @@ impl<'a> Line<'a> {
         value
     }
 
-    /// Stores what is not recorded yet, and `last` with it.
+    /// Stores the record that is still pending, together with `last`.
     pub async fn record<T: Send + 'static>(
         &self,
         last: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -222,7 +222,7 @@ impl<'a> Line<'a> {
         value
     }
 
-    /// Says of a deployment that was stopped whether a newer one took its place.
+    /// Turns a cancelled stop into a superseded one if a newer deployment took this one's place.
     pub fn told(&self, stop: Stop) -> Stop {
         match (stop, self.newer.get()) {
             (Stop::Cancelled, Some(newer)) => {
@@ -233,7 +233,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Repeats what must not fail for good, ever more slowly, until it succeeds.
+    /// Repeats what must eventually succeed, at growing intervals, until it does.
     pub async fn insist<T, E, F>(&self, what: &str, attempt: impl Fn() -> F) -> T
     where
         E: std::fmt::Display,
@@ -244,9 +244,9 @@ impl<'a> Line<'a> {
             match attempt().await {
                 Ok(value) => return value,
                 Err(error) => {
-                    tracing::warn!(deployment = %self.id, %error, "cannot {what} yet; trying again");
+                    tracing::warn!(deployment = %self.id, %error, "failed to {what}; retrying");
                     self.log
-                        .line(&format!("cannot {what} yet: {error}; trying again"));
+                        .line(&format!("failed to {what}: {error}; retrying"));
                 }
             }
             tokio::time::sleep(pause).await;

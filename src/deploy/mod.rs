@@ -41,10 +41,11 @@ pub use in_force::InForce;
 use queue::Workers;
 use tend::Tend;
 
-/// Everything that a deployment needs; one a process, shared by all.
+/// Everything that deployments need; one per process, shared by all.
 pub struct Agent {
     in_force: parking_lot::RwLock<Arc<InForce>>,
-    /// The text of the file that the agent started with: what takes a restart is still as it says.
+    /// The text of the file that the agent started with: settings that need a restart are still as
+    /// in it.
     started_with: String,
     /// One reload at a time.
     changing: Mutex<()>,
@@ -57,7 +58,7 @@ pub struct Agent {
     pub tend: Arc<Tend>,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
-    /// Apps whose routes the proxy has and the database does not know of.
+    /// Apps whose routes are in the proxy but not in the database.
     pub unrecorded: unrecorded::Unrecorded,
     /// How many apps may be fetched and built at once.
     slots: Arc<Semaphore>,
@@ -65,7 +66,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(loaded: Loaded, id: AgentId, store: Store, engine: Engine, proxy: Client) -> Self {
-        // Building is what takes the processors; beyond their number nothing gets faster.
+        // Builds are bound by the processors: running more of them than that makes nothing faster.
         let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         let slots = Arc::new(Semaphore::new(slots));
         let started_with = loaded.text.clone();
@@ -87,14 +88,14 @@ impl Agent {
         }
     }
 
-    /// Waits until Docker answers; says once that it does not.
+    /// Waits until Docker answers; logs once that it does not.
     pub async fn wait_for_engine(&self) {
         let mut pause = Duration::from_millis(100);
         let mut said = false;
         while let Err(error) = self.engine.ping().await {
             self.tend.engine_is_away();
             if !said {
-                tracing::warn!(%error, "deployments wait until Docker is back");
+                tracing::warn!(%error, "Docker is not reachable; deployments wait");
                 said = true;
             }
             tokio::time::sleep(pause).await;
@@ -102,7 +103,7 @@ impl Agent {
         }
         self.tend.engine_is_back();
         if said {
-            tracing::info!("Docker is back");
+            tracing::info!("Docker is reachable again");
         }
     }
 }
@@ -115,7 +116,7 @@ fn instance_name(app: &AppName, id: &DeploymentId, service: &ServiceName, index:
     }
 }
 
-/// The names of apps to their wake-up calls, and of running deployments to their handles.
+/// Wake-ups by app, and handles by running deployment.
 type Shared<K, V> = parking_lot::Mutex<HashMap<K, V>>;
 
 type Result<T> = std::result::Result<T, StoreError>;

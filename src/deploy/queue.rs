@@ -1,4 +1,4 @@
-//! One worker an app: one deployment running, at most one waiting.
+//! One worker per app: one deployment running, at most one waiting.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::state::Event;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::vital::vital;
 
-/// How often a worker looks without having been woken, should a wake-up ever be missed.
+/// How often a worker checks the queue without a wake-up, in case one is missed.
 const POLL: Duration = Duration::from_secs(30);
 
-/// The workers, which come and go with the apps of deploy.toml. Ending one in the middle is always
-/// safe, as the end of the process is: `recover` takes up what it leaves.
+/// The workers, which come and go with the apps of deploy.toml. Ending one midway is always safe, as is
+/// the end of the process: `recover` continues what it leaves unfinished.
 #[derive(Default)]
 pub struct Workers(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
     running: HashMap<AppName, JoinHandle<()>>,
-    /// Apps that get none at the moment.
+    /// Apps whose worker must not be started at the moment.
     held: HashSet<AppName>,
 }
 
 impl Workers {
-    /// Starts the app's worker, unless it has one.
+    /// Starts the app's worker, unless it is running.
     pub fn start(&self, agent: &Arc<Agent>, app: &AppName) {
         let mut workers = self.0.lock();
         let has_one = workers.running.get(app).is_some_and(|it| !it.is_finished());
@@ -44,7 +44,7 @@ impl Workers {
         }
     }
 
-    /// Returns when the app's worker does nothing any more.
+    /// Ends the app's worker; returns when it has stopped.
     pub async fn end(&self, app: &AppName) {
         let worker = self.0.lock().running.remove(app);
         if let Some(worker) = worker {
@@ -53,7 +53,7 @@ impl Workers {
         }
     }
 
-    /// As [`Workers::end`], and none is started until it is released.
+    /// As [`Workers::end`], and no worker is started for the app until [`Workers::release`].
     pub async fn hold(&self, app: &AppName) {
         self.0.lock().held.insert(app.clone());
         self.end(app).await;
@@ -76,7 +76,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
     let waker = agent.hub.waker(&name);
     let mut recovered = false;
     loop {
-        // As it is now: a deployment keeps to its end what it began with.
+        // The configuration as it is now; a deployment keeps the one that it began with.
         let Some(app) = agent.app(&name).or_else(|| config::unnamed(&name)) else {
             return;
         };
@@ -84,7 +84,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             recovered = recover(&agent, &app).await;
             continue;
         }
-        // A wake-up between the look and the wait is kept for the wait.
+        // A wake-up between the check and the wait is not lost.
         let woken = waker.notified();
         let of = name.clone();
         let next = agent
@@ -107,13 +107,14 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            tracing::error!(app = %name, %error, "a deployment could not be written down");
+            tracing::error!(app = %name, %error, "failed to record a deployment");
             recovered = false;
         }
     }
 }
 
-/// Whether deploy.toml no longer has the app, and the deployment is not what keeps it alive.
+/// Whether the app is no longer in deploy.toml and the deployment is not a rollback that keeps it
+/// serving.
 fn is_lost(agent: &Agent, deployment: &Deployment) -> bool {
     agent.app(&deployment.app).is_none() && deployment.trigger != Trigger::AutoRollback
 }
@@ -122,7 +123,7 @@ async fn end_lost(agent: &Agent, deployment: Deployment) -> Result<()> {
     let Deployment { id, app, .. } = deployment;
     let why = Failure {
         code: "app_not_configured".into(),
-        message: format!("`{app}` is not in deploy.toml any more"),
+        message: format!("`{app}` is no longer in deploy.toml"),
         step: None,
         log_tail: vec![],
     };
@@ -135,22 +136,24 @@ async fn end_lost(agent: &Agent, deployment: Deployment) -> Result<()> {
     ended
 }
 
-/// A deployment leaves the old release warm for a rollback that waits; one that was cancelled or
-/// failed has not taken it.
+/// Stops instances that nothing needs: a deployment leaves the old release warm for a waiting rollback,
+/// which may have been cancelled or have failed.
 async fn left_over(agent: &Agent, app: &App) {
     match retire::old_instances(agent, &app.name).await {
         Ok(0) => {}
-        Ok(count) => tracing::info!(app = %app.name, count, "stopped what no rollback wants"),
-        Err(error) => tracing::warn!(app = %app.name, %error, "cannot stop what is left over yet"),
+        Ok(count) => {
+            tracing::info!(app = %app.name, count, "stopped instances that no rollback needs")
+        }
+        Err(error) => tracing::warn!(app = %app.name, %error, "failed to stop left-over instances"),
     }
 }
 
-/// Cleans up after the last life of this worker; false where it has to be tried again.
+/// Cleans up after the previous run of this worker; false if it has to be retried.
 async fn recover(agent: &Agent, app: &App) -> bool {
     match recover::app(agent, app).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::error!(app = %app.name, %error, "cannot recover yet; trying again");
+            tracing::error!(app = %app.name, %error, "failed to recover; retrying");
             tokio::time::sleep(Duration::from_secs(1)).await;
             false
         }

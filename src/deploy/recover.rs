@@ -1,9 +1,9 @@
 //! The one place that cleans up after a crash. It runs at start, before an app's worker, and again
-//! when a deployment could not be written down.
+//! when a deployment could not be recorded.
 //!
-//! - Before the switch: what its steps did is taken back, and the deployment runs again from the
-//!   start; its image is found in the cache, so that this costs little and the push is not lost.
-//!   After three attempts it fails.
+//! - Before the switch: the deployment's steps are undone and it runs again from the start; its image
+//!   is found in the cache, so that this costs little and the push is not lost. After three attempts
+//!   it fails.
 //! - From the switch on: forward to the end.
 //! - Containers that our record names and nothing needs are removed. What is live is kept running by
 //!   `jobs/reconcile`.
@@ -20,7 +20,7 @@ use crate::store::deployments::{self, Deployment};
 use crate::store::ours::Ours;
 use crate::store::{StoreError, jobs, releases};
 
-/// Brings every open deployment of the app to where it can go on, or to its end.
+/// Brings every open deployment of the app to a state from which it can continue, or to its end.
 pub async fn app(agent: &Agent, app: &App) -> Result<()> {
     let name = app.name.clone();
     let open = agent
@@ -38,9 +38,9 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
     match retire::old_instances(agent, &app.name).await {
         Ok(0) => {}
         Ok(count) => {
-            tracing::info!(app = %app.name, count, "stopped instances that were left over")
+            tracing::info!(app = %app.name, count, "stopped left-over instances")
         }
-        Err(error) => tracing::warn!(app = %app.name, %error, "cannot stop what was left over yet"),
+        Err(error) => tracing::warn!(app = %app.name, %error, "failed to stop left-over instances"),
     }
     Ok(())
 }
@@ -59,14 +59,14 @@ async fn forward(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
     });
     let Some(release) = release.await? else {
         return Err(StoreError::Refused(format!(
-            "`{}` is switched to no release",
+            "`{}` has switched but has no release",
             deployment.id
         )));
     };
     tracing::info!(app = %app.name, deployment = %deployment.id, state = %deployment.state,
-        "taking up a deployment after the switch");
+        "continuing a deployment after the switch");
     let line = Line::enter(agent, app, deployment.id.clone())?;
-    line.log.line("the agent came back; going on");
+    line.log.line("the agent was restarted; continuing");
     run::after_switch(&line, &release, deployment.state).await
 }
 
@@ -85,8 +85,9 @@ async fn back(agent: &Agent, deployment: &Deployment) -> Result<()> {
     undo::end(agent, &deployment.id, Stop::Interrupted(why)).await
 }
 
-/// Removes the containers of jobs that have ended; says how many. Removing them is what ends a job, so
-/// this is for what a crash or Docker has left. Instances that nothing wants are [`retire`]'s.
+/// Removes the containers of jobs that have ended; returns how many. A job normally ends with the
+/// removal of its container, so this is for what a crash or Docker has left. Instances that nothing
+/// needs are left to [`retire`].
 pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     let found = agent.engine.list().await?;
     let read = agent.store.read(move |db| {
@@ -103,8 +104,8 @@ pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     Ok(ended.len())
 }
 
-/// The container, if the record names it as that of a job that has ended. Its labels alone, or its name
-/// alone, make no container ours.
+/// The container, if the record names it as that of a job that has ended. Neither its labels nor its
+/// name alone make a container ours.
 fn of_ended_job(db: &Connection, container: &Found) -> Result<Option<Ours>> {
     let job = jobs::get(db, &container.name)?;
     let job = job.filter(|job| job.ended_at.is_some());

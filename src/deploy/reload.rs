@@ -1,6 +1,6 @@
-//! deploy.toml again, while the agent runs: checked whole, shown, and then taken over. What is written
-//! down comes first, in one transaction; killed at any moment, the next start reads the same file and
-//! does the same.
+//! Reloads deploy.toml while the agent runs: the whole file is checked, the changes are reported and
+//! then applied. The database is updated first, in one transaction; if the agent is killed at any
+//! moment, the next start reads the same file and does the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::{self, Config, Loaded, Problems};
 use crate::ids::AppName;
 use crate::store::{StoreError, app_names, statuses};
 
-/// How long the proxy may take for the new routes before the answer does not wait for it.
+/// How long the response waits for the proxy to take the new routes.
 const PUBLISHED: Duration = Duration::from_secs(10);
 
 /// What a reload did, or would do.
@@ -28,17 +28,17 @@ pub struct Reload {
     pub applied: bool,
     /// Each key whose value differs from what the agent had loaded; values are not shown.
     pub changes: Vec<Change>,
-    /// Apps that have another name now; everything of theirs was carried over.
+    /// Apps that were renamed; all their data was carried over.
     pub renamed: Vec<Rename>,
-    /// Apps that the file no longer has; what is live of them serves on until it is removed.
+    /// Apps that are no longer in the file; their live releases keep serving until the apps are removed.
     pub left: Vec<String>,
-    /// Keys whose value in the file takes effect only when the agent and its proxy are restarted.
+    /// Keys whose new value takes effect only when the agent and its proxy are restarted.
     pub needs_restart: Vec<String>,
-    /// What is allowed, but is probably not meant.
+    /// What is allowed but probably not intended.
     pub warnings: Vec<String>,
 }
 
-/// An app that was called something else before.
+/// An app that had another name before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Rename {
     #[schema(example = "hello")]
@@ -59,8 +59,8 @@ pub enum ReloadError {
     Interrupted,
 }
 
-/// Reads the agent's file again; unless it is a `dry_run`, goes by it from now on. Goes on to its end
-/// even if nobody waits for that any more.
+/// Reads the agent's file again and, unless it is a `dry_run`, applies it. Runs to its end even if
+/// nobody waits for it any more.
 pub async fn reload(agent: &Arc<Agent>, dry_run: bool) -> std::result::Result<Reload, ReloadError> {
     let agent = agent.clone();
     let done = tokio::spawn(async move {
@@ -131,8 +131,8 @@ async fn take_over(
     let keeps = before.config.clone();
     let read = tokio::task::spawn_blocking(move || InForce::of(loaded).after(&keeps));
     let next = read.await.map_err(|_| ReloadError::Interrupted)?;
-    // Whoever loses its name or its place in the file stops first, so that nothing is written under a
-    // name that is no more. What it leaves is taken up below.
+    // The worker of an app that is renamed or no longer in the file stops first, so that nothing is
+    // written under a name that no longer exists. What it leaves is continued below.
     let leaves = before.config.apps.keys();
     let leaves = leaves.filter(|name| !next.config.apps.contains_key(*name));
     let renamed = reload.renamed.iter().flat_map(|it| [&it.from, &it.to]);
@@ -154,23 +154,22 @@ async fn take_over(
     let why = match published {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "the proxy does not answer in time".into(),
+        Err(_) => "the proxy did not answer in time".into(),
     };
     // The proxy gets the newest table when it is back.
-    let warning = format!("the routes cannot be published yet: {why}");
+    let warning = format!("failed to publish the routes, will retry: {why}");
     tracing::error!("{warning}");
     reload.warnings.push(warning);
     Ok(())
 }
 
-/// At the agent's start, before anything is published: what the file says now is written down, and
-/// removals that were interrupted are completed in the background.
+/// Runs at the agent's start, before anything is published: records what the file says now.
 pub async fn begin(agent: &Arc<Agent>) -> Result<()> {
     record(agent, &agent.in_force()).await
 }
 
-/// Starts a worker for each app that has something to do and none: those of the file, and those that
-/// it has lost.
+/// Starts a worker for each app that needs one and has none: those in the file, and those no longer in
+/// it that still have something to do.
 pub async fn start_workers(agent: &Arc<Agent>) {
     for name in agent.in_force().config.apps.keys() {
         agent.workers.start(agent, name);
@@ -179,11 +178,13 @@ pub async fn start_workers(agent: &Arc<Agent>) {
         Ok(in_use) => in_use
             .iter()
             .for_each(|name| agent.workers.start(agent, name)),
-        Err(error) => tracing::error!(%error, "cannot look for apps that deploy.toml has lost"),
+        Err(error) => {
+            tracing::error!(%error, "failed to look for apps that are no longer in deploy.toml")
+        }
     }
 }
 
-/// Completes the removals that the last agent began.
+/// Completes the removals that the previous agent began.
 pub async fn complete_removals(agent: Arc<Agent>) {
     let _turn = agent.changing.lock().await;
     match agent.store.read(app_names::being_removed).await {
@@ -192,11 +193,11 @@ pub async fn complete_removals(agent: Arc<Agent>) {
                 removal::complete(&agent, &name, volumes).await;
             }
         }
-        Err(error) => tracing::error!(%error, "cannot look for removals to complete"),
+        Err(error) => tracing::error!(%error, "failed to look for removals to complete"),
     }
 }
 
-/// Everything that the database has to know of the file, in one transaction.
+/// Records everything that the database has to know about the file, in one transaction.
 async fn record(agent: &Agent, next: &InForce) -> Result<()> {
     let names: Vec<AppName> = next.config.apps.keys().cloned().collect();
     let all = next.forwarding.apps();
@@ -222,8 +223,8 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
         Ok(renamed)
     });
     for (from, to) in renamed.await? {
-        tracing::info!(%from, %to, "carried everything of an app over to its new name");
-        // Nothing but a saving: a mirror that is not there is fetched again.
+        tracing::info!(%from, %to, "carried the data of an app over to its new name");
+        // Only an optimization: a missing mirror is fetched again.
         let mirror = |name: &AppName| mirrors.join(format!("{name}.git"));
         let _ = tokio::fs::rename(mirror(&from), mirror(&to)).await;
     }
@@ -235,7 +236,7 @@ fn renames(config: &Config) -> impl Iterator<Item = (AppName, AppName)> + '_ {
     apps.filter_map(|app| Some((app.was.clone()?, app.name.clone())))
 }
 
-/// Which apps tell a forge how it goes, and whether they keep the forge's own deployments too.
+/// Which apps report to a forge, and whether they maintain the forge's own deployments too.
 fn telling(config: &Config) -> Vec<(AppName, bool)> {
     let apps = config.apps.values().filter_map(|app| {
         let report = app.report.as_ref()?;
@@ -246,7 +247,7 @@ fn telling(config: &Config) -> Vec<(AppName, bool)> {
 }
 
 impl Reload {
-    /// Whether something takes effect only with the next deployment of its app.
+    /// Whether any change takes effect only with the next deployment of its app.
     pub fn waits_for_deployments(&self) -> bool {
         let mut changes = self.changes.iter();
         changes.any(|change| change.applies == Applies::NextDeployment)

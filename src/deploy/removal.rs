@@ -1,5 +1,5 @@
-//! Taking an app away: what serves it, its containers, its images and its route. Only what our own
-//! record names is removed. The wish is stored first; what an agent leaves undone the next one does.
+//! Removes an app: its containers, its images and its route. Only what our own record names is
+//! removed. The intent is stored first; what one agent leaves undone, the next one completes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::store::releases::{self, Release};
 use crate::store::{StoreError, app_names, apps};
 use serde::Serialize;
 
-/// For the requests of an app that deploy.toml has lost.
+/// The drain deadline for an app that is no longer in deploy.toml.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// What is removed with an app, or would be.
@@ -24,9 +24,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct Removal {
     #[schema(example = "hello")]
     pub app: String,
-    /// Whether deploy.toml has the app, so that the next push or deployment brings it back.
+    /// Whether the app is in deploy.toml, so that the next push or deployment brings it back.
     pub configured: bool,
-    /// Whether the removal is under way; false once all of it is gone.
+    /// Whether the removal is in progress; false once everything is gone.
     pub removing: bool,
     /// The release that serves.
     #[schema(required)]
@@ -35,11 +35,11 @@ pub struct Removal {
     pub images: Vec<String>,
     /// Whether the anonymous volumes of the containers are removed too.
     pub volumes: bool,
-    /// Deployments that are cancelled.
+    /// The ids of the deployments that are cancelled.
     pub deployments: Vec<String>,
 }
 
-/// What there is to remove of an app.
+/// What would be removed with the app.
 pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> {
     let configured = agent.app(app).is_some();
     let name = app.clone();
@@ -63,7 +63,7 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
     read.await
 }
 
-/// Begins to remove an app: what was written down is completed, by the next agent if need be.
+/// Begins to remove an app. Once that is stored, the removal is completed, by the next agent if need be.
 pub async fn remove(agent: &Arc<Agent>, app: &AppName, volumes: bool) -> Result<Removal> {
     let mut removal = of(agent, app, volumes).await?;
     let name = app.clone();
@@ -79,16 +79,16 @@ pub async fn remove(agent: &Arc<Agent>, app: &AppName, volumes: bool) -> Result<
     Ok(removal)
 }
 
-/// Does what is left of a removal, for as long as that takes.
+/// Completes a removal, retrying for as long as it takes.
 pub async fn complete(agent: &Arc<Agent>, app: &AppName, volumes: bool) {
     agent.workers.hold(app).await;
     let mut pause = Duration::from_millis(200);
     while let Err(error) = attempt(agent, app, volumes).await {
-        tracing::warn!(%app, %error, "cannot remove the app yet; trying again");
+        tracing::warn!(%app, %error, "failed to remove the app; retrying");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
     }
-    tracing::info!(%app, "the app is removed");
+    tracing::info!(%app, "removed the app");
     agent.workers.release(app);
     if agent.app(app).is_some() {
         agent.workers.start(agent, app);
@@ -124,7 +124,7 @@ async fn attempt(
     for deployment in open.iter().filter(|it| !it.state.is_switched()) {
         undo::take_back(agent, &deployment.id).await?;
     }
-    // Nothing that waits begins any more, and nobody is sent here any more.
+    // From here on no queued deployment starts, and no request is routed to the app.
     let name = app.clone();
     let generation = agent
         .store
@@ -173,7 +173,7 @@ fn with_releases(
     each.collect()
 }
 
-/// One that has switched went live; any other is cancelled.
+/// A deployment that has switched counts as live; any other is cancelled.
 fn end(db: &rusqlite::Connection, deployment: &Deployment) -> Result<()> {
     let id = &deployment.id;
     if deployment.state == State::Switching {
@@ -216,7 +216,7 @@ async fn stop(
     Ok(())
 }
 
-/// Another app's release may be of the same image, which then stays.
+/// Removes a release's images, except those that another app's release uses.
 async fn remove_image(agent: &Agent, release: &Release) -> std::result::Result<(), RemovalError> {
     for service in &release.services {
         let (app, image) = (release.app.clone(), service.image_id.clone());

@@ -1,4 +1,4 @@
-//! Going back: a recorded deployment that starts from a kept release.
+//! Rollback: a recorded deployment that starts from a kept release.
 
 use super::checkpoint::Checkpoint;
 use super::line::Line;
@@ -38,7 +38,7 @@ pub async fn ask(
         let release = match &to {
             Some(text) => named(db, &name, text)?,
             None => previous(db, &name)?.ok_or_else(|| {
-                StoreError::Refused(format!("`{name}` has no earlier release to go back to"))
+                StoreError::Refused(format!("`{name}` has no earlier release to roll back to"))
             })?,
         };
         if apps::serving(db, &name)?.live.as_ref() == Some(&release.id) {
@@ -54,15 +54,15 @@ pub async fn ask(
     Ok(queued)
 }
 
-/// Finds a kept release by its own id, its deployment's, or its image's tag.
+/// Finds a kept release by its own id, the id of its deployment, or its image's tag.
 fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release> {
-    // An app that was renamed has images of its former name.
+    // A renamed app has images under its former name.
     let tag = match text.rsplit_once(':') {
         Some((image, tag)) if image.starts_with("cutover/") => tag,
         _ => text,
     };
     let deployment: Option<DeploymentId> = tag.parse().ok();
-    // A deployment that was itself a rollback stands for the release that it went back to.
+    // A deployment that was itself a rollback stands for the release that it restored.
     let of_deployment = match &deployment {
         Some(id) => deployments::get(db, id)?.and_then(|found| found.release),
         None => None,
@@ -81,7 +81,7 @@ fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release
     });
     found.ok_or_else(|| {
         StoreError::Refused(format!(
-            "`{}` names no release of `{app}` that was live and is still kept",
+            "`{}` does not name a release of `{app}` that was live and is still kept",
             text.escape_debug()
         ))
     })
@@ -101,7 +101,7 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
     }
 }
 
-/// Ends a deployment whose bake went wrong, and queues the way back in the same transaction. Where there
+/// Ends a deployment whose bake failed, and queues the rollback in the same transaction. Where there
 /// is none the deployment has failed, and its release is still what serves.
 pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
@@ -119,7 +119,7 @@ pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
             deployments::end(db, &id, Event::RollBack, Some(&failed))?;
             let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
             let queued = deployments::enqueue(db, &new)?;
-            // Who follows the log reads no further than to the rest state.
+            // Logged before the rest state, because a reader that follows the log stops there.
             log.line(&format!("rolled back by `{}`", queued.id));
             Ok(Some(queued))
         })

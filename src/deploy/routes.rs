@@ -13,7 +13,7 @@ use crate::proxy::control;
 use crate::proxy::table::{Policy, Route, Share, Table};
 use crate::store::{StoreError, app_names, apps, instances, releases};
 
-/// Whose the agent's own route is. Never the name of an app.
+/// The owner of the agent's own route. Never the name of an app.
 const AGENT: &str = "@agent";
 
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,10 @@ pub enum PublishError {
     Proxy(#[from] control::Error),
 }
 
-/// Sends the table; returns when no request can be routed by an older one.
+/// Publishes the table; returns when no request can be routed by an older one.
 pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
-    // Two publications at once could arrive in the wrong order; what waits here reads the newest.
+    // Two publications at once could arrive in the wrong order; whoever waits here reads the newest
+    // table.
     let _turn = agent.publishing.lock().await;
     let in_force = agent.in_force();
     let tend = agent.tend.clone();
@@ -42,10 +43,10 @@ pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     Ok(())
 }
 
-/// The table that routes requests at this moment.
+/// The table by which the proxy routes requests now.
 async fn routed_now(agent: &Agent) -> Result<Table, PublishError> {
     match agent.proxy.table().await {
-        // A proxy of an older version does not tell its table; its file does.
+        // A proxy of an older version does not report its table; read it from its file.
         Err(control::Error::Refused(_)) => {
             let folder = agent.in_force().config.agent.data_dir.clone();
             let load = tokio::task::spawn_blocking(move || control::disk::load(&folder));
@@ -55,8 +56,8 @@ async fn routed_now(agent: &Agent) -> Result<Table, PublishError> {
     }
 }
 
-/// Publishes at start: under a number above the proxy's, since the configuration may have changed
-/// and a database may have been brought back from a backup.
+/// Publishes at start, with a generation above the proxy's: the configuration may have changed, and the
+/// database may have been restored from a backup.
 pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     let known = agent.proxy.hello().await?.generation;
     agent
@@ -66,8 +67,7 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-/// `unrecorded` are routes of apps that the proxy knows more of than the database: they stay as they
-/// are.
+/// `unrecorded` are routes that are newer in the proxy than in the database: they stay as they are.
 fn table(
     db: &Connection,
     in_force: &InForce,
@@ -75,7 +75,7 @@ fn table(
     tend: &Tend,
 ) -> Result<Table, StoreError> {
     let (config, forwarding) = (&in_force.config, &in_force.forwarding);
-    // One snapshot, so that the number belongs to the content.
+    // One snapshot, so that the generation matches the content.
     let snapshot = db.unchecked_transaction()?;
     let mut claims = Claims::default();
     let mut routes = Vec::new();
@@ -100,8 +100,8 @@ fn table(
             .into_iter()
             .filter_map(|route| claims.left_of(route)),
     );
-    // What deploy.toml has lost serves on, under the hosts that nobody else serves: an app that has
-    // taken one over gets it with its first release.
+    // Apps that are no longer in deploy.toml keep serving the hosts that no other app serves; an app
+    // that has taken over a host gets it with its first release.
     for name in app_names::in_use(&snapshot)? {
         if !config.apps.contains_key(&name)
             && !kept.contains(name.as_str())
@@ -121,7 +121,7 @@ fn table(
     })
 }
 
-/// The agent's own, where it has a domain.
+/// The agent's own route, if it has a domain.
 fn agent_route(agent: &config::Agent) -> Option<Route> {
     let domain = agent.domain.as_ref()?;
     Some(Route {
@@ -137,14 +137,14 @@ fn is_live(route: &Route) -> bool {
     route.shares.iter().any(|share| !share.release.is_empty())
 }
 
-/// The hosts that an app had when deploy.toml had it.
+/// The hosts that an app had when it was last in deploy.toml.
 pub fn hosts(db: &Connection, app: &AppName) -> Result<Vec<String>, StoreError> {
     Ok(recorded(db, app)?
         .map(|route| route.hosts)
         .unwrap_or_default())
 }
 
-/// How an app was routed when deploy.toml had it.
+/// How an app was routed when it was last in deploy.toml.
 fn recorded(db: &Connection, app: &AppName) -> Result<Option<AppRoute>, StoreError> {
     let text = app_names::route(db, app)?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
@@ -187,12 +187,12 @@ fn route(
     })
 }
 
-/// The hosts under their paths that have a route; the empty host stands for all that nobody names.
+/// The pairs of host and path that have a route; the empty host stands for all hosts that no app names.
 #[derive(Default)]
 struct Claims(HashSet<(String, String)>);
 
 impl Claims {
-    /// The route with the hosts that are free, which it claims; `None` where none is.
+    /// Claims the route's free hosts and returns the route with those alone; `None` if none is free.
     fn left_of(&mut self, mut route: Route) -> Option<Route> {
         let prefix = route.path_prefix.clone();
         if route.hosts.is_empty() {
@@ -209,7 +209,7 @@ impl Claims {
 mod tests {
     use super::*;
 
-    /// Its route never changes: a drain of an app of the same name would wait for it for ever.
+    /// The agent's route never changes: the drain of an app of the same name would wait for it for ever.
     #[test]
     fn the_agent_s_route_belongs_to_no_app() {
         let folder = tempfile::tempdir().unwrap();

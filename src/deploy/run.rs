@@ -8,7 +8,7 @@ use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Goal};
 use crate::store::releases::Release;
 
-/// Takes a queued deployment to a rest state, or back into the queue where Docker went away.
+/// Takes a queued deployment to a rest state, or back to the queue if Docker becomes unreachable.
 pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()> {
     let line = Line::enter(agent, app, deployment.id.clone())?;
     match to_switch(&line, deployment).await {
@@ -49,7 +49,8 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
     Ok(release)
 }
 
-/// Everything that can only go forward; `reached` is how far it had come where it is taken up again.
+/// Everything that can only go forward; `reached` is the state from which a recovered deployment
+/// continues.
 pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) -> Result<()> {
     if reached == State::Switching {
         steps::switch::publish(line).await;

@@ -1,5 +1,5 @@
-//! Leaving the line before the switch: what each step did is taken back, the last one first. The live
-//! release was never touched.
+//! Leaves the line before the switch: each step is undone, the last one first. The live release has not
+//! been touched.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::state::Event;
 use crate::store::deployments::{self, Failure, Trigger};
 use crate::store::steps;
 
-/// How often a deployment is begun before it is given up: one that takes the agent down each time
-/// must not do so for ever.
+/// How often a deployment is attempted before it fails: one that crashes the agent each time must not
+/// do so for ever.
 const ATTEMPTS: u32 = 3;
 
-/// Undoes, and stores how it ended.
+/// Undoes the deployment's steps and stores how it ended.
 pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Checkpoint::Undoing.reach();
     match &stop {
@@ -62,11 +62,11 @@ fn tell(line: &Line<'_>, stop: &Stop) {
     }
 }
 
-/// Stores the rest state, or puts an interrupted deployment back into the queue.
+/// Stores the rest state, or returns an interrupted deployment to the queue.
 pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
     let id = id.clone();
     let write = agent.store.write(move |db| {
-        // At rest already: it was cancelled while it still counted as queued.
+        // In a rest state already: it was cancelled while it was still queued in the database.
         let Some(deployment) = deployments::get(db, &id)?.filter(|it| !it.state.is_rest()) else {
             return Ok(());
         };
@@ -95,7 +95,7 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
-                // What is live is bad: the way back from it makes room for nobody.
+                // The live release is bad: an automatic rollback is not superseded.
                 Some(newer) if newer.id != id && deployment.trigger != Trigger::AutoRollback => {
                     let why = format!("the newer deployment `{}` took its place", newer.id);
                     superseded(db, &id, why)?;
@@ -118,8 +118,8 @@ fn superseded(db: &rusqlite::Connection, id: &DeploymentId, why: String) -> Resu
     deployments::end(db, id, Event::Supersede, Some(&failure)).map(drop)
 }
 
-/// Takes back the steps that the deployment began, the last one first. Waits for as long as Docker is
-/// away; what Docker refuses is an error after a few tries.
+/// Undoes the steps that the deployment began, the last one first. Waits for as long as Docker is
+/// unreachable; what Docker refuses is an error after a few attempts.
 pub async fn take_back(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), EngineError> {
     let mut refusals = 0;
     let mut pause = Duration::from_millis(100);
@@ -128,7 +128,7 @@ pub async fn take_back(agent: &Agent, id: &DeploymentId) -> std::result::Result<
             Ok(()) => return Ok(()),
             Err(EngineError::Unreachable { .. }) => {
                 agent.wait_for_engine().await;
-                // An engine may answer a ping and nothing else.
+                // An engine may answer a ping and fail everything else.
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
@@ -153,7 +153,7 @@ async fn each_step(agent: &Agent, id: &DeploymentId) -> std::result::Result<(), 
 }
 
 pub(super) fn stuck(error: &EngineError) -> Failure {
-    let message = format!("failed to remove what it made: {error}; remove it by hand");
+    let message = format!("failed to undo the deployment: {error}; remove what is left manually");
     Failure::new("stuck", message)
 }
 

@@ -1,6 +1,6 @@
-//! Routes that the proxy has and the database does not know of. A route's generation is in the database
-//! before the proxy gets it, so a proxy that is ahead tells of a database that was lost, damaged or
-//! brought back from a backup. Such routes serve on until the app is deployed or removed.
+//! Routes that are in the proxy but not in the database. A route's generation is in the database before
+//! the proxy gets it, so a proxy that is ahead means that the database was lost, damaged or restored
+//! from a backup. Such routes keep serving until the app is deployed or removed.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::ids::AppName;
 use crate::proxy::table::{Route, Table};
 use crate::store::{StoreError, apps};
 
-/// The apps that were found last.
+/// The apps that were found by the last check.
 #[derive(Default)]
 pub struct Unrecorded(Mutex<BTreeSet<String>>);
 
@@ -20,25 +20,28 @@ impl Unrecorded {
         self.0.lock().iter().cloned().collect()
     }
 
-    /// Says what was not said before.
+    /// Stores the apps, and logs each one that was not known before.
     pub fn are(&self, apps: BTreeSet<String>) {
         let mut known = self.0.lock();
         for app in apps.difference(&known) {
             tracing::error!(
                 app,
                 "the proxy serves a release that the database does not know: the database was lost, \
-                 damaged or restored from a backup. The app serves on; restore a newer copy of the \
+                 damaged or restored from a backup. The app keeps serving; restore a newer copy of the \
                  database, or deploy or remove the app"
             );
         }
         for app in known.difference(&apps) {
-            tracing::info!(app, "the database knows what the proxy serves again");
+            tracing::info!(
+                app,
+                "the database knows the release that the proxy serves again"
+            );
         }
         *known = apps;
     }
 }
 
-/// The routes of `before` that have targets and are newer than everything that the database knows of
+/// The routes of `before` that have targets and are newer than everything that the database knows about
 /// their app.
 pub fn routes(db: &Connection, before: Table) -> Result<Vec<Route>, StoreError> {
     let mut unrecorded = Vec::new();

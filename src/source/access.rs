@@ -1,4 +1,4 @@
-//! Who may read the repository, and whether the server is the one it should be.
+//! Credentials for the repository, and verification of its server.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,17 +10,17 @@ use url::Url;
 
 use crate::config::{Repo, Source};
 
-// A server that refuses a key asks again for ever; libgit2 leaves it to us to stop.
+// A server that rejects a key keeps asking; libgit2 leaves it to us to stop.
 const ATTEMPTS: u32 = 3;
 
-/// What libgit2's callbacks share during one connection.
+/// The state that libgit2's callbacks share during one connection.
 pub(super) struct Access<'a> {
     repo: &'a Repo,
     source: &'a Source,
     attempts: Cell<u32>,
     /// Why access was refused, in our own words.
     pub(super) refused: RefCell<Option<String>>,
-    /// The host key that the server showed.
+    /// The host key that the server presented.
     pub(super) host_key: RefCell<Option<String>>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Access<'a> {
         } else if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
             self.token(url)
         } else {
-            Err("the server wants a kind of login that Cutover does not have".to_owned())
+            Err("the server requires an authentication method that is not supported".to_owned())
         };
         cred.map_err(|why| {
             let error = Error::from_str(&why);
@@ -67,8 +67,8 @@ impl<'a> Access<'a> {
     fn key(&self, user: Option<&str>) -> Result<Cred, String> {
         let user = user.or(self.source.username.as_deref()).unwrap_or("git");
         let path = (self.source.ssh_key.as_deref())
-            .ok_or("it wants a key, and `ssh_key` is not configured")?;
-        // libssh2 says only "unable to extract public key": look at the file first.
+            .ok_or("the server requires a key, but `ssh_key` is not configured")?;
+        // libssh2 reports only "unable to extract public key": check the file first.
         std::fs::File::open(path)
             .map_err(|error| format!("the key `{}` cannot be read: {error}", path.display()))?;
         Cred::ssh_key(user, None, path, None).map_err(text)
@@ -76,25 +76,25 @@ impl<'a> Access<'a> {
 
     fn token(&self, url: &str) -> Result<Cred, String> {
         let secret = (self.source.token.as_ref())
-            .ok_or("it wants a login, and `token` is not configured")?;
-        let asked = Url::parse(url).map_err(|_| "the server's address makes no sense")?;
+            .ok_or("the server requires authentication, but `token` is not configured")?;
+        let asked = Url::parse(url).map_err(|_| "the server's address is not a valid URL")?;
         let ours = match self.repo {
             Repo::Http(ours) => Url::parse(ours).ok(),
             _ => None,
         };
         if ours.is_none_or(|ours| ours.host_str() != asked.host_str()) {
-            return Err("another server than the one configured asks for the token".into());
+            return Err("the token was requested by a server other than the configured one".into());
         }
         if asked.scheme() != "https" && !is_loopback(&asked) {
             return Err("the token is sent over https only".into());
         }
-        // Forges take any user name beside a token; the empty one is refused by some.
+        // Forges accept any user name with a token; some refuse an empty one.
         let user = self.source.username.as_deref().unwrap_or("x-access-token");
         let token = secret.read_text().map_err(|error| error.to_string())?;
         Cred::userpass_plaintext(user, &token).map_err(text)
     }
 
-    /// libgit2's certificate callback: a pinned host key must match, everything else is left to
+    /// libgit2's certificate callback: a pinned host key must match; everything else is left to
     /// known_hosts or to the system's certificate authorities.
     pub(super) fn certificate(&self, cert: &Cert<'_>) -> Result<CertificateCheckStatus, Error> {
         let Some(key) = cert.as_hostkey() else {
@@ -112,7 +112,7 @@ impl<'a> Access<'a> {
             Some(_) => Err(Error::new(
                 git2::ErrorCode::Certificate,
                 git2::ErrorClass::Ssh,
-                "the host key is not the pinned one",
+                "the host key does not match the pinned one",
             )),
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         let token = || Access::new(&repo, &source).token("https://example.com/x.git");
         std::fs::write(&path, "tok\n\n").unwrap();
         assert!(token().is_ok());
-        // Whatever lies there is not read without an end, nor sent.
+        // The file is not read without a limit, and not sent.
         std::fs::write(&path, vec![b'x'; 100 << 10]).unwrap();
         let why = token().err().unwrap();
         assert!(why.contains("longer than 64 KiB"), "{why}");

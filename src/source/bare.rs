@@ -1,4 +1,4 @@
-//! A look into a repository on this machine, where somebody has pushed to.
+//! Reads what was pushed to a repository on this machine.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use git2::{ObjectType, Oid, Repository};
 use super::local;
 use crate::ids::CommitId;
 
-/// A longer message is not one that somebody wrote.
+/// In bytes. Nobody writes a longer message by hand.
 const LONGEST: usize = 64 << 10;
 
-/// What a ref, `refs/…`, points to: for an annotated tag the tag itself. `None` where it is not there
+/// What a ref, `refs/…`, points to: for an annotated tag, the tag object. `None` if it does not exist
 /// or cannot be read.
 pub fn tip(repository: &Path, git_ref: &str) -> Option<CommitId> {
     let git = local::open(repository).ok()?;
@@ -18,7 +18,7 @@ pub fn tip(repository: &Path, git_ref: &str) -> Option<CommitId> {
     target.to_string().parse().ok()
 }
 
-/// The whole message of a commit, or of the commit that a tag stands for.
+/// The whole message of a commit, or of the commit that a tag points to.
 pub fn message(repository: &Path, id: &CommitId) -> Option<String> {
     message_in(&local::open(repository).ok()?, id)
 }

@@ -1,4 +1,4 @@
-//! A large file is read in pieces: libgit2 has one in memory as a whole, in most kinds of storage.
+//! Reads a large file in pieces: libgit2 loads it into memory as a whole for most kinds of storage.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -9,12 +9,12 @@ use flate2::bufread::ZlibDecoder;
 use git2::{Oid, Repository};
 use sha1::{Digest, Sha1};
 
-/// Folders of objects that one repository may borrow from.
+/// How many object folders (git's alternates) one repository may borrow from.
 const BORROWED: usize = 16;
 
-/// The content of a file of `size` bytes, read from where git keeps it. `None` where it is kept as the
-/// difference to another one, which git does not do with files over 512 MiB. Any error of the reader
-/// says that the object is damaged: its hash is compared at the end.
+/// The content of a file of `size` bytes, read from where git stores it. `None` if it is stored as a
+/// delta, which git does not do with files over 512 MiB. Any error of the reader means that the object
+/// is damaged: its hash is compared at the end.
 pub(crate) fn open(git: &Repository, id: Oid, size: u64) -> Option<impl Read + use<>> {
     let folders = folders(&git.commondir().join("objects"));
     let content =
@@ -29,7 +29,7 @@ pub(crate) fn open(git: &Repository, id: Oid, size: u64) -> Option<impl Read + u
     })
 }
 
-/// The repository's own folder of objects and those that it borrows from.
+/// The repository's own object folder and those that it borrows from.
 fn folders(own: &Path) -> Vec<PathBuf> {
     let mut all = vec![own.to_owned()];
     let mut next = 0;
@@ -51,7 +51,7 @@ fn loose(folder: &Path, id: Oid) -> Option<Content> {
     let name = id.to_string();
     let file = File::open(folder.join(&name[..2]).join(&name[2..])).ok()?;
     let mut content = ZlibDecoder::new(BufReader::with_capacity(64 << 10, file));
-    // `blob 1234` and a zero stand before the content.
+    // `blob 1234` and a zero byte precede the content.
     let mut head = Vec::new();
     let mut byte = [0];
     while head.len() < 32 && content.read_exact(&mut byte).is_ok() && byte != [0] {
@@ -100,7 +100,7 @@ fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
             std::cmp::Ordering::Equal => {
                 let offsets = NAMES + count * 24;
                 let offset = number(offsets + middle * 4)?;
-                // Behind 2 GiB it stands in a second table.
+                // Offsets from 2 GiB on are in a second table.
                 return Ok(Some(match offset & 0x8000_0000 {
                     0 => u64::from(offset),
                     _ => {
@@ -116,7 +116,7 @@ fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// The content at `offset` of a pack, if it is there as a whole.
+/// The content at `offset` of a pack, if it is stored whole and not as a delta.
 fn whole(mut pack: File, offset: u64) -> Option<Content> {
     const BLOB: u8 = 3;
     const MORE: u8 = 0x80;
@@ -153,14 +153,18 @@ impl<R: Read> Read for Checked<R> {
             hash.update(&into[..read]);
         }
         if read == 0 && most > 0 {
-            return Err(damaged(format!("`{}` is cut", self.id)));
+            return Err(damaged(format!("`{}` is truncated", self.id)));
         }
-        // Before the last piece is let out, so that nobody takes a damaged file for a whole one.
+        // Checked before the last piece is returned, so that a damaged file is never taken for a
+        // whole one.
         if self.left == 0
             && let Some(hash) = self.hash.take()
             && hash.finalize().as_slice() != self.id.as_bytes()
         {
-            return Err(damaged(format!("`{}` has another content", self.id)));
+            return Err(damaged(format!(
+                "the content of `{}` does not match its id",
+                self.id
+            )));
         }
         Ok(read)
     }

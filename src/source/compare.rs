@@ -1,4 +1,4 @@
-//! What lies between two commits.
+//! The paths that differ between two commits.
 
 use git2::{Delta, Diff, DiffOptions, Oid, Repository};
 
@@ -8,7 +8,7 @@ use crate::config::PathFilter;
 use crate::ids::CommitId;
 
 impl Mirror {
-    /// The paths that differ between two commits' trees, old and new names of what was renamed among
+    /// The paths that differ between two commits' trees, the old and new names of renamed files among
     /// them, sorted. At most [`PathFilter::MAX_CHANGED`] and one.
     pub fn changed_paths(
         &self,
@@ -44,14 +44,15 @@ impl Mirror {
                 .map_err(|e| damaged(&self.shown(), &e))
         };
         let (old, new) = (tree(old)?, tree(new)?);
-        // Names only: the files' contents are not read. Sub-trees of the same id are not entered.
+        // Only names are compared: file contents are not read, and subtrees with the same id are
+        // skipped.
         let mut options = DiffOptions::new();
         options.skip_binary_check(true).include_typechange(true);
         git.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))
             .map_err(|e| damaged(&self.shown(), &e))
     }
 
-    /// The id as libgit2 has it, once the commit is known to be there.
+    /// The id as a libgit2 type, once the commit is known to exist.
     fn oid(&self, git: &Repository, id: &CommitId) -> Result<Oid, SourceError> {
         by_id(git, id, &self.shown())?;
         Oid::from_str(id.as_str()).map_err(|e| damaged(&self.shown(), &e))

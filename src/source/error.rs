@@ -1,25 +1,25 @@
-//! Why a commit could not be had, and what to do about it.
+//! Why a commit could not be fetched or read, and what to do about it.
 
 use std::io;
 
 use crate::ids::CommitId;
 
-/// Every variant's text says what and why; [`SourceError::hint`] says what to do next.
+/// Each variant's text says what failed and why; [`SourceError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("the repository `{repo}` cannot be reached: {why}")]
     Unreachable { repo: String, why: String },
-    #[error("the server of `{repo}` broke off the fetch: {why}")]
+    #[error("the server of `{repo}` ended the fetch early: {why}")]
     BrokeOff { repo: String, why: String },
     #[error("the repository `{repo}` refused access: {why}")]
     Refused { repo: String, why: String },
-    #[error("the identity of the server of `{repo}` is not known: {why}")]
+    #[error("the identity of the server of `{repo}` could not be verified: {why}")]
     UnknownServer {
         repo: String,
         why: String,
         hint: String,
     },
-    #[error("the repository `{repo}` is empty: it has no branch and no tag")]
+    #[error("the repository `{repo}` is empty: it has no branches or tags")]
     Empty { repo: String },
     #[error("the repository `{repo}` has no {what} `{name}`")]
     NoSuchRef {
@@ -31,7 +31,7 @@ pub enum SourceError {
     InvalidRef(String),
     #[error("the commit `{id}` is not in the repository `{repo}`")]
     NoSuchCommit { repo: String, id: CommitId },
-    #[error("`{0}` begins the id of more than one commit")]
+    #[error("`{0}` is ambiguous: the id of more than one commit begins with it")]
     Ambiguous(String),
     #[error("the mirror of `{repo}` is damaged: {why}")]
     Damaged { repo: String, why: String },
@@ -39,11 +39,11 @@ pub enum SourceError {
     Broken { repo: String, why: String },
     #[error("the repository `{repo}` is not supported: {why}")]
     Unsupported { repo: String, why: String },
-    #[error("the mirror cannot be kept at `{path}`: {cause}")]
+    #[error("failed to write the mirror at `{path}`: {cause}")]
     Disk { path: String, cause: io::Error },
-    #[error("fetching was cancelled")]
+    #[error("the fetch was cancelled")]
     Cancelled,
-    #[error("fetching from `{repo}` did not end in time")]
+    #[error("the fetch from `{repo}` timed out")]
     TimedOut { repo: String },
 }
 
@@ -73,27 +73,27 @@ impl SourceError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Unreachable { .. } => {
-                "check `repo` in deploy.toml, and that this machine reaches it"
+                "check `repo` in deploy.toml, and that this machine can reach it"
             }
             Self::BrokeOff { .. } => {
-                "deploy again; if it breaks off again, check the repository there with `git fsck`"
+                "deploy again; if it happens again, check the repository on the server with `git fsck`"
             }
             Self::Refused { .. } => {
                 "check `token` (https) or `ssh_key` (ssh) under `[apps.NAME.source]`, and that it may read the repository"
             }
             Self::UnknownServer { hint, .. } => hint,
             Self::Empty { .. } => "push a branch first",
-            Self::NoSuchRef { .. } => "check the spelling, and that it was pushed",
+            Self::NoSuchRef { .. } => "check the spelling, and whether it was pushed",
             Self::InvalidRef(_) => "give a branch, a tag, or at least 7 digits of a commit",
             Self::NoSuchCommit { .. } => {
-                "check that it was pushed; a forced push may have removed it since"
+                "check whether it was pushed; a force-push may have removed it since"
             }
             Self::Ambiguous(_) => "give more digits of the commit",
-            Self::Damaged { .. } => "deploy again: the mirror is made anew",
-            Self::Broken { .. } => "check it with `git fsck`",
+            Self::Damaged { .. } => "deploy again: the mirror will be created anew",
+            Self::Broken { .. } => "check the repository with `git fsck`",
             Self::Unsupported { .. } => "then deploy again",
-            Self::Disk { .. } => "check the disk's space and the rights on `data_dir`",
-            Self::Cancelled => "deploy again when wanted",
+            Self::Disk { .. } => "check the free disk space and the permissions of `data_dir`",
+            Self::Cancelled => "deploy again when ready",
             Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
         }
     }

@@ -1,4 +1,4 @@
-//! One connection to the repository: find the wanted ref, drop stale ones, download one commit.
+//! One connection to the repository: find the wanted ref, remove stale ones, download one commit.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -13,13 +13,13 @@ use crate::ids::CommitId;
 
 /// The commit alone.
 const ONE: i32 = 1;
-/// All commits before it.
+/// It and all commits before it.
 const WHOLE: i32 = i32::MAX;
 
 /// What one fetch needs to know.
 pub(super) struct Fetch<'a> {
     pub(super) repo: &'a Repo,
-    /// The repository's address as errors may show it.
+    /// The repository's address in a form that errors may show.
     pub(super) shown: &'a str,
     pub(super) source: &'a Source,
     pub(super) log: &'a dyn Fn(&str),
@@ -28,8 +28,8 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Brings the wanted commit alone into `git`, without its history, which is not needed: a
-    /// repository's size is mostly in its past and in its other branches.
+    /// Fetches only the wanted commit into `git`, without its history, which is not needed: most of a
+    /// repository's size is in its past and in its other branches.
     pub(super) fn get(&self, git: &Repository, want: &Want) -> Result<Commit, SourceError> {
         self.connected(git, |remote, options| {
             let heads = advertised(remote).map_err(|e| self.unreachable(&e))?;
@@ -85,7 +85,7 @@ impl Fetch<'_> {
             SourceError::NoSuchCommit { .. } if !git.odb().is_ok_and(|odb| odb.exists(oid)) => {
                 SourceError::Damaged {
                     repo: self.shown.to_owned(),
-                    why: format!("`{full}` is not there"),
+                    why: format!("`{full}` is missing"),
                 }
             }
             // A tag of a file or a folder.
@@ -94,7 +94,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// Asks for a commit by its id, which servers may refuse.
+    /// Requests a commit by its id, which servers may refuse.
     fn get_one(
         &self,
         git: &Repository,
@@ -114,8 +114,8 @@ impl Fetch<'_> {
         by_id(git, id, self.shown)
     }
 
-    /// The commit that a person means with these digits: one that is at the tip of a branch or tag, or
-    /// was fetched before, or else whichever the whole history has.
+    /// The commit that a person means by these digits: one at the tip of a branch or tag, or one that
+    /// was fetched before, or else the one that the whole history contains.
     fn by_digits(
         &self,
         git: &Repository,
@@ -175,8 +175,8 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Drops the refs that the repository does not have any more: a branch `a` that is gone would
-    /// stand in the way of a new branch `a/b`.
+    /// Removes the refs that the repository no longer has: a deleted branch `a` would be in the way of
+    /// a new branch `a/b`.
     fn drop_stale(
         &self,
         git: &Repository,

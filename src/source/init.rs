@@ -1,5 +1,5 @@
-//! libgit2's settings are global to the process and must stand before its first use.
-// The only unsafe calls of this folder: git2 marks these setters so since they write C globals
+//! libgit2's settings are global to the process and must be set before its first use.
+// The only unsafe calls in this folder: git2 marks these setters unsafe because they write C globals
 // without a lock.
 #![allow(unsafe_code)]
 
@@ -8,15 +8,16 @@ use std::sync::Once;
 use git2::ConfigLevel;
 
 const CONNECT_TIMEOUT_MS: i32 = 15_000;
-// git servers send a keep-alive every 5 seconds while they pack; 30 silent seconds mean a dead peer.
+// git servers send a keep-alive every 5 seconds while they pack; 30 seconds of silence mean that it
+// is dead.
 const SILENCE_TIMEOUT_MS: i32 = 30_000;
 
-// libgit2 maps packs into memory, by itself a gigabyte at once and all of them for good.
+// libgit2 maps packs into memory: by default up to a gigabyte at a time, and keeps every one mapped.
 const WINDOW: usize = 1 << 20;
 const MAPPED: usize = 16 << 20;
 const CACHED: isize = 8 << 20;
 
-/// Sets libgit2 up, the first time that it is called.
+/// Sets up libgit2 the first time it is called.
 pub(crate) fn once() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -27,7 +28,7 @@ pub(crate) fn once() {
         // name of a ref, which reads none of them.
         let set = unsafe { set() };
         if let Err(error) = set {
-            tracing::warn!(%error, "libgit2 refused a setting");
+            tracing::warn!(%error, "failed to set a libgit2 option");
         }
     });
 }
@@ -39,12 +40,12 @@ unsafe fn set() -> Result<(), git2::Error> {
         git2::opts::set_mwindow_size(WINDOW)?;
         git2::opts::set_mwindow_mapped_limit(MAPPED)?;
         git2::opts::set_cache_max_size(CACHED)?;
-        // The agent may be root and the repository that deploy.toml names owned by a user `git`.
-        // libgit2 knows only one switch for the whole process; what it opens are this agent's
-        // mirrors and the paths that the administrator wrote down, and libgit2 runs no hooks.
+        // The agent may run as root while the repository that deploy.toml names is owned by a user
+        // `git`. libgit2 has only one switch for the whole process; it opens nothing but this agent's
+        // mirrors and the paths that the administrator configured, and it runs no hooks.
         git2::opts::set_verify_owner_validation(false)?;
         // A fetch depends on deploy.toml alone, not on the gitconfig of whoever starts the agent
-        // (`url.insteadOf` could send it, and its token, elsewhere).
+        // (`url.insteadOf` could redirect it, and its token, elsewhere).
         for level in [
             ConfigLevel::ProgramData,
             ConfigLevel::System,

@@ -1,4 +1,4 @@
-//! A repository on this machine is read where it stands: nothing is copied, however large it is.
+//! A repository on this machine, read in place: nothing is copied, however large it is.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use git2::{Config, ErrorCode, Repository};
 use super::resolve::{is_ours, line, resolve};
 use super::{Commit, SourceError, Want, init};
 
-/// Refs that are looked at for broken ones; who has more does not wait for it.
+/// How many refs are checked; a larger repository is not searched to its end.
 const LOOKED_AT: usize = 1000;
-/// Broken refs that are named.
+/// How many broken refs are named in the log.
 const NAMED: usize = 5;
 
 /// Opens the repository at `path`, bare or the work tree of one.
@@ -29,7 +29,7 @@ pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
     })
 }
 
-/// Finds the wanted commit. Refs that the app does not deploy are not followed: one that is broken is
+/// Finds the wanted commit. A ref that the app does not deploy is not followed: if it is broken, it is
 /// only named in the log.
 pub(super) fn find(
     git: &Repository,
@@ -45,14 +45,14 @@ pub(super) fn find(
     }
     for name in broken(git).take(NAMED) {
         log(&format!(
-            "warning: `{}` of the repository is broken, and is left alone; `git fsck` says more",
+            "warning: `{}` of the repository is broken and was ignored; run `git fsck` for details",
             line(&name)
         ));
     }
     found
 }
 
-/// Why libgit2 cannot read the repository at `path`, which git may read very well.
+/// Why libgit2 cannot read the repository at `path`, although git may be able to.
 pub fn unsupported(path: &Path) -> Option<String> {
     init();
     let config = Config::open(&git_dir(path).join("config")).ok()?;
@@ -72,11 +72,11 @@ pub fn unsupported(path: &Path) -> Option<String> {
     }
 }
 
-/// Why no commit of such a repository is deployed.
+/// Why commits of such a repository cannot be deployed.
 pub(super) const SHA256: &str = "its object ids are SHA-256, which is not supported: use a repository with SHA-1 ids \
      (`git init --object-format=sha1`)";
 
-/// The branch that HEAD of the repository at `path` names, also before its first commit.
+/// The branch that HEAD of the repository at `path` names, even before its first commit.
 pub(super) fn default_branch(path: &Path) -> Option<String> {
     let git = open(path).ok()?;
     let head = git.find_reference("HEAD").ok()?;
@@ -84,12 +84,12 @@ pub(super) fn default_branch(path: &Path) -> Option<String> {
     Some(branch.to_owned())
 }
 
-/// Whether files are checked out at `path`, beside a repository.
+/// Whether `path` is a work tree: files checked out next to a `.git` folder.
 pub fn is_work_tree(path: &Path) -> bool {
     path.join(".git").exists() && !path.join("objects").is_dir()
 }
 
-/// Where git keeps what it knows: the folder itself, or `.git` within a work tree.
+/// The folder of git's own files: the folder itself, or `.git` in a work tree.
 fn git_dir(path: &Path) -> PathBuf {
     match is_work_tree(path) {
         true => path.join(".git"),
@@ -102,14 +102,14 @@ fn is_empty(git: &Repository) -> bool {
     !names.any(|found| found.name().is_ok_and(is_ours))
 }
 
-/// The names of branches and tags that lead to nothing that is there.
+/// The names of branches and tags that point to a missing object.
 fn broken(git: &Repository) -> impl Iterator<Item = String> {
     let odb = git.odb().ok();
     let refs = git.references().into_iter().flatten();
     refs.take(LOOKED_AT).filter_map(move |found| {
         let found = found.ok()?;
         let name = found.name().ok().filter(|name| is_ours(name))?.to_owned();
-        // A branch that is another name of one that does not exist yet is none.
+        // A symbolic ref to a branch that does not exist yet is not broken.
         let target = found.target()?;
         let gone = odb.as_ref().is_some_and(|odb| !odb.exists(target));
         gone.then_some(name)

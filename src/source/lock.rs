@@ -1,4 +1,4 @@
-//! One writer a mirror, over threads and processes.
+//! One writer per mirror, across threads and processes.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::SourceError;
 
-/// Held while a mirror changes; the kernel lets go of it when the process dies.
+/// Held while a mirror changes; the kernel releases it when the process dies.
 pub(super) struct Lock(#[allow(dead_code)] File);
 
-/// Waits for the lock beside the mirror's folder, at most until `deadline`.
+/// Waits for the lock file next to the mirror's folder, until `deadline` at most.
 pub(super) fn take(
     mirror: &Path,
     cancel: &CancellationToken,

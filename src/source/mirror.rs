@@ -1,4 +1,4 @@
-//! An app's bare mirror of a repository elsewhere: made, kept up to date, and made again when it is
+//! An app's bare mirror of a remote repository: created, kept up to date, and created anew when it is
 //! damaged. A repository on this machine is its own mirror.
 
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use super::{Commit, SourceError, Want, init, local, lock, resolve};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
-/// Each fetch leaves a pack behind, and every look for an object asks them all: a mirror of so many packs
-/// is made anew.
+/// Each fetch leaves a pack behind, and every object look-up searches them all: a mirror with this many
+/// packs is created anew.
 const PACKS: usize = 100;
 
 /// The mirror of one app's repository. Its methods block.
@@ -28,7 +28,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// The mirror in `folder` (`data_dir/repos/<app>.git`), which the first fetch makes.
+    /// The mirror in `folder` (`data_dir/repos/<app>.git`), which the first fetch creates.
     pub fn new(folder: PathBuf, repo: Repo, access: Source) -> Self {
         Self {
             folder,
@@ -37,8 +37,8 @@ impl Mirror {
         }
     }
 
-    /// Brings the wanted commit here, without its history, and returns it. Ends soon after `cancel` or
-    /// `deadline`: while a server is silent that takes up to 30 seconds.
+    /// Fetches the wanted commit, without its history, and returns it. Ends soon after `cancel` or
+    /// `deadline`; while a server is silent, that takes up to 30 seconds.
     pub fn fetch(
         &self,
         want: &Want,
@@ -66,22 +66,22 @@ impl Mirror {
         }
         let _lock = lock::take(&self.folder, cancel, deadline)?;
         if packs(&self.folder) >= PACKS {
-            log("making the mirror anew: it has become untidy");
+            log("creating the mirror anew: it holds too many packs");
             return self.make(&fetch, want);
         }
         match self.open().and_then(|git| fetch.get(&git, want)) {
             Err(SourceError::Damaged { why, .. }) => {
                 if self.folder.exists() {
-                    log(&format!("the mirror is damaged ({why}); making it again"));
+                    log(&format!("the mirror is damaged ({why}); creating it anew"));
                 }
-                // What is wrong with a new one is wrong with the repository.
+                // If a new mirror has the fault too, the fault is in the repository.
                 self.make(&fetch, want).map_err(broken)
             }
             done => done,
         }
     }
 
-    /// The branch that the repository itself calls its default; `None` where it cannot be asked now.
+    /// The repository's default branch; `None` if it cannot be reached.
     pub fn default_branch(&self, deadline: Instant) -> Option<String> {
         init();
         if let Repo::Local(path) = &self.repo {
@@ -99,12 +99,12 @@ impl Mirror {
         fetch.default_branch().ok()?
     }
 
-    /// A commit's whole message; `None` where the commit is not here.
+    /// A commit's whole message; `None` if the commit has not been fetched.
     pub fn message(&self, commit: &CommitId) -> Option<String> {
         super::bare::message_in(&self.open().ok()?, commit)
     }
 
-    /// The mirror for reading.
+    /// Opens the mirror for reading.
     pub(crate) fn open(&self) -> Result<Repository, SourceError> {
         init();
         if let Repo::Local(path) = &self.repo {
@@ -113,9 +113,9 @@ impl Mirror {
         Repository::open_bare(&self.folder).map_err(|e| resolve::damaged(&self.shown(), &e))
     }
 
-    /// What an object that cannot be read means. One that is not there is missing in the mirror, which
-    /// is given up (without HEAD it is no repository, and the next fetch makes it again); one that
-    /// makes no sense does not make sense in the repository either.
+    /// What it means that an object cannot be read. A missing object means that the mirror is damaged:
+    /// it is discarded (without HEAD it is not a repository, and the next fetch creates it anew). A
+    /// malformed object is malformed in the repository too.
     pub(crate) fn unreadable(&self, error: &git2::Error) -> SourceError {
         let damaged = resolve::damaged(&self.shown(), error);
         if matches!(self.repo, Repo::Local(_)) || error.class() == ErrorClass::Tree {
@@ -125,11 +125,11 @@ impl Mirror {
         damaged
     }
 
-    /// Makes the mirror in a folder beside and puts it in place when it is whole, so that a half-made
+    /// Creates the mirror in a temporary folder and renames it when it is complete, so that a partial
     /// one is never taken for the real one.
     ///
-    /// Nothing in it is forced to the disk: what a power cut takes from a mirror is found missing by
-    /// its hash, and fetched again, which is rarer than the five syncs of each fetch are slow.
+    /// Nothing in it is synced to disk: objects lost in a power failure are detected by their hashes
+    /// and fetched again. That is rare, whereas five syncs would slow down every fetch.
     fn make(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
         let making = lock::beside(&self.folder, ".making");
         remove(&making).map_err(|cause| self.disk(cause))?;
@@ -177,7 +177,7 @@ impl Mirror {
     }
 }
 
-/// The same of the repository itself.
+/// The same error, with the repository itself as the damaged one.
 fn broken(error: SourceError) -> SourceError {
     match error {
         SourceError::Damaged { repo, why } => SourceError::Broken { repo, why },
@@ -204,7 +204,7 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A repository's address, fit to be shown.
+/// A repository's address without its password, for display.
 pub(crate) fn without_password(address: &str) -> String {
     match Url::parse(address) {
         Ok(mut url) if url.password().is_some() => {

@@ -1,5 +1,5 @@
-//! An app's commits, read with libgit2: from a repository on this machine where it stands, from one
-//! elsewhere through a bare mirror. No shell and no git binary.
+//! An app's commits, read with libgit2: a repository on this machine in place, a remote one through a
+//! bare mirror. No shell and no git binary.
 
 mod access;
 mod bare;
@@ -29,7 +29,7 @@ use time::OffsetDateTime;
 
 use crate::ids::CommitId;
 
-/// Which commit is asked for.
+/// Which commit is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
     /// The tip of a branch, without `refs/heads/`.
@@ -38,16 +38,16 @@ pub enum Want {
     Tag(String),
     /// Exactly this commit.
     Commit(CommitId),
-    /// A person's text: a branch, a tag, either in full, or 7 and more digits of a commit, tried in
+    /// A person's text: a branch, a tag, either in full, or at least 7 digits of a commit, tried in
     /// this order.
     Named(String),
 }
 
-/// A commit that is here, with its whole tree.
+/// A commit that has been fetched, with its whole tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub id: CommitId,
-    /// The id of the commit's root folder: two commits with one tree build the same image.
+    /// The id of the commit's root folder: two commits with the same tree build the same image.
     pub tree: String,
     /// The message's first line.
     pub message: String,

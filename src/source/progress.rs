@@ -1,4 +1,4 @@
-//! How far a fetch is, for the deployment's log: a line every few seconds, however large the file
+//! The progress of a fetch, for the deployment's log: a line every few seconds, however large the file
 //! that is being received.
 
 use std::cell::Cell;
@@ -19,7 +19,7 @@ impl<'a> Progress<'a> {
         Self { log, last }
     }
 
-    /// What the server says that it does: counting, compressing.
+    /// What the server says it is doing: counting, compressing.
     pub(super) fn remote(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let last = text

@@ -1,4 +1,4 @@
-//! From what is asked for to a commit, within what the mirror holds.
+//! Resolves what is wanted to a commit, among the objects of the mirror.
 
 use git2::{ErrorCode, ObjectType, Oid, Reference, Repository};
 use time::OffsetDateTime;
@@ -40,7 +40,7 @@ pub(super) fn missing(repo: &str, what: &'static str, name: &str) -> SourceError
 }
 
 /// The refs that a person's text may mean, in the order in which they are tried: a branch, a tag, or
-/// either in full, where a branch and a tag have one name.
+/// either in full, for a branch and a tag of the same name.
 pub(super) fn meanings(name: &str) -> Result<Vec<String>, SourceError> {
     let short = [HEADS, TAGS].map(|folder| format!("{folder}{name}"));
     if !short.iter().all(|full| is_valid(full)) {
@@ -59,8 +59,8 @@ pub(super) fn is_ours(full: &str) -> bool {
     full.starts_with(HEADS) || full.starts_with(TAGS)
 }
 
-/// The commit of this id, which must be in the mirror already. A push of an annotated tag names the
-/// tag, which stands for its commit.
+/// The commit with this id, which must be in the mirror already. A push of an annotated tag names the
+/// tag object, which is resolved to its commit.
 pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commit, SourceError> {
     let oid = Oid::from_str(id.as_str()).map_err(|error| damaged(repo, &error))?;
     let missing = || SourceError::NoSuchCommit {
@@ -68,7 +68,7 @@ pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commi
         id: id.clone(),
     };
     match git.find_object(oid, None) {
-        // What a tag of a file stands for is no commit either.
+        // A tag of a file does not lead to a commit either.
         Ok(object) => match object.peel(ObjectType::Commit) {
             Ok(commit) => describe(git, commit.id(), repo),
             Err(_) => Err(missing()),
@@ -78,7 +78,7 @@ pub(super) fn by_id(git: &Repository, id: &CommitId, repo: &str) -> Result<Commi
     }
 }
 
-/// What a ref points to, behind annotated tags. `None` where there is no such ref.
+/// The commit that a ref points to, through annotated tags. `None` if there is no such ref.
 fn reference(git: &Repository, full: &str, repo: &str) -> Result<Option<Commit>, SourceError> {
     if !is_valid(full) {
         return Err(SourceError::InvalidRef(shown(full)));
@@ -86,19 +86,19 @@ fn reference(git: &Repository, full: &str, repo: &str) -> Result<Option<Commit>,
     let found = match git.find_reference(full) {
         Ok(found) => found,
         Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
-        // A ref `a` where `a/b` is asked for, or the other way round.
+        // A ref `a` exists and `a/b` was requested, or the other way round.
         Err(error) if error.class() == git2::ErrorClass::Os => return Ok(None),
         Err(error) => return Err(damaged(repo, &error)),
     };
     match found.peel(ObjectType::Commit) {
         Ok(object) => describe(git, object.id(), repo).map(Some),
-        // A tag of a file or a folder is no commit.
+        // A tag of a file or a folder is not a commit.
         Err(error) if matches!(error.code(), ErrorCode::Peel | ErrorCode::InvalidSpec) => Ok(None),
         Err(error) => Err(damaged(repo, &error)),
     }
 }
 
-/// The digits that a text may be of a commit's id.
+/// The text as an abbreviated commit id, if it can be one.
 pub(super) fn digits(text: &str) -> Option<String> {
     let good = (7..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
     good.then(|| text.to_ascii_lowercase())
@@ -123,8 +123,8 @@ pub(super) fn by_prefix(
     }
 }
 
-/// Reads a commit that a ref or the object database has just named: if it, or its root folder, is
-/// not there, the mirror is damaged.
+/// Reads a commit that a ref or the object database has just named: if it or its root folder is
+/// missing, the mirror is damaged.
 fn describe(git: &Repository, oid: Oid, repo: &str) -> Result<Commit, SourceError> {
     let commit = git.find_commit(oid).map_err(|e| damaged(repo, &e))?;
     let tree = commit.tree().map_err(|e| damaged(repo, &e))?;

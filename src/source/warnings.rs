@@ -1,4 +1,4 @@
-//! What `cutover check` says of the repositories on this machine.
+//! What `cutover check` reports about the repositories on this machine.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use super::SourceError;
 use super::local::{is_work_tree, open};
 use crate::config::{Config, Repo};
 
-/// One sentence for each repository on this machine that cannot be deployed from, or not pushed to, as
-/// it is now.
+/// One sentence for each repository on this machine that, as it is now, cannot be deployed from or
+/// pushed to.
 pub fn warnings(config: &Config) -> Vec<String> {
     let apps = config.apps.iter();
     let said = apps.filter_map(|(name, app)| match &app.repo {
@@ -20,9 +20,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
 fn warning(path: &Path) -> Option<String> {
     let shown = path.display();
     match open(path) {
-        // Not what libgit2 says of it: a bare repository may lack a configuration.
+        // libgit2's own answer is not used: a bare repository may lack a configuration.
         Ok(_) if is_work_tree(path) => Some(format!(
-            "`{shown}` is a work tree: `cutover deploy` deploys what is committed there, but git refuses a \
+            "`{shown}` is a work tree: `cutover deploy` deploys its commits, but git refuses a \
              push to the branch that is checked out; push to a bare repository (`git clone --bare`)"
         )),
         Ok(_) => None,
@@ -30,7 +30,7 @@ fn warning(path: &Path) -> Option<String> {
             Some(format!("`{shown}` is not a git repository"))
         }
         Err(SourceError::Unreachable { .. }) => Some(format!(
-            "there is no bare repository at `{shown}` yet; the first `git push` to the agent makes it, \
+            "there is no bare repository at `{shown}` yet; the first `git push` to the agent creates it, \
              as does `git init --bare`"
         )),
         Err(error) => Some(error.to_string()),

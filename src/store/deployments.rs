@@ -108,7 +108,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     let app = &new.app;
     // What was read of deploy.toml when the request came may be out of date by now.
     if new.trigger != Trigger::AutoRollback && app_names::is_gone(db, app)? {
-        let why = format!("`{app}` is not in deploy.toml any more");
+        let why = format!("`{app}` is no longer in deploy.toml");
         return Err(StoreError::Refused(why));
     }
     let id = DeploymentId::new();

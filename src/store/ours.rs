@@ -20,6 +20,6 @@ impl Ours {
 /// A mark for a container that is about to be made.
 pub fn mark() -> String {
     let mut random = [0u8; 16];
-    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    getrandom::fill(&mut random).expect("the operating system provides random bytes");
     hex::encode(random)
 }

@@ -223,7 +223,7 @@ async fn a_worker_that_panics_ends_the_agent_and_nothing_is_lost() {
     let status = ended.unwrap_or_else(|_| panic!("it lives on\n{}", server.log()));
     assert_eq!(status.unwrap().code(), Some(1));
     assert!(
-        server.log().contains("panicked; the agent ends"),
+        server.log().contains("panicked; ending the agent"),
         "{}",
         server.log()
     );

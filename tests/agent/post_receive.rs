@@ -65,7 +65,7 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
     commit(&work, "v2b\n\nNothing of interest. [skip deploy]", "");
     let said = git(&work, &["push", "origin", "main"]);
     assert!(
-        said.contains("the head commit says `[skip deploy]`"),
+        said.contains("the head commit's message contains `[skip deploy]`"),
         "{said}"
     );
 

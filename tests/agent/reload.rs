@@ -127,7 +127,7 @@ async fn who_acts_is_told_where_the_file_differs_and_a_reload_applies_it() {
     for verb in [&["status"][..], &["doctor"], &["deploy", "hello"]] {
         let text = both(&run(&server, verb));
         let expected = "; the file now differs in `agent.listen`, `apps.hello.branches`, \
-                        `apps.hello.run.env.SECRET` and 1 more: `cutover reload`";
+                        `apps.hello.run.env.SECRET` and 1 more: run `cutover reload`";
         assert!(text.contains(expected), "{verb:?}: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -197,7 +197,10 @@ async fn who_acts_is_told_where_the_file_differs_and_a_reload_applies_it() {
         output.unwrap()
     };
     let text = both(&elsewhere("status"));
-    assert!(text.contains("cannot be loaded: `cutover check`"), "{text}");
+    assert!(
+        text.contains("cannot be loaded: run `cutover check`"),
+        "{text}"
+    );
     std::fs::remove_file(&server.stage.config).unwrap();
     for expected in ["does not exist", "this is a folder"] {
         let output = elsewhere("reload");
@@ -232,7 +235,7 @@ async fn an_app_that_leaves_the_file_serves_on_until_it_is_removed() {
     let with_app = file(&server);
     write(&server, &without_app(&server));
     let text = said(&server, &["reload"]);
-    let lost = "`hello` is not in deploy.toml any more, and serves on: `cutover remove hello`";
+    let lost = "`hello` is no longer in deploy.toml but keeps serving: run `cutover remove hello` to remove it";
     assert!(text.contains(lost), "{text}");
     for id in [&probing, &waiting] {
         let (ended, log) = server.ended(id).await;
@@ -249,7 +252,7 @@ async fn an_app_that_leaves_the_file_serves_on_until_it_is_removed() {
     }
     let output = run(&server, &["deploy", "hello"]);
     assert!(
-        both(&output).contains("is not in deploy.toml any more"),
+        both(&output).contains("is no longer in deploy.toml"),
         "{}",
         both(&output)
     );
@@ -398,7 +401,7 @@ async fn killed_in_the_middle_a_rename_and_a_removal_are_completed() {
         assert!(!run(&server, &["remove", &name, "--yes"]).status.success());
         survives(&mut server, &checkpoint).await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while !server.log().contains("the app is removed") {
+        while !server.log().contains("removed the app") {
             assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -65,7 +65,7 @@ impl DataPlane {
         if !hello.by_agent {
             tracing::warn!(
                 pid,
-                "the running proxy differs in {differs}, and serves on as it is: restart it, or run \
+                "the running proxy differs in {differs}, and keeps serving as it is: restart it, or run \
                  `cutover proxy --takeover`"
             );
             return Ok(Ensured::Adopted);
@@ -77,7 +77,7 @@ impl DataPlane {
             ),
             Err(error) => tracing::error!(
                 pid,
-                "the running proxy differs in {differs}, and serves on as it is: {error:?}"
+                "the running proxy differs in {differs}, and keeps serving as it is: {error:?}"
             ),
         }
         Ok(Ensured::Adopted)

@@ -1,4 +1,4 @@
-//! Which ref of a push an app deploys, and why not the others. Pure.
+//! Which ref of a push an app deploys, and why it does not deploy the others. Pure.
 
 use super::{Moved, Outcome};
 use crate::config::App;
@@ -6,17 +6,17 @@ use crate::deploy::filter;
 use crate::ids::{AppName, DeploymentId};
 use crate::webhook::Ref;
 
-/// What an app makes of a push.
+/// What an app does with a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decision {
     /// The ref that is deployed.
     pub deploy: Option<usize>,
-    /// For each ref, why it is not deployed; `None` where its commit is.
+    /// For each ref, why it is not deployed; `None` if its commit is.
     pub reasons: Vec<Option<String>>,
 }
 
 impl Decision {
-    /// What became of each ref, where the push led to this deployment.
+    /// What became of each ref, if the push led to this deployment.
     pub(super) fn outcomes(
         &self,
         app: &AppName,
@@ -34,8 +34,8 @@ impl Decision {
     }
 }
 
-/// One release serves at a time, so one commit of a push is deployed: that of the app's own branch, else
-/// of the first ref that the app wants.
+/// One release serves at a time, so one commit of a push is deployed: that of the app's own branch,
+/// or else that of the first ref that the app deploys.
 pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let wanted: Vec<_> = refs.iter().map(|moved| wanted(app, moved, skip)).collect();
     let own = |wanted: &Result<Ref, String>| matches!(wanted, Ok(Ref::Branch(name)) if *name == app.branch);
@@ -70,7 +70,7 @@ fn wanted(app: &App, moved: &Moved, skip: bool) -> Result<Ref, String> {
     Ok(name)
 }
 
-/// The ref's name, or the reason why the app deploys nothing from there.
+/// The ref's name, or the reason why the app does not deploy it.
 pub fn refusal(app: &App, git_ref: &str) -> Result<Ref, String> {
     let name = Ref::parse(git_ref).map_err(|error| error.to_string())?;
     let name = name.ok_or("it is neither a branch nor a tag")?;
@@ -140,7 +140,7 @@ mod tests {
         ];
         let (deployed, reasons) = of(&app, &refs);
         let expected = [
-            "the head commit says `[skip ci]`",
+            "the head commit's message contains `[skip ci]`",
             "the branch `old` was deleted; the live release keeps serving",
             "`12` is not a commit id: expected 40 hex digits",
             "a tag, `v1`; `a` deploys `main`, `*`",

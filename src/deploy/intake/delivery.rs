@@ -1,4 +1,4 @@
-//! The door of the webhooks: a delivery is stored with what its refs led to, before it is answered.
+//! The webhook door: a delivery is stored with what its refs led to before it is answered.
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::store::deployments::{NewDeployment, Trigger};
 use crate::store::pushes::{self, Seen};
 use crate::webhook::{Content, Push, Received};
 
-/// What a delivery led to; the forge's answer.
+/// What a delivery led to; the response to the forge.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Delivery)]
 pub struct Answer {
@@ -24,18 +24,18 @@ pub struct Answer {
     /// The id of the deployment; null if nothing is deployed.
     #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
     pub deployment: Option<DeploymentId>,
-    /// Why nothing is deployed, or not every ref, or why the deployment is an earlier one.
+    /// Why nothing is deployed, why some refs are not, or why the deployment is an earlier one.
     #[schema(required)]
     pub reason: Option<String>,
     /// What became of each ref.
     pub refs: Vec<Outcome>,
 }
 
-/// More refs than are worth a sentence: `refs` of the answer names them all.
+/// How many refs the sentence names: `refs` of the response names them all.
 const NAMED: usize = 3;
 
-/// Stores a delivery and what it leads to in one transaction. A push that was counted before leads to
-/// what it led to then.
+/// Stores a delivery and what it leads to in one transaction. A push that was seen before leads to what
+/// it led to then.
 pub async fn delivery(agent: &Agent, app: &App, received: Received) -> Result<Answer> {
     let asked = Asked::read(app, received);
     let stored = agent.store.write(move |db| store(db, asked)).await?;
@@ -46,14 +46,14 @@ pub async fn delivery(agent: &Agent, app: &App, received: Received) -> Result<An
     Ok(stored.answer)
 }
 
-/// What a delivery asks for.
+/// What a delivery requests.
 struct Asked {
     delivery: NewDelivery,
     by: Requester,
     refs: Vec<Moved>,
     decision: Decision,
     app: App,
-    /// Why it moves no ref.
+    /// Why it does not move any ref.
     nothing: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Asked {
             .outcomes(&self.app.name, &self.refs, led_to, reason)
     }
 
-    /// What a delivery that is not stored again led to when it was.
+    /// What a delivery that is not stored again led to the first time.
     fn before(&self, earlier: deliveries::Outcome) -> Stored {
         let reason = "this push was delivered before";
         let refs = self.outcomes(earlier.deployment.as_ref(), Some(reason));
@@ -172,7 +172,7 @@ fn answer(outcome: deliveries::Outcome, refs: Vec<Outcome>) -> Answer {
     }
 }
 
-/// Why refs are not deployed, as one text; `None` where all are.
+/// Why refs are not deployed, as one text; `None` if all are.
 fn summary(refs: &[Outcome]) -> Option<String> {
     let left: Vec<_> = refs.iter().filter(|it| it.deployment.is_none()).collect();
     match left.as_slice() {

@@ -1,6 +1,7 @@
-//! What becomes of each ref that a push moved, whichever door it came by: a webhook, the post-receive
-//! hook of a bare repository on this machine, or git over HTTP. A door reads the push and checks who
-//! sent it; here each ref is deployed, or recorded with the reason why not, and the answer names them all.
+//! What becomes of each ref that a push moved, whichever door it came through: a webhook, the
+//! post-receive hook of a bare repository on this machine, or git over HTTP. A door parses the push and
+//! authenticates its sender; here each ref is deployed, or recorded with the reason why not, and the
+//! response names them all.
 
 use std::fmt;
 
@@ -31,7 +32,7 @@ pub struct Moved {
     pub old: Option<CommitId>,
     /// `None`: the ref was deleted. An error is the reason why it cannot be deployed.
     pub new: std::result::Result<Option<CommitId>, String>,
-    /// The head commit's.
+    /// The head commit's message.
     pub message: Option<String>,
     pub author: Option<String>,
 }
@@ -55,7 +56,7 @@ pub struct Outcome {
 }
 
 impl Moved {
-    /// As git says it: an id of zeros stands for no commit.
+    /// From git's own notation: an id of zeros stands for no commit.
     pub fn read(git_ref: &str, old: &str, new: &str) -> Self {
         let commit = |id: &str| match id.bytes().all(|byte| byte == b'0') {
             true => Ok(None),

@@ -1,5 +1,5 @@
-//! Pushes over HTTP. What git is about to take is stored first: what it took is deployed, also when the
-//! agent dies before it has queued it.
+//! Pushes over HTTP. What git is about to accept is stored first, so that it is deployed even if the
+//! agent dies before it has queued the deployment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::ids::AppName;
 use crate::source;
 use crate::store::pending_pushes::{self, PendingPush};
 
-/// How long git may outlive the agent that started it: it reads and checks at most 4 GiB.
+/// How long git may outlive the agent that started it: it may still be checking up to 4 GiB.
 const GIT_ENDS: Duration = Duration::from_secs(10 * 60);
-/// How often to look where git is.
+/// How often to check what git has moved.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Stores the refs of a push. Not before then may git have all of it.
+/// Stores the refs of a push. git gets the end of the push only after this.
 pub async fn begin(agent: &Agent, push: Vec<PendingPush>) -> Result<()> {
     let insert = move |db: &rusqlite::Connection| pending_pushes::insert(db, &push);
     agent.store.write(insert).await
 }
 
-/// Forgets what git did not take.
+/// Deletes the refs that git did not accept.
 pub async fn end(agent: &Agent, push: Vec<PendingPush>) -> Result<()> {
     let delete = move |db: &rusqlite::Connection| {
         for one in &push {
@@ -35,8 +35,8 @@ pub async fn end(agent: &Agent, push: Vec<PendingPush>) -> Result<()> {
     agent.store.write(delete).await
 }
 
-/// Decides about the refs of one push that git has moved. What the repository's own hook has handed
-/// over meanwhile is left out: it has been decided about.
+/// Decides about the refs of one push that git has moved. Those that the repository's own hook has
+/// handed over meanwhile are left out: they have been decided about.
 pub async fn moved(agent: &Agent, taken: Vec<PendingPush>) -> Result<Vec<Outcome>> {
     Checkpoint::Taken.reach();
     let Some(first) = taken.first() else {
@@ -74,21 +74,21 @@ fn gone(push: &PendingPush) -> Outcome {
         git_ref: push.git_ref.clone(),
         app: Some(push.app.clone()),
         deployment: None,
-        reason: Some("the app is no longer deployed from there".to_owned()),
+        reason: Some("the app is no longer deployed from this repository".to_owned()),
     }
 }
 
-/// The refs of one push; its app and the time at which it began.
+/// Identifies the refs of one push: when it began, and its app.
 type Batches = BTreeMap<(i64, AppName), Batch>;
 
 struct Batch {
     refs: Vec<PendingPush>,
-    /// How many had moved when it was looked at last.
+    /// How many refs had moved at the last check.
     moved: usize,
 }
 
-/// Takes up what the last agent did not come to decide about. git may still be at it: a ref that has
-/// not moved yet is looked at again.
+/// Decides about the pushes that the previous agent left pending. git may still be running: a ref that
+/// has not moved yet is checked again.
 pub async fn take_up(agent: Arc<Agent>) {
     let until = tokio::time::Instant::now() + GIT_ENDS;
     let mut left = Batches::new();
@@ -110,7 +110,7 @@ pub async fn take_up(agent: Arc<Agent>) {
         let mut waiting = Batches::new();
         for (key, mut batch) in left {
             if let Err(error) = look(&agent, &mut batch, late).await {
-                tracing::error!(app = %key.1, %error, "a push cannot be queued yet");
+                tracing::error!(app = %key.1, %error, "failed to queue a push");
             }
             if !batch.refs.is_empty() {
                 waiting.insert(key, batch);
@@ -123,8 +123,8 @@ pub async fn take_up(agent: Arc<Agent>) {
     }
 }
 
-/// Decides about what has moved, once all has or nothing has moved since the last look: git moves the
-/// refs of a push one after the other, and may refuse some.
+/// Decides about the refs that have moved, once all have or none has moved since the last check: git
+/// moves the refs of a push one after the other, and may refuse some.
 async fn look(agent: &Arc<Agent>, batch: &mut Batch, late: bool) -> Result<()> {
     let mut moved = Vec::new();
     for push in &batch.refs {
@@ -135,7 +135,7 @@ async fn look(agent: &Arc<Agent>, batch: &mut Batch, late: bool) -> Result<()> {
     let settled = moved.len() == batch.refs.len() || moved.len() == batch.moved;
     batch.moved = moved.len();
     if settled && !moved.is_empty() {
-        tracing::info!(app = %moved[0].app, "taking up a push that the last agent received");
+        tracing::info!(app = %moved[0].app, "processing a push that the previous agent received");
         super::pending::moved(agent, moved.clone()).await?;
         batch.refs.retain(|push| !moved.contains(push));
         batch.moved = 0;
@@ -146,12 +146,12 @@ async fn look(agent: &Arc<Agent>, batch: &mut Batch, late: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the ref is where the push moves it. Where a later push has moved it on, that has a row of
-/// its own.
+/// Whether the ref points to where the push moves it. If a later push has moved it further, that push
+/// has a row of its own.
 async fn has_moved(agent: &Agent, push: &PendingPush) -> bool {
     let app = agent.app(&push.app);
     let Some(Repo::Local(path)) = app.map(|app| app.repo.clone()) else {
-        // Decided about at once: nothing is deployed from there.
+        // Decided about at once: nothing is deployed from this repository.
         return true;
     };
     let git_ref = push.git_ref.clone();

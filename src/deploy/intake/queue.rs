@@ -1,4 +1,4 @@
-//! Queueing a deployment: stored first, then its worker is woken.
+//! Queues deployments: stored first, then the app's worker is woken.
 
 use rusqlite::Connection;
 
@@ -12,9 +12,9 @@ use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 /// What a push led to.
 pub(super) struct Placed {
     pub deployment: Deployment,
-    /// Why it is an earlier one.
+    /// Why the deployment is an earlier one.
     pub reason: Option<String>,
-    /// The running deployment whose place it takes.
+    /// The running deployment that it supersedes.
     older: Option<DeploymentId>,
 }
 
@@ -27,7 +27,7 @@ pub(super) fn pushed(app: &AppName, moved: &Moved, no_cache: bool, by: Requester
         goal: commit.clone().map_or(Goal::Branch, Goal::Pushed),
         git_ref: Some(moved.git_ref.clone()),
         commit,
-        // What people read of a message; the rest may be long.
+        // Only the first line is shown; the rest may be long.
         message: moved.message.as_deref().and_then(first_line),
         author: moved.author.clone(),
         no_cache,
@@ -39,14 +39,14 @@ fn first_line(message: &str) -> Option<String> {
     message.lines().next().map(str::to_owned)
 }
 
-/// Queues a pushed commit, unless a running deployment deploys it already. What may be an old push
-/// (`is_new` is false) stops nothing.
+/// Queues a pushed commit, unless a running deployment deploys it already. A push that may be old
+/// (`is_new` is false) supersedes nothing.
 pub(super) fn place(db: &Connection, new: &NewDeployment, is_new: bool) -> Result<Placed> {
     let running = deployments::running_push(db, &new.app)?.filter(|_| is_new);
     if let Some(running) = &running
         && deploys(running, new)
     {
-        let reason = format!("`{}` deploys this commit already", running.id);
+        let reason = format!("`{}` is deploying this commit already", running.id);
         return Ok(Placed {
             deployment: running.clone(),
             reason: Some(reason),
@@ -69,7 +69,7 @@ fn deploys(running: &Deployment, new: &NewDeployment) -> bool {
         && (State::Building..State::Draining).contains(&running.state)
 }
 
-/// Makes known what has been stored.
+/// Announces a deployment that has been stored.
 pub(super) fn placed(agent: &Agent, placed: &Placed) {
     let deployment = &placed.deployment;
     if placed.reason.is_some() {
@@ -81,19 +81,19 @@ pub(super) fn placed(agent: &Agent, placed: &Placed) {
     }
 }
 
-/// Stops a deployment for a newer push, unless it has switched. What a person asked for is never
-/// stopped: only pushes are looked for. The newer one is stored by now: killed here, the agent finds
-/// it waiting at the next start, and the older one superseded by it.
+/// Stops a deployment for a newer push, unless it has switched. A deployment that a person requested is
+/// never stopped this way. The newer one is stored by now: if the agent is killed here, it finds the
+/// newer one waiting at the next start, and supersedes the older one.
 fn supersede(agent: &Agent, app: &AppName, older: &DeploymentId, newer: &DeploymentId) {
     let app = agent.app(app);
-    // With `paths` the newer one may have nothing to do: stopped by every push to a busy repository,
-    // the older one would never get through.
+    // With `paths` the newer one may have nothing to do: if every push to a busy repository stopped
+    // the older one, it would never finish.
     if app.is_some_and(|app| app.deploy.supersede && app.paths.is_none()) {
         agent.hub.supersede(older, newer);
     }
 }
 
-/// A person's wish for a branch, tag or commit, or for the tip of the app's branch.
+/// A person's request for a branch, tag or commit, or for the tip of the app's branch.
 pub fn wished(
     app: &AppName,
     name: Option<String>,
@@ -113,7 +113,7 @@ pub fn wished(
     }
 }
 
-/// Queues what a person asked for.
+/// Queues what a person requested.
 pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment> {
     let stored = agent
         .store

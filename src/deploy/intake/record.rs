@@ -1,4 +1,4 @@
-//! Keeping what became of each ref: in the database, and in the log where nothing is deployed.
+//! Records what became of each ref: in the database, and in the log if nothing is deployed.
 
 use rusqlite::Connection;
 
@@ -7,7 +7,7 @@ use crate::ids::DeliveryId;
 use crate::principal::Requester;
 use crate::store::moved_refs::{self, MovedRef};
 
-/// Stores what became of the refs of a push, which stand in the same order in both lists.
+/// Stores what became of the refs of a push; both lists have the same order.
 pub(super) fn record(
     db: &Connection,
     refs: &[Moved],
@@ -32,7 +32,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// Logs what is not deployed.
+/// Logs the refs that are not deployed.
 pub(super) fn log(outcomes: &[Outcome]) {
     for outcome in outcomes.iter().filter(|it| it.deployment.is_none()) {
         let app = outcome.app.as_ref().map_or("", |app| app.as_str());

@@ -1,5 +1,5 @@
-//! The doors of git: a push to a bare repository on this machine, handed over by its post-receive hook,
-//! or received over HTTP.
+//! The git doors: a push to a bare repository on this machine, handed over by its post-receive hook or
+//! received over HTTP.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,33 +16,34 @@ use crate::principal::{Principal, Requester};
 use crate::source;
 use crate::store::pending_pushes;
 
-/// A push, as its door has read it.
+/// A push as parsed by its door.
 pub struct Push {
     pub repository: PathBuf,
     pub refs: Vec<Moved>,
-    /// `-o cutover.no-cache`: build every step anew.
+    /// `-o cutover.no-cache`: build without the cache.
     pub no_cache: bool,
     /// `-o cutover.skip`: deploy nothing.
     pub skip: bool,
     pub by: Requester,
 }
 
-/// Which pending pushes a push settles.
+/// Which pending pushes are settled by a push.
 #[derive(Clone)]
 pub(super) enum Settles {
     /// Those of the apps that it is for: the HTTP door then finds them settled.
     Any,
-    /// Its own, stored for this app. What is settled already is not deployed again.
+    /// Its own, stored for this app. A push that is settled already is not deployed again.
     Own(AppName),
 }
 
-/// Decides about a push that the hook handed over, for all apps of the repository that its sender sees.
+/// Decides about a push that the hook handed over, for all apps of the repository that its sender
+/// may see.
 pub async fn pushed(agent: &Agent, push: Push, sender: &Principal) -> Result<Vec<Outcome>> {
     let sees = |app: &App| sender.sees(&app.name);
     decide_for(agent, push, sees, Settles::Any).await
 }
 
-/// Queues what the apps of the repository deploy of a push and records the rest, in one transaction.
+/// Queues what the repository's apps deploy of a push and records the rest, in one transaction.
 pub(super) async fn decide_for(
     agent: &Agent,
     mut push: Push,
@@ -108,7 +109,7 @@ fn store(
     Ok((all_placed, all))
 }
 
-/// Deletes what was pending for a ref; false where it has been decided about before.
+/// Deletes what was pending for a ref; false if it has been decided about before.
 fn settle(db: &Connection, apps: &[Arc<App>], moved: &Moved, settles: &Settles) -> Result<bool> {
     let Some(commit) = moved.commit() else {
         return Ok(true);
@@ -137,7 +138,7 @@ fn no_app(push: &Push) -> Vec<Outcome> {
     push.refs.iter().map(outcome).collect()
 }
 
-/// The apps that are deployed from this repository, however its path is written.
+/// The apps that are deployed from this repository, however they spell its path.
 fn apps_of(apps: Vec<Arc<App>>, repository: &Path) -> Vec<Arc<App>> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let wanted = real(repository);

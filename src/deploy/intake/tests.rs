@@ -204,7 +204,7 @@ async fn the_hook_hands_over_every_ref_for_every_app() {
     let expected = [
         &format!("all feature: {TOGETHER}"),
         "all main: deployed",
-        "all left: the head commit says `[skip ci]`",
+        "all left: the head commit's message contains `[skip ci]`",
         "all gone: the branch `gone` was deleted; the live release keeps serving",
         "docs feature: deployed",
         "docs main: a push to `main`; `docs` deploys `feature`",

@@ -1,4 +1,4 @@
-//! Before the first step: count the attempt, wait for a slot.
+//! Before the first step: count the attempt, and wait for a slot.
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -6,7 +6,7 @@ use crate::deploy::difference;
 use crate::deploy::line::{Line, Stop};
 use crate::store::deployments;
 
-/// Counts this attempt, so that a deployment that takes the agent down each time ends.
+/// Counts this attempt, so that a deployment that crashes the agent each time ends.
 pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
     let id = line.id.clone();
     let attempts = line
@@ -24,12 +24,12 @@ pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Waits until few enough other apps are being fetched and built. Held for that alone: what comes
-/// after it takes hardly a processor, and may take long.
+/// Waits until few enough other apps are being fetched and built. The slot is held for fetch and build
+/// only: the later steps need little processor time but may take long.
 pub async fn slot(line: &Line<'_>) -> Result<OwnedSemaphorePermit, Stop> {
     let slots = line.agent.slots.clone();
     if slots.available_permits() == 0 {
-        line.log.line("waiting for the builds of other apps");
+        line.log.line("waiting for other apps' builds");
     }
     tokio::select! {
         biased;

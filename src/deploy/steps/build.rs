@@ -1,4 +1,4 @@
-//! Make the image, or find the one that the same tree and settings gave before; and the release.
+//! Build the image, or reuse the one built from the same tree and settings; and create the release.
 
 use crate::build::{self, BuildError};
 use crate::config::App;
@@ -19,8 +19,8 @@ pub async fn build(
     let app = line.app;
     let engine = &line.agent.engine;
     let image = format!("cutover/{}:{}", app.name, commit.id.short());
-    // The second name is the deployment's own: when the same commit is built again with other
-    // settings the first name moves on, and the image that it stood for must stay.
+    // The second tag is the deployment's own: when the same commit is built again with other settings,
+    // the first tag moves, and the image that it pointed to must stay.
     let tags = vec![image.clone(), format!("cutover/{}:{}", app.name, line.id)];
     let mirror = fetch::mirror(line);
     let of = app.name.clone();
@@ -66,7 +66,7 @@ pub async fn build(
     }))
 }
 
-/// The service of an app that says nothing of services.
+/// The service of an app that does not name any.
 fn web(app: &App, image: String, image_id: String) -> Service {
     let (run, health) = (&app.run, &app.health);
     Service {
@@ -93,7 +93,7 @@ fn web(app: &App, image: String, image_id: String) -> Service {
     }
 }
 
-/// A build that broke because Docker went away is not the commit's fault.
+/// A build that failed because Docker became unreachable is not the commit's fault.
 async fn stopped(line: &Line<'_>, error: BuildError) -> Stop {
     match &error {
         BuildError::Cancelled => Stop::Cancelled,

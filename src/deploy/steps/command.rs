@@ -1,4 +1,4 @@
-//! The app's own commands in the new image: its tests, and what must happen before it gets traffic.
+//! The app's own commands in the new image: its tests, and the release command.
 //! Each runs as a job.
 
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::state::Step;
 use crate::store::jobs::{self, Job, JobKind};
 use crate::store::releases::Release;
 
-/// A migration may take long; one that takes longer than this is taken for one that never ends.
+/// A migration may take long; one that takes longer than this is assumed to hang.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// Lines of its output that a failed command's deployment shows.
+/// How many lines of a failed command's output its deployment shows.
 const TAIL: usize = 20;
 
 pub async fn test(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
@@ -78,7 +78,7 @@ async fn to_its_end(
     Err(Stop::failed(code, what).with_tail(line.log.tail(TAIL)))
 }
 
-/// Kills the deployment's job if it still runs, and removes it.
+/// Kills the deployment's job if it is still running, and removes it.
 pub async fn undo(agent: &Agent, id: &DeploymentId, kind: JobKind) -> Result<(), EngineError> {
     let of = id.clone();
     let open = agent.store.read(move |db| jobs::open_of(db, &of, kind));

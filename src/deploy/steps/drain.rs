@@ -1,4 +1,4 @@
-//! Wait for the old release's requests; nothing stops it before.
+//! Wait for the old release's requests; it is not stopped before they end.
 
 use crate::deploy::Result;
 use crate::deploy::checkpoint::Checkpoint;
@@ -27,7 +27,7 @@ pub async fn drain(line: &Line<'_>) -> Result<()> {
         })
         .await;
     if let Some(was) = &line.app.was {
-        // What began before the app was renamed.
+        // Requests that began before the app was renamed.
         line.insist("drain the old version", || {
             let proxy = &line.agent.proxy;
             proxy.drain(was.as_str(), serving.generation, limit, limit)
@@ -45,7 +45,8 @@ pub async fn drain(line: &Line<'_>) -> Result<()> {
     line.note(
         Step::Drain,
         done.recording(move |db| {
-            // A drain repeated after a crash finds nothing left; the first receipt is the true one.
+            // A drain repeated after a crash finds no requests left; the first receipt is the
+            // accurate one.
             match deployments::get(db, &id)?.and_then(|deployment| deployment.receipt) {
                 Some(_) => Ok(()),
                 None => deployments::set_receipt(db, &id, &receipt),

@@ -1,4 +1,4 @@
-//! Bring the commit here.
+//! Fetch the commit.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::source::{self, Commit, Mirror, SourceError};
 use crate::store::deployments::{self, Goal};
 use crate::store::{apps, pushes, releases};
 
-/// A repository that takes longer to fetch is taken for one that never ends.
+/// A fetch that takes longer is assumed to hang.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 pub fn mirror(line: &Line<'_>) -> Mirror {
@@ -48,22 +48,22 @@ pub async fn fetch(
             Ok(()) => Ok(commit),
         };
         match (goal, tag) {
-            // Who pushes a tag means that very commit, whatever it changes.
+            // A pushed tag means exactly that commit, whatever it changes.
             (Goal::Pushed(_), Some(tag)) => {
                 let commit = get(source::Want::Tag(tag))?;
                 let id = commit.id.clone();
                 let commit = unskipped(commit, &id);
                 Ok(commit.and_then(|commit| not_live(commit, serves.live.as_ref())))
             }
-            // Deliveries come late and out of order, and a forced push may have taken the pushed
-            // commit away: the branch's tip is deployed, whichever commit the push named.
+            // Deliveries arrive late and out of order, and a force-push may have removed the pushed
+            // commit: the branch's tip is deployed, whichever commit the push named.
             (Goal::Pushed(id), None) => {
                 let tip = get(source::Want::Branch(branch.clone()))?;
                 let tip = unskipped(tip, &id)
                     .and_then(|tip| newest(tip, &id, &branch, serves.live.as_ref(), &say));
                 let changed = |deployed: &CommitId, tip: &CommitId| {
                     mirror.changed_paths(deployed, tip).or_else(|_| {
-                        // Not here any more where the mirror was made anew.
+                        // Missing if the mirror was created anew.
                         get(source::Want::Commit(deployed.clone()))?;
                         mirror.changed_paths(deployed, tip)
                     })
@@ -76,7 +76,7 @@ pub async fn fetch(
     });
     let outcome = fetch
         .await
-        .map_err(|e| Stop::failed("fetch", format!("fetching broke: {e}")))?;
+        .map_err(|e| Stop::failed("fetch", format!("the fetch failed: {e}")))?;
     let commit = outcome.map_err(stopped)??;
     let detail = format!("{} {}", commit.id.short(), commit.message);
     let (id, found) = (line.id.clone(), commit.clone());
@@ -89,12 +89,12 @@ pub async fn fetch(
     }))
 }
 
-/// Where a push is compared with.
+/// The commits that a push is compared with.
 struct Serves {
-    /// What is live.
+    /// The live commit.
     live: Option<CommitId>,
-    /// What went live last, but for rollbacks: a push of something else does not bring back what was
-    /// rolled back.
+    /// The commit that went live last, other than by a rollback: a push that changes nothing relevant
+    /// must not bring back what was rolled back.
     deployed: Option<CommitId>,
 }
 
@@ -111,8 +111,8 @@ async fn serves(line: &Line<'_>) -> Result<Serves, Stop> {
     Ok(read.await?)
 }
 
-/// What a push stands for now: the tip of its branch. Where another push has brought the tip live
-/// already there is nothing left to do: the error says so.
+/// The commit that a push stands for now: the tip of its branch. If another push has made the tip live
+/// already, there is nothing left to do, and the error says so.
 fn newest(
     tip: Commit,
     pushed: &CommitId,
@@ -133,7 +133,7 @@ fn newest(
     not_live(tip, live)
 }
 
-/// An error where the pushed commit asks for not being deployed. Not every delivery holds its message.
+/// An error if the commit's message asks not to be deployed. Not every delivery contains the message.
 fn skip(mirror: &Mirror, commit: &CommitId) -> Result<(), String> {
     filter::wants_message(&mirror.message(commit).unwrap_or_default())
 }
@@ -148,9 +148,9 @@ fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
     }
 }
 
-/// Lets the tip through if it changes what the app is made of. What lies between it and the commit
-/// that was deployed last is looked at, not what lies in this push: an earlier push may have been
-/// superseded, or have failed.
+/// Accepts the tip if it changes any of the app's `paths`. It is compared with the commit that was
+/// deployed last, not with the start of this push: an earlier push may have been superseded or have
+/// failed.
 fn changes(
     tip: Commit,
     paths: Option<&PathFilter>,
@@ -160,7 +160,8 @@ fn changes(
     let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {
         return Ok(tip);
     };
-    // What a forced push has left behind may be gone: then nobody knows, and it is deployed.
+    // A force-push may have removed the earlier commit: then the changes are unknown, and it is
+    // deployed.
     match changed(deployed, &tip.id) {
         Ok(changed) if !paths.any(&changed) => {
             let (old, new) = (deployed.short(), tip.id.short());

@@ -1,4 +1,4 @@
-//! The steps of the line, in its order. Each file holds what its step does and what takes it back.
+//! The steps of the line, in its order. Each file holds its step and the step's undo.
 
 use super::Agent;
 use crate::engine::EngineError;
@@ -16,7 +16,7 @@ pub mod retire;
 pub mod start;
 pub mod switch;
 
-/// Takes back what a step of a deployment did, or began to do. Taking it back again is harmless.
+/// Undoes what a step of a deployment did or began to do. Repeating it is harmless.
 pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), EngineError> {
     match step {
         // The mirror and the image stay for the next attempt; `retire` removes old images.
@@ -24,11 +24,11 @@ pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), En
         Step::Test => command::undo(agent, id, JobKind::Test).await,
         Step::Release => command::undo(agent, id, JobKind::Release).await,
         Step::Start => start::undo(agent, id).await,
-        // It only looks.
+        // A probe changes nothing.
         Step::Probe => Ok(()),
-        // No deployment has one yet.
+        // No strategy starts a canary yet.
         Step::Canary => Ok(()),
-        // From the switch on there is only forward.
+        // From the switch on, the only way is forward.
         Step::Switch | Step::Drain | Step::Bake | Step::Retire => Ok(()),
     }
 }

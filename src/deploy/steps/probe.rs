@@ -1,4 +1,4 @@
-//! Ask the new instances until each is healthy, or is not going to be.
+//! Probe the new instances until each is healthy, or the deadline has passed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::store::instances::Instance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
 
-/// The first pause between two probes. It doubles up to the configured interval, and begins anew
-/// with each success: what a person waits for is the app, not our clock.
+/// The first pause between two probes. It doubles up to the configured interval, and starts over with
+/// each success: people should wait for the app, not for our clock.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const TAIL: usize = 20;
 
@@ -28,7 +28,7 @@ pub async fn probe(
     let (mut probes, mut path) = (0, "");
     for instance in instances {
         let service = service_of(release, instance)?;
-        // Without a port there is nobody to ask.
+        // Without a port there is nothing to probe.
         let Some(target) = instance.endpoint else {
             continue;
         };
@@ -97,14 +97,14 @@ async fn until_healthy(
     }
 }
 
-/// Why an instance that should run does not, with the last that it said.
+/// Why an instance that should be running is not, with the last lines of its log.
 pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop, Stop> {
     let engine = &line.agent.engine;
     let how = match engine.status(&instance.ours()).await? {
-        Status::Exited(_, true) => "was killed because it used more memory than it may".to_owned(),
+        Status::Exited(_, true) => "was killed because it exceeded its memory limit".to_owned(),
         Status::Exited(code, false) => format!("exited with code {code}"),
-        Status::Missing => "was removed by somebody".to_owned(),
-        Status::Running => "exited and came back".to_owned(),
+        Status::Missing => "was removed".to_owned(),
+        Status::Running => "exited and was restarted".to_owned(),
     };
     let tail = engine.log_tail(&instance.ours(), TAIL).await?;
     let what = format!("the new version's container {how} before it went live");

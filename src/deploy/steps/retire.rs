@@ -1,4 +1,4 @@
-//! Stop what is not live any more, and remove the images that are not kept.
+//! Stop what is no longer live, and remove the images that are not kept.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::store::{apps, deployments, images};
 
 pub async fn retire(line: &Line<'_>) -> Result<()> {
     line.begin(Step::Retire, |_| Ok(())).await?;
-    // A rollback that waits wants the old release warm: it will do the retiring.
+    // A waiting rollback needs the old release warm; it will do the retiring itself.
     let app = line.app.name.clone();
     let next = line
         .agent
@@ -23,7 +23,7 @@ pub async fn retire(line: &Line<'_>) -> Result<()> {
         .read(move |db| deployments::next_waiting(db, &app))
         .await?;
     let detail = match next.map(|next| next.goal) {
-        Some(Goal::Release(_)) => "left to the rollback that waits".to_owned(),
+        Some(Goal::Release(_)) => "left to the waiting rollback".to_owned(),
         _ => {
             let stopped = line
                 .insist("retire the old version", || {
@@ -40,7 +40,8 @@ pub async fn retire(line: &Line<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Stops and removes every instance of the app that is not of its live release; says how many.
+/// Stops and removes every instance of the app that does not belong to its live release; returns
+/// how many.
 pub async fn old_instances(
     agent: &Agent,
     app: &AppName,
@@ -79,8 +80,8 @@ pub async fn old_instances(
     Ok(count)
 }
 
-/// Removes the images of all but the `keep` releases that were live last. One that is live, or whose
-/// image a kept release shares, stays. What Docker refuses is tried again after the next deployment.
+/// Removes the images of all but the `keep` most recently live releases. An image of the live release,
+/// or of a kept one, stays. What Docker refuses is retried after the next deployment.
 pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()> {
     let name = app.clone();
     let (live, kept) = agent
@@ -101,7 +102,7 @@ pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()>
             if !used.contains(service.image_id.as_str())
                 && let Err(error) = agent.engine.remove_image(&service.image_id).await
             {
-                tracing::warn!(%app, image = service.image, %error, "cannot remove an old image");
+                tracing::warn!(%app, image = service.image, %error, "failed to remove an old image");
                 continue 'releases;
             }
         }

@@ -1,4 +1,4 @@
-//! Start the release's instances, or find them still warm.
+//! Start the release's instances, or reuse those that are still warm.
 
 use rusqlite::Connection;
 
@@ -34,20 +34,20 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     let release = release.ok_or_else(|| {
         Stop::failed(
             "release_gone",
-            format!("the image of the release `{id}` is not kept any more"),
+            format!("the image of the release `{id}` is no longer kept"),
         )
     })?;
     for service in &release.services {
         if !line.agent.engine.has_image(&service.image_id).await? {
             let image = &service.image;
-            let what = format!("somebody removed the image `{image}` of the release `{id}`");
+            let what = format!("the image `{image}` of the release `{id}` was removed from Docker");
             return Err(Stop::failed("image_gone", what));
         }
     }
     Ok(release)
 }
 
-/// Starts what does not run yet. The rows are there before the containers.
+/// Starts what is not running yet. Rows are written before containers are created.
 pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
     let (id, wanted) = (line.id.clone(), release.clone());
     let plan = move |db: &Connection| plan(db, &id, &wanted);
@@ -57,12 +57,12 @@ pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, 
 
 struct Plan {
     instances: Vec<Instance>,
-    /// Every endpoint that is recorded.
+    /// Every recorded endpoint.
     recorded: Vec<Endpoint>,
 }
 
-/// The release's instances: those that are still warm, and a new row for each that is missing. A
-/// release that was being retired may have lost some of its instances.
+/// The release's instances: those that are still warm, and a new row for each missing one. A release
+/// whose retiring was interrupted may have lost some of its instances.
 fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy::Result<Plan> {
     let mut instances = instances::of_release(db, &release.id)?;
     for service in &release.services {
@@ -128,8 +128,8 @@ async fn start_all(
     }))
 }
 
-/// Removes the instances that the deployment made. Those of an earlier deployment that a rollback
-/// found warm stay: the reconciler stops them where nothing wants them any more.
+/// Removes the instances that the deployment created. Those of an earlier deployment that a rollback
+/// found warm stay: the reconciler stops them once nothing needs them.
 pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
     let of = id.clone();
     let made = agent
@@ -143,7 +143,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// What `instance` runs. Its release has a service of this name unless the database was damaged.
+/// The service that `instance` runs. Missing from its release only if the database was damaged.
 pub(super) fn service_of<'a>(
     release: &'a Release,
     instance: &Instance,

@@ -1,5 +1,5 @@
-//! The switch: the point of no return is the commit of one transaction. What follows it, publishing
-//! the table and waiting until the proxy has it, is repeated until it is done.
+//! The switch: the point of no return is the commit of one transaction. Publishing the table and
+//! waiting until the proxy has it follow, and are repeated until they succeed.
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line, Stop, in_step};
@@ -12,7 +12,7 @@ use crate::store::{StoreError, apps, deployments, instances, releases};
 
 /// Makes `release` the live one.
 pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
-    // It has to survive a reboot from the moment that it is live, so before it.
+    // It must survive a reboot from the moment it is live, so the policy is set before.
     let of = release.id.clone();
     let engine = &line.agent.engine;
     let instances = line
@@ -20,7 +20,8 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         .store
         .read(move |db| instances::of_release(db, &of));
     for instance in instances.await? {
-        // It may have ended since its last probe; Docker then refuses the first, or the second says.
+        // An instance may have ended since its last probe: Docker then refuses the policy, or the
+        // status shows it.
         let kept = engine.keep_running(&instance.ours(), true).await;
         if engine.status(&instance.ours()).await? != Status::Running {
             return Err(in_step(Step::Probe, probe::exited(line, &instance).await?));
@@ -34,7 +35,7 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     );
     let deployment = line.id.clone();
     let begun = line.begin(Step::Switch, move |db| {
-        // A person's wish is stored before the line is told, a newer push only tells.
+        // A cancellation is stored before the line is notified; a newer push only notifies.
         let wish = deployments::get(db, &deployment)?.is_some_and(|it| it.cancelled_by.is_some());
         if wish || cancel.is_cancelled() {
             cancel.cancel();
@@ -50,7 +51,7 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     }
 }
 
-/// Publishes it, for as long as that takes.
+/// Publishes the table, retrying for as long as it takes.
 pub async fn publish(line: &Line<'_>) {
     line.insist("publish the route", || routes::publish(line.agent))
         .await;

@@ -60,7 +60,7 @@ impl Docker {
                 Err(error) => return Err(self.failed("build the image")(error).into()),
             }
         }
-        image.ok_or_else(|| BuildFailure::Engine(not_there("it did not say which image it made")))
+        image.ok_or_else(|| BuildFailure::Engine(not_there("it did not report the image's id")))
     }
 
     pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<bool> {
@@ -87,7 +87,7 @@ impl Docker {
         // The names before the last may be shared with another agent on the same engine, which builds
         // the same commit with labels of its own and may have moved them on already.
         match names.last().filter(|name| !has.contains(name)) {
-            Some(name) => Err(not_there(&format!("`{name}` does not lead to `{id}`"))),
+            Some(name) => Err(not_there(&format!("`{name}` does not point to `{id}`"))),
             None => Ok(true),
         }
     }

@@ -1,19 +1,19 @@
-//! BuildKit's live status as lines that a person reads.
+//! BuildKit's live status as readable log lines.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
 
-/// How much of the failing step's output stands in the error.
+/// How many lines of the failing step's output are part of the error.
 const TAIL: usize = 20;
-/// A line that never ends is cut into pieces of this many bytes.
+/// A line that never ends is split into pieces of this many bytes.
 const LINE: usize = 8 << 10;
 
 /// What has been seen of a build so far.
 #[derive(Default)]
 pub(super) struct Progress {
     steps: HashMap<String, Step>,
-    /// The steps that failed, by digest, in the order in which they said so.
+    /// The steps that failed, by digest, in the order in which they were reported.
     failed: Vec<String>,
     tail: VecDeque<String>,
 }
@@ -44,7 +44,7 @@ impl Progress {
         for log in &status.logs {
             self.output(log, &mut lines);
         }
-        // Last, since a step's last output comes in the message that says that it ended.
+        // Last, because a step's last output arrives in the message that reports its end.
         for vertex in &status.vertexes {
             self.end(vertex, &mut lines);
         }
@@ -88,7 +88,7 @@ impl Progress {
 
     fn transfer(&mut self, status: &VertexStatus, lines: &mut Vec<String>) {
         let step = self.step(&status.vertex);
-        // Only what was carried from somewhere is worth a line, and only once it has arrived.
+        // Only a transfer is worth a line, and only once it is complete.
         if status.completed.is_some()
             && status.current > 0
             && step.transfers.insert(status.id.clone())
@@ -127,7 +127,7 @@ impl Progress {
         if !vertex.error.is_empty() {
             step.error = readable(vertex.error.as_bytes());
             lines.push(format!("#{n} ERROR: {}", step.error));
-            // BuildKit cancels the steps beside the one that failed: they are not the reason.
+            // BuildKit cancels the steps that run beside the failed one: they are not the cause.
             let cancelled = step.error.ends_with("context canceled");
             if !cancelled {
                 self.failed.push(vertex.digest.clone());
@@ -155,8 +155,8 @@ fn keep(tail: &mut VecDeque<String>, line: String) {
     tail.push_back(line);
 }
 
-/// One line of a program's output without what it does to a terminal: colours, and what a carriage
-/// return has overwritten.
+/// One line of a program's output without terminal control sequences, and without text overwritten by a
+/// carriage return.
 fn readable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_end();
@@ -251,7 +251,7 @@ mod tests {
         lines.extend(take(&mut progress, &[vertex("a", 1, Some(1))], &[]));
         let expected = ["RUN a", "one", "two", "100%", "red", "rest", "DONE 0.0s"];
         assert_eq!(lines, expected.map(|line| format!("#1 {line}")));
-        // A line that never ends does not gather in memory.
+        // A line that never ends does not accumulate in memory.
         let long = "x".repeat(3 * LINE);
         let lines = take(&mut progress, &[], &[("a", &long)]);
         assert!(lines.len() >= 2, "{}", lines.len());

@@ -11,15 +11,15 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::runtime;
 use tokio::sync::mpsc;
 
-/// Lines of status that may wait for a slow disk.
+/// How many status messages may wait for a slow disk.
 const MESSAGES: usize = 64;
 
 /// Starts a build; dropping the stream ends it on the engine.
 ///
-/// bollard serves the session (it carries registry logins to BuildKit) from a task that it spawns
-/// and forgets, and the engine never closes its end: each build would leave a socket behind. A
-/// runtime of its own takes the task with it. bollard keeps no idle connections, so none that others
-/// use can belong to it.
+/// bollard serves the session (it carries registry credentials to BuildKit) from a detached task, and
+/// the engine never closes its end: each build would leak a socket. The build's own runtime takes the
+/// task with it when it ends. bollard keeps no idle connections, so none that others use can belong
+/// to that runtime.
 pub(super) fn build(
     docker: Docker,
     options: BuildImageOptions,
@@ -58,6 +58,6 @@ pub(super) fn build(
 /// registries.
 pub(super) fn id() -> String {
     let mut random = [0u8; 16];
-    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    getrandom::fill(&mut random).expect("the operating system provides random bytes");
     format!("cutover-{}", hex::encode(random))
 }

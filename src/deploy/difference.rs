@@ -58,13 +58,13 @@ fn sentence(difference: &Difference, file: &str, at: &str) -> Option<String> {
         let keys = difference.changes.iter().map(|change| change.key.as_str());
         let keys = listed(&keys.collect::<Vec<_>>());
         parts.push(format!(
-            "the agent runs the `{file}` of {at}; the file now differs in {keys}: `cutover reload`"
+            "the agent runs the `{file}` of {at}; the file now differs in {keys}: run `cutover reload`"
         ));
     }
     if !difference.mistakes.is_empty() {
         parts.push(format!(
             "the agent runs the `{file}` of {at}; the file has changed since, and cannot be loaded: \
-             `cutover check`"
+             run `cutover check`"
         ));
     }
     if !difference.needs_restart.is_empty() {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             said(&difference),
             "the agent runs the `deploy.toml` of 10:31 UTC; the file now differs in `apps.a.repo`: \
-             `cutover reload`"
+             run `cutover reload`"
         );
         difference.changes = keys("agent.domain = '1'\n[apps.b]\n[apps.c]\n[apps.d]\n[apps.e]");
         assert!(said(&difference).contains("`agent.domain`, `apps.a`, `apps.b` and 3 more"));

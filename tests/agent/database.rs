@@ -3,7 +3,9 @@
 
 use std::fs;
 
-use crate::server::{APP, Server};
+use crate::server::{APP, HOST, Server};
+use crate::support::demo::http;
+use crate::support::wait::soon;
 
 const FILES: [&str; 3] = ["cutover.db", "cutover.db-wal", "cutover.db-shm"];
 
@@ -55,4 +57,45 @@ async fn a_lost_or_old_database_takes_no_route_away() {
     let removed = server.cutover(&["remove", APP, "--yes"]).output().unwrap();
     assert!(removed.status.success(), "{removed:?}\n{}", server.log());
     assert_eq!(server.get("/").await.status, 503, "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_damaged_database_the_proxy_serves_on() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let address = server.agent().proxy;
+    server.agent().kill().await.unwrap();
+    let path = server.stage.data_dir.join("cutover.db");
+    let backup = server.stage.data_dir.join("backup.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    drop(db);
+    remove_database(&server);
+    fs::write(&path, vec![b'x'; 64 << 10]).unwrap();
+
+    let log = fs::File::options().append(true).open(&server.stage.log);
+    let log = log.unwrap();
+    let mut serve = server.cutover(&["serve"]);
+    let serve = serve.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut agent = serve.spawn().unwrap();
+    let waits = "nothing can be deployed until the database can be used";
+    assert!(
+        soon(async || server.log().contains(waits)).await,
+        "{}",
+        server.log()
+    );
+    let got = http::get(address, HOST, "/").await.unwrap();
+    assert_eq!(got.status, 200);
+    let doctor = said(&server, "doctor");
+    assert!(doctor.contains("cutover.db` cannot be used"), "{doctor}");
+
+    fs::rename(&backup, &path).unwrap();
+    let ready = async || server.stage.client().get("/readyz").await.is_ok();
+    assert!(soon(ready).await, "{}", server.log());
+    let deploy = server.cutover(&["deploy", APP, "--follow"]).output();
+    let deploy = deploy.unwrap();
+    let _ = agent.kill();
+    let _ = agent.wait();
+    assert!(deploy.status.success(), "{deploy:?}\n{}", server.log());
 }

@@ -46,6 +46,9 @@ async fn four_hundred_idle_connections_leave_descriptors_for_the_agents_work() {
         let mut idle = Vec::new();
         for _ in 0..400 {
             idle.push(TcpStream::connect(address).await.unwrap());
+            // The proxy, which has no more descriptors, must still take the agent's commands.
+            let proxy = server.agent().proxy;
+            idle.push(TcpStream::connect(proxy).await.unwrap());
         }
         let begun = Instant::now();
         let id = server.push("v1", "").await;

@@ -38,6 +38,8 @@ pub struct Ready {
     proxy: String,
     /// What does not run as it should; the agent puts it right where it can.
     differences: Vec<String>,
+    /// What works and is likely to surprise: volumes that no deployment carries over.
+    warnings: Vec<String>,
     /// Since when Docker has not answered; null while it does.
     #[schema(required, format = DateTime)]
     docker_away_since: Option<String>,
@@ -97,6 +99,7 @@ pub async fn ready(State(api): Shared) -> Response {
         docker: part(&found.docker),
         proxy: part(&found.proxy),
         differences: api.agent.tend.differences(None),
+        warnings: api.agent.tend.volumes(None),
         docker_away_since: api.agent.tend.engine_away_since().map(rfc3339),
     };
     (status, Json(body)).into_response()

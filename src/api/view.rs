@@ -17,7 +17,7 @@ use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::releases::Release;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
-use crate::store::{Result, steps};
+use crate::store::{Result, steps, volumes};
 
 /// One attempt to make a commit, or an earlier release, live.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,6 +79,19 @@ pub struct DeploymentView {
     cancelled_by: Option<RequesterView>,
     /// What the forge is told about this deployment; empty if no forge is told anything.
     reports: Vec<ReportView>,
+    /// Anonymous volumes that containers of its release have left, kept for as long as the release is.
+    volumes: Vec<VolumeView>,
+}
+
+/// A volume that is kept although its container is gone.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Volume)]
+struct VolumeView {
+    /// As `docker volume` knows it.
+    name: String,
+    /// Where it was in the container.
+    #[schema(example = "/data")]
+    path: String,
 }
 
 /// Who asked for something. The token, the user id and the forge are proved; the user's name is what the
@@ -287,6 +300,10 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         (Some(own), Some(live)) if own == live => is_last_with(db, &row, live)?,
         _ => false,
     };
+    let volumes = match &row.release {
+        Some(id) => volumes::of_release(db, id)?,
+        None => Vec::new(),
+    };
     let web = release.as_ref().and_then(Release::web);
     Ok(DeploymentView {
         id: row.id.to_string(),
@@ -310,7 +327,15 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         requested_by: row.requested_by.map(RequesterView::from),
         cancelled_by: row.cancelled_by.map(RequesterView::from),
         reports: reports.into_iter().filter_map(report).collect(),
+        volumes: volumes.into_iter().map(volume).collect(),
     })
+}
+
+fn volume(kept: volumes::Volume) -> VolumeView {
+    VolumeView {
+        name: kept.name,
+        path: kept.path,
+    }
 }
 
 fn report(report: ForgeStatus) -> Option<ReportView> {

@@ -119,9 +119,13 @@ async fn agent(config: &Config) -> Vec<Found> {
         true => Found::Good(format!("the agent is ready; it listens on `{listen}`")),
         false => Found::Bad(format!("the agent is running, but not ready: {answer}")),
     }];
-    let differences = answer["differences"].as_array().into_iter().flatten();
-    let differences = differences.filter_map(|it| it.as_str());
-    found.extend(differences.map(|it| Found::Bad(it.to_owned())));
+    let said = |key: &str| {
+        let all = answer[key].as_array().into_iter().flatten();
+        let all = all.filter_map(|it| it.as_str()).map(str::to_owned);
+        all.collect::<Vec<_>>()
+    };
+    found.extend(said("differences").into_iter().map(Found::Bad));
+    found.extend(said("warnings").into_iter().map(Found::Odd));
     found
 }
 

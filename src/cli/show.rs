@@ -70,6 +70,12 @@ fn head(deployment: &view::Deployment) {
     for report in &deployment.reports {
         row("Reported", &report_line(report));
     }
+    for volume in &deployment.volumes {
+        row(
+            "Volume kept",
+            &format!("{} (was `{}`)", volume.name, volume.path),
+        );
+    }
 }
 
 fn by(who: &Option<Requester>) -> String {

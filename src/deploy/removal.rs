@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
+use super::steps::retire;
 use super::{Agent, Result, routes, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
@@ -13,7 +14,7 @@ use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, app_names, apps};
+use crate::store::{StoreError, app_names, apps, volumes};
 use serde::Serialize;
 
 /// The drain deadline for an app that is no longer in deploy.toml.
@@ -111,7 +112,7 @@ enum RemovalError {
 async fn attempt(
     agent: &Arc<Agent>,
     app: &AppName,
-    volumes: bool,
+    with_volumes: bool,
 ) -> std::result::Result<(), RemovalError> {
     let name = app.clone();
     let (open, instances, kept) = agent
@@ -141,11 +142,16 @@ async fn attempt(
     let proxy = &agent.proxy;
     proxy.drain(app.as_str(), generation, drain, drain).await?;
     for (instance, release) in instances {
-        stop(agent, &instance, release, volumes).await?;
+        stop(agent, &instance, release, with_volumes).await?;
         Checkpoint::Removed.reach();
     }
     for release in kept {
         remove_image(agent, &release).await?;
+    }
+    if with_volumes {
+        let name = app.clone();
+        let kept = agent.store.read(move |db| volumes::of_app(db, &name));
+        retire::remove_volumes(agent, kept.await?).await?;
     }
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
     let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::RwLock;
+use tokio::sync::{Notify, RwLock};
 
 use crate::ids::AppName;
 use crate::store::instances::Instance;
@@ -16,6 +16,15 @@ const SHOWN: i64 = 120_000;
 /// The pauses between attempts to bring an instance back.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is to be known of a volume that an image declares at `path`.
+pub fn volume(path: &str) -> String {
+    format!(
+        "the image declares a volume at `{path}`: each deployment begins with an empty one. To keep what \
+         the app writes there, mount a volume with a name (`volumes = [\"data:{path}\"]` below `run` in \
+         deploy.toml, from the version on that has it)"
+    )
+}
 
 /// Why an instance of a live release does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +84,8 @@ struct Found {
     repaired: BTreeMap<(AppName, &'static str), u64>,
     crashed: BTreeMap<AppName, u64>,
     engine_away_since: Option<i64>,
+    /// The paths of the anonymous volumes of each instance.
+    volumes: BTreeMap<String, (AppName, Vec<String>)>,
 }
 
 /// See the module.
@@ -84,6 +95,8 @@ pub struct Tend {
     /// Held for reading while an instance is brought back. What takes containers away writes once
     /// before it looks: what was begun for a release that is not live any more is over then.
     pub repairs: RwLock<()>,
+    /// Called when something else is to be looked after from now on.
+    pub switched: Notify,
 }
 
 impl Tend {
@@ -158,6 +171,30 @@ impl Tend {
             .retain(|name, _| live.contains(name.as_str()));
         all.restarts.retain(|name, _| live.contains(name.as_str()));
         all.crashes.retain(|name, _| live.contains(name.as_str()));
+        all.volumes.retain(|name, _| live.contains(name.as_str()));
+    }
+
+    /// Takes down where an instance has anonymous volumes.
+    pub fn has_volumes(&self, instance: &Instance, paths: Vec<String>) {
+        let of = (instance.app.clone(), paths);
+        self.found.lock().volumes.insert(instance.name.clone(), of);
+    }
+
+    /// What is to be known of the volumes of all apps or of one.
+    pub fn volumes(&self, of: Option<&str>) -> Vec<String> {
+        let all = self.found.lock();
+        let of_app = all.volumes.values();
+        let of_app = of_app.filter(|(app, _)| of.is_none_or(|of| of == app.as_str()));
+        let mut said: Vec<_> = of_app
+            .flat_map(|(app, paths)| {
+                paths
+                    .iter()
+                    .map(move |path| format!("`{app}`: {}", volume(path)))
+            })
+            .collect();
+        said.sort();
+        said.dedup();
+        said
     }
 
     pub fn is_down(&self, instance: &str) -> bool {
@@ -229,6 +266,7 @@ impl Tend {
         });
         let mut problems = self.differences(Some(app));
         problems.extend(away);
+        problems.extend(self.volumes(Some(app)));
         problems
     }
 

@@ -137,6 +137,8 @@ pub struct Look {
     /// The last one's.
     pub exit_code: i64,
     pub out_of_memory: bool,
+    /// Its anonymous volumes: name and path of each.
+    pub volumes: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -312,6 +314,20 @@ impl Engine {
     pub async fn list(&self) -> Result<Vec<Found>> {
         match self {
             Engine::Docker(docker) => docker.list().await,
+        }
+    }
+
+    /// Removes a volume. One that a container uses stays, and that is an error.
+    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_volume(name).await,
+        }
+    }
+
+    /// The paths that the image declares as volumes.
+    pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
+        match self {
+            Engine::Docker(docker) => docker.volumes_of_image(id).await,
         }
     }
 

@@ -64,6 +64,7 @@ async fn while_it_answers(agent: &Agent, mut events: stream::BoxStream<'static, 
                 Some(()) => everything = true,
                 None => return,
             },
+            () = agent.tend.switched.notified() => everything = true,
             () = tokio::time::sleep(pause) => everything = whole.elapsed() >= PERIOD,
         }
         while let Some(Some(())) = events.next().now_or_never() {}
@@ -128,6 +129,8 @@ async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
     agent
         .tend
         .count_restarts(instance, look.restarts, look.exit_code);
+    let paths = look.volumes.iter().map(|(_, path)| path.clone());
+    agent.tend.has_volumes(instance, paths.collect());
     let port = it.release.service(&instance.service).and_then(|it| it.port);
     let endpoint = match (port, look.address) {
         (Some(port), Some(address)) => Some(Endpoint::new(address, port)),

@@ -37,6 +37,7 @@ pub mod services;
 pub mod settings;
 pub mod statuses;
 pub mod steps;
+pub mod volumes;
 
 pub use examine::examine;
 

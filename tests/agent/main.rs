@@ -33,3 +33,4 @@ mod reconcile;
 mod releases;
 mod reload;
 mod strangers;
+mod volumes;

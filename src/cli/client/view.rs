@@ -44,6 +44,7 @@ pub struct Deployment {
     #[serde(deserialize_with = "known")]
     pub cancelled_by: Option<Requester>,
     pub reports: Vec<Report>,
+    pub volumes: Vec<Volume>,
 }
 
 impl Deployment {
@@ -62,6 +63,14 @@ pub struct Step {
     pub started_at: Option<String>,
     pub ended_at: Option<String>,
     pub detail: Option<String>,
+}
+
+/// A volume that is kept although its container is gone.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    pub name: String,
+    pub path: String,
 }
 
 /// What the forge is told.

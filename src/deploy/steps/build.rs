@@ -4,6 +4,7 @@ use crate::build::{self, BuildError};
 use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
+use crate::deploy::tend;
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
 use crate::store::releases::{self, Release};
@@ -39,6 +40,7 @@ pub async fn build(
         Ok(built) => built,
         Err(error) => return Err(stopped(line, error).await),
     };
+    say_volumes(line, &built.image_id).await?;
     let how = if built.cached {
         ", built before from the same content"
     } else {
@@ -64,6 +66,16 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// What an app writes to a volume that its image declares is not there any more after the next
+/// deployment, which surprises whoever kept a database in it.
+async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
+    for path in line.agent.engine.volumes_of_image(image).await? {
+        line.log
+            .line(&format!("[build] warning: {}", tend::volume(&path)));
+    }
+    Ok(())
 }
 
 /// The service of an app that does not name any.

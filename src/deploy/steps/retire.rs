@@ -11,6 +11,7 @@ use crate::state::Step;
 use crate::store::deployments::Goal;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
+use crate::store::volumes::{self, Volume};
 use crate::store::{apps, deployments, images};
 
 pub async fn retire(line: &Line<'_>) -> Result<()> {
@@ -71,13 +72,57 @@ pub async fn old_instances(
             .unwrap_or_default();
         agent.engine.keep_running(&instance.ours(), false).await?;
         agent.engine.stop(&instance.ours(), grace).await?;
-        agent.engine.remove(&instance.ours()).await?;
+        keep_volumes(agent, &instance).await?;
+        agent
+            .engine
+            .remove_without_volumes(&instance.ours())
+            .await?;
         let name = instance.name;
         let deleted = agent.store.write(move |db| instances::delete(db, &name));
         Ok::<_, EngineError>(deleted.await?)
     });
     futures_util::future::try_join_all(each).await?;
     Ok(count)
+}
+
+/// Writes down the anonymous volumes of an instance that is about to be removed: what the app has stored
+/// there stays for as long as its release is kept.
+async fn keep_volumes(agent: &Agent, instance: &Instance) -> std::result::Result<(), EngineError> {
+    let found = agent.engine.look(&instance.ours()).await?.volumes;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let (app, release) = (instance.app.clone(), instance.release.clone());
+    let write = agent.store.write(move |db| {
+        found.into_iter().try_for_each(|(name, path)| {
+            let (app, release) = (app.clone(), release.clone());
+            let volume = Volume {
+                name,
+                app,
+                release,
+                path,
+            };
+            volumes::insert(db, &volume)
+        })
+    });
+    Ok(write.await?)
+}
+
+/// Removes volumes that were kept; one that somebody uses by now is theirs, and only forgotten.
+pub async fn remove_volumes(agent: &Agent, kept: Vec<Volume>) -> Result<()> {
+    for volume in kept {
+        match agent.engine.remove_volume(&volume.name).await {
+            Ok(()) => {}
+            Err(EngineError::Refused { cause, .. }) => {
+                tracing::warn!(app = %volume.app, volume = volume.name, "it is not removed: {cause}");
+            }
+            // Tried again after the next deployment.
+            Err(_) => return Ok(()),
+        }
+        let delete = move |db: &_| volumes::delete(db, &volume.name);
+        agent.store.write(delete).await?;
+    }
+    Ok(())
 }
 
 /// Removes the images of all but the `keep` most recently live releases. An image of the live release,
@@ -106,6 +151,9 @@ pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()>
                 continue 'releases;
             }
         }
+        let id = release.id.clone();
+        let kept = (agent.store).read(move |db| volumes::of_release(db, &id));
+        remove_volumes(agent, kept.await?).await?;
         let (id, services) = (release.id.clone(), release.services.clone());
         let gone = services.into_iter().map(|service| service.image_id);
         let gone: Vec<_> = gone.filter(|id| !used.contains(id.as_str())).collect();

@@ -55,6 +55,7 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
 pub async fn publish(line: &Line<'_>) {
     line.insist("publish the route", || routes::publish(line.agent))
         .await;
+    line.agent.tend.switched.notify_one();
     Checkpoint::Effected(Step::Switch).reach();
     line.log.line("[switch] requests go to the new version");
     line.note(

@@ -1,11 +1,25 @@
 //! Which of Cutover's images are there. Building them is `build`'s work.
 
-use bollard::query_parameters::RemoveImageOptionsBuilder;
+use bollard::query_parameters::{RemoveImageOptionsBuilder, RemoveVolumeOptions};
 
-use super::{Docker, Result, status_code};
+use super::{Docker, Result, gone_is_done, status_code};
 use crate::ids::{AppName, DeploymentId};
 
 impl Docker {
+    pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
+        let found = self.client()?.inspect_image(id).await;
+        let found = found.map_err(self.failed(format!("look at the image `{id}`")))?;
+        Ok(found.config.and_then(|it| it.volumes).unwrap_or_default())
+    }
+
+    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+        let removed = self
+            .client()?
+            .remove_volume(name, None::<RemoveVolumeOptions>)
+            .await;
+        gone_is_done(removed).map_err(self.failed(format!("remove the volume `{name}`")))
+    }
+
     pub async fn has_image(&self, id: &str) -> Result<bool> {
         match self.client()?.inspect_image(id).await {
             Ok(_) => Ok(true),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard::models::{
-    EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum, Mount, MountType,
-    NetworkConnectRequest,
+    EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum, Mount, MountPoint,
+    MountType, NetworkConnectRequest,
 };
 use bollard::query_parameters::{EventsOptionsBuilder, RemoveContainerOptionsBuilder};
 use futures_util::StreamExt;
@@ -27,6 +27,18 @@ const EVENTS: [&str; 9] = [
     "disconnect",
     "restart",
 ];
+
+/// The volumes that nobody named: those have names of 64 hexadecimal digits.
+fn anonymous(mounts: Vec<MountPoint>) -> Vec<(String, String)> {
+    let is_anonymous =
+        |name: &str| name.len() == 64 && name.bytes().all(|it| it.is_ascii_hexdigit());
+    let volumes = mounts.into_iter();
+    let volumes = volumes.filter(|it| it.typ.as_deref() == Some("volume"));
+    volumes
+        .filter_map(|it| Some((it.name?, it.destination?)))
+        .filter(|(name, _)| is_anonymous(name))
+        .collect()
+}
 
 impl Docker {
     pub async fn look(&self, ours: &Ours) -> Result<Look> {
@@ -53,6 +65,7 @@ impl Docker {
             restarts: found.restart_count.unwrap_or(0),
             exit_code: state.exit_code.unwrap_or(0),
             out_of_memory: is(state.oom_killed),
+            volumes: anonymous(found.mounts.unwrap_or_default()),
         })
     }
 

@@ -295,6 +295,17 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX images_by_id ON images (id);
 ",
+    // The data that an image's VOLUME holds outlives its container, for as long as its release is kept.
+    "
+    CREATE TABLE volumes (
+        name       TEXT PRIMARY KEY,
+        app        TEXT NOT NULL,
+        release    TEXT NOT NULL,
+        path       TEXT NOT NULL,
+        kept_since INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX volumes_by_release ON volumes (release);
+",
 ];
 
 /// Brings the schema up to date. An error is a sentence for the user.

@@ -1,0 +1,61 @@
+//! Anonymous volumes of instances that served and were retired: kept for as long as the release is, since
+//! an app may have stored there what nobody can make again.
+
+use rusqlite::{Connection, Row};
+
+use super::{Result, now, parsed};
+use crate::ids::{AppName, ReleaseId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// As the engine named it.
+    pub name: String,
+    pub app: AppName,
+    pub release: ReleaseId,
+    /// Where it was mounted in the container.
+    pub path: String,
+}
+
+/// Writes down a volume whose container is about to be removed.
+pub fn insert(db: &Connection, volume: &Volume) -> Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT OR REPLACE INTO volumes (name, app, release, path, kept_since)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    insert.execute((
+        &volume.name,
+        volume.app.as_str(),
+        volume.release.as_str(),
+        &volume.path,
+        now(),
+    ))?;
+    Ok(())
+}
+
+pub fn of_release(db: &Connection, release: &ReleaseId) -> Result<Vec<Volume>> {
+    let mut query =
+        db.prepare_cached("SELECT * FROM volumes WHERE release = ?1 ORDER BY kept_since, name")?;
+    let rows = query.query_map([release.as_str()], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn of_app(db: &Connection, app: &AppName) -> Result<Vec<Volume>> {
+    let mut query = db.prepare_cached("SELECT * FROM volumes WHERE app = ?1")?;
+    let rows = query.query_map([app.as_str()], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Forgets a volume that is gone.
+pub fn delete(db: &Connection, name: &str) -> Result<()> {
+    db.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
+    Ok(())
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Volume> {
+    Ok(Volume {
+        name: row.get("name")?,
+        app: parsed(row, "app")?,
+        release: parsed(row, "release")?,
+        path: row.get("path")?,
+    })
+}

@@ -75,7 +75,7 @@ fn sentence(difference: &Difference, file: &str, at: &str) -> Option<String> {
             .collect();
         let keys = listed(&keys);
         parts.push(format!(
-            "{keys} takes effect when the agent and its proxy are restarted"
+            "{keys} takes effect after a restart of the agent and its proxy"
         ));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
@@ -126,7 +126,7 @@ mod tests {
         difference = Difference::default();
         assert_eq!(said(&difference), "");
         difference.needs_restart = vec!["agent.listen".into()];
-        assert!(said(&difference).starts_with("`agent.listen` takes effect when"));
+        assert!(said(&difference).starts_with("`agent.listen` takes effect after"));
     }
 
     #[test]

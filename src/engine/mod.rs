@@ -2,7 +2,7 @@
 //! business.
 //!
 //! Every call can be repeated: names are derived from the deployment, so "already exists" means
-//! "done before", and "not there" means "already gone". Addresses and networks are the engine's own
+//! "done before", and "not found" means "already gone". Addresses and networks are the engine's own
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,19 +29,20 @@ mod docker;
 use docker::Docker;
 pub use docker::{Version, version};
 
-/// The containers and networks that Cutover makes carry these, so that what is left over can be found.
-/// They make nothing ours: our record does.
+/// The containers and networks that Cutover creates carry these, so that left-over ones can be found.
+/// They do not make anything ours: only our record does.
 pub mod label {
     pub const AGENT: &str = "cutover.agent";
     pub const APP: &str = "cutover.app";
     pub const DEPLOYMENT: &str = "cutover.deployment";
     pub const RELEASE: &str = "cutover.release";
-    /// The agent's data folder: for people, and to tell whose a left-over is when the folder is gone.
+    /// The agent's data folder: for people, and to identify the owner of left-overs when the folder
+    /// is gone.
     pub const DATA_DIR: &str = "cutover.data-dir";
-    /// What no other container has; see [`crate::store::ours`].
+    /// A value that no other container has; see [`crate::store::ours`].
     pub const MARK: &str = "cutover.mark";
 
-    /// Those of images. Their names are other ones, since a container inherits its image's labels.
+    /// The labels of images. They have different names, because a container inherits its image's labels.
     pub mod image {
         pub const AGENT: &str = "cutover.image.agent";
         pub const APP: &str = "cutover.image.app";
@@ -51,10 +52,10 @@ pub mod label {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nothing was done; it can be tried again when the engine is back.
-    #[error("Docker does not answer at `{host}`: {cause}")]
+    /// Nothing was done; it can be retried when the engine is reachable again.
+    #[error("Docker is not reachable at `{host}`: {cause}")]
     Unreachable { host: String, cause: String },
-    #[error("Docker could not {what}: {cause}")]
+    #[error("Docker failed to {what}: {cause}")]
     Refused { what: String, cause: String },
     #[error("{0}")]
     Stopped(String),
@@ -68,22 +69,22 @@ pub type Result<T> = std::result::Result<T, EngineError>;
 /// Where an instance is reached, as the proxy dials it.
 pub type Endpoint = SocketAddr;
 
-/// What an instance is made from.
+/// What an instance is created from.
 pub struct InstanceSpec<'a> {
     pub instance: &'a Instance,
     pub service: &'a Service,
-    /// Every endpoint in our record. No other instance may get one of them, even where no container
-    /// has it at the moment: requests may be on their way to it.
+    /// Every endpoint in our record. No other instance may get one of them, even if no container has
+    /// it at the moment: requests to it may be in flight.
     pub recorded: &'a [Endpoint],
 }
 
-/// What a job is made from.
+/// What a job is created from.
 pub struct JobSpec<'a> {
-    /// As it is recorded.
+    /// The job as recorded.
     pub job: &'a Job,
-    /// Whose image and settings it runs with.
+    /// The service whose image and settings the job runs with.
     pub service: &'a Service,
-    /// Given to `/bin/sh -c` inside the image, as a Dockerfile's RUN would.
+    /// Passed to `/bin/sh -c` in the image, as a Dockerfile's RUN would.
     pub command: &'a str,
     pub deadline: Duration,
 }
@@ -117,11 +118,11 @@ pub enum BuildFailure {
     Engine(#[from] EngineError),
 }
 
-/// What the engine says of a container.
+/// The state of a container as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Running,
-    /// With its exit code, and whether it was killed for its memory.
+    /// With its exit code, and whether it was killed for exceeding its memory limit.
     Exited(i64, bool),
     Missing,
 }
@@ -160,19 +161,19 @@ pub struct Found {
     pub mark: Option<String>,
 }
 
-/// One engine, and this agent's share of it.
+/// One engine, and this agent's part of it.
 #[derive(Clone)]
 pub enum Engine {
     Docker(Docker),
 }
 
 impl Engine {
-    /// The Docker Engine at `host`. It is asked nothing yet.
+    /// The Docker Engine at `host`. Sends no request yet.
     pub fn docker(host: String, agent: AgentId, data_dir: &Path) -> Self {
         Engine::Docker(Docker::new(host, agent, data_dir))
     }
 
-    /// Whether it answers, within five seconds.
+    /// An error unless the engine answers within five seconds.
     pub async fn ping(&self) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.ping().await,
@@ -207,8 +208,8 @@ impl Engine {
         }
     }
 
-    /// Makes the instance where there is none, and starts it where it does not run. Returns where it
-    /// is reached: where it was before, if it can be; `None` where its service has no port.
+    /// Creates the instance if it does not exist, and starts it if it is not running. Returns its
+    /// endpoint, the same as before if possible; `None` if its service has no port.
     pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         match self {
             Engine::Docker(docker) => docker.start(spec).await,
@@ -216,7 +217,7 @@ impl Engine {
     }
 
     /// Runs a job to its end with its output in the log, and returns its exit code. Its container is
-    /// gone afterwards, also when it was cancelled.
+    /// removed afterwards, even if the job was cancelled.
     pub async fn run(
         &self,
         job: &JobSpec<'_>,
@@ -275,21 +276,21 @@ impl Engine {
         }
     }
 
-    /// Whether the engine starts it again after an exit or a reboot: yes only for what is live.
+    /// Sets whether the engine restarts it after an exit or a reboot; only what is live is restarted.
     pub async fn keep_running(&self, ours: &Ours, keep: bool) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.keep_running(ours, keep).await,
         }
     }
 
-    /// SIGTERM (or the image's own stop signal), and SIGKILL when `grace` is over.
+    /// Sends SIGTERM (or the image's own stop signal), and SIGKILL after `grace`.
     pub async fn stop(&self, ours: &Ours, grace: Duration) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.stop(ours, grace).await,
         }
     }
 
-    /// Kills it if it runs, and removes it with its anonymous volumes.
+    /// Kills it if it is running, and removes it with its anonymous volumes.
     pub async fn remove(&self, ours: &Ours) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove(ours).await,
@@ -303,7 +304,7 @@ impl Engine {
         }
     }
 
-    /// The last lines that it printed.
+    /// The last lines of its output.
     pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
         match self {
             Engine::Docker(docker) => docker.log_tail(ours, lines).await,
@@ -337,8 +338,8 @@ impl Engine {
         }
     }
 
-    /// Takes an image's Cutover names away; with the last one its layers go. Names that somebody
-    /// else gave it stay. It is an error where a container still uses the image.
+    /// Removes an image's Cutover tags; its layers go with the last tag. Tags that somebody else added
+    /// stay. It is an error if a container still uses the image.
     pub async fn remove_image(&self, id: &str) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_image(id).await,

@@ -1,4 +1,4 @@
-//! Background work of the agent: one file a job, each a loop that never ends by itself.
+//! Background work of the agent: one file per job, each a loop that never ends by itself.
 
 mod prune;
 mod reconcile;

@@ -1,4 +1,4 @@
-//! Removes rows that are too old to be asked for.
+//! Removes old rows that nobody needs any more.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Follows deploy.toml while the agent runs.
+//! Reloads deploy.toml on SIGHUP.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub async fn reload(agent: Arc<Agent>) {
     while hang_up.recv().await.is_some() {
         match reload::reload(&agent, false).await {
             Ok(reload) => log(&reload),
-            Err(error) => tracing::error!("the configuration was not reloaded: {error}"),
+            Err(error) => tracing::error!("failed to reload the configuration: {error}"),
         }
     }
 }
@@ -29,6 +29,6 @@ fn log(reload: &Reload) {
         false => tracing::info!(changed, "reloaded `{file}`"),
     }
     for key in &reload.needs_restart {
-        tracing::warn!("`{key}` takes effect when the agent and its proxy are restarted");
+        tracing::warn!("`{key}` takes effect after a restart of the agent and its proxy");
     }
 }

@@ -1,4 +1,4 @@
-//! Removes old logs, and containers of ours that nothing knows.
+//! Removes the oldest logs, and the containers of jobs that have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,10 @@ pub async fn sweep(agent: Arc<Agent>) {
         ticks.tick().await;
         match agent.store.remove_old_logs().await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed the oldest logs, to keep them to 1 GiB"),
+            Ok(count) => tracing::info!(
+                count,
+                "removed the oldest logs to keep the total under 1 GiB"
+            ),
             Err(error) => tracing::warn!(%error, "failed to remove old logs"),
         }
         agent.wait_for_engine().await;

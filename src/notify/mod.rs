@@ -1,10 +1,10 @@
-//! What the outside is told of deployments: today the forges, by commit statuses and deployments of
-//! their own.
+//! Notifications about deployments: today to the forges, as commit statuses and as the forge's own
+//! deployments.
 //!
-//! [`crate::store::outbox`] holds what waits; each message is written in the transaction of what it
-//! tells. One task, [`start`], sends what is due: of each key one message at a time, so that nothing
-//! arrives out of order, and with a deadline. A receiver that is slow, down or full delays nothing
-//! else: the message stays and is sent again, at growing intervals, for three days.
+//! [`crate::store::outbox`] holds what is waiting; each message is written in the transaction of the
+//! change that it reports. One task, [`start`], sends what is due: one message per key at a time, so
+//! that nothing arrives out of order, and with a deadline. A slow or failing receiver delays nothing
+//! else: the message stays and is retried, at growing intervals, for three days.
 
 mod forge;
 mod outbox;

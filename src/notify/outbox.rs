@@ -1,4 +1,4 @@
-//! Empties the outbox: sends what is due, and retries what could not be sent.
+//! Sends what is due in the outbox, and retries what could not be sent.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::store::statuses;
 
 /// The most messages in flight at once, over all keys; each key has at most one.
 const AT_ONCE: usize = 8;
-/// How often it looks without a wake-up, in case one was missed.
+/// How often the outbox is checked without a wake-up, in case one was missed.
 const POLL: Duration = Duration::from_secs(60);
 
 /// Sends until it is dropped, which is always safe: what was not recorded as told is sent again.
@@ -21,7 +21,7 @@ pub async fn start(agent: Arc<Agent>) {
     match Forges::new() {
         Ok(forges) => run(&agent, Arc::new(forges)).await,
         Err(error) => tracing::error!(
-            "failed to start the outbox; nothing is sent until the agent restarts: {error}"
+            "failed to start sending; no notifications are sent until the agent is restarted: {error}"
         ),
     }
 }
@@ -30,7 +30,7 @@ async fn run(agent: &Arc<Agent>, forges: Arc<Forges>) {
     let mut changes = agent.hub.changes();
     let mut sending = JoinSet::new();
     let mut busy = HashSet::new();
-    // Until when the receivers of these keys asked for a pause. A restart forgets it and asks once
+    // Until when the receivers of these keys asked for a pause. A restart forgets it and sends once
     // more.
     let mut held: HashMap<String, i64> = HashMap::new();
     loop {
@@ -71,7 +71,7 @@ async fn run(agent: &Arc<Agent>, forges: Arc<Forges>) {
                     held.extend(until.map(|until| (key, until)));
                 }
                 Err(error) => {
-                    // Which key it had is not known; start over with all of them.
+                    // Which key the task had is not known: start over with all of them.
                     tracing::error!(%error, "a task that sends messages failed");
                     sending.shutdown().await;
                     busy.clear();

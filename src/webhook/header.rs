@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-/// The header's value; `None` where it is absent, there twice, or not visible ASCII.
+/// The header's value; `None` if it is missing, repeated, or not visible ASCII.
 pub(super) fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -12,18 +12,18 @@ pub(super) fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     }
 }
 
-/// Why [`short`] gives nothing, as the end of a sentence.
+/// Why [`one`] or [`short`] returns `None`, as the end of a sentence.
 pub(super) fn fault(headers: &HeaderMap, name: &str) -> &'static str {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => "is missing",
-        (Some(_), Some(_)) => "is there more than once",
+        (Some(_), Some(_)) => "is present more than once",
         (Some(value), None) if value.is_empty() => "is empty",
         _ => "is not plain ASCII",
     }
 }
 
-/// A value for the record: what is longer than any forge's is cut.
+/// A value for the record, truncated if it is longer than any forge's.
 pub(super) fn short(headers: &HeaderMap, name: &str) -> Option<String> {
     one(headers, name)
         .filter(|value| !value.is_empty())
@@ -43,6 +43,6 @@ mod tests {
         assert_eq!(fault(&headers, "x-event"), "is empty");
         headers.append("x-event", "push".parse().unwrap());
         assert_eq!(short(&headers, "x-event"), None);
-        assert_eq!(fault(&headers, "x-event"), "is there more than once");
+        assert_eq!(fault(&headers, "x-event"), "is present more than once");
     }
 }

@@ -1,6 +1,6 @@
 //! Deliveries: verify -> parse -> push. Everything here is pure: headers and body in, pushes out.
-//! The signature is checked before a byte of the body is parsed, and headers, which no forge signs,
-//! are trusted for nothing but the choice of the parser.
+//! The signature is verified before a byte of the body is parsed; headers, which no forge signs, are
+//! trusted only for the choice of the parser.
 
 pub mod forge;
 mod header;

@@ -32,33 +32,31 @@ pub(super) fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u
             Ok(Cow::Owned(percent_decode(&spaced).collect()))
         }
         _ => Err(Refusal::malformed(
-            "the form has not exactly one field `payload`",
+            "the form must have exactly one field `payload`",
         )),
     }
 }
 
-/// Reads a payload. What is not asked for is skipped without being kept, so a large body costs no
-/// more memory than itself.
+/// Parses a payload. Unused fields are skipped without being stored, so that a large body needs no more
+/// memory than its own size.
 pub(super) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
-    // Checked apart, since skipping a value does not look at its text.
+    // Checked separately, because skipping a value does not check its text.
     let text = std::str::from_utf8(json)
         .map_err(|error| Refusal::malformed(&format!("the payload is not UTF-8: {error}")))?;
-    // A struct would be read from an array of its fields, too.
+    // serde would also accept an array of a struct's fields.
     if matches!(json.trim_ascii_start().first(), Some(first) if *first != b'{') {
         return Err(Refusal::malformed("the payload is not a JSON object"));
     }
     serde_json::from_str(text).map_err(|error| {
-        Refusal::malformed(&format!(
-            "the payload is not what this forge sends: {error}"
-        ))
+        Refusal::malformed(&format!("the payload is not valid for this forge: {error}"))
     })
 }
 
-/// A list of which at most this many elements are kept; the rest is read and dropped.
+/// A list of which at most this many elements are kept, and whether the rest was dropped.
 #[derive(Debug)]
 pub(super) struct Capped<T>(pub Vec<T>, pub bool);
 
-/// More commits than any forge lists.
+/// More commits than any forge lists in a payload.
 const MOST: usize = 4096;
 
 impl<T> Default for Capped<T> {
@@ -100,12 +98,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
     }
 }
 
-/// The account that pushed, by the first of its names that is there: a text, or an object of names.
-/// Anything else is no account, and never makes a delivery malformed.
+/// The account that pushed, from a text or an object, by the first known name in it. Anything else
+/// counts as no account, and never makes a delivery malformed.
 #[derive(Debug, Default)]
 pub(super) struct Account(pub Option<String>);
 
-/// How forges call an account's name, the ones that it is mentioned by first.
+/// The fields in which forges put an account's name, those that people use in mentions first.
 const NAMES: [&str; 6] = [
     "login",
     "username",

@@ -1,18 +1,18 @@
-//! What a delivery says, and the bounds that keep its text harmless.
+//! The content of a delivery, and the limits that keep its text harmless.
 
 use std::fmt;
 
 use super::Refusal;
 use crate::ids::CommitId;
 
-/// What a delivery says.
+/// The content of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The forge tries the webhook out.
+    /// The forge is testing the webhook.
     Ping,
     /// At least one, in the forge's order.
     Pushes(Vec<Push>),
-    /// Nothing that could be deployed; says why.
+    /// Nothing that can be deployed; says why.
     Ignored(String),
 }
 
@@ -24,19 +24,20 @@ pub struct Push {
     pub git_ref: Ref,
     /// `None`: the ref is new.
     pub old: Option<CommitId>,
-    /// `None`: the ref was deleted. For a tag the commit where the forge tells it, else the tag itself.
+    /// `None`: the ref was deleted. For a tag, the commit if the forge names it, otherwise the tag
+    /// object.
     pub new: Option<CommitId>,
-    /// The head commit's, where the forge tells it; control characters replaced, cut at 8 KiB.
+    /// The head commit's message, if the forge includes it; control characters replaced, at most 8 KiB.
     pub message: Option<String>,
     /// The head commit's author's name.
     pub author: Option<String>,
     /// The account that pushed, as the forge names it.
     pub pusher: Option<String>,
-    /// Whether the forge says that history was rewritten. Not every forge does.
+    /// Whether the forge reports a force-push. Not every forge does.
     pub forced: bool,
 }
 
-/// A branch or a tag by its short name: one of each may have the same name.
+/// A branch or a tag by its short name: a branch and a tag may have the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Ref {
     Branch(String),
@@ -47,9 +48,7 @@ impl Ref {
     /// From a full name; `None` for what is neither branch nor tag, e.g. `refs/notes/x`.
     pub fn parse(full: &str) -> Result<Option<Self>, Refusal> {
         if full.len() > 1024 || !git2::Reference::is_valid_name(full) {
-            return Err(Refusal::malformed(
-                "a ref's name is not one that git allows",
-            ));
+            return Err(Refusal::malformed("the name of a ref is not valid in git"));
         }
         let branch = full.strip_prefix("refs/heads/");
         let tag = full.strip_prefix("refs/tags/");
@@ -76,7 +75,7 @@ impl fmt::Display for Ref {
     }
 }
 
-/// A commit id; `None` for zeros alone, the empty text and null, which all mean that there is none.
+/// A commit id; `None` for all zeros, an empty text or null, which all mean that there is none.
 pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
     match text {
         None | Some("") => Ok(None),
@@ -93,7 +92,7 @@ pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
     }
 }
 
-/// Text for people: cut at `most` bytes, without control characters that could deceive a terminal.
+/// Text for people: at most `most` bytes, without control characters that could manipulate a terminal.
 pub(super) fn text(text: &str, most: usize) -> Option<String> {
     let boundary = |end: &usize| text.is_char_boundary(*end);
     let kept = (0..=most).rev().find(boundary).unwrap_or(0);

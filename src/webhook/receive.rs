@@ -1,4 +1,4 @@
-//! One delivery: who sent it, whether they may, and what it says.
+//! One delivery: which forge sent it, whether it is signed, and what it says.
 
 use std::time::SystemTime;
 
@@ -11,10 +11,10 @@ use super::{Content, Forge, Refusal, forge, header};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     pub forge: Forge,
-    /// The forge's own name of the event, e.g. `push`.
+    /// The forge's own name for the event, e.g. `push`.
     pub event: String,
     /// The forge's own id of this delivery. Most forges do not sign it: anybody can repeat a
-    /// delivery with another id, so it does not tell deliveries apart by itself.
+    /// delivery with another id, so it does not identify a delivery by itself.
     pub delivery: Option<String>,
     /// SHA-256 of the whole body, and of the id where that is signed too: then two deliveries with
     /// one body and two ids are two.
@@ -22,8 +22,8 @@ pub struct Received {
     pub content: Content,
 }
 
-/// Checks the signature, and only then reads the body. `forge` is the one that deploy.toml names, else
-/// it is detected; `secrets` are the app's, just read. Without any, every delivery is refused.
+/// Verifies the signature, and only then parses the body. `forge` is the one that deploy.toml names;
+/// otherwise it is detected. `secrets` are the app's, just read; without any, every delivery is refused.
 pub fn receive(
     forge: Option<Forge>,
     secrets: &[Vec<u8>],
@@ -60,7 +60,7 @@ fn hash(id: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     if let Some(id) = id {
         hash.update(id);
-        // No id holds one, so that nothing can be moved from the id to the body.
+        // No id contains a newline, so nothing can be shifted between the id and the body.
         hash.update(b"\n");
     }
     hash.update(body);

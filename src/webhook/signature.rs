@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// How far a signed timestamp may be from now, either way.
+/// How far a signed timestamp may be from now, in either direction.
 const TOLERANCE: u64 = 5 * 60;
 
 fn mac(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
@@ -20,8 +20,8 @@ fn mac(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// Whether any secret passes. Every one is tried, so that the time does not tell which; an empty one
-/// never passes, since anybody knows it.
+/// Whether any secret passes. All are tried, so that the time does not reveal which one; an empty
+/// secret never passes.
 fn any(secrets: &[Vec<u8>], passes: impl Fn(&[u8]) -> Choice) -> bool {
     let mut passed = Choice::from(0);
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
@@ -30,21 +30,21 @@ fn any(secrets: &[Vec<u8>], passes: impl Fn(&[u8]) -> Choice) -> bool {
     passed.into()
 }
 
-/// `signature` is the hex of the body's HMAC-SHA256, without a prefix.
+/// `signature` is the body's HMAC-SHA256 in hex, without a prefix.
 pub fn hex(secrets: &[Vec<u8>], body: &[u8], signature: &str) -> bool {
     let mut given = [0u8; 32];
     hex::decode_to_slice(signature, &mut given).is_ok()
         && any(secrets, |secret| mac(secret, &[body]).ct_eq(&given))
 }
 
-/// `sha256=` and the hex.
+/// `sha256=` followed by the hex.
 pub fn sha256(secrets: &[Vec<u8>], body: &[u8], signature: &str) -> bool {
     signature
         .strip_prefix("sha256=")
         .is_some_and(|signature| hex(secrets, body, signature))
 }
 
-/// `given` is one of the secrets itself. Digests are compared: their length tells nothing.
+/// `given` is one of the secrets itself. Digests are compared, so that the length is not revealed.
 pub fn token(secrets: &[Vec<u8>], given: &[u8]) -> bool {
     let given = Sha256::digest(given);
     any(secrets, |secret| Sha256::digest(secret).ct_eq(&given))
@@ -61,7 +61,7 @@ pub fn basic(secrets: &[Vec<u8>], authorization: &str) -> bool {
     let Some(colon) = given.iter().position(|b| *b == b':') else {
         return false;
     };
-    // Both are worked out, whichever holds.
+    // Both are computed, whichever matches.
     let password = token(secrets, &given[colon + 1..]);
     let whole = token(secrets, &given);
     scheme.eq_ignore_ascii_case("basic") && (password | whole)
@@ -93,7 +93,7 @@ pub fn standard(
                 .try_into()
                 .ok()
         })
-        // More than anybody rotates through; each costs a comparison.
+        // More than anybody needs while rotating; each costs a comparison.
         .take(16)
         .collect();
     any(&keys, |key| {

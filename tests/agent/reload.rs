@@ -157,7 +157,7 @@ async fn who_acts_is_told_where_the_file_differs_and_a_reload_applies_it() {
     }
     let text = said(&server, &["status"]);
     assert!(
-        text.contains("Note: `agent.listen` takes effect when"),
+        text.contains("Note: `agent.listen` takes effect after"),
         "{text}"
     );
     let (_, _) = server

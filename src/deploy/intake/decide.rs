@@ -145,7 +145,7 @@ mod tests {
             "`12` is not a commit id: expected 40 hex digits",
             "a tag, `v1`; `a` deploys `main`, `*`",
             "it is neither a branch nor a tag",
-            "a ref's name is not one that git allows",
+            "the name of a ref is not valid in git",
         ];
         assert_eq!(deployed, None);
         let reasons: Vec<_> = reasons.into_iter().map(Option::unwrap).collect();

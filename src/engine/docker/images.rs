@@ -1,4 +1,4 @@
-//! Which of Cutover's images are there. Building them is `build`'s work.
+//! Looks up, tags and removes Cutover's images. Building them is done in `builder`.
 
 use bollard::query_parameters::{RemoveImageOptionsBuilder, RemoveVolumeOptions};
 
@@ -53,7 +53,7 @@ impl Docker {
     }
 }
 
-/// Whether it is a name that Cutover gives: `cutover/APP:` and twelve digits of the commit, or the
+/// Whether Cutover gives names of this form: `cutover/APP:` and twelve digits of the commit, or the
 /// deployment.
 fn is_our_name(name: &str) -> bool {
     let named = name.strip_prefix("cutover/");

@@ -22,11 +22,11 @@ use crate::engine::{Endpoint, Found, InstanceSpec, Status};
 use crate::store::ours::Ours;
 use crate::store::services::Service;
 
-/// Enough for any server, too few for a fork bomb to take the machine along.
+/// The process limit: enough for any server, too few for a fork bomb to take down the machine.
 const PIDS: i64 = 4096;
 
-/// What images from public places need at start (change to their own user, bind a low port) and no
-/// more: no raw sockets, no device nodes, no ptrace.
+/// The capabilities that public images need at start (to change to their own user, to bind a low port)
+/// and no more: no raw sockets, no device nodes, no ptrace.
 const CAPABILITIES: [&str; 7] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -37,7 +37,7 @@ const CAPABILITIES: [&str; 7] = [
     "SETUID",
 ];
 
-/// Whether a container was made now, or was there.
+/// Whether a container was created now or existed already.
 enum Made {
     Now,
     Before,
@@ -67,15 +67,15 @@ impl Docker {
         };
         let name = &spec.instance.name;
         match self.client()?.start_container(name, None).await {
-            // 304: it runs.
+            // 304: it is running already.
             Err(error) if status_code(&error) == Some(304) => {}
             other => other.map_err(self.failed(format!("start the container `{name}`")))?,
         }
         Ok(endpoint)
     }
 
-    /// Makes the container with an address of its own: one that Docker chooses may be another's after
-    /// the next start.
+    /// Creates the container with a fixed address: one that Docker chooses may belong to another
+    /// container after the next start.
     async fn make_reachable(
         &self,
         spec: &InstanceSpec<'_>,
@@ -117,20 +117,19 @@ impl Docker {
                 match self.find(&instance.ours()).await? {
                     Some(_) => Ok(Made::Before),
                     None => Err(EngineError::Refused {
-                        what: format!("make the container `{name}`"),
-                        cause: "another container, which Cutover did not make, has this name"
-                            .into(),
+                        what: format!("create the container `{name}`"),
+                        cause: "a container that Cutover did not create has this name".into(),
                     }),
                 }
             }
-            Err(error) => Err(self.failed(format!("make the container `{name}`"))(error)),
+            Err(error) => Err(self.failed(format!("create the container `{name}`"))(error)),
         }
     }
 
-    /// The address of a container that is there.
+    /// The address of an existing container.
     async fn address(&self, name: &str, network: &Network) -> Result<IpAddr> {
         let found = self.client()?.inspect_container(name, None).await;
-        let found = found.map_err(self.failed(format!("look at the container `{name}`")))?;
+        let found = found.map_err(self.failed(format!("inspect the container `{name}`")))?;
         let endpoint = found
             .network_settings
             .and_then(|it| it.networks?.remove(&network.name));
@@ -141,7 +140,7 @@ impl Docker {
         })
     }
 
-    /// What every container of a service is made with, instance or hook.
+    /// The configuration of every container of a service, instance or job.
     pub(super) fn body(
         &self,
         service: &Service,
@@ -165,7 +164,7 @@ impl Docker {
         };
         let log_options = [("max-size", "10m"), ("max-file", "3")];
         ContainerCreateBody {
-            // By id, not by tag: a tag may have moved since the release was made.
+            // By id, not by tag: a tag may have moved since the release was created.
             image: Some(service.image_id.clone()),
             env: Some(
                 env.iter()
@@ -176,7 +175,7 @@ impl Docker {
             stop_timeout: Some(run.stop_grace.as_secs() as i64),
             host_config: Some(HostConfig {
                 memory: run.memory.map(|bytes| bytes as i64),
-                // Without it a container may use as much swap again as it has memory.
+                // Without this, a container may use as much swap as memory, on top of it.
                 memory_swap: run.memory.map(|bytes| bytes as i64),
                 nano_cpus: run.cpus.map(|cpus| (cpus * 1e9) as i64),
                 pids_limit: Some(PIDS),
@@ -201,12 +200,12 @@ impl Docker {
         }
     }
 
-    /// The container that the record names, if it is there.
+    /// The container that the record names, if it exists.
     pub(super) async fn find(&self, ours: &Ours) -> Result<Option<ContainerInspectResponse>> {
         let name = &ours.name;
         let found = match self.client()?.inspect_container(name, None).await {
             Err(error) if status_code(&error) == Some(404) => return Ok(None),
-            other => other.map_err(self.failed(format!("look at the container `{name}`")))?,
+            other => other.map_err(self.failed(format!("inspect the container `{name}`")))?,
         };
         let labels = found.config.as_ref().and_then(|it| it.labels.as_ref());
         let mark = labels.and_then(|labels| labels.get(label::MARK));
@@ -214,7 +213,7 @@ impl Docker {
         Ok(Some(found).filter(|_| is_ours))
     }
 
-    /// Its id, by which it is what was found, whatever becomes of its name.
+    /// Its id, which still identifies the container that was found if its name is reused.
     pub(super) async fn id(&self, ours: &Ours) -> Result<Option<String>> {
         Ok(self.find(ours).await?.and_then(|found| found.id))
     }
@@ -267,7 +266,7 @@ impl Docker {
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let result = gone_is_done(docker.stop_container(&id, Some(options)).await);
         match result {
-            // 304: it was stopped already.
+            // 304: it is stopped already.
             Err(error) if status_code(&error) == Some(304) => Ok(()),
             other => other.map_err(self.failed(format!("stop the container `{}`", ours.name))),
         }
@@ -292,7 +291,7 @@ impl Docker {
             .v(volumes)
             .build();
         match gone_is_done(docker.remove_container(&id, Some(options)).await) {
-            // 409: somebody is removing it at this moment; it is gone when the name is free.
+            // 409: it is being removed at this moment; it is gone once the name is free.
             Err(error) if status_code(&error) == Some(409) => self.wait_gone(ours).await,
             other => other.map_err(self.failed(format!("remove the container `{}`", ours.name))),
         }
@@ -307,7 +306,7 @@ impl Docker {
         }
         Err(EngineError::Refused {
             what: format!("remove the container `{}`", ours.name),
-            cause: "its removal has been under way for ten seconds".into(),
+            cause: "its removal has not finished within ten seconds".into(),
         })
     }
 

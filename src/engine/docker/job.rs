@@ -1,4 +1,4 @@
-//! One job: a container that ends by itself.
+//! Runs one job: a container that ends by itself.
 
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder,
@@ -17,7 +17,7 @@ impl Docker {
         log: &Log,
         cancel: &CancellationToken,
     ) -> Result<i64> {
-        // What an earlier attempt left is not taken up: nobody saw how it ended.
+        // A container left by an earlier attempt is not reused: nobody saw how it ended.
         self.remove(&spec.job.ours()).await?;
         let outcome = tokio::select! {
             outcome = self.run_to_end(spec, log) => outcome,
@@ -73,7 +73,7 @@ impl Docker {
             Some(Ok(ended)) => Ok(ended.status_code),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) if status_code(&error) == Some(404) => Err(EngineError::Stopped(
-                format!("somebody removed the container `{name}`"),
+                format!("the container `{name}` was removed"),
             )),
             Some(Err(error)) => Err(self.failed(what())(error)),
             None => Err(EngineError::Stopped(

@@ -18,13 +18,13 @@ mod tend;
 /// How long an engine may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One Docker Engine, and this agent's share of it.
+/// One Docker Engine, and this agent's part of it.
 #[derive(Clone)]
 pub struct Docker {
     host: String,
     agent: AgentId,
     data_dir: String,
-    /// Held while the network is looked for or made: Docker makes two of one name.
+    /// Held while the network is looked up or created: Docker would create two of the same name.
     network: Arc<tokio::sync::Mutex<()>>,
     /// Held from the choice of an address until a container has it.
     addresses: Arc<tokio::sync::Mutex<()>>,
@@ -41,7 +41,7 @@ impl Docker {
         }
     }
 
-    /// A client for it. The engine is asked nothing yet, but its socket must be there.
+    /// A client for the engine. Sends no request yet, but the socket must exist.
     fn client(&self) -> Result<bollard::Docker> {
         bollard::Docker::connect_with_host(&self.host).map_err(|e| self.unreachable(&e))
     }
@@ -65,7 +65,7 @@ impl Docker {
         labels.map(label).into()
     }
 
-    /// The labels of every container and network that this agent makes.
+    /// The labels of every container and network that this agent creates.
     fn labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (label::AGENT.to_owned(), self.agent.to_string()),
@@ -91,7 +91,7 @@ impl Docker {
         }
     }
 
-    /// Tells an engine that is not there from one that said no.
+    /// Distinguishes an unreachable engine from one that refused.
     fn failed(
         &self,
         what: impl Into<String>,
@@ -136,8 +136,8 @@ pub async fn version(host: &str) -> Result<Version> {
     })
 }
 
-/// Whether the engine gave no answer at all. One that cannot be read is an answer: it will not be
-/// another one the next time.
+/// Whether the engine did not answer at all. A malformed answer counts as an answer: it will not be
+/// different the next time.
 fn is_unreachable(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error;
     matches!(
@@ -165,7 +165,7 @@ fn status_code(error: &bollard::errors::Error) -> Option<u16> {
     }
 }
 
-/// Turns "there is no such thing" into "it is gone".
+/// Treats "not found" as "already gone".
 fn gone_is_done(
     result: std::result::Result<(), bollard::errors::Error>,
 ) -> std::result::Result<(), bollard::errors::Error> {

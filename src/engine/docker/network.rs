@@ -17,7 +17,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The address for an instance: the one it had, or the first that nobody has. The upper quarter
+    /// The address for an instance: the one it had, or the first free one. The upper quarter
     /// of the subnet is left to Docker, for containers whose address does not matter.
     pub fn choose(&self, had: Option<IpAddr>, taken: &HashSet<IpAddr>) -> Option<IpAddr> {
         let all = (4..768).map(|host| IpAddr::V4(Ipv4Addr::from(self.base + host)));
@@ -30,7 +30,7 @@ impl Network {
 }
 
 impl Docker {
-    /// The agent's network, made where there is none.
+    /// The agent's network, created if it does not exist.
     pub async fn network(&self) -> Result<Network> {
         let docker = self.client()?;
         let _one = self.network.lock().await;
@@ -38,8 +38,8 @@ impl Docker {
         let seed = self.agent.as_str().bytes().fold(7u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(byte))
         });
-        // 4096 subnets of 1024 addresses in 10.192.0.0/10, which neither Docker's defaults nor the
-        // first addresses of home and office networks touch; each agent begins somewhere else.
+        // 4096 subnets of 1024 addresses in 10.192.0.0/10, which overlaps neither Docker's defaults nor
+        // the usual ranges of home and office networks; each agent starts at a different one.
         for attempt in 0..64 {
             match docker.inspect_network(&name, None).await {
                 Ok(found) => return self.existing(name, found),
@@ -65,7 +65,7 @@ impl Docker {
             };
             match docker.create_network(request).await {
                 Ok(_) => return Ok(Network { name, base }),
-                // Taken by another network, or made by somebody else just now: look again.
+                // The subnet is in use, or the network was just created by another process: look again.
                 Err(error) if matches!(status_code(&error), Some(403 | 409)) => {}
                 Err(error) => return Err(self.failed("make its network")(error)),
             }
@@ -76,7 +76,7 @@ impl Docker {
         })
     }
 
-    /// The addresses that containers on the network have, running or not, but for the one named.
+    /// The addresses of containers on the network, running or not, except the one named.
     pub async fn addresses(&self, network: &Network, except: &str) -> Result<HashSet<IpAddr>> {
         let filters = HashMap::from([("network", vec![network.name.as_str()])]);
         let options = ListContainersOptionsBuilder::new()
@@ -107,7 +107,9 @@ impl Docker {
             .and_then(|text| text.parse::<Ipv4Addr>().ok());
         let base = base.ok_or_else(|| EngineError::Refused {
             what: format!("use the network `{name}`"),
-            cause: format!("its subnet is `{subnet}`, not one that Cutover made; remove it"),
+            cause: format!(
+                "its subnet is `{subnet}`, not one that Cutover creates; remove the network"
+            ),
         })?;
         Ok(Network {
             name,
@@ -116,7 +118,7 @@ impl Docker {
     }
 }
 
-/// The address that a container was given, and the one that it has while it runs.
+/// The address that a container was assigned, and the one that it has while it runs.
 pub fn addresses_of(endpoint: &EndpointSettings) -> impl Iterator<Item = IpAddr> + use<> {
     let given = endpoint
         .ipam_config
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!(network.choose(had, &taken), had);
         taken.extend([address("10.192.5.9"), address("10.192.4.4")]);
         assert_eq!(network.choose(had, &taken), Some(address("10.192.4.5")));
-        // One of a network that was removed since.
+        // An address on a network that was removed since.
         let foreign = Some(address("172.17.0.2"));
         assert_eq!(network.choose(foreign, &taken), Some(address("10.192.4.5")));
         taken.extend((0..1024).map(|host| IpAddr::V4(Ipv4Addr::from(network.base + host))));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::http::Answer;
 use crate::config::ForgeApi;
 
-/// Why a forge was not told. The sentences are for people and contain no secret.
+/// Why a report failed. The sentences are for people and contain no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// Retry later: not before `wait`, if the forge named a time.
@@ -23,7 +23,7 @@ impl Problem {
     }
 }
 
-/// A longer pause than this is a mistake of the forge's or of a clock's.
+/// A longer pause than this is assumed to be an error of the forge or of a clock.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// The JSON of a successful answer, or the problem.
@@ -33,7 +33,7 @@ pub fn judge(forge: ForgeApi, answer: &Answer, now: SystemTime) -> Result<Value,
         return Ok(answer.json());
     }
     let why = format!("{forge} answered {}{}", status.as_u16(), said(answer));
-    // Somebody will renew an expired token; the status is still to be told then.
+    // An expired token will be renewed; the status is still to be reported then.
     if status == StatusCode::UNAUTHORIZED {
         let why = format!("{why}; the token is wrong or has expired");
         return Err(Problem::later(why));
@@ -55,8 +55,10 @@ pub fn judge(forge: ForgeApi, answer: &Answer, now: SystemTime) -> Result<Value,
         )));
     }
     let hint = match status {
-        StatusCode::FORBIDDEN => "; the token may not do this",
-        StatusCode::NOT_FOUND => "; the repository is not there, or the token may not see it",
+        StatusCode::FORBIDDEN => "; the token lacks the permission",
+        StatusCode::NOT_FOUND => {
+            "; the repository does not exist, or the token has no access to it"
+        }
         _ => "",
     };
     Err(Problem::Refused(format!("{why}{hint}")))
@@ -70,7 +72,7 @@ fn is_limited(answer: &Answer) -> bool {
             || message(&answer.json()).contains("rate limit"))
 }
 
-/// How long a pause the forge asks for.
+/// How long a pause the forge requests.
 fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let until = |time: SystemTime| time.duration_since(now).unwrap_or_default();
     let after = headers.get("retry-after").and_then(|it| it.to_str().ok());
@@ -191,9 +193,9 @@ mod tests {
             (
                 403,
                 r#"{"message":"Resource not accessible"}"#,
-                "may not do this",
+                "lacks the permission",
             ),
-            (404, "<html>", "404; the repository is not there"),
+            (404, "<html>", "404; the repository does not exist"),
             (
                 422,
                 r#"{"errors":[{"message":"No commit found"}]}"#,

@@ -1,9 +1,9 @@
-//! The state of a deployment, with all that a forge may show of it.
+//! The state of a deployment, with everything that a forge may show about it.
 
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::store::statuses::StatusPhase;
 
-/// What to tell. Nothing in it comes from a log or an error's text: a status is as public as the
+/// What to report. Nothing in it comes from a log or an error message: a status is as public as the
 /// repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
@@ -24,12 +24,12 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// The name that tells this status from others of the same commit.
+    /// The name that distinguishes this status from others of the same commit.
     pub fn context(&self) -> String {
         format!("cutover/{}", self.environment)
     }
 
-    /// The phase in words: ASCII, and shorter than the 140 characters that GitHub takes.
+    /// The phase in words: ASCII, and shorter than the 140 characters that GitHub accepts.
     pub fn description(&self) -> String {
         let said = match (self.phase, self.step.as_deref()) {
             (StatusPhase::Queued, _) => "Queued",

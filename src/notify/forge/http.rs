@@ -18,7 +18,7 @@ use super::api::Request;
 
 /// From the DNS look-up to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// The most bytes of an answer.
+/// The largest response, in bytes.
 const CAP: usize = 1 << 20;
 
 /// A response.
@@ -62,7 +62,7 @@ impl Http {
     }
 
     // Deployments are far apart: a connection kept from the last one would be dead. Each request
-    // has a client of its own.
+    // gets its own client.
     async fn request(
         &self,
         request: http::Request<Full<Bytes>>,

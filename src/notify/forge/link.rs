@@ -19,7 +19,7 @@ fn at(config: &Config, host: &str) -> String {
         Some(https) => ("https", https.port(), 443),
         None => ("http", config.proxy.http.port(), 80),
     };
-    // Port 0 is one that the kernel picks, which only tests want.
+    // Port 0 lets the kernel choose, which only tests use.
     match port {
         port if port == usual || port == 0 => format!("{scheme}://{host}"),
         port => format!("{scheme}://{host}:{port}"),

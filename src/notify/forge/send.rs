@@ -55,7 +55,7 @@ async fn own_deployment(
 }
 
 /// Creates the forge's own deployment and returns its id. The intent is stored before the request
-/// and the id after it: if no answer came, the deployment is looked for and not created twice.
+/// and the id after it: if no response came, the deployment is looked up instead of created twice.
 async fn made(
     session: &Session<'_>,
     store: &Store,

@@ -1,4 +1,4 @@
-//! Tells a forge what one message is about, and records the outcome.
+//! Reports the status that one message is about to a forge, and records the outcome.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::store::{self, StoreError};
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
-/// What could not be told for this long is given up.
+/// How long a report is retried before it is given up.
 const GIVE_UP: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// What all requests to forges share.
@@ -31,14 +31,14 @@ impl Forges {
         Ok(Self { http, tokens })
     }
 
-    /// Tells the forge the current state of what `message` is about, and records the outcome.
+    /// Reports the current status of what `message` is about to the forge, and records the outcome.
     /// Returns until when the forge asked for a pause, if it did.
     pub async fn tell(&self, agent: &Agent, message: &Message) -> Option<i64> {
         match self.told(agent, message).await {
             Ok(until) => until,
             Err(error) => {
-                // Not recorded as told, so it is sent again.
-                tracing::warn!(app = message.key, %error, "failed to record what a forge was told");
+                // Not recorded as sent, so it is sent again.
+                tracing::warn!(app = message.key, %error, "failed to record what was reported to a forge");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 None
             }
@@ -72,7 +72,7 @@ impl Forges {
         let config = &in_force.config;
         let app = config.apps.get(&status.app);
         let Some((app, report)) = app.and_then(|app| Some((app, app.report.as_ref()?))) else {
-            let why = "the app has no `report` section any more";
+            let why = "the app no longer has a `report` section";
             return Err(Problem::Refused(why.into()));
         };
         let session = Session {
@@ -94,9 +94,9 @@ async fn record(
     let now = store::now();
     let (app, deployment, kind) = (&status.app, &status.deployment, status.kind);
     let outcome = match outcome {
-        Err(Problem::Later { why, .. }) if now - message.since > GIVE_UP.as_millis() as i64 => Err(
-            Problem::Refused(format!("given up after three days: {why}")),
-        ),
+        Err(Problem::Later { why, .. }) if now - message.since > GIVE_UP.as_millis() as i64 => {
+            Err(Problem::Refused(format!("gave up after three days: {why}")))
+        }
         other => other,
     };
     match outcome {
@@ -105,7 +105,7 @@ async fn record(
             agent.store.write(write).await
         }
         Err(Problem::Refused(why)) => {
-            // The same refusal of the next phase is no news.
+            // The same refusal for a later phase is not logged again.
             if status.error.as_ref() != Some(&why) {
                 tracing::warn!(%app, %deployment, %kind, "the forge refused the {kind}: {why}");
             }
@@ -114,7 +114,7 @@ async fn record(
         }
         Err(Problem::Later { wait, why }) => {
             if message.attempts == 0 {
-                tracing::info!(%app, %deployment, %kind, "failed to tell the forge, will retry: {why}");
+                tracing::info!(%app, %deployment, %kind, "failed to report to the forge, will retry: {why}");
             }
             let pause =
                 wait.map_or_else(|| backoff(message.attempts), |wait| wait.max(FIRST_PAUSE));

@@ -16,10 +16,10 @@ use super::http::Http;
 use crate::config::{self, Auth, ForgeApi, GitHubApp, Secret};
 use crate::ids::AppName;
 
-/// A token that expires sooner than this is not used any more.
+/// A token that expires sooner than this is no longer used.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// The installation tokens of GitHub Apps, by app. They are valid for an hour, and their form is
+/// The installation tokens of GitHub Apps, by app. They are valid for an hour, and their format is
 /// opaque.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<AppName, Kept>>);
@@ -98,7 +98,7 @@ async fn installation(
     let until = OffsetDateTime::parse(until, &Rfc3339).map(SystemTime::from);
     Ok(Kept {
         token: token.to_owned(),
-        // Without an expiry it is used once.
+        // Without an expiry time it is used only once.
         until: until.unwrap_or(SystemTime::UNIX_EPOCH),
     })
 }

@@ -51,7 +51,7 @@ struct Repository {
     project: Option<payload::Person>,
 }
 
-/// Azure names the event in the body alone.
+/// Azure names the event only in the body.
 pub(super) fn event(json: &[u8]) -> Result<String, Refusal> {
     let event = payload::read::<Event>(json)?.event;
     Ok(text(&event, 200).unwrap_or_default())

@@ -21,12 +21,12 @@ struct Payload {
     pusher: Account,
 }
 
-/// Bare hex over the JSON, also where that stands inside a form.
+/// Bare hex over the JSON, even if the JSON is inside a form.
 pub(super) fn signed(secrets: &[Vec<u8>], headers: &HeaderMap, name: &str, body: &[u8]) -> bool {
     let Some(given) = header::one(headers, name) else {
         return false;
     };
-    // Only a form is unwrapped before the signature is known, which neither allocates more than
+    // Only the form is decoded before the signature is verified; that neither allocates more than
     // the body nor interprets the JSON.
     payload::json(headers, body).is_ok_and(|json| signature::hex(secrets, &json, given))
 }

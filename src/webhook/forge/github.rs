@@ -28,7 +28,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     }
     let mut new = commit(payload.after.as_deref())?;
     let head = payload.head_commit;
-    // For an annotated tag `after` is the tag's own id.
+    // For an annotated tag, `after` is the id of the tag object.
     if new.is_some() && matches!(git_ref, Ref::Tag(_)) {
         let tagged = head.as_ref().and_then(|head| head.id.as_deref());
         new = commit(tagged)?.or(new);

@@ -31,7 +31,7 @@ struct Project {
     path_with_namespace: Option<String>,
 }
 
-/// The signing token where any of its headers is there: then it must hold. Else the plain token.
+/// The signing token if any of its headers is present: then it must be valid. Otherwise the plain token.
 pub(super) fn signed(
     now: SystemTime,
     secrets: &[Vec<u8>],
@@ -49,7 +49,7 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     let payload: Payload = payload::read(json)?;
     let kind = payload.object_kind.or(payload.event_name);
     if !matches!(kind.as_deref(), Some("push" | "tag_push") | None) {
-        return Ok(Content::Ignored("the system hook is no push".into()));
+        return Ok(Content::Ignored("the system hook is not a push".into()));
     }
     let (Some(full), Some(after)) = (payload.r#ref, payload.after) else {
         return Err(Refusal::malformed("the payload has no `ref` or no `after`"));
@@ -58,11 +58,12 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
         return Ok(content(vec![]));
     };
     let mut new = commit(Some(&after))?;
-    // For an annotated tag `after` is the tag's own id; `checkout_sha` is the commit, or null.
+    // For an annotated tag, `after` is the id of the tag object; `checkout_sha` is the commit, or null.
     if new.is_some() && matches!(git_ref, Ref::Tag(_)) {
         new = commit(payload.checkout_sha.as_deref())?.or(new);
     }
-    // At most 20 are listed, oldest first; the head is among them unless the push moved a ref back.
+    // At most 20 commits are listed, oldest first; the head is among them unless the push moved the
+    // ref back.
     let mut listed = payload.commits.0.into_iter();
     let head = new
         .as_ref()

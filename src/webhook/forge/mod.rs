@@ -1,4 +1,4 @@
-//! The forges: one file for each kind of payload, pure.
+//! The forges: one file per kind of payload, pure.
 
 mod azure;
 mod bitbucket;
@@ -31,7 +31,7 @@ pub enum Forge {
     Bitbucket,
     BitbucketDataCenter,
     Azure,
-    /// Any sender that signs by <https://www.standardwebhooks.com>.
+    /// Any sender that signs according to <https://www.standardwebhooks.com>.
     Standard,
 }
 
@@ -49,7 +49,7 @@ impl Forge {
         Forge::Standard,
     ];
 
-    /// As in deploy.toml.
+    /// The name used in deploy.toml.
     pub fn name(self) -> &'static str {
         match self {
             Forge::Forgejo => "forgejo",
@@ -64,7 +64,7 @@ impl Forge {
         }
     }
 
-    /// Guesses from headers, which decides only how the delivery has to prove itself.
+    /// Detected from the request headers. Decides only how the delivery must be signed.
     pub fn detect(headers: &HeaderMap) -> Option<Self> {
         let has = |name: &str| headers.contains_key(name);
         Self::ALL.into_iter().find(|forge| match forge {
@@ -75,7 +75,7 @@ impl Forge {
             Forge::GitLab => has("x-gitlab-event"),
             Forge::Bitbucket => has("x-hook-uuid"),
             Forge::BitbucketDataCenter => has("x-event-key"),
-            // Such a sender may have to authenticate to another program first.
+            // Such a sender may also carry headers by which it authenticates to a proxy in front.
             Forge::Azure => has("authorization") && !has("webhook-signature"),
             Forge::Standard => has("webhook-signature"),
         })
@@ -96,7 +96,7 @@ impl Forge {
         }
     }
 
-    /// The id of a delivery, where the signature that was checked covers it.
+    /// The id of a delivery, if the verified signature covers it.
     pub(super) fn signed_id(self, headers: &HeaderMap) -> Option<&str> {
         let signed = match self {
             Forge::Standard => true,
@@ -106,7 +106,7 @@ impl Forge {
         signed.then(|| header::one(headers, "webhook-id")).flatten()
     }
 
-    /// Reads a push as this forge sends it, without asking who sent it: for fuzzing. Deliveries go
+    /// Parses a push of this forge without verifying its sender, for fuzzing. Deliveries go
     /// through [`super::receive`].
     #[doc(hidden)]
     pub fn parse(self, json: &[u8]) -> Result<Content, Refusal> {
@@ -133,7 +133,7 @@ impl Forge {
         })
     }
 
-    /// Whether the delivery proves that its sender knows a secret, in the one way of this forge.
+    /// Whether the delivery proves, in this forge's way, that its sender knows one of the secrets.
     pub(super) fn signed(
         self,
         now: SystemTime,
@@ -216,23 +216,23 @@ pub(super) fn read(
         | (Forge::Azure, "git.push") => forge.parse(json)?,
         (_, event) => {
             payload::read::<serde::de::IgnoredAny>(json)?;
-            Content::Ignored(format!("the event `{event}` deploys nothing"))
+            Content::Ignored(format!("the event `{event}` does not deploy anything"))
         }
     };
     Ok((event, content))
 }
 
-/// Nothing in a ping's body is needed, but it must be JSON.
+/// A ping's body is not used, but it must be JSON.
 fn ping(json: &[u8]) -> Result<Content, Refusal> {
     payload::read::<serde::de::IgnoredAny>(json)?;
     Ok(Content::Ping)
 }
 
-/// The pushes to branches and tags; other refs are left out.
+/// The pushes to branches and tags; other refs are ignored.
 fn content(pushes: Vec<Option<Push>>) -> Content {
     let pushes: Vec<Push> = pushes.into_iter().flatten().collect();
     match pushes.is_empty() {
-        true => Content::Ignored("no branch and no tag was pushed".into()),
+        true => Content::Ignored("neither a branch nor a tag was pushed".into()),
         false => Content::Pushes(pushes),
     }
 }

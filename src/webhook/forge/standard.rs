@@ -1,5 +1,6 @@
-//! Any sender that signs by Standard Webhooks. The payload is `{"type": "push", "data": {…}}` with
-//! `repository`, `ref`, `old`, `new`, `message`, `author`, `pusher` and `forced`, all but `ref` and `new` optional.
+//! Any sender that signs according to Standard Webhooks. The payload is `{"type": "push", "data":
+//! {…}}` with `repository`, `ref`, `old`, `new`, `message`, `author`, `pusher` and `forced`, all
+//! but `ref` and `new` optional.
 
 use std::time::SystemTime;
 
@@ -27,7 +28,7 @@ struct Data {
     repository: Option<String>,
     r#ref: String,
     old: Option<String>,
-    /// Null says that the ref was deleted, so it may not be left out by accident.
+    /// Null means that the ref was deleted, so the key is required and cannot be left out by accident.
     #[serde(deserialize_with = "Option::deserialize")]
     new: Option<String>,
     message: Option<String>,
@@ -37,7 +38,7 @@ struct Data {
     forced: Option<bool>,
 }
 
-/// Whether a delivery is signed in this way, well or not.
+/// Whether a delivery carries such a signature, valid or not.
 pub(super) fn present(headers: &HeaderMap) -> bool {
     NAMES.iter().any(|name| headers.contains_key(*name))
 }

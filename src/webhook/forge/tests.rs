@@ -532,7 +532,7 @@ fn pings_and_other_events_are_not_pushes() {
         let other = take(forge, "other", &body).unwrap();
         assert_eq!(
             other.content,
-            Content::Ignored("the event `other` deploys nothing".into())
+            Content::Ignored("the event `other` does not deploy anything".into())
         );
         assert_eq!(other.event, "other");
     }

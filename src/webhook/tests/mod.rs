@@ -204,7 +204,7 @@ fn other_events_are_ignored_with_a_reason() {
     let issue = github("issues", b"{}").unwrap();
     assert_eq!(
         issue.content,
-        Content::Ignored("the event `issues` deploys nothing".into())
+        Content::Ignored("the event `issues` does not deploy anything".into())
     );
 }
 

@@ -8,7 +8,7 @@ use crate::config::ForgeAddress;
 use crate::notify::forge::fact::Fact;
 use crate::store::statuses::StatusPhase;
 
-/// A key has to be shorter than 40 characters.
+/// A key must be shorter than 40 characters.
 const LONGEST_KEY: usize = 39;
 
 pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
@@ -29,7 +29,7 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
         "key": key(&fact.context()),
         "name": fact.context(),
         "description": fact.description(),
-        // It has to be there; the commit's own page leads nowhere else.
+        // Required; without a log URL, link to the commit's own page.
         "url": fact.log_url.as_ref().or(fact.environment_url.as_ref()).unwrap_or(&commit),
     });
     let path = format!(
@@ -40,7 +40,7 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     Request::post(path, body)
 }
 
-/// The context, or as much of it as fits and a digest of all of it.
+/// The context, truncated and completed by a digest if it is too long.
 fn key(context: &str) -> String {
     if context.len() <= LONGEST_KEY {
         return context.to_owned();

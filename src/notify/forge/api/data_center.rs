@@ -30,7 +30,7 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
         "name": fact.context(),
         "description": fact.description(),
         "ref": format!("refs/{folder}/{}", fact.git_ref),
-        // It has to be there; the commit's own page leads nowhere else.
+        // Required; without a log URL, link to the commit's own page.
         "url": fact.log_url.as_ref().or(fact.environment_url.as_ref()).unwrap_or(&commit),
     });
     Request::post(format!("{path}/builds"), body)

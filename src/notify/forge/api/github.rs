@@ -8,7 +8,7 @@ use crate::config::encoded;
 use crate::notify::forge::fact::Fact;
 use crate::store::statuses::StatusPhase;
 
-/// The task that tells our deployments from others.
+/// The task that distinguishes our deployments from others.
 const TASK: &str = "deploy:cutover";
 
 pub(super) fn headers(token: &str) -> Vec<(&'static str, String)> {
@@ -44,7 +44,7 @@ pub(super) fn status_with(address: &ForgeAddress, fact: &Fact, nothing: &str) ->
 }
 
 pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
-    // There is nothing to show of a deployment that did not run, or is over.
+    // A deployment that did not run, or has ended, is not shown.
     if matches!(
         fact.phase,
         StatusPhase::Superseded
@@ -57,7 +57,7 @@ pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request>
     let body = json!({
         "ref": fact.commit,
         "task": TASK,
-        // GitHub must neither merge nor wait for checks: the commit to deploy is decided.
+        // GitHub must neither merge nor wait for checks: the commit is already decided.
         "auto_merge": false,
         "required_contexts": [],
         "environment": fact.environment,
@@ -79,7 +79,7 @@ pub(super) fn find(address: &ForgeAddress, fact: &Fact) -> Request {
 }
 
 pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
-    // The payload comes back as the object that it was, or as its text.
+    // The payload is returned as the original object or as its text.
     let text = one["payload"].as_str();
     let read = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
     let payload = read.as_ref().unwrap_or(&one["payload"]);

@@ -36,8 +36,8 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     Request::post(path, body)
 }
 
-/// GitLab's states are a machine that refuses to enter the state that it is in, and to go from
-/// running back to pending: `Cannot transition status via :run from :running`.
+/// GitLab's state machine refuses to enter the current state again, and to go from running back to
+/// pending: `Cannot transition status via :run from :running`.
 pub(super) fn is_so_already(status: StatusCode, body: &[u8]) -> bool {
     let said = String::from_utf8_lossy(body).to_ascii_lowercase();
     status == StatusCode::BAD_REQUEST && said.contains("cannot transition")
@@ -58,7 +58,7 @@ fn deployment_state(phase: StatusPhase) -> Option<&'static str> {
 }
 
 pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request> {
-    // There is nothing to show of a deployment that did not run.
+    // A deployment that did not run is not shown.
     if matches!(
         fact.phase,
         StatusPhase::Superseded | StatusPhase::Unchanged | StatusPhase::Cancelled
@@ -71,7 +71,7 @@ pub(super) fn deployment(address: &ForgeAddress, fact: &Fact) -> Option<Request>
         "sha": fact.commit,
         "ref": fact.git_ref,
         "tag": fact.is_tag,
-        // Also what has ended already begins like this: only what runs is found again.
+        // Even one that has ended is created as running: only running ones are found again.
         "status": "running",
     });
     let path = format!("/projects/{}/deployments", address.repository_id());
@@ -86,17 +86,18 @@ pub(super) fn find(address: &ForgeAddress, fact: &Fact) -> Request {
     ))
 }
 
-/// GitLab keeps nothing of ours with it. An app runs one deployment at a time, so that one of this
-/// commit that still runs is it.
+/// GitLab stores no data of ours with a deployment. An app runs one deployment at a time, so a running
+/// one of this commit must be it.
 pub(super) fn is_of(one: &Value, fact: &Fact) -> bool {
     one["sha"].as_str() == Some(fact.commit.as_str())
 }
 
 pub(super) fn progress(address: &ForgeAddress, fact: &Fact, id: &str) -> Option<Request> {
     let state = match fact.phase {
-        // It is running from its creation.
+        // It has been running since its creation.
         StatusPhase::Running => None,
-        // It was live, and GitLab may not have heard of it. If it has, it says that this is so.
+        // It was live, and GitLab may not know. If it does, it answers that the state is current
+        // already.
         StatusPhase::Replaced => Some("success"),
         phase => deployment_state(phase),
     }?;

@@ -1,4 +1,4 @@
-//! The forges that take statuses: one file each, pure.
+//! The APIs of the forges that accept statuses: one file each, pure.
 
 mod bitbucket;
 mod data_center;
@@ -71,7 +71,7 @@ impl ForgeApi {
         }
     }
 
-    /// Creates a deployment of the forge's own; `None` if there is nothing to tell with one yet, or
+    /// Creates a deployment of the forge's own; `None` if there is nothing to report with one yet, or
     /// the forge has none.
     pub fn deployment(self, address: &ForgeAddress, fact: &Fact) -> Option<Request> {
         match self {
@@ -87,7 +87,8 @@ impl ForgeApi {
         answer["id"].as_u64().map(|id| id.to_string())
     }
 
-    /// Looks for what an earlier [`ForgeApi::deployment`] may have created without an answer.
+    /// Looks for a deployment that an earlier [`ForgeApi::deployment`] may have created without a
+    /// response.
     pub fn find(self, address: &ForgeAddress, fact: &Fact) -> Option<Request> {
         match self {
             ForgeApi::GitHub => Some(github::find(address, fact)),
@@ -135,7 +136,7 @@ impl ForgeApi {
         }
     }
 
-    /// Whether an error answer says that the requested state is already the current one.
+    /// Whether an error response says that the requested state is already the current one.
     pub fn is_so_already(self, status: http::StatusCode, body: &[u8]) -> bool {
         self == ForgeApi::GitLab && gitlab::is_so_already(status, body)
     }

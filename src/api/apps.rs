@@ -13,8 +13,8 @@ use crate::store::{app_names, apps, deployments, releases};
 
 /// List the apps
 ///
-/// All apps of deploy.toml that the token may see in one page, and after them those that serve although
-/// it no longer has them.
+/// All apps of deploy.toml that the token may see, in one page, followed by those that still serve
+/// although they are no longer in it.
 #[utoipa::path(
     get,
     path = "/api/v1/apps",

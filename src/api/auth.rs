@@ -1,5 +1,5 @@
-//! Who calls the API: the holder of a token, or a process that may open the Unix socket; and what each
-//! handler asks of them.
+//! Who calls the API: the holder of a token, or a process that may open the Unix socket; and which role
+//! each handler requires.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::{Api, ApiError};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester, Role, Scope};
 
-/// The tokens that are let in.
+/// The tokens that are accepted.
 pub struct Tokens(Vec<Token>);
 
 /// A token, kept as its hash so that there is nothing to log.
@@ -65,7 +65,7 @@ impl Tokens {
         Self(vec![Token::new("admin", text, Scope::All, Role::Admin)])
     }
 
-    /// Whose token this is. Compares hashes, so that neither the time nor the length says anything, and
+    /// The holder of this token. Compares hashes, so that neither time nor length reveals anything, and
     /// always with every token.
     pub(super) fn principal(&self, text: &str) -> Option<Principal> {
         let given: [u8; 32] = Sha256::digest(text).into();
@@ -113,7 +113,7 @@ fn read_or_make(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Sets the [`Principal`] on a request, or answers 401. What the principal may do, the handlers ask.
+/// Sets the [`Principal`] on a request, or answers 401. The handlers check what the principal may do.
 pub async fn authenticate(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -126,7 +126,7 @@ pub async fn authenticate(
         .and_then(|value| value.to_str().ok());
     let bearer = given.and_then(|value| value.split_once(' '));
     let principal = match (local, bearer) {
-        // The socket's mode lets in the agent's own user and root.
+        // The socket's mode admits the agent's own user and root.
         (Some(Local { uid }), _) => Some(Principal::admin(Requester::Local { uid })),
         (None, Some((scheme, token))) if scheme.eq_ignore_ascii_case("bearer") => {
             api.tokens.principal(token.trim())
@@ -148,7 +148,7 @@ fn unauthorized() -> ApiError {
     .refusing(Kind::Token)
 }
 
-/// Who calls, as [`authenticate`] found. On a route without that nobody is let in.
+/// The caller, as set by [`authenticate`]. On a route without that, nobody is admitted.
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = ApiError;
 
@@ -158,7 +158,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
-/// Checks that the caller may do something with an app. An app outside of the caller's scope does not
+/// Checks that the caller may do something with an app. An app outside the caller's scope does not
 /// exist for them.
 pub fn check(caller: &Principal, role: Role, app: &AppName) -> Result<(), ApiError> {
     if !caller.sees(app) {
@@ -167,7 +167,7 @@ pub fn check(caller: &Principal, role: Role, app: &AppName) -> Result<(), ApiErr
     check_role(caller, role)
 }
 
-/// Checks the caller's role alone, for what is not about one app.
+/// Checks only the caller's role, for requests that are not about one app.
 pub fn check_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
     if caller.may(role) {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Reads the body of a webhook. The signature covers all of it, so the whole body is in memory before its
-//! sender is authenticated: how much memory strangers can take is limited here. What counts is what has
-//! arrived, not what was announced, and one client's network gets no more than half of it: nobody
-//! keeps the others out by sending slowly.
+//! Reads the body of a webhook. The signature covers all of it, so the whole body is in memory
+//! before its sender is authenticated: how much memory strangers can take is limited here. What
+//! counts is what has arrived, not what was announced, and one client's network gets no more than
+//! half of it: nobody keeps the others out by sending slowly.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    /// Reads the whole body. One whose `Content-Length` is too large is refused unread.
+    /// Reads the whole body. A body whose `Content-Length` is too large is refused unread.
     pub async fn read(
         &self,
         client: Option<IpAddr>,

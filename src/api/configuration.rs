@@ -1,4 +1,4 @@
-//! The configuration in force: how deploy.toml differs from it, and going by the file again.
+//! The configuration in force: how deploy.toml differs from it, and reloading the file.
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -16,7 +16,7 @@ use crate::deploy::reload::{self, Reload, ReloadError};
 use crate::principal::{Principal, Role};
 use crate::store::app_names;
 
-/// What the agent goes by, and how deploy.toml differs from it now.
+/// The configuration in force, and how deploy.toml differs from it now.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Configuration)]
 pub struct ConfigurationView {
@@ -34,14 +34,15 @@ pub struct ConfigurationView {
     needs_restart: Vec<String>,
     /// Apps that serve although deploy.toml no longer has them.
     lost: Vec<String>,
-    /// Apps that serve although the database does not know of it: it was lost or is an old copy.
+    /// Apps that the proxy serves but the database does not know: it was lost or restored from an
+    /// old copy.
     unrecorded: Vec<String>,
     /// Where the file and the agent differ, in one sentence; null if they do not.
     #[schema(required)]
     notice: Option<String>,
 }
 
-/// Compare deploy.toml with what the agent goes by
+/// Compare deploy.toml with the configuration in force
 #[utoipa::path(
     get,
     path = "/api/v1/configuration",
@@ -77,7 +78,7 @@ pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiErro
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ReloadQuery {
-    /// Check the file and say what would change, and change nothing.
+    /// Check the file and report what would change, without changing anything.
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
@@ -85,8 +86,8 @@ pub struct ReloadQuery {
 
 /// Reload deploy.toml
 ///
-/// The file is checked whole; if it has a mistake, nothing changes. Listeners, the data folder and the
-/// address of Docker take effect only at a restart.
+/// The whole file is checked; if it has a mistake, nothing changes. Listeners, the data folder and the
+/// address of Docker take effect only after a restart.
 #[utoipa::path(
     post,
     path = "/api/v1/reload",
@@ -129,7 +130,7 @@ pub async fn reload(
             StatusCode::INTERNAL_SERVER_ERROR,
             "interrupted",
             error.to_string(),
-            "the agent's log says more",
+            "see the agent's log for details",
         ),
     })
 }

@@ -21,13 +21,13 @@ pub struct AppPath {
     pub app: String,
 }
 
-/// The app that a path names, whoever asks.
+/// The app that a path names, without checking the caller.
 pub fn configured(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
     let app = name.parse().ok().and_then(|name| api.agent.app(&name));
     app.ok_or_else(|| unknown(api, name))
 }
 
-/// The app that a path names, where the caller may do this with it and deploy.toml has it.
+/// The app that a path names, if it is in deploy.toml and the caller may do this with it.
 pub async fn acting(
     api: &Api,
     caller: &Principal,
@@ -40,7 +40,7 @@ pub async fn acting(
         None => {
             let message = format!("`{app}` is no longer in deploy.toml");
             let hint = format!(
-                "put it back and run `cutover reload`, or take it away with `cutover remove {app}`"
+                "add it back and run `cutover reload`, or remove it with `cutover remove {app}`"
             );
             Err(ApiError::new(
                 StatusCode::CONFLICT,
@@ -52,7 +52,7 @@ pub async fn acting(
     }
 }
 
-/// An app that deploy.toml has, or had, where the caller may do this with it.
+/// An app that is or was in deploy.toml, if the caller may do this with it.
 pub async fn known(
     api: &Api,
     caller: &Principal,
@@ -82,7 +82,7 @@ fn unknown(api: &Api, name: &str) -> ApiError {
         Some(app) => ApiError::new(
             StatusCode::NOT_FOUND,
             "renamed",
-            format!("the app `{name}` is called `{}` now", app.name),
+            format!("the app `{name}` has been renamed to `{}`", app.name),
             format!("its webhook is `/hooks/{}`", app.name),
         ),
         None => ApiError::no_such_app(name),
@@ -107,7 +107,7 @@ pub struct DeploymentPath {
     pub id: String,
 }
 
-/// The deployment that a path names, where the caller may do this with it.
+/// The deployment that a path names, if the caller may do this with it.
 pub async fn find(
     api: &Api,
     caller: &Principal,

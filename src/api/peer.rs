@@ -16,9 +16,9 @@ pub fn other_end(request: &Parts) -> Option<IpAddr> {
     Some(peer.to_canonical())
 }
 
-/// The client's address; `None` over the Unix socket. What a proxy says of it is believed only of
-/// Cutover's own, which stands on this machine and leads here where the agent has a domain, and of
-/// those that deploy.toml trusts.
+/// The client's address; `None` over the Unix socket. `X-Forwarded-For` is trusted only from Cutover's
+/// own proxy, which is on this machine and forwards here if the agent has a domain, and from the
+/// proxies that deploy.toml trusts.
 pub fn address(config: &Config, request: &Parts) -> Option<IpAddr> {
     let peer = other_end(request)?;
     let here = peer.is_loopback() || peer == config.agent.listen.ip();

@@ -1,4 +1,4 @@
-//! Take an app away.
+//! Remove an app.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -16,11 +16,11 @@ use crate::principal::{Principal, Role};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RemovalQuery {
-    /// Remove the anonymous volumes of the app's containers too.
+    /// Also remove the anonymous volumes of the app's containers.
     #[serde(default)]
     #[param(default = false)]
     volumes: bool,
-    /// Say what would be removed, and remove nothing.
+    /// Report what would be removed, without removing anything.
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
@@ -28,8 +28,8 @@ pub struct RemovalQuery {
 
 /// Remove an app
 ///
-/// Removes its containers, its images and its route; its history stays. An app that deploy.toml still
-/// has comes back with its next deployment.
+/// Removes its containers, its images and its route; its history is kept. An app that is still in
+/// deploy.toml comes back with its next deployment.
 #[utoipa::path(
     delete,
     path = "/api/v1/apps/{app}",

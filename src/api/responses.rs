@@ -1,6 +1,6 @@
 //! Error responses that several requests share, for the API's description.
 
-// These types are only described: what is sent is an `ApiError`.
+// These types exist only for the description: what is sent is an `ApiError`.
 #![allow(dead_code)]
 
 use utoipa::ToResponse;
@@ -43,12 +43,12 @@ pub struct Forbidden(ErrorBody);
 }}))]
 pub struct UnknownApp(ErrorBody);
 
-/// deploy.toml no longer has the app; what is live of it serves on.
+/// The app is no longer in deploy.toml; its live release keeps serving.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {
     "code": "not_configured",
     "message": "`hello` is no longer in deploy.toml",
-    "hint": "put it back and run `cutover reload`, or take it away with `cutover remove hello`",
+    "hint": "add it back and run `cutover reload`, or remove it with `cutover remove hello`",
 }}))]
 pub struct NotConfigured(ErrorBody);
 

@@ -71,7 +71,7 @@ pub struct DeploymentView {
     /// Null unless the deployment failed, was rolled back or was replaced.
     #[schema(required)]
     error: Option<Failure>,
-    /// Who asked for it; null if that was before it was recorded.
+    /// Who requested it; null for deployments from before this was recorded.
     #[schema(required)]
     requested_by: Option<RequesterView>,
     /// Who cancelled it; null if nobody did.
@@ -94,7 +94,7 @@ struct VolumeView {
     path: String,
 }
 
-/// Who asked for something. The token, the user id and the forge are proved; the user's name is what the
+/// Who made a request. The token, the user id and the forge are verified; the user's name is what the
 /// forge or the pusher says.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Requester)]
@@ -112,8 +112,8 @@ struct RequesterView {
     user: Option<String>,
 }
 
-/// How the request came: with an API token, over the Unix socket, in a webhook, as `git push` over HTTP,
-/// through `hooks/post-receive`, or from the agent itself.
+/// How the request arrived: with an API token, over the Unix socket, in a webhook, as `git push`
+/// over HTTP, through `hooks/post-receive`, or from the agent itself.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum RequesterKind {
@@ -167,12 +167,12 @@ struct ReportView {
     kind: StatusKind,
     phase: StatusPhase,
     state: ReportState,
-    /// Why the forge has not been told, or not yet.
+    /// Why the forge has not been told (yet).
     #[schema(required)]
     error: Option<String>,
 }
 
-/// How far a report got.
+/// The state of a report.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ReportState {
@@ -198,7 +198,7 @@ struct StepView {
     detail: Option<String>,
 }
 
-/// How far a step got.
+/// The state of a step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StepState {
@@ -207,7 +207,7 @@ enum StepState {
     Failed,
 }
 
-/// An image with the settings that it runs with. A rollback goes back to a release.
+/// The image and settings of an app's services. A rollback goes back to a release.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Release)]
 pub struct ReleaseView {
@@ -247,14 +247,14 @@ pub struct ReleaseView {
     kept: bool,
 }
 
-/// One `[apps.NAME]` of deploy.toml, or an app that serves although it no longer has it.
+/// One `[apps.NAME]` of deploy.toml, or an app that is no longer in it but still serves.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = App)]
 pub struct AppView {
     #[schema(example = "hello")]
     name: String,
-    /// Whether deploy.toml has the app. One that it has lost serves on until it is removed; its `repo`
-    /// and `branch` are empty.
+    /// Whether the app is in deploy.toml. One that no longer is keeps serving until it is removed;
+    /// its `repo` and `branch` are empty.
     configured: bool,
     /// The repository's address, or its path on this machine.
     #[schema(example = "https://github.com/acme/hello.git")]
@@ -403,7 +403,7 @@ pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppVie
     })
 }
 
-/// An app that deploy.toml does not have any more.
+/// An app that is no longer in deploy.toml.
 pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
     let serving = crate::store::apps::serving(db, name)?;
     let live = match &serving.live {

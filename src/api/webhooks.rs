@@ -1,4 +1,4 @@
-//! `POST /hooks/{app}`: verify, parse, store, and only then 202.
+//! `POST /hooks/{app}`: verify, parse, store, and only then answer 202.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,7 +100,7 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
         Some(client) if !networks.iter().any(|network| network.contains(&client)) => {
             let message = "deliveries from this address are not accepted";
             let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
-                        say from where they are";
+                        list the networks that are";
             Err(
                 ApiError::new(StatusCode::FORBIDDEN, "network_not_allowed", message, hint)
                     .refusing(Kind::Network),
@@ -110,8 +110,8 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// Checks the signature and parses the delivery. Before a delivery is refused the secrets are read again:
-/// its own may have been added a moment ago.
+/// Verifies the signature and parses the delivery. Before a delivery is refused, the secrets are
+/// read again: the one that signed it may have been added a moment ago.
 async fn verified(
     api: &Arc<Api>,
     app: &App,
@@ -136,7 +136,7 @@ async fn verified(
 
 fn refused(refusal: Refusal) -> ApiError {
     match refusal {
-        // One answer for wrong, missing and outdated: who forges learns nothing from it.
+        // One answer for wrong, missing and outdated signatures, so that a forger learns nothing.
         Refusal::Unauthenticated => ApiError::new(
             StatusCode::UNAUTHORIZED,
             "bad_signature",

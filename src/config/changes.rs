@@ -3,10 +3,10 @@
 use serde::Serialize;
 use toml::{Table, Value};
 
-/// One key that is not what it was.
+/// One key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Change {
-    /// `apps.hello.repo`; of an app that is new or gone, `apps.hello`.
+    /// `apps.hello.repo`; `apps.hello` for an app that is new or gone.
     #[schema(example = "apps.hello.repo")]
     pub key: String,
     #[schema(inline)]
@@ -50,7 +50,7 @@ const AT_START: [&str; 9] = [
 /// The sections and keys of an app that a deployment reads.
 const OF_A_DEPLOYMENT: [&str; 6] = ["port", "protocol", "build", "health", "run", "hooks"];
 
-/// In the order of the keys. A text that is no TOML has none.
+/// In the order of the keys. A text that is not TOML has no keys.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
     let read = |text: &str| text.parse::<Table>().unwrap_or_default();
     let mut all = Vec::new();
@@ -58,7 +58,7 @@ pub fn changes(old: &str, new: &str) -> Vec<Change> {
     all
 }
 
-/// The keys of which the one text says something else than the other, where only a restart helps.
+/// The keys that differ between the two texts and take effect only after a restart.
 pub fn waiting_for_restart(old: &str, new: &str) -> Vec<Change> {
     let mut all = changes(old, new);
     all.retain(|change| change.applies == Applies::Restart);

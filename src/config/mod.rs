@@ -81,7 +81,7 @@ pub struct Agent {
     pub listen: SocketAddr,
     /// The database, logs, mirrors and sockets.
     pub data_dir: PathBuf,
-    /// The host name under which the proxy leads to the agent itself.
+    /// The host name under which the proxy forwards to the agent itself.
     pub domain: Option<String>,
     /// Where deliveries may come from, for apps that do not say so themselves. `None`: anywhere.
     pub webhook_networks: Option<Vec<IpNet>>,
@@ -94,7 +94,7 @@ pub struct Proxy {
     pub https: Option<SocketAddr>,
     /// The folder of `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
     pub certificates: Option<PathBuf>,
-    /// Whose X-Forwarded-For and the like are believed.
+    /// The proxies whose X-Forwarded-For and similar headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Where every connection begins with a PROXY header.
     pub proxy_protocol: Listeners,
@@ -120,7 +120,7 @@ pub struct Docker {
 #[derive(Debug, Clone)]
 pub struct App {
     pub name: AppName,
-    /// What the app was called before; its releases, routes and history are carried over.
+    /// The app's former name; its releases, routes and history are carried over.
     pub was: Option<AppName>,
     pub repo: Repo,
     pub branch: String,
@@ -137,7 +137,7 @@ pub struct App {
     pub port: u16,
     pub protocol: Protocol,
     pub webhook: Webhook,
-    /// Absent: no forge is told anything.
+    /// If absent, nothing is reported to a forge.
     pub report: Option<Report>,
     pub source: Source,
     pub build: Build,
@@ -170,7 +170,7 @@ pub enum Repo {
 
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Who sends; absent: told from the headers.
+    /// The forge that sends; if absent, it is detected from the request headers.
     pub forge: Option<Forge>,
     /// Several while rotating. None: every delivery is refused.
     pub secrets: Vec<Secret>,
@@ -178,18 +178,18 @@ pub struct Webhook {
     pub networks: Option<Vec<IpNet>>,
 }
 
-/// Whom to tell how deployments go: `[apps.NAME.report]`.
+/// The forge to report deployments to: `[apps.NAME.report]`.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub address: ForgeAddress,
-    /// What the forge calls the place that is deployed to.
+    /// The forge's name for the environment that is deployed to.
     pub environment: String,
     /// Whether the forge's own deployments are kept too, where it has such.
     pub deployments: bool,
     pub auth: Auth,
 }
 
-/// What a forge is shown to let Cutover report.
+/// How Cutover authenticates to the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     Token(Secret),
@@ -202,11 +202,11 @@ pub struct GitHubApp {
     /// Its client id, or its number.
     pub id: String,
     pub private_key: Secret,
-    /// Absent: asked for.
+    /// If absent, it is requested from GitHub.
     pub installation: Option<u64>,
 }
 
-/// How Cutover gets at a private repository: `[apps.NAME.source]`.
+/// How Cutover accesses a private repository: `[apps.NAME.source]`.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// The user name and token for https.
@@ -257,7 +257,7 @@ pub enum Strategy {
     Recreate,
 }
 
-/// What a release runs with.
+/// The settings that a release runs with.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub env: BTreeMap<String, String>,
@@ -283,7 +283,7 @@ pub struct Hooks {
 pub struct AppProxy {
     /// The path that the app answers under, by whole segments; `/` for all.
     pub path: String,
-    /// The app does not see `path`.
+    /// Whether `path` is stripped from requests to the app.
     pub strip_path: bool,
     /// Bytes of a request's body. Absent: no limit.
     pub max_body: Option<u64>,

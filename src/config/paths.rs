@@ -2,7 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// A path inside the repository, tidied (`./a//b/` is `a/b`, nothing is `.`); an error says why not.
+/// A path inside the repository, normalized (`./a//b/` becomes `a/b`, an empty one `.`); an error
+/// says what was expected.
 pub(super) fn inside(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a path inside the repository, `.` for all of it".into());

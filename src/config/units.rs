@@ -6,9 +6,9 @@ pub(super) const DURATION: &str = "a duration such as \"500ms\", \"5s\", \"30m\"
 pub(super) const SIZE: &str = "an amount such as \"64k\", \"10m\" or \"1g\"";
 pub(super) const MEMORY: &str = "an amount of memory such as \"512m\" or \"1g\", at least \"6m\"";
 
-/// A year: beyond it a deadline is a slip of the keyboard, and sums of durations stay far from overflow.
+/// A year: a longer deadline is a typing error, and sums of durations stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The least that Docker accepts.
+/// The least memory that Docker accepts, in bytes.
 const LEAST_MEMORY: u64 = 6 << 20;
 
 /// `500ms`, `5s`, `30m`, `1h`, `0s`: a whole number and its unit.
@@ -27,7 +27,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= LONGEST).then_some(duration)
 }
 
-/// What a container may use, at least what Docker accepts.
+/// A container's memory limit in bytes, at least what Docker accepts.
 pub(super) fn memory(text: &str) -> Option<u64> {
     size(text).filter(|&bytes| bytes >= LEAST_MEMORY)
 }

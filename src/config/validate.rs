@@ -14,7 +14,7 @@ use super::file::{self, File, Node, Section};
 use super::values::{networks, path, some_networks};
 use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 
-/// Beyond this it is no configuration.
+/// A larger file is not a configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
 
 pub(super) fn read(path: &Path) -> Result<String, Problems> {
@@ -26,7 +26,7 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
             std::io::ErrorKind::IsADirectory => {
                 "this is a folder: expected the configuration file, `deploy.toml`".into()
             }
-            _ => format!("this file cannot be read: {error}"),
+            _ => format!("failed to read this file: {error}"),
         };
         Problems::whole_file(path, text)
     };
@@ -133,7 +133,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
     }
 }
 
-/// Both listeners or none, or those that are named.
+/// Both listeners, none, or those that are named.
 fn listeners(node: Node<'_>) -> Option<Listeners> {
     const EXPECTED: &str = "`true`, `false`, or an array of listeners, \"http\" and \"https\"";
     match node.value.get_ref() {

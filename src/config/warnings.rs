@@ -1,4 +1,4 @@
-//! What is allowed, but is probably not what was meant.
+//! What is allowed but probably not intended.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if app.webhook.secrets.is_empty() {
             warnings.push(format!(
                 "{at}.webhook.secrets` is missing: every webhook delivery for this app will be refused; \
-                 make one with `cutover secret`"
+                 generate one with `cutover secret`"
             ));
         }
         let webhook = app.webhook.secrets.iter();

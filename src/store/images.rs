@@ -1,5 +1,5 @@
-//! Images that were built here, by what went into them. Only what is in here is used again: an image
-//! that somebody made from one of ours inherits its labels.
+//! Images that were built here, by cache key. Only images recorded here are reused: an image
+//! that somebody built from one of ours inherits its labels.
 
 use rusqlite::Connection;
 

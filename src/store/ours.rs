@@ -1,4 +1,4 @@
-//! Which container is ours: the one that the record names.
+//! Which containers are ours: those that our record names.
 
 /// A container as the record names it. One that has only its labels, or only its name, is somebody
 /// else's: containers inherit the labels of their image, and a name that is free can be taken.

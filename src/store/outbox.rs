@@ -1,5 +1,5 @@
-//! What waits to be sent to the outside, by topic. A message is written in the transaction of what it
-//! tells, and goes once it was delivered or refused for good.
+//! Messages waiting to be sent, by topic. A message is written in the transaction of the change that it
+//! reports, and deleted once it was delivered or refused for good.
 //!
 //! Two kinds stand here. [`put`] keeps one message for each subject: a newer one takes the place of
 //! one that still waits, so that what was overtaken is never sent. [`append`] keeps every message, and

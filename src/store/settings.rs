@@ -61,7 +61,7 @@ pub(super) fn from_json(text: &str) -> Result<Settings, String> {
         Some(VERSION) => serde_json::from_value(value),
         _ => return Err("the settings of a release were written by a newer version".into()),
     };
-    read.map_err(|error| format!("the settings of a release cannot be read: {error}"))
+    read.map_err(|error| format!("failed to read the settings of a release: {error}"))
 }
 
 /// Whole milliseconds, the unit of every time in the database.

@@ -22,8 +22,8 @@ const SILENCE: Duration = Duration::from_secs(120);
 const PIECE: usize = 32 << 10;
 const CGI_HEAD: usize = 16 << 10;
 
-/// What old programs wrote into histories that every forge takes, and that harms nobody who reads
-/// them. All else that `git fsck` finds is refused.
+/// Faults that old programs wrote into histories, which every forge accepts and which harm no reader.
+/// Everything else that `git fsck` finds is refused.
 const HARMLESS: [&str; 13] = [
     "badDate",
     "badDateOverflow",
@@ -62,7 +62,7 @@ impl Backend {
         let place = (shared.processes.clone().acquire_owned().await)
             .map_err(|error| Refusal::failed(error.to_string()))?;
         let mut git = Command::new("git");
-        // What a push has brought is on disk before the pusher is told so.
+        // What was pushed is on disk before the pusher is told so.
         for setting in [
             "core.fsync=all",
             "http.receivepack=true",
@@ -105,7 +105,7 @@ impl Backend {
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| Refusal::failed(format!("`git` cannot be started: {error}")))?;
+            .map_err(|error| Refusal::failed(format!("failed to start `git`: {error}")))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (Some(input), Some(output)) = (input, output) else {
             return Err(Refusal::failed(

@@ -1,4 +1,4 @@
-//! What a push wants, which stands before the commits themselves.
+//! The commands of a push, which precede the commits themselves.
 
 use axum::body::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -131,7 +131,7 @@ mod tests {
         assert!(read(&push[..30], 30).await.is_err());
         assert!(read(b"0008main0000", 99).await.is_err());
         assert!(read(b"nonsense", 99).await.is_err());
-        // What a client sends first to see whether it is let in.
+        // What a client sends first to see whether it is authorized.
         assert!(read(b"0000", 4).await.unwrap().updates.is_empty());
     }
 }

@@ -159,8 +159,8 @@ async fn receive(
 }
 
 impl Shared {
-    /// Lets a request in: first whose it is, then what it asks for, so that who has no token learns
-    /// nothing about which apps there are.
+    /// Authorizes a request: first who sent it, then what it requests, so that nobody without a
+    /// token learns which apps exist.
     fn enter(
         &self,
         name: &str,
@@ -211,14 +211,14 @@ fn unauthorized(headers: &HeaderMap) -> Refusal {
     let message = "the token is missing or wrong: give it as the password, with any user name; \
                    `cutover token` prints it on the server";
     let refusal = Refusal::new(StatusCode::UNAUTHORIZED, message.into());
-    // git asks without a password first.
+    // git first tries without a password.
     match headers.contains_key(header::AUTHORIZATION) {
         true => refusal.refusing(Kind::GitToken),
         false => refusal,
     }
 }
 
-/// The token is what is proved; the user name is whatever the pusher gave.
+/// Only the token is verified; the user name is whatever the pusher gave.
 fn requester(principal: Principal, user: String) -> Requester {
     let user: String = user.escape_debug().take(LONGEST_USER).collect();
     match principal.who {
@@ -242,7 +242,7 @@ fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// git would run the hooks of whoever owns the repository as the agent's user.
+/// Whether another user owns the repository: git would run that user's hooks as the agent's user.
 fn is_foreign(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let us = rustix::process::geteuid().as_raw();
@@ -259,7 +259,7 @@ fn make(repository: &Repository) -> Result<(), String> {
     }
     if crate::source::is_work_tree(path) {
         return Err(
-            "it is a work tree, to whose branch git takes no push: `git clone --bare` it, and set \
+            "it is a work tree, and git refuses a push to its branch: run `git clone --bare` on it, and set \
              `repo` to the clone"
                 .into(),
         );

@@ -1,4 +1,4 @@
-//! git's packets: four hex digits of length, themselves counted, then the data; `0000` is a pause.
+//! git's packets: four hex digits of length, which count themselves, then the data; `0000` is a flush.
 
 /// The longest data that git takes in one packet.
 pub(super) const LONGEST: usize = 65_516;
@@ -10,7 +10,7 @@ pub(super) enum Packet {
     Flush,
 }
 
-/// Cuts the first packet off `bytes`. `None`: it is not whole yet. An error: it is none.
+/// Takes the first packet off `bytes`. `None`: it is incomplete. An error: it is not a packet.
 pub(super) fn take(bytes: &mut Vec<u8>) -> Result<Option<Packet>, &'static str> {
     let Some(digits) = bytes.get(..4) else {
         return Ok(None);

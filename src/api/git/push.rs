@@ -23,7 +23,7 @@ use crate::principal::Requester;
 const SERVICE: &str = "git-receive-pack";
 /// Proxies close a connection on which nothing happens for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What is read of a push that is refused, so that its sender comes to reading the reason.
+/// How much of a refused push is read, in bytes, so that its sender gets to read the reason.
 const DRAIN: usize = 256 << 20;
 
 type Answer = mpsc::Sender<Result<Bytes, std::io::Error>>;
@@ -42,7 +42,7 @@ pub(super) async fn receive(
     let mut body = request.into_body().into_data_stream();
     let commands = Commands::read(&mut body).await.map_err(bad)?;
     if commands.updates.is_empty() {
-        // A client with much to send first asks whether it is let in.
+        // A client with much to send first checks whether it is authorized.
         return Ok(answer(Body::empty()));
     }
     if !commands.can_report {
@@ -115,7 +115,7 @@ async fn run(
     match (sent, report) {
         (Ok(()), Ok(report)) => follow(shared, app, commands, pushes, &report, sender).await,
         (Err(why), _) => tracing::info!(%app, why, "a push was interrupted"),
-        (_, Err(why)) => say(sender, &format!("git did not take the push: {why}")).await,
+        (_, Err(why)) => say(sender, &format!("git rejected the push: {why}")).await,
     }
 }
 
@@ -131,7 +131,7 @@ fn answer(body: Body) -> Response {
         .into_response()
 }
 
-/// Why the push is not taken; empty if it is. All of it or nothing.
+/// Why the push is refused; empty if it is accepted. All of it or nothing.
 fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str, String)> {
     if let Some(why) = push_option::unknown(&commands.options) {
         let refs = commands.updates.iter();

@@ -322,7 +322,7 @@ fn run_first(db: &mut Connection, count: usize) -> Result<(), String> {
     let seen = seen as usize;
     if seen > count {
         return Err(format!(
-            "it was written by a newer version of Cutover (schema {seen}, this one knows {count}); \
+            "it was written by a newer version of Cutover (schema {seen}; this version supports up to {count}); \
              run that version"
         ));
     }

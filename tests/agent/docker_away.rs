@@ -31,7 +31,7 @@ async fn deliveries_are_kept_and_deployed_when_docker_is_there() {
         ready.json()["docker"]
             .as_str()
             .unwrap()
-            .contains("does not answer"),
+            .contains("is not reachable"),
         "{}",
         ready.text()
     );

@@ -75,10 +75,15 @@ pub async fn known(
     }
 }
 
-fn unknown(api: &Api, name: &str) -> ApiError {
+/// The app that was called so before.
+pub fn renamed(api: &Api, name: &str) -> Option<Arc<App>> {
     let in_force = api.agent.in_force();
     let was = |app: &&Arc<App>| app.was.as_ref().is_some_and(|was| was.as_str() == name);
-    match in_force.config.apps.values().find(was) {
+    in_force.config.apps.values().find(was).cloned()
+}
+
+fn unknown(api: &Api, name: &str) -> ApiError {
+    match renamed(api, name) {
         Some(app) => ApiError::new(
             StatusCode::NOT_FOUND,
             "renamed",

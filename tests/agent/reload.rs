@@ -327,6 +327,12 @@ async fn a_renamed_app_keeps_its_releases_and_serves_without_a_gap() {
         "{}",
         answer.text()
     );
+    let (token, address) = (server.token(), server.agent().address);
+    let mut command = std::process::Command::new("git");
+    let url = format!("http://ann:{token}@{address}/git/hello.git");
+    let output = command.args(["ls-remote", &url]).output().unwrap();
+    let text = both(&output);
+    assert!(text.contains("push to `/git/greeter.git`"), "{text}");
 
     said(&server, &["rollback", "greeter", "--follow"]);
     assert_eq!(server.version().await, "v1");

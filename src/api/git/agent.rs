@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Found, Git, Repository};
-use crate::api::Api;
+use crate::api::{Api, path};
 use crate::config::Repo;
 use crate::deploy::{follow, intake};
 use crate::store::StoreError;
@@ -34,7 +34,12 @@ pub fn of_agent(api: Arc<Api>) -> Git {
 fn find(api: &Api, name: &str) -> Found {
     let app = name.parse().ok();
     let Some(app) = app.and_then(|name| api.agent.app(&name)) else {
-        return Found::NoSuchApp;
+        return match path::renamed(api, name) {
+            Some(app) => Found::Renamed {
+                now: app.name.clone(),
+            },
+            None => Found::NoSuchApp,
+        };
     };
     match &app.repo {
         Repo::Local(path) => Found::Repository(Repository {

@@ -69,6 +69,10 @@ pub enum Found {
         app: AppName,
         address: String,
     },
+    /// An app was called so before.
+    Renamed {
+        now: AppName,
+    },
     NoSuchApp,
 }
 
@@ -178,6 +182,7 @@ impl Shared {
         let found = match (self.git.repository)(app) {
             Found::Repository(it) if !principal.sees(&it.app) => Found::NoSuchApp,
             Found::Elsewhere { app, .. } if !principal.sees(&app) => Found::NoSuchApp,
+            Found::Renamed { now } if !principal.sees(&now) => Found::NoSuchApp,
             found => found,
         };
         if !principal.may(role) {
@@ -198,6 +203,10 @@ impl Shared {
             Found::Elsewhere { address, .. } => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("`{app}` is deployed from {address}: push there"),
+            )),
+            Found::Renamed { now } => Err(Refusal::new(
+                StatusCode::NOT_FOUND,
+                format!("the app `{app}` is called `{now}` now: push to `/git/{now}.git`"),
             )),
             Found::NoSuchApp => {
                 let message = format!("there is no app `{}`", app.escape_debug());

@@ -17,6 +17,7 @@ use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::{cancel as stopping, intake, rollback};
 use crate::principal::{Principal, Role};
+use crate::source;
 use crate::state::State as DeploymentState;
 use crate::store::deployments::{Deployment, Trigger};
 
@@ -88,6 +89,15 @@ pub async fn deploy(
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = checked(body.r#ref, "ref")?;
+    // Queued, it would take the place of a push that waits.
+    if let Some(Err(error)) = wanted.as_deref().map(source::can_be_named) {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            error.code(),
+            error.to_string(),
+            error.hint(),
+        ));
+    }
     let trigger = match body.trigger {
         None | Some(Caller::Api) => Trigger::Api,
         Some(Caller::Cli) => Trigger::Cli,

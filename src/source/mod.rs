@@ -20,6 +20,7 @@ pub use bare::{message, tip};
 pub use error::SourceError;
 pub use local::{is_work_tree, unsupported};
 pub use mirror::Mirror;
+pub use resolve::can_be_named;
 pub use warnings::warnings;
 
 pub(crate) use init::once as init;

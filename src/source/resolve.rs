@@ -50,6 +50,11 @@ pub(super) fn meanings(name: &str) -> Result<Vec<String>, SourceError> {
     Ok(short.into_iter().chain(full).collect())
 }
 
+/// Whether a person's text can mean a branch, a tag or a commit, in whatever repository.
+pub fn can_be_named(name: &str) -> Result<(), SourceError> {
+    meanings(name).map(drop)
+}
+
 fn is_valid(full: &str) -> bool {
     Reference::is_valid_name(full) && !full.contains('\0')
 }

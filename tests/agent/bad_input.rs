@@ -155,6 +155,17 @@ async fn a_repository_that_is_away_or_lacks_the_commit_fails_and_changes_nothing
     assert!(said.contains(&OLD[..7]), "{said}");
     assert_eq!(server.version().await, "v1");
 
+    // What no repository can have is not even queued, where it would take a push's place.
+    for name in ["../../etc", "HEAD~1", " ", "main:other"] {
+        let (code, said) = run(server.cutover(&["deploy", APP, "--ref", name])).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("is not a valid name for a branch"), "{said}");
+        assert!(said.contains("at least 7 digits of a commit"), "{said}");
+    }
+    let path = format!("/api/v1/apps/{APP}/deployments");
+    let items = server.api(&path).await["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 2);
+
     let away = server.stage.folder.join("away.git");
     std::fs::rename(&server.stage.repo, &away).unwrap();
     let (code, said) = run(server.cutover(&["deploy", APP, "--follow"])).await;

@@ -88,7 +88,7 @@ impl ApiError {
 
     pub fn no_such_deployment(id: &str) -> Self {
         let message = format!("there is no deployment `{}`", id.escape_debug());
-        let hint = "GET /api/v1/apps/{app}/deployments lists the deployments";
+        let hint = "`cutover deployments APP` lists the deployments of an app";
         Self::new(StatusCode::NOT_FOUND, "unknown_deployment", message, hint)
     }
 

@@ -57,7 +57,7 @@ pub struct NotConfigured(ErrorBody);
 #[response(example = json!({"error": {
     "code": "unknown_deployment",
     "message": "there is no deployment `d01m5z8k2q4x7a`",
-    "hint": "GET /api/v1/apps/{app}/deployments lists the deployments",
+    "hint": "`cutover deployments APP` lists the deployments of an app",
 }}))]
 pub struct UnknownDeployment(ErrorBody);
 

@@ -74,9 +74,14 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
     let colon = if why.is_empty() { "" } else { ": " };
     let failed = Error::failed(format!("deployment `{id}` of `{app}` {ended}{colon}{why}"));
     Err(match state.as_str() {
-        "failed" | "rolled_back" => failed.hint(format!(
-            "the previous release is still serving; see the full log with \
+        // There may have been no release before this one.
+        "failed" => failed.hint(format!(
+            "what was live before is unchanged; see the full log with \
              `cutover logs {app} --deployment {id}`"
+        )),
+        // The rollback is a deployment of its own, which may not have switched yet.
+        "rolled_back" => failed.hint(format!(
+            "the previous release comes back; `cutover status {app}` shows when it is live"
         )),
         "superseded" => failed.hint(format!(
             "follow the newer one with `cutover logs {app} --follow`"
@@ -131,10 +136,6 @@ mod tests {
         }
         hints.sort();
         hints.dedup();
-        assert_eq!(
-            hints.len(),
-            4,
-            "failed and rolled_back share one: {hints:#?}"
-        );
+        assert_eq!(hints.len(), 5, "{hints:#?}");
     }
 }

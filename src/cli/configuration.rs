@@ -19,6 +19,18 @@ pub fn loaded(global: &Global) -> Result<Loaded, Error> {
     read(&path)
 }
 
+/// Where the agent of that configuration has its files. A mistake in the file keeps nobody from an
+/// agent that runs: it goes by the file as it was.
+pub fn data_dir(global: &Global) -> Result<PathBuf, Error> {
+    let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
+    match read(&path) {
+        Ok(loaded) => Ok(loaded.config.agent.data_dir),
+        Err(mistakes) => config::data_dir(&path)
+            .filter(|folder| folder.join("agent.sock").exists())
+            .ok_or(mistakes),
+    }
+}
+
 fn read(path: &Path) -> Result<Loaded, Error> {
     Loaded::read(path).map_err(|problems| error(&problems))
 }

@@ -11,7 +11,7 @@ use super::client::{Client, view};
 use super::error::Kind;
 use super::{Error, Global, configuration, outcome, print};
 use crate::api::push_option;
-use crate::config::{Config, Repo};
+use crate::config::Repo;
 use crate::deploy::intake::Outcome;
 
 /// More updates than any push has; it bounds what is read.
@@ -45,13 +45,20 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     if global.config.is_none() {
         global.config = configured(&repository);
     }
-    let (_, config) = configuration::load(&global)?;
-    let client = Client::local(&config.agent.data_dir);
+    let client = match configuration::data_dir(&global) {
+        Ok(folder) => Client::local(&folder),
+        Err(error) => {
+            return Err(error.hint(
+                "the commits are stored in the repository, but not deployed: correct the \
+                 configuration, then run `cutover deploy APP`",
+            ));
+        }
+    };
     let updates: Vec<_> = input.lines().filter_map(update).collect();
     let options = push_options(|name| std::env::var(name).ok());
     let has = |option: &str| options.iter().any(|given| given == option);
     if let Some(why) = push_option::unknown(&options) {
-        let verbs = by_hand(&config, &repository);
+        let verbs = by_hand(&global, &repository);
         return Err(Error::usage(format!("stored, not deployed: {why}"))
             .hint(format!("run {verbs} to deploy it")));
     }
@@ -69,7 +76,7 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
             return Err(error.hint(format!(
                 "the commits are stored in the repository, but not deployed: start the agent with \
                  `cutover serve`, then run {}",
-                by_hand(&config, &repository)
+                by_hand(&global, &repository)
             )));
         }
         Err(error) => return Err(error),
@@ -132,10 +139,12 @@ fn configured(repository: &Path) -> Option<PathBuf> {
 }
 
 /// The verbs that deploy what is in the repository.
-fn by_hand(config: &Config, repository: &Path) -> String {
+fn by_hand(global: &Global, repository: &Path) -> String {
+    let apps = configuration::load(global).map(|(_, config)| config.apps);
     let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == repository);
-    let apps = config.apps.values();
     let verbs: Vec<String> = apps
+        .unwrap_or_default()
+        .values()
         .filter(|app| matches!(&app.repo, Repo::Local(path) if same(path)))
         .map(|app| format!("`cutover deploy {}`", app.name))
         .collect();

@@ -12,8 +12,7 @@ pub struct Token {}
 
 /// Prints the agent's token named `admin`.
 pub fn run(_: Token, global: &Global) -> Result<(), Error> {
-    let (_, config) = configuration::load(global)?;
-    let path = config.agent.data_dir.join("token");
+    let path = configuration::data_dir(global)?.join("token");
     let shown = path.display();
     match std::fs::read_to_string(&path) {
         Ok(token) => {

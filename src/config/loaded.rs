@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::changes::{Change, changes};
-use super::validate::{parse, read};
+use super::validate::{self, parse, read};
 use super::{App, Config, Problems};
 use crate::ids::AppName;
 
@@ -22,6 +22,12 @@ pub struct Loaded {
 /// The configuration in a file, as [`Loaded::read`] reads it.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     Loaded::read(path).map(|loaded| loaded.config)
+}
+
+/// The data folder that a file names, even if the file cannot be loaded: where its agent is reached.
+pub fn data_dir(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    validate::data_dir(folder(&absolute), &read(path).ok()?)
 }
 
 /// What the file says now, beside what was loaded.

@@ -36,7 +36,7 @@ mod warnings;
 mod tests;
 
 pub use find::find;
-pub use loaded::{Loaded, Since, load, unnamed};
+pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};

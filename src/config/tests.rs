@@ -111,6 +111,35 @@ fn what_the_example_calls_a_default_is_one() {
 }
 
 #[test]
+fn the_data_folder_is_found_in_a_file_with_mistakes() {
+    let found = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        std::fs::write(&path, text).unwrap();
+        let found = super::data_dir(&path);
+        found.map(|found| match found.strip_prefix(folder.path()) {
+            Ok(within) => within.to_owned(),
+            Err(_) => found,
+        })
+    };
+    let named = |text: &str| found(&format!("[agent]\ndata_dir = \"data\"\n{text}"));
+    for mistakes in [
+        "",
+        "x = 1\n[apps.A_B]\n",
+        "[apps.hello]\nport = [\n",
+        "x = \"\n",
+    ] {
+        assert_eq!(named(mistakes), Some("data".into()), "{mistakes}");
+    }
+    let default = Some("/var/lib/cutover".into());
+    assert_eq!(found("[apps.hello]\nport = 0\n"), default);
+    // What is not there may be the error's doing.
+    for text in ["[agent\n", "[agent]\ndata_dir = 1\n", "agent = 1\n"] {
+        assert_eq!(found(text), None, "{text}");
+    }
+}
+
+#[test]
 fn the_contracts_own_example_is_good() {
     let config = parse(
         r#"

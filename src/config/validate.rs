@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -16,6 +16,8 @@ use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 
 /// A larger file is not a configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
+
+const DATA_DIR: &str = "/var/lib/cutover";
 
 pub(super) fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| {
@@ -73,6 +75,22 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
     }
 }
 
+/// `agent.data_dir` alone, whatever else is wrong with the text. Around a syntax error it must be
+/// there: that it is missing may be the error's doing.
+pub(super) fn data_dir(folder: &Path, text: &str) -> Option<PathBuf> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let file = File {
+        text,
+        folder,
+        problems: RefCell::default(),
+    };
+    let mut agent = Section::root(&file, tree.get_ref()).section("agent");
+    if agent.has("data_dir") || agent.is_misshapen() {
+        return agent.read("data_dir", path);
+    }
+    errors.is_empty().then(|| DATA_DIR.into())
+}
+
 fn config(mut root: Section<'_>) -> Option<Config> {
     let mut claims = Claims::default();
     let mut addresses = Addresses::default();
@@ -102,7 +120,7 @@ fn agent(
     section.done();
     Some(Agent {
         listen: listen.unwrap_or(default),
-        data_dir: data_dir.unwrap_or("/var/lib/cutover".into()),
+        data_dir: data_dir.unwrap_or(DATA_DIR.into()),
         domain,
         webhook_networks,
     })

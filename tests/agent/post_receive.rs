@@ -69,6 +69,20 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
         "{said}"
     );
 
+    // A file that is being edited keeps no push from the agent, which goes by the file as it was.
+    let good = std::fs::read_to_string(&server.stage.config).unwrap();
+    std::fs::write(&server.stage.config, good.clone() + "bananas = [\n").unwrap();
+    commit(&work, "v2c", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(said.contains("remote: `hello` is live with"), "{said}");
+
+    // Without a file nobody knows where the agent is.
+    std::fs::remove_file(&server.stage.config).unwrap();
+    commit(&work, "v2d", "");
+    let said = git(&work, &["push", "origin", "main"]);
+    assert!(said.contains("stored in the repository, but not"), "{said}");
+    std::fs::write(&server.stage.config, good).unwrap();
+
     // No agent: the push is kept, and the pusher knows what to do.
     server.stop().await;
     commit(&work, "v3", "");

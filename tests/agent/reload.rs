@@ -187,6 +187,14 @@ async fn who_acts_is_told_where_the_file_differs_and_a_reload_applies_it() {
             both(&output)
         );
     }
+    // Whoever acts still reaches the agent, also where the file is no TOML any more.
+    for mistake in ["bananas = 1\n", "bananas = [\n"] {
+        write(&server, &(good.clone() + mistake));
+        let text = said(&server, &["status"]);
+        assert!(text.contains("cannot be loaded: `cutover check`"), "{text}");
+        assert_eq!(said(&server, &["token"]).trim(), server.token());
+        said(&server, &["deploy", "hello", "--follow"]);
+    }
     // So with a file that is gone, and with a folder in its place. Where the agent is, another file
     // says, as `--url` would.
     let copy = server.stage.folder.join("copy.toml");

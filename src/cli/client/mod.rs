@@ -30,8 +30,7 @@ impl Client {
     /// The agent that this command line means: `--url`, or the one whose configuration is found.
     pub fn new(global: &Global) -> Result<Self, Error> {
         let Some(url) = &global.url else {
-            let (_, config) = configuration::load(global)?;
-            return Ok(Self::local(&config.agent.data_dir));
+            return Ok(Self::local(&configuration::data_dir(global)?));
         };
         let token = std::env::var("CUTOVER_TOKEN").ok();
         if token.is_none() {

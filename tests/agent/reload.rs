@@ -191,7 +191,10 @@ async fn who_acts_is_told_where_the_file_differs_and_a_reload_applies_it() {
     for mistake in ["bananas = 1\n", "bananas = [\n"] {
         write(&server, &(good.clone() + mistake));
         let text = said(&server, &["status"]);
-        assert!(text.contains("cannot be loaded: `cutover check`"), "{text}");
+        assert!(
+            text.contains("cannot be loaded: run `cutover check`"),
+            "{text}"
+        );
         assert_eq!(said(&server, &["token"]).trim(), server.token());
         said(&server, &["deploy", "hello", "--follow"]);
     }
@@ -331,7 +334,7 @@ async fn a_renamed_app_keeps_its_releases_and_serves_without_a_gap() {
     let answer = server.ask(::http::Request::post("/hooks/hello"), "").await;
     assert_eq!(answer.status, 404);
     assert!(
-        answer.text().contains("called `greeter` now"),
+        answer.text().contains("has been renamed to `greeter`"),
         "{}",
         answer.text()
     );

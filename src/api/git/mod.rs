@@ -206,7 +206,7 @@ impl Shared {
             )),
             Found::Renamed { now } => Err(Refusal::new(
                 StatusCode::NOT_FOUND,
-                format!("the app `{app}` is called `{now}` now: push to `/git/{now}.git`"),
+                format!("the app `{app}` has been renamed to `{now}`: push to `/git/{now}.git`"),
             )),
             Found::NoSuchApp => {
                 let message = format!("there is no app `{}`", app.escape_debug());

@@ -97,7 +97,7 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     commit(work, "v2\n\n[skip ci]", "");
     let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(
-        good && text.contains("not deployed: the head commit says"),
+        good && text.contains("not deployed: the head commit's message contains"),
         "{text}"
     );
     commit(work, "v3", "");

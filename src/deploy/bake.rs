@@ -114,10 +114,14 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
             // Docker is unreachable: that says nothing about the release.
             Err(_) => continue,
         }
-        if let Ok(restarts @ 1..) = line.agent.engine.restarts(&instance.ours()).await {
-            return Some(format!(
-                "the new version crashed {restarts} times after the switch"
-            ));
+        match line.agent.engine.restarts(&instance.ours()).await {
+            Ok(1) => return Some("the new version crashed once after the switch".into()),
+            Ok(restarts @ 2..) => {
+                return Some(format!(
+                    "the new version crashed {restarts} times after the switch"
+                ));
+            }
+            _ => {}
         }
     }
     None

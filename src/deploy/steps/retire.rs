@@ -32,7 +32,10 @@ pub async fn retire(line: &Line<'_>) -> Result<()> {
                 })
                 .await;
             old_images(line.agent, &line.app.name, line.app.deploy.keep_releases).await?;
-            format!("{stopped} old instances stopped")
+            match stopped {
+                1 => "1 old instance stopped".to_owned(),
+                stopped => format!("{stopped} old instances stopped"),
+            }
         }
     };
     Checkpoint::Effected(Step::Retire).reach();

@@ -1,4 +1,4 @@
-//! A key by which an image of exactly the same content and settings is found again.
+//! A key for finding an existing image of exactly the same content and settings.
 
 use sha2::{Digest, Sha256};
 

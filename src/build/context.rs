@@ -21,11 +21,11 @@ use crate::source::{Commit, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
 
-/// The checked list of what is sent. Reading and sending it block.
+/// The checked list of what is sent to the builder. Reading and sending it block.
 pub struct Context {
     objects: Objects,
     pub(super) list: List,
-    /// The Dockerfile's path from the context folder, with links resolved.
+    /// The Dockerfile's path relative to the context folder, with links resolved.
     pub(super) dockerfile: String,
     time: u64,
 }
@@ -41,7 +41,7 @@ impl Context {
         Self::read_until(&CancellationToken::new(), mirror, commit, settings)
     }
 
-    /// The same, given up when `stop` is cancelled.
+    /// Like [`Context::read`], but gives up when `stop` is cancelled.
     pub fn read_until(
         stop: &CancellationToken,
         mirror: &Mirror,

@@ -142,7 +142,7 @@ impl From<BuildFailure> for BuildError {
     }
 }
 
-/// The first few by name.
+/// The first few paths, and how many more there are, as the subject of a sentence.
 fn pointers(paths: &[String]) -> String {
     const NAMED: usize = 5;
     let named: Vec<String> = (paths.iter().take(NAMED))

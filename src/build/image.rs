@@ -37,7 +37,7 @@ pub struct Built {
     pub image_id: String,
     /// A digest of everything that went into it.
     pub cache_key: String,
-    /// An image of the same content and settings existed; nothing was built.
+    /// Whether an image of the same content and settings existed, so that nothing was built.
     pub cached: bool,
 }
 

@@ -8,8 +8,9 @@ use super::objects::{LINK, Objects};
 
 /// Far more rules than anybody writes; each file is checked against all of them.
 const MAX_RULES: usize = 10_000;
+/// The largest .gitattributes that is read, in bytes.
 const MAX_ATTRIBUTES: u64 = 1 << 20;
-/// In bytes. By the specification, a pointer is shorter.
+/// In bytes. According to the specification, a pointer is shorter.
 const MAX_POINTER: u64 = 1024;
 const VERSIONS: [&[u8]; 2] = [
     b"version https://git-lfs.github.com/spec/v1\n",

@@ -1,10 +1,11 @@
 //! Resolves symbolic links of the context.
 
-/// The limit of Linux.
+/// Linux's own limit on the links followed in one path.
 const LINKS: usize = 40;
 
-/// Resolves the links in `path`; `target` returns where the link at a path points to. `None`: it leads
-/// out of the context or in a circle. A path that does not exist resolves to itself.
+/// Resolves the links in `path`; `target` returns the target of the link at a path, if there is
+/// one. `None`: the path leads out of the context or in a circle. A path that does not exist
+/// resolves to itself.
 pub(super) fn follow(path: &str, target: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut rest: Vec<String> = parts(path).rev().collect();
     let mut at: Vec<String> = Vec::new();

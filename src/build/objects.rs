@@ -7,7 +7,7 @@ use git2::{Blob, ErrorCode, Oid, Repository, Tree};
 use super::BuildError;
 use crate::source::{Mirror, blob};
 
-// git knows these modes and no others.
+// The modes that git uses, apart from that of a plain file.
 pub(super) const FOLDER: i32 = 0o040000;
 pub(super) const EXECUTABLE: i32 = 0o100755;
 pub(super) const LINK: i32 = 0o120000;

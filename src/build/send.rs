@@ -9,11 +9,13 @@ use tokio::task::JoinHandle;
 
 use super::{BuildError, Context};
 
+/// In bytes.
 const CHUNK: usize = 64 << 10;
 /// Chunks buffered between the two, which bounds the memory that a slow engine can cost.
 const CHUNKS: usize = 8;
 
-/// Starts sending. The task returns an error if failed to read the context.
+/// Starts sending. The task returns an error if the context could not be read
+/// or the engine stopped reading it.
 pub(super) fn send(
     context: Context,
 ) -> (

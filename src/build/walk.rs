@@ -12,16 +12,19 @@ use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
 // Far above what images are built from, far below what would exhaust a small server's memory.
 const MAX_ENTRIES: usize = 200_000;
-/// Also of those that are left out: a few small trees that name each other are many billions of paths.
+/// Includes excluded entries: a few small trees, each of which lists the next many times, expand to
+/// billions of paths.
 const MAX_VISITED: usize = 1_000_000;
-/// How many entries are looked at between two looks at whether anybody waits for the list.
+/// How many entries are visited between two checks for cancellation.
 const STRIDE: usize = 1024;
+/// The total size of the files, in bytes.
 const MAX_TOTAL: u64 = 4 << 30;
+/// The length of a path or of a link's target, in bytes.
 pub(super) const MAX_PATH: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// From the context folder; file names are bytes.
+    /// Relative to the context folder. Bytes, because file names need not be UTF-8.
     pub(super) path: Vec<u8>,
     pub(super) kind: Kind,
 }
@@ -57,7 +60,7 @@ pub(super) struct Walk<'a> {
     /// The context's folder in the repository.
     pub(super) folder: &'a str,
     pub(super) lfs: Lfs,
-    /// Nobody waits for the list any more.
+    /// Cancelled when nobody waits for the list any more.
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -144,7 +147,7 @@ impl Walk<'_> {
 }
 
 impl List {
-    /// `true` if it is a file.
+    /// Adds a file or link and returns whether it is a file. A submodule is an error.
     fn add(
         &mut self,
         objects: &Objects,
@@ -178,8 +181,8 @@ impl List {
         Ok(())
     }
 
-    /// An exception may have re-included a file whose folder is excluded: the folder is listed after
-    /// all, so that it gets the same mode as the others.
+    /// If an exception re-included a file whose folder is excluded, the folder is listed after all,
+    /// so that it gets the same mode as the others.
     fn add_parents(&mut self) {
         let listed: HashSet<&[u8]> = (self.entries.iter())
             .filter(|entry| matches!(entry.kind, Kind::Folder))

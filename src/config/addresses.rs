@@ -1,16 +1,17 @@
-//! Which addresses Cutover listens on: each once.
+//! The addresses that Cutover listens on; no two of them may conflict.
 
 use std::net::SocketAddr;
 
 use super::file::{Node, Section};
 use super::values::socket;
 
-/// The addresses so far, each with its key.
+/// The addresses read so far, each with the key that sets it.
 #[derive(Default)]
 pub(super) struct Addresses(Vec<(String, SocketAddr)>);
 
 impl Addresses {
-    /// The address at `key`, or `default` where it is not set.
+    /// Reads the address at `key`, or takes `default` if the key is absent. An address that
+    /// conflicts with an earlier one is reported.
     pub fn read(
         &mut self,
         section: &mut Section<'_>,
@@ -45,7 +46,7 @@ impl Addresses {
     }
 }
 
-/// Whether not both can be listened on. Port 0 is any that is free.
+/// Whether it is impossible to listen on both addresses. Port 0, any free port, never conflicts.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || everywhere)

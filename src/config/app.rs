@@ -1,4 +1,4 @@
-//! One `[apps.NAME]`.
+//! `[apps.NAME]`: one section for each app.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppNa
         if let Err(error) = &parsed {
             node.file.report(node.start, error.to_string());
         }
-        // Read under a wrong name too, so that what is wrong inside is found in the same run.
+        // Read even if the name is invalid, so that mistakes inside are reported in the same run.
         let file = node.file;
         if let Some((app, was_at)) = app(name, parsed.ok(), node, claims) {
             if let Some(was) = app.was.clone() {
@@ -54,8 +54,8 @@ pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppNa
     Some(apps)
 }
 
-/// The app, and where its `was` stands. Every key is read before the first missing one ends it, so
-/// that all problems are found.
+/// Reads one app; returns it with the position of its `was` in the file. Every key is read before a
+/// missing required key ends the function, so that all problems are reported.
 fn app(
     shown: &str,
     name: Option<AppName>,
@@ -142,7 +142,7 @@ fn repository(node: Node<'_>) -> Option<Repo> {
     let text = node.str(repo::REPO)?;
     match repo::repo(node.file.folder, text) {
         Ok(repo) => Some(repo),
-        // It may hold a token.
+        // Not quoted in the message, because it may contain a token.
         Err(expected) if text.contains('@') => node.wrong_unshown(expected),
         Err(expected) => node.wrong(expected),
     }
@@ -158,7 +158,7 @@ fn domains_of(
     let hosts = nodes
         .into_iter()
         .map(|node| claims.host(node, prefix, owner));
-    // Every one is looked at before the first bad one counts.
+    // Every host is checked before the first invalid one makes the result `None`.
     hosts.collect::<Vec<_>>().into_iter().collect()
 }
 
@@ -210,7 +210,7 @@ fn build(mut section: Section<'_>) -> Build {
     let context = section.read("context", inside);
     let dockerfile = section.read("dockerfile", |node| {
         match node.str("the path of the Dockerfile, relative to the context folder")? {
-            // The context folder itself is no Dockerfile.
+            // The context folder itself is not a Dockerfile.
             "" | "." => node.wrong("the path of the Dockerfile, relative to the context folder"),
             _ => inside(node),
         }

@@ -40,7 +40,7 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
     }
 }
 
-/// The path that the app answers under, without a `/` at its end but for the root's.
+/// The path that the app is served under, without a trailing `/` unless it is the root.
 pub(super) fn prefix(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str =
         "a path such as \"/\" or \"/api\", without `.` and `..`, query or escapes";
@@ -64,7 +64,7 @@ pub(super) fn prefix(node: Node<'_>) -> Option<String> {
     }
 }
 
-/// A sentence, or the file that holds a page.
+/// A message as text, or the file that contains a page.
 fn notice(node: Node<'_>) -> Option<Notice> {
     const EXPECTED: &str = "a message for visitors, or a page: { file = \"PATH\" }";
     match node.value.get_ref() {
@@ -77,7 +77,7 @@ fn notice(node: Node<'_>) -> Option<Notice> {
     }
 }
 
-/// The file of each status' page.
+/// The files of the error pages, by status; only statuses in `known` can have one.
 pub(super) fn pages(node: Node<'_>, known: &[u16]) -> Option<BTreeMap<u16, PathBuf>> {
     let list: Vec<_> = known.iter().map(u16::to_string).collect();
     let list = list.join(", ");

@@ -1,4 +1,5 @@
-//! What differs between two texts of deploy.toml, by key. Values are never repeated: some are secret.
+//! The differences between two versions of deploy.toml, by key. Values are never shown, because
+//! some of them are secret.
 
 use serde::Serialize;
 use toml::{Table, Value};
@@ -6,7 +7,7 @@ use toml::{Table, Value};
 /// One key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Change {
-    /// `apps.hello.repo`; `apps.hello` for an app that is new or gone.
+    /// The key, such as `apps.hello.repo`; `apps.hello` for an app that was added or removed.
     #[schema(example = "apps.hello.repo")]
     pub key: String,
     #[schema(inline)]
@@ -23,18 +24,18 @@ pub enum What {
     Changed,
 }
 
-/// From when on a reload lets a change take effect.
+/// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Applies {
     Now,
-    /// A release keeps the settings that it was made with.
+    /// With the next deployment: a release keeps the settings that it was created with.
     NextDeployment,
-    /// It names a listener, or what a process can open only once.
+    /// After a restart: it concerns a listener, or something that a process opens only once.
     Restart,
 }
 
-/// What the proxy reads when it starts, or the agent opens once.
+/// The settings that the proxy reads only when it starts, or that the agent opens only once.
 const AT_START: [&str; 9] = [
     "agent.listen",
     "agent.data_dir",
@@ -47,10 +48,10 @@ const AT_START: [&str; 9] = [
     "proxy.access_log",
 ];
 
-/// The sections and keys of an app that a deployment reads.
+/// The keys and sections of an app that take effect with its next deployment.
 const OF_A_DEPLOYMENT: [&str; 6] = ["port", "protocol", "build", "health", "run", "hooks"];
 
-/// In the order of the keys. A text that is not TOML has no keys.
+/// The keys that differ, sorted. Text that is not valid TOML counts as having no keys.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
     let read = |text: &str| text.parse::<Table>().unwrap_or_default();
     let mut all = Vec::new();
@@ -58,7 +59,7 @@ pub fn changes(old: &str, new: &str) -> Vec<Change> {
     all
 }
 
-/// The keys that differ between the two texts and take effect only after a restart.
+/// The keys that differ between the two versions and take effect only after a restart.
 pub fn waiting_for_restart(old: &str, new: &str) -> Vec<Change> {
     let mut all = changes(old, new);
     all.retain(|change| change.applies == Applies::Restart);
@@ -74,7 +75,7 @@ fn compare(path: &mut Vec<String>, old: &Table, new: &Table, all: &mut Vec<Chang
         path.push(key.clone());
         match (old.get(key), new.get(key)) {
             (old, new) if old == new => {}
-            // An app comes and goes as a whole; of any other section the keys do.
+            // An app is added or removed as a whole; in any other section each key is listed.
             (Some(_), None) if is_app(path) => all.push(change(path, What::Removed)),
             (None, Some(_)) if is_app(path) => all.push(change(path, What::Added)),
             (Some(Value::Table(old)), Some(Value::Table(new))) => compare(path, old, new, all),
@@ -116,7 +117,7 @@ fn change(path: &[String], change: What) -> Change {
     }
 }
 
-/// A key as it is written in TOML.
+/// A key as it is written in TOML, quoted if necessary.
 fn shown(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     match !key.is_empty() && key.chars().all(bare) {

@@ -1,15 +1,16 @@
-//! Who has which host name.
+//! Which app, or the agent itself, owns which host name.
 
 use std::collections::BTreeMap;
 
 use super::file::{self, Node};
 
-/// Which host names are taken under which path, and by whom.
+/// Maps a host name and path to the owner that claimed it, and to the line of that claim.
 #[derive(Default)]
 pub(super) struct Claims(BTreeMap<(String, String), (String, usize)>);
 
 impl Claims {
-    /// A host name that nobody else has under the same path.
+    /// Claims the host name in `node`. If it is invalid, or already claimed under the same path,
+    /// that is reported and the result is `None`.
     pub fn host(&mut self, node: Node<'_>, path: &str, owner: &str) -> Option<String> {
         let text = node.str("a host name such as \"hello.example.com\"")?;
         let host = match host(text) {
@@ -20,7 +21,7 @@ impl Claims {
         Some(host)
     }
 
-    /// Every host that no app names: the claim of an app without `domains`.
+    /// Claims every host that no app names, as an app without `domains` does.
     pub fn every_other_host(&mut self, node: Node<'_>, path: &str, owner: &str) -> Option<()> {
         let what = "every host that no app names (the default without `domains`)";
         self.claim(node, "", path, what, owner)
@@ -53,14 +54,15 @@ impl Claims {
     }
 }
 
-/// A host name, with `*.` in front or not, or an IP address, lower case, ASCII; an error says what was expected.
+/// Normalizes a host name, with or without `*.` in front, or an IP address to lower-case ASCII; the
+/// error says what was expected.
 fn host(text: &str) -> Result<String, &'static str> {
     if text.contains("://") || text.contains('/') {
         return Err("a host name alone, without `https://` and path");
     }
     if let Some(parent) = text.strip_prefix("*.") {
         const EXPECTED: &str = "a wildcard such as \"*.example.com\"";
-        // Names, and of more than one label: `*.com` or `*.1.2.3.4` is a slip.
+        // The parent must be a name of more than one label: `*.com` and `*.1.2.3.4` are mistakes.
         return match host(parent) {
             Ok(name) if name.contains('.') && !name.starts_with('[') && !is_address(&name) => {
                 Ok(format!("*.{name}"))
@@ -80,7 +82,7 @@ fn host(text: &str) -> Result<String, &'static str> {
     const EXPECTED: &str = "a host name such as \"hello.example.com\"";
     let text = text.strip_suffix('.').unwrap_or(text);
     match url::Host::parse(text) {
-        // `1.2` would become an address of its own making.
+        // Accepted only in full: the URL parser would turn `1.2` into the address `1.0.0.2`.
         Ok(url::Host::Ipv4(address)) if address.to_string() == text => Ok(text.to_owned()),
         Ok(url::Host::Domain(name)) => {
             let label = |label: &str| {

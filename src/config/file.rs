@@ -1,5 +1,5 @@
-//! The text of deploy.toml as a tree in which every value knows its place. Reading a value of the
-//! wrong kind records a problem and goes on, so that all of them are found in one run.
+//! The text of deploy.toml as a tree in which every value knows its position. Reading a value of
+//! the wrong type records a problem and continues, so that all problems are found in one run.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::Problem;
 
-/// What all values of one file share.
+/// What all values of one file have in common.
 pub(super) struct File<'t> {
     pub text: &'t str,
-    /// The folder that relative paths start at, absolute.
+    /// The folder against which relative paths in the file are resolved; absolute.
     pub folder: &'t Path,
     pub problems: RefCell<Vec<Problem>>,
 }
@@ -25,7 +25,7 @@ impl File<'_> {
     }
 }
 
-/// Line and column, from 1, of a byte in the text.
+/// Converts a byte offset in the text to a line and a column (in characters), both counted from 1.
 pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..offset.min(text.len())];
     let before = String::from_utf8_lossy(before);
@@ -34,16 +34,16 @@ pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// A table whose keys are read one by one; [`Section::done`] reports those that nobody read.
+/// A table whose keys are read one by one; [`Section::done`] reports those that were not read.
 pub(super) struct Section<'a> {
     file: &'a File<'a>,
-    /// `apps.hello.build`; empty for the whole file.
+    /// `apps.hello.build`; empty for the root of the file.
     path: String,
-    /// Where the section begins, for what is missing from it.
+    /// The byte offset at which the section begins; missing keys are reported there.
     start: usize,
     table: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
-    /// It was no table, which is reported already.
+    /// It is not a table, which has already been reported.
     misshapen: bool,
 }
 
@@ -63,22 +63,22 @@ impl<'a> Section<'a> {
         join(&self.path, key)
     }
 
-    /// Reports a sentence about the section itself.
+    /// Reports a problem with the section itself.
     pub fn report(&self, text: String) {
         self.file.report(self.start, text);
     }
 
-    /// Whether `key` is there, be it right or wrong.
+    /// Whether `key` is present, valid or not.
     pub fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Whether it is no table, which is reported already.
+    /// Whether it is not a table, which has already been reported.
     pub fn is_misshapen(&self) -> bool {
         self.misshapen
     }
 
-    /// The value of `key` where there is one.
+    /// The value of `key`, if present.
     pub fn node(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         let (place, value) = self.table?.get_key_value(key)?;
@@ -90,7 +90,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The value of `key` as `parse` reads it; `None` where it is absent, or wrong and reported.
+    /// The value of `key`, parsed by `parse`; `None` if it is absent, or invalid and reported.
     pub fn read<T>(
         &mut self,
         key: &'static str,
@@ -99,7 +99,7 @@ impl<'a> Section<'a> {
         self.node(key).and_then(parse)
     }
 
-    /// The same for a key that must be there.
+    /// Like [`Section::read`], but reports a missing `key`.
     pub fn required<T>(
         &mut self,
         key: &'static str,
@@ -118,7 +118,7 @@ impl<'a> Section<'a> {
         parse(node)
     }
 
-    /// The table `key`, empty where it is absent.
+    /// The table at `key`; an empty section if it is absent.
     pub fn section(&mut self, key: &'static str) -> Section<'a> {
         match self.node(key) {
             Some(node) => node.section(),
@@ -133,7 +133,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports every key that was not asked for, with the nearest one that exists.
+    /// Reports every key that was not read, and suggests the most similar known key.
     pub fn done(self) {
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
@@ -154,36 +154,36 @@ impl<'a> Section<'a> {
     }
 }
 
-/// One value, with its name and place.
+/// One value, with its name and position.
 pub(super) struct Node<'a> {
     pub file: &'a File<'a>,
     /// `apps.hello.build.timeout`
     pub path: String,
-    /// Where its key begins.
+    /// The byte offset of its key, or of the value itself in an array.
     pub start: usize,
     pub value: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Node<'a> {
-    /// Reports what stands there and what was expected.
+    /// Reports the value and what was expected instead.
     pub fn wrong<T>(&self, expected: impl Display) -> Option<T> {
         let text = format!("`{}` is {}: expected {expected}", self.path, self.shown());
         self.report(text)
     }
 
-    /// The same where what stands there may be a secret, and is not repeated.
+    /// Like [`Node::wrong`], but shows only the kind of the value, which may be a secret.
     pub fn wrong_unshown<T>(&self, expected: impl Display) -> Option<T> {
         let kind = kind(self.value.get_ref());
         self.report(format!("`{}` is {kind}: expected {expected}", self.path))
     }
 
-    /// Reports a sentence of its own.
+    /// Reports a problem with this value in the caller's words.
     pub fn report<T>(&self, text: String) -> Option<T> {
         self.file.report(self.value.span().start, text);
         None
     }
 
-    /// What stands there, for a message: a scalar as it is written, else only its kind.
+    /// The value as shown in a message: a short scalar as it is written, anything else by its kind.
     fn shown(&self) -> String {
         let value = self.value.get_ref();
         let written = self.file.text.get(self.value.span()).unwrap_or_default();
@@ -205,7 +205,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// A whole number between two bounds.
+    /// A whole number from `least` to `most`.
     pub fn integer(&self, least: u64, most: u64) -> Option<u64> {
         let number = match self.value.get_ref() {
             DeValue::Integer(n) => u64::from_str_radix(n.as_str(), n.radix()).ok(),
@@ -232,7 +232,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The values of an array.
+    /// The elements of an array.
     pub fn array(&self, expected: impl Display) -> Option<Vec<Node<'a>>> {
         let DeValue::Array(values) = self.value.get_ref() else {
             return self.wrong_unshown(expected);
@@ -246,7 +246,7 @@ impl<'a> Node<'a> {
         Some(values.iter().enumerate().map(node).collect())
     }
 
-    /// The keys and values of a table whose keys are the user's own.
+    /// The keys and values of a table whose keys are chosen by the user.
     pub fn entries(&self, expected: impl Display) -> Option<Vec<(&'a str, Node<'a>)>> {
         let DeValue::Table(table) = self.value.get_ref() else {
             return self.wrong_unshown(expected);
@@ -264,7 +264,7 @@ impl<'a> Node<'a> {
         Some(table.iter().map(entry).collect())
     }
 
-    /// This value as a section; reported and empty where it is no table.
+    /// This value as a section. If it is not a table, that is reported and the section is empty.
     pub fn section(self) -> Section<'a> {
         let table = match self.value.get_ref() {
             DeValue::Table(table) => Some(table),
@@ -281,7 +281,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// `a.b`, with quotes around a key that needs them.
+/// `path.key`, with quotes around a key that needs them.
 fn join(path: &str, key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let key = match !key.is_empty() && key.chars().all(bare) {
@@ -294,7 +294,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The kind of a value in words.
+/// The kind of a value, as messages name it.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -307,7 +307,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The known key that `name` is most likely meant to be.
+/// The known key that `name` was most likely meant to be.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = name.to_lowercase().replace('-', "_");
     known
@@ -318,7 +318,7 @@ pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, key)| key)
 }
 
-/// `a`, `b` and `c`, each in backticks.
+/// The keys in backticks, separated by commas.
 fn list(known: &[&str]) -> String {
     let quoted: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
     quoted.join(", ")

@@ -1,4 +1,4 @@
-//! Which file is the configuration.
+//! Finds the configuration file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use super::Problems;
 const HERE: &str = "./deploy.toml";
 const SYSTEM: &str = "/etc/cutover/deploy.toml";
 
-/// The file that `--config` names, else `./deploy.toml`, else `/etc/cutover/deploy.toml`. A file that
-/// was named is returned whether or not it exists: [`super::load`] says so with its name.
+/// The file named by `--config`, else `./deploy.toml`, else `/etc/cutover/deploy.toml`. A named
+/// file is returned whether or not it exists: [`super::load`] reports a missing one by name.
 pub fn find(explicit: Option<&Path>) -> Result<PathBuf, Problems> {
     if let Some(path) = explicit {
         return Ok(path.to_owned());

@@ -1,4 +1,4 @@
-//! deploy.toml as it was read at one moment, and what the file says since.
+//! A deploy.toml as it was read at one moment, and how the file has changed since.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,40 +9,42 @@ use super::validate::{self, parse, read};
 use super::{App, Config, Problems};
 use crate::ids::AppName;
 
-/// A file that was read and has no mistakes.
+/// A configuration file that was read and contains no mistakes.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
     /// Absolute.
     pub path: PathBuf,
     pub text: String,
+    /// When the file was read.
     pub at: SystemTime,
 }
 
-/// The configuration in a file, as [`Loaded::read`] reads it.
+/// Loads the configuration from a file. Errors as in [`Loaded::read`].
 pub fn load(path: &Path) -> Result<Config, Problems> {
     Loaded::read(path).map(|loaded| loaded.config)
 }
 
-/// The data folder that a file names, even if the file cannot be loaded: where its agent is reached.
+/// The data folder that a file names, through which its agent is reached. Works even if the file as
+/// a whole cannot be loaded.
 pub fn data_dir(path: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;
     validate::data_dir(folder(&absolute), &read(path).ok()?)
 }
 
-/// What the file says now, beside what was loaded.
+/// How the file differs from what was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
     Same,
-    /// At least one.
+    /// At least one change.
     Changed(Vec<Change>),
-    /// It cannot be loaded as it is.
+    /// It cannot be loaded in its present state.
     Wrong(Problems),
 }
 
 impl Loaded {
-    /// Reads and checks the file. An error holds every mistake in it, or the one reason why it cannot
-    /// be read at all. Nothing but this file is opened.
+    /// Reads and checks the file. An error holds every mistake in it, or the one reason why it
+    /// cannot be read at all. No other file is opened.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let at = SystemTime::now();
         let text = read(path)?;
@@ -76,7 +78,8 @@ impl Loaded {
     }
 }
 
-/// An app that the file does not have (any more), as if it had the least that an app must say.
+/// A stand-in for an app that is not, or no longer, in the file: it has only the keys that every
+/// app must have.
 pub fn unnamed(name: &AppName) -> Option<Arc<App>> {
     let path = Path::new("deploy.toml");
     let text = format!("[apps.{name}]\nrepo = '/nowhere'\nport = 80\n");
@@ -84,7 +87,7 @@ pub fn unnamed(name: &AppName) -> Option<Arc<App>> {
     config.apps.into_values().next()
 }
 
-/// Where relative paths in the file start.
+/// The folder against which relative paths in the file are resolved.
 fn folder(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }

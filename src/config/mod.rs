@@ -47,7 +47,7 @@ pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use secret::{Secret, SecretError};
 pub use warnings::warnings;
 
-/// A whole deploy.toml that has been checked.
+/// A complete deploy.toml that has been checked.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub agent: Agent,
@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// With what is read only at a start as it is in `running`.
+    /// Replaces the settings that are read only at startup with those of `running`.
     pub fn with_start_of(self, running: &Self) -> Self {
         Self {
             agent: Agent {
@@ -79,11 +79,11 @@ impl Config {
 pub struct Agent {
     /// Where webhooks, the API and the dashboard are served.
     pub listen: SocketAddr,
-    /// The database, logs, mirrors and sockets.
+    /// The folder for the database, logs, mirrors and sockets.
     pub data_dir: PathBuf,
     /// The host name under which the proxy forwards to the agent itself.
     pub domain: Option<String>,
-    /// Where deliveries may come from, for apps that do not say so themselves. `None`: anywhere.
+    /// The networks from which deliveries are accepted, unless an app lists its own. `None`: any.
     pub webhook_networks: Option<Vec<IpNet>>,
 }
 
@@ -92,15 +92,15 @@ pub struct Proxy {
     pub http: SocketAddr,
     /// Absent: plain HTTP only.
     pub https: Option<SocketAddr>,
-    /// The folder of `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
+    /// The folder that contains `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
     pub certificates: Option<PathBuf>,
     /// The proxies whose X-Forwarded-For and similar headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where every connection begins with a PROXY header.
+    /// The listeners on which every connection must begin with a PROXY header.
     pub proxy_protocol: Listeners,
-    /// The files of the proxy's own pages, by status.
+    /// The files of the proxy's error pages, by status.
     pub error_pages: BTreeMap<u16, PathBuf>,
-    /// Absent: none is written.
+    /// The file of the access log. Absent: no log is written.
     pub access_log: Option<PathBuf>,
 }
 
@@ -124,14 +124,15 @@ pub struct App {
     pub was: Option<AppName>,
     pub repo: Repo,
     pub branch: String,
-    /// Further branches of which a push is deployed, as patterns.
+    /// Further branches whose pushes are deployed, as patterns.
     pub branches: Vec<Pattern>,
-    /// Tags of which a push is deployed, as patterns.
+    /// Tags whose pushes are deployed, as patterns.
     pub tags: Vec<Pattern>,
-    /// A push to a branch is deployed only if it changes one of these. `None`: every push is.
+    /// A push to a branch is deployed only if one of these paths has changed since the last
+    /// deployment. `None`: every push is deployed.
     pub paths: Option<PathFilter>,
-    /// Host names, lower case; `*.example.com` stands for every name below it. Empty: the app answers
-    /// for every host no other app claims.
+    /// Host names in lower case; `*.example.com` matches every name below it. Empty: the app serves
+    /// every host that no other app claims.
     pub domains: Vec<String>,
     /// The port that the app listens on inside its container.
     pub port: u16,
@@ -148,16 +149,16 @@ pub struct App {
     pub proxy: AppProxy,
 }
 
-/// What an app speaks on its port.
+/// The protocol that an app speaks on its port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
     #[default]
     Http1,
-    /// HTTP/2 without TLS and without an upgrade, as gRPC servers do.
+    /// HTTP/2 without TLS and without an upgrade from HTTP/1.1, as for gRPC servers.
     H2c,
 }
 
-/// Where an app's commits come from.
+/// The repository that an app's commits come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repo {
     /// An `https://` or `http://` address.
@@ -170,11 +171,11 @@ pub enum Repo {
 
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The forge that sends; if absent, it is detected from the request headers.
+    /// The forge that sends the deliveries; if absent, it is detected from the request headers.
     pub forge: Option<Forge>,
-    /// Several while rotating. None: every delivery is refused.
+    /// Several during rotation: each is tried. Empty: every delivery is refused.
     pub secrets: Vec<Secret>,
-    /// Where deliveries may come from. `None`: as `agent.webhook_networks` says.
+    /// The networks from which deliveries are accepted. `None`: those of `agent.webhook_networks`.
     pub networks: Option<Vec<IpNet>>,
 }
 
@@ -182,9 +183,10 @@ pub struct Webhook {
 #[derive(Debug, Clone)]
 pub struct Report {
     pub address: ForgeAddress,
-    /// The forge's name for the environment that is deployed to.
+    /// The environment's name at the forge.
     pub environment: String,
-    /// Whether the forge's own deployments are kept too, where it has such.
+    /// Whether deployments are also recorded as the forge's own, if it has such; otherwise only
+    /// commit statuses are sent.
     pub deployments: bool,
     pub auth: Auth,
 }
@@ -196,34 +198,36 @@ pub enum Auth {
     App(GitHubApp),
 }
 
-/// A GitHub App that is installed at the repository.
+/// A GitHub App that is installed on the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitHubApp {
-    /// Its client id, or its number.
+    /// Its client id, or its numeric id.
     pub id: String,
     pub private_key: Secret,
-    /// If absent, it is requested from GitHub.
+    /// The id of the installation. Absent: looked up at GitHub.
     pub installation: Option<u64>,
 }
 
 /// How Cutover accesses a private repository: `[apps.NAME.source]`.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
-    /// The user name and token for https.
+    /// For HTTPS: the user name that goes with the token. Absent: `x-access-token`.
     pub username: Option<String>,
+    /// For HTTPS.
     pub token: Option<Secret>,
-    /// The private key for ssh.
+    /// For SSH: the file of the private key.
     pub ssh_key: Option<PathBuf>,
-    /// The server's pinned host key, `SHA256:…` as `ssh-keygen -l` prints it. Absent: known_hosts.
+    /// The SSH server's pinned host key, in the form `SHA256:…` that `ssh-keygen -l` prints.
+    /// Absent: known_hosts is used.
     pub host_key: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Build {
-    /// The folder of the repository that is sent to the builder, `.` for all of it. Relative, without
-    /// `..` or doubled slashes.
+    /// The folder of the repository that is sent to the builder, `.` for all of it. Relative,
+    /// without `..` or repeated slashes.
     pub context: String,
-    /// The Dockerfile's path from the context folder, of the same form and inside it.
+    /// The Dockerfile's path, relative to the context folder and inside it, in the same form.
     pub dockerfile: String,
     pub args: BTreeMap<String, String>,
     pub timeout: Duration,
@@ -234,7 +238,7 @@ pub struct Health {
     pub path: String,
     pub interval: Duration,
     pub timeout: Duration,
-    /// How many answers in a row make an instance healthy.
+    /// How many successful probes in a row make an instance healthy.
     pub successes: u32,
     pub deadline: Duration,
 }
@@ -242,11 +246,12 @@ pub struct Health {
 #[derive(Debug, Clone)]
 pub struct Deploy {
     pub strategy: Strategy,
+    /// How long the old release may take to finish its requests.
     pub drain: Duration,
-    /// Zero: no bake.
+    /// How long errors can roll the new release back after the switch. Zero: no bake.
     pub bake: Duration,
     pub keep_releases: usize,
-    /// Whether a newer push stops a deployment that has not switched yet.
+    /// Whether a newer push cancels a deployment that has not switched yet.
     pub supersede: bool,
 }
 
@@ -262,13 +267,15 @@ pub enum Strategy {
 pub struct Run {
     pub env: BTreeMap<String, String>,
     pub replicas: u32,
-    /// Bytes.
+    /// The limit in bytes. Absent: no limit.
     pub memory: Option<u64>,
+    /// The limit in processors, possibly a fraction. Absent: no limit.
     pub cpus: Option<f64>,
+    /// The time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
 }
 
-/// Commands on the way; absent ones are skipped.
+/// Commands that run during a deployment; absent ones are skipped.
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
     /// Run in the new image before it is released, e.g. the app's own tests.
@@ -277,34 +284,35 @@ pub struct Hooks {
     pub release: Option<String>,
 }
 
-/// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike what a release runs with, it
-/// is the same for every release.
+/// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike the settings that a release
+/// runs with, it applies to every release.
 #[derive(Debug, Clone)]
 pub struct AppProxy {
-    /// The path that the app answers under, by whole segments; `/` for all.
+    /// The path that the app is served under, matched by whole segments; `/` matches every path.
     pub path: String,
     /// Whether `path` is stripped from requests to the app.
     pub strip_path: bool,
-    /// Bytes of a request's body. Absent: no limit.
+    /// The largest request body, in bytes. Absent: no limit.
     pub max_body: Option<u64>,
+    /// How long the app may take to accept a connection.
     pub connect_timeout: Duration,
-    /// From the end of the request to the beginning of the answer.
+    /// From the end of the request to the start of the response.
     pub first_byte_timeout: Duration,
-    /// The longest silence inside a body.
+    /// The longest silence within a body.
     pub idle_timeout: Duration,
     /// How long an idle connection to the app is kept.
     pub keep_alive: Duration,
-    /// How long a request waits while there is nothing to answer it.
+    /// How long a request waits while there is no instance to handle it, before it gets 503.
     pub hold: Duration,
-    /// How long a request is held back. Zero: not at all.
+    /// How long every request is held back before it is forwarded. Zero: not at all.
     pub pause: Duration,
-    /// What every request is answered with, while it stands here.
+    /// If present, every request is answered with 503 and this notice.
     pub maintenance: Option<Notice>,
-    /// The files of the proxy's own pages, by status.
+    /// The files of the app's error pages, by status.
     pub error_pages: BTreeMap<u16, PathBuf>,
 }
 
-/// What visitors are told.
+/// What visitors are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     Text(String),

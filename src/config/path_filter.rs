@@ -7,11 +7,11 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 pub struct PathFilter(GlobSet);
 
 impl PathFilter {
-    /// With more changed paths than this, all count as changed.
+    /// If more paths than this have changed, all paths count as changed.
     pub const MAX_CHANGED: usize = 20_000;
 
-    /// Reads the globs. `*` stays within a folder, `**` does not; `api/` and `api` mean all that is
-    /// in the folder too. The error names the glob.
+    /// Parses the globs. `*` does not match a `/`, `**` does; `api/` and `api` also match
+    /// everything in the folder. The error names the invalid glob.
     pub fn parse(globs: &[String]) -> Result<Self, String> {
         let mut set = GlobSetBuilder::new();
         for text in globs {
@@ -31,7 +31,7 @@ impl PathFilter {
         Ok(Self(set))
     }
 
-    /// Whether any of the changed paths matches, or there are too many to decide.
+    /// Whether any of the changed paths matches; always true if there are too many to decide.
     pub fn any(&self, changed: &[String]) -> bool {
         changed.len() > Self::MAX_CHANGED || changed.iter().any(|path| self.0.is_match(path))
     }

@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// A path inside the repository, normalized (`./a//b/` becomes `a/b`, an empty one `.`); an error
-/// says what was expected.
+/// Normalizes a path inside the repository: `./a//b/` becomes `a/b`, and `./` becomes `.`. The
+/// error says what was expected.
 pub(super) fn inside(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a path inside the repository, `.` for all of it".into());
@@ -35,7 +35,8 @@ pub(super) fn inside(text: &str) -> Result<String, String> {
     })
 }
 
-/// A path on this machine, absolute; a relative one starts at `folder`, where deploy.toml stands.
+/// An absolute path on this machine; a relative one is resolved against `folder`, which contains
+/// deploy.toml. The error says what was expected.
 pub(super) fn on_this_machine(folder: &Path, text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {
         return Err("a path".into());
@@ -44,8 +45,8 @@ pub(super) fn on_this_machine(folder: &Path, text: &str) -> Result<PathBuf, Stri
         return Err("a full path; `~` is not expanded".into());
     }
     let joined = folder.join(text);
-    // Without `.` parts, so that messages show the path as people write it; `..` stays, since what it
-    // means depends on links.
+    // `.` components are removed, so that messages show the path as people write it; `..` is kept,
+    // because its meaning depends on symbolic links.
     Ok(joined
         .components()
         .filter(|part| *part != Component::CurDir)

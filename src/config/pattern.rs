@@ -4,7 +4,7 @@ use std::fmt;
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A pattern for names of branches or tags: `*` stays within a `/`, `**` does not.
+/// A glob for the names of branches or tags: `*` does not match a `/`, `**` does.
 #[derive(Debug, Clone)]
 pub struct Pattern(GlobMatcher);
 

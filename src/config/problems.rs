@@ -1,22 +1,22 @@
-//! What is wrong with a deploy.toml, all of it at once, in the form that compilers use.
+//! The mistakes in a deploy.toml, all of them at once, in the format that compilers use.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One mistake: where it stands, what stands there and what was expected.
+/// One mistake: where it is, what is there, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line and column, both from 1, the column in characters. `None`: the whole file is meant.
+    /// Line and column, both from 1, the column in characters. `None`: the file as a whole.
     pub at: Option<(usize, usize)>,
-    /// One sentence, one line.
+    /// One sentence, on one line.
     pub text: String,
 }
 
-/// Every mistake in one file. Displayed one a line, `file:line:column: what`.
+/// Every mistake in one file, displayed one per line as `file:line:column: text`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     pub file: PathBuf,
-    /// At least one, in the order of the file.
+    /// At least one, in file order.
     pub list: Vec<Problem>,
 }
 
@@ -29,7 +29,8 @@ impl Problems {
         }
     }
 
-    /// Sorts by place; a value that is wrong in two ways keeps both lines.
+    /// Sorts by position and removes duplicates; a value that is wrong in two ways keeps both
+    /// lines.
     pub(super) fn sorted(file: &Path, mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.at);
         list.dedup();

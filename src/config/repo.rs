@@ -1,5 +1,5 @@
-//! An app's repository address and branch. Both reach git, so both are checked against everything
-//! that git would take for an option, a command or another protocol.
+//! An app's repository address and branch. Both are passed to git, so both are checked for anything
+//! that git could mistake for an option, a command or another protocol.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use super::{Repo, paths};
 pub(super) const REPO: &str = "an `https://` or `ssh://` address, `user@host:path`, or the path of a \
                                bare repository on this machine";
 
-/// An address, or what was expected in its place.
+/// Parses a repository's address; a relative path is resolved against `folder`. The error says what
+/// was expected.
 pub(crate) fn repo(folder: &Path, text: &str) -> Result<Repo, String> {
     if text.is_empty() || text.contains(char::is_control) {
         return Err(format!("{REPO}, without control characters"));
@@ -97,7 +98,8 @@ fn scp(text: &str) -> Result<Repo, String> {
     }
 }
 
-/// Nothing that ssh, or a program that git runs, could take for an option or a second word.
+/// Whether the text contains nothing that ssh, or a program that git runs, could mistake for an
+/// option or a second argument.
 fn plain(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('-')
@@ -106,7 +108,7 @@ fn plain(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "._-:[]~+".contains(c))
 }
 
-/// Whether `name` may be a branch, by git's own rules; else what was expected.
+/// Checks by git's own rules that `name` can be a branch; the error says what was expected.
 pub(super) fn branch(name: &str) -> Result<String, String> {
     if let Some(short) = name.strip_prefix("refs/heads/") {
         return Err(format!(

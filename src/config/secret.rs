@@ -1,11 +1,12 @@
-//! Secrets: where they are read from. Their values are never part of deploy.toml, nor of a `Config`.
+//! Secrets and where they are read from. The values themselves are never part of deploy.toml, nor
+//! of a `Config`.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-/// Where a secret is read from, each time that it is used: `{ env = "NAME" }` or `{ file = "PATH" }`.
-/// It holds no value, so `Debug` has none to show.
+/// Where a secret is read from, every time it is used: `{ env = "NAME" }` or `{ file = "PATH" }`.
+/// It holds no value, so `Debug` cannot reveal one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     Env(String),
@@ -30,11 +31,12 @@ pub enum SecretError {
     NotText(String),
 }
 
+/// The largest file that is read, in bytes.
 const LONGEST: u64 = 64 << 10;
 
 impl Secret {
-    /// The value as it is at this moment. One newline at the end of a file is not part of it: editors
-    /// and `echo` add it.
+    /// The current value. A single newline at the end of a file is removed, because editors and
+    /// `echo` add one.
     pub fn read(&self) -> Result<Vec<u8>, SecretError> {
         match self {
             Secret::Env(name) => {
@@ -72,8 +74,8 @@ impl Secret {
         }
     }
 
-    /// The value as text, for tokens that go into a header or a password field. White space around it,
-    /// which no token has, is dropped.
+    /// The value as text, for tokens that go into a header or a password field. Surrounding white
+    /// space, which no token has, is removed.
     pub fn read_text(&self) -> Result<String, SecretError> {
         let text = String::from_utf8(self.read()?).map_err(|_| {
             SecretError::NotText(match self {

@@ -1,4 +1,4 @@
-//! What deploy.toml may say, and what is said about mistakes in it.
+//! What deploy.toml may contain, and the messages about mistakes in it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn parse(text: &str) -> Result<Config, Problems> {
     validate::parse(Path::new("deploy.toml"), Path::new("/etc/cutover"), text)
 }
 
-/// The problems' lines without the file's name.
+/// The problems, one per line, without the file's name.
 fn problems(text: &str) -> Vec<String> {
     let shown = parse(text).expect_err(text).to_string();
     let line = |line: &str| line.strip_prefix("deploy.toml:").unwrap().to_owned();
@@ -70,7 +70,7 @@ fn a_token_is_all_that_a_report_needs_where_the_repository_says_the_rest() {
     assert_eq!(report.address.repository(), "acme/hello");
     assert_eq!(report.environment, "a");
     assert!(report.deployments);
-    // The webhook's forge counts where the host says nothing.
+    // If the host does not identify the forge, the webhook's forge does.
     let report = parse("repo = 'https://git.lan/acme/hello.git'\nwebhook.forge = 'forgejo'");
     assert_eq!(report.address.api, "https://git.lan/api/v1");
 }
@@ -133,7 +133,7 @@ fn the_data_folder_is_found_in_a_file_with_mistakes() {
     }
     let default = Some("/var/lib/cutover".into());
     assert_eq!(found("[apps.hello]\nport = 0\n"), default);
-    // What is not there may be the error's doing.
+    // The data folder may be missing only because of the error.
     for text in ["[agent\n", "[agent]\ndata_dir = 1\n", "agent = 1\n"] {
         assert_eq!(found(text), None, "{text}");
     }
@@ -379,7 +379,7 @@ fn one_mistake_each() {
         ("build.context = \"a\u{7f}\"", "invalid TOML"),
         ("port = 81", "duplicate key"),
     ] {
-        // Stands for a report that is right so far.
+        // `@` stands for a report that is otherwise valid.
         let right = "token = { env = 'T' }, url = 'https://github.com', repository = 'a/b'";
         let addition = &addition.replace('@', right);
         let lines = problems(&format!("{LEAST}{addition}\n"));

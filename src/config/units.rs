@@ -6,12 +6,13 @@ pub(super) const DURATION: &str = "a duration such as \"500ms\", \"5s\", \"30m\"
 pub(super) const SIZE: &str = "an amount such as \"64k\", \"10m\" or \"1g\"";
 pub(super) const MEMORY: &str = "an amount of memory such as \"512m\" or \"1g\", at least \"6m\"";
 
-/// A year: a longer deadline is a typing error, and sums of durations stay far from overflow.
+/// A year. A longer duration is a typing error, and with this limit sums of durations stay far from
+/// overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The least memory that Docker accepts, in bytes.
 const LEAST_MEMORY: u64 = 6 << 20;
 
-/// `500ms`, `5s`, `30m`, `1h`, `0s`: a whole number and its unit.
+/// Parses a whole number with its unit: `500ms`, `5s`, `30m`, `1h`, `0s`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -27,13 +28,13 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= LONGEST).then_some(duration)
 }
 
-/// A container's memory limit in bytes, at least what Docker accepts.
+/// Parses a container's memory limit, in bytes; `None` if invalid or less than Docker accepts.
 pub(super) fn memory(text: &str) -> Option<u64> {
     size(text).filter(|&bytes| bytes >= LEAST_MEMORY)
 }
 
-/// Docker's own notation: a number and `b`, `k`, `m`, `g` or `t` (powers of 1024), as `512m`, `512mb`
-/// or `512MiB`; no unit means bytes.
+/// Parses a size in Docker's notation, in bytes: a number and `b`, `k`, `m`, `g` or `t` (powers of
+/// 1024), such as `512m`, `512mb` or `512MiB`; without a unit, it is in bytes.
 pub(super) fn size(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower

@@ -1,4 +1,4 @@
-//! deploy.toml -> [`Config`], or every problem in it.
+//! Turns deploy.toml into a [`Config`], or reports every problem in it.
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -14,7 +14,7 @@ use super::file::{self, File, Node, Section};
 use super::values::{networks, path, some_networks};
 use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
 
-/// A larger file is not a configuration, in bytes.
+/// In bytes. A larger file is not a configuration.
 const LONGEST: u64 = 1 << 20;
 
 const DATA_DIR: &str = "/var/lib/cutover";
@@ -48,7 +48,8 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
     })
 }
 
-/// The same for a text; relative paths in it start at `folder`.
+/// Parses and checks the text of the file at `path`; relative paths in it are resolved against
+/// `folder`.
 pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Problems> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let file = File {
@@ -60,8 +61,8 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
         let offset = error.span().map_or(0, |span| span.start);
         file.report(offset, format!("invalid TOML: {}", error.message()));
     }
-    // What was recovered around a syntax error is guesswork, except that a doubled key leaves the
-    // tree whole.
+    // What was recovered around a syntax error is guesswork. A duplicate key is the exception: it
+    // leaves the rest of the tree intact.
     let whole = errors
         .iter()
         .all(|error| error.message() == "duplicate key");
@@ -75,8 +76,8 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
     }
 }
 
-/// `agent.data_dir` alone, whatever else is wrong with the text. Around a syntax error it must be
-/// there: that it is missing may be the error's doing.
+/// `agent.data_dir` alone, whatever else is wrong with the text. After a syntax error the default
+/// is not assumed: the key may be missing only because of the error.
 pub(super) fn data_dir(folder: &Path, text: &str) -> Option<PathBuf> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let file = File {
@@ -151,7 +152,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
     }
 }
 
-/// Both listeners, none, or those that are named.
+/// Parses `true` (both listeners), `false` (none) or an array of their names.
 fn listeners(node: Node<'_>) -> Option<Listeners> {
     const EXPECTED: &str = "`true`, `false`, or an array of listeners, \"http\" and \"https\"";
     match node.value.get_ref() {

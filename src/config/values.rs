@@ -1,4 +1,4 @@
-//! The kinds of values that several keys share.
+//! The types of values that several keys share.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ pub(super) fn socket(node: &Node<'_>) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| node.wrong(EXPECTED))
 }
 
-/// Networks such as `10.0.0.0/8`; an address alone is one too.
+/// Networks such as `10.0.0.0/8`; a single address is a network too.
 pub(super) fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
     const EXPECTED: &str = "networks such as [\"10.0.0.0/8\", \"192.0.2.7\"]";
     let network = |node: Node<'_>| {
@@ -32,7 +32,7 @@ pub(super) fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
     node.array(EXPECTED)?.into_iter().map(network).collect()
 }
 
-/// The same where none would let nobody in.
+/// Like [`networks`], but refuses an empty array, which would let nobody in.
 pub(super) fn some_networks(node: Node<'_>) -> Option<Vec<IpNet>> {
     match node.value.get_ref() {
         DeValue::Array(values) if values.is_empty() => {
@@ -49,7 +49,7 @@ pub(super) fn path(node: Node<'_>) -> Option<PathBuf> {
         .map_or_else(|expected| node.wrong(expected), Some)
 }
 
-/// Where a secret is read from. What stands there is never repeated: it may be the secret itself.
+/// Where a secret is read from. Messages never show the value: it may be the secret itself.
 pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
     const EXPECTED: &str = "where to read the secret from, `{ env = \"NAME\" }` (an environment variable of the agent) \
                             or `{ file = \"PATH\" }`; the secret itself does not belong in this file";
@@ -77,7 +77,7 @@ pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
     }
 }
 
-/// Names and values for an environment or for build arguments. Values are not repeated in messages.
+/// Names and values for an environment or for build arguments. Messages do not show the values.
 pub(super) fn variables(node: Node<'_>) -> Option<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     for (name, node) in
@@ -151,7 +151,7 @@ pub(super) fn patterns(node: Node<'_>) -> Option<Vec<Pattern>> {
     }
 }
 
-/// Patterns of which a changed path has to fit one.
+/// Path patterns, at least one of which a changed path must match.
 pub(super) fn in_repository(node: Node<'_>) -> Option<PathFilter> {
     const EXPECTED: &str = "a path pattern such as \"api/**\", or an array of them";
     let one = |node: &Node<'_>| {
@@ -168,6 +168,6 @@ pub(super) fn in_repository(node: Node<'_>) -> Option<PathFilter> {
         DeValue::Array(_) => node.array(EXPECTED)?.iter().filter_map(one).collect(),
         _ => one(&node).into_iter().collect(),
     };
-    // One that was wrong has been reported already.
+    // An invalid pattern has already been reported.
     PathFilter::parse(&globs).ok()
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::{Auth, Config, Notice, Repo, Secret};
 
-/// One sentence for each thing that will not work, or not well, as this machine is now: a missing
-/// secret. Reads secrets and looks at files; shows no secret.
+/// One sentence for each setting that will not work, or not work well, on this machine in its
+/// present state, such as a missing secret. Reads secrets and opens files, but shows no secret.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
@@ -94,7 +94,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// A page's file that will not be used.
+/// Warns about a page's file that cannot be read.
 fn unread(warnings: &mut Vec<String>, key: &str, path: &Path) {
     if let Err(error) = std::fs::File::open(path) {
         let path = path.display();

@@ -1,5 +1,5 @@
-//! The engine that runs containers: instances, jobs and images. What is in an image is not its
-//! business.
+//! The engine that runs containers: instances, jobs and images. It knows nothing about
+//! what is in an image.
 //!
 //! Every call can be repeated: names are derived from the deployment, so "already exists" means
 //! "done before", and "not found" means "already gone". Addresses and networks are the engine's own
@@ -29,8 +29,8 @@ mod docker;
 use docker::Docker;
 pub use docker::{Version, version};
 
-/// The containers and networks that Cutover creates carry these, so that left-over ones can be found.
-/// They do not make anything ours: only our record does.
+/// The containers and networks that Cutover creates carry these labels, so that left-over ones can
+/// be found. A label does not make anything ours: only our record does.
 pub mod label {
     pub const AGENT: &str = "cutover.agent";
     pub const APP: &str = "cutover.app";
@@ -66,7 +66,7 @@ pub enum EngineError {
 
 pub type Result<T> = std::result::Result<T, EngineError>;
 
-/// Where an instance is reached, as the proxy dials it.
+/// The address at which the proxy reaches an instance.
 pub type Endpoint = SocketAddr;
 
 /// What an instance is created from.
@@ -86,24 +86,25 @@ pub struct JobSpec<'a> {
     pub service: &'a Service,
     /// Passed to `/bin/sh -c` in the image, as a Dockerfile's RUN would.
     pub command: &'a str,
+    /// How long the job may run.
     pub deadline: Duration,
 }
 
-/// What an image is built from, beside the context that is sent.
+/// What an image is built from, in addition to the context that is sent.
 pub struct BuildSpec<'a> {
-    /// Its path within the context.
+    /// The path of the Dockerfile within the context.
     pub dockerfile: &'a str,
     /// `name:tag` that the image gets.
     pub name: &'a str,
     pub args: &'a BTreeMap<String, String>,
     pub labels: &'a HashMap<String, String>,
-    /// Runs every step, even what an earlier image holds already.
+    /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
-    /// When the caller gives the build up.
+    /// How long the caller waits before it abandons the build.
     pub timeout: Duration,
 }
 
-/// Why the engine made no image.
+/// Why the engine did not build an image.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFailure {
     #[error("the build failed at `{step}`: {message}")]
@@ -122,12 +123,12 @@ pub enum BuildFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Running,
-    /// With its exit code, and whether it was killed for exceeding its memory limit.
+    /// The exit code, and whether the container was killed for exceeding its memory limit.
     Exited(i64, bool),
     Missing,
 }
 
-/// All that a look at an instance tells.
+/// Everything that inspecting an instance reveals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {
     pub run: Run,
@@ -135,10 +136,10 @@ pub struct Look {
     pub address: Option<IpAddr>,
     /// How often the engine has restarted it.
     pub restarts: i64,
-    /// The last one's.
+    /// The exit code of its last run.
     pub exit_code: i64,
     pub out_of_memory: bool,
-    /// Its anonymous volumes: name and path of each.
+    /// Its anonymous volumes: the name and path of each.
     pub volumes: Vec<(String, String)>,
 }
 
@@ -146,7 +147,7 @@ pub struct Look {
 pub enum Run {
     Running,
     Paused,
-    /// It ended by itself, and the engine starts it again in a moment.
+    /// It ended by itself, and the engine is about to restart it.
     Restarting,
     Exited,
     #[default]
@@ -161,7 +162,7 @@ pub struct Found {
     pub mark: Option<String>,
 }
 
-/// One engine, and this agent's part of it.
+/// A container engine, and this agent's part of it.
 #[derive(Clone)]
 pub enum Engine {
     Docker(Docker),
@@ -193,8 +194,8 @@ impl Engine {
         }
     }
 
-    /// Gives an image its names, each `name:tag`, and makes sure that the last, which is nobody
-    /// else's, leads to it. `false`: the image is gone.
+    /// Gives an image its names, each `name:tag`, and makes sure that the last, which only this
+    /// image has, points to it. `false`: the image no longer exists.
     pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<bool> {
         match self {
             Engine::Docker(docker) => docker.tag_image(id, names).await,
@@ -216,8 +217,8 @@ impl Engine {
         }
     }
 
-    /// Runs a job to its end with its output in the log, and returns its exit code. Its container is
-    /// removed afterwards, even if the job was cancelled.
+    /// Runs a job to its end with its output in the log, and returns its exit code. An error if the
+    /// job is cancelled or exceeds its deadline. Its container is removed even then.
     pub async fn run(
         &self,
         job: &JobSpec<'_>,
@@ -235,7 +236,7 @@ impl Engine {
         }
     }
 
-    /// All that there is to know of an instance that should run.
+    /// Inspects an instance that should be running.
     pub async fn look(&self, ours: &Ours) -> Result<Look> {
         match self {
             Engine::Docker(docker) => docker.look(ours).await,
@@ -248,63 +249,68 @@ impl Engine {
         }
     }
 
-    /// Connects an instance to the agent's network again; returns as [`Engine::start`] does.
+    /// Reconnects an instance to the agent's network; returns the same as [`Engine::start`]. An
+    /// error if its container no longer exists.
     pub async fn rejoin(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         match self {
             Engine::Docker(docker) => docker.rejoin(spec).await,
         }
     }
 
-    /// Makes the instance anew, with the volumes that it had, and starts it.
+    /// Recreates the instance with the volumes that it had, and starts it; returns the same as
+    /// [`Engine::start`].
     pub async fn remake(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         match self {
             Engine::Docker(docker) => docker.remake(spec).await,
         }
     }
 
-    /// Yields after each event that may concern an instance of the agent; ends when the engine goes.
+    /// Yields after each event that may concern one of the agent's instances; ends when the
+    /// connection to the engine is lost.
     pub fn events(&self) -> Result<BoxStream<'static, ()>> {
         match self {
             Engine::Docker(docker) => docker.events(),
         }
     }
 
-    /// How often the engine has restarted it.
+    /// How often the engine has restarted an instance; 0 if it does not exist.
     pub async fn restarts(&self, ours: &Ours) -> Result<i64> {
         match self {
             Engine::Docker(docker) => docker.restarts(ours).await,
         }
     }
 
-    /// Sets whether the engine restarts it after an exit or a reboot; only what is live is restarted.
+    /// Sets whether the engine restarts an instance after an exit or a reboot; only live instances
+    /// are restarted.
     pub async fn keep_running(&self, ours: &Ours, keep: bool) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.keep_running(ours, keep).await,
         }
     }
 
-    /// Sends SIGTERM (or the image's own stop signal), and SIGKILL after `grace`.
+    /// Sends SIGTERM (or the image's own stop signal) to an instance, and SIGKILL after `grace`.
     pub async fn stop(&self, ours: &Ours, grace: Duration) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.stop(ours, grace).await,
         }
     }
 
-    /// Kills it if it is running, and removes it with its anonymous volumes.
+    /// Removes a container with its anonymous volumes, killing it first if it is running.
     pub async fn remove(&self, ours: &Ours) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove(ours).await,
         }
     }
 
-    /// As [`Engine::remove`], but its anonymous volumes stay.
+    /// Like [`Engine::remove`], but keeps the container's anonymous volumes.
     pub async fn remove_without_volumes(&self, ours: &Ours) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_without_volumes(ours).await,
         }
     }
 
-    /// The last lines of its output.
+    /// The last lines of an instance's output, at most `lines`; of very long lines, only about the
+    /// first 64 KiB.
     pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
         match self {
             Engine::Docker(docker) => docker.log_tail(ours, lines).await,
@@ -318,7 +324,7 @@ impl Engine {
         }
     }
 
-    /// Removes a volume. One that a container uses stays, and that is an error.
+    /// Removes a volume. An error if a container uses it.
     pub async fn remove_volume(&self, name: &str) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_volume(name).await,
@@ -338,8 +344,8 @@ impl Engine {
         }
     }
 
-    /// Removes an image's Cutover tags; its layers go with the last tag. Tags that somebody else added
-    /// stay. It is an error if a container still uses the image.
+    /// Removes an image's Cutover tags; its layers go with the last tag. Tags that somebody else
+    /// added stay. An error if a container still uses the image.
     pub async fn remove_image(&self, id: &str) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_image(id).await,

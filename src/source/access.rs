@@ -148,7 +148,7 @@ mod tests {
         let token = || Access::new(&repo, &source).token("https://example.com/x.git");
         std::fs::write(&path, "tok\n\n").unwrap();
         assert!(token().is_ok());
-        // The file is not read without a limit, and not sent.
+        // The file is neither read without a limit nor sent.
         std::fs::write(&path, vec![b'x'; 100 << 10]).unwrap();
         let why = token().err().unwrap();
         assert!(why.contains("longer than 64 KiB"), "{why}");

@@ -70,7 +70,7 @@ fn packed(folder: &Path, id: Oid) -> Option<Content> {
     })
 }
 
-/// The object's place in the pack, by git's index of it (gitformat-pack, version 2).
+/// The object's offset in the pack, from git's index of it (gitformat-pack, version 2).
 fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
     const FANOUT: u64 = 8;
     const NAMES: u64 = FANOUT + 256 * 4;

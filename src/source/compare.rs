@@ -8,8 +8,9 @@ use crate::config::PathFilter;
 use crate::ids::CommitId;
 
 impl Mirror {
-    /// The paths that differ between two commits' trees, the old and new names of renamed files among
-    /// them, sorted. At most [`PathFilter::MAX_CHANGED`] and one.
+    /// The paths that differ between the trees of two commits, sorted; both names of a renamed
+    /// file. At most [`PathFilter::MAX_CHANGED`] + 1, enough to tell that there are too many. An
+    /// error if either commit has not been fetched.
     pub fn changed_paths(
         &self,
         old: &CommitId,

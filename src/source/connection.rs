@@ -1,4 +1,5 @@
-//! A connection to the repository's server: who is let in, how far it is, and what its end means.
+//! A connection to the repository's server: authentication, progress, and the meaning of its
+//! errors.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -17,7 +18,7 @@ use super::resolve::{HEADS, damaged, line};
 use crate::config::Repo;
 
 impl Fetch<'_> {
-    /// The branch that the server calls its own.
+    /// The server's default branch.
     pub(super) fn default_branch(&self) -> Result<Option<String>, SourceError> {
         let remote =
             Remote::create_detached(address(self.repo)).map_err(|e| self.unreachable(&e))?;
@@ -80,7 +81,7 @@ impl Fetch<'_> {
         callbacks
     }
 
-    /// An error where the fetch was cancelled or its time is over.
+    /// Returns an error if the fetch was cancelled or its deadline has passed.
     pub(super) fn going(&self) -> Result<(), SourceError> {
         if self.cancel.is_cancelled() {
             return Err(SourceError::Cancelled);
@@ -97,7 +98,7 @@ impl Fetch<'_> {
         if let Err(stopped) = self.going() {
             return stopped;
         }
-        // libgit2 loses the code of an https certificate on its way through the callback.
+        // libgit2 loses the error code for an HTTPS certificate on its way through the callback.
         let tls = error.class() == ErrorClass::Ssl && error.message().contains("certificate");
         if tls || error.code() == ErrorCode::Certificate {
             return self.unknown_server(access, error);
@@ -172,7 +173,7 @@ fn address(repo: &Repo) -> String {
     }
 }
 
-/// What libgit2 says of a server whose ids are longer than it knows.
+/// Whether libgit2 reports that the server's object ids are longer than it supports.
 fn is_of_long_ids(error: &Error) -> bool {
     error.message().contains("object format")
 }

@@ -11,9 +11,9 @@ use super::{Commit, SourceError, Want};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
-/// The commit alone.
+/// A depth: the commit alone.
 const ONE: i32 = 1;
-/// It and all commits before it.
+/// A depth: the commit and all commits before it.
 const WHOLE: i32 = i32::MAX;
 
 /// What one fetch needs to know.
@@ -114,8 +114,8 @@ impl Fetch<'_> {
         by_id(git, id, self.shown)
     }
 
-    /// The commit that a person means by these digits: one at the tip of a branch or tag, or one that
-    /// was fetched before, or else the one that the whole history contains.
+    /// The commit whose id begins with these digits, which a person typed: among the commits that
+    /// were fetched before, else at the tip of a branch or tag, else in the whole history.
     fn by_digits(
         &self,
         git: &Repository,

@@ -8,8 +8,8 @@ use std::sync::Once;
 use git2::ConfigLevel;
 
 const CONNECT_TIMEOUT_MS: i32 = 15_000;
-// git servers send a keep-alive every 5 seconds while they pack; 30 seconds of silence mean that it
-// is dead.
+// git servers send a keep-alive every 5 seconds while they pack; a server that is silent for 30
+// seconds is considered dead.
 const SILENCE_TIMEOUT_MS: i32 = 30_000;
 
 // libgit2 maps packs into memory: by default up to a gigabyte at a time, and keeps every one mapped.

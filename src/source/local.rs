@@ -7,12 +7,12 @@ use git2::{Config, ErrorCode, Repository};
 use super::resolve::{is_ours, line, resolve};
 use super::{Commit, SourceError, Want, init};
 
-/// How many refs are checked; a larger repository is not searched to its end.
+/// How many refs are checked for breakage: a repository with more is not searched to the end.
 const LOOKED_AT: usize = 1000;
 /// How many broken refs are named in the log.
 const NAMED: usize = 5;
 
-/// Opens the repository at `path`, bare or the work tree of one.
+/// Opens the repository at `path`, which is bare or a work tree.
 pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
     init();
     let repo = || path.display().to_string();

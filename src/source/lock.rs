@@ -12,7 +12,7 @@ use super::SourceError;
 /// Held while a mirror changes; the kernel releases it when the process dies.
 pub(super) struct Lock(#[allow(dead_code)] File);
 
-/// Waits for the lock file next to the mirror's folder, until `deadline` at most.
+/// Locks the file next to the mirror's folder, waiting until `deadline` at most. Blocks.
 pub(super) fn take(
     mirror: &Path,
     cancel: &CancellationToken,
@@ -46,7 +46,7 @@ pub(super) fn take(
     }
 }
 
-/// `…/hello.git` and `.lock` give `…/hello.git.lock`.
+/// Appends a suffix to a mirror's path: `…/hello.git` and `.lock` give `…/hello.git.lock`.
 pub(super) fn beside(mirror: &Path, suffix: &str) -> PathBuf {
     let mut name = mirror.as_os_str().to_owned();
     name.push(suffix);

@@ -113,9 +113,9 @@ impl Mirror {
         Repository::open_bare(&self.folder).map_err(|e| resolve::damaged(&self.shown(), &e))
     }
 
-    /// What it means that an object cannot be read. A missing object means that the mirror is damaged:
-    /// it is discarded (without HEAD it is not a repository, and the next fetch creates it anew). A
-    /// malformed object is malformed in the repository too.
+    /// The error for an object that cannot be read. A missing object means that the mirror is
+    /// damaged: it is discarded (without HEAD it is not a repository, and the next fetch creates it
+    /// anew). A malformed object is malformed in the repository too.
     pub(crate) fn unreadable(&self, error: &git2::Error) -> SourceError {
         let damaged = resolve::damaged(&self.shown(), error);
         if matches!(self.repo, Repo::Local(_)) || error.class() == ErrorClass::Tree {
@@ -177,7 +177,7 @@ impl Mirror {
     }
 }
 
-/// The same error, with the repository itself as the damaged one.
+/// The same error, but saying that the repository itself is damaged, not the mirror.
 fn broken(error: SourceError) -> SourceError {
     match error {
         SourceError::Damaged { repo, why } => SourceError::Broken { repo, why },

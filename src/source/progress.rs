@@ -19,7 +19,7 @@ impl<'a> Progress<'a> {
         Self { log, last }
     }
 
-    /// What the server says it is doing: counting, compressing.
+    /// Logs what the server says it is doing: counting, compressing.
     pub(super) fn remote(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let last = text

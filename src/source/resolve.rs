@@ -50,7 +50,7 @@ pub(super) fn meanings(name: &str) -> Result<Vec<String>, SourceError> {
     Ok(short.into_iter().chain(full).collect())
 }
 
-/// Whether a person's text can mean a branch, a tag or a commit, in whatever repository.
+/// Whether a person's text can name a branch, a tag or a commit in any repository.
 pub fn can_be_named(name: &str) -> Result<(), SourceError> {
     meanings(name).map(drop)
 }
@@ -155,7 +155,7 @@ pub(super) fn damaged(repo: &str, error: &git2::Error) -> SourceError {
     }
 }
 
-/// Text from outside, fit for one line of a terminal.
+/// Text from outside, made safe for one line of a terminal.
 pub(super) fn line(text: &str) -> String {
     text.trim()
         .chars()

@@ -1,6 +1,6 @@
-//! Deliveries: verify -> parse -> push. Everything here is pure: headers and body in, pushes out.
-//! The signature is verified before a byte of the body is parsed; headers, which no forge signs, are
-//! trusted only for the choice of the parser.
+//! Deliveries: verify -> parse -> push. Nothing here does I/O: headers and body in, pushes out. The
+//! signature is verified before a byte of the body is parsed; headers, which most forges do not
+//! sign, are trusted only for the choice of the parser.
 
 pub mod forge;
 mod header;

@@ -19,7 +19,7 @@ pub enum Content {
 /// One ref that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// As the forge names it, e.g. `acme/hello`; empty where it does not. Compared with nothing.
+    /// As the forge names it, e.g. `acme/hello`; empty if it does not. Not compared with anything.
     pub repository: String,
     pub git_ref: Ref,
     /// `None`: the ref is new.
@@ -45,7 +45,8 @@ pub enum Ref {
 }
 
 impl Ref {
-    /// From a full name; `None` for what is neither branch nor tag, e.g. `refs/notes/x`.
+    /// Parses a full name; `None` for what is neither branch nor tag, e.g. `refs/notes/x`. An error
+    /// if git does not allow the name.
     pub fn parse(full: &str) -> Result<Option<Self>, Refusal> {
         if full.len() > 1024 || !git2::Reference::is_valid_name(full) {
             return Err(Refusal::malformed("the name of a ref is not valid in git"));

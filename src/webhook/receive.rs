@@ -16,8 +16,8 @@ pub struct Received {
     /// The forge's own id of this delivery. Most forges do not sign it: anybody can repeat a
     /// delivery with another id, so it does not identify a delivery by itself.
     pub delivery: Option<String>,
-    /// SHA-256 of the whole body, and of the id where that is signed too: then two deliveries with
-    /// one body and two ids are two.
+    /// SHA-256 of the whole body, and of the id if that is signed too: two deliveries with the same
+    /// body but different signed ids are distinct.
     pub body_hash: [u8; 32],
     pub content: Content,
 }

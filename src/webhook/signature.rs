@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// How far a signed timestamp may be from now, in either direction.
+/// How far a signed timestamp may be from the current time, in seconds, in either direction.
 const TOLERANCE: u64 = 5 * 60;
 
 fn mac(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
@@ -61,7 +61,7 @@ pub fn basic(secrets: &[Vec<u8>], authorization: &str) -> bool {
     let Some(colon) = given.iter().position(|b| *b == b':') else {
         return false;
     };
-    // Both are computed, whichever matches.
+    // Both are computed, whichever of them matches.
     let password = token(secrets, &given[colon + 1..]);
     let whole = token(secrets, &given);
     scheme.eq_ignore_ascii_case("basic") && (password | whole)

@@ -21,7 +21,7 @@ pub struct ForgeAddress {
     path: String,
 }
 
-/// What deploy.toml says besides the repository's address.
+/// What deploy.toml says in addition to the repository's address.
 #[derive(Debug, Clone, Default)]
 pub struct Asked<'a> {
     pub forge: Option<webhook::Forge>,
@@ -31,7 +31,7 @@ pub struct Asked<'a> {
     pub repository: Option<&'a str>,
 }
 
-/// What cannot be detected.
+/// What could not be detected and has to be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// The URL of the forge.
@@ -49,6 +49,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 impl ForgeAddress {
+    /// Detects whatever `asked` leaves out from the repository's address. The error says what has
+    /// to be configured.
     pub fn find(repo: &Repo, asked: &Asked<'_>) -> Result<Self, Missing> {
         let remote = Remote::of(repo);
         let own = asked.url.map(trimmed);
@@ -70,7 +72,7 @@ impl ForgeAddress {
                 && let Some((before, after)) = path.clone().split_once("scm/")
                 && (before.is_empty() || before.ends_with('/'))
             {
-                // What precedes `scm` is the path of Bitbucket itself.
+                // What precedes `scm` is the path that Bitbucket itself is served under.
                 if asked.url.is_none() {
                     web = format!("{web}/{before}").trim_end_matches('/').to_owned();
                 }
@@ -93,25 +95,25 @@ impl ForgeAddress {
         })
     }
 
-    /// `acme/hello`, encoded for a path.
+    /// The repository's path, `acme/hello`, with each segment percent-encoded.
     pub fn repository(&self) -> String {
         let segments = self.path.split('/').map(encoded);
         segments.collect::<Vec<_>>().join("/")
     }
 
-    /// The same as one segment.
+    /// The same path as a single segment, `acme%2Fhello`.
     pub fn repository_id(&self) -> String {
         encoded(&self.path)
     }
 
-    /// The part before the last slash, and the one after it; both encoded.
+    /// What precedes the last slash, and what follows it, each percent-encoded as a single segment.
     pub fn owner_and_name(&self) -> (String, String) {
         let (owner, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         (encoded(owner), encoded(name))
     }
 }
 
-/// One segment of a path.
+/// Percent-encodes one segment of a path.
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }

@@ -1,22 +1,23 @@
-//! The forges by the API that they have.
+//! Forges, by the API that they provide.
 
 use std::fmt;
 
 use crate::webhook;
 
-/// A forge by the API that it has.
+/// A forge, by the API that it provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForgeApi {
     GitHub,
     GitLab,
-    /// Forgejo too.
+    /// Also Forgejo, whose API is the same.
     Gitea,
     Bitbucket,
+    /// Bitbucket Data Center.
     DataCenter,
 }
 
 impl ForgeApi {
-    /// The API of the forge that sends deliveries as `forge`; `None` if it takes no statuses.
+    /// The API of the forge that sends a webhook's deliveries; `None` if it accepts no statuses.
     pub fn of(forge: webhook::Forge) -> Option<Self> {
         match forge {
             webhook::Forge::GitHub => Some(ForgeApi::GitHub),

@@ -1,5 +1,5 @@
-//! `[apps.NAME.report]`: the forge that is told how deployments go. What the repository's address
-//! says need not be repeated.
+//! `[apps.NAME.report]`: the forge that deployments are reported to. Whatever the repository's
+//! address reveals need not be configured.
 
 use toml::de::DeValue;
 use url::Url;
@@ -18,7 +18,8 @@ pub(crate) use address::tests::address;
 pub use address::{Asked, ForgeAddress, Missing, encoded};
 pub use api::ForgeApi;
 
-/// `shown` is the app's name as it stands in the file, `sender` the forge of the app's webhook.
+/// Reads the section. `shown` is the app's name as written in the file, `sender` the forge of its
+/// webhook.
 pub(super) fn report(
     node: Node<'_>,
     shown: &str,
@@ -37,7 +38,7 @@ pub(super) fn report(
     let private_key = section.read("private_key", secret);
     let installation = section.read("installation_id", |node| node.integer(1, u32::MAX.into()));
     let asked = Asked {
-        // A webhook's forge that accepts no statuses says nothing about where they go.
+        // If the webhook's forge accepts no statuses, it does not tell where to send them.
         forge: match forge {
             Some(named) => named,
             None => sender.filter(|sender| ForgeApi::of(*sender).is_some()),
@@ -66,7 +67,7 @@ pub(super) fn report(
     })
 }
 
-/// Reports mistakes in the authentication: either a token, or a GitHub App.
+/// Reports mistakes in the authentication, which must be either a token or a GitHub App.
 fn one_proof(section: &Section<'_>, shown: &str, address: Option<&ForgeAddress>) {
     if section.is_misshapen() {
         return;
@@ -121,7 +122,7 @@ fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<ForgeA
                 .to_owned(),
         ),
     };
-    // What stands there and is wrong has been reported.
+    // A key that is present but invalid has already been reported.
     if !section.is_misshapen() && !section.has(key) {
         let key = section.key(key);
         section.report(format!("`{key}` is missing: expected {expected}"));
@@ -129,7 +130,7 @@ fn found(section: &Section<'_>, repo: &Repo, asked: &Asked<'_>) -> Option<ForgeA
     None
 }
 
-/// The forges that take reports.
+/// The names of the forges that accept reports.
 fn names() -> String {
     let all = webhook::Forge::ALL.into_iter();
     let told = all.filter(|forge| ForgeApi::of(*forge).is_some());
@@ -145,7 +146,7 @@ fn forge(node: &Node<'_>) -> Option<webhook::Forge> {
         .or_else(|| node.wrong(&expected))
 }
 
-/// A client id, or the number that Apps had before.
+/// A GitHub App's client id, or the numeric id that preceded client ids.
 fn app_id(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str = "the GitHub App's client id such as \"Iv23liABCDEF\", or its number";
     if let DeValue::Integer(_) = node.value.get_ref() {
@@ -171,7 +172,7 @@ fn url(node: Node<'_>) -> Option<Url> {
     let Some(url) = url else {
         return node.wrong(EXPECTED);
     };
-    // It may hold a token.
+    // The value may contain a token, so it is not shown.
     match url.username().is_empty() && url.password().is_none() {
         true => Some(url),
         false => node.wrong_unshown(format!("{EXPECTED}, without a user name or token in it")),
@@ -191,7 +192,7 @@ fn repository(node: Node<'_>) -> Option<&str> {
     }
 }
 
-/// What every forge takes as an environment's name and as part of a status's.
+/// An environment's name that every forge accepts, also as part of a status's name.
 fn environment(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str =
         "an environment's name: 1 to 100 of letters, digits, `-`, `_`, `.` and `/` inside";

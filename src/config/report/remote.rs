@@ -1,12 +1,12 @@
-//! The forge's address in a repository's address.
+//! Derives the forge's address from the repository's address.
 
 use url::{Host, Url};
 
 use crate::config::Repo;
 
-/// Where a repository is.
+/// A repository's forge, and its path there.
 pub(super) struct Remote {
-    /// Its forge's address.
+    /// The forge's address.
     pub web: String,
     /// The repository's path at the forge.
     pub path: String,
@@ -29,7 +29,7 @@ impl Remote {
                     }
                     None => scp(text)?,
                 };
-                // GitHub, GitLab and Bitbucket have a second name for ssh on port 443.
+                // GitHub, GitLab and Bitbucket have a second host name for SSH on port 443.
                 let host = match host.as_str() {
                     "ssh.github.com" => "github.com",
                     "altssh.gitlab.com" => "gitlab.com",
@@ -46,7 +46,7 @@ impl Remote {
     }
 }
 
-/// `user@host:path`.
+/// The host (an IPv6 address in brackets) and the path of `user@host:path`.
 fn scp(text: &str) -> Option<(String, String)> {
     let (_, rest) = text.split_once('@')?;
     let (host, path) = match rest.strip_prefix('[') {

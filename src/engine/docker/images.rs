@@ -53,8 +53,8 @@ impl Docker {
     }
 }
 
-/// Whether Cutover gives names of this form: `cutover/APP:` and twelve digits of the commit, or the
-/// deployment.
+/// Whether a name has the form that Cutover gives: `cutover/APP:`, then twelve digits of the commit
+/// or the deployment's id.
 fn is_our_name(name: &str) -> bool {
     let named = name.strip_prefix("cutover/");
     let Some((app, tag)) = named.and_then(|rest| rest.split_once(':')) else {

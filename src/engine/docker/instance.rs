@@ -48,7 +48,7 @@ impl Docker {
         self.start_with(spec, Vec::new()).await
     }
 
-    /// The same with mounts, where the container is not there yet.
+    /// Like [`Docker::start`], but a container that has to be created gets these mounts.
     pub(super) async fn start_with(
         &self,
         spec: &InstanceSpec<'_>,
@@ -276,7 +276,7 @@ impl Docker {
         self.remove_with(ours, true).await
     }
 
-    /// As [`Engine::remove`], but its anonymous volumes stay.
+    /// Like [`Engine::remove`], but keeps the container's anonymous volumes.
     pub async fn remove_without_volumes(&self, ours: &Ours) -> Result<()> {
         self.remove_with(ours, false).await
     }

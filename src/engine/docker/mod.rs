@@ -15,7 +15,7 @@ mod job;
 mod network;
 mod tend;
 
-/// How long an engine may take to say that it is there.
+/// How long an engine may take to answer before it counts as unreachable.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// One Docker Engine, and this agent's part of it.
@@ -113,10 +113,10 @@ impl Docker {
     }
 }
 
-/// What an engine says of itself.
+/// What an engine reports about itself.
 pub struct Version {
     pub engine: String,
-    /// Of its API.
+    /// The version of its API.
     pub api: String,
 }
 

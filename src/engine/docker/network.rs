@@ -17,8 +17,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// The address for an instance: the one it had, or the first free one. The upper quarter
-    /// of the subnet is left to Docker, for containers whose address does not matter.
+    /// The address for an instance: the one it had, or else the first free one; `None` if all are
+    /// taken. The upper quarter of the subnet is left to Docker, for containers whose address does
+    /// not matter.
     pub fn choose(&self, had: Option<IpAddr>, taken: &HashSet<IpAddr>) -> Option<IpAddr> {
         let all = (4..768).map(|host| IpAddr::V4(Ipv4Addr::from(self.base + host)));
         let mut had_first = had
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(network.choose(had, &taken), had);
         taken.extend([address("10.192.5.9"), address("10.192.4.4")]);
         assert_eq!(network.choose(had, &taken), Some(address("10.192.4.5")));
-        // An address on a network that was removed since.
+        // An address on a network that has since been removed.
         let foreign = Some(address("172.17.0.2"));
         assert_eq!(network.choose(foreign, &taken), Some(address("10.192.4.5")));
         taken.extend((0..1024).map(|host| IpAddr::V4(Ipv4Addr::from(network.base + host))));

@@ -1,4 +1,4 @@
-//! Looking after what is live: what became of it, and what brings it back.
+//! Keeps live instances running: inspects them and brings them back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::{Docker, EngineError, Result, gone_is_done, label};
 use crate::engine::{Endpoint, InstanceSpec, Look, Run};
 use crate::store::ours::Ours;
 
-/// The events after which an instance may need help, or has had it.
+/// The events after which an instance may need to be repaired, or has just recovered.
 const EVENTS: [&str; 9] = [
     "die",
     "destroy",
@@ -28,7 +28,7 @@ const EVENTS: [&str; 9] = [
     "restart",
 ];
 
-/// The volumes that nobody named: those have names of 64 hexadecimal digits.
+/// The anonymous volumes, whose names are 64 hexadecimal digits: the name and path of each.
 fn anonymous(mounts: Vec<MountPoint>) -> Vec<(String, String)> {
     let is_anonymous =
         |name: &str| name.len() == 64 && name.bytes().all(|it| it.is_ascii_hexdigit());
@@ -114,7 +114,7 @@ impl Docker {
                 target: volume.destination,
                 ..Default::default()
             }));
-            // Its volumes stay: what the app has stored there is not ours to lose.
+            // The volumes are kept: the data that the app has stored there must not be lost.
             let options = RemoveContainerOptionsBuilder::new().force(true).v(false);
             let id = found.id.unwrap_or_default();
             let docker = self.client()?;
@@ -125,7 +125,8 @@ impl Docker {
         self.start_with(spec, mounts).await
     }
 
-    /// Yields after each event that may concern one of the agent's instances; ends when the engine goes.
+    /// Yields after each event that may concern one of the agent's instances; ends when the
+    /// connection to the engine is lost.
     pub fn events(&self) -> Result<BoxStream<'static, ()>> {
         let docker = self.client()?;
         let filters = HashMap::from([
@@ -149,7 +150,8 @@ impl Docker {
         Ok(good.filter_map(concerns).boxed())
     }
 
-    /// An address that the instance can have: the one it had, where nobody else has it.
+    /// An address for the instance: the one it had if no other container has it, or else a free
+    /// one. An error if there is none.
     pub(super) async fn free_address(
         &self,
         spec: &InstanceSpec<'_>,

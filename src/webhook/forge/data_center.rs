@@ -12,7 +12,7 @@ struct Payload {
     repository: Option<Repository>,
     #[serde(default)]
     actor: Account,
-    /// Since 8.15: the new commit, with its message.
+    /// Since Bitbucket 8.15: the new commit, with its message.
     #[serde(rename = "toCommit")]
     to_commit: Option<Commit>,
 }

@@ -14,14 +14,14 @@ struct Payload {
     after: Option<String>,
     #[serde(default)]
     commits: Capped<Commit>,
-    /// Gogs has none.
+    /// Gogs does not send it.
     head_commit: Option<Commit>,
     repository: Option<Repository>,
     #[serde(default)]
     pusher: Account,
 }
 
-/// Bare hex over the JSON, even if the JSON is inside a form.
+/// The signature is bare hex over the JSON, even if the JSON is inside a form.
 pub(super) fn signed(secrets: &[Vec<u8>], headers: &HeaderMap, name: &str, body: &[u8]) -> bool {
     let Some(given) = header::one(headers, name) else {
         return false;

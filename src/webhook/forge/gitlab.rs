@@ -31,7 +31,8 @@ struct Project {
     path_with_namespace: Option<String>,
 }
 
-/// The signing token if any of its headers is present: then it must be valid. Otherwise the plain token.
+/// If any header of a signature with GitLab's signing token is present, that signature must be
+/// valid. Otherwise the plain token is compared.
 pub(super) fn signed(
     now: SystemTime,
     secrets: &[Vec<u8>],

@@ -1,4 +1,4 @@
-//! The forges: one file per kind of payload, pure.
+//! The forges: one file for each kind of payload, all without I/O.
 
 mod azure;
 mod bitbucket;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{Content, Push, Ref, Refusal, header, payload, signature};
 
-/// Who sends a delivery.
+/// The sender of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Forge {
@@ -183,7 +183,7 @@ impl FromStr for Forge {
     }
 }
 
-/// The event's name, and what a signed delivery says.
+/// The event's name, and the content of a signed delivery.
 pub(super) fn read(
     forge: Forge,
     headers: &HeaderMap,

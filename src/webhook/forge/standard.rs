@@ -38,7 +38,7 @@ struct Data {
     forced: Option<bool>,
 }
 
-/// Whether a delivery carries such a signature, valid or not.
+/// Whether a delivery carries a Standard Webhooks signature, valid or not.
 pub(super) fn present(headers: &HeaderMap) -> bool {
     NAMES.iter().any(|name| headers.contains_key(*name))
 }

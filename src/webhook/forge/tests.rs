@@ -1,4 +1,4 @@
-//! Each forge's own way of saying the same things; bodies written from the forges' documentation.
+//! The same events as each forge sends them; the bodies follow the forges' documentation.
 
 use std::time::SystemTime;
 
@@ -36,7 +36,7 @@ pub(in crate::webhook) fn sent(forge: Forge, event: &str, body: &[u8]) -> Header
     let standard = mac(&[b"msg_1.", now.as_bytes(), b".", body]);
     let standard = format!("v1,{}", base64(&standard));
     let pairs: Vec<(&str, &str)> = match forge {
-        // Forgejo and Gitea send all that their ancestors sent, too.
+        // Forgejo and Gitea also send the headers of the projects that they were forked from.
         Forge::Forgejo => vec![
             ("x-forgejo-event", event),
             ("x-forgejo-signature", &hex),
@@ -125,7 +125,7 @@ pub(in crate::webhook) fn push_event(forge: Forge) -> &'static str {
     }
 }
 
-/// A push of one ref from `old` to `new`, as `forge` says it. `full` is the ref's full name.
+/// A push of one ref from `old` to `new`, in the format of `forge`. `full` is the ref's full name.
 pub(in crate::webhook) fn body(
     forge: Forge,
     full: &str,

@@ -1,4 +1,4 @@
-//! Deliveries of every forge, as they are sent: which are taken, and which are refused.
+//! Deliveries of every forge, as they are sent: which are accepted, and which are refused.
 
 mod random_damage;
 mod wrong_values;
@@ -208,8 +208,8 @@ fn other_events_are_ignored_with_a_reason() {
     );
 }
 
-/// Every real body, where they are at hand, and what it must say: a ref, and the new commit's first
-/// digits or `-` for a deletion; or that there is no push in it.
+/// Every recorded body, if the fixtures are available, with what it must contain: a ref, and the
+/// first digits of the new commit or `-` for a deletion; or no push at all.
 #[test]
 fn real_payloads_say_what_they_say() {
     let folder = std::env::var_os("CUTOVER_FIXTURES").map_or_else(

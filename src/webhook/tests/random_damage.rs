@@ -1,5 +1,5 @@
-//! Damaged deliveries: whatever is signed, or not, the answer is a refusal or a reading of it. The
-//! same entries serve `fuzz/`; here they run on random damage to good bodies, on any toolchain.
+//! Damaged deliveries: signed or not, each is either refused or read. `fuzz/` uses the same entry
+//! points; here they run on random damage to good bodies, on any toolchain.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::webhook::{Content, Forge, Refusal, forge, receive, signature};
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";
-/// How often each good delivery is damaged: 400 times, or as `CUTOVER_DAMAGE` says.
+/// How often each good delivery is damaged: 400 times, or as often as `CUTOVER_DAMAGE` says.
 fn rounds() -> usize {
     let more = std::env::var("CUTOVER_DAMAGE").ok();
     more.and_then(|text| text.parse().ok()).unwrap_or(400)
@@ -25,7 +25,7 @@ impl Random {
         (self.0 % n.max(1) as u64) as usize
     }
 
-    /// One to three places cut, doubled or overwritten.
+    /// Deletes, duplicates or overwrites bytes in one to three places.
     fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
         const NOISE: [&[u8]; 14] = [
             b"\0",
@@ -92,7 +92,7 @@ fn damaged_bodies_are_malformed_or_read_and_never_a_panic() {
             };
             *seen.entry(kind).or_default() += 1;
         }
-        // Damage that is always, or never, noticed would test little.
+        // Damage that is always or never detected would be a poor test.
         assert!(
             seen["malformed"] > 20 && seen["pushes"] > 5,
             "{forge}: {seen:?}"
@@ -125,7 +125,8 @@ fn damaged_signatures_are_refused() {
             headers.insert(signed, value);
             if damaged != whole[signed].as_bytes() {
                 let answer = receive(Some(forge), &secrets, &headers, &body);
-                // Doubled spaces or a second, broken signature leave Standard Webhooks' good one.
+                // Doubled spaces or an additional, broken signature leave the good one of Standard
+                // Webhooks intact.
                 let still = forge == Forge::Standard
                     && damaged
                         .split(|b| *b == b' ')
@@ -193,7 +194,7 @@ fn what_every_forge_refuses() {
                 "{forge} case {i}: {answer:?}"
             );
         }
-        // A gigantic text is cut, not refused.
+        // A very long text is truncated, not refused.
         let long = good.replace("Say hello", &"ü".repeat(1 << 16));
         let headers = sent(forge, push_event(forge), long.as_bytes());
         let Content::Pushes(pushes) = receive(None, &secrets, &headers, long.as_bytes())

@@ -1,5 +1,6 @@
-//! Wrong input in every place: each value of each forge's good body takes each wrong shape, and each
-//! key comes twice. The answer is a refusal or a reading of it, and never a push that nobody made.
+//! Wrong input in every place: each value in each forge's good body is replaced with each kind of
+//! wrong value, and each key is repeated. The delivery is refused or read, but never as a push that
+//! nobody made.
 
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ fn read(forge: Forge, body: &[u8]) -> Result<Vec<Push>, String> {
     }
 }
 
-/// Every push that is read is the one that was made, or lacks what was taken out.
+/// Asserts that every push is the one that was made, except for what was removed from it.
 #[track_caller]
 fn is_good(forge: Forge, case: &str, pushes: &[Push]) {
     for push in pushes {
@@ -126,7 +127,7 @@ fn each_text_with_a_lone_surrogate_and_each_key_twice() {
             if value.is_string() {
                 *value = json!("SURROGATE");
                 let body = body.to_string().replace("SURROGATE", "\\ud800");
-                // Where the text is read it is refused, and elsewhere it is not looked at.
+                // Where the text is used it is refused; elsewhere it is not examined.
                 if let Ok(pushes) = read(forge, body.as_bytes()) {
                     is_good(forge, &place, &pushes);
                 }

@@ -1,4 +1,4 @@
-//! Building and naming images with the BuildKit that the Docker Engine holds.
+//! Builds and names images with the BuildKit that is part of the Docker Engine.
 
 use std::io;
 use std::time::Duration;
@@ -18,8 +18,8 @@ mod session;
 
 use progress::Progress;
 
-/// bollard's own limit is for quick calls. The caller's timeout ends a build; this one only has to be
-/// longer.
+/// bollard's default timeout is meant for short calls. The caller's timeout ends a build; this one
+/// only has to be longer.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Docker {
@@ -36,7 +36,7 @@ impl Docker {
         self.follow(stream, log).await
     }
 
-    /// Reads the engine's answer to its end and returns the image's id.
+    /// Reads the engine's messages to the end and returns the image's id.
     async fn follow(
         &self,
         stream: impl Stream<Item = std::result::Result<BuildInfo, Error>>,

@@ -54,8 +54,8 @@ pub(super) fn build(
     }))
 }
 
-/// A new name under which BuildKit finds a build's session, whose connection gives it the logins for
-/// registries.
+/// A new random name by which BuildKit finds a build's session, the connection through which it
+/// gets the credentials for registries.
 pub(super) fn id() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the operating system provides random bytes");

@@ -41,6 +41,9 @@ impl Docker {
         if doomed.is_empty() && all_ours {
             doomed.push(id);
         }
+        // The deployment's own name goes last: where a container still uses the image, it is the one
+        // that stays, and no later build takes it over.
+        doomed.sort_by_key(|name| is_own_name(name));
         for name in doomed {
             let options = RemoveImageOptionsBuilder::new().build();
             match docker.remove_image(name, Some(options), None).await {
@@ -62,6 +65,12 @@ fn is_our_name(name: &str) -> bool {
     };
     let is_commit = tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
     app.parse::<AppName>().is_ok() && (is_commit || tag.parse::<DeploymentId>().is_ok())
+}
+
+/// Whether it is the name that only one deployment gives.
+fn is_own_name(name: &str) -> bool {
+    let tag = name.rsplit_once(':').map(|(_, tag)| tag);
+    tag.is_some_and(|tag| tag.parse::<DeploymentId>().is_ok())
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ async fn take_over(
     let read = tokio::task::spawn_blocking(move || InForce::of(loaded).after(&keeps));
     let next = read.await.map_err(|_| ReloadError::Interrupted)?;
     // The worker of an app that is renamed or no longer in the file stops first, so that nothing is
-    // written under a name that no longer exists. What it leaves is continued below.
+    // written under a name that no longer exists. The workers started below continue what it leaves.
     let leaves = before.config.apps.keys();
     let leaves = leaves.filter(|name| !next.config.apps.contains_key(*name));
     let renamed = reload.renamed.iter().flat_map(|it| [&it.from, &it.to]);

@@ -64,7 +64,8 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
     read.await
 }
 
-/// Begins to remove an app. Once that is stored, the removal is completed, by the next agent if need be.
+/// Begins to remove an app. Once the intent is stored, the removal is completed, if need be after a
+/// restart of the agent.
 pub async fn remove(agent: &Arc<Agent>, app: &AppName, volumes: bool) -> Result<Removal> {
     let mut removal = of(agent, app, volumes).await?;
     let name = app.clone();
@@ -108,7 +109,7 @@ enum RemovalError {
     Drain(#[from] crate::proxy::control::Error),
 }
 
-/// Each part can be repeated.
+/// Attempts the whole removal; each part of it can be repeated.
 async fn attempt(
     agent: &Arc<Agent>,
     app: &AppName,
@@ -125,7 +126,8 @@ async fn attempt(
     for deployment in open.iter().filter(|it| !it.state.is_switched()) {
         undo::take_back(agent, &deployment.id).await?;
     }
-    // From here on no queued deployment starts, and no request is routed to the app.
+    // After this write no queued deployment starts; once the routes are published, no request is routed
+    // to the app.
     let name = app.clone();
     let generation = agent
         .store

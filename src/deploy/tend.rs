@@ -1,5 +1,5 @@
-//! What does not serve although it should: found by the reconciler, shown by `status`, `doctor`,
-//! `/readyz` and the metrics. Kept in memory, since a look at the engine tells all of it anew.
+//! Instances that should serve but do not: found by the reconciler, shown by `status`, `doctor`,
+//! `/readyz` and the metrics. Kept in memory only, since a look at the engine finds all of it again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use crate::ids::AppName;
 use crate::store::instances::Instance;
 use crate::store::now;
 
-/// A crash is shown for this long.
+/// How long a crash is shown, in milliseconds.
 const SHOWN: i64 = 120_000;
-/// The pauses between attempts to bring an instance back.
+/// The pause after the first attempt to bring an instance back; it doubles with each further attempt,
+/// up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is to be known of a volume that an image declares at `path`.
+/// The warning about a volume that an image declares at `path`.
 pub fn volume(path: &str) -> String {
     format!(
         "the image declares a volume at `{path}`: each deployment begins with an empty one. To keep what \
@@ -33,9 +34,9 @@ pub enum Trouble {
     Removed,
     Paused,
     Disconnected,
-    /// It ended by itself, and Docker starts it again, ever more slowly.
+    /// It ended by itself; Docker starts it again, after ever longer pauses.
     Crashed,
-    /// It runs, and does not accept connections yet.
+    /// It runs, but does not accept connections yet.
     Starting,
 }
 
@@ -56,13 +57,15 @@ impl Trouble {
 #[derive(Debug, Clone)]
 pub struct Difference {
     pub app: AppName,
-    /// What it is now.
+    /// What is wrong with it now.
     pub trouble: Trouble,
-    /// What it was first: that is what is repaired.
+    /// What was wrong first, or `Removed` if it was removed later: a repair is counted under this.
     pub first: Trouble,
-    /// For people: what became of it, and why it could not be brought back yet.
+    /// For people: what happened to it.
     pub detail: String,
+    /// For people: why it could not be brought back yet.
     pub failure: Option<String>,
+    /// In milliseconds since 1970.
     pub since: i64,
     attempts: u32,
     not_before: Instant,
@@ -88,19 +91,20 @@ struct Found {
     volumes: BTreeMap<String, (AppName, Vec<String>)>,
 }
 
-/// See the module.
+/// What the reconciler has found; see the module.
 #[derive(Default)]
 pub struct Tend {
     found: Mutex<Found>,
-    /// Held for reading while an instance is brought back. What takes containers away writes once
-    /// before it looks: what was begun for a release that is not live any more is over then.
+    /// Held for reading while an instance is brought back. Code that removes containers of a release
+    /// that is no longer live first takes it for writing once: every repair that was begun for that
+    /// release has then ended.
     pub repairs: RwLock<()>,
-    /// Called when something else is to be looked after from now on.
+    /// Notified at a switch: from now on, other instances should serve.
     pub switched: Notify,
 }
 
 impl Tend {
-    /// Takes what a look at an instance found. Returns whether it serves where it did not, or the
+    /// Records what a look at an instance found. Returns whether it serves but did not before, or the
     /// other way round.
     pub fn take(&self, instance: &Instance, found: Option<(Trouble, String)>) -> bool {
         let mut all = self.found.lock();
@@ -117,7 +121,7 @@ impl Tend {
         };
         if let Some(known) = all.differences.get_mut(name) {
             if known.trouble != trouble {
-                // What was in the way before need not be now.
+                // What prevented a repair before may no longer apply, so try again at once.
                 known.not_before = Instant::now();
             }
             if trouble == Trouble::Removed {
@@ -164,7 +168,7 @@ impl Tend {
         of.at = now();
     }
 
-    /// Forgets what is not of a live release any more.
+    /// Forgets instances that no longer belong to a live release.
     pub fn keep_only(&self, live: &HashSet<&str>) {
         let mut all = self.found.lock();
         all.differences
@@ -174,13 +178,13 @@ impl Tend {
         all.volumes.retain(|name, _| live.contains(name.as_str()));
     }
 
-    /// Takes down where an instance has anonymous volumes.
+    /// Records the paths of an instance's anonymous volumes.
     pub fn has_volumes(&self, instance: &Instance, paths: Vec<String>) {
         let of = (instance.app.clone(), paths);
         self.found.lock().volumes.insert(instance.name.clone(), of);
     }
 
-    /// What is to be known of the volumes of all apps or of one.
+    /// The warnings about the anonymous volumes of all apps, or of one.
     pub fn volumes(&self, of: Option<&str>) -> Vec<String> {
         let all = self.found.lock();
         let of_app = all.volumes.values();
@@ -201,7 +205,9 @@ impl Tend {
         self.found.lock().differences.contains_key(instance)
     }
 
-    /// Begins an attempt to bring an instance back, if it is time for one.
+    /// Begins an attempt to bring an instance back; returns what is wrong with it. `None` if it is not
+    /// yet time for one, or if none is needed: Docker restarts a crashed instance itself, and one that
+    /// is starting needs only time.
     pub fn begin_attempt(&self, instance: &str) -> Option<Trouble> {
         let mut all = self.found.lock();
         let difference = all.differences.get_mut(instance)?;
@@ -217,7 +223,7 @@ impl Tend {
         Some(difference.trouble)
     }
 
-    /// An attempt failed, or succeeded; the same failure is logged once.
+    /// Records why an attempt failed, or `None` if it succeeded; a failure that repeats is logged once.
     pub fn end_attempt(&self, instance: &str, failure: Option<String>) {
         let mut all = self.found.lock();
         let Some(difference) = all.differences.get_mut(instance) else {
@@ -231,7 +237,7 @@ impl Tend {
         difference.failure = failure;
     }
 
-    /// How long it is until the next look is worth while, at most `longest`.
+    /// How long to wait until the next look is worthwhile: at least 50 ms, at most `longest`.
     pub fn pause(&self, longest: Duration) -> Duration {
         let all = self.found.lock();
         let pauses = all.differences.values().map(|it| match it.trouble {
@@ -270,7 +276,7 @@ impl Tend {
         problems
     }
 
-    /// A sentence for each difference, of all apps or of one.
+    /// A sentence for each instance that does not serve or has crashed recently, of all apps or of one.
     pub fn differences(&self, of: Option<&str>) -> Vec<String> {
         let all = self.found.lock();
         let is_of = |app: &AppName| of.is_none_or(|of| of == app.as_str());
@@ -307,7 +313,7 @@ impl Tend {
         down
     }
 
-    /// How often an instance was brought back, by app and by what had become of it.
+    /// How often an instance began to serve again, by app and by what had been wrong with it.
     pub fn repaired(&self) -> BTreeMap<(AppName, &'static str), u64> {
         self.found.lock().repaired.clone()
     }

@@ -1,4 +1,4 @@
-//! Background work of the agent: one file per job, each a loop that never ends by itself.
+//! Background work of the agent: one file per task, each a loop that runs as long as the agent.
 
 mod prune;
 mod reconcile;

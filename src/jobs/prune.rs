@@ -1,4 +1,4 @@
-//! Removes old rows that nobody needs any more.
+//! Removes old database rows that are no longer needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::store::prune;
 
 const PERIOD: Duration = Duration::from_secs(3600);
 
-/// At start, and then every hour.
+/// Removes old rows at start, and then every hour.
 pub async fn prune(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(PERIOD);
     loop {

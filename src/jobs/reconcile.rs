@@ -1,9 +1,9 @@
-//! Keeps what is live alive: what should run (the database) against what does (the engine, the route
-//! table), at start, on the engine's events, when the engine comes back, and every ten seconds.
+//! Keeps live releases serving: compares what should run (the database) with what does run (the engine,
+//! the route table) at start, on the engine's events, when the engine comes back, and every ten seconds.
 //!
 //! A container that crashed is left to the engine's restart policy, which also works while no agent
-//! runs; everything else that keeps one from serving is put right here. Until then its route does not
-//! lead to it.
+//! runs; everything else that keeps a container from serving is repaired here. Until a container serves
+//! again, its route does not lead to it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 
 const PERIOD: Duration = Duration::from_secs(10);
-/// An engine that takes longer to answer is away.
+/// An engine that takes longer than this to answer counts as unreachable.
 const LOOK: Duration = Duration::from_secs(5);
-/// Instances that are looked at, or brought back, at the same time.
+/// How many instances are looked at, or brought back, at the same time.
 const AT_ONCE: usize = 8;
-/// For making and starting one.
+/// The deadline for making and starting an instance.
 const REPAIR: Duration = Duration::from_secs(60);
-/// An app on this machine accepts sooner, if it does at all.
+/// The deadline for a connection: an app on this machine accepts sooner, if it accepts at all.
 const CONNECT: Duration = Duration::from_millis(250);
 
 /// An instance that should serve.
@@ -47,7 +47,7 @@ pub async fn reconcile(agent: Arc<Agent>) {
     }
 }
 
-/// Returns when the engine has gone away.
+/// Reconciles until the engine can no longer be reached.
 async fn while_it_answers(agent: &Agent, mut events: stream::BoxStream<'static, ()>) {
     let mut everything = true;
     let mut whole = Instant::now();
@@ -71,7 +71,8 @@ async fn while_it_answers(agent: &Agent, mut events: stream::BoxStream<'static, 
     }
 }
 
-/// One look at every instance that should serve, or only at those that do not, and what follows.
+/// Looks at every instance that should serve, or only at those known not to serve, then publishes the
+/// routes if they changed and repairs what does not serve.
 async fn pass(agent: &Agent, everything: bool) -> Result<()> {
     let (live, recorded) = what_should_run(agent).await?;
     let names: HashSet<_> = live.iter().map(|it| it.instance.name.as_str()).collect();
@@ -123,7 +124,7 @@ async fn what_should_run(agent: &Agent) -> Result<(Vec<Live>, Vec<Endpoint>)> {
     Ok(read.await?)
 }
 
-/// Takes down what the look found. Returns whether the route table is to change.
+/// Records what the look found. Returns whether the route table must change.
 async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
     let instance = &it.instance;
     agent
@@ -194,7 +195,7 @@ async fn repair(agent: &Agent, it: Live, recorded: &[Endpoint]) {
     agent.tend.end_attempt(name, failure);
 }
 
-/// It may have been replaced since the look.
+/// Whether the release is still live: it may have been replaced since the look.
 async fn is_live(agent: &Agent, release: &ReleaseId) -> bool {
     let live = agent.store.read(apps::live_releases).await;
     live.is_ok_and(|live| live.contains(release))
@@ -218,7 +219,8 @@ async fn attempt(agent: &Agent, it: &Live, trouble: Trouble, recorded: &[Endpoin
         _ => engine.start(&spec).await,
     };
     let endpoint = match brought_back {
-        // Its network is not there any more, or its address is another's: a new one has a new one.
+        // Its network is gone, or its address is now another container's: a new container gets a new
+        // address.
         Err(EngineError::Refused { .. }) if has_images(agent, &it.release).await? => {
             engine.remake(&spec).await?
         }
@@ -246,7 +248,7 @@ async fn has_images(agent: &Agent, release: &Release) -> Result<bool> {
     Ok(true)
 }
 
-/// With what to do about it where a person has to.
+/// The error as a message for people, with what to do about it if a person has to act.
 async fn explained(agent: &Agent, it: &Live, error: EngineError) -> String {
     if !matches!(has_images(agent, &it.release).await, Ok(false)) {
         return error.to_string();

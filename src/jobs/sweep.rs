@@ -7,7 +7,7 @@ use crate::deploy::{Agent, recover};
 
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// At start, and then every ten minutes.
+/// Sweeps at start, and then every ten minutes.
 pub async fn sweep(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(PERIOD);
     loop {

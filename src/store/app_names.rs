@@ -1,11 +1,11 @@
-//! Which apps the database knows, whatever deploy.toml says of them now.
+//! Which apps the database knows, whether or not deploy.toml still has them.
 
 use rusqlite::Connection;
 
 use super::{Result, apps, parsed, statuses};
 use crate::ids::AppName;
 
-/// How the app was routed when deploy.toml last had it, as the agent wrote it down.
+/// The app's route when deploy.toml last had it, as JSON; `None` if none was recorded.
 pub fn route(db: &Connection, app: &AppName) -> Result<Option<String>> {
     let mut query = db.prepare_cached("SELECT route FROM apps WHERE name = ?1")?;
     let mut rows = query.query([app.as_str()])?;
@@ -15,7 +15,7 @@ pub fn route(db: &Connection, app: &AppName) -> Result<Option<String>> {
     })
 }
 
-/// Whether anything is recorded of the app.
+/// Whether the database has a live release, a route or a deployment of the app.
 pub fn is_known(db: &Connection, app: &AppName) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM apps WHERE name = ?1 AND (live_release IS NOT NULL OR route IS NOT NULL)
@@ -24,7 +24,8 @@ pub fn is_known(db: &Connection, app: &AppName) -> Result<bool> {
     Ok(query.exists([app.as_str()])?)
 }
 
-/// Writes down which apps deploy.toml has. Nothing is queued for any other from this moment on.
+/// Records which apps deploy.toml has. From then on no deployment of any other known app is queued,
+/// except automatic rollbacks.
 pub fn set_configured(db: &Connection, apps: &[AppName]) -> Result<()> {
     db.execute("UPDATE apps SET gone = 1 WHERE NOT gone", [])?;
     let mut update = db.prepare_cached("UPDATE apps SET gone = 0 WHERE name = ?1")?;
@@ -34,13 +35,14 @@ pub fn set_configured(db: &Connection, apps: &[AppName]) -> Result<()> {
     Ok(())
 }
 
-/// Whether deploy.toml has lost the app.
+/// Whether the database knows the app, but deploy.toml no longer has it.
 pub fn is_gone(db: &Connection, app: &AppName) -> Result<bool> {
     let mut query = db.prepare_cached("SELECT 1 FROM apps WHERE name = ?1 AND gone")?;
     Ok(query.exists([app.as_str()])?)
 }
 
-/// Writes down how an app is routed, so that it can be served when deploy.toml no longer says it.
+/// Records how an app is routed, as JSON, so that it can still be served when deploy.toml no longer has
+/// it.
 pub fn set_route(db: &Connection, app: &AppName, route: &str) -> Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT INTO apps (name, route) VALUES (?1, ?2)
@@ -50,8 +52,8 @@ pub fn set_route(db: &Connection, app: &AppName, route: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every app that something is left to do for: it serves, is being removed, has a container, or has a
-/// deployment that has not ended. The one that switched last comes first.
+/// Every app that is still in use: it serves, is being removed, has a container, or has a deployment
+/// that has not ended. The app that switched last comes first.
 pub fn in_use(db: &Connection) -> Result<Vec<AppName>> {
     let mut query = db.prepare_cached(
         "WITH used (name) AS (
@@ -65,7 +67,7 @@ pub fn in_use(db: &Connection) -> Result<Vec<AppName>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Writes down that an app is to be removed, before anything of it is; `volumes` with its data.
+/// Records, before anything is removed, that an app is to be removed; with `volumes`, its data too.
 pub fn begin_removal(db: &Connection, app: &AppName, volumes: bool) -> Result<()> {
     db.execute(
         "INSERT INTO apps (name, removing) VALUES (?1, ?2)
@@ -89,7 +91,7 @@ pub fn being_removed(db: &Connection) -> Result<Vec<(AppName, bool)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// From now on no release of the app is live, and a table without it has a number of its own.
+/// Leaves the app without a live release; returns the generation of the route table without it.
 pub fn take_off(db: &Connection, app: &AppName) -> Result<u64> {
     let generation = apps::next_generation(db, 0)?;
     db.execute(
@@ -99,7 +101,8 @@ pub fn take_off(db: &Connection, app: &AppName) -> Result<u64> {
     Ok(generation)
 }
 
-/// The removal is over. The generation of its route stays, so that no later one is below it.
+/// Records that the removal is complete. The generation of the app's route stays, so that no later one
+/// is lower.
 pub fn end_removal(db: &Connection, app: &AppName) -> Result<()> {
     db.execute(
         "UPDATE apps SET removing = NULL, route = NULL WHERE name = ?1",
@@ -108,7 +111,7 @@ pub fn end_removal(db: &Connection, app: &AppName) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is something of `old` to carry over, and `new` does not serve yet.
+/// Whether `old` has anything to carry over and is not being removed, and `new` does not serve yet.
 pub fn can_rename(db: &Connection, old: &AppName, new: &AppName) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM apps WHERE name = ?1 AND removing IS NULL
@@ -117,8 +120,8 @@ pub fn can_rename(db: &Connection, old: &AppName, new: &AppName) -> Result<bool>
     Ok(query.exists([old.as_str()])? && apps::serving(db, new)?.live.is_none())
 }
 
-/// Carries everything that is recorded of `old` over to `new`. Whatever table names an app is part of
-/// it.
+/// Carries everything that is recorded for `old` over to `new`, in every table that has a column
+/// `app`.
 pub fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()> {
     let generation = apps::next_generation(db, 0)?;
     db.execute("DELETE FROM apps WHERE name = ?1", [new.as_str()])?;
@@ -135,12 +138,13 @@ pub fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()> {
         let sql = format!("UPDATE OR REPLACE {table} SET app = ?2 WHERE app = ?1");
         db.execute(&sql, (old.as_str(), new.as_str()))?;
     }
-    // Who still holds the old name, a delivery in the middle of being taken, is refused.
+    // Mark the old name as gone, so that whatever still holds it, such as a delivery that is being
+    // processed, is refused.
     db.execute(
         "INSERT INTO apps (name, gone, route_generation) VALUES (?1, 1, ?2)",
         (old.as_str(), generation as i64),
     )?;
-    // What a commit's status is about is its app.
+    // The subject of a commit status is its app.
     db.execute(
         "UPDATE OR REPLACE statuses SET subject = ?2 WHERE kind = 'status' AND subject = ?1",
         (old.as_str(), new.as_str()),
@@ -158,7 +162,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Every table's rows that hold `text` in any column.
+    /// The tables that hold `text` in a column, once for each such column.
     fn mentions(db: &Connection, text: &str) -> Vec<String> {
         let mut query = db
             .prepare(
@@ -204,7 +208,7 @@ mod tests {
             let serving = apps::serving(db, &new)?;
             assert_eq!(serving.generation, 8, "above every table before");
             assert!(!can_rename(db, &old, &new)?, "once");
-            // Another app of the old name is another app, and `new` is live.
+            // A new app with the old name is a different app: it is not renamed, since `new` is live.
             set_route(db, &old, "other")?;
             assert!(!can_rename(db, &old, &new)?);
             assert_eq!(mentions(db, "old"), ["apps"]);

@@ -1,11 +1,11 @@
-//! Which release of an app is live. The route table is a function of this and of the instances.
+//! Which release of an app is live. The route table is derived from this and from the instances.
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Result, maybe_parsed, parsed};
 use crate::ids::{AgentId, AppName, ReleaseId};
 
-/// What serves an app.
+/// The release that serves an app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Serving {
     pub live: Option<ReleaseId>,
@@ -25,7 +25,7 @@ pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// The release of each app that has one.
+/// The live release of each app that has one, except apps that are being removed.
 pub fn live_releases(db: &Connection) -> Result<Vec<ReleaseId>> {
     let mut query = db.prepare_cached(
         "SELECT live_release FROM apps WHERE live_release IS NOT NULL AND removing IS NULL",
@@ -34,7 +34,8 @@ pub fn live_releases(db: &Connection) -> Result<Vec<ReleaseId>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Makes `release` the live one and gives its route a generation higher than every earlier one.
+/// Makes `release` the live one. Gives the app's route a generation higher than every earlier one,
+/// and returns it.
 pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u64> {
     let generation = next_generation(db, 0)?;
     db.execute(
@@ -56,7 +57,7 @@ pub fn next_generation(db: &Connection, at_least: u64) -> Result<u64> {
     Ok(next)
 }
 
-/// The newest generation.
+/// The newest generation of any route table; 0 before the first.
 pub fn generation(db: &Connection) -> Result<u64> {
     let text: Option<String> = db
         .query_row("SELECT value FROM meta WHERE key = 'generation'", [], |r| {

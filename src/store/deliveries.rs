@@ -14,9 +14,9 @@ pub struct NewDelivery {
     /// itself.
     pub forge_delivery: Option<String>,
     pub event: String,
-    /// SHA-256 in hex of the body, and of the id if that is signed too.
+    /// Hex SHA-256 of the body, and of the id if the forge signs it too.
     pub body_hash: String,
-    /// Every branch and tag that moved, as the request says.
+    /// Every branch and tag that moved, according to the request.
     pub moves: Vec<Move>,
 }
 
@@ -40,7 +40,7 @@ pub struct Outcome {
     pub reason: Option<String>,
 }
 
-/// A delivery that led to a deployment, and the forge's id of it.
+/// A delivery that led to a deployment, and the forge's id for the delivery.
 pub struct Earlier {
     pub outcome: Outcome,
     pub forge_delivery: Option<String>,

@@ -9,7 +9,7 @@ use crate::principal::Requester;
 use crate::proxy::control::Receipt;
 use crate::state::{self, Event, State};
 
-/// What asked for the deployment.
+/// What requested the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
@@ -21,13 +21,13 @@ pub enum Trigger {
     AutoRollback,
 }
 
-/// What a deployment is to make live.
+/// What a deployment should make live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// The tip of the app's branch, as the repository says when the deployment runs.
+    /// The tip of the app's branch at the time when the deployment runs.
     Branch,
-    /// A commit that a push named; the branch's tip where the branch has moved on since.
+    /// The commit of a push, or the tip of the branch if the branch has moved on since.
     Pushed(CommitId),
     /// A branch, tag or commit that a person named.
     Named(String),
@@ -50,7 +50,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// One that no step and no log has more to say of.
+    /// A failure without a step or log lines.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -81,7 +81,7 @@ pub struct Deployment {
     pub ended_at: Option<i64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
-    /// `None`: asked for before this was recorded.
+    /// `None` if it was requested before this was recorded.
     pub requested_by: Option<Requester>,
     pub cancelled_by: Option<Requester>,
 }
@@ -102,11 +102,13 @@ pub struct NewDeployment {
 }
 
 /// Queues a deployment. The newest waiting one wins: those that were waiting are superseded here.
-/// An automatic rollback supersedes nothing and is not superseded: it runs first, since what is
-/// live is bad, and what is waiting may take long and fail.
+/// An automatic rollback supersedes nothing and is not superseded: it runs first, since the live
+/// release is bad, and the waiting deployment may take long and fail.
+///
+/// Refused if the app is no longer in deploy.toml, unless it is an automatic rollback.
 pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     let app = &new.app;
-    // What was read of deploy.toml when the request came may be out of date by now.
+    // The deploy.toml that was in force when the request arrived may be out of date by now.
     if new.trigger != Trigger::AutoRollback && app_names::is_gone(db, app)? {
         let why = format!("`{app}` is no longer in deploy.toml");
         return Err(StoreError::Refused(why));
@@ -145,7 +147,8 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
-/// Applies an event to the state in the database, which is the one that counts.
+/// Applies an event to the state in the database, which is authoritative. Returns the new state;
+/// refuses an illegal transition.
 pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> {
     let mut query = db.prepare_cached("SELECT state FROM deployments WHERE id = ?1")?;
     let from: State = query.query_row([id.as_str()], |row| parsed(row, "state"))?;
@@ -207,7 +210,7 @@ pub fn set_receipt(db: &Connection, id: &DeploymentId, receipt: &Receipt) -> Res
     Ok(())
 }
 
-/// Records who cancels it; the first one counts.
+/// Records who cancels the deployment; the first requester counts.
 pub fn set_cancelled_by(db: &Connection, id: &DeploymentId, by: &Requester) -> Result<()> {
     db.execute(
         "UPDATE deployments SET cancelled_by = coalesce(cancelled_by, ?2) WHERE id = ?1",
@@ -252,8 +255,8 @@ fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
 
 /// The running deployment of an app, if a push requested it.
 pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
-    // The index of open deployments is named, as in `next_waiting`: to get the order for free
-    // SQLite would scan every deployment of the app, at the cost of each delivery.
+    // Name the index of open deployments, as in `next_waiting`: otherwise, to avoid sorting, SQLite
+    // would scan every deployment of the app on each delivery.
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state != 'queued'
@@ -274,7 +277,7 @@ pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// A page of an app's deployments, newest first, older than `before`.
+/// A page of an app's deployments, newest first, older than the deployment id `before`.
 pub fn list(
     db: &Connection,
     app: &AppName,
@@ -291,7 +294,7 @@ pub fn list(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The newest deployment that switched to the release.
+/// The newest deployment that switched to the release and was not rolled back.
 pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<DeploymentId>> {
     let mut query = db.prepare_cached(
         "SELECT id FROM deployments INDEXED BY deployments_by_release
@@ -325,7 +328,8 @@ pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>>
     Ok(found.optional()?.flatten())
 }
 
-/// Whether the release had errors in its bake, and was rolled back if there was something to go back to.
+/// Whether the release failed during its bake, so that it was rolled back if there was a release to go
+/// back to.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM deployments INDEXED BY deployments_by_release
@@ -338,7 +342,7 @@ pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
     Ok(query.exists([release.as_str()])?)
 }
 
-/// How many deployments of each app are in each state.
+/// How many deployments of each app are in each state, as (app, state, count).
 pub fn counts(db: &Connection) -> Result<Vec<(String, String, u64)>> {
     let mut query =
         db.prepare_cached("SELECT app, state, count(*) FROM deployments GROUP BY app, state")?;

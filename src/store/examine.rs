@@ -1,11 +1,12 @@
-//! Whether the database can be used, for `doctor`: looks from another process and changes nothing.
+//! Checks for `doctor` whether the database can be used: from another process, changing nothing.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// What is wrong with `data_dir/cutover.db`; one that does not exist is fine. Blocks.
+/// Checks `data_dir/cutover.db`; one that does not exist is fine. The error says what is wrong. Blocks
+/// the thread.
 pub fn examine(data_dir: &Path) -> Result<(), String> {
     let path = data_dir.join("cutover.db");
     if !path.exists() {

@@ -11,7 +11,7 @@ use crate::config::Protocol;
 use crate::ids::{ReleaseId, ServiceName};
 use crate::principal::Requester;
 
-/// A queued deployment of the app `hello`, and its release with so many instances of `web`.
+/// A queued deployment of the app `hello`, and its release with `replicas` instances of `web`.
 pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
     let new = NewDeployment {
         app: "hello".parse().expect("an app name"),

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::{Result, now};
 use crate::ids::AppName;
 
-/// Writes down what was built last from the content that `key` names.
+/// Records the image that was last built from the content that `key` identifies.
 pub fn insert(db: &Connection, app: &AppName, key: &str, id: &str) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO images (app, cache_key, id, built_at) VALUES (?1, ?2, ?3, ?4)
@@ -16,14 +16,14 @@ pub fn insert(db: &Connection, app: &AppName, key: &str, id: &str) -> Result<()>
     Ok(())
 }
 
-/// The image of each cache key.
+/// The image id of each cache key of an app.
 pub fn of_app(db: &Connection, app: &AppName) -> Result<std::collections::HashMap<String, String>> {
     let mut query = db.prepare_cached("SELECT cache_key, id FROM images WHERE app = ?1")?;
     let rows = query.query_map([app.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets an image that was removed.
+/// Deletes the rows of an image that was removed.
 pub fn delete(db: &Connection, id: &str) -> Result<()> {
     db.execute("DELETE FROM images WHERE id = ?1", [id])?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Instances: a row is written before its container is made and removed after it is gone, so what
-//! is neither in here nor in `jobs` is not ours.
+//! Instances: a row is written before its container is made and deleted after the container is gone,
+//! so a container that is neither in this table nor in `jobs` is not ours.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ pub struct Instance {
     pub release: ReleaseId,
     pub service: ServiceName,
     pub deployment: DeploymentId,
-    /// Where it is reached. `None` until it has been started, and where its service has no port.
+    /// The address at which it is reached. `None` until it has started, and if its service has no port.
     pub endpoint: Option<SocketAddr>,
     /// See [`Ours::mark`].
     pub mark: Option<String>,
@@ -32,7 +32,7 @@ impl Instance {
     }
 }
 
-/// Writes down an instance that is about to be made.
+/// Records an instance that is about to be made.
 pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO instances (name, app, release, service, deployment, endpoint, mark)
@@ -50,7 +50,7 @@ pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Writes down where an instance is reached, now that it has been started.
+/// Records the address of an instance that has started.
 pub fn set_endpoint(db: &Connection, name: &str, endpoint: Option<SocketAddr>) -> Result<()> {
     let mut update = db.prepare_cached("UPDATE instances SET endpoint = ?2 WHERE name = ?1")?;
     update.execute((name, endpoint.map(|endpoint| endpoint.to_string())))?;
@@ -68,7 +68,8 @@ pub fn all(db: &Connection) -> Result<Vec<Instance>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The instances that a deployment made; an instance of a rollback's release may be another's.
+/// The instances that a deployment made. Those of a release that it rolled back to may have been
+/// made by another deployment.
 pub fn of_deployment(db: &Connection, deployment: &DeploymentId) -> Result<Vec<Instance>> {
     let mut query =
         db.prepare_cached("SELECT * FROM instances WHERE deployment = ?1 ORDER BY name")?;

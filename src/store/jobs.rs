@@ -1,5 +1,5 @@
 //! Jobs: containers that end by themselves. A row is written before its container is made, so that
-//! every sweep knows the container; it stays after the end, with the exit code.
+//! every sweep knows the container; the row stays after the job ends, with its exit code.
 
 use rusqlite::{Connection, Row};
 
@@ -34,18 +34,18 @@ pub struct Job {
     pub app: AppName,
     pub release: ReleaseId,
     pub kind: JobKind,
-    /// The deployment whose step it is, if it is one's.
+    /// The deployment that it is a step of, if any.
     pub deployment: Option<DeploymentId>,
     pub started_at: i64,
     pub ended_at: Option<i64>,
-    /// `None` while it runs, and where nobody saw how it ended.
+    /// `None` while it runs, and if its exit code is not known.
     pub exit_code: Option<i64>,
     /// See [`Ours::mark`].
     pub mark: Option<String>,
 }
 
 impl Job {
-    /// One that is about to be made.
+    /// A job whose container is about to be made.
     pub fn new(
         name: String,
         app: AppName,
@@ -74,7 +74,7 @@ impl Job {
     }
 }
 
-/// Writes down a job that is about to be made; again where an earlier attempt was interrupted.
+/// Records a job before its container is made; replaces the row of an interrupted attempt.
 pub fn insert(db: &Connection, job: &Job) -> Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT OR REPLACE INTO jobs (name, app, release, kind, deployment, started_at, mark)
@@ -92,7 +92,7 @@ pub fn insert(db: &Connection, job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Writes down that a job has ended and its container is gone.
+/// Records that a job has ended and its container is gone; only the first call counts.
 pub fn ended(db: &Connection, name: &str, exit_code: Option<i64>) -> Result<()> {
     let mut update = db.prepare_cached(
         "UPDATE jobs SET ended_at = ?2, exit_code = ?3 WHERE name = ?1 AND ended_at IS NULL",
@@ -107,7 +107,7 @@ pub fn get(db: &Connection, name: &str) -> Result<Option<Job>> {
     Ok(rows.next().transpose()?)
 }
 
-/// The jobs of a deployment that have not ended.
+/// The jobs of this kind of a deployment that have not ended.
 pub fn open_of(db: &Connection, deployment: &DeploymentId, kind: JobKind) -> Result<Vec<Job>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM jobs WHERE deployment = ?1 AND kind = ?2 AND ended_at IS NULL",
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(get(db, &job.name)?.unwrap().exit_code, Some(3));
             assert_eq!(open_of(db, &deployment, JobKind::Release)?, []);
 
-            // Run again, after the agent was interrupted.
+            // The job runs again after the agent was interrupted.
             insert(db, &job)?;
             assert_eq!(open_of(db, &deployment, JobKind::Release)?, [job]);
             Ok(())

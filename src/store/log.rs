@@ -1,4 +1,4 @@
-//! The log of one deployment: a text file, and its length to watch, so that a reader follows it
+//! The log of one deployment: a text file whose length can be watched, so that readers can follow it
 //! without polling.
 
 use std::fs::{File, OpenOptions};
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A log takes at most this many bytes: a build that prints without end must not fill the disk.
-/// What is cut out is the middle, between the first [`HEAD`] bytes and the last [`TAIL`].
+/// The most bytes that a log may take: a build that prints without end must not fill the disk.
+/// A log that would exceed it loses its middle, between the first [`HEAD`] bytes and the last [`TAIL`].
 const CAP: u64 = 16 << 20;
 const HEAD: u64 = 8 << 20;
 const TAIL: u64 = 4 << 20;
 const CUT: &[u8] = b"(lines are left out here: the log reached 16 MiB)\n";
 
-/// How far what stands in the tail moves towards the beginning with each cut, in bytes; up to a
-/// line more.
+/// How many bytes closer to the beginning each cut moves the tail, give or take a line, since whole
+/// lines are cut.
 pub const CUT_OUT: u64 = CAP - HEAD - TAIL;
 
 /// The most bytes that all logs together may take; the oldest are removed first.
 const ALL: u64 = 1 << 30;
 
-/// Removes the oldest logs in `folder` until the rest takes at most 1 GiB; returns how many. Their
-/// names begin with deployment ids, which sort by time, and those being written are the newest.
+/// Removes the oldest logs in `folder` until the rest take at most 1 GiB; returns how many it removed.
+/// Log names begin with deployment ids, which sort by time; the logs being written are the newest.
 pub fn remove_oldest(folder: &Path) -> io::Result<usize> {
     remove_beyond(folder, ALL)
 }
@@ -45,7 +45,7 @@ fn remove_beyond(folder: &Path, limit: u64) -> io::Result<usize> {
     Ok(removed)
 }
 
-/// The writing end. Clones write to the same log.
+/// The writer of a log. Clones write to the same log.
 #[derive(Clone)]
 pub struct Log(Arc<Inner>);
 
@@ -90,7 +90,7 @@ impl Log {
         let mut length = *self.0.length.borrow();
         for bytes in pieces(bytes.as_bytes()) {
             if length + bytes.len() as u64 > CAP {
-                // Where it cannot be cut, nothing is added: the cap holds.
+                // If it cannot be cut, nothing is added: the cap holds.
                 let Ok(cut) = cut(&mut file, length) else {
                     break;
                 };
@@ -100,18 +100,18 @@ impl Log {
                 length += bytes.len() as u64;
             }
         }
-        // What a full disk took of the last write is not known otherwise.
+        // On a full disk the last write may be partial, and only the file tells its length.
         let length = file.metadata().map_or(length, |file| file.len());
         self.0.length.send_replace(length);
     }
 
-    /// The log's length, which changes with every line and falls when it is cut; closed when the
-    /// last writer is dropped.
+    /// The log's length in bytes, which changes with every line and falls when the log is cut. The
+    /// channel closes when the last writer is dropped.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.length.subscribe()
     }
 
-    /// The last `lines` lines; fewer where they are longer than 64 KiB together.
+    /// The last `lines` lines, or fewer if together they exceed 64 KiB; none if reading fails.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let length = *self.0.length.borrow();
         let from = length.saturating_sub(64 << 10);
@@ -129,25 +129,25 @@ impl Log {
     }
 }
 
-/// One text may be longer than a log.
+/// Splits a text, which may be longer than a whole log.
 fn pieces(bytes: &[u8]) -> std::slice::Chunks<'_, u8> {
     bytes.chunks(TAIL as usize)
 }
 
-/// Takes the middle out of a log of `length` bytes, by whole lines; gives its new length.
+/// Cuts whole lines out of the middle of a log of `length` bytes; returns its new length.
 fn cut(file: &mut File, length: u64) -> io::Result<u64> {
     let head_end = line_end(file, HEAD)?;
     let tail_begin = line_end(file, length.saturating_sub(TAIL))?;
     let mut tail = vec![0; (length - tail_begin) as usize];
     file.read_exact_at(&mut tail, tail_begin)?;
     file.set_len(head_end)?;
-    // Where an earlier cut left it too.
+    // An earlier cut left its note at the same place, just after the head.
     file.write_all(CUT)?;
     file.write_all(&tail)?;
     Ok(head_end + (CUT.len() + tail.len()) as u64)
 }
 
-/// Where the line ends in which `offset` lies.
+/// The end of the line that contains `offset`.
 fn line_end(file: &File, offset: u64) -> io::Result<u64> {
     let mut piece = vec![0; 64 << 10];
     let read = file.read_at(&mut piece, offset)?;
@@ -200,7 +200,7 @@ mod tests {
         assert!(text.len() as u64 <= CAP, "{}", text.len());
         let cut = text.lines().filter(|line| line.starts_with('(')).count();
         assert_eq!(cut, 1);
-        // Nothing but whole lines.
+        // Only whole lines are left.
         let whole =
             |line: &str| line.len() == 999 || line.starts_with('(') || line.starts_with("the");
         assert!(text.lines().all(whole));

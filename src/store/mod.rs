@@ -1,4 +1,5 @@
-//! What must survive a crash: SQLite (WAL, synchronous=FULL), one file per table, and the logs.
+//! The state that must survive a crash: an SQLite database (WAL, synchronous=FULL) and the
+//! deployment logs. Most tables have a module of their own.
 //!
 //! One thread owns the only writing connection. Writes that arrive together are committed together:
 //! each runs in its own savepoint, one fsync covers all of them, and no caller is answered before
@@ -41,11 +42,12 @@ pub mod volumes;
 
 pub use examine::examine;
 
-/// The most writes that may wait for the writer, and the most that share one commit.
+/// The most writes that may wait for the writer.
 const QUEUE: usize = 1024;
+/// The most writes that share one commit.
 const BATCH: usize = 256;
 
-/// Prepared statements to cache: more than the code has.
+/// How many prepared statements each connection caches: more than the code contains.
 const STATEMENTS: usize = 256;
 
 /// Why a read or write failed. Nothing was changed.
@@ -62,7 +64,7 @@ pub enum StoreError {
     /// Often because the disk is full.
     #[error("failed to commit to the database: {0}")]
     NotCommitted(String),
-    /// The write itself refused; the sentence is for the person who asked.
+    /// The operation itself refused; the message is for the person who requested it.
     #[error("{0}")]
     Refused(String),
 }
@@ -77,8 +79,8 @@ pub struct Store {
     logs: Arc<Path>,
 }
 
-/// Runs inside the batch's transaction, if one could begin, and returns what to do once the outcome
-/// of the commit is known.
+/// Runs inside the batch's transaction (`None` if it could not begin) and returns a callback that
+/// takes the outcome of the commit.
 type Write = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
 
@@ -113,8 +115,7 @@ impl Store {
         })
     }
 
-    /// Runs `write` in a transaction. When this returns `Ok` it is on disk; on `Err` no part of it
-    /// is.
+    /// Runs `write` in a transaction. On `Ok` the whole write is on disk; on `Err` no part of it is.
     pub async fn write<T, F>(&self, write: F) -> Result<T>
     where
         T: Send + 'static,
@@ -136,7 +137,7 @@ impl Store {
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
-    /// Runs `read` on what has been committed, off the async threads.
+    /// Runs `read` on committed data, off the async threads.
     pub async fn read<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
@@ -153,7 +154,7 @@ impl Store {
         self.logs.join(format!("{id}.log"))
     }
 
-    /// Removes the oldest logs while all of them take more than 1 GiB; returns how many it removed.
+    /// Removes the oldest logs until the rest take at most 1 GiB; returns how many it removed.
     pub async fn remove_old_logs(&self) -> Result<usize> {
         let logs = self.logs.clone();
         let removed = tokio::task::spawn_blocking(move || log::remove_oldest(&logs));
@@ -180,8 +181,8 @@ fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Ends the process if `work` panics: an agent that answers but stores nothing would be taken for a
-/// healthy one, and what starts it again also recovers what was under way.
+/// Aborts the process if `work` panics: an agent that answers but stores nothing would look healthy,
+/// and a restart also recovers the work that was in progress.
 fn or_abort(work: impl FnOnce()) {
     let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(work)) else {
         return;
@@ -229,7 +230,7 @@ fn in_savepoint<T>(db: &Connection, write: impl FnOnce(&Connection) -> Result<T>
     outcome
 }
 
-/// Milliseconds since 1970, the unit of every time in the database.
+/// The current time in milliseconds since 1970 (UTC), the unit of every timestamp in the database.
 pub fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap_or_default().as_millis() as i64
@@ -317,7 +318,7 @@ mod tests {
                 db.execute(row, []).map(drop).map_err(StoreError::from)
             })
         };
-        // Its foreign key is looked at by the commit alone.
+        // Its foreign key is checked only at the commit.
         let commit = store.write(|db| {
             db.pragma_update(None, "defer_foreign_keys", "ON")?;
             let row = "INSERT INTO steps VALUES ('none', 'fetch', 0, 'done', 0, NULL, NULL)";
@@ -325,13 +326,13 @@ mod tests {
         });
         let (with_it, commit) = tokio::join!(insert(), commit);
         assert!(matches!(commit, Err(StoreError::NotCommitted(_))));
-        // Another program holds the database for longer than is waited.
+        // Another connection holds the write lock for longer than the busy timeout.
         let other = Connection::open(folder.path().join("cutover.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let begin = insert().await;
         assert!(matches!(begin, Err(StoreError::NotCommitted(_))));
         other.execute_batch("ROLLBACK").unwrap();
-        // One that shared the failed commit is not there either.
+        // A write that shared the failed commit was not stored either.
         let again = insert().await;
         assert_eq!(again.is_err(), with_it.is_ok());
     }
@@ -349,7 +350,7 @@ mod tests {
             })
         };
         let first = store.write(move |db| {
-            // All of them wait by now, so that they share its commit.
+            // By now the other writes are queued, so they share this one's commit.
             let _ = wait.recv();
             let pages: i64 = db.pragma_query_value(None, "page_count", |r| r.get(0))?;
             db.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(()))?;
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(again, 0);
     }
 
-    /// Runs itself again, as a process that may end.
+    /// Runs this test again in a child process, which may abort.
     #[test]
     fn a_panic_in_a_write_ends_the_process() {
         const FOLDER: &str = "CUTOVER_TEST_FOLDER";
@@ -403,7 +404,7 @@ mod tests {
             let store = Store::open(Path::new(&folder)).unwrap();
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let _: Result<()> = runtime.block_on(store.write(|_| panic!("no such row")));
-            // The write is given up while the panic is under way; the end comes after that.
+            // The panic drops the write before the process aborts, so wait for the abort.
             std::thread::sleep(Duration::from_secs(30));
             std::process::exit(0);
         }
@@ -421,7 +422,7 @@ mod tests {
         assert!(last.contains("no such row"), "{log}");
     }
 
-    /// SQLite's own count of steps, which does not depend on how busy the machine is.
+    /// Compares SQLite's own step counts, which do not depend on how busy the machine is.
     #[test]
     fn one_more_delivery_that_led_to_nothing_costs_the_same_after_thousands() {
         let mut db = Connection::open_in_memory().unwrap();

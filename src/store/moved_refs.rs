@@ -1,4 +1,5 @@
-//! What became of each ref that a push moved, by whichever door it came.
+//! What became of each ref that a push moved, whether it came by webhook, by post-receive hook or by
+//! git over HTTP.
 
 use rusqlite::Connection;
 
@@ -8,14 +9,14 @@ use crate::principal::Requester;
 
 pub struct MovedRef<'a> {
     pub app: &'a AppName,
-    /// The webhook's delivery.
+    /// The delivery that reported the push, if it came by webhook.
     pub delivery: Option<&'a DeliveryId>,
     pub git_ref: &'a str,
     pub old: Option<&'a CommitId>,
-    /// `None`: it was deleted.
+    /// `None` if the ref was deleted.
     pub new: Option<&'a CommitId>,
     pub deployment: Option<&'a DeploymentId>,
-    /// Why it is not deployed, or by an earlier deployment.
+    /// Why it is not deployed, or why an earlier deployment stands for it.
     pub reason: Option<&'a str>,
     pub requested_by: &'a Requester,
 }

@@ -1,9 +1,9 @@
 //! Messages waiting to be sent, by topic. A message is written in the transaction of the change that it
-//! reports, and deleted once it was delivered or refused for good.
+//! reports, and deleted once it has been delivered or permanently refused.
 //!
-//! Two kinds stand here. [`put`] keeps one message for each subject: a newer one takes the place of
-//! one that still waits, so that what was overtaken is never sent. [`append`] keeps every message, and
-//! those of one key are delivered in the order in which they came.
+//! There are two ways to add one. [`put`] keeps one message per subject: a newer message replaces one
+//! that still waits, so that an outdated message is never sent. [`append`] keeps every message, and
+//! messages with the same key are delivered in the order in which they were added.
 
 use rusqlite::{Connection, Row};
 
@@ -18,10 +18,10 @@ pub struct Topic {
 
 #[derive(Clone, Copy)]
 pub enum Order {
-    /// Each by itself, when it is due.
+    /// Each message is sent when it is due.
     Any,
-    /// Of each key the oldest first, by subject and then by arrival, while the others wait behind it.
-    /// One that failed `patience` times waits by itself from then on.
+    /// The oldest message of a key, by subject and then by arrival, is sent first; the others wait
+    /// behind it. A message that has failed `patience` times no longer holds them up.
     OldestFirst { patience: u32 },
 }
 
@@ -29,22 +29,23 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     id: i64,
-    /// Rises each time that it is replaced.
+    /// Rises each time the message is replaced.
     revision: i64,
     pub topic: String,
-    /// Of one key one message is sent at a time.
+    /// Messages with the same key are sent one at a time.
     pub key: String,
     pub payload: String,
-    /// When it came to be as it is now.
+    /// When its current payload was stored, in milliseconds since 1970.
     pub since: i64,
-    /// When it is to be sent.
+    /// When it should be sent, in milliseconds since 1970.
     pub due_at: i64,
-    /// How often in a row sending it failed.
+    /// How many times in a row sending it has failed.
     pub attempts: u32,
 }
 
-/// Keeps the newest message about `subject`. While the receiver does not answer, a newer one does not
-/// come earlier than the one before it would have.
+/// Adds a message about `subject` in place of one that still waits. The new message is not due earlier
+/// than the one that it replaces, so that a change does not cut short the wait for a receiver that is
+/// down.
 pub fn put(db: &Connection, topic: &Topic, key: &str, subject: &str, payload: &str) -> Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT INTO outbox (topic, key, subject, payload, since, due_at)
@@ -56,7 +57,7 @@ pub fn put(db: &Connection, topic: &Topic, key: &str, subject: &str, payload: &s
     Ok(())
 }
 
-/// Keeps a message of its own, behind the others of its key.
+/// Adds a message behind the others of its key.
 pub fn append(db: &Connection, topic: &Topic, key: &str, payload: &str) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO outbox (topic, key, payload, since, due_at) VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -65,8 +66,8 @@ pub fn append(db: &Connection, topic: &Topic, key: &str, payload: &str) -> Resul
     Ok(())
 }
 
-/// What may be sent next of a topic, the one that is due first at the front: of each key at most one
-/// message, and one more that has lost its turn.
+/// The messages of a topic that may be sent next, ordered by due time: at most one of each key, and
+/// one more that has failed too often to hold up the others.
 pub fn waiting(db: &Connection, topic: &Topic) -> Result<Vec<Message>> {
     let patience = match topic.order {
         Order::Any => 0,
@@ -84,8 +85,8 @@ pub fn waiting(db: &Connection, topic: &Topic) -> Result<Vec<Message>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The message was delivered, or never will be. Says whether it is gone: else another replaced it
-/// meanwhile, which is due at once.
+/// Removes a message that was delivered, or never will be. Returns whether it is gone: otherwise a newer
+/// message has replaced it in the meantime, which is now due at once.
 pub fn settle(db: &Connection, message: &Message) -> Result<bool> {
     let gone = db
         .prepare_cached("DELETE FROM outbox WHERE id = ?1 AND revision = ?2")?
@@ -95,14 +96,14 @@ pub fn settle(db: &Connection, message: &Message) -> Result<bool> {
     Ok(gone > 0)
 }
 
-/// The message could not be sent, and is due again at `due_at`.
+/// Records that the message could not be sent and is due again at `due_at`, in milliseconds since 1970.
 pub fn postpone(db: &Connection, message: &Message, due_at: i64) -> Result<()> {
     db.prepare_cached("UPDATE outbox SET attempts = attempts + 1, due_at = ?2 WHERE id = ?1")?
         .execute((message.id, due_at))?;
     Ok(())
 }
 
-/// Makes all that waits due at once.
+/// Makes every waiting message due at once and forgets its failed attempts.
 pub fn hurry(db: &Connection) -> Result<()> {
     db.execute("UPDATE outbox SET attempts = 0, due_at = ?1", [now()])?;
     Ok(())
@@ -154,7 +155,7 @@ mod tests {
         let read = waiting(&db, &LATEST).unwrap().remove(0);
         put(&db, &LATEST, "app", "one", "running").unwrap();
         assert_eq!(payloads(&db, &LATEST), ["running"]);
-        // What was sent of an older one does not count for the newer one.
+        // Delivering the older message does not settle the newer one.
         settle(&db, &read).unwrap();
         assert_eq!(payloads(&db, &LATEST), ["running"]);
         let read = waiting(&db, &LATEST).unwrap().remove(0);
@@ -195,7 +196,7 @@ mod tests {
         }
         append(&db, &EACH, "b", "b1").unwrap();
         assert_eq!(payloads(&db, &EACH), ["a1", "b1"]);
-        // However often it fails, nothing of its key goes ahead of it.
+        // However often it fails, no other message of its key goes ahead of it.
         for _ in 0..50 {
             let all = waiting(&db, &EACH).unwrap();
             let head = all.iter().find(|message| message.key == "a").unwrap();

@@ -1,5 +1,5 @@
-//! Pushes over HTTP that git is taking right now: written before git may move a ref, and deleted in the
-//! transaction that stores what became of it.
+//! Pushes over HTTP that git is receiving right now. A row is written before git may move the ref, and
+//! deleted in the transaction that stores what became of it.
 
 use rusqlite::Connection;
 
@@ -15,9 +15,9 @@ pub struct PendingPush {
     pub git_ref: String,
     /// `None`: the ref is new.
     pub old: Option<CommitId>,
-    /// For an annotated tag the tag's own id.
+    /// The new commit; for an annotated tag, the id of the tag object.
     pub commit: CommitId,
-    /// `-o cutover.no-cache`: build every step anew.
+    /// `-o cutover.no-cache`: build without the cache of earlier images.
     pub no_cache: bool,
     /// `-o cutover.skip`: do not deploy.
     pub skip: bool,
@@ -46,7 +46,7 @@ pub fn insert(db: &Connection, push: &[PendingPush]) -> Result<()> {
     Ok(())
 }
 
-/// Says whether it was still there.
+/// Deletes a pending push; returns whether it was still there.
 pub fn delete(db: &Connection, app: &AppName, git_ref: &str, commit: &CommitId) -> Result<bool> {
     let mut delete = db.prepare_cached(
         "DELETE FROM pending_pushes WHERE app = ?1 AND ref = ?2 AND commit_id = ?3",
@@ -54,7 +54,8 @@ pub fn delete(db: &Connection, app: &AppName, git_ref: &str, commit: &CommitId) 
     Ok(delete.execute((app.as_str(), git_ref, commit.as_str()))? > 0)
 }
 
-/// All that are left, oldest first, each with its time: what began together is one push.
+/// All pending refs, oldest first, each with the time at which its push was stored (milliseconds since
+/// 1970): refs with the same time belong to one push.
 pub fn all(db: &Connection) -> Result<Vec<(i64, PendingPush)>> {
     let mut query = db.prepare_cached("SELECT * FROM pending_pushes ORDER BY rowid")?;
     let rows = query.query_map([], |row| {

@@ -1,20 +1,20 @@
 //! Deletes old rows. A delivery stays for as long as its deployment does, so that a late redelivery
 //! is answered with its first deployment. An app's newest deployments, and those of releases that a
-//! rollback can go back to, stay however old they are. Where each ref points is kept for ever.
+//! rollback can go back to, stay however old they are. The tip of each ref is kept for ever.
 
 use std::time::Duration;
 
 use super::{Result, Store, now};
 use crate::ids;
 
-/// No forge keeps a delivery for redelivery for longer.
+/// How long rows are kept: no forge can redeliver a delivery that is older.
 const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Rows that are deleted in one transaction, for which deliveries wait.
+/// How many rows one transaction deletes; deliveries wait while it runs.
 const BATCH: i64 = 200;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A table: the query for at most `?2` rows older than the id `?1` that may be deleted, and the
-/// statements that delete one.
+/// A table to prune: the letter of the ids by which its rows are dated, the query for at most `?2`
+/// rows older than the id `?1` that may be deleted, and the statements that delete one.
 struct Table {
     kind: char,
     old: &'static str,
@@ -25,8 +25,8 @@ struct Table {
 const TABLES: [Table; 4] = [
     Table {
         kind: 'd',
-        // Each app keeps its newest hundred. Of the deployments that had one release, the one that
-        // made it goes last.
+        // Each app keeps its newest hundred deployments. Of the deployments of one release, the one
+        // that made it is deleted last.
         old: "SELECT d.rowid FROM
                 (SELECT app, (SELECT id FROM deployments WHERE app = a.app
                               ORDER BY id DESC LIMIT 1 OFFSET 99) AS oldest
@@ -62,7 +62,8 @@ const TABLES: [Table; 4] = [
     },
 ];
 
-/// Deletes old rows of every table in small batches; returns how many.
+/// Deletes old rows of every table in small batches; returns how many it deleted, not counting the
+/// steps, jobs and releases that are deleted with a deployment.
 pub async fn prune(store: &Store) -> Result<i64> {
     let before = now() - KEEP.as_millis() as i64;
     let mut count = 0;
@@ -104,13 +105,14 @@ mod tests {
 
     use super::*;
 
-    /// The first id of a moment so many days before the test's beginning.
+    /// The first id of the moment `days` days before the tests began.
     fn aged(kind: char, days: i64) -> String {
         static BEGAN: LazyLock<i64> = LazyLock::new(now);
         ids::first_of(kind, *BEGAN - days * 24 * 3600 * 1000)
     }
 
-    /// A push so many days ago that made the release `made` go live, and one that led to nothing.
+    /// A push `days` days ago that made the release from `made` days ago go live, and another
+    /// delivery that led to nothing.
     fn push(db: &Connection, app: &str, days: i64, made: i64, more: &str) -> Result<()> {
         let (deployment, delivery) = (aged('d', days), aged('w', days));
         db.execute(
@@ -132,7 +134,7 @@ mod tests {
             )?;
         }
         let other = format!("{}1", &delivery[..13]);
-        // As old to the millisecond.
+        // Both are of the same millisecond.
         for (delivery, led_to) in [(&delivery, Some(&deployment)), (&other, None)] {
             db.execute(
                 "INSERT INTO deliveries (id, app, forge, event, body_hash, received_at, deployment)
@@ -162,7 +164,7 @@ mod tests {
                 match days {
                     500 => push(db, "busy", days, days, "open")?,
                     400 => push(db, "busy", days, days, "kept")?,
-                    // Went back to what was made long ago.
+                    // Rolled back to a release that was made long before.
                     100 => push(db, "busy", days, 300, "")?,
                     _ => push(db, "busy", days, days, "")?,
                 }
@@ -185,7 +187,7 @@ mod tests {
             assert_eq!(count(db, "pushes")?, 104);
             assert_eq!(count(db, "deliveries WHERE deployment IS NOT NULL")?, 104);
             assert_eq!(count(db, "deliveries WHERE deployment IS NULL")?, 89);
-            // One of them had made none.
+            // The rollback made no release.
             assert_eq!(count(db, "releases")?, 103);
             Ok(())
         });

@@ -2,15 +2,16 @@
 //! ref, and the commits that the ref moved from and to.
 //!
 //! - The same signed body again is a redelivery, whatever its headers say; so is the same push with
-//!   the same id of the forge. A known id with another push is not a redelivery: ids are not signed,
-//!   and a forged one must not swallow a push.
+//!   the same forge id. A known id with another push is not a redelivery: ids are not signed, and a
+//!   forged one must not swallow a push.
 //! - The push that moved the ref to where it is now, in another body, comes from a second webhook.
 //! - A push that starts where the ref is now is new, even if the ref moved the same way before: from
 //!   A to B, back to A, and to B again.
-//! - If this does not decide it, the repository does, by a deployment that finds something to deploy
-//!   or nothing left to do: an earlier push in another body and under another id may be a late one of
-//!   a second webhook, or a forced push behind one that was never delivered; an old body that starts
-//!   where the ref is now may be replayed, or come from a forge whose bodies do not differ.
+//! - If none of this decides, the repository does: a deployment is queued, which finds something to
+//!   deploy or nothing left to do. This is so for two cases. A known push in another body and under
+//!   another id may be a late delivery by a second webhook, or a forced push after one that was never
+//!   delivered. An old body that starts where the ref is now may be a replay, or come from a forge
+//!   whose bodies for the same move do not differ.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -18,12 +19,12 @@ use super::deliveries::{self, Earlier, Move, NewDelivery, Outcome};
 use super::{Result, maybe_parsed};
 use crate::ids::{AppName, CommitId, DeliveryId, DeploymentId};
 
-/// What is known of a push.
+/// Whether a push has been seen before.
 pub enum Seen {
     New,
-    /// Possibly an old push: the repository decides, and where the ref points is left as it was.
+    /// Possibly an old push: the repository decides, and the recorded tip of the ref stays unchanged.
     Late,
-    /// It led to this.
+    /// An earlier delivery of the push led to this.
     Before(Outcome),
 }
 
@@ -64,7 +65,8 @@ pub fn moved(db: &Connection, delivery: &NewDelivery) -> Result<()> {
     Ok(())
 }
 
-/// Corrects where a ref points from what the repository says: a delivery was lost, or replayed.
+/// Corrects the recorded tip of a ref to what the repository says, after a delivery was lost or
+/// replayed.
 pub fn found(db: &Connection, app: &AppName, git_ref: &str, at: &CommitId) -> Result<()> {
     let mut update = db.prepare_cached(
         "UPDATE tips SET old = new, new = ?3 WHERE app = ?1 AND ref = ?2 AND new IS NOT ?3",
@@ -131,7 +133,7 @@ fn text(commit: &Option<CommitId>) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// A database, and what each delivery to it led to.
+    /// A database, and the number of deployments that deliveries to it have queued.
     struct Counted {
         db: Connection,
         deployments: usize,
@@ -144,9 +146,9 @@ mod tests {
             Self { db, deployments: 0 }
         }
 
-        /// Delivers a push from one commit to another (a letter each, a space for none); says which
-        /// deployment it led to, and whether that is an old one's. Without a body: a deployment
-        /// finds the branch there.
+        /// Delivers a push from one commit to another (a letter each, a space for none). Returns
+        /// `new` or `again` with the deployment that it led to, or `late`. With an empty body,
+        /// nothing is delivered: a deployment finds the branch at the new commit.
         fn deliver(&mut self, moves: &str, body: &str, id: &str) -> String {
             let commit = |letter: &str| letter.repeat(40).parse::<CommitId>().ok();
             let (old, new) = (commit(&moves[..1]), commit(&moves[1..]));
@@ -210,7 +212,7 @@ mod tests {
             ("ab", "4", "i4", "new 4"),
             ("ba", "5", "i5", "new 5"),
         ]);
-        // The same from a forge whose bodies say nothing of the time.
+        // The same from a forge whose bodies carry no time, so that they repeat.
         Counted::new().expect(&[
             (" a", "1", "i1", "new 1"),
             ("ab", "2", "i2", "new 2"),
@@ -221,7 +223,7 @@ mod tests {
             (" a", "", "", ""),
             ("ab", "2", "i6", "late"),
         ]);
-        // Replayed while the branch is at a, and then it moves.
+        // A push is replayed while the branch is at a; then the branch really moves.
         Counted::new().expect(&[
             (" a", "1", "i1", "new 1"),
             ("ab", "2", "i2", "new 2"),
@@ -230,14 +232,14 @@ mod tests {
             (" a", "", "", ""),
             ("ab", "4", "i4", "new 5"),
         ]);
-        // From a sender that does not tell where the branch was: its signed id is in the hash.
+        // From a sender that does not say where the branch was: its signed id is part of the hash.
         Counted::new().expect(&[
             (" a", "1", "i1", "new 1"),
             (" b", "2", "i2", "new 2"),
             (" a", "3", "i3", "new 3"),
             (" b", "4", "i4", "new 4"),
         ]);
-        // Deleted and made again.
+        // The branch is deleted and created again.
         Counted::new().expect(&[
             (" a", "1", "i1", "new 1"),
             ("a ", "2", "i2", "new 2"),
@@ -269,7 +271,7 @@ mod tests {
             (" a", "1", "i1", "new 1"),
             ("ab", "2", "i1", "new 2"),
             ("bc", "3", "i1", "new 3"),
-            // The same push, written anew by the forge under its old id.
+            // The same push in a new body, under its old id.
             ("ab", "4", "i1", "again 2"),
             ("ab", "5", "i2", "late"),
             ("bc", "6", "i1", "again 3"),
@@ -283,7 +285,7 @@ mod tests {
             (" a", "1y", "y1", "again 1"),
             ("ab", "2", "x2", "new 2"),
             ("bc", "3", "x3", "new 3"),
-            // Late: the repository is asked, and the branch is not taken to be back at b.
+            // Late: the repository decides, and the recorded tip does not go back to b.
             ("ab", "2y", "y2", "late"),
             ("bc", "3y", "y3", "again 3"),
             ("cd", "4", "x4", "new 5"),

@@ -1,4 +1,4 @@
-//! Releases: immutable, except for when one went live and when its images were removed.
+//! Releases: immutable, except for the times at which they went live and their images were removed.
 
 use rusqlite::{Connection, Row};
 
@@ -15,7 +15,7 @@ pub struct Release {
     pub commit: CommitId,
     pub message: String,
     pub author: String,
-    /// By name; at least one.
+    /// Ordered by name; at least one.
     pub services: Vec<Service>,
     pub created_at: i64,
     pub went_live: Option<i64>,
@@ -76,7 +76,7 @@ pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {
     Ok(())
 }
 
-/// Whether an app other than `app` has a kept release of this very image.
+/// Whether a kept release of an app other than `app` uses this image.
 pub fn is_shared(db: &Connection, image_id: &str, app: &AppName) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM services JOIN releases ON releases.id = services.release
@@ -85,7 +85,7 @@ pub fn is_shared(db: &Connection, image_id: &str, app: &AppName) -> Result<bool>
     Ok(query.exists((image_id, app.as_str()))?)
 }
 
-/// Releases of an app whose images are still kept, the most recently live first.
+/// The releases of an app whose images are still kept; the one that went live last comes first.
 pub fn kept(db: &Connection, app: &AppName) -> Result<Vec<Release>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM releases WHERE app = ?1 AND removed_at IS NULL
@@ -95,7 +95,7 @@ pub fn kept(db: &Connection, app: &AppName) -> Result<Vec<Release>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// A page of an app's releases, newest first, older than `before`.
+/// A page of an app's releases, newest first, older than the release id `before`.
 pub fn list(
     db: &Connection,
     app: &AppName,

@@ -1,4 +1,4 @@
-//! The services of releases: what each of a release's process types runs, and how.
+//! The services of releases: what each process type of a release runs, and how.
 
 use rusqlite::{Connection, Row};
 
@@ -11,16 +11,16 @@ use crate::ids::{ReleaseId, ServiceName};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub name: ServiceName,
-    /// The image's name: `cutover/<app>:<12 hex of the commit>` for one that was built here.
+    /// The image's name: `cutover/<app>:<12 hex digits of the commit>` if it was built here.
     pub image: String,
-    /// `sha256:…`; what containers are made from, since a name may move.
+    /// `sha256:…`. Containers are made from this id, since the name may later refer to another image.
     pub image_id: String,
-    /// What the image's registry calls it, `name@sha256:…`; `None` for one that was built here.
+    /// The image's digest in its registry, `name@sha256:…`; `None` if it was built here.
     pub image_digest: Option<String>,
     pub settings: Settings,
     /// How many instances it has.
     pub replicas: u32,
-    /// The port that it listens on; `None`: it takes no requests.
+    /// The port that it listens on; `None` if it takes no requests.
     pub port: Option<u16>,
     pub protocol: Protocol,
 }
@@ -47,7 +47,7 @@ pub(super) fn insert(db: &Connection, release: &ReleaseId, service: &Service) ->
     Ok(())
 }
 
-/// The services of a release, by name.
+/// The services of a release, ordered by name.
 pub(super) fn of(db: &Connection, release: &ReleaseId) -> rusqlite::Result<Vec<Service>> {
     let mut query = db.prepare_cached("SELECT * FROM services WHERE release = ?1 ORDER BY name")?;
     let rows = query.query_map([release.as_str()], from_row)?;

@@ -1,24 +1,24 @@
-//! What a service of a release runs with, stored as JSON that says its version. A row is never
-//! rewritten: every version that was ever written is read for ever, and only the newest is written.
+//! The settings that a service of a release runs with, stored as JSON with a version number. Rows are
+//! never rewritten: every version ever written stays readable, and only the newest is written.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The version that is written. A change to [`Settings`] that older rows do not fit raises it, and
-/// leaves a reader of the older form here.
+/// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
+/// and keep a reader of the older form in this file.
 const VERSION: u64 = 1;
 
 /// Stored with the release, so that a rollback brings the settings back too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub env: BTreeMap<String, String>,
-    /// Bytes.
+    /// The memory limit in bytes.
     pub memory: Option<u64>,
-    /// Processors, in fractions.
+    /// The limit in processors, which may be a fraction.
     pub cpus: Option<f64>,
-    /// Between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     #[serde(rename = "stop_grace_ms", with = "millis")]
     pub stop_grace: Duration,
     pub health: Health,
@@ -32,7 +32,7 @@ pub struct Health {
     pub interval: Duration,
     #[serde(rename = "timeout_ms", with = "millis")]
     pub timeout: Duration,
-    /// How many answers in a row make an instance healthy.
+    /// How many successful probes in a row make an instance healthy.
     pub successes: u32,
     #[serde(rename = "deadline_ms", with = "millis")]
     pub deadline: Duration,
@@ -52,7 +52,7 @@ pub(super) fn to_json(settings: &Settings) -> serde_json::Result<String> {
     })
 }
 
-/// Reads what any version wrote. An error is a sentence.
+/// Reads settings that any version wrote. The error is a message for people.
 pub(super) fn from_json(text: &str) -> Result<Settings, String> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let version = value.get("version").map_or(Some(0), |it| it.as_u64());
@@ -64,7 +64,7 @@ pub(super) fn from_json(text: &str) -> Result<Settings, String> {
     read.map_err(|error| format!("failed to read the settings of a release: {error}"))
 }
 
-/// Whole milliseconds, the unit of every time in the database.
+/// Durations as whole milliseconds, the unit of every time in the database.
 mod millis {
     use std::time::Duration;
 
@@ -79,8 +79,9 @@ mod millis {
     }
 }
 
-/// Without a version: the configuration's own structs, when a release had one image and one set of
-/// settings. Port, protocol and replicas, which stood here too, were moved to columns.
+/// Settings without a version number: the configuration's own structs, from when a release had one
+/// image and one set of settings. A migration moved port, protocol and replicas, which were also
+/// part of them, to columns.
 mod v0 {
     use std::collections::BTreeMap;
     use std::time::Duration;

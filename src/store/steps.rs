@@ -51,7 +51,7 @@ pub fn forget(db: &Connection, id: &DeploymentId) -> Result<()> {
     Ok(())
 }
 
-/// The steps of a deployment in the order of the line.
+/// The steps of a deployment, in the order in which they run.
 pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<Record>> {
     let mut query = db.prepare_cached(
         "SELECT name, state, started_at, ended_at, detail FROM steps

@@ -1,5 +1,5 @@
 //! Anonymous volumes of instances that served and were retired: kept for as long as the release is, since
-//! an app may have stored there what nobody can make again.
+//! an app may have stored data there that cannot be recreated.
 
 use rusqlite::{Connection, Row};
 
@@ -8,7 +8,7 @@ use crate::ids::{AppName, ReleaseId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// As the engine named it.
+    /// The name that the engine gave it.
     pub name: String,
     pub app: AppName,
     pub release: ReleaseId,
@@ -16,7 +16,7 @@ pub struct Volume {
     pub path: String,
 }
 
-/// Writes down a volume whose container is about to be removed.
+/// Records a volume whose container is about to be removed.
 pub fn insert(db: &Connection, volume: &Volume) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT OR REPLACE INTO volumes (name, app, release, path, kept_since)
@@ -45,7 +45,7 @@ pub fn of_app(db: &Connection, app: &AppName) -> Result<Vec<Volume>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets a volume that is gone.
+/// Deletes the row of a volume that is gone.
 pub fn delete(db: &Connection, name: &str) -> Result<()> {
     db.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
     Ok(())

@@ -1,5 +1,6 @@
-//! The schema, as an append-only list of migrations. `user_version` counts those that a database
-//! has seen; each runs in one transaction with its count, so none is ever half done.
+//! The schema, as an append-only list of migrations. `user_version` is the number of migrations that
+//! a database has seen; it is updated in the transaction of each migration, so none is ever half
+//! applied.
 
 use rusqlite::Connection;
 
@@ -150,7 +151,7 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE INDEX releases_by_deployment ON releases (deployment);
 ",
-    // Every release so far has one service. Its settings stay as they were written.
+    // Every existing release has one service, `web`. Its settings stay as they were written.
     "
     CREATE TABLE services (
         release      TEXT NOT NULL REFERENCES releases (id) ON DELETE CASCADE,
@@ -178,19 +179,20 @@ const MIGRATIONS: &[&str] = &[
 
     ALTER TABLE instances ADD COLUMN service TEXT NOT NULL DEFAULT 'web';
 ",
-    // What there was nothing to do for has a state of its own.
+    // Deployments that had nothing to deploy get a state of their own, `skipped`.
     "
     UPDATE deployments SET state = 'skipped'
     WHERE state = 'superseded' AND json_extract(error, '$.code')
         IN ('paths_unchanged', 'skipped');
 ",
-    // Without those that led to nothing: a body that is sent without end costs the same each time.
+    // Index only deliveries that led to a deployment: then looking up a body that is sent again and
+    // again costs the same each time.
     "
     DROP INDEX deliveries_by_body;
     CREATE INDEX deliveries_by_body ON deliveries (app, body_hash, id)
         WHERE deployment IS NOT NULL;
 ",
-    // What waits to be sent leaves the rows that say what is true.
+    // Move what waits to be sent (`outbox`) out of the rows that record what is true (`statuses`).
     "
     CREATE TABLE outbox (
         id       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -223,7 +225,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX statuses_by_deployment ON statuses (deployment);
     CREATE INDEX statuses_live ON statuses (app) WHERE phase = 'live';
 ",
-    // Who asked, and what became of each ref of a push.
+    // Record who requested or cancelled a deployment, and what became of each ref of a push.
     "
     ALTER TABLE deployments ADD COLUMN requested_by TEXT;
     ALTER TABLE deployments ADD COLUMN cancelled_by TEXT;
@@ -246,7 +248,7 @@ const MIGRATIONS: &[&str] = &[
         requested_by TEXT NOT NULL
     ) STRICT;
 ",
-    // The engine answers with the endpoint, so a row is there before it has one.
+    // The engine returns the endpoint, so the row of an instance exists before its endpoint is known.
     "
     ALTER TABLE instances RENAME TO instances_with_address;
     CREATE TABLE instances (
@@ -280,8 +282,8 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE apps ADD COLUMN removing INTEGER;
     ALTER TABLE apps ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 ",
-    // What is ours is what a row names, down to a mark that only that container bears. Those of
-    // earlier versions bear none.
+    // A container is ours only if a row names it and it carries the mark in that row, which no other
+    // container has. Containers made by earlier versions carry no mark.
     "
     ALTER TABLE instances ADD COLUMN mark TEXT;
     ALTER TABLE jobs ADD COLUMN mark TEXT;
@@ -295,7 +297,7 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX images_by_id ON images (id);
 ",
-    // The data that an image's VOLUME holds outlives its container, for as long as its release is kept.
+    // Data in an image's VOLUME outlives its container for as long as the release is kept.
     "
     CREATE TABLE volumes (
         name       TEXT PRIMARY KEY,
@@ -308,12 +310,12 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Brings the schema up to date. An error is a sentence for the user.
+/// Brings the schema up to date. The error is a message for the user.
 pub fn run(db: &mut Connection) -> Result<(), String> {
     run_first(db, MIGRATIONS.len())
 }
 
-/// Brings the schema to where the first `count` migrations lead.
+/// Applies those of the first `count` migrations that the database has not seen.
 fn run_first(db: &mut Connection, count: usize) -> Result<(), String> {
     let text = |e: rusqlite::Error| e.to_string();
     let seen: i64 = db

@@ -1,4 +1,4 @@
-//! Databases as each version wrote them are read by this one.
+//! This version reads databases as each earlier version wrote them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::store::{Store, apps, instances, pending_pushes, releases, steps};
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-/// The rows of the schema that `count` migrations lead to, each with the migration that brought it in
-/// this form. The forms are those of that time: never change one, add one.
+/// The rows to fill a database with after `count` migrations. Each entry names the range of migration
+/// counts in which it is valid, and has the form of that time: never change an entry, add one.
 fn rows(count: usize) -> impl Iterator<Item = &'static str> {
     const ROWS: &[(std::ops::RangeInclusive<usize>, &str)] = &[
         (

@@ -31,7 +31,7 @@ impl fmt::Display for StatusKind {
     }
 }
 
-/// Unknown text in place of a kind: the database is damaged or foreign.
+/// Text that is not a kind: the database is damaged, or was not written by Cutover.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a kind of status")]
 pub struct UnknownStatusKind(String);

@@ -1,6 +1,6 @@
-//! What the forges are told: a row for each commit's status and each of a forge's own deployments.
-//! A row says what is true now, not what happened: it changes in the transaction in which the
-//! deployment's state does, and the same transaction puts a message about it into the outbox.
+//! What is reported to forges: one row for each commit status and for each of a forge's own
+//! deployments. A row says what is true now, not what happened: it changes in the transaction that
+//! changes the deployment's state, and the same transaction puts a message about it into the outbox.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,12 @@ pub use kind::StatusKind;
 pub use phase::StatusPhase;
 pub(super) use truth::{changed, left};
 
-/// How often sending the status of one deployment may fail before those of later ones of its app
-/// are sent ahead of it.
+/// How often sending the status of one deployment may fail before the statuses of the app's later
+/// deployments are sent ahead of it.
 const PATIENCE: u32 = 5;
 
-/// The statuses of commits are independent. Forges show the deployment that was created last first,
-/// so those of an app are created in order.
+/// Commit statuses are independent of each other. Forges list the deployment that was created last
+/// first, so the deployments of an app are created in order.
 pub const TOPICS: [Topic; 2] = [
     Topic {
         name: "commit-status",
@@ -34,7 +34,7 @@ pub const TOPICS: [Topic; 2] = [
     },
 ];
 
-/// What a forge is to be told.
+/// A status to report to a forge.
 #[derive(Debug, Clone)]
 pub struct ForgeStatus {
     pub kind: StatusKind,
@@ -47,9 +47,10 @@ pub struct ForgeStatus {
     pub asked: bool,
     /// The forge's id of its own deployment.
     pub forge_id: Option<String>,
-    /// Why it was not told, the last time that it failed.
+    /// Why the last attempt to report it failed, or why the forge refused it.
     pub error: Option<String>,
-    /// Whether the forge has this, or has refused it for good; else a message waits in the outbox.
+    /// Whether the forge has this status, or has permanently refused it; otherwise a message waits in
+    /// the outbox.
     pub told: bool,
 }
 
@@ -71,16 +72,16 @@ fn topic(kind: StatusKind) -> &'static Topic {
     }
 }
 
-/// What a message says: which row tells what is true.
+/// The payload of a message: it identifies the row that holds the current status.
 #[derive(Serialize, Deserialize)]
 struct About {
     deployment: DeploymentId,
     commit: CommitId,
 }
 
-/// Records at the agent's start which apps tell a forge, each with whether the forge's own
-/// deployments are wanted too. What is waiting for any other app is dropped; the rest is due at
-/// once, since whoever restarted the agent may have fixed what delayed it.
+/// Records, at the agent's start and at each reload, which apps report to a forge, each with whether
+/// the forge's own deployments are wanted too. What waits for any other app is dropped; the rest is due
+/// at once, since whoever restarted or reloaded the agent may have fixed what delayed it.
 pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
     db.execute("DELETE FROM reporting", [])?;
     for (app, deployments) in apps {
@@ -102,7 +103,7 @@ pub fn set_reporting(db: &Connection, apps: &[(AppName, bool)]) -> Result<()> {
     outbox::hurry(db)
 }
 
-/// What waits to be told of an app is told under its new name.
+/// Moves the waiting messages of an app to its new name.
 pub(super) fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()> {
     let names = TOPICS.map(|topic| topic.name);
     db.execute(
@@ -112,7 +113,7 @@ pub(super) fn rename(db: &Connection, old: &AppName, new: &AppName) -> Result<()
     Ok(())
 }
 
-/// What is told of a deployment.
+/// The statuses that are reported for a deployment.
 pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<ForgeStatus>> {
     let mut query = db
         .prepare_cached("SELECT * FROM statuses WHERE deployment = ?1 ORDER BY kind DESC, since")?;
@@ -120,7 +121,7 @@ pub fn of(db: &Connection, id: &DeploymentId) -> Result<Vec<ForgeStatus>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What may be sent next, the message that is due first at the front.
+/// The messages that may be sent next, ordered by due time.
 pub fn waiting(db: &Connection) -> Result<Vec<Message>> {
     let mut all = Vec::new();
     for topic in &TOPICS {
@@ -130,7 +131,7 @@ pub fn waiting(db: &Connection) -> Result<Vec<Message>> {
     Ok(all)
 }
 
-/// The status that a message is about; `None` if there is nothing left to tell.
+/// The status that a message is about; `None` if there is nothing left to report.
 pub fn of_message(db: &Connection, message: &Message) -> Result<Option<ForgeStatus>> {
     let kinds = [StatusKind::Commit, StatusKind::Deployment];
     let kind = kinds
@@ -159,7 +160,7 @@ fn tell(
     deployment: DeploymentId,
     commit: CommitId,
 ) -> Result<()> {
-    // Deployments' ids sort by time.
+    // Deployment ids sort by time, so these subjects keep the statuses in order.
     let subject = match kind {
         StatusKind::Commit => commit.to_string(),
         StatusKind::Deployment => format!("{deployment} {commit}"),
@@ -168,12 +169,13 @@ fn tell(
     outbox::put(db, topic(kind), app.as_str(), &subject, &payload)
 }
 
-/// The forge has what `message` tells. What has changed since is due at once.
+/// Records that the forge has received `message`. If the status has changed since, the newer message is
+/// due at once.
 pub fn set_told(db: &Connection, message: &Message, status: &ForgeStatus) -> Result<()> {
     settle(db, message, status, None)
 }
 
-/// The forge will never take what `message` tells; the sentence says why.
+/// Records that the forge will never accept `message`, and why.
 pub fn set_refused(
     db: &Connection,
     message: &Message,
@@ -204,7 +206,8 @@ fn settle(
     Ok(())
 }
 
-/// The message could not be sent, and is due again later.
+/// Records that the message could not be sent, and why. It is due again at `due_at`, in milliseconds
+/// since 1970.
 pub fn set_later(
     db: &Connection,
     message: &Message,
@@ -225,7 +228,7 @@ pub fn set_later(
     Ok(())
 }
 
-/// The forge is about to be asked for its own deployment.
+/// Records that the forge is about to be asked to create its own deployment.
 pub fn set_asked(db: &Connection, status: &ForgeStatus) -> Result<()> {
     let update = "UPDATE statuses SET asked = 1
                   WHERE kind = 'deployment' AND subject = ?1 AND commit_id = ?2";

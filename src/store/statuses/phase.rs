@@ -1,4 +1,4 @@
-//! What a forge is told of a deployment's state: there are fewer phases than states.
+//! A deployment's state as it is reported to a forge: there are fewer phases than states.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::state::State;
 
-/// How far a deployment has got, as a forge is told.
+/// How far a deployment has got, as reported to a forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusPhase {
@@ -18,10 +18,10 @@ pub enum StatusPhase {
     /// It was live until a later deployment took its place.
     Replaced,
     Failed,
-    /// It was live and the release before it was put back: a failure.
+    /// It was live, then the release before it was restored: a failure.
     RolledBack,
     Superseded,
-    /// There was nothing to deploy: nothing that the app is made of changed, or the commit says so.
+    /// There was nothing to deploy: no path that the app depends on changed, or the commit says so.
     Unchanged,
     Cancelled,
 }
@@ -86,7 +86,7 @@ impl fmt::Display for StatusPhase {
     }
 }
 
-/// Unknown text in place of a phase: the database is damaged or foreign.
+/// Text that is not a phase: the database is damaged, or was not written by Cutover.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a phase of a deployment")]
 pub struct UnknownStatusPhase(String);

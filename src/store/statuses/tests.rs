@@ -10,7 +10,7 @@ fn commit(digit: char) -> CommitId {
 }
 
 fn queue(db: &Connection, commit: &CommitId) -> DeploymentId {
-    // Ids of one millisecond sort by chance.
+    // Ids of the same millisecond sort in no particular order.
     std::thread::sleep(std::time::Duration::from_millis(2));
     let new = NewDeployment {
         app: "hello".parse().unwrap(),
@@ -41,7 +41,7 @@ fn go_live(db: &Connection, id: &DeploymentId) {
     deployments::end(db, id, Event::Finish, None).unwrap();
 }
 
-/// What the forge is told of the commit, and by whom.
+/// The phase that is reported for a commit, and the deployment that it comes from.
 fn status(db: &Connection, commit: &CommitId) -> (DeploymentId, StatusPhase) {
     let sql = "SELECT * FROM statuses WHERE kind = 'status' AND commit_id = ?1";
     let report = db.query_row(sql, [commit.as_str()], from_row).unwrap();
@@ -76,7 +76,7 @@ async fn who_reports_nothing_has_no_rows() {
         begin(db, &id, &[Step::Fetch]);
         let kinds: Vec<_> = of(db, &id).unwrap().iter().map(|it| it.kind).collect();
         assert_eq!(kinds, [StatusKind::Commit]);
-        // Nor does it keep what waits, once it reports no more.
+        // An app that no longer reports keeps no waiting messages either.
         set_reporting(db, &[]).unwrap();
         assert!(waiting(db).unwrap().is_empty());
     })
@@ -97,10 +97,10 @@ async fn a_row_changes_with_the_phase_and_not_with_each_state() {
         assert_ne!(first, second);
         begin(db, &id, &[Step::Build, Step::Start]);
         assert_eq!(message(db), second);
-        // It was interrupted and waits again: still under way.
+        // Interrupted and waiting again, it is still reported as running.
         deployments::apply(db, &id, Event::Interrupt).unwrap();
         assert_eq!(status(db, &a), (id.clone(), StatusPhase::Running));
-        // What was sent of an older phase does not count for a newer one.
+        // Reporting an older phase does not settle a newer one.
         set_told(db, &first, &queued).unwrap();
         let running = of(db, &id).unwrap().remove(0);
         assert!(!running.told);
@@ -118,7 +118,7 @@ async fn the_newest_that_came_to_something_speaks_for_the_commit() {
         go_live(db, &first);
         let second = queue(db, &a);
         assert_eq!(status(db, &a), (second.clone(), StatusPhase::Queued));
-        // Cancelled, it takes nothing back from the one that is live.
+        // Once it is cancelled, the live one speaks for the commit again.
         deployments::end(db, &second, Event::Cancel, None).unwrap();
         assert_eq!(status(db, &a), (first.clone(), StatusPhase::Live));
         let third = queue(db, &a);
@@ -163,7 +163,7 @@ async fn what_was_live_is_replaced_and_its_commit_stays_a_success() {
     .await;
 }
 
-/// The messages of a kind that may be sent next, with what is true.
+/// The messages of a kind that may be sent next, each with its current status.
 fn heads(db: &Connection, kind: StatusKind) -> Vec<(Message, ForgeStatus)> {
     let all = waiting(db).unwrap().into_iter();
     let all = all.map(|message| {
@@ -204,7 +204,7 @@ async fn one_that_changes_after_a_later_one_is_still_told_first() {
         let (message, status) = heads(db, StatusKind::Deployment).remove(0);
         set_told(db, &message, &status).unwrap();
         let second = queue(db, &commit('b'));
-        // The first was superseded; the second, which waits too, was there before that.
+        // The first was superseded, so its status waits again, ahead of the second's.
         begin(db, &second, &[Step::Fetch]);
         let head = heads(db, StatusKind::Deployment).remove(0);
         assert_eq!(head.1.deployment, first);

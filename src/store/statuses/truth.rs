@@ -1,4 +1,4 @@
-//! Records what is true of a deployment, in the transaction in which that changes.
+//! Records the current status of a deployment, in the transaction that changes its state or commit.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -7,7 +7,7 @@ use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::state::State;
 use crate::store::{Result, now, parsed};
 
-/// Records what is now true of a deployment. Called wherever its state or commit changes.
+/// Records the current status of a deployment. Called wherever its state or commit changes.
 pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()> {
     let mut query = db.prepare_cached(
         "SELECT d.app, d.commit_id, d.state, r.deployments FROM deployments d
@@ -43,7 +43,7 @@ pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()
     Ok(())
 }
 
-/// Records that a deployment will deploy another commit in place of `commit`.
+/// Records that a deployment will deploy another commit instead of `commit`.
 pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &CommitId) -> Result<()> {
     let mut query = db.prepare_cached(
         "SELECT kind, app FROM statuses WHERE commit_id = ?2 AND deployment = ?1",
@@ -66,8 +66,8 @@ pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &Commit
     Ok(())
 }
 
-/// The deployment whose state is the commit's: the newest one, or the newest that was not
-/// superseded, skipped or cancelled if there is one.
+/// The deployment whose state is reported as the commit's: the newest that was not superseded,
+/// skipped or cancelled, or if there is none, the newest.
 fn speaker(
     db: &Connection,
     app: &AppName,
@@ -108,7 +108,7 @@ fn set(
     id: &DeploymentId,
     phase: StatusPhase,
 ) -> Result<()> {
-    // An interrupted deployment that waits to run again is still running to the forge.
+    // For the forge, an interrupted deployment that waits to run again is still running.
     let mut upsert = db.prepare_cached(
         "INSERT INTO statuses (kind, subject, commit_id, app, deployment, phase, since)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)

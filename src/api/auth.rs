@@ -1,5 +1,5 @@
-//! Who calls the API: the holder of a token, or a process that may open the Unix socket; and which role
-//! each handler requires.
+//! Who calls the API: the holder of a token, or a process that can open the Unix socket. Also which
+//! role each handler requires.
 
 use std::io;
 use std::path::Path;
@@ -17,10 +17,10 @@ use super::{Api, ApiError};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester, Role, Scope};
 
-/// The tokens that are accepted.
+/// The tokens that are accepted by the API.
 pub struct Tokens(Vec<Token>);
 
-/// A token, kept as its hash so that there is nothing to log.
+/// A token, of which only the hash is kept, so that it cannot be logged.
 pub struct Token {
     name: String,
     hash: [u8; 32],
@@ -60,13 +60,13 @@ impl Tokens {
         Ok(Self::admin(&text))
     }
 
-    /// One token, `admin`, which may do everything.
+    /// A single token, `admin`, which may do everything.
     pub fn admin(text: &str) -> Self {
         Self(vec![Token::new("admin", text, Scope::All, Role::Admin)])
     }
 
-    /// The holder of this token. Compares hashes, so that neither time nor length reveals anything, and
-    /// always with every token.
+    /// The holder of this token. Compares hashes, so that neither the time taken nor the length reveals
+    /// anything, and always with every token.
     pub(super) fn principal(&self, text: &str) -> Option<Principal> {
         let given: [u8; 32] = Sha256::digest(text).into();
         let mut found = None;
@@ -113,7 +113,7 @@ fn read_or_make(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Sets the [`Principal`] on a request, or answers 401. The handlers check what the principal may do.
+/// Sets the [`Principal`] on a request, or answers 401. Handlers check what the principal may do.
 pub async fn authenticate(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -148,7 +148,7 @@ fn unauthorized() -> ApiError {
     .refusing(Kind::Token)
 }
 
-/// The caller, as set by [`authenticate`]. On a route without that, nobody is admitted.
+/// The caller, as set by [`authenticate`]. On a route without it, nobody is admitted.
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = ApiError;
 
@@ -158,8 +158,8 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
-/// Checks that the caller may do something with an app. An app outside the caller's scope does not
-/// exist for them.
+/// Checks that the caller may do this with an app. For a caller, an app outside their scope does not
+/// exist.
 pub fn check(caller: &Principal, role: Role, app: &AppName) -> Result<(), ApiError> {
     if !caller.sees(app) {
         return Err(ApiError::no_such_app(app.as_str()));

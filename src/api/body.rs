@@ -1,7 +1,7 @@
-//! Reads the body of a webhook. The signature covers all of it, so the whole body is in memory
-//! before its sender is authenticated: how much memory strangers can take is limited here. What
-//! counts is what has arrived, not what was announced, and one client's network gets no more than
-//! half of it: nobody keeps the others out by sending slowly.
+//! Reads the body of a webhook. The signature covers the whole body, so all of it is in memory before
+//! its sender is authenticated: how much memory unauthenticated senders can use is limited here. What
+//! counts is what has arrived, not what was announced, and one client's network gets at most half of
+//! the memory, so nobody can keep others out by sending slowly.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,20 +21,20 @@ use crate::proxy::network_of;
 
 /// GitHub's own limit for a payload.
 const LARGEST: usize = 25 << 20;
-/// Nearly every push is smaller. The listener's 2048 connections with a body of this size each are
-/// 128 MiB.
+/// In bytes; nearly every push is smaller. The listener's 2048 connections with a body of this size
+/// each use 128 MiB.
 const SMALL: usize = 64 << 10;
-/// What of the larger bodies may be in memory at the same time, in KiB. Further bytes wait.
+/// How much of the larger bodies may be in memory at the same time, in KiB. Further bytes wait.
 const LARGE_KIB: usize = 200 << 10;
-/// The same of one client's network.
+/// The same for one client's network.
 const OF_NETWORK_KIB: usize = LARGE_KIB / 2;
 /// How long a body may take to arrive. Forges need far less.
 const TIME: Duration = Duration::from_secs(30);
 
-/// The memory for large bodies.
+/// The memory for larger bodies.
 pub struct Bodies {
     all: Arc<Semaphore>,
-    /// Of the networks that hold some now.
+    /// The networks that hold some of it now.
     networks: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
 }
 
@@ -82,12 +82,12 @@ impl Bodies {
     }
 }
 
-/// The memory that one large body has.
+/// The memory that one larger body holds.
 struct Held {
     all: Arc<Semaphore>,
     network: Option<Arc<Semaphore>>,
     permits: Vec<OwnedSemaphorePermit>,
-    /// It waits for memory, not for its sender.
+    /// Whether it waits for memory and not for its sender.
     waits: bool,
 }
 
@@ -95,7 +95,7 @@ impl Held {
     async fn take(&mut self, kib: u32) {
         self.waits = true;
         for semaphore in self.network.iter().chain([&self.all]) {
-            // They are never closed.
+            // The semaphores are never closed.
             self.permits
                 .extend(semaphore.clone().acquire_many_owned(kib).await);
         }
@@ -107,7 +107,7 @@ async fn whole(mut body: Body, held: &mut Held) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
     let mut paid = SMALL;
     while let Some(frame) = body.frame().await {
-        // A connection that broke, where nobody reads this.
+        // The connection is broken, so nobody reads this message.
         let broken = "the connection closed before the whole body arrived";
         let frame = frame.map_err(|_| ApiError::bad_request(broken).refusing(Kind::Malformed))?;
         let Ok(data) = frame.into_data() else {

@@ -52,7 +52,7 @@ struct RollbackBody {
     to: Option<String>,
 }
 
-/// Longer names of refs do not exist in practice.
+/// The longest name of a ref, in bytes. Longer ones do not occur in practice.
 const LONGEST_NAME: usize = 255;
 
 /// Deploy a branch, tag or commit
@@ -89,7 +89,7 @@ pub async fn deploy(
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = checked(body.r#ref, "ref")?;
-    // Queued, it would take the place of a push that waits.
+    // If it were queued, it would take the place of a push that is waiting.
     if let Some(Err(error)) = wanted.as_deref().map(source::can_be_named) {
         return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -166,7 +166,7 @@ fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError>
     }
 }
 
-/// 202 and the deployment, or its log for as long as it runs.
+/// 202 with the deployment or, with `follow`, its log until it ends.
 async fn answer(api: &Api, queued: Deployment, follow: bool) -> Result<Response, ApiError> {
     if follow {
         let id = queued.id.clone();

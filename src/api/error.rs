@@ -27,7 +27,7 @@ struct ErrorDetail {
     hint: String,
 }
 
-/// Why a request is refused, as a response extension. Each kind has its own line in the log.
+/// Why a request is refused, as a response extension. Each kind is logged on its own lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Signature,
@@ -37,11 +37,11 @@ pub enum Kind {
     Network,
     Token,
     GitToken,
-    /// Not refused by itself: a secret that the agent cannot read.
+    /// Not a refusal by itself: the agent cannot read a secret.
     Secret,
 }
 
-/// What a client is told. The cause of a fault of ours is logged, never sent.
+/// What a client is told about an error. The cause of an internal error is logged and never sent.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -68,7 +68,7 @@ impl ApiError {
         }
     }
 
-    /// Counts and logs this error as a refusal of this kind.
+    /// Marks this error as a refusal of this kind, to be counted and logged.
     pub fn refusing(self, kind: Kind) -> Self {
         Self {
             refused: Some(kind),
@@ -135,7 +135,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Gives errors that axum itself answers (a bad path or query, a body that is too large) our shape.
+/// Converts errors that axum itself returns (an invalid path or query, a body that is too large) to our
+/// format.
 pub async fn shaped(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);

@@ -13,7 +13,7 @@ use crate::principal::{Role, Scope};
 use crate::proxy::control::Client;
 use crate::store::Store;
 
-/// Its tokens are `right`, and `reader`, which may only read.
+/// The API of an agent with the tokens `right` and `reader`; the latter may only read.
 pub async fn api(folder: &Path) -> Arc<Api> {
     let path = folder.join("deploy.toml");
     let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\

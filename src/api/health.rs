@@ -1,4 +1,4 @@
-//! Whether the agent is alive, and whether it can deploy.
+//! Whether the agent is running, and whether it can deploy.
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 
 use super::ApiError;
 
-/// No body, or null, is an empty object. An unknown key is an error, since it is a typing mistake.
+/// Parses a body; none, or `null`, counts as an empty object. An unknown key is an error, because it is
+/// probably a typing mistake.
 pub fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     let text = match body.trim_ascii() {
         b"" | b"null" => b"{}",

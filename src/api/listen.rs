@@ -24,16 +24,16 @@ use super::auth::Local;
 use super::peer::Peer;
 use super::places::{Arriving, Leaving, Place, Places, affordable};
 
-/// Connections at once; fewer where the limit of open files is low.
+/// The most concurrent connections; fewer where the limit of open files is low.
 const CONNECTIONS: usize = 2048;
-/// How often the same failure to accept is logged at most.
+/// The shortest time between two log lines about the same failure to accept.
 const QUIET: Duration = Duration::from_secs(60);
-/// How long a request's headers may take.
+/// How long a request's headers may take to arrive.
 const HEADERS: Duration = Duration::from_secs(10);
 /// The size limit for headers, in bytes; larger ones are answered with 431.
 const HEADER_BYTES: usize = 64 << 10;
 
-/// Serves until dropped.
+/// Serves TCP connections until dropped.
 pub async fn tcp(listener: TcpListener, router: Router) {
     let places = Places::new(affordable(CONNECTIONS));
     loop {
@@ -66,13 +66,14 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // The folder is closed to others too, so that nobody slips in before the mode is set.
+    // The folder is closed to others too, so that nobody can connect before the mode is set.
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
-/// Serves until dropped; everyone here is let in without a token, and known by their user id.
+/// Serves the socket until dropped. Its clients are admitted without a token and identified by their
+/// user id.
 pub async fn unix(listener: UnixListener, router: Router) {
     loop {
         match listener.accept().await {
@@ -89,8 +90,8 @@ pub async fn unix(listener: UnixListener, router: Router) {
     }
 }
 
-/// Waits after a failed accept. The usual cause is a lack of file descriptors, and retrying at once would
-/// spin. Said once a minute: whoever connects can cause it.
+/// Waits after a failed accept. The usual cause is a lack of file descriptors, and retrying at once
+/// would spin. Logged at most once a minute, because anyone who connects can cause it.
 async fn pause(error: &io::Error) {
     if is_time_to_say() {
         tracing::warn!(%error, "failed to accept a connection");

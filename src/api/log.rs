@@ -18,9 +18,9 @@ use crate::ids::DeploymentId;
 use crate::principal::{Principal, Role};
 use crate::store::deployments::Deployment;
 
-/// Tells a client that has just asked for a deployment, and follows it at once, which one it is.
+/// Tells a client that requested a deployment and follows it at once which deployment it is.
 pub const DEPLOYMENT: HeaderName = HeaderName::from_static("cutover-deployment");
-/// The id of the event after which nothing comes. All others are the offset, in bytes, of the next line.
+/// The id of the last event. The id of every other event is the offset of the next line, in bytes.
 const END: &str = "end";
 
 /// Read the log of a deployment
@@ -104,7 +104,7 @@ fn events(
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + Send + 'static> {
     let pieces = follow::pieces(api.agent.clone(), deployment.id.clone(), from, follow);
     let pieces = received(pieces).map(Some);
-    // Where nothing is followed, the log ends without a word of how the deployment does.
+    // Without `follow`, the pieces do not end with the deployment's state: `None` adds the last event.
     let pieces = pieces.chain(stream::iter((!follow).then_some(None)));
     let mut lines = Lines {
         next: from,
@@ -123,15 +123,15 @@ fn events(
     Sse::new(events.map(Ok))
 }
 
-/// Cuts a log into events.
+/// Splits a log into events.
 struct Lines {
-    /// Where the next line begins.
+    /// The offset at which the next line begins, in bytes.
     next: u64,
     rest: Vec<u8>,
 }
 
 impl Lines {
-    /// The lines that `piece` completes.
+    /// The events for the lines that `piece` completes.
     fn take(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
@@ -147,7 +147,7 @@ impl Lines {
 }
 
 fn line(text: &str) -> Event {
-    // axum writes no data at all for an empty text, and a client ignores an event without data.
+    // axum writes no data field for an empty text, and a client ignores an event without data.
     Event::default().data(if text.is_empty() { " " } else { text })
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use crate::state::Event as Change;
     use crate::store::deployments::{self as table, Trigger};
 
-    /// What a client gets that has last seen the event `last`.
+    /// What a client gets whose last event was `last`.
     async fn get(api: &std::sync::Arc<Api>, path: &str, last: &str) -> (StatusCode, String) {
         let mut request = Request::builder()
             .uri(path)
@@ -189,7 +189,8 @@ mod tests {
         (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
     }
 
-    /// What a client makes of a stream, as the HTML standard says: name, data and id of each event.
+    /// The events that a client reads from a stream, as the HTML standard defines: name, data and id of
+    /// each.
     fn parsed(stream: &str) -> Vec<(String, String, String)> {
         let (mut events, mut last) = (Vec::new(), String::new());
         let (mut name, mut data) = (String::new(), Vec::new());

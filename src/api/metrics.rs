@@ -53,7 +53,7 @@ pub async fn metrics(State(api): Shared) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text.0).into_response()
 }
 
-/// What the reconciler found and did.
+/// Adds what the reconciler has found and done.
 fn tended(text: &mut Families, tend: &Tend) {
     let of = |app: AppName, count: u64| (format!("app=\"{app}\""), count);
     text.family(
@@ -79,7 +79,7 @@ fn tended(text: &mut Families, tend: &Tend) {
     );
 }
 
-/// Families of samples, as text.
+/// Families of samples, in the text format.
 #[derive(Default)]
 struct Families(String);
 
@@ -109,7 +109,7 @@ impl Families {
     }
 }
 
-/// By their labels.
+/// The counters of routes by their labels.
 type Routes = BTreeMap<String, RouteStats>;
 
 /// Adds up the counters of routes with the same labels: a route whose settings have changed is listed
@@ -142,7 +142,7 @@ fn proxy(text: &mut Families, routes: &Routes) {
     let mut classes = Vec::new();
     for (labels, route) in routes {
         let answered: u64 = route.by_class.iter().sum();
-        // Of those that got no answer at all, mostly since they did not wait for it.
+        // Requests that got no response at all, mostly because the client did not wait for it.
         let none = route.requests.saturating_sub(answered);
         let of = |class: &str| format!("{labels},class=\"{class}\"");
         let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -199,7 +199,7 @@ fn proxy(text: &mut Families, routes: &Routes) {
     }
 }
 
-/// The proxy's buckets double; every second one is enough here.
+/// Adds a histogram. The proxy's bucket bounds double; every second one is enough here.
 fn histogram(text: &mut Families, name: &str, labels: &str, route: &RouteStats) {
     let (mut below, last) = (0, route.latency_us.len().saturating_sub(1));
     for (i, (bound_us, count)) in route.latency_us.iter().enumerate() {

@@ -44,7 +44,7 @@ pub use health::Health;
 pub use refusals::Refusals;
 pub use webhook_secrets::WebhookSecrets;
 
-/// What a handler needs.
+/// What the handlers share.
 pub struct Api {
     pub agent: Arc<Agent>,
     pub tokens: auth::Tokens,
@@ -56,10 +56,10 @@ pub struct Api {
 
 type Shared = axum::extract::State<Arc<Api>>;
 
-/// Bodies of API calls are short; only webhooks may be long.
+/// The largest body of an API call, in bytes; only webhooks may be longer.
 const SMALL_BODY: usize = 64 << 10;
 
-/// The requests that anyone may send.
+/// The routes that need no token.
 fn open() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(webhooks::receive))
@@ -69,7 +69,7 @@ fn open() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(openapi::document))
 }
 
-/// The requests that need a token.
+/// The routes that need a token.
 fn guarded() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(apps::list))
@@ -85,7 +85,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(configuration::reload))
 }
 
-/// Every path that the agent answers at.
+/// Every path of the agent's HTTP interface.
 pub fn router(api: Arc<Api>) -> Router {
     let guarded = Router::from(guarded())
         .route_layer(axum::middleware::from_fn_with_state(

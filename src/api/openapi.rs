@@ -1,4 +1,4 @@
-//! The API's description, made from the handlers and from the types that they read and write.
+//! The API's description, generated from the handlers and from the types that they read and write.
 
 use std::sync::{Arc, LazyLock};
 
@@ -60,8 +60,8 @@ fn describe() -> OpenApi {
     document
 }
 
-/// utoipa repeats the schema of `T` in that of `Page<T>`; a reference to it tells clients that they are
-/// one type.
+/// Replaces the copy of `T`'s schema that utoipa puts into that of `Page<T>` by a reference, which
+/// tells clients that both are one type.
 fn name_items(name: &str, schema: &mut RefOr<Schema>) {
     if let Some(item) = name.strip_prefix("Page_")
         && let RefOr::T(Schema::Object(page)) = schema
@@ -71,7 +71,7 @@ fn name_items(name: &str, schema: &mut RefOr<Schema>) {
     }
 }
 
-/// Adds what every request with a token has in common.
+/// Adds what all requests with a token have in common.
 fn guard(operation: &mut Operation) {
     let none: [&str; 0] = [];
     operation.security = Some(vec![SecurityRequirement::new("token", none)]);
@@ -151,7 +151,7 @@ mod tests {
         serde_json::from_str(&DOCUMENT).unwrap()
     }
 
-    /// Follows a `$ref`.
+    /// Resolves a `$ref`.
     fn deref<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(place) => document.pointer(&place[1..]).expect(place),
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(*states, json!(names));
     }
 
-    /// Whether the value has exactly the keys that the schema describes, all the way down.
+    /// Checks that the value has exactly the keys that the schema describes, at every level.
     fn fits(document: &Value, schema: &Value, value: &Value, place: &str) {
         let schema = deref(document, schema);
         if let Some(all) = schema["oneOf"].as_array() {
@@ -248,7 +248,7 @@ mod tests {
         };
         let nothing = String::new;
         let long = "x".repeat(70_000);
-        // Who is refused too often for one of them is somebody else at the next.
+        // A new client address for each request, because a client that is refused too often gets 429.
         let mut client = 1;
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
@@ -287,7 +287,7 @@ mod tests {
                     let (status, _) = ask(client, &asked, &path, token, body).await;
                     seen.insert(status.to_string());
                 }
-                // What takes more than a request.
+                // Responses that take more than a single request to provoke.
                 let rare = ["204", "408", "409", "503"];
                 let described = operation["responses"].as_object().unwrap().keys();
                 for status in described.filter(|status| !rare.contains(&status.as_str())) {

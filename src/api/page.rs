@@ -45,7 +45,8 @@ impl PageQuery {
 }
 
 impl<T> Page<T> {
-    /// From one row more than the page holds, which tells whether there is another page.
+    /// Builds a page from up to one row more than it holds; the extra row shows that there is another
+    /// page.
     pub fn new(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
@@ -53,7 +54,7 @@ impl<T> Page<T> {
         Self { items, next }
     }
 
-    /// A list that is never long.
+    /// A list that is short enough to be returned whole.
     pub fn whole(items: Vec<T>) -> Self {
         Self { items, next: None }
     }

@@ -1,4 +1,4 @@
-//! What the path and the query of a request say, and the apps and deployments that they name.
+//! What the path and the query of a request contain, and the apps and deployments that they name.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ pub async fn known(
     }
 }
 
-/// The app that was called so before.
+/// The app that had this name before.
 pub fn renamed(api: &Api, name: &str) -> Option<Arc<App>> {
     let in_force = api.agent.in_force();
     let was = |app: &&Arc<App>| app.was.as_ref().is_some_and(|was| was.as_str() == name);

@@ -6,7 +6,8 @@ use axum::http::{HeaderMap, request::Parts};
 
 use crate::config::Config;
 
-/// The other end of the TCP connection, as a request extension. A request over the Unix socket has none.
+/// The other end of the TCP connection, as a request extension. A request over the Unix socket has
+/// none.
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 

@@ -1,6 +1,7 @@
-//! The places for connections. Where all are taken, one whose client keeps it waiting makes room: the
-//! oldest one of the network that has the most. So whoever opens connections and says nothing holds up
-//! nobody, and the agent keeps descriptors for its own work.
+//! The places for connections. When all are taken, a connection that is waiting for its client makes
+//! room: the oldest one of the network that has the most connections. So a client that opens
+//! connections and sends nothing holds up nobody, and the agent keeps file descriptors for its own
+//! work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,8 +16,8 @@ use tokio::sync::Notify;
 
 use crate::proxy::network_of;
 
-/// As many as the limit of open files leaves, after what is open now: half of that is for the agent's
-/// own work. At most `most`.
+/// How many connections the limit of open files allows, after what is open now; half of the rest is
+/// kept for the agent's own work. At most `most`.
 pub fn affordable(most: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX));
@@ -33,13 +34,13 @@ pub struct Places {
 #[derive(Default)]
 struct Taken {
     next: u64,
-    /// The oldest one first.
+    /// In the order in which they were accepted.
     connections: BTreeMap<u64, Connection>,
 }
 
 struct Connection {
     network: IpAddr,
-    /// For its client: for a head, or for the rest of a body.
+    /// Whether it waits for its client: for a head, or for the rest of a body.
     waits: bool,
     leave: Arc<Notify>,
     leaves: bool,
@@ -54,7 +55,7 @@ impl Places {
         })
     }
 
-    /// A place for a connection of `client`, once there is one.
+    /// A place for a connection of `client`, as soon as there is one.
     pub async fn take(self: &Arc<Self>, client: IpAddr) -> Place {
         loop {
             let freed = self.freed.notified();
@@ -87,7 +88,7 @@ impl Places {
 }
 
 impl Taken {
-    /// Tells one connection to leave, unless one does already.
+    /// Tells one connection to leave, unless one has been told already.
     fn make_room(&mut self) {
         if self.connections.values().any(|it| it.leaves) {
             return;
@@ -96,7 +97,8 @@ impl Taken {
         for connection in self.connections.values() {
             *counts.entry(connection.network).or_default() += 1;
         }
-        // Of several that are equal the last one is taken, which so is the oldest.
+        // `max_by_key` returns the last of several equal ones; in this reversed order that is the
+        // oldest.
         let waiting = self.connections.values_mut().rev().filter(|it| it.waits);
         if let Some(victim) = waiting.max_by_key(|it| counts[&it.network]) {
             victim.leaves = true;
@@ -105,7 +107,7 @@ impl Taken {
     }
 }
 
-/// One connection's place, until it is dropped.
+/// One connection's place, held until it is dropped.
 pub struct Place {
     places: Arc<Places>,
     id: u64,
@@ -113,12 +115,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// Returns when somebody else needs the place.
+    /// Returns when another connection needs the place.
     pub async fn told_to_leave(&self) {
         self.leave.notified().await;
     }
 
-    /// Whether it still keeps nobody waiting but its own client; else somebody else has to leave.
+    /// Whether the connection still waits for its client and so can leave; if not, another one must
+    /// leave.
     pub fn makes_room(&self) -> bool {
         let waits = self.change(|it| {
             it.leaves = it.waits;
@@ -133,7 +136,7 @@ impl Place {
     fn waits(&self, waits: bool) {
         self.change(|it| it.waits = waits);
         if waits {
-            // Who looks for a place may have it now.
+            // A connection that needs a place may take this one now.
             self.places.freed.notify_one();
         }
     }
@@ -155,7 +158,7 @@ impl Drop for Place {
     }
 }
 
-/// A request's body: once all of it is there, the connection does not wait for its client any more.
+/// A request's body. Once all of it has arrived, the connection no longer waits for its client.
 pub struct Arriving<B> {
     body: B,
     place: Option<Arc<Place>>,
@@ -202,7 +205,7 @@ impl<B: Body + Unpin> Body for Arriving<B> {
     }
 }
 
-/// An answer's body: with its end the connection waits for its client again.
+/// A response's body. At its end the connection waits for its client again.
 pub struct Leaving<B> {
     body: B,
     place: Option<Arc<Place>>,
@@ -269,7 +272,7 @@ mod tests {
         );
         drop(older);
         let _third = places.take(client(3)).now_or_never().unwrap();
-        // Who works is let work, whoever comes.
+        // A connection that is being served is never told to leave.
         for place in [&alone, &newer, &_third] {
             place.waits(false);
         }

@@ -1,9 +1,10 @@
-//! What `git push -o` may ask of Cutover.
+//! The options that `git push -o` can pass to Cutover.
 
-/// All of them; options that do not begin with `cutover.` are for others.
+/// All of them. Options that do not begin with `cutover.` are meant for other programs.
 const KNOWN: [&str; 3] = ["cutover.skip", "cutover.no-cache", "cutover.wait=false"];
 
-/// Why a push with these options is not deployed: a misspelt `cutover.skip` must not deploy.
+/// Why a push with these options is not deployed, if one of them is unknown: a misspelt `cutover.skip`
+/// must not deploy.
 pub fn unknown(options: &[String]) -> Option<String> {
     let ours = |option: &&String| option.starts_with("cutover.");
     let mut ours = options.iter().filter(ours);
@@ -13,7 +14,7 @@ pub fn unknown(options: &[String]) -> Option<String> {
     Some(format!("unknown option `{shown}`; known are {known}"))
 }
 
-/// What `cutover.wait=false` says in place of the log.
+/// What a pusher sees instead of the log after `cutover.wait=false`.
 pub fn not_waited_for(deployment: &str) -> String {
     format!("see `cutover show {deployment}`")
 }

@@ -1,9 +1,10 @@
-//! Refusals: counted per client and per app, so that whoever is refused too often is told to wait, and
-//! logged once a minute.
+//! Refusals: counted for each client and each app, so that a client that is refused too often is told
+//! to wait, and logged at most once a minute.
 //!
-//! Only refusals count, and whoever shows the right signature or token is let in however many came
-//! before: a forge sends thousands of deliveries from one address, some of them other people's, and
-//! behind a proxy everybody has one address. What protects a secret is that it cannot be guessed.
+//! Only refusals count, and a request with the right signature or token is always accepted, however
+//! many refusals came before: a forge sends thousands of deliveries from one address, some of them for
+//! other people, and behind a proxy all clients have one address. What protects a secret is that it
+//! cannot be guessed.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,13 +23,13 @@ use super::{Api, ApiError, peer};
 use crate::ids::AppName;
 use crate::proxy::network_of;
 
-/// How often one client, or the clients of one app, may be refused at once, and then each second.
+/// How often one client, or the clients of one app, may be refused at once, and then per second.
 const OF_CLIENT: (f64, f64) = (100.0, 1.0);
 const OF_APP: (f64, f64) = (1000.0, 10.0);
-/// The same of all whom one connection's other end speaks for: a client that is let through to a trusted
-/// address can write whom it likes into `X-Forwarded-For`.
+/// The same for all clients behind the other end of one connection: a client that can reach the agent
+/// from a trusted address can write any address into `X-Forwarded-For`.
 const OF_PEER: (f64, f64) = (1000.0, 10.0);
-/// Clients that are remembered; beyond it the further ones count as one.
+/// How many clients are remembered; all further ones count as one.
 const CLIENTS: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -61,7 +62,8 @@ impl Refusals {
         now: Instant,
     ) -> Option<Duration> {
         let client = network_of(client?);
-        // Only of those whose word is taken for others: few, so that they need no limit.
+        // Only peers that report other clients' addresses. There are few of them, so their number needs
+        // no limit.
         let peer = peer.map(network_of).filter(|peer| *peer != client);
         let of_peer = peer.and_then(|peer| take(&mut self.peers.lock(), peer, OF_PEER, now));
         let mut clients = self.clients.lock();
@@ -76,7 +78,8 @@ impl Refusals {
         of_client.max(of_app).max(of_peer)
     }
 
-    /// Logs `what`, with how many there were since the last line of this kind; at most once a minute.
+    /// Logs `what`, with the number of refusals since the last line of this kind; at most once a
+    /// minute.
     pub fn say(&self, kind: Kind, what: impl FnOnce() -> String) {
         let now = Instant::now();
         let mut lines = self.lines.lock();
@@ -102,7 +105,7 @@ impl Refusals {
         }
     }
 
-    /// Logs the refusals since the last line of each kind, if that is a minute old.
+    /// Logs the refusals since the last line of each kind, if that line is at least a minute old.
     fn tell(&self, now: Instant) {
         for (kind, line) in &mut *self.lines.lock() {
             if line.since > 0 && now >= line.said + MINUTE {
@@ -156,7 +159,7 @@ impl Kind {
     }
 }
 
-/// Counts every refusal, and answers 429 to whoever is refused too often.
+/// Counts every refusal, and answers 429 to clients that are refused too often.
 pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (request, body) = request.into_parts();
     let config = &api.agent.in_force().config;
@@ -175,7 +178,7 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         let app = app.as_ref().map(|app| format!(" for `{app}`"));
         format!("{}: from {client}{}", kind.words(), app.unwrap_or_default())
     });
-    // A sender that signs what it sends is told what is wrong with it.
+    // A sender whose signature is valid is told what is wrong with the delivery.
     if kind == Kind::Malformed {
         return response;
     }
@@ -208,7 +211,7 @@ fn too_many(wait: Duration, is_git: bool) -> Response {
     response
 }
 
-/// Logs the refusals that have not been logged yet, every minute, until dropped.
+/// Every minute, logs the refusals that have not been logged yet. Runs until dropped.
 pub async fn tell(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     loop {
@@ -237,7 +240,7 @@ mod tests {
                 .count(one, None, None, begun + MINUTE / 60)
                 .is_some()
         );
-        // One network of the sixth version, and one app, are one.
+        // The addresses of one IPv6 network count as one client.
         for host in 0..99 {
             let address = format!("2001:db8::{:x}", host + 2).parse().ok();
             assert_eq!(refusals.count(address, None, None, begun), None);
@@ -276,7 +279,7 @@ mod tests {
             refusals.count(Some(IpAddr::V4(host.into())), None, None, begun);
         }
         assert!(refusals.clients.lock().len() <= CLIENTS + 1);
-        // They are forgotten once they may be refused again as often as anybody.
+        // Clients are forgotten once they may be refused again as often as any other.
         let later = begun + MINUTE * 3;
         refusals.count(Some(IpAddr::V4(0xffff_0000.into())), None, None, later);
         assert!(refusals.clients.lock().len() <= 2);

@@ -1,6 +1,6 @@
 //! Error responses that several requests share, for the API's description.
 
-// These types exist only for the description: what is sent is an `ApiError`.
+// These types exist only for the description: the agent sends an `ApiError`.
 #![allow(dead_code)]
 
 use utoipa::ToResponse;

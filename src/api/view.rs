@@ -275,14 +275,14 @@ pub struct AppView {
 }
 
 impl AppView {
-    /// With what the reconciler has found.
+    /// Adds what the reconciler has found.
     pub fn tended(mut self, tend: &Tend) -> Self {
         self.problems = tend.problems(&self.name);
         self
     }
 }
 
-/// Looks up what belongs to a deployment and puts it together.
+/// Looks up everything that belongs to a deployment, and assembles its view.
 pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<DeploymentView> {
     let serving = crate::store::apps::serving(db, &row.app)?;
     let release = match &row.release {
@@ -295,7 +295,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         step.ended_at
             .map(|ended| (step.name.clone(), ended - step.started_at))
     });
-    // Of several deployments that made one release live, the last is the one that counts.
+    // If several deployments made one release live, the last one counts.
     let current = match (&row.release, &serving.live) {
         (Some(own), Some(live)) if own == live => is_last_with(db, &row, live)?,
         _ => false,
@@ -342,7 +342,7 @@ fn report(report: ForgeStatus) -> Option<ReportView> {
     let state = match &report.error {
         _ if !report.told => ReportState::Waiting,
         Some(_) => ReportState::Refused,
-        // There was nothing to say that is worth a deployment of the forge's own.
+        // There was nothing to report that required a deployment of the forge's own.
         None if report.kind == StatusKind::Deployment && report.forge_id.is_none() => return None,
         None => ReportState::Told,
     };

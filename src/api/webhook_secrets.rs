@@ -1,4 +1,4 @@
-//! The secrets of the apps' webhooks. They are read again and again, so that rotating one needs no
+//! The secrets of the apps' webhooks. They are read again at intervals, so that rotating one needs no
 //! restart, but not for each of a thousand deliveries a second.
 
 use std::collections::HashMap;
@@ -15,11 +15,11 @@ use crate::ids::AppName;
 /// How long a secret that was removed may still be accepted.
 pub const FRESH: Duration = Duration::from_secs(1);
 
-/// The last secrets read, by app.
+/// The secrets that were read last, by app.
 #[derive(Default)]
 pub struct WebhookSecrets(parking_lot::Mutex<HashMap<AppName, Arc<Mutex<Option<Read>>>>>);
 
-/// An app's secrets as they were at a moment, or after it.
+/// An app's secrets as they were at `at` or later.
 #[derive(Clone)]
 pub struct Read {
     pub at: Instant,
@@ -27,8 +27,8 @@ pub struct Read {
 }
 
 impl WebhookSecrets {
-    /// As they were at `moment` or later; only one at a time reads them. One that cannot be read is
-    /// left out, and a delivery that no readable secret signed is refused.
+    /// The secrets as they were at `moment` or later; only one task at a time reads them. A secret that
+    /// cannot be read is left out, and a delivery that none of the others has signed is refused.
     pub async fn since(api: &Arc<Api>, app: &App, moment: Instant) -> Read {
         let last = api
             .webhook_secrets

@@ -110,8 +110,8 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// Verifies the signature and parses the delivery. Before a delivery is refused, the secrets are
-/// read again: the one that signed it may have been added a moment ago.
+/// Verifies the signature and parses the delivery. Before a delivery is refused, the secrets are read
+/// again, because the one that signed it may have been added a moment ago.
 async fn verified(
     api: &Arc<Api>,
     app: &App,
@@ -136,7 +136,8 @@ async fn verified(
 
 fn refused(refusal: Refusal) -> ApiError {
     match refusal {
-        // One answer for wrong, missing and outdated signatures, so that a forger learns nothing.
+        // The same response for wrong, missing and outdated signatures, so that a forger learns
+        // nothing.
         Refusal::Unauthenticated => ApiError::new(
             StatusCode::UNAUTHORIZED,
             "bad_signature",

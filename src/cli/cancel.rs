@@ -13,7 +13,7 @@ pub struct Cancel {
     id: String,
 }
 
-/// Asks for the cancellation; the deployment ends `cancelled` once its work is undone.
+/// Requests the cancellation. The deployment ends as `cancelled` once its work has been undone.
 pub async fn run(args: Cancel, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     notice::say(&client).await;

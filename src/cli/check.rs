@@ -1,4 +1,4 @@
-//! `cutover check`: reads deploy.toml and says every mistake in it.
+//! `cutover check`: reads deploy.toml and reports every mistake in it.
 
 use clap::Args;
 
@@ -8,8 +8,8 @@ use super::{Error, Global, configuration, print};
 #[derive(Debug, Args)]
 pub struct Check {}
 
-/// Reads the configuration; nothing is changed. What is allowed but probably not meant is a warning,
-/// on stderr, and no failure.
+/// Reads the configuration and changes nothing. What is allowed but probably not intended is a warning
+/// on stderr, and not a failure.
 pub fn run(_: Check, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let warnings = crate::config::warnings(&config).into_iter();

@@ -1,4 +1,4 @@
-//! `cutover completions`: a script that teaches a shell these verbs.
+//! `cutover completions`: a shell's completion script for these verbs.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;

@@ -1,4 +1,4 @@
-//! Finding and reading deploy.toml for a verb.
+//! Finds and reads deploy.toml for a verb.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,21 @@ use crate::config::{self, Config, Loaded, Problems};
 
 use super::{Error, Global};
 
-/// The configuration that this command line names, or the one that is found, and where it is.
-/// All mistakes in it are one error, exit code 2.
+/// The configuration that the command line names, or the one that is found, with its path. All mistakes
+/// in it are reported as one error, with exit code 2.
 pub fn load(global: &Global) -> Result<(PathBuf, Config), Error> {
     let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
     Ok((path.clone(), read(&path)?.config))
 }
 
-/// The same with the file's text and its absolute path.
+/// The same, with the file's text and its absolute path.
 pub fn loaded(global: &Global) -> Result<Loaded, Error> {
     let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
     read(&path)
 }
 
-/// Where the agent of that configuration has its files. A mistake in the file keeps nobody from an
-/// agent that runs: it goes by the file as it was.
+/// The folder in which the agent with that configuration keeps its files. A mistake in the file does
+/// not prevent access to a running agent, which still uses the file as it was before.
 pub fn data_dir(global: &Global) -> Result<PathBuf, Error> {
     let path = config::find(global.config.as_deref()).map_err(|problems| error(&problems))?;
     match read(&path) {
@@ -35,7 +35,7 @@ fn read(path: &Path) -> Result<Loaded, Error> {
     Loaded::read(path).map_err(|problems| error(&problems))
 }
 
-/// The same, or `None` where no configuration is named and none is found.
+/// The same, or `None` if no configuration is named and none is found.
 pub fn load_if_any(global: &Global) -> Result<Option<(PathBuf, Config)>, Error> {
     match config::find(global.config.as_deref()) {
         Ok(_) => load(global).map(Some),
@@ -43,7 +43,7 @@ pub fn load_if_any(global: &Global) -> Result<Option<(PathBuf, Config)>, Error> 
     }
 }
 
-/// A file's mistakes, each on a line of its own in the form that editors can jump to.
+/// A file's mistakes, each on its own line in the form that editors can jump to.
 fn error(problems: &Problems) -> Error {
     match problems.list.as_slice() {
         [_] => Error::usage(problems.to_string()),

@@ -1,4 +1,4 @@
-//! `cutover deploy`: ask for a deployment.
+//! `cutover deploy`: request a deployment.
 
 use clap::Args;
 use serde_json::json;
@@ -22,11 +22,11 @@ pub struct Deploy {
     json: bool,
 }
 
-/// Queues the deployment; with `--follow` its end decides the exit code.
+/// Queues the deployment; with `--follow`, the way it ends decides the exit code.
 pub async fn run(args: Deploy, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     if !args.follow {
-        // Else the log says it.
+        // With `--follow`, the log says it.
         notice::say(&client).await;
     }
     let mut body = json!({ "trigger": "cli" });

@@ -18,7 +18,7 @@ pub struct Deployments {
     json: bool,
 }
 
-/// Prints one line a deployment.
+/// Prints one line for each deployment.
 pub async fn run(args: Deployments, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let (app, limit) = (view::segment(&args.app), args.limit);

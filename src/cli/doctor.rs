@@ -1,4 +1,4 @@
-//! `cutover doctor`: looks at everything that has to work together, and says what does not.
+//! `cutover doctor`: checks everything that has to work together, and reports what does not.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::config::{self, Config};
 use crate::engine::{self, Version};
 use crate::proxy::control;
 
-/// Less than this, and the next build may not fit.
+/// With less free space than this, in bytes, the next build may not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
 
 /// Check the configuration, Docker, the agent and the proxy, and report what is wrong
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
-/// What one look came to.
+/// The result of one check.
 enum Found {
     Good(String),
     /// It works, but not well.
@@ -26,7 +26,7 @@ enum Found {
     Bad(String),
 }
 
-/// Looks, changes nothing, and fails if anything is wrong.
+/// Checks everything, changes nothing, and fails if anything is wrong.
 pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let mut found = vec![Found::Good(format!("`{}` is valid", path.display()))];
@@ -129,7 +129,7 @@ async fn agent(config: &Config) -> Vec<Found> {
     found
 }
 
-/// Where the agent goes by something else than the file says.
+/// Where the settings that the agent uses differ from the file.
 async fn in_force(path: &Path, config: &Config) -> Vec<Found> {
     let client = Client::local(&config.agent.data_dir);
     let Some(configuration) = notice::configuration(&client).await else {

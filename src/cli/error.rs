@@ -3,7 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// A failed verb. Printed as `Error:`, `Caused by:` and `Hint:` lines; its kind is the exit code.
+/// A failed verb. Printed as lines with `Error:`, `Caused by:` and `Hint:`; its kind determines the
+/// exit code.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -12,10 +13,10 @@ pub struct Error {
     hint: Option<String>,
 }
 
-/// Why a verb failed, as scripts see it: the exit code.
+/// Why a verb failed, as scripts see it in the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The deployment, or whatever else was asked for, failed: 1.
+    /// The deployment, or another requested operation, failed: 1.
     Failed = 1,
     /// Usage or configuration: 2.
     Usage = 2,
@@ -24,7 +25,7 @@ pub enum Kind {
 }
 
 impl Error {
-    /// What was asked for was tried and failed: exit code 1.
+    /// What was requested was tried and failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
     }
@@ -48,12 +49,12 @@ impl Error {
         }
     }
 
-    /// Adds `cause` and what caused that in turn, each a `Caused by:` line.
+    /// Adds `cause` and its own causes in turn, each as a `Caused by:` line.
     pub fn because(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(cause);
         while let Some(cause) = next {
             let text = cause.to_string();
-            // Many libraries repeat their source in their own text.
+            // Many libraries repeat the text of their source in their own.
             if !self.causes.last().is_some_and(|last| last.ends_with(&text)) {
                 self.causes.push(text);
             }
@@ -72,7 +73,7 @@ impl Error {
         self.kind
     }
 
-    /// Prints the error to stderr and gives the exit code.
+    /// Prints the error to stderr and returns the exit code.
     pub fn report(&self) -> ExitCode {
         eprintln!("{self}");
         ExitCode::from(self.kind as u8)

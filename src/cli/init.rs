@@ -1,4 +1,4 @@
-//! `cutover init`: a first deploy.toml.
+//! `cutover init`: creates a first deploy.toml.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::source::Mirror;
 
 const TEMPLATE: &str = include_str!("init.toml");
 const EXAMPLE: &str = "https://github.com/acme/hello.git";
-/// How long the repository may take to say its default branch.
+/// How long the repository may take to report its default branch.
 const ASKING: Duration = Duration::from_secs(5);
 
 /// Create a commented deploy.toml
@@ -29,7 +29,7 @@ pub struct Init {
     branch: Option<String>,
 }
 
-/// Writes to `--config`, by default `./deploy.toml`; an existing file is left as it is.
+/// Writes to `--config`, by default `./deploy.toml`; an existing file is left unchanged.
 pub fn run(args: Init, global: &Global) -> Result<(), Error> {
     if let Err(error) = args.app.parse::<crate::ids::AppName>() {
         return Err(Error::usage(error.to_string()));
@@ -69,7 +69,7 @@ fn default_branch(repo: &str, folder: &Path) -> Option<String> {
     }
     let repo = config::repository(folder, repo).ok()?;
     let (sender, receiver) = std::sync::mpsc::channel();
-    // A server that does not answer is left behind with the process.
+    // A thread of its own: if the server does not answer, the thread ends with the process.
     std::thread::spawn(move || {
         let mirror = Mirror::new(PathBuf::new(), repo, Source::default());
         sender.send(mirror.default_branch(Instant::now() + ASKING))
@@ -79,7 +79,7 @@ fn default_branch(repo: &str, folder: &Path) -> Option<String> {
 
 fn filled_in(args: &Init, branch: &str) -> String {
     let variable = args.app.to_uppercase().replace('-', "_");
-    // A TOML string by the rules of JSON, which are the same for what a repository's name can hold.
+    // Written by JSON's rules, which are the same as TOML's for what a repository's name can contain.
     let text = |text: &str| serde_json::Value::from(text).to_string();
     TEMPLATE
         .replace("\"REPO\"", &text(&args.repo))

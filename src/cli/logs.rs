@@ -1,4 +1,4 @@
-//! `cutover logs`: a deployment's log.
+//! `cutover logs`: prints a deployment's log.
 
 use clap::Args;
 
@@ -18,7 +18,7 @@ pub struct Logs {
     follow: bool,
 }
 
-/// Prints the log as it is, or as it comes.
+/// Prints the log as it is now or, with `--follow`, as it grows.
 pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let id = match args.deployment {

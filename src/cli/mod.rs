@@ -1,4 +1,5 @@
-//! The command line, one file a verb. [`serve`] is the only place that wires the agent together.
+//! The command line, with one file for each verb. [`serve`] is the only place that wires the agent
+//! together.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +94,7 @@ pub enum Verb {
     Completions(completions::Completions),
 }
 
-/// Runs one verb to its end and says how the process is to exit.
+/// Runs one verb to its end and returns the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
     telemetry::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -107,7 +108,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     };
     let ended = runtime.block_on(dispatch(cli));
-    // A blocked read of stdin or a slow name lookup must not hold the exit up.
+    // A blocked read of stdin or a slow name lookup must not delay the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => ExitCode::SUCCESS,

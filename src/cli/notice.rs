@@ -1,4 +1,5 @@
-//! Where deploy.toml and the agent differ, said beside what a verb does.
+//! Differences between the agent and its deploy.toml or its database, reported besides a verb's own
+//! output.
 
 use serde::Deserialize;
 
@@ -11,18 +12,18 @@ pub struct Configuration {
     pub file: String,
     /// Apps that serve although the file no longer has them.
     pub lost: Vec<String>,
-    /// Apps that serve although the database does not know of it.
+    /// Apps that serve although they are not in the database.
     pub unrecorded: Vec<String>,
     pub notice: Option<String>,
 }
 
-/// What the agent goes by. `None`: it says nothing of it, and the verb itself will say why.
+/// The configuration in force. `None`: the agent did not report it, and the verb itself will say why.
 pub async fn configuration(client: &Client) -> Option<Configuration> {
     let answer = client.get("/api/v1/configuration").await.ok()?;
     view::read(&answer).ok()
 }
 
-/// Says on stderr where the agent goes by something else than its file or its database says.
+/// Reports on stderr where the agent differs from its file or its database.
 pub async fn say(client: &Client) {
     let configuration = configuration(client).await.unwrap_or_default();
     let apps = configuration.unrecorded.iter();
@@ -31,7 +32,7 @@ pub async fn say(client: &Client) {
     }
 }
 
-/// An app that serves although the database does not know of it.
+/// The notice for an app that serves although it is not in the database.
 pub fn unrecorded(app: &str) -> String {
     format!(
         "`{app}` serves a release that the database does not know (it was lost, damaged or restored \
@@ -40,7 +41,7 @@ pub fn unrecorded(app: &str) -> String {
     )
 }
 
-/// An app that serves although the file no longer has it.
+/// The notice for an app that serves although it is no longer in the file.
 pub fn lost(app: &str) -> String {
     format!(
         "`{app}` is no longer in deploy.toml but keeps serving: run `cutover remove {app}` to remove it"

@@ -1,11 +1,11 @@
-//! What a deployment that was asked for came to, as words and as exit code.
+//! The outcome of a requested deployment, in words and as an exit code.
 
 use serde_json::Value;
 
 use super::client::{Client, follow, view};
 use super::{Error, print, words};
 
-/// Says that a deployment is queued, or follows it to its end.
+/// Reports that a deployment is queued, or follows it to its end.
 pub async fn after(client: &Client, answer: Value, go_on: bool, json: bool) -> Result<(), Error> {
     let deployment: view::Deployment = view::read(&answer)?;
     if go_on {
@@ -21,9 +21,9 @@ pub async fn after(client: &Client, answer: Value, go_on: bool, json: bool) -> R
     Ok(())
 }
 
-/// Prints a deployment's log as it comes, and how it ended. Ctrl-C stops that and nothing else.
+/// Prints a deployment's log as it grows, and how it ended. Ctrl-C stops only the printing.
 pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> {
-    // With --json, stdout is for the deployment alone.
+    // With --json, only the deployment goes to stdout.
     let line = |text: &str| match json {
         true => eprintln!("{text}"),
         false => print::line(text),
@@ -32,7 +32,7 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
         ended = follow::to_the_end(client, id, line) => ended?,
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nStopped following; deployment `{id}` continues. See `cutover show {id}`");
-            // As a shell reports a program that Ctrl-C ended.
+            // The exit code of a program that Ctrl-C has ended, as in a shell.
             std::process::exit(130);
         }
     };
@@ -46,7 +46,7 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
     })
 }
 
-/// Says how a deployment ended; an error unless it is live, or there was nothing to do.
+/// Says how a deployment ended. Returns an error unless it is live or there was nothing to do.
 pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error> {
     let view::Deployment { id, app, state, .. } = deployment;
     let error = deployment.error.as_ref();
@@ -60,7 +60,7 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
         say(&format!("`{app}` is live with `{image}`{took}"));
         return Ok(());
     }
-    // A push that another one has overtaken is no failure where what it asked for is live.
+    // A push that was superseded is not a failure if the commit that it asked for is live.
     if state == "skipped" || error.is_some_and(|error| error.code == "already_live") {
         say(&format!("`{app}` is unchanged: {why}"));
         return Ok(());
@@ -79,7 +79,7 @@ pub fn of(deployment: &view::Deployment, say: impl Fn(&str)) -> Result<(), Error
             "what was live before is unchanged; see the full log with \
              `cutover logs {app} --deployment {id}`"
         )),
-        // The rollback is a deployment of its own, which may not have switched yet.
+        // The rollback is a separate deployment, which may not have switched yet.
         "rolled_back" => failed.hint(format!(
             "the previous release comes back; `cutover status {app}` shows when it is live"
         )),

@@ -1,16 +1,16 @@
-//! Printing to stdout. A reader that has left (`cutover releases hello | head -1`) ends the process
+//! Prints to stdout. If the reader has gone (`cutover releases hello | head -1`), the process ends
 //! quietly, where `println!` would panic.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// Prints `text` and a line end.
+/// Prints `text` and a line feed.
 pub fn line(text: impl std::fmt::Display) {
     written(writeln!(io::stdout().lock(), "{text}"));
 }
 
-/// Prints bytes as they are, at once.
+/// Prints bytes unchanged, and flushes them.
 pub fn raw(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()));

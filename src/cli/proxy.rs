@@ -10,8 +10,8 @@ use super::{Error, Global, configuration};
 use crate::config::Config;
 use crate::proxy::{self, Options};
 
-/// Set in the environment of a proxy that an agent has started. An argument would be refused by a binary
-/// of an older version.
+/// Set in the environment of a proxy that was started by an agent. A binary of an older version would
+/// refuse an argument.
 pub const BY_AGENT: &str = "CUTOVER_PROXY_BY_AGENT";
 
 /// Run the proxy: sockets, routes and draining (`serve` starts it by itself)
@@ -31,10 +31,10 @@ pub struct Proxy {
     takeover: bool,
 }
 
-/// Forwards until it is told to leave and has drained.
+/// Serves until it is told to stop and has drained.
 pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
     let mut options = match (args.http, args.data_dir) {
-        // All that is needed: no configuration is.
+        // This is all that is needed, so no configuration is read.
         (Some(http), Some(data_dir)) => Options::new(http, args.https, data_dir),
         (http, data_dir) => {
             let (_, mut config) = configuration::load(global)?;
@@ -51,7 +51,7 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
         .map_err(|error| Error::failed("the proxy failed").because(&error))
 }
 
-/// How the proxy is to run by deploy.toml.
+/// The proxy's options according to deploy.toml.
 pub fn options(config: Config) -> Options {
     let proxy = config.proxy;
     let mut options = Options::new(proxy.http, proxy.https, config.agent.data_dir);

@@ -1,4 +1,4 @@
-//! `cutover receive`: what `hooks/post-receive` calls. Hands a push over to the agent, and prints the
+//! `cutover receive`, which `hooks/post-receive` calls: reports a push to the agent, and prints the
 //! deployment's log to whoever pushed.
 
 use std::io::Read;
@@ -14,10 +14,10 @@ use crate::api::push_option;
 use crate::config::Repo;
 use crate::deploy::intake::Outcome;
 
-/// More updates than any push has; it bounds what is read.
+/// The most that is read, in bytes: more updates than any push has.
 const MOST_INPUT: u64 = 1 << 20;
 
-/// More than anybody gives.
+/// More options than anybody passes.
 const MOST_OPTIONS: usize = 100;
 
 /// Report a push to the agent (called by hooks/post-receive; reads its stdin)
@@ -28,8 +28,8 @@ pub struct Receive {
     repo: PathBuf,
 }
 
-/// Reads git's `old new ref` lines. The push itself is over: nothing here can undo it, so what went
-/// wrong is said together with what to do.
+/// Reads git's lines of `old new ref`. The push itself is done, and nothing here can undo it, so errors
+/// also say what to do next.
 pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     let mut input = String::new();
     std::io::stdin()
@@ -106,7 +106,7 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     first_failure
 }
 
-/// What the push led to, each once: several refs may lead to one deployment.
+/// The deployments that the push led to, without repetition: several refs may lead to one deployment.
 fn deployments(outcomes: &[Outcome]) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for id in outcomes.iter().filter_map(|it| it.deployment.as_ref()) {
@@ -123,22 +123,22 @@ fn update(line: &str) -> Option<serde_json::Value> {
     Some(json!({ "ref": git_ref, "old": old, "new": new }))
 }
 
-/// What git was given with `-o`; it says so in a hook's environment.
+/// The values that were passed to git with `-o`, which git sets in a hook's environment.
 fn push_options(env: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let count = env("GIT_PUSH_OPTION_COUNT").and_then(|count| count.parse().ok());
     let all = (0..count.unwrap_or(0).min(MOST_OPTIONS)).map(|i| format!("GIT_PUSH_OPTION_{i}"));
     all.filter_map(|name| env(&name)).collect()
 }
 
-/// `git config cutover.config` of the repository. Read by path: a hook's GIT_DIR and quarantine
-/// are git's own business.
+/// The value of `git config cutover.config` in the repository. Read by path: a hook's GIT_DIR and
+/// quarantine are for git itself.
 fn configured(repository: &Path) -> Option<PathBuf> {
     crate::source::init();
     let repository = git2::Repository::open_bare(repository).ok()?;
     repository.config().ok()?.get_path("cutover.config").ok()
 }
 
-/// The verbs that deploy what is in the repository.
+/// The commands that deploy what is in the repository.
 fn by_hand(global: &Global, repository: &Path) -> String {
     let apps = configuration::load(global).map(|(_, config)| config.apps);
     let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == repository);

@@ -1,4 +1,4 @@
-//! `cutover releases`: what a rollback can go back to.
+//! `cutover releases`: lists what a rollback can go back to.
 
 use clap::Args;
 
@@ -18,7 +18,7 @@ pub struct Releases {
     json: bool,
 }
 
-/// Prints one line a release.
+/// Prints one line for each release.
 pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let (app, limit) = (view::segment(&args.app), args.limit);

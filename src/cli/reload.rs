@@ -1,4 +1,4 @@
-//! `cutover reload`: the agent goes by deploy.toml as it is now.
+//! `cutover reload`: makes the agent use deploy.toml as it is now.
 
 use clap::Args;
 use serde::Deserialize;
@@ -45,7 +45,7 @@ struct Rename {
     to: String,
 }
 
-/// Prints each change; with a mistake in the file nothing changes, and all of them are shown.
+/// Prints each change. If the file has mistakes, nothing changes, and all of them are printed.
 pub async fn run(args: Reload, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let path = format!("/api/v1/reload?dry_run={}", args.dry_run);

@@ -1,4 +1,4 @@
-//! `cutover remove`: take an app away.
+//! `cutover remove`: removes an app.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::client::{Client, view};
 use super::{Error, Global, notice, print};
 
-/// How long the verb waits; the removal itself goes on.
+/// How long the verb waits for the removal, which continues after that.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Remove an app: its containers, its images and its route
@@ -41,7 +41,7 @@ struct Removal {
     deployments: Vec<String>,
 }
 
-/// Shows what there is to remove, asks, and waits until it is gone.
+/// Shows what would be removed, asks for confirmation, and waits until it is gone.
 pub async fn run(args: Remove, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     notice::say(&client).await;
@@ -52,7 +52,7 @@ pub async fn run(args: Remove, global: &Global) -> Result<(), Error> {
     );
     let plan: Removal = view::read(&client.delete(&format!("{path}&dry_run=true")).await?)?;
     let app = &plan.app;
-    // With --json, stdout is for the answer alone.
+    // With --json, only the answer goes to stdout.
     let say = |text: &str| match args.json {
         true => eprintln!("{text}"),
         false => print::line(text),
@@ -111,7 +111,7 @@ fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
     lines
 }
 
-/// An error unless a person says yes.
+/// Returns an error unless a person confirms.
 fn confirm(app: &str, configured: bool) -> Result<(), Error> {
     if !std::io::stdin().is_terminal() {
         let hint = match configured {

@@ -22,11 +22,11 @@ pub struct Rollback {
     json: bool,
 }
 
-/// Queues the rollback; with `--follow` its end decides the exit code.
+/// Queues the rollback; with `--follow`, the way it ends decides the exit code.
 pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     if !args.follow {
-        // Else the log says it.
+        // With `--follow`, the log says it.
         notice::say(&client).await;
     }
     let body = match &args.to {

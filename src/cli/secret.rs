@@ -1,4 +1,4 @@
-//! `cutover secret`: a new random webhook secret.
+//! `cutover secret`: prints a new random webhook secret.
 
 use std::io::{IsTerminal, stdout};
 
@@ -10,7 +10,8 @@ use super::{Error, print};
 #[derive(Debug, Args)]
 pub struct Secret {}
 
-/// Prints 32 random bytes as hex. The explanation goes to stderr, so that the secret can be piped.
+/// Prints 32 random bytes in hexadecimal. The explanation goes to stderr, so that the secret can be
+/// piped.
 pub fn run(_: Secret) -> Result<(), Error> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| {

@@ -30,7 +30,7 @@ mod data_plane;
 
 use data_plane::{DataPlane, Ensured};
 
-/// How often what failed at the start is tried again.
+/// The pause before a step that failed at start is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Run the agent: webhooks, API and deployments (starts the proxy or adopts a running one)
@@ -48,7 +48,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     let data_dir = loaded.config.agent.data_dir.clone();
     proxy::raise_file_limit();
     let _lock = lock(&data_dir)?;
-    // Before anything is started that would have to be stopped where this fails.
+    // Done before anything is started that would have to be stopped if this fails.
     let tcp = listen(loaded.config.agent.listen).await?;
     let proxy = Client::new(data_dir.join(control::SOCKET));
     let options = super::proxy::options(loaded.config.clone());
@@ -66,7 +66,7 @@ pub async fn run(args: Serve, global: &Global) -> Result<(), Error> {
     served
 }
 
-/// Serves beside a proxy that runs.
+/// Runs the agent while the proxy is running.
 async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Result<(), Error> {
     let data_dir = loaded.config.agent.data_dir.clone();
     let proxy = data_plane.client.clone();
@@ -94,7 +94,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     let socket = data_dir.join("agent.sock");
     let unix = api::listen::bind_unix(&socket)
         .map_err(|e| failed(&format!("failed to listen on `{}`", socket.display()), &e))?;
-    // What only tells others where this one is does not keep it from serving.
+    // This file only tells others the agent's address, so a failure does not stop the agent.
     if let Err(error) = write_address(&data_dir.join("agent.addr"), &tcp_address(&tcp)) {
         tracing::error!(%error, "failed to write the agent's address to `agent.addr`");
     }
@@ -125,15 +125,15 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
         () = api::listen::unix(unix, router) => {}
         () = shutdown() => tracing::info!("stopping"),
     }
-    // Nothing has to be finished here: what a worker leaves is taken up at the next start.
+    // No work has to be finished here: the next start continues what a worker leaves.
     background.shutdown().await;
     agent.workers.end_all().await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }
 
-/// Opens the database. Where the proxy has a table to serve by, a database that cannot be used is
-/// waited for: the disk may be full, and a damaged one may be replaced by a copy.
+/// Opens the database. If the proxy has a table to serve by, waits for a database that cannot be used:
+/// the disk may be full, or somebody may replace a damaged database by a copy.
 async fn open(data_dir: &Path) -> Result<(Store, AgentId), Error> {
     let mut said = String::new();
     loop {
@@ -159,7 +159,7 @@ async fn open(data_dir: &Path) -> Result<(Store, AgentId), Error> {
     }
 }
 
-/// Writes down what the file says and publishes the routes; only then may a worker switch.
+/// Records what the file says and publishes the routes. No worker may switch before that.
 async fn begin(agent: &Arc<Agent>) -> Result<(), Error> {
     reload::begin(agent)
         .await
@@ -185,7 +185,7 @@ fn failed(what: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
     Error::usage(what).because(cause)
 }
 
-/// Makes the data folder, closed to others, and makes sure that no second agent uses it.
+/// Creates the data folder, closed to other users, and ensures that no second agent uses it.
 fn lock(data_dir: &Path) -> Result<File, Error> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
@@ -225,7 +225,7 @@ fn tcp_address(listener: &TcpListener) -> String {
         .unwrap_or_default()
 }
 
-/// Writes down the real address, for port 0.
+/// Writes the actual address to a file; it differs from the configured one if the port is 0.
 fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
     let temporary: PathBuf = path.with_extension("addr.new");
     let text = serde_json::json!({ "http": address }).to_string();

@@ -1,4 +1,4 @@
-//! `cutover show`: one deployment.
+//! `cutover show`: shows one deployment.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn steps(deployment: &view::Deployment) {
     table::show(&["STEP", "STATE", "TOOK", "DETAIL"], rows.collect());
 }
 
-/// `status: live`, and why the forge does not know that where it does not.
+/// `status: live`, followed by the reason if the forge does not know that.
 fn report_line(report: &view::Report) -> String {
     let what = format!("{}: {}", report.kind, report.phase);
     let why = report.error.as_deref().unwrap_or_default();
@@ -112,7 +112,7 @@ fn report_line(report: &view::Report) -> String {
     }
 }
 
-/// A receipt as a sentence.
+/// A receipt in words.
 pub fn receipt_line(receipt: &view::Receipt) -> String {
     format!(
         "Switch: {} requests, {} failed, {} retried; {} drained in {} ms, {} WebSockets closed",

@@ -1,4 +1,4 @@
-//! `cutover status`: what serves, and what is on its way.
+//! `cutover status`: shows what is live, and what is being deployed.
 
 use clap::Args;
 
@@ -15,7 +15,7 @@ pub struct Status {
     json: bool,
 }
 
-/// Prints one line an app.
+/// Prints one line for each app.
 pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     notice::say(&client).await;
@@ -52,7 +52,7 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     ];
     table::show(&headers, apps.iter().map(row).collect());
     let mut problems: Vec<_> = apps.iter().flat_map(|app| &app.problems).collect();
-    // What is wrong with Docker is wrong with each of them.
+    // A problem with Docker is reported for every app.
     problems.dedup();
     for problem in problems {
         print::line(format_args!("! {problem}"));

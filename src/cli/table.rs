@@ -1,4 +1,4 @@
-//! Tables on stdout: headers in bold and cells cut to fit in a terminal, plain columns in a pipe.
+//! Tables on stdout: bold headers and cells truncated to fit the terminal; in a pipe, plain columns.
 
 use std::io::{IsTerminal, stdout};
 
@@ -11,7 +11,7 @@ pub fn show(headers: &[&str], rows: Vec<Vec<String>>) {
     show_indented("", headers, rows);
 }
 
-/// The same, with `margin` before each line.
+/// The same, with `margin` at the beginning of each line.
 pub fn show_indented(margin: &str, headers: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -27,7 +27,7 @@ pub fn show_indented(margin: &str, headers: &[&str], rows: Vec<Vec<String>>) {
     };
     table.set_header(headers.iter().map(bold));
     table.add_rows(rows);
-    // Columns begin at the left edge and are two spaces apart.
+    // Columns begin at the left edge and are separated by two spaces.
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

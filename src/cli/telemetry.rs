@@ -1,16 +1,16 @@
-//! Log lines to stderr: level `info`, or what `RUST_LOG` says.
+//! Writes log lines to stderr, with level `info` or what `RUST_LOG` says.
 
 use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging for this process; a second call changes nothing. Compact and coloured for a
-/// terminal, one JSON object a line for a log collector when `CUTOVER_LOG=json`, else plain lines.
+/// Starts logging in this process; a second call changes nothing. Compact and coloured in a terminal,
+/// one JSON object on each line for a log collector if `CUTOVER_LOG=json`, otherwise plain lines.
 pub fn start() {
     let mut filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
-    // Any client can make rustls warn, as often as it likes.
+    // Any client can cause warnings of rustls, as often as it likes.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).is_ok_and(|it| it.contains("rustls"));
     if !asked {
         filter = filter.add_directive("rustls=error".parse().expect("a directive"));

@@ -1,4 +1,4 @@
-//! `cutover token`: the API's token.
+//! `cutover token`: prints the API's token.
 
 use std::io;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// `3 min ago`; the text itself where it is no RFC 3339 time.
+/// `3 min ago`; the text itself if it is not a time in RFC 3339.
 pub fn ago(time: &str) -> String {
     let Ok(then) = OffsetDateTime::parse(time, &Rfc3339) else {
         return time.to_owned();

@@ -16,7 +16,7 @@ const AT_ONCE: usize = 8;
 /// How often the outbox is checked without a wake-up, in case one was missed.
 const POLL: Duration = Duration::from_secs(60);
 
-/// Sends until it is dropped, which is always safe: what was not recorded as told is sent again.
+/// Sends until it is dropped, which is safe at any time: what was not recorded as sent is sent again.
 pub async fn start(agent: Arc<Agent>) {
     match Forges::new() {
         Ok(forges) => run(&agent, Arc::new(forges)).await,

@@ -1,5 +1,5 @@
-//! One JSON line for each request, written by a thread of its own: a full disk or a slow one costs
-//! lines, never requests.
+//! One JSON line for each request, written by a separate thread: a full or slow disk costs lines, never
+//! requests.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,16 +13,16 @@ use serde::Serialize;
 
 use super::log_file::{open, set_aside};
 
-/// Lines that may wait to be written.
+/// The most lines that may wait to be written.
 const WAITING: usize = 16 << 10;
-/// A file of this size is set aside.
+/// The size at which a file is set aside, in bytes.
 const FILE: u64 = 64 << 20;
 
-/// What a line says. Paths without their query: tokens stand there.
+/// The content of a line. Paths are logged without their query, which may contain tokens.
 #[derive(Serialize, Debug)]
 pub struct Entry {
     pub time: String,
-    /// The X-Request-ID that the app saw.
+    /// The X-Request-ID that the app received.
     pub request_id: String,
     pub app: String,
     pub release: String,
@@ -31,7 +31,7 @@ pub struct Entry {
     pub method: String,
     pub path: String,
     pub status: u16,
-    /// How it ended, `answered` if all is well.
+    /// How the request ended; `answered` if all went well.
     pub outcome: &'static str,
     pub took_us: u64,
 }
@@ -39,12 +39,12 @@ pub struct Entry {
 /// The writing end.
 pub struct AccessLog {
     lines: SyncSender<Box<Entry>>,
-    /// Lines that found no place.
+    /// The number of lines that were dropped because the queue was full or the write failed.
     lost: Arc<AtomicU64>,
 }
 
 impl AccessLog {
-    /// Opens the file for appending and starts its thread, which ends with the last sender.
+    /// Opens the file for appending and starts the thread, which ends when the last sender is dropped.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let file = open(&path)?;
         let (lines, receiver) = sync_channel(WAITING);
@@ -79,7 +79,7 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
                     lost.fetch_add(1, Relaxed);
                 }
             }
-            // Also where there is always a next one the file is set aside in time.
+            // Even if there is always a next line, the file is set aside in time.
             next = match rotated && size >= largest {
                 true => None,
                 false => lines.try_recv().ok(),
@@ -122,7 +122,8 @@ mod tests {
         })
     }
 
-    /// Writes `count` lines, `burst` at a time, into files of `largest` bytes; how many are lost.
+    /// Writes `count` lines, `burst` at a time, into files of `largest` bytes. Returns how many were
+    /// lost.
     fn write_to(path: &Path, count: usize, burst: usize, largest: u64) -> u64 {
         let (sender, receiver) = sync_channel(burst);
         let (file, lost) = (open(path).unwrap(), AtomicU64::new(0));
@@ -152,7 +153,7 @@ mod tests {
                 continue;
             };
             files += 1;
-            // A line at most more than the limit.
+            // At most one line more than the limit.
             assert!(text.len() < 10_000 + 300, "{name}: {}", text.len());
             for line in text.lines().rev() {
                 let line: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -1,10 +1,10 @@
-//! Log files of a bounded size: a full one is set aside as `….1`, up to `….5`.
+//! Log files of a bounded size: a full file is renamed to `….1`, and earlier ones up to `….5`.
 
 use std::fs::{File, OpenOptions, rename};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the proxy says where an agent has started it.
+/// The log of a proxy that was started by an agent.
 pub const OWN: &str = "proxy.log";
 const LARGEST: u64 = 16 << 20;
 const KEPT: u32 = 5;
@@ -13,7 +13,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Sets the file aside and begins a new one.
+/// Renames the full file and begins a new one.
 pub fn set_aside(path: &Path) -> io::Result<File> {
     let numbered = |n: u32| {
         let mut name = path.as_os_str().to_owned();
@@ -27,7 +27,8 @@ pub fn set_aside(path: &Path) -> io::Result<File> {
     open(path)
 }
 
-/// Sets the proxy's own log aside once it is full: the proxy outlives the agent that made it. Blocks.
+/// Sets the proxy's own log aside once it is full, since the proxy outlives the agent that created it.
+/// Blocks.
 pub fn bound_own(folder: &Path) -> io::Result<()> {
     let path = folder.join(OWN);
     let own = rustix::fs::fstat(rustix::stdio::stderr())?;

@@ -13,46 +13,48 @@ use super::worker;
 /// The file in the data folder that holds the addresses in use.
 pub const ADDRESSES: &str = "proxy.addr";
 
-/// How the proxy is to run.
+/// The settings that the proxy runs with.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub data_dir: PathBuf,
-    /// The number of event loops that carry requests.
+    /// The number of event loops that handle requests.
     pub threads: usize,
     pub limits: Limits,
-    /// Further connections are closed at once.
+    /// The most connections of clients; further ones are closed at once.
     pub max_connections: usize,
-    /// Of one client: an IPv4 address or an IPv6 /64. Trusted proxies have no such limit.
+    /// The most connections of one client: an IPv4 address or an IPv6 /64. Trusted proxies have no such
+    /// limit.
     pub max_per_client: usize,
     /// Every connection to the plain port begins with a PROXY header, version 1 or 2.
     pub proxy_protocol: bool,
-    /// The same for those to the TLS port.
+    /// The same for connections to the TLS port.
     pub proxy_protocol_tls: bool,
-    /// The file that gets a line for each request. Absent: none.
+    /// The file that gets a line for each request. Absent: no log.
     pub access_log: Option<PathBuf>,
-    /// How long requests may take to finish at a shutdown.
+    /// How long requests may take to finish when the proxy shuts down.
     pub grace: Duration,
-    /// `NAME.pem` and `NAME.key` for each certificate; read again when they change.
+    /// The folder with `NAME.pem` and `NAME.key` for each certificate; files are read again when they
+    /// change.
     pub certificates: PathBuf,
-    /// Proxies in front whose X-Forwarded-For and the like are trusted.
+    /// Proxies in front whose X-Forwarded-For and similar fields are trusted.
     pub trusted: Vec<IpNet>,
-    /// Take the sockets over from the proxy that runs, if there is one.
+    /// Take the sockets over from the running proxy, if there is one.
     pub takeover: bool,
-    /// Started by the agent, which replaces it where it should run otherwise.
+    /// An agent started it, and replaces it if its settings should be different.
     pub by_agent: bool,
 }
 
-/// What of the options an agent compares with its own configuration.
+/// The options that an agent compares with its own configuration.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// As configured: port 0 stands for any.
+    /// As configured; port 0 means any.
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub certificates: PathBuf,
     pub trusted_proxies: Vec<IpNet>,
-    /// Of the plain listener and of the one for TLS.
+    /// For the plain port and for the TLS port.
     pub proxy_protocol: (bool, bool),
     pub access_log: Option<PathBuf>,
 }
@@ -82,7 +84,7 @@ impl Settings {
 }
 
 impl Options {
-    /// With defaults for everything else.
+    /// Options with defaults for everything else.
     pub fn new(http: SocketAddr, https: Option<SocketAddr>, data_dir: PathBuf) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
         Self {
@@ -108,7 +110,7 @@ impl Options {
         }
     }
 
-    /// What an agent compares.
+    /// The settings that an agent compares.
     pub fn settings(&self) -> Settings {
         Settings {
             http: self.http,

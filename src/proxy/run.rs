@@ -1,4 +1,4 @@
-//! The proxy's life: bind, load, serve, leave.
+//! The life of the proxy: binds, loads, serves and leaves.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub enum RunError {
     Thread(#[source] io::Error),
 }
 
-/// Serves until `shutdown` or [`control::Client::stop`], then lets what is under way finish.
+/// Serves until `shutdown` or [`control::Client::stop`], then lets the requests in progress finish.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let folder = options.data_dir.clone();
     let failed = |source| RunError::Control {
@@ -56,8 +56,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         true => take_over(&folder).await,
         false => None,
     };
-    // Where a proxy is replaced, its name is taken only when nothing can go wrong any more: until
-    // then the agent has to find the old one.
+    // When a proxy is replaced, its name is taken only when nothing can go wrong any more: until then
+    // the agent must find the old one.
     let own = match taken {
         None => Some(control::bind(&folder, false).map_err(failed)?),
         Some(_) => None,
@@ -77,7 +77,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let stop = watch::Sender::new(false);
     let threads = start_threads(&options, &sockets, &server, &stop).map_err(RunError::Thread)?;
     if taken.as_ref().is_some_and(|taken| !taken.is_offered()) {
-        // It took too long, and the old one serves on: two would answer for one name.
+        // The takeover took too long, and the old proxy keeps serving: two proxies would answer under
+        // one name.
         stop.send_replace(true);
         leave(&server, Leave::Stop, options.grace, threads).await;
         return Err(RunError::Withdrawn);
@@ -86,7 +87,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         Some(socket) => socket,
         None => control::bind(&folder, true).map_err(failed)?,
     };
-    // Serving does not depend on being able to write.
+    // Serving does not depend on whether files can be written.
     if let Err(error) = write_addresses(&folder, &sockets) {
         tracing::error!(%error, "failed to write the proxy's addresses to `{ADDRESSES}`");
     }
@@ -188,7 +189,7 @@ async fn until_told(control: &Control, shutdown: impl Future<Output = ()>) -> Le
     }
 }
 
-/// Lets what is under way finish, for `grace` at most.
+/// Lets the requests in progress finish, for `grace` at most.
 async fn leave(
     server: &Server<Gateway>,
     why: Leave,
@@ -198,8 +199,8 @@ async fn leave(
     server.stage.leave();
     server.handler.routes.close_streams(grace / 2);
     if why == Leave::Replaced {
-        // An idle connection may be about to bring a request: its client finds out that this proxy
-        // leaves with the next response, not by a request that nobody reads.
+        // An idle connection may be about to bring a request. Its client learns from the next response
+        // that this proxy is leaving, instead of sending a request that nobody reads.
         let patience = Instant::now() + grace;
         while threads::is_busy(server) && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -234,7 +235,8 @@ async fn take_over(folder: &Path) -> Option<handover::Takeover> {
     }
 }
 
-/// A connection is a file, twice while it is forwarded: the usual 1,024 are soon used up.
+/// Each connection uses a file descriptor, and two while it is forwarded: the usual limit of 1,024 is
+/// soon reached.
 pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -249,8 +251,8 @@ pub fn raise_file_limit() {
     }
 }
 
-/// As many connections as the limit of open files allows: each may need a second file for the app, and
-/// some are left for the control socket and the files.
+/// As many connections as the limit of open files allows: each may need a second descriptor for the
+/// app, and some are left for the control socket and files.
 fn affordable_connections() -> usize {
     const RESERVE: u64 = 32;
     let limit = getrlimit(Resource::Nofile).current;
@@ -278,7 +280,7 @@ async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>, folder:
                     tracing::warn!("failed to set the full log aside: {error}");
                 }
             };
-            // Not waited for: a disk that hangs must not stop the deadlines.
+            // Not awaited: a disk that hangs must not stop the deadlines.
             if looked
                 .as_ref()
                 .is_none_or(tokio::task::JoinHandle::is_finished)

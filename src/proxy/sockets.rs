@@ -1,5 +1,5 @@
-//! The listening sockets: one of each port for every thread, so that a connection wakes only the
-//! thread that takes it. The kernel spreads new connections over them (SO_REUSEPORT, socket(7)).
+//! The listening sockets: for each port one per thread, so that a connection wakes only the thread that
+//! accepts it. The kernel distributes new connections among them (SO_REUSEPORT, socket(7)).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::options::Options;
 
-/// How long a port may still be in use by a proxy that is shutting down.
+/// How long to wait for a port that is still used by a proxy that is shutting down.
 const LET_GO: Duration = Duration::from_secs(1);
 
 /// Why the proxy cannot listen.
@@ -30,8 +30,9 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes those that systemd or the proxy before has opened, the plain ones first, and opens what
-    /// is missing. `strict`: those of another address than the configured one are not taken.
+    /// Takes the sockets that systemd or the previous proxy has opened, the plain ones first, and opens
+    /// those that are missing. `strict`: sockets with an address other than the configured one are not
+    /// used.
     pub async fn open(
         inherited: Vec<TcpListener>,
         strict: bool,
@@ -56,7 +57,7 @@ impl Sockets {
         Ok(Self { plain, tls })
     }
 
-    /// Where the plain port is, and the one of TLS.
+    /// The addresses of the plain port and, if there is one, of the TLS port.
     pub fn addresses(&self) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
         let none = || io::Error::from(io::ErrorKind::NotConnected);
         let plain = self.plain.first().ok_or_else(none)?.local_addr()?;
@@ -64,8 +65,8 @@ impl Sockets {
         Ok((plain, tls))
     }
 
-    /// For the thread of this number. Each socket is somebody's; where there are fewer of them than
-    /// threads, some share one.
+    /// The sockets for this thread. Each socket belongs to some thread; if there are fewer sockets than
+    /// threads, some threads share one.
     pub fn of_thread(&self, thread: usize, threads: usize) -> io::Result<Self> {
         let of = |sockets: &[TcpListener]| {
             let count = sockets.len();
@@ -79,7 +80,7 @@ impl Sockets {
         })
     }
 
-    /// Copies of all, the plain ones first.
+    /// Copies of all sockets, the plain ones first.
     pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
         let all = self.plain.iter().chain(&self.tls);
         all.map(|socket| Ok(socket.try_clone()?.into())).collect()
@@ -90,7 +91,7 @@ fn is_at(socket: &TcpListener, address: SocketAddr) -> bool {
     address.port() == 0 || socket.local_addr().is_ok_and(|its| its == address)
 }
 
-/// Sockets that systemd listens on for us: as in the unit, plain first, then TLS.
+/// Sockets that systemd has opened for us: in the unit's order, plain first, then TLS.
 pub fn activated() -> Vec<TcpListener> {
     let mut sockets = ListenFd::from_env();
     (0..sockets.len())
@@ -99,7 +100,7 @@ pub fn activated() -> Vec<TcpListener> {
         .collect()
 }
 
-/// Listens there; waits a moment for a proxy that stops to let go of its port.
+/// Listens at the address. Waits a moment if a proxy that is shutting down still uses the port.
 async fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
     let deadline = Instant::now() + LET_GO;
     loop {
@@ -117,8 +118,8 @@ fn bind(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     for n in 0..count {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        // The first one does not share its port until it has it: a port in use is an error, also if
-        // whoever uses it would share it.
+        // The first socket does not share its port until it has it: a port in use is an error, even if
+        // its user would share it.
         socket.set_reuse_port(n > 0)?;
         socket.bind(&address.into())?;
         socket.set_reuse_port(true)?;
@@ -126,15 +127,15 @@ fn bind(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
         sockets.push(socket);
     }
     for socket in &sockets {
-        // The kernel cuts it down to net.core.somaxconn.
+        // The kernel reduces this to net.core.somaxconn.
         socket.listen(4096)?;
         socket.set_nonblocking(true)?;
     }
     Ok(sockets.into_iter().map(Into::into).collect())
 }
 
-/// Accepted connections inherit this without a system call for each. Without keep-alive a WebSocket
-/// whose client vanished would stay for ever.
+/// Accepted connections inherit these options, which saves a system call for each. Without keep-alive,
+/// a WebSocket whose client has vanished would stay open for ever.
 fn prepare(listener: &TcpListener) {
     let keep_alive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

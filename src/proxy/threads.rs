@@ -1,4 +1,4 @@
-//! The threads that carry requests: each accepts its own connections and serves them to their end.
+//! The threads that handle requests: each accepts its own connections and serves them to their end.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use super::exchange::forward::Gateway;
 use super::sockets::Sockets;
 use super::worker;
 
-/// An event loop of its own that accepts its own connections.
+/// Starts a thread with its own event loop that accepts its own connections.
 pub fn start(
     slot: usize,
     sockets: Sockets,
@@ -42,7 +42,8 @@ pub fn start(
                     Some(accept(socket, secure, server.clone(), stop.clone()))
                 });
                 join_all(accepting).await;
-                // The connections of this thread live in its runtime: it stays for them.
+                // This thread's connections live in its runtime, so the thread stays until they have
+                // ended.
                 let mut deadline = Instant::now() + grace;
                 while is_busy(&server) && Instant::now() < deadline {
                     if !server.stage.is_closing() {
@@ -61,7 +62,7 @@ fn listener(listener: TcpListener) -> Option<tokio::net::TcpListener> {
         .ok()
 }
 
-/// Whether a client is connected, or a request or tunnel is under way.
+/// Whether any client is connected, or a request or tunnel is in progress.
 pub fn is_busy(server: &Server<Gateway>) -> bool {
     server.places.taken() > 0 || server.handler.routes.under_way() > 0
 }

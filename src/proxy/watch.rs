@@ -1,7 +1,7 @@
-//! Deadlines and wake-ups without a timer per request. Every client connection (with HTTP/2: every
-//! stream) owns one [`Watch`]; moving a deadline is one store. A sweep wakes the tasks whose
-//! deadline has passed, and the drain wakes those that hold a request of its share; the tasks then
-//! look for themselves.
+//! Deadlines and wake-ups without a timer for each request. Every client connection, and every stream
+//! of an HTTP/2 connection, owns one [`Watch`]; moving a deadline is one atomic store. A sweep wakes
+//! the tasks whose deadline has passed, and a drain wakes those that have a request of its share; each
+//! task then checks for itself what has happened.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-/// No deadline.
+/// No deadline is set.
 pub const NEVER: u64 = u64::MAX;
-/// In [`Watch::share`]: a request that waits for its route.
+/// The value of [`Watch::share`] while a request is held back until its route can serve it.
 pub const HELD: u64 = u64::MAX;
-/// How late a deadline may be noticed.
+/// The interval between two sweeps, which is how late a deadline may be noticed.
 pub const SWEEP: Duration = Duration::from_millis(100);
 
-/// After so long without a byte a connection is put to rest: longer than the requests of one page
-/// are apart, and so short that a crowd of new clients does not need room all at once.
+/// A connection on which nothing has arrived for this long, in milliseconds, is put to rest. It is
+/// longer than the gaps between the requests of one page, and short enough that a crowd of new clients
+/// does not need memory for buffers all at once.
 pub const REST_MS: u64 = 100;
 
-/// The clock as of the last sweep: a request looks at it several times.
+/// The clock as of the last sweep, kept because a request reads it several times.
 static NOW: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds since the proxy's start, at most one [`SWEEP`] behind.
@@ -36,52 +37,54 @@ fn look_at_the_clock() {
     NOW.fetch_max(now as u64, Relaxed);
 }
 
-/// What may end a wait of one client connection or stream.
+/// What can end the wait of one client connection or stream.
 pub struct Watch {
     waker: AtomicWaker,
-    /// When the client must have sent or taken something.
+    /// When the client must have sent or read something.
     pub client: Deadline,
-    /// When the app must have.
+    /// When the app must have sent or read something.
     pub upstream: Deadline,
-    /// When a connection that nothing comes from is put to rest.
+    /// When the connection is put to rest unless something arrives.
     pub rest: Deadline,
-    /// Every request that began has come whole.
+    /// Every request that the client has begun has arrived completely.
     pub between: AtomicBool,
-    /// How long the client may be silent between two requests, in milliseconds; 0: not seen to here.
+    /// How long the client may be silent between two requests, in milliseconds; 0: not enforced through
+    /// this watch.
     pub idle_ms: AtomicU64,
-    /// With HTTP/2: when the client must have made room for more of the answer.
+    /// With HTTP/2: when the client must have made room for more of the response.
     pub taking: Deadline,
-    /// How long it has for that, in milliseconds; 0: the connection itself sees to it.
+    /// How long it may take for that, in milliseconds; 0: the connection enforces the limit itself.
     pub takes_ms: AtomicU64,
-    /// A request is being answered, on whatever route.
+    /// A request is being answered, on any route.
     pub answering: AtomicBool,
-    /// The id of the share whose request is under way, or [`HELD`]; 0: none.
+    /// The id of the share whose request is in progress, or [`HELD`]; 0: none.
     pub share: AtomicU64,
     /// The connection now carries another protocol.
     pub tunnel: AtomicBool,
     /// The client requested another protocol, and its bytes are no longer checked: unless the
     /// protocol is switched, this request is the connection's last.
     pub unfollowed: AtomicBool,
-    /// The drain found the request even after its deadline: also what waits only for the client must
-    /// end.
+    /// The drain still found the request after its deadline: it must end even if it only waits for the
+    /// client.
     pub killed: AtomicBool,
-    /// The connection, where this is one of its streams.
+    /// The connection's watch, if this is the watch of one of its streams.
     parent: Option<Arc<Watch>>,
-    /// How many of its streams there are. Not seen from who holds the watch: the sweep does too.
+    /// How many of its streams are open. The reference count does not tell: the sweep holds references
+    /// too.
     streams: AtomicUsize,
-    /// The request's body grew beyond its cap.
+    /// The request's body is larger than allowed.
     pub too_large: AtomicBool,
 }
 
 impl Watch {
-    /// Wakes the task that last called this when something may have ended its wait. Call it before
-    /// looking at deadlines, or a wake-up in between is lost.
+    /// Wakes the task that last called this when something may have ended its wait. Must be called
+    /// before checking the deadlines, or a wake-up in between is lost.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    /// The request under way has been answered: the next one is waited for, and not for ever. hyper
-    /// need not look for it before it comes.
+    /// The request in progress has been answered, and the client has a limited time to send the next
+    /// one. Until that arrives, hyper's part of the connection can be put to rest.
     pub fn request_done(&self) {
         self.share.store(0, SeqCst);
         match self.idle_ms.load(Relaxed) {
@@ -93,7 +96,7 @@ impl Watch {
         }
     }
 
-    /// Nothing is under way, and has not been for a while.
+    /// Whether nothing has been in progress for a while, so that the connection can be put to rest.
     pub fn may_rest(&self) -> bool {
         self.rest.has_passed()
             && self.between.load(Relaxed)
@@ -101,7 +104,7 @@ impl Watch {
             && !self.answering.load(SeqCst)
     }
 
-    /// Some of its streams are open.
+    /// Whether any of its streams is open.
     pub fn has_streams(&self) -> bool {
         self.streams.load(SeqCst) > 0
     }
@@ -119,7 +122,7 @@ impl Drop for Watch {
     }
 }
 
-/// A moment in [`now_ms`] time, or [`NEVER`].
+/// A time as in [`now_ms`], or [`NEVER`].
 pub struct Deadline(AtomicU64);
 
 impl Deadline {
@@ -128,7 +131,7 @@ impl Deadline {
     }
 
     pub fn set_in(&self, ms: u64) {
-        // The clock may be behind: late is better than early.
+        // The clock may be one sweep behind: better late than early.
         let ms = ms.saturating_add(SWEEP.as_millis() as u64);
         self.0.store(now_ms().saturating_add(ms), Relaxed);
     }
@@ -146,7 +149,7 @@ impl Deadline {
     }
 }
 
-/// Every watch that is alive.
+/// Every watch that still exists.
 #[derive(Default)]
 pub struct Watches(Mutex<Vec<Weak<Watch>>>);
 
@@ -155,7 +158,7 @@ impl Watches {
         self.add_to(None)
     }
 
-    /// For one stream of a connection.
+    /// A watch for one stream of a connection.
     pub fn add_stream(&self, parent: &Arc<Watch>) -> Arc<Watch> {
         parent.streams.fetch_add(1, SeqCst);
         self.add_to(Some(parent.clone()))
@@ -184,7 +187,7 @@ impl Watches {
         watch
     }
 
-    /// Wakes every task whose deadline has passed. To be called every [`SWEEP`].
+    /// Wakes every task whose deadline has passed. Must be called every [`SWEEP`].
     pub fn sweep(&self) {
         look_at_the_clock();
         self.each(|watch| {
@@ -193,15 +196,15 @@ impl Watches {
         });
     }
 
-    /// Wakes every request of the share with this id.
+    /// Wakes every task that has a request of the share with this id.
     pub fn wake_share(&self, id: u64) {
-        // SeqCst, as the request's own store and load: it either sees the share's new phase or is
-        // seen here.
+        // SeqCst, like the request's own store and load: either the request sees the share's new phase,
+        // or it is found here.
         self.each(|watch| watch.share.load(SeqCst) == id);
     }
 
     /// Ends the connections, or streams, of those requests of the share that did not end when woken:
-    /// they wait for a client that takes nothing.
+    /// they wait for a client that does not read.
     pub fn kill_share(&self, id: u64) {
         self.each(|watch| {
             let its = watch.share.load(SeqCst) == id;
@@ -234,8 +237,8 @@ impl Watches {
 mod tests {
     use super::*;
 
-    /// Else a sweep that has just looked at it made an idle connection look busy, for as long as it
-    /// did so at the wrong moment.
+    /// If the reference count were used instead, a sweep that holds a reference at the wrong moment
+    /// would make an idle connection look busy.
     #[test]
     fn whoever_holds_a_connections_watch_is_no_stream_of_it() {
         let watches = Watches::default();

@@ -1,4 +1,4 @@
-//! What [`super::router`] needs, of a running agent.
+//! Provides what [`super::router`] needs from a running agent.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config::Repo;
 use crate::deploy::{follow, intake};
 use crate::store::StoreError;
 
-/// Pushes are received for the apps whose `repo` is a path on this machine, with a token of the API.
+/// Accepts pushes for the apps whose `repo` is a path on this machine, with a token of the API.
 pub fn of_agent(api: Arc<Api>) -> Git {
     let (apps, tokens, follows) = (api.clone(), api.clone(), api.clone());
     let (begins, ends) = (api.clone(), api.clone());

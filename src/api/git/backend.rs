@@ -15,15 +15,15 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{Refusal, Repository, Shared};
 
-/// The most that one push or fetch may send.
+/// The most that one push or fetch may send, in bytes.
 const LARGEST: u64 = 4 << 30;
-/// A client that sends nothing, or takes nothing, for this long has gone.
+/// A client that sends or reads nothing for this long is considered gone.
 const SILENCE: Duration = Duration::from_secs(120);
 const PIECE: usize = 32 << 10;
 const CGI_HEAD: usize = 16 << 10;
 
-/// Faults that old programs wrote into histories, which every forge accepts and which harm no reader.
-/// Everything else that `git fsck` finds is refused.
+/// Faults that old programs wrote into histories; every forge accepts them, and they harm no reader.
+/// Anything else that `git fsck` finds is refused.
 const HARMLESS: [&str; 13] = [
     "badDate",
     "badDateOverflow",
@@ -49,8 +49,8 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Starts git for one request. Its environment is made here: nothing of the agent's own, and
-    /// nothing of a header that is not checked.
+    /// Starts git for one request. Its environment is built here: it contains nothing of the agent's
+    /// own, and no header that has not been checked.
     pub(super) async fn start(
         shared: &Shared,
         repository: &Repository,
@@ -62,7 +62,7 @@ impl Backend {
         let place = (shared.processes.clone().acquire_owned().await)
             .map_err(|error| Refusal::failed(error.to_string()))?;
         let mut git = Command::new("git");
-        // What was pushed is on disk before the pusher is told so.
+        // `core.fsync`: what was pushed is on disk before the pusher is told that it was accepted.
         for setting in [
             "core.fsync=all",
             "http.receivepack=true",
@@ -121,7 +121,7 @@ impl Backend {
     }
 }
 
-/// Passes a request through to git and git's answer back.
+/// Passes a request through to git, and git's response back.
 pub(super) async fn pass(
     shared: &Shared,
     repository: &Repository,
@@ -156,7 +156,7 @@ pub(super) async fn pass(
     Ok(head.answer(Body::from_stream(stream(receiver))))
 }
 
-/// What git says about its answer.
+/// The status and the headers of git's response.
 pub(super) struct Head {
     status: StatusCode,
     headers: HeaderMap,
@@ -175,7 +175,7 @@ impl Head {
     }
 }
 
-/// Reads the CGI head, and what came behind it in the same piece.
+/// Reads the CGI head. Also returns what followed it in the same read.
 pub(super) async fn head(output: &mut (impl AsyncRead + Unpin)) -> Result<(Head, Vec<u8>), String> {
     let mut bytes = Vec::new();
     let end = loop {
@@ -209,7 +209,7 @@ pub(super) async fn head(output: &mut (impl AsyncRead + Unpin)) -> Result<(Head,
     Ok((head, rest))
 }
 
-/// The next piece of git's answer; empty at its end.
+/// The next piece of git's response; empty at its end.
 pub(super) async fn read(output: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, String> {
     let mut piece = Vec::with_capacity(PIECE);
     let read = output.read_buf(&mut piece).await;
@@ -217,7 +217,7 @@ pub(super) async fn read(output: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8
     Ok(piece)
 }
 
-/// Sends a request's body to git and closes git's input.
+/// Sends a request's body to git, then closes git's input.
 pub(super) async fn send<E>(
     first: Vec<u8>,
     mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,

@@ -5,18 +5,18 @@ use futures_util::{Stream, StreamExt};
 
 use super::packet::{self, Packet};
 
-/// Far more refs than any push moves.
+/// The longest list of commands, in bytes: far more refs than any push moves.
 const LONGEST: usize = 1 << 20;
 
 /// The beginning of a push.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     pub(super) updates: Vec<Update>,
-    /// `git push -o`.
+    /// The options given with `git push -o`.
     pub(super) options: Vec<String>,
-    /// The pusher's git can show text and wants a report.
+    /// Whether the pusher's git can show text and wants a report.
     pub(super) can_report: bool,
-    /// All that was read, for git.
+    /// Everything that has been read, to be passed on to git.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Update {
 }
 
 impl Commands {
-    /// Reads them off the front of a request's body.
+    /// Reads the commands from the beginning of a request's body.
     pub(super) async fn read<E>(
         body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     ) -> Result<Self, &'static str> {
@@ -73,7 +73,7 @@ impl Commands {
     }
 }
 
-/// The next packet's data; `None` at a flush.
+/// The next packet's data; `None` at a flush packet.
 async fn next<E>(
     body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     rest: &mut Vec<u8>,
@@ -85,7 +85,8 @@ async fn next<E>(
             Some(Packet::Flush) => return Ok(None),
             None => {}
         }
-        // Chunks of the pack itself may be in here; only what is still looked at counts.
+        // Pieces of the pack itself may be in here; only what still has to be parsed is limited
+        // closely.
         if rest.len() > LONGEST || all.len() > 2 * LONGEST {
             return Err("too many commands");
         }
@@ -131,7 +132,7 @@ mod tests {
         assert!(read(&push[..30], 30).await.is_err());
         assert!(read(b"0008main0000", 99).await.is_err());
         assert!(read(b"nonsense", 99).await.is_err());
-        // What a client sends first to see whether it is authorized.
+        // What a client sends first to check whether it is authorized.
         assert!(read(b"0000", 4).await.unwrap().updates.is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! Straight over git: `git push https://deploy.example.com/git/<app>.git main`. git itself speaks
-//! its protocol (`git http-backend`, argv only); this decides who may push what, and adds the
-//! deployment's log to what the pusher sees.
+//! Deploying with git itself: `git push https://deploy.example.com/git/<app>.git main`. git speaks its
+//! own protocol (`git http-backend`, started without a shell); the code here decides who may push what,
+//! and adds the deployment's log to what the pusher sees.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,61 +30,61 @@ mod report;
 pub use crate::store::pending_pushes::PendingPush;
 pub use agent::of_agent;
 
-/// git processes at once; each may take a processor for long.
+/// The most concurrent git processes; each may keep a processor busy for a long time.
 const PROCESSES: usize = 8;
-/// Of a user name that came with a token, in characters.
+/// The longest user name that is recorded with a token, in characters.
 const LONGEST_USER: usize = 100;
 
-/// What these paths need to know of the agent.
+/// What these paths need from the agent.
 pub struct Git {
     /// The repository that an app is deployed from.
     pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
-    /// Whose token this is. Compares in constant time.
+    /// The holder of a token. Compares in constant time.
     pub principal: Box<Authenticate>,
     /// Called before git may move a ref. An error refuses the push.
     pub begin: Box<Step<()>>,
-    /// Called with what `begin` was, once git has ended and `moved` is done.
+    /// Called with the same pushes as `begin`, once git has ended and `moved` has returned.
     pub end: Box<Step<()>>,
-    /// Called with the refs that git has moved: decides about them, and says what became of each. An
-    /// error is shown to the pusher, whose commits are kept.
+    /// Called with the refs that git has moved: decides about each, and returns the outcomes. An error
+    /// is shown to the pusher; the pushed commits are kept.
     pub moved: Box<Step<Vec<Outcome>>>,
-    /// A deployment's log as it grows, the last line being how it ended.
+    /// A deployment's log as it grows. The last line says how the deployment ended.
     pub follow: Box<dyn Fn(DeploymentId) -> Log + Send + Sync>,
 }
 
 pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
 
-/// Stores something about the refs of a push; an error says why it cannot.
+/// Stores something about the refs of a push. An error says why that failed.
 pub type Step<T> = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<T, String>> + Send + Sync;
 
 pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
-/// Pieces of text.
+/// Pieces of a log's text.
 pub type Log = mpsc::Receiver<Vec<u8>>;
 
 pub enum Found {
     Repository(Repository),
-    /// The app takes its commits from this address, which is not on this machine.
+    /// The app takes its commits from this address, which is not a path on this machine.
     Elsewhere {
         app: AppName,
         address: String,
     },
-    /// An app was called so before.
+    /// An app had this name before.
     Renamed {
         now: AppName,
     },
     NoSuchApp,
 }
 
-/// A bare repository on this machine; the first push makes it.
+/// A bare repository on this machine; the first push creates it.
 #[derive(Clone)]
 pub struct Repository {
     pub app: AppName,
     pub path: PathBuf,
-    /// What is checked out of a clone.
+    /// The branch that a clone checks out.
     pub branch: String,
-    /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Nothing
-    /// else is taken.
+    /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Pushes to
+    /// other refs are refused.
     pub wants: Arc<Wants>,
 }
 
@@ -93,7 +93,7 @@ struct Shared {
     processes: Arc<Semaphore>,
 }
 
-/// The paths below `/git`.
+/// The router for the paths below `/git`.
 pub fn router<S: Clone + Send + Sync + 'static>(git: Git) -> Router<S> {
     let shared = Arc::new(Shared {
         git,
@@ -163,8 +163,8 @@ async fn receive(
 }
 
 impl Shared {
-    /// Authorizes a request: first who sent it, then what it requests, so that nobody without a
-    /// token learns which apps exist.
+    /// Authorizes a request: first identifies the sender, then checks what is requested, so that nobody
+    /// without a token learns which apps exist.
     fn enter(
         &self,
         name: &str,
@@ -227,7 +227,7 @@ fn unauthorized(headers: &HeaderMap) -> Refusal {
     }
 }
 
-/// Only the token is verified; the user name is whatever the pusher gave.
+/// Only the token is verified; the user name is whatever the pusher entered.
 fn requester(principal: Principal, user: String) -> Requester {
     let user: String = user.escape_debug().take(LONGEST_USER).collect();
     match principal.who {
@@ -239,7 +239,7 @@ fn requester(principal: Principal, user: String) -> Requester {
     }
 }
 
-/// The user name and the password.
+/// The user name and the password of a request.
 fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, pair) = value.split_once(' ')?;
@@ -284,7 +284,7 @@ fn make(repository: &Repository) -> Result<(), String> {
         .map_err(|error| error.message().to_owned())
 }
 
-/// git shows the text of a refusal if it is plain.
+/// A refusal in plain text, which git shows to its user.
 struct Refusal {
     status: StatusCode,
     message: String,

@@ -1,6 +1,7 @@
-//! git's packets: four hex digits of length, which count themselves, then the data; `0000` is a flush.
+//! git's packets: four hex digits for the length, which includes these four, then the data; `0000` is a
+//! flush packet.
 
-/// The longest data that git takes in one packet.
+/// The longest data that git accepts in one packet, in bytes.
 pub(super) const LONGEST: usize = 65_516;
 pub(super) const FLUSH: &[u8] = b"0000";
 
@@ -10,7 +11,7 @@ pub(super) enum Packet {
     Flush,
 }
 
-/// Takes the first packet off `bytes`. `None`: it is incomplete. An error: it is not a packet.
+/// Removes the first packet from `bytes`. `None`: it is incomplete. An error: it is not a packet.
 pub(super) fn take(bytes: &mut Vec<u8>) -> Result<Option<Packet>, &'static str> {
     let Some(digits) = bytes.get(..4) else {
         return Ok(None);
@@ -35,14 +36,14 @@ pub(super) fn take(bytes: &mut Vec<u8>) -> Result<Option<Packet>, &'static str> 
     }
 }
 
-/// One packet around `data`, which is at most [`LONGEST`] bytes.
+/// Makes one packet of `data`, which must be at most [`LONGEST`] bytes.
 pub(super) fn wrap(data: &[u8]) -> Vec<u8> {
     let mut packet = format!("{:04x}", data.len() + 4).into_bytes();
     packet.extend_from_slice(data);
     packet
 }
 
-/// `text` for the person at the other end, whose git shows it behind `remote: `.
+/// `text` for the person who pushes, whose git shows it after `remote: `.
 pub(super) fn remark(text: &[u8]) -> Vec<u8> {
     let pieces = text.chunks(LONGEST - 1);
     pieces

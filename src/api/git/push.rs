@@ -21,9 +21,10 @@ use crate::ids::AppName;
 use crate::principal::Requester;
 
 const SERVICE: &str = "git-receive-pack";
-/// Proxies close a connection on which nothing happens for a minute.
+/// How often something is sent while there is nothing to say: proxies close a connection that has been
+/// silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How much of a refused push is read, in bytes, so that its sender gets to read the reason.
+/// How much of a refused push is read, in bytes, so that its sender receives the reason.
 const DRAIN: usize = 256 << 20;
 
 type Answer = mpsc::Sender<Result<Bytes, std::io::Error>>;
@@ -61,8 +62,8 @@ pub(super) async fn receive(
         }
         return Ok(answer(Body::from(refused(&reasons))));
     }
-    // A task of its own, from the first write on: a pusher that hangs up, even before git has begun,
-    // leaves nothing pending, and what git has taken is deployed all the same.
+    // A task of its own, beginning with the first write: if the pusher hangs up, even before git has
+    // started, nothing stays pending, and what git has accepted is deployed all the same.
     let (begun, beginning) = oneshot::channel();
     tokio::spawn(async move {
         let pushes = pushes(&commands, &repository, &pusher);
@@ -75,7 +76,7 @@ pub(super) async fn receive(
             }
             Err(refusal) => drop(begun.send(Err(refusal))),
         }
-        // Where this fails they are found at the next start, with nothing left to do for them.
+        // If this fails, the pushes are found at the next start, and nothing is left to do for them.
         let _ = (shared.git.end)(pushes).await;
         let _ = sender.send(Ok(Bytes::from_static(FLUSH))).await;
     });
@@ -83,7 +84,7 @@ pub(super) async fn receive(
     beginning.await.map_err(failed)?
 }
 
-/// Stores what git is about to take, and starts git.
+/// Stores what git is about to accept, and starts git.
 async fn begin(
     shared: &Shared,
     repository: &Repository,
@@ -96,7 +97,7 @@ async fn begin(
     Backend::start(shared, repository, SERVICE, &Method::POST, headers, "").await
 }
 
-/// Passes the push to git and git's answer back, and goes on with what git has taken.
+/// Passes the push to git and git's response back, and continues with what git has accepted.
 async fn run(
     shared: &Shared,
     repository: &Repository,
@@ -131,7 +132,7 @@ fn answer(body: Body) -> Response {
         .into_response()
 }
 
-/// Why the push is refused; empty if it is accepted. All of it or nothing.
+/// Why the push is refused; empty if it is accepted. A push is accepted completely or not at all.
 fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str, String)> {
     if let Some(why) = push_option::unknown(&commands.options) {
         let refs = commands.updates.iter();
@@ -158,8 +159,8 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
     if good { Vec::new() } else { reasons }
 }
 
-/// What is decided about once git has taken it. A ref that moves to no SHA-1 commit cannot be: it is
-/// refused before.
+/// The pushes to decide about once git has accepted them. One that moves a ref to something other than
+/// a SHA-1 commit cannot be decided about, and has been refused before.
 fn pushes(commands: &Commands, repository: &Repository, pusher: &Requester) -> Vec<PendingPush> {
     let pushed = |update: &Update| {
         Some(PendingPush {
@@ -179,7 +180,7 @@ fn is_zero(id: &str) -> bool {
     id.bytes().all(|byte| byte == b'0')
 }
 
-/// Passes git's answer on but for its end.
+/// Passes git's response on, except its end.
 async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Result<Report, String> {
     let (head, mut piece) = backend::head(output).await?;
     if !head.is_success() {
@@ -189,7 +190,7 @@ async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Resu
     loop {
         let on = report.take(&piece).map_err(str::to_owned)?;
         if !on.is_empty() {
-            // A pusher that has gone changes nothing: git is read to its end.
+            // It does not matter if the pusher has gone: git's output is read to its end.
             let _ = sender.send(Ok(Bytes::from(on))).await;
         }
         piece = read(output).await?;
@@ -199,7 +200,7 @@ async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Resu
     }
 }
 
-/// Tells the pusher what becomes of each ref, and shows the log of the app that was pushed to.
+/// Tells the pusher the outcome for each ref, and shows the log of the app that was pushed to.
 async fn follow(
     shared: &Shared,
     app: &AppName,
@@ -235,7 +236,7 @@ async fn follow(
         let packets = match &piece {
             Ok(Some(piece)) => remark(piece),
             Ok(None) => return,
-            // An empty remark is shown as nothing.
+            // A remark without text is shown as nothing.
             Err(_) => b"0005\x02".to_vec(),
         };
         if sender.send(Ok(Bytes::from(packets))).await.is_err() {
@@ -259,7 +260,7 @@ mod tests {
     use super::super::{Found, Git};
     use super::*;
 
-    /// Counts what `begin` and `end` are called with.
+    /// Counts the calls of `begin` and `end`.
     fn shared(calls: &Arc<[AtomicUsize; 2]>, processes: Semaphore) -> Arc<Shared> {
         let count = |index: usize| -> Box<super::super::Step<()>> {
             let calls = calls.clone();

@@ -1,19 +1,19 @@
-//! What git answers to a push: which refs it took, and what the pusher is shown.
+//! git's response to a push: which refs it accepted, and what the pusher is shown.
 
 use super::packet::{self, FLUSH, Packet};
 
-/// The answer on its way through. Everything goes on to the pusher but the end, so that more can be
-/// said before it.
+/// The response on its way through. Everything except its end is passed on to the pusher, so that more
+/// can be added before the end.
 #[derive(Default)]
 pub(super) struct Report {
     rest: Vec<u8>,
-    /// The report itself, which is packets within packets.
+    /// The report itself, which consists of packets within packets.
     inner: Vec<u8>,
     pub(super) ended: bool,
 }
 
 impl Report {
-    /// Takes a piece of the answer and returns what can go on.
+    /// Consumes a piece of the response and returns what can be passed on.
     pub(super) fn take(&mut self, piece: &[u8]) -> Result<Vec<u8>, &'static str> {
         self.rest.extend_from_slice(piece);
         let mut on = Vec::new();
@@ -36,7 +36,7 @@ impl Report {
         self.has(&format!("ok {git_ref}"))
     }
 
-    /// Whether git refused this ref since the pusher lacks the commits that it is built upon.
+    /// Whether git refused this ref because the pusher's clone lacks the commits that it is built on.
     pub(super) fn is_shallow(&self, git_ref: &str) -> bool {
         self.has(&format!("ng {git_ref} shallow update not allowed"))
     }
@@ -54,7 +54,7 @@ impl Report {
     }
 }
 
-/// The whole answer to a push that is refused, with a reason for each ref.
+/// The complete response to a push that is refused, with a reason for each ref.
 pub(super) fn refused(refs: &[(&str, String)]) -> Vec<u8> {
     let mut report = packet::wrap(b"unpack ok\n");
     for (git_ref, why) in refs {

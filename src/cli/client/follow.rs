@@ -1,4 +1,4 @@
-//! Following a deployment to its end.
+//! Follows a deployment to its end.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::{Instant, sleep};
 use super::{Client, Error, view};
 use crate::cli::error::Kind;
 
-/// How long an agent that went away (an update, a crash) may take to come back.
+/// How long to wait for an agent that has gone away (an update, a crash) to come back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Calls `line` for each line of the deployment's log as it comes, and returns the deployment in its
-/// rest state. Goes on where it was when the agent is restarted in the middle.
+/// Calls `line` for each line of the deployment's log as it arrives, and returns the deployment in its
+/// rest state. If the agent is restarted meanwhile, continues where it was.
 pub async fn to_the_end(
     client: &Client,
     id: &str,
@@ -39,8 +39,8 @@ pub async fn to_the_end(
     }
 }
 
-/// Reads the log from line `seen` on. The last line of a followed log is not the log's but says how
-/// it ended, so that one line is always held back.
+/// Reads the log from line `seen` on. The last line of a followed log does not belong to the log but
+/// says how the deployment ended, so one line is always held back.
 async fn read(
     client: &Client,
     id: &str,

@@ -3,10 +3,10 @@
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-/// A line that grows past this is handed over in pieces.
+/// The longest line, in bytes; a longer one is returned in pieces.
 const LONGEST: usize = 64 << 10;
 
-/// The lines of an answer's body, as they come.
+/// The lines of a response's body, as they arrive.
 pub struct Lines {
     body: Incoming,
     read: Vec<u8>,
@@ -20,8 +20,8 @@ impl Lines {
         }
     }
 
-    /// The next line without its end, `None` after the last. An error means that the agent went
-    /// away in the middle.
+    /// The next line without its end; `None` after the last one. An error means that the agent went
+    /// away before the end.
     pub async fn next(&mut self) -> Result<Option<String>, hyper::Error> {
         loop {
             let end = self.read.iter().position(|byte| *byte == b'\n');

@@ -1,5 +1,5 @@
-//! The agent's API as the verbs use it: over the Unix socket in `data_dir` on the machine itself, or
-//! with `--url` and a token from elsewhere.
+//! The agent's API as the verbs use it: on the machine itself over the Unix socket in `data_dir`, from
+//! elsewhere with `--url` and a token.
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -17,17 +17,17 @@ pub mod view;
 pub use lines::Lines;
 pub use transport::Endpoint;
 
-/// No answer of the agent but a log is longer.
+/// The longest response that is read, in bytes; only a log is longer.
 const CAP: usize = 64 << 20;
 
-/// Where the agent is, and the token that it wants.
+/// Where the agent is, and the token that it requires.
 pub struct Client {
     endpoint: Endpoint,
     token: Option<String>,
 }
 
 impl Client {
-    /// The agent that this command line means: `--url`, or the one whose configuration is found.
+    /// The agent that the command line names: `--url`, or the one whose configuration is found.
     pub fn new(global: &Global) -> Result<Self, Error> {
         let Some(url) = &global.url else {
             return Ok(Self::local(&configuration::data_dir(global)?));
@@ -45,7 +45,7 @@ impl Client {
         })
     }
 
-    /// The agent on this machine whose files are in `data_dir`. It needs no token.
+    /// The agent on this machine whose files are in `data_dir`. It requires no token.
     pub fn local(data_dir: &std::path::Path) -> Self {
         Self {
             endpoint: Endpoint::Unix(data_dir.join("agent.sock")),
@@ -53,37 +53,37 @@ impl Client {
         }
     }
 
-    /// The agent at `endpoint`, with a token or none.
+    /// The agent at `endpoint`, with or without a token.
     pub fn at(endpoint: Endpoint, token: Option<String>) -> Self {
         Self { endpoint, token }
     }
 
-    /// GETs JSON.
+    /// Sends a GET request and reads JSON.
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
         let response = self.send(Method::GET, path, None).await?;
         self.read_json(response).await
     }
 
-    /// POSTs JSON and reads JSON; `null` where the answer has no body.
+    /// Sends a POST request with JSON and reads JSON; `null` if the response has no body.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let response = self.send(Method::POST, path, Some(body)).await?;
         self.read_json(response).await
     }
 
-    /// DELETEs and reads JSON.
+    /// Sends a DELETE request and reads JSON.
     pub async fn delete(&self, path: &str) -> Result<Value, Error> {
         let response = self.send(Method::DELETE, path, None).await?;
         self.read_json(response).await
     }
 
-    /// GETs JSON whatever the status is.
+    /// Sends a GET request and reads JSON, whatever the status is.
     pub async fn look(&self, path: &str) -> Result<(StatusCode, Value), Error> {
         let response = self.exchange(Method::GET, path, None).await?;
         let status = response.status();
         Ok((status, self.read_json(response).await?))
     }
 
-    /// GETs a text that comes line by line.
+    /// Sends a GET request for a text that arrives line by line.
     pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
         let response = self.send(Method::GET, path, None).await?;
         Ok(Lines::new(response.into_body()))
@@ -151,7 +151,7 @@ impl Client {
         })
     }
 
-    /// `{"error": {"code", "message", "hint"}}` as an error of this command line.
+    /// Converts `{"error": {"code", "message", "hint"}}` to an error of this command line.
     async fn refusal(&self, response: Response<Incoming>) -> Error {
         let status = response.status();
         let bytes = Limited::new(response.into_body(), CAP).collect().await;

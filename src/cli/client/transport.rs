@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum Endpoint {
     /// `agent.sock` in its `data_dir`.
     Unix(PathBuf),
-    /// `http://…` or `https://…`; a path in it comes before every request's own.
+    /// `http://…` or `https://…`; if it has a path, that precedes the path of every request.
     Url(Url),
 }
 
@@ -58,7 +58,7 @@ impl Endpoint {
         }
     }
 
-    /// The error of an agent that does not answer here.
+    /// The error for an agent that does not answer here.
     pub(super) fn lost(&self) -> Error {
         Error::unreachable(format!("the agent cannot be reached at {self}"))
     }

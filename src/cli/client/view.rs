@@ -1,4 +1,4 @@
-//! The API's answers as the verbs read them. What an older or newer agent leaves out is empty.
+//! The API's responses as the verbs read them. What an older or newer agent leaves out is empty.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Deployment {
     pub timings_ms: BTreeMap<String, f64>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
-    /// `None` also where it is of a kind that this version does not know.
+    /// Also `None` if it is of a kind that this version does not know.
     #[serde(deserialize_with = "known")]
     pub requested_by: Option<Requester>,
     #[serde(deserialize_with = "known")]
@@ -48,7 +48,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// From being asked for to the end of its switch; `None` where it did not get that far.
+    /// The time from the request to the end of the switch; `None` if it did not get that far.
     pub fn live_after(&self) -> Option<Duration> {
         let switch = self.steps.iter().find(|step| step.name == "switch")?;
         words::between(&self.created_at, switch.ended_at.as_deref()?)
@@ -73,7 +73,7 @@ pub struct Volume {
     pub path: String,
 }
 
-/// What the forge is told.
+/// What the forge is told about a deployment.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -115,7 +115,7 @@ pub struct Release {
     pub current: bool,
     pub created_at: String,
     pub live_at: Option<String>,
-    /// Whether its image is still there to go back to.
+    /// Whether its image is still kept, so that a rollback can go back to it.
     pub kept: bool,
 }
 
@@ -123,12 +123,12 @@ pub struct Release {
 #[serde(default)]
 pub struct App {
     pub name: String,
-    /// Whether deploy.toml has it; an older agent does not say.
+    /// Whether the app is in deploy.toml; an older agent does not say.
     pub configured: Option<bool>,
     pub repo: String,
     pub branch: String,
     pub domains: Vec<String>,
-    /// What serves now.
+    /// The release that serves now.
     pub release: Option<Release>,
     /// The newest deployment.
     pub deployment: Option<Deployment>,
@@ -150,7 +150,7 @@ pub struct Refused {
     pub hint: Option<String>,
 }
 
-/// Reads an answer as what it should be.
+/// Parses a response as the expected type.
 pub fn read<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<T, Error> {
     T::deserialize(answer).map_err(|error| {
         Error::failed("unexpected answer from the agent")
@@ -164,7 +164,7 @@ fn known<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Requester>,
     Ok(serde_json::from_value(value).ok())
 }
 
-/// A word of the command line as one segment of a path.
+/// Encodes an argument of the command line as one segment of a path.
 pub fn segment(word: &str) -> String {
     percent_encoding::utf8_percent_encode(word, percent_encoding::NON_ALPHANUMERIC)
         .to_string()

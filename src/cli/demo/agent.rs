@@ -1,4 +1,4 @@
-//! A `cutover serve` of one's own: the real program with its own folder.
+//! A separate `cutover serve`: the real program with its own folder.
 
 use std::fs::File;
 use std::io;
@@ -18,28 +18,28 @@ use crate::cli::Error;
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(60);
 
-/// An agent that runs, and the proxy that it started.
+/// A running agent, and the proxy that it started.
 pub struct Agent {
     pub(crate) child: Child,
     log: PathBuf,
-    /// Webhooks and the API.
+    /// The address of webhooks and the API.
     pub address: SocketAddr,
-    /// Where the apps are served.
+    /// The address at which the apps are served.
     pub proxy: SocketAddr,
 }
 
-/// What to run, and where.
+/// What to start, and where.
 #[derive(Debug, Clone)]
 pub struct Start<'a> {
     /// The `cutover` program.
     pub program: &'a Path,
     /// Its deploy.toml.
     pub config: &'a Path,
-    /// `data_dir` of that.
+    /// The `data_dir` in that file.
     pub data_dir: &'a Path,
-    /// Where its log goes; appended to.
+    /// The file that its log is appended to.
     pub log: &'a Path,
-    /// More of its environment.
+    /// Additional environment variables.
     pub env: &'a [(&'a str, &'a str)],
 }
 
@@ -47,7 +47,7 @@ impl Agent {
     /// Starts the agent and waits until it and the proxy answer.
     pub async fn start(start: Start<'_>) -> Result<Self, Error> {
         let address = start.data_dir.join("agent.addr");
-        // What an agent that was killed left here is not this one's.
+        // A file left by an agent that was killed does not have this agent's address.
         let _ = std::fs::remove_file(&address);
         let child = spawn(&start).map_err(|error| {
             Error::usage(format!("failed to run `{}`", start.program.display())).because(&error)
@@ -80,7 +80,7 @@ impl Agent {
         )))
     }
 
-    /// SIGTERM, and waits until it has left.
+    /// Sends SIGTERM, and waits until the agent has exited.
     pub async fn stop(&mut self) -> Result<ExitStatus, Error> {
         self.signal(Signal::TERM);
         match timeout(STOP, self.child.wait()).await {
@@ -114,7 +114,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // A stop that was asked for has been waited for; this is for a test that panicked.
+        // A requested stop has already been waited for; this is for a test that panicked.
         self.signal(Signal::TERM);
     }
 }
@@ -132,7 +132,7 @@ fn spawn(start: &Start<'_>) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        // Ctrl-C is for the one that started it, which then stops it in order.
+        // Ctrl-C is meant for the process that started it, which then stops it in an orderly way.
         .process_group(0)
         .spawn()
 }

@@ -1,4 +1,4 @@
-//! Removing from Docker what one data folder's agent made there, and nothing else.
+//! Removes from Docker what the agent with one data folder created there, and nothing else.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 
-/// The labels that tell whose a container or a network is, and whose an image.
+/// The labels that name the owner of a container or a network, and that of an image.
 pub const DATA_DIR: &str = "cutover.data-dir";
 pub const IMAGE_DATA_DIR: &str = "cutover.image.data-dir";
 
@@ -44,7 +44,7 @@ pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error
     Ok(())
 }
 
-/// Already gone, or going, is what was wanted.
+/// If it is already gone, or being removed, the purpose is fulfilled.
 fn gone<T>(result: Result<T, Error>) -> Result<(), Error> {
     match result {
         Err(Error::DockerResponseServerError {

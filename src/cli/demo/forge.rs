@@ -1,4 +1,4 @@
-//! GitHub, as far as an agent sees it: a signed push delivery.
+//! Plays GitHub as far as an agent sees it: sends a signed push delivery.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::http::{Answer, send};
 use crate::cli::Error;
 
-/// The payload of a push of `new` to `git_ref`.
+/// The payload of a push that moves `git_ref` from `old` to `new`.
 pub fn payload(git_ref: &str, old: &str, new: &str, message: &str) -> Value {
     let author = json!({ "name": "Ada Lovelace", "email": "ada@example.com" });
     let commit = json!({
@@ -41,7 +41,7 @@ pub fn payload(git_ref: &str, old: &str, new: &str, message: &str) -> Value {
     })
 }
 
-/// `X-Hub-Signature-256` of `body`.
+/// The value of `X-Hub-Signature-256` for `body`.
 pub fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");

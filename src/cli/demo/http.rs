@@ -1,4 +1,4 @@
-//! One plain HTTP request on a connection of its own, as a forge or a visitor sends it.
+//! One plain HTTP request on its own connection, as a forge or a visitor sends it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::cli::Error;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -28,13 +28,13 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `null` where it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// Sends one request to `address` and reads the whole answer.
+/// Sends one request to `address` and reads the whole response.
 pub async fn send(
     address: SocketAddr,
     request: http::request::Builder,
@@ -73,7 +73,7 @@ pub async fn send(
     }
 }
 
-/// GETs `path` from `address` as `host`.
+/// Sends a GET request for `path` to `address`, with `host` as its Host.
 pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer, Error> {
     let request = Request::get(path).header("host", host);
     send(address, request, Bytes::new()).await

@@ -1,5 +1,5 @@
-//! `cutover demo`: the whole main job on this machine, and what it took. The tests compile
-//! the stage that it plays on into themselves.
+//! `cutover demo`: everything that Cutover is mainly for, on this machine, with measurements. The tests
+//! compile the stage that it uses into themselves.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -32,8 +32,8 @@ pub struct Demo {
     exit: bool,
 }
 
-/// The sections of deploy.toml after the app's repository: no domain, so that a browser finds the
-/// app under any name, and no bake, so that the audience need not wait for it.
+/// The sections of deploy.toml after the app's repository. No domain, so that a browser finds the app
+/// under any name, and no bake, so that the audience need not wait for it.
 const SETTINGS: &str = r#"
 [apps.hello.health]
 path = "/health"
@@ -45,13 +45,14 @@ bake = "0s"
 env = { GREETING = "from deploy.toml" }
 "#;
 
-/// Plays it; an error if anything was not as promised. Whatever happens, what it made is removed.
+/// Runs the demo. Returns an error if anything was not as promised. In any case, what it created is
+/// removed.
 pub async fn run(args: Demo) -> Result<(), Error> {
     crate::source::init();
     let screen = Screen::new();
     screen.title();
     setup::ensure(setup::DEFAULT_HOST, |step| screen.note(step)).await?;
-    // Known before anything is made.
+    // Checked before anything is created.
     sample::files("v1", "")?;
     let folder = folder()?;
     let listen = free_or_any(9000);
@@ -83,7 +84,8 @@ async fn play(
     slot: &mut Option<Agent>,
 ) -> Result<(), Error> {
     screen.wait("starting the agent and the proxy");
-    // Kept by the caller, so that it is stopped in order whenever this future is dropped.
+    // Kept by the caller, so that the agent is stopped in an orderly way whenever this future is
+    // dropped.
     let agent = slot.insert(stage.serve(program, &[]).await?);
     screen.done(format_args!(
         "the agent and the proxy serve; its API is at http://{}",
@@ -91,7 +93,7 @@ async fn play(
     ));
     scenario::play(screen, stage, agent).await?;
     if !args.exit {
-        // Something good to deploy by hand: the tip of the branch is the broken v3.
+        // Something that works, to be deployed by hand: the tip of the branch is the broken v3.
         stage.commit("main", &sample::files("v4", "")?, "Say v4")?;
         screen.what_now(stage, agent, program);
         std::future::pending::<()>().await;
@@ -125,7 +127,7 @@ fn folder() -> Result<PathBuf, Error> {
     Ok(folder)
 }
 
-/// This port on loopback, or any if it is taken.
+/// This port on the loopback address, or any free one if it is in use.
 fn free_or_any(port: u16) -> String {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     format!("127.0.0.1:{}", if free { port } else { 0 })

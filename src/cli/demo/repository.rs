@@ -1,4 +1,4 @@
-//! A bare repository that commits are made in without a working tree and without git.
+//! A bare repository to commit to without a working tree and without the git program.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use git2::{
 
 use super::sample::File;
 
-/// A bare repository on this machine. Opened anew for each commit: libgit2's own handle may not be
-/// used by two threads.
+/// A bare repository on this machine. It is opened again for each commit, because libgit2's own handle
+/// must not be used by two threads.
 #[derive(Debug, Clone)]
 pub struct Repository {
     path: PathBuf,
-    /// The author's address, which no other repository has: two demos or tests that commit the same
-    /// files in the same second must not make the same commit, and with it the same image tag.
+    /// The author's address, unique to each repository: two demos or tests that commit the same files
+    /// in the same second must not create the same commit, and with it the same image tag.
     author: String,
 }
 
 impl Repository {
-    /// Makes an empty one at `path`.
+    /// Creates an empty one at `path`.
     pub fn init(path: &Path) -> Result<Self, git2::Error> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
@@ -31,8 +31,8 @@ impl Repository {
         })
     }
 
-    /// Commits `files`, and nothing else, on top of `branch`. Gives the old tip, 40 zeros for a new
-    /// branch, and the new one.
+    /// Commits `files`, and nothing else, on top of `branch`. Returns the old tip (40 zeros for a new
+    /// branch) and the new one.
     pub fn commit(
         &self,
         branch: &str,

@@ -2,7 +2,7 @@
 
 use crate::cli::Error;
 
-/// The static binary that `build.rs` made from `examples/hello`; empty where it could not.
+/// The static binary that `build.rs` built from `examples/hello`; empty if it could not.
 const BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
 
 const DOCKERFILE: &str = "\
@@ -19,7 +19,8 @@ ENTRYPOINT [\"/hello\"]
 pub struct File {
     pub path: String,
     pub bytes: Vec<u8>,
-    /// As git has it: 0o100644 a file, 0o100755 a program, 0o120000 a symlink.
+    /// The mode as git stores it: 0o100644 for a file, 0o100755 for a program, 0o120000 for a symbolic
+    /// link.
     pub mode: u32,
 }
 
@@ -33,8 +34,8 @@ impl File {
     }
 }
 
-/// The files of the sample app that says it is `version` and behaves as `behaviour` says
-/// (`examples/hello/src/main.rs` lists the lines; empty: well).
+/// The files of a sample app that reports `version` as its version and behaves as `behaviour` says
+/// (`examples/hello/src/main.rs` lists the possible lines; empty: as it should).
 pub fn files(version: &str, behaviour: &str) -> Result<Vec<File>, Error> {
     if BINARY.is_empty() {
         return Err(Error::usage(

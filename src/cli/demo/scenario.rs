@@ -15,10 +15,10 @@ use crate::cli::Error;
 use crate::cli::client::{follow, view};
 use crate::cli::words::took;
 
-/// How long the load may take to see what is live.
+/// How long the load may take to see the new version.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Plays all acts and prints the tables. An error means that a promise was broken.
+/// Plays all acts and prints the tables. An error means that something was not as promised.
 pub async fn play(screen: &Screen, stage: &Stage, agent: &Agent) -> Result<(), Error> {
     let v1 = push(screen, stage, agent, None, "v1", "").await?;
     expect(&v1, "live")?;
@@ -102,7 +102,7 @@ async fn push(
     watch(screen, stage, load, &id, &what).await
 }
 
-/// Follows a deployment to its end, and shows how far it is.
+/// Follows a deployment to its end, and shows its progress.
 async fn watch(
     screen: &Screen,
     stage: &Stage,

@@ -1,5 +1,5 @@
-//! What the audience sees: a spinner while it waits, a tick for each act, tables at the end. In a
-//! pipe, plain lines.
+//! What the audience sees: a spinner while something is awaited, a tick for each act, tables at the
+//! end; plain lines if the output is a pipe.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct Screen {
 impl Screen {
     pub fn new() -> Self {
         let spinner = ProgressBar::new_spinner();
-        // Cut to the terminal's width, so that a long line never wraps.
+        // Truncated to the terminal's width, so that a long line never wraps.
         if let Ok(look) = ProgressStyle::with_template("  {spinner:.cyan} {wide_msg}") {
             spinner.set_style(look);
         }
@@ -34,7 +34,7 @@ impl Screen {
         print::line(format_args!("\n  {title}\n"));
     }
 
-    /// Says what is being waited for.
+    /// Shows what is being waited for.
     pub fn wait(&self, what: &str) {
         if self.spinner.is_finished() {
             self.spinner.reset();
@@ -43,22 +43,22 @@ impl Screen {
         self.spinner.set_message(what.to_owned());
     }
 
-    /// No longer waits.
+    /// Removes the spinner.
     pub fn clear(&self) {
         self.spinner.finish_and_clear();
     }
 
-    /// An act that went as promised.
+    /// Reports an act that went as promised.
     pub fn done(&self, what: impl Display) {
         self.print(format_args!("  {} {what}", style("✔").green().bold()));
     }
 
-    /// A step of the set-up.
+    /// Reports a step of the set-up.
     pub fn note(&self, what: &str) {
         self.print(format_args!("  {} {what}", style("•").cyan()));
     }
 
-    /// What somebody else said.
+    /// Prints a text of another program.
     pub fn quote(&self, text: &str) {
         if !text.is_empty() {
             self.print(format_args!("      {}", style(text).dim()));
@@ -70,7 +70,7 @@ impl Screen {
         print::line(line);
     }
 
-    /// Each step's time, one column a deployment.
+    /// Prints the time of each step, with one column for each deployment.
     pub fn timeline(&self, deployments: &[(&str, &Deployment)]) {
         let mut steps: Vec<&str> = Vec::new();
         for (_, deployment) in deployments {
@@ -103,7 +103,7 @@ impl Screen {
         table::show_indented("  ", &headers, rows);
     }
 
-    /// What the load came to.
+    /// Prints the results of the load.
     pub fn report(&self, report: &Report) {
         let rows = report.kinds.iter().map(|(kind, tally)| {
             vec![
@@ -131,7 +131,7 @@ impl Screen {
         print::line("");
     }
 
-    /// Where to look, and what to try, while everything runs.
+    /// Says where to look and what to try while everything is running.
     pub fn what_now(&self, stage: &Stage, agent: &Agent, program: &Path) {
         let row = |name: &str, value: &dyn Display| {
             print::line(format_args!("  {:<14} {value}", style(name).bold()));

@@ -1,5 +1,5 @@
-//! What the demo and the tests play on: a folder with a bare repository of the sample app, a
-//! deploy.toml and the agent's data, and a real agent on it.
+//! What the demo and the tests run on: a folder with a bare repository of the sample app, a deploy.toml
+//! and the agent's data, and a real agent that uses it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::cli::client::Client;
 use crate::cli::setup::DEFAULT_HOST;
 use crate::proxy::control;
 
-/// The app of the stage.
+/// The name of the app.
 pub const APP: &str = "hello";
 
-/// The folder and what is in it.
+/// The folder and its contents.
 pub struct Stage {
     pub folder: PathBuf,
     /// deploy.toml.
@@ -36,8 +36,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets it up in `folder`, which is empty. `settings` are the sections of deploy.toml after
-    /// `[apps.hello]` with its `repo`, which may begin with more of that section's keys.
+    /// Sets up a stage in `folder`, which must be empty. `settings` are the sections of deploy.toml
+    /// after `[apps.hello]` with its `repo`, and may begin with more keys of that section.
     pub fn set(folder: &Path, listen: &str, http: &str, settings: &str) -> Result<Self, Error> {
         let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
             Error::failed(format!("{what} in `{}`", folder.display())).because(error)
@@ -78,7 +78,7 @@ impl Stage {
         )
     }
 
-    /// Starts the agent, and with it the proxy, and waits until both answer.
+    /// Starts the agent, which starts the proxy, and waits until both answer.
     pub async fn serve(&self, program: &Path, env: &[(&str, &str)]) -> Result<Agent, Error> {
         let start = Start {
             program,
@@ -90,7 +90,7 @@ impl Stage {
         Agent::start(start).await
     }
 
-    /// Commits these files to `branch`; gives the old tip and the new one.
+    /// Commits these files to `branch`. Returns the old tip and the new one.
     pub fn commit(
         &self,
         branch: &str,
@@ -101,7 +101,7 @@ impl Stage {
         made.map_err(|error| Error::failed("failed to create the commit").because(&error))
     }
 
-    /// Commits to `main` and tells the agent so, as a forge does; gives the deployment's id.
+    /// Commits to `main` and notifies the agent as a forge does. Returns the deployment's id.
     pub async fn push(
         &self,
         agent: &Agent,
@@ -131,15 +131,15 @@ impl Stage {
         forge::deliver(agent.address, APP, &self.secret, event, payload).await
     }
 
-    /// The agent's API over its Unix socket.
+    /// A client for the agent's API over its Unix socket.
     pub fn client(&self) -> Client {
         Client::local(&self.data_dir)
     }
 
-    /// Stops a proxy that was left running, and removes from Docker what the agent made, which must
-    /// have ended. The folder stays.
+    /// Stops a proxy that was left running, and removes from Docker what the agent created there. The
+    /// agent must have exited. The folder is kept.
     pub async fn clear(&self) -> Result<(), Error> {
-        // Not there any more after a graceful stop.
+        // After a graceful stop there is no proxy any more.
         let _ = control::Client::new(self.data_dir.join(control::SOCKET))
             .stop()
             .await;

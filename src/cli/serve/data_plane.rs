@@ -1,5 +1,4 @@
-//! The proxy as a process: adopted where one is alive, started where none is, and started again
-//! where it dies.
+//! The proxy's process: adopted if one is alive, started if not, and started again when it dies.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -18,9 +17,10 @@ use crate::deploy::{Agent, routes};
 use crate::proxy::control::{Client, Hello};
 use crate::proxy::{LOG, Options, Settings};
 
-/// How long a started proxy may take to answer.
+/// How long a proxy may take to answer after its start.
 const START: Duration = Duration::from_secs(10);
-/// How often it is looked at: an adopted proxy is nobody's child. Starts are as far apart.
+/// How often to check the proxy, since an adopted one is not a child process. Also the least time
+/// between two starts.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub struct DataPlane {
@@ -28,11 +28,11 @@ pub struct DataPlane {
     config: PathBuf,
     data_dir: PathBuf,
     settings: Settings,
-    /// A proxy that was started here has ended.
+    /// Notified when a proxy that was started here has ended.
     ended: Arc<Notify>,
 }
 
-/// Where the proxy that answers comes from.
+/// How the proxy that now answers was obtained.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ensured {
     Started,
@@ -50,8 +50,8 @@ impl DataPlane {
         }
     }
 
-    /// Returns when a proxy answers that runs as deploy.toml says, if that can be had without dropping
-    /// anything.
+    /// Returns when a proxy answers. It runs with the settings in deploy.toml if that is possible
+    /// without dropping anything.
     pub async fn ensure(&self) -> Result<Ensured, Error> {
         let Ok(hello) = self.client.hello().await else {
             self.start(false).await?;
@@ -83,7 +83,7 @@ impl DataPlane {
         Ok(Ensured::Adopted)
     }
 
-    /// What a proxy started now would do otherwise.
+    /// How a proxy that is started now would differ.
     fn differs(&self, hello: &Hello) -> Option<String> {
         let mut differs = Vec::new();
         if hello.version != env!("CARGO_PKG_VERSION") {
@@ -96,16 +96,17 @@ impl DataPlane {
         (!differs.is_empty()).then(|| differs.join(", "))
     }
 
-    /// Starts a proxy and waits until it answers; with `takeover` in the place of the one that runs.
+    /// Starts a proxy and waits until it answers; with `takeover`, it replaces the running one.
     async fn start(&self, takeover: bool) -> Result<(), Error> {
         let log = self.data_dir.join(LOG);
         let cannot = |e: std::io::Error| Error::usage("failed to start the proxy").because(&e);
-        // Serving does not depend on being able to write.
+        // Serving does not depend on whether files can be written.
         let output = File::options().create(true).append(true).open(&log);
         let output = output.or_else(|_| File::options().write(true).open("/dev/null"));
         let output = output.map_err(cannot)?;
-        // A process group of its own: neither Ctrl-C in the agent's terminal nor its end reaches it.
-        // Of a binary that was replaced under the agent no path is left but this one.
+        // If the binary was replaced while the agent was running, `/proc/self/exe` is the only path
+        // left to it. The proxy gets a process group of its own, so that neither Ctrl-C in the agent's
+        // terminal nor the agent's end reaches it.
         let own = std::env::current_exe().map_err(cannot)?;
         let own = Some(own).filter(|path| path.exists());
         let mut child = Command::new(own.unwrap_or_else(|| "/proc/self/exe".into()))
@@ -121,7 +122,7 @@ impl DataPlane {
             .spawn()
             .map_err(cannot)?;
         let pid = child.id();
-        // Waited for, so that it leaves no zombie.
+        // Waited for, so that it does not become a zombie.
         let notify = self.ended.clone();
         let ended = tokio::task::spawn_blocking(move || {
             let status = child.wait();
@@ -137,7 +138,7 @@ impl DataPlane {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        // One that is merely slow must not become a second one.
+        // If it is only slow, starting another one would result in two.
         if !ended.is_finished()
             && let Some(pid) = Pid::from_raw(pid as i32)
         {
@@ -157,8 +158,8 @@ fn end_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// Starts the proxy again whenever it is gone. It serves from its own table at once; publishing
-/// brings it up to date.
+/// Starts the proxy again whenever it has ended. It serves from its own table at once; a publish brings
+/// it up to date.
 pub async fn keep(data_plane: DataPlane, agent: Arc<Agent>) {
     let mut started = Instant::now();
     loop {
@@ -169,7 +170,7 @@ pub async fn keep(data_plane: DataPlane, agent: Arc<Agent>) {
         if data_plane.client.hello().await.is_ok() {
             continue;
         }
-        // One that dies at once, again and again, is not started without a pause.
+        // A proxy that keeps dying immediately is restarted only after a pause.
         sleep_until(started + LOOK).await;
         started = Instant::now();
         tracing::error!("the proxy has exited; restarting it");

@@ -1,4 +1,4 @@
-//! dockerd where no systemd runs: started once, and left running when Cutover ends.
+//! Starts dockerd where there is no systemd: once, and it keeps running when Cutover ends.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use super::{Error, START, answers, install};
 
 const LOG: &str = "/var/log/cutover-dockerd.log";
 
-/// dockerd refuses to start, or waits for a containerd that is not there, if one of these is left
-/// over and the number in it is some other process by now.
+/// If one of these files is left over and its number now belongs to another process, dockerd refuses to
+/// start or waits for a containerd that does not exist.
 const PID_FILES: [(&str, &str); 2] = [
     ("/var/run/docker.pid", "dockerd"),
     ("/var/run/docker/containerd/containerd.pid", "containerd"),
@@ -47,12 +47,12 @@ fn spawn() -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        // Its own process group: Ctrl-C in the terminal is meant for Cutover alone.
+        // Its own process group, because Ctrl-C in the terminal is meant only for Cutover.
         .process_group(0)
         .spawn()
 }
 
-/// Waits for an answer at `host`; gives up when `child` ends or after [`START`].
+/// Waits for an answer at `host`. Gives up when `child` ends or [`START`] has passed.
 pub async fn wait_until_it_answers(host: &str, mut child: Option<Child>) -> Result<(), Error> {
     let deadline = Instant::now() + START;
     while Instant::now() < deadline {
@@ -78,7 +78,7 @@ pub async fn wait_until_it_answers(host: &str, mut child: Option<Child>) -> Resu
     )))
 }
 
-/// Whether the process in `pid_file` lives and is `program`.
+/// Whether the process in `pid_file` is alive and runs `program`.
 fn runs(pid_file: &str, program: &str) -> bool {
     let Ok(pid) = std::fs::read_to_string(pid_file) else {
         return false;

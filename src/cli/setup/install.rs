@@ -1,4 +1,4 @@
-//! Debian's packages, by apt-get.
+//! Installs Debian packages with apt-get.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use super::Error;
 
-/// Installs `docker.io` and `iptables` where they are missing; says whether it had to.
+/// Installs `docker.io` and `iptables` if they are missing. Returns whether it had to.
 pub async fn missing_packages(say: &impl Fn(&str)) -> Result<bool, Error> {
     // dockerd sets up its networks with iptables, which docker.io only recommends.
     let programs = [("dockerd", "docker.io"), ("iptables", "iptables")];
@@ -48,12 +48,12 @@ pub async fn missing_packages(say: &impl Fn(&str)) -> Result<bool, Error> {
     }
 }
 
-/// Whether this is a Debian or a child of it.
+/// Whether this is Debian or a distribution derived from it.
 pub fn has_apt() -> bool {
     find("apt-get").is_some()
 }
 
-/// Runs a program to its end. Its last lines stand in the error if it fails.
+/// Runs a program to its end. If it fails, the error contains its last lines of output.
 pub async fn command(program: &str, arguments: &[&str]) -> Result<(), Error> {
     let shown = format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
@@ -78,14 +78,14 @@ pub async fn command(program: &str, arguments: &[&str]) -> Result<(), Error> {
     )))
 }
 
-/// Where a program is, also one for administrators only.
+/// The path of a program, which may be one for administrators.
 pub fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path())
         .map(|folder| folder.join(program))
         .find(|path| Path::is_file(path))
 }
 
-/// PATH with the administrator's folders, which a plain `su` leaves out.
+/// PATH together with the administrator's folders, which a plain `su` leaves out.
 pub fn path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")

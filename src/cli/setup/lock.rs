@@ -1,4 +1,4 @@
-//! One setup at a time on this machine.
+//! Allows only one setup at a time on this machine.
 
 use std::fs::File;
 
@@ -6,7 +6,7 @@ use super::Error;
 
 const PATH: &str = "/run/cutover-setup.lock";
 
-/// Waits for whoever is setting up, and holds the lock until the file is dropped.
+/// Waits until no other process is setting up. The lock is held until the file is dropped.
 pub async fn take() -> Result<File, Error> {
     let locked = tokio::task::spawn_blocking(|| {
         let file = File::options()

@@ -1,4 +1,4 @@
-//! `cutover setup`, and the same for the demo and the tests: a Docker Engine on this machine.
+//! `cutover setup`, also used by the demo and the tests: provides a Docker Engine on this machine.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,29 +12,29 @@ mod dockerd;
 mod install;
 mod lock;
 
-/// Docker's own address, where nothing else is configured.
+/// Docker's default address, used if none is configured.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
-/// How long an engine that was just started may take until it answers.
+/// How long an engine may take to answer after its start.
 const START: Duration = Duration::from_secs(60);
 
 /// Install and start Docker Engine if it is not running (Debian and Ubuntu, as root)
 #[derive(Debug, Args)]
 pub struct Setup {}
 
-/// What it took.
+/// What had to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// An engine answered already.
+    /// An engine was already answering.
     Already,
-    /// One that was installed, or was starting, answers now.
+    /// An engine that had been installed, or was starting, answers now.
     Started,
     /// Installed and started.
     Installed,
 }
 
-/// Makes sure of an engine at the configured `docker.host`, or at Docker's own address where there
-/// is no configuration yet.
+/// Ensures that an engine answers at the configured `docker.host`, or at Docker's default address if
+/// there is no configuration yet.
 pub async fn run(_: Setup, global: &Global) -> Result<(), Error> {
     let host = match configuration::load_if_any(global)? {
         Some((_, config)) => config.docker.host,
@@ -49,9 +49,9 @@ pub async fn run(_: Setup, global: &Global) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes sure that a Docker Engine answers at `host`: installs and starts one if it may. Does
-/// nothing where one answers, and may be called by several processes at once. `say` is told each
-/// step that takes time.
+/// Ensures that a Docker Engine answers at `host`, and installs and starts one if that is allowed. Does
+/// nothing if one answers already, and may be called by several processes at once. `say` is called for
+/// each step that takes time.
 pub async fn ensure(host: &str, say: impl Fn(&str)) -> Result<Ready, Error> {
     if answers(host).await {
         return Ok(Ready::Already);
@@ -83,7 +83,7 @@ pub async fn ensure(host: &str, say: impl Fn(&str)) -> Result<Ready, Error> {
     })
 }
 
-/// Whether an engine answers at `host` now. A busy engine gets five seconds.
+/// Whether an engine answers at `host` now. A busy engine has five seconds to answer.
 pub async fn answers(host: &str) -> bool {
     engine::version(host).await.is_ok()
 }

@@ -43,7 +43,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// An error is a sentence.
+    /// Creates the client. An error is one sentence.
     pub fn new() -> Result<Self, String> {
         Self::through(Matcher::from_env())
     }
@@ -174,7 +174,8 @@ mod tests {
             body: None,
         };
         let token = [("authorization", "Bearer t0ken".to_owned())];
-        // Nothing listens there; the proxy, which would be asked first, hears nothing of it.
+        // Nothing listens at that address, and the proxy, which would otherwise get the request, gets
+        // none.
         let error = http.send("https://127.0.0.1:1", &request, &token).await;
         assert!(error.unwrap_err().contains("refused"));
         let error = http.send("https://forge.invalid", &request, &token).await;

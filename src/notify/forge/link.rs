@@ -3,7 +3,7 @@
 use crate::config::{App, Config};
 use crate::ids::DeploymentId;
 
-/// The app's URL: its first domain, at the proxy's ports.
+/// The app's URL: its first domain, with the proxy's port.
 pub fn environment(config: &Config, app: &App) -> Option<String> {
     Some(format!("{}/", at(config, app.domains.first()?)))
 }

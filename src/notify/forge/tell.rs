@@ -25,14 +25,14 @@ pub struct Forges {
 }
 
 impl Forges {
-    /// An error is a sentence.
+    /// Creates the shared state. An error is one sentence.
     pub fn new() -> Result<Self, String> {
         let (http, tokens) = (Http::new()?, Tokens::default());
         Ok(Self { http, tokens })
     }
 
-    /// Reports the current status of what `message` is about to the forge, and records the outcome.
-    /// Returns until when the forge asked for a pause, if it did.
+    /// Reports the current status of the subject of `message` to the forge, and records the outcome. If
+    /// the forge asked for a pause, returns when that ends, in milliseconds since 1970.
     pub async fn tell(&self, agent: &Agent, message: &Message) -> Option<i64> {
         match self.told(agent, message).await {
             Ok(until) => until,

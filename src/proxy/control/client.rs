@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table};
 
 const CONNECT: Duration = Duration::from_secs(2);
-/// A publish waits for the disk; nothing else takes long.
+/// How long to wait for a reply. A publish waits for the disk; nothing else takes long.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// The agent's end of the control socket. Each call is a connection of its own, so that a waiting
-/// drain holds nothing up and a restarted proxy is found again.
+/// The agent's end of the control socket. Each call opens its own connection, so that a waiting drain
+/// delays no other call and a restarted proxy is found again.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -47,16 +47,16 @@ impl Client {
         self.call(&Command::Hello, ANSWER).await
     }
 
-    /// Returns the table's generation once it is on disk and no request can be routed by an older
-    /// one. An older table, or another one of the same generation, is refused; the same one again
-    /// is fine.
+    /// Returns the table's generation once the table is on disk and no request can be routed by an
+    /// older one. A table that is older, or that differs from the present one of the same generation,
+    /// is refused; publishing the same table again is fine.
     pub async fn publish(&self, table: &Table) -> Result<u64, Error> {
         self.call(&Command::Publish(table.clone()), ANSWER).await
     }
 
-    /// Waits until every request that was claimed on `app`'s routes older than `before_generation`
-    /// has finished, or was cut off and counted at its deadline. Safe to call again, also when
-    /// nothing is left.
+    /// Waits until every request that was claimed on `app`'s routes older than `before_generation` has
+    /// finished, or was cut off and counted at its deadline. Safe to call again, even when nothing is
+    /// left.
     pub async fn drain(
         &self,
         app: &str,
@@ -73,12 +73,12 @@ impl Client {
         self.call(&command, requests.max(websockets) + ANSWER).await
     }
 
-    /// The table that routes requests now.
+    /// The table that requests are routed by now.
     pub async fn table(&self) -> Result<Table, Error> {
         self.call(&Command::Table, ANSWER).await
     }
 
-    /// The counters of every route that serves or drains, and for a while of drained ones.
+    /// The counters of every share that serves or drains, and for a while of drained ones.
     pub async fn stats(&self) -> Result<Vec<RouteStats>, Error> {
         self.call(&Command::Stats, ANSWER).await
     }

@@ -1,5 +1,5 @@
-//! The last table, kept so that the proxy starts without the agent. A file is two lines, the table
-//! and its SHA-256; the one before it stays as `routes.json.1`.
+//! The last table, kept on disk so that the proxy can start without the agent. The file has two lines,
+//! the table and its SHA-256; the previous file is kept as `routes.json.1`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ pub fn store(folder: &Path, table: &Table) -> io::Result<()> {
     // Its content must be on disk before the name points to it.
     file.sync_all()?;
     let (name, before) = (folder.join(NAME), folder.join(BEFORE));
-    // A second name for the present file, so that there is no moment without `routes.json`.
+    // A second name for the current file, so that `routes.json` exists at every moment.
     let _ = fs::remove_file(&before);
     match fs::hard_link(&name, &before) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -31,8 +31,8 @@ pub fn store(folder: &Path, table: &Table) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The last table that is whole; an empty one where there never was any. What was found wrong is
-/// logged, since the proxy must start all the same. Blocks.
+/// The last intact table, or an empty one if there never was any. Damage is logged and not returned,
+/// since the proxy must start in any case. Blocks.
 pub fn load(folder: &Path) -> Table {
     for name in [NAME, BEFORE] {
         match fs::read(folder.join(name)).map(|text| parse(&text)) {
@@ -54,7 +54,7 @@ pub fn load(folder: &Path) -> Table {
     Table::default()
 }
 
-/// What is written of a table's text.
+/// Appends the checksum to a table's text, as both are written to the file.
 pub fn with_sum(mut table: Vec<u8>) -> Vec<u8> {
     let sum = hex::encode(Sha256::digest(&table));
     table.extend_from_slice(format!("\nsha256 {sum}\n").as_bytes());

@@ -1,7 +1,7 @@
-//! Handing the listening sockets from the proxy that runs to the one that replaces it. Both accept
-//! from them for a moment, so that no connection is refused; then the old one drains and leaves. It
-//! stays reachable at a socket of its own until it is gone, and the new one passes tables and drains
-//! on to it: its requests count as long as there are any.
+//! Hands the listening sockets from the running proxy to the one that replaces it. For a moment both
+//! accept from them, so that no connection is refused; then the old one drains and exits. Until then it
+//! stays reachable at a socket of its own, and the new one passes tables and drains on to it: the old
+//! one's requests count for as long as there are any.
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -21,14 +21,14 @@ use tokio::io::Interest;
 use super::{Answer, Command, SOCKET};
 use crate::proxy::worker;
 
-/// Plain and TLS, one of each for every thread.
+/// The most sockets that are handed over: one plain and one TLS socket for each thread.
 const MAX_SOCKETS: usize = 2 * worker::MAX;
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What comes with the sockets.
+/// The message that accompanies the sockets.
 #[derive(Serialize, Deserialize, Debug)]
 pub(super) struct Offer {
-    /// Where the old proxy answers from now on.
+    /// The control socket at which the old proxy answers from now on.
     pub socket: PathBuf,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct Offer {
 /// serving.
 pub struct Takeover {
     pub listeners: Vec<TcpListener>,
-    /// Where the old proxy answers until it is gone.
+    /// The control socket at which the old proxy answers until it has exited.
     pub predecessor: PathBuf,
     stream: UnixStream,
 }
 
 impl Takeover {
-    /// Whether the old proxy still waits for this one to serve.
+    /// Whether the old proxy is still waiting for this one to serve.
     pub fn is_offered(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let read = rustix::net::recv(&self.stream, &mut [0; 1][..], flags);
@@ -61,7 +61,7 @@ impl Takeover {
     }
 }
 
-/// Requests the sockets of the proxy that runs in `folder`. Blocks.
+/// Requests the listening sockets of the proxy that runs in `folder`. Blocks.
 pub fn take(folder: &Path) -> io::Result<Takeover> {
     let stream = UnixStream::connect(folder.join(SOCKET))?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -100,7 +100,7 @@ fn say(mut stream: &UnixStream, command: &Command) -> io::Result<()> {
     stream.write_all(&line)
 }
 
-/// Sends the answer and with it the sockets.
+/// Sends the reply, and the sockets with it.
 pub(super) async fn give(
     stream: &tokio::net::UnixStream,
     offer: Offer,

@@ -1,5 +1,5 @@
 //! The protocol between the agent and the proxy: JSON lines over `data_dir/proxy.sock`, one line for a
-//! command and one for its reply, over any number of connections at a time.
+//! command and one for its reply, over any number of connections at the same time.
 
 mod client;
 pub mod disk;
@@ -20,7 +20,7 @@ pub use server::{Control, Leave, bind, serve};
 /// The name of the socket inside the data folder.
 pub const SOCKET: &str = "proxy.sock";
 
-/// A longer line is refused: about 30,000 routes fit.
+/// The longest line, in bytes: enough for about 30,000 routes. A longer one is refused.
 const MAX_LINE: u64 = 16 << 20;
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -35,7 +35,7 @@ pub enum Command {
         websockets_ms: u64,
     },
     Stats,
-    /// Tell the whole table that routes requests now.
+    /// Return the whole table that requests are routed by now.
     Table,
     Stop,
     /// Hand the listening sockets over, and shut down once [`Command::Release`] comes on the same
@@ -56,12 +56,12 @@ enum Answer<T> {
 pub struct Hello {
     pub pid: u32,
     pub version: String,
-    /// Of the table that routes requests now.
+    /// The generation of the table that requests are routed by now.
     pub generation: u64,
-    /// What it runs by; older proxies do not say.
+    /// The settings that it runs with; older proxies do not report them.
     #[serde(default)]
     pub settings: Option<Settings>,
-    /// An agent started it, and may replace it.
+    /// Whether an agent started it, and may replace it.
     #[serde(default)]
     pub by_agent: bool,
 }

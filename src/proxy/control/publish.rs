@@ -23,21 +23,21 @@ pub enum PublishError {
     Store(#[from] std::io::Error),
 }
 
-/// What is done with a published table besides routing by it.
+/// What happens to a published table besides routing by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeping {
     Stored,
-    /// Nothing is published: a successor is reading the file.
+    /// Nothing is published, because a successor is reading the file.
     Frozen,
-    /// The successor stores it.
+    /// The table is not stored here, because the successor stores it.
     Followed,
 }
 
-/// The one place that changes the live table.
+/// The only place that changes the live table.
 pub struct Publisher {
     folder: PathBuf,
     routes: Arc<Routes>,
-    /// One publish at a time.
+    /// Locked during a publish, so that there is only one at a time.
     keeping: Mutex<Keeping>,
 }
 
@@ -51,8 +51,8 @@ impl Publisher {
         }
     }
 
-    /// Replaces the table. Returns its generation when it is on disk and every request that is
-    /// claimed from now on is routed by it.
+    /// Replaces the table. Returns its generation once the table is on disk and every request claimed
+    /// from now on is routed by it.
     pub async fn publish(&self, table: Table) -> Result<u64, PublishError> {
         let keeping = self.keeping.lock().await;
         if *keeping == Keeping::Frozen {
@@ -69,8 +69,8 @@ impl Publisher {
         if offered == live {
             return Err(PublishError::Different(live));
         }
-        // On disk before any request is routed by it: after a crash the proxy must not go back to
-        // a release that the agent believes replaced and stops.
+        // On disk before any request is routed by it: after a crash the proxy must not go back to a
+        // release that the agent considers replaced and stops.
         let folder = self.folder.clone();
         let stored = *keeping == Keeping::Stored;
         let table = tokio::task::spawn_blocking(move || {
@@ -86,7 +86,7 @@ impl Publisher {
         Ok(offered)
     }
 
-    /// Waits for a publish that is under way; the next ones are treated like this.
+    /// Waits for a publish in progress to finish; `keeping` applies to those that follow.
     pub async fn keep(&self, keeping: Keeping) {
         *self.keeping.lock().await = keeping;
     }

@@ -21,33 +21,33 @@ use crate::proxy::route::drain::drain;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Table;
 
-/// More connections wait.
+/// The most connections at the same time; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 const WRITE: Duration = Duration::from_secs(10);
 
-/// How long a successor has to start serving before the sockets are taken for not handed over.
+/// How long a successor may take to start serving before the handover counts as failed.
 const HANDOVER: Duration = Duration::from_secs(30);
 
-/// What the control socket speaks for.
+/// What the commands on the control socket act on.
 pub struct Control {
     pub routes: Arc<Routes>,
     pub publisher: Publisher,
-    /// Where it answers once another one has its sockets.
+    /// Where this proxy answers once a successor has its sockets.
     pub leaving_socket: PathBuf,
-    /// The listening sockets, to be handed over; none once it leaves.
+    /// The listening sockets, to be handed over; none once this proxy is leaving.
     pub sockets: Mutex<Vec<OwnedFd>>,
-    /// The proxy that this one took over from, while it drains.
+    /// The proxy that this one took over from, while that one drains.
     pub predecessor: Option<Client>,
     pub leave: watch::Sender<Option<Leave>>,
     pub settings: Settings,
     pub by_agent: bool,
-    /// Held while a successor has the sockets and does not serve yet.
+    /// Held while a successor has the sockets but does not serve yet.
     pub handing_over: tokio::sync::Mutex<()>,
 }
 
 impl Control {
-    /// Makes way: from now on this proxy answers at no name and keeps no port from the next one,
-    /// while what it has under way finishes.
+    /// Makes way: from now on this proxy answers under no name and occupies no port that the next one
+    /// needs, while its requests in progress finish.
     pub fn stop(&self) {
         let begun = self.leave.send_if_modified(|leave| {
             let begins = leave.is_none();
@@ -77,8 +77,8 @@ pub enum Leave {
     Replaced,
 }
 
-/// Creates the socket, with mode 0600. It takes the place of one that no process listens at any more
-/// or, with `replace`, of the running proxy's.
+/// Creates the socket with mode 0600. Replaces one that no process listens on any more or, with
+/// `replace`, the running proxy's.
 pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
     let path = folder.join(SOCKET);
     if !replace && std::os::unix::net::UnixStream::connect(&path).is_ok() {
@@ -92,7 +92,7 @@ pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
 }
 
 fn bind_at(path: &Path) -> io::Result<UnixListener> {
-    // Under another name until its mode is set, so that nobody else can connect in between.
+    // Under another name until its mode is set, so that nobody else can connect before that.
     let temp = path.with_extension("new");
     let _ = std::fs::remove_file(&temp);
     let listener = UnixListener::bind(&temp)?;
@@ -101,12 +101,12 @@ fn bind_at(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers at the socket for as long as it is polled.
+/// Answers commands on the socket for as long as the future is polled.
 pub fn serve(
     listener: UnixListener,
     control: Arc<Control>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    // Boxed, since a conversation may lead to another `serve`.
+    // Boxed, since a connection can lead to another call of `serve`.
     Box::pin(accept(listener, control))
 }
 
@@ -135,7 +135,7 @@ async fn accept(listener: UnixListener, control: Arc<Control>) {
 }
 
 async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
-    // The socket's mode says the same; this holds even where the folder is shared.
+    // The socket's mode ensures the same, but this also holds where the folder is shared.
     let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid());
     if peer != own.as_raw() && peer != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -153,7 +153,7 @@ async fn converse(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> 
             return Ok(());
         }
         let mut answer = match serde_json::from_slice(&line) {
-            // One at a time: two that had the sockets would both stay.
+            // One at a time: if two successors had the sockets, both would stay.
             Ok(Command::Takeover) => match control.handing_over.try_lock() {
                 Ok(_turn) if control.leave.borrow().is_none() => {
                     return hand_over(from, to, control).await;
@@ -177,7 +177,7 @@ async fn hand_over(
 ) -> io::Result<()> {
     let socket = control.leaving_socket.clone();
     let listener = bind_at(&socket)?;
-    // From here to the release there is one table, on disk, and nobody changes it.
+    // From here to the release there is only the table on disk, and nobody changes it.
     control.publisher.keep(Keeping::Frozen).await;
     let taken = async {
         let offer = Offer {
@@ -198,7 +198,7 @@ async fn hand_over(
         tracing::warn!("the takeover failed, this proxy keeps serving: {error}");
         control.publisher.keep(Keeping::Stored).await;
         let _ = std::fs::remove_file(&socket);
-        // It may have died after it took this one's name.
+        // The successor may have died after it took this proxy's name.
         let name = socket.with_file_name(SOCKET);
         if UnixStream::connect(&name).await.is_err() {
             tokio::spawn(serve(bind_at(&name)?, control.clone()));
@@ -208,7 +208,7 @@ async fn hand_over(
     control.publisher.keep(Keeping::Followed).await;
     tokio::spawn(serve(listener, control.clone()));
     control.leave.send_replace(Some(Leave::Replaced));
-    // Nobody accepts from those that the next one has not kept.
+    // Close them: nobody would accept from those that the successor has not kept.
     control.sockets.lock().clear();
     let mut answer = done(());
     answer.push(b'\n');
@@ -218,7 +218,7 @@ async fn hand_over(
 async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
     let routes = &control.routes;
     match command {
-        // Whoever adopted it now would lose it soon.
+        // An agent that adopted this proxy now would soon lose it.
         Command::Hello if control.stops() => refused("the proxy is shutting down"),
         Command::Hello => done(Hello {
             pid: std::process::id(),
@@ -251,7 +251,8 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             };
             match tokio::join!(own, before) {
                 (Ok(own), Ok(before)) => done(own.and(before)),
-                // It has left meanwhile, and with it all that it had under way.
+                // The old proxy has exited in the meantime, so none of its requests is in progress any
+                // more.
                 (Ok(own), Err(Error::Unreachable { .. } | Error::Broken(_))) => done(own),
                 (Ok(_), Err(error)) => refused(&error.to_string()),
                 (Err(error), _) => refused(&error.to_string()),
@@ -267,7 +268,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
     }
 }
 
-/// Here and, while it drains, at the proxy that came before.
+/// Publishes the table here and, while it drains, at the proxy before this one.
 async fn publish(table: Table, control: &Control) -> Result<u64, String> {
     let copy = control.predecessor.as_ref().map(|old| (old, table.clone()));
     let published = control.publisher.publish(table).await;

@@ -1,5 +1,5 @@
-//! The client's side of a plain HTTP/1 connection, as hyper sees it: every byte goes through a
-//! strict reading of heads and framing first, and every silence has a deadline.
+//! The client's side of a plain HTTP/1 connection, as hyper sees it: every byte first goes through a
+//! strict check of heads and framing, and every silence has a deadline.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,11 +14,11 @@ use super::limits::{Limits, Place};
 use crate::proxy::watch::{REST_MS, Watch};
 use crate::proxy::wire::framing::Reader;
 
-/// How much of an unwanted upload is read, and for how long, before the connection is reset.
+/// How many bytes of an unwanted upload are read, and for how long, before the connection is reset.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_MS: u64 = 3_000;
 
-/// How many bytes are read ahead at most.
+/// The most bytes that are read ahead.
 pub const EARLY: usize = 1 << 10;
 
 pub struct ClientIo<S> {
@@ -27,20 +27,21 @@ pub struct ClientIo<S> {
     reader: Reader,
     watch: Arc<Watch>,
     limits: Limits,
-    /// A head or a chunk was invalid: nothing that follows is read.
+    /// A head or a chunk was invalid: nothing after it is read.
     refused: bool,
-    /// A write is waiting for the client; its deadline stands in `watch.client`.
+    /// A write is waiting for the client; its deadline is `watch.client`.
     stalled: bool,
-    /// Bytes that were read while the connection was at rest or its protocol was not known.
+    /// Bytes that were read while the connection was at rest or its protocol was not yet known.
     early: Vec<u8>,
-    /// The stream (TLS) has a closing message of its own, which the client waits for.
+    /// The stream (TLS) has its own closing message, which the client waits for.
     says_goodbye: bool,
     /// After the shutdown: how many bytes may still be read and discarded.
     linger: Option<usize>,
 }
 
 impl<S> ClientIo<S> {
-    /// `early`: bytes of it that were read before. `secure`: TLS.
+    /// `early`: the connection's first bytes, if they have been read already. `secure`: whether it is
+    /// TLS.
     pub fn new(
         stream: S,
         early: Vec<u8>,
@@ -65,16 +66,16 @@ impl<S> ClientIo<S> {
         }
     }
 
-    /// The result of a read for which the client has sent nothing.
+    /// The result of a read when the client has sent nothing.
     fn no_byte(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch.register(cx.waker());
         let busy = self.watch.share.load(SeqCst) != 0;
         if busy || !self.reader.in_head() || self.watch.tunnel.load(SeqCst) {
-            // Bodies are timed by those who wait for them.
+            // Whoever waits for a body enforces its deadline.
             return Poll::Pending;
         }
         if self.watch.client.has_passed() {
-            // An end of file: hyper closes.
+            // To hyper this is an end of file, so it closes the connection.
             self.refused = true;
             return Poll::Ready(Ok(()));
         }
@@ -90,14 +91,14 @@ impl<S> ClientIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> ClientIo<S> {
-    /// Waits for bytes, which the next read then begins with. False: there will be none.
+    /// Waits for bytes, with which the next read then begins. False: none will come.
     pub fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut room = [const { MaybeUninit::uninit() }; EARLY];
         let mut buf = ReadBuf::uninit(&mut room);
         let read = match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
             Poll::Pending => {
                 let end = self.no_byte(cx);
-                // It rests already, and need not be woken for it.
+                // It is at rest already, and need not be woken for that.
                 self.watch.rest.clear();
                 ready!(end)
             }
@@ -139,7 +140,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let was_at_start = this.reader.at_start();
         let new = &mut buf.filled_mut()[before..];
         if let Err(at) = this.reader.follow(new) {
-            // No head and no chunk may hold a NUL: hyper answers 400 and closes.
+            // Neither a head nor a chunk's line may hold a NUL, so hyper answers 400 and closes the
+            // connection.
             new[at] = 0;
             let end = before + at + 1;
             buf.set_filled(end);
@@ -158,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
 }
 
 impl<S: AsyncWrite + Unpin> ClientIo<S> {
-    /// Times how long the client takes nothing.
+    /// Limits how long the client may read nothing.
     fn timed<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if done.is_ready() {
             if std::mem::take(&mut self.stalled) {
@@ -173,9 +175,9 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         if self.watch.killed.load(SeqCst) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        // What hyper still has to write would be lost.
+        // Not put to rest now: what hyper still has to write would be lost.
         self.watch.rest.clear();
-        // The next request's bytes may have cleared the deadline.
+        // Bytes of the next request may have cleared the deadline.
         if !std::mem::replace(&mut self.stalled, true) || !self.watch.client.is_set() {
             self.watch.client.set_in(self.limits.write_ms);
         } else if self.watch.client.has_passed() {
@@ -186,8 +188,8 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> ClientIo<S> {
-    /// Closing a socket that has unread bytes resets the connection, and with that the client may
-    /// lose the answer. So the rest of a request that was answered early is read, up to a limit.
+    /// Closing a socket that has unread bytes resets the connection, which can cost the client the
+    /// response. So the rest of a request that was answered early is read, up to a limit.
     fn poll_linger(&mut self, cx: &mut Context<'_>) {
         if self.reader.at_start() && !self.refused {
             self.linger = Some(0);
@@ -246,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
-            // With nothing left to be read, to close is to say that nothing more comes.
+            // With nothing left to read, closing the socket tells the client that nothing more comes.
             if this.says_goodbye || !this.reader.at_start() || this.refused {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             }

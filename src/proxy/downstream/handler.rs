@@ -14,7 +14,7 @@ use super::response::ResponseBody;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::Client;
 
-/// The client's connection that requests come over, or one stream of it.
+/// The client's connection that requests arrive on, or one stream of it.
 pub struct Connection {
     pub client: Mutex<Client>,
     pub watch: Arc<Watch>,

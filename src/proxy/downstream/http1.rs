@@ -20,11 +20,12 @@ use super::response::ResponseBody;
 use super::server::Server;
 use crate::proxy::wire::head;
 
-/// What is read of a body before it is passed on.
+/// How much of a body is read before it is passed on, in bytes.
 const BUFFER: usize = 128 << 10;
 
-/// Answers requests until the connection ends. Between two of them that are far apart it is put to
-/// rest: hyper's part of it, with its buffers, is many times what has to be kept.
+/// Answers requests until the connection ends. When the next request does not follow soon, the
+/// connection is put to rest: hyper's part of it, with its buffers, is many times larger than what has
+/// to be kept.
 pub async fn serve<S, H>(
     stream: S,
     early: Vec<u8>,
@@ -40,7 +41,7 @@ pub async fn serve<S, H>(
     let secure = connection.client.lock().secure;
     let mut io = ClientIo::new(stream, early, secure, place, watch, server.limits);
     loop {
-        // Not in the loop's head, where the box would live on while the connection rests.
+        // Not in the loop's condition, where the box would stay alive while the connection rests.
         let resting = Box::pin(converse(io, &connection, server)).await;
         let Some(resting) = resting else { return };
         io = resting;
@@ -51,7 +52,7 @@ pub async fn serve<S, H>(
     }
 }
 
-/// hyper's part of reading requests.
+/// hyper's HTTP/1 server, with our settings.
 pub fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -61,13 +62,13 @@ pub fn builder() -> http1::Builder {
     builder
 }
 
-/// Makes the answer its connection's last, unless it changes the protocol.
+/// Makes the response the last one of its connection, unless it switches protocols.
 pub fn make_last(headers: &mut HeaderMap) {
     let close = HeaderValue::from_static("close");
     headers.entry(header::CONNECTION).or_insert(close);
 }
 
-/// Serves until the connection ends, or is at rest: then it is given back.
+/// Serves until the connection ends or comes to rest; in the latter case the stream is returned.
 async fn converse<S, H>(
     io: ClientIo<S>,
     connection: &Arc<Connection>,
@@ -116,7 +117,7 @@ where
     });
     match ended.await {
         None => {
-            // Nothing of a request has come: what hyper has read can only be empty lines.
+            // No part of a request has arrived: hyper can have read only empty lines.
             return Some(http.into_parts()?.io.into_inner());
         }
         Some(Err(error)) => tracing::trace!("a client connection ended: {error}"),
@@ -125,7 +126,7 @@ where
     None
 }
 
-/// Waits for the next request's first byte. False: the connection is to be closed.
+/// Waits for the next request's first byte. False: the connection must be closed.
 async fn wake_up<S, H>(io: &mut ClientIo<S>, connection: &Connection, server: &Server<H>) -> bool
 where
     S: AsyncRead + Unpin,

@@ -1,5 +1,5 @@
-//! Serves a client's HTTP/2 connection. hyper waits without a limit for a client that reads nothing
-//! or sends no request: here both have deadlines.
+//! Serves a client's HTTP/2 connection. hyper has no time limit for a client that reads nothing or
+//! sends no request: here both have deadlines.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -22,12 +22,12 @@ use super::server::Server;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::head;
 
-/// Requests at a time over one connection.
+/// The most concurrent requests on one connection.
 const STREAMS: u32 = 128;
 /// How often a client is pinged.
 const PING: Duration = Duration::from_secs(30);
 
-/// Serves until either side is done.
+/// Serves until either side ends the connection.
 pub async fn serve<S, H>(
     stream: S,
     connection: Arc<Connection>,
@@ -54,14 +54,14 @@ pub async fn serve<S, H>(
             let is_head = request.method() == Method::HEAD;
             let mut response = server.handler.handle(&stream, request).await;
             if let ResponseBody::Full(page) = response.body_mut() {
-                // No app's answer, which would see to both of these itself.
+                // Not an app's response, whose body would do both of these itself.
                 stream.watch.taking.set_in(limits.write_ms);
                 if let Some(page) = page.take_if(|_| is_head) {
                     let headers = response.headers_mut();
                     headers.insert(header::CONTENT_LENGTH, page.len().into());
                 }
             }
-            // Here only the client closes its connection.
+            // With HTTP/2 only the client closes the connection.
             response.headers_mut().remove(header::CONNECTION);
             Ok::<_, Infallible>(response)
         }
@@ -85,10 +85,11 @@ pub async fn serve<S, H>(
         if idle && watch.has_streams() {
             watch.client.set_in(limits.idle_ms);
         } else if idle && told {
-            // It did not go when it was told to, or never said what it wants.
+            // It did not leave when told to, or never sent a request.
             return Poll::Ready(Ok(()));
         } else if !told && (idle || server.stage.is_leaving()) {
-            // Unlike HTTP/1.1, HTTP/2 can say which requests are still served: no need to wait.
+            // Unlike HTTP/1.1, HTTP/2 can say which requests are still served (GOAWAY): no need to
+            // wait.
             told = true;
             watch.client.set_in(limits.head_ms);
             http.as_mut().graceful_shutdown();
@@ -101,8 +102,8 @@ pub async fn serve<S, H>(
     }
 }
 
-/// Runs the tasks of one connection's streams, and resets a stream whose client does not read it; the
-/// others continue.
+/// Runs the tasks of one connection's streams, and resets a stream whose client does not read it, while
+/// the others continue.
 #[derive(Clone, Default)]
 struct Streams(Arc<Mutex<Option<Arc<Watch>>>>);
 
@@ -111,7 +112,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        // Of the request that hyper has just given to the service: it runs on one thread.
+        // The watch of the request that hyper has just passed to the service: both calls run on one
+        // thread.
         let watch = self.0.lock().take();
         tokio::spawn(async move {
             let mut stream = pin!(stream);

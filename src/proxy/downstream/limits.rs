@@ -1,4 +1,4 @@
-//! How long a client may take, and how many connections there may be, in all and of one client.
+//! How long a client may take, and how many connections may be open, in total and for one client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 /// How long a client may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last.
+    /// From the first byte of a head to its last one.
     pub head_ms: u64,
-    /// Between two requests, and before the first.
+    /// Between two requests, and before the first one.
     pub idle_ms: u64,
     /// To read any part of a response.
     pub write_ms: u64,
 }
 
-/// What a client is counted by: its IPv4 address, also where it is mapped to IPv6, or its IPv6 /64,
-/// of which whoever has one address has all (RFC 4291, 2.5.4).
+/// What a client is counted by: its IPv4 address, even if mapped to IPv6, or its IPv6 /64, since
+/// whoever has one address of a /64 usually has all of them (RFC 4291, 2.5.4).
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -27,7 +27,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The connections that are open.
+/// Counts the open connections.
 #[derive(Default)]
 pub struct Places {
     max: usize,
@@ -49,18 +49,18 @@ impl Places {
         self.taken.load(Relaxed)
     }
 
-    /// For a connection whose client is not known yet. `None`: the limit is reached.
+    /// A place for a connection whose client is not known yet. `None`: the limit is reached.
     pub fn take(self: &Arc<Self>) -> Option<Place> {
         let place = Place(self.clone(), None);
         (self.taken.fetch_add(1, Relaxed) < self.max).then_some(place)
     }
 }
 
-/// One connection, counted for as long as its socket is open, also as a WebSocket.
+/// One connection, counted for as long as its socket is open, even as a WebSocket.
 pub struct Place(Arc<Places>, Option<IpAddr>);
 
 impl Place {
-    /// Counts it as one of `client`'s; false if that has all it may have.
+    /// Counts the connection as one of `client`'s. False if the client has as many as it may have.
     pub fn is_of(&mut self, client: IpAddr) -> bool {
         let client = network_of(client);
         let mut clients = self.0.clients.lock();

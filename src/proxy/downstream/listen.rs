@@ -1,4 +1,4 @@
-//! Accepting connections and serving them.
+//! Accepts connections and serves them.
 
 use std::future::poll_fn;
 use std::io::{self, Cursor};
@@ -27,10 +27,10 @@ use crate::proxy::wire::proxy_protocol::{self, NoHeader};
 /// Only HTTP/2's connection preface begins like this (RFC 9113, 3.4).
 const PRI: &[u8] = b"PRI ";
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How often the same failure to accept is logged at most.
+/// The shortest time between two log lines about the same failure to accept.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Accepts connections until `stop` is set. Each is served by a task of its own.
+/// Accepts connections until `stop` is set. Each is served by its own task.
 pub async fn accept<H: Handler>(
     listener: TcpListener,
     secure: bool,
@@ -47,7 +47,7 @@ pub async fn accept<H: Handler>(
         match accepted {
             Ok((stream, peer)) => admit(stream, peer, secure, &server),
             Err(error) => {
-                // Mostly out of file descriptors: some will be free soon.
+                // The usual cause is a lack of file descriptors, some of which will soon be free.
                 if said.is_none_or(|said| said.elapsed() > QUIET) {
                     said = Some(Instant::now());
                     tracing::warn!("failed to accept a connection: {error}");
@@ -62,8 +62,8 @@ fn admit<H: Handler>(stream: TcpStream, peer: SocketAddr, secure: bool, server: 
     let Some(mut place) = server.places.take() else {
         return;
     };
-    // Whoever a balancer speaks for is not known yet, and a proxy in front brings the connections
-    // of many.
+    // Behind a balancer the client is not known yet, and a trusted proxy brings the connections of many
+    // clients.
     if !server.has_proxy_header(secure) && !server.trusts(peer.ip()) && !place.is_of(peer.ip()) {
         return;
     }
@@ -94,7 +94,8 @@ async fn serve<H: Handler>(
         client: Mutex::new(Client::new(peer, secure, server.trusts(peer))),
         watch,
     });
-    // Boxed, what a connection may become: all of them would else be as large as the largest.
+    // What a connection may become is boxed: otherwise every connection would be as large as the
+    // largest kind.
     if let Some(tls) = server.tls.as_ref().filter(|_| secure) {
         let accepted = Box::pin(tls.accept(stream));
         let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await else {
@@ -105,7 +106,7 @@ async fn serve<H: Handler>(
             _ => Box::pin(http1::serve(stream, Vec::new(), connection, place, server)).await,
         }
     } else {
-        // Ahead of everything else, so that a client that says nothing costs next to nothing.
+        // Before everything else, so that a client that sends nothing costs next to nothing.
         let first = first_bytes(&mut stream, &connection.watch, server).await;
         let Some(first) = first else { return };
         if first.starts_with(PRI) {
@@ -137,7 +138,7 @@ async fn first_bytes<H>(
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending => break,
             }
-            // Less than that may be the beginning of a POST too.
+            // A shorter beginning may also be that of a POST.
             if first.len() >= PRI.len() || !PRI.starts_with(&first) {
                 return Poll::Ready(Some(std::mem::take(&mut first)));
             }
@@ -151,7 +152,7 @@ async fn first_bytes<H>(
     .await
 }
 
-/// Takes the PROXY header off the stream. Has no deadline of its own.
+/// Reads the PROXY header from the stream. Has no deadline of its own.
 async fn take_proxy_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     let mut start = [0; proxy_protocol::LONGEST];
     let header = loop {
@@ -162,7 +163,8 @@ async fn take_proxy_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>>
             Err(NoHeader::Incomplete) if have == 0 => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            // The socket stays readable, so there is nothing to wait for but time.
+            // The socket stays readable because the header was only peeked at: the only way to wait is
+            // to sleep.
             Err(NoHeader::Incomplete) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };

@@ -1,4 +1,4 @@
-//! The server's side: settings and state.
+//! The settings and the state of the server's side.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use tokio_rustls::TlsAcceptor;
 use super::limits::{Limits, Places};
 use crate::proxy::watch::Watches;
 
-/// The settings and the state that all connections of clients share.
+/// The settings and the state that all client connections share.
 pub struct Server<H> {
     /// Answers the requests.
     pub handler: H,
     pub watches: Arc<Watches>,
     pub limits: Limits,
     pub places: Arc<Places>,
-    /// Every connection begins with a PROXY header.
+    /// Every connection to the plain port begins with a PROXY header.
     pub proxy_protocol: bool,
-    /// The same for those to the TLS port.
+    /// The same for connections to the TLS port.
     pub proxy_protocol_tls: bool,
     pub stage: Stage,
-    /// For the connections to the TLS port.
+    /// For connections to the TLS port.
     pub tls: Option<TlsAcceptor>,
-    /// Proxies whose X-Forwarded-For and the like are trusted.
+    /// Proxies whose X-Forwarded-For and similar fields are trusted.
     pub trusted: Vec<IpNet>,
 }
 
@@ -43,12 +43,12 @@ impl<H> Server<H> {
     }
 }
 
-/// How far the proxy is in leaving.
+/// How far the proxy has got in shutting down.
 #[derive(Default)]
 pub struct Stage(AtomicU8);
 
 impl Stage {
-    /// Every response is the last of its connection.
+    /// Every response is the last one of its connection.
     const LEAVING: u8 = 1;
     /// Idle connections are closed too.
     const CLOSING: u8 = 2;

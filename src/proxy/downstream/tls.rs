@@ -1,5 +1,5 @@
-//! Certificates from files, selected by the client's server name (SNI) and read again when the files
-//! change.
+//! Certificates from files, selected by the server name that the client sends (SNI) and read again when
+//! the files change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-/// Certificates of a folder: `NAME.pem` holds a chain, the server's own first, and `NAME.key` its
-/// private key.
+/// The certificates of a folder: `NAME.pem` holds a chain, beginning with the server's own certificate,
+/// and `NAME.key` its private key.
 #[derive(Debug)]
 pub struct Certificates {
     folder: PathBuf,
@@ -23,9 +23,9 @@ pub struct Certificates {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By DNS name, lower case; `*.example.com` as it stands in the certificate.
+    /// By DNS name in lower case; `*.example.com` is kept as in the certificate.
     by_name: HashMap<String, Arc<CertifiedKey>>,
-    /// When the files were last written.
+    /// The files' modification times when they were last read.
     seen: BTreeMap<PathBuf, SystemTime>,
 }
 
@@ -40,8 +40,8 @@ impl Certificates {
         certificates
     }
 
-    /// Reads the files again if one of them has changed. One that cannot be used is logged, and its
-    /// names are served with what was there before. Blocks.
+    /// Reads the files again if one of them has changed. A file that cannot be used is logged, and its
+    /// names are served with the certificate from before. Blocks.
     pub fn refresh(&self) {
         let seen = written(&self.folder);
         if seen == self.known.read().seen {
@@ -80,7 +80,7 @@ impl Certificates {
         if let Some(key) = known.by_name.get(&name) {
             return Some(key.clone());
         }
-        // A wildcard stands for one label.
+        // A wildcard stands for exactly one label.
         let (_, parent) = name.split_once('.')?;
         known.by_name.get(&format!("*.{parent}")).cloned()
     }

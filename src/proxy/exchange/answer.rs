@@ -77,7 +77,7 @@ impl Attempt<'_> {
         head.headers.remove(header::UPGRADE);
         let connect = upgrade.as_ref().is_some_and(|upgrade| upgrade.connect);
         if connect && head.status.is_success() {
-            // The client would take it for the WebSocket's beginning.
+            // The client would take a success to mean that the WebSocket has begun.
             return self.failed(
                 Outcome::Malformed,
                 StatusCode::BAD_GATEWAY,
@@ -85,11 +85,11 @@ impl Attempt<'_> {
             );
         }
         if upgrade.is_some() && !connect {
-            // What follows on this connection was not looked at: see `ClientIo`.
+            // What followed on this connection was not checked: see `ClientIo`.
             let close = HeaderValue::from_static("close");
             head.headers.insert(header::CONNECTION, close);
         }
-        // The app's version says nothing about this connection.
+        // The version of the app's connection does not apply to the client's.
         head.version = Version::HTTP_11;
         let kind = head.headers.get(header::CONTENT_TYPE);
         let starts = |text: &str| {
@@ -145,7 +145,7 @@ impl Attempt<'_> {
         refuse(self.watch, self.claim, answer)
     }
 
-    /// The wait for an answer was ended.
+    /// The proxy stopped waiting for the response: a timeout or the drain's deadline has passed.
     pub fn ended(self, outcome: Outcome) -> Response<ResponseBody> {
         let (status, why) = match outcome {
             Outcome::Timeout => (

@@ -15,7 +15,7 @@ use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::Upload;
 use crate::proxy::wire::headers::strip_hop_by_hop;
 
-/// Tells the app its path prefix when that is stripped from the paths.
+/// Tells the app which path prefix was stripped from the request's path.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Removes the hop-by-hop fields, adds the forwarding fields, and limits the body in size and time.
@@ -27,7 +27,7 @@ pub fn app_request(
     policy: &Policy,
     path_prefix: &str,
 ) -> (Request<RequestBody>, Option<Upgrade>) {
-    // HTTP/1.0 knows no upgrade (RFC 9110, 7.8).
+    // `Upgrade` must be ignored in HTTP/1.0 (RFC 9110, 7.8).
     let upgrading =
         strip_hop_by_hop(request.headers_mut()) && request.version() != Version::HTTP_10;
     let on_upgrade = upgrading.then(|| Upgrade {
@@ -54,7 +54,7 @@ pub fn app_request(
                 watch: connection.watch.clone(),
                 left: policy.max_body.unwrap_or(u64::MAX),
                 idle_ms: match policy.h2c && is_grpc(&head.headers) {
-                    // A stream of messages, whose sender may have nothing to say for long.
+                    // A stream of messages, whose sender may be silent for a long time.
                     true => 0,
                     false => policy.body_idle_timeout_ms,
                 },
@@ -79,13 +79,13 @@ pub fn app_request(
     (Request::from_parts(head, body), on_upgrade)
 }
 
-/// Whether the body is a stream of gRPC messages.
+/// Whether the body is a stream of gRPC messages, judging by its content type.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// HTTP/2 may split the Cookie field (RFC 9113, 8.2.3); HTTP/1.1 has one line.
+/// HTTP/2 may split the Cookie field over several lines (RFC 9113, 8.2.3); HTTP/1.1 allows only one.
 fn join_cookies(headers: &mut HeaderMap) {
     let parts: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     if parts.len() > 1 {
@@ -96,8 +96,9 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// HTTP/2 frames the body itself, and may say its length twice, or with no digit: for HTTP/1.1 it is
-/// the framing.
+/// Replaces a Content-Length with the body's known length, or removes it. HTTP/2 frames the body
+/// itself, so the client may have sent the field twice or without a number; in HTTP/1.1 it is the
+/// framing.
 fn say_length(headers: &mut HeaderMap, length: Option<u64>) {
     if let Entry::Occupied(mut said) = headers.entry(header::CONTENT_LENGTH) {
         match length {
@@ -111,7 +112,7 @@ fn say_length(headers: &mut HeaderMap, length: Option<u64>) {
     }
 }
 
-/// The path and query alone, less the route's prefix if it is to be stripped.
+/// The path and query alone, without the route's prefix if that is to be stripped.
 fn origin_form(uri: Uri, path_prefix: &str, strip_prefix: bool) -> Uri {
     let prefix = path_prefix.trim_end_matches('/');
     let strip = strip_prefix && !prefix.is_empty();

@@ -1,5 +1,5 @@
 //! Sends one request: finds a connection, sends it, and sends it again only if it was certainly not
-//! processed.
+//! processed or if repeating it does no harm.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -16,10 +16,10 @@ use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Spare, Via};
 use crate::proxy::watch::Watch;
 
-/// Tries in all, over all targets and tables.
+/// How often a request is sent at most, and how many targets are tried for each time.
 const MAX_TRIES: u32 = 8;
 
-/// A request that is being sent, maybe more than once.
+/// A request that is being sent, possibly more than once.
 pub struct Attempt<'a> {
     pub routes: &'a Arc<Routes>,
     pub watch: &'a Arc<Watch>,
@@ -27,12 +27,12 @@ pub struct Attempt<'a> {
     pub host: HeaderValue,
     /// Targets of the claimed share that refused a connection.
     pub tried: Vec<usize>,
-    /// Shares of which all did, by id.
+    /// The ids of the shares whose targets have all refused a connection.
     pub left: Vec<u64>,
 }
 
 impl Attempt<'_> {
-    /// Returns what the client gets.
+    /// Sends the request and returns the response for the client.
     pub async fn run(
         mut self,
         mut request: Request<RequestBody>,
@@ -76,8 +76,8 @@ impl Attempt<'_> {
         )
     }
 
-    /// A connection to the claimed share's least loaded target. If none accepts, another share of the
-    /// same app is claimed, or one that has replaced it meanwhile: nothing was sent yet.
+    /// A connection to the claimed share's least loaded target. If no target accepts, claims another
+    /// share of the same app, or one that has replaced it in the meantime: nothing has been sent yet.
     async fn connection(
         &mut self,
         path: &str,
@@ -124,7 +124,7 @@ impl Attempt<'_> {
             false => path.into(),
         };
         self.left.push(share.id);
-        // Only within the app: another one has not been asked for.
+        // Only within the app: the request is not meant for any other one.
         let other = self
             .routes
             .claim_other(host, &requested, &share.app, &self.left);

@@ -1,5 +1,5 @@
-//! The body of an app's response on its way to the client. It drives the connection that it comes
-//! from: there is no other task to wake.
+//! The body of an app's response on its way to the client. Polling it drives the connection to the app
+//! directly, so there is no second task to wake.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::proxy::upstream::connection::Broken;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::{Watch, now_ms};
 
-/// What the client gets.
+/// The body of a response to the client.
 pub type ResponseBody = response::ResponseBody<Download>;
 
-/// Why a client gets only a part of a response.
+/// Why a client got only a part of a response.
 #[derive(Debug, Error)]
 pub enum DownloadError {
     #[error("the app closed the connection in the middle of its response")]
@@ -33,27 +33,27 @@ pub enum DownloadError {
     Drained,
 }
 
-/// An app's response, and everything that it holds until it has been read.
+/// An app's response, and everything that it holds until it has been read to the end.
 pub struct Download {
-    /// Gone when the connection has ended or was given back.
+    /// `None` once the connection has ended or has been given back to its pool.
     pub via: Option<Via>,
     pub claim: Claim,
     pub watch: Arc<Watch>,
-    /// 0: silence is normal here.
+    /// How long the app may be silent, in milliseconds; 0: no limit, because silence is normal here.
     pub idle_ms: u64,
     pub events: Option<EventStream>,
     ended: bool,
-    /// The error, to be reported once the client has what came before it.
+    /// An error that is reported only after the client has received what came before it.
     broken: Option<DownloadError>,
 }
 
-/// What must be known to end a `text/event-stream` cleanly.
+/// What must be known to end a `text/event-stream` between two events.
 #[derive(Default)]
 pub struct EventStream {
-    /// Inside an event, ended by a blank line.
+    /// In the middle of an event, which a blank line ends.
     mid_event: bool,
     line_empty: bool,
-    /// When to end, in `now_ms` time, once the route drains.
+    /// When to end, in `now_ms` time. Set once the route is draining.
     end_at: Option<u64>,
 }
 
@@ -106,7 +106,7 @@ impl Download {
             self.watch.taking.clear();
         }
         if let Poll::Ready(frame) = self.poll_upstream(cx) {
-            // The client's turn: how long it takes is not the app's silence.
+            // Now it is the client's turn, and the time it takes is not the app's silence.
             self.watch.upstream.clear();
             if takes_ms > 0 {
                 self.watch.taking.set_in(takes_ms);
@@ -119,9 +119,9 @@ impl Download {
                     Some(Ok(frame))
                 }
                 Some(Err(_)) => {
-                    // hyper throws away what it has not written, even the head, when it hears of
-                    // an error: let it write first. A client with half an answer knows more than
-                    // one with none, which may send its request again.
+                    // On an error hyper discards everything that it has not written yet, even the head:
+                    // let it write first. A client that has half a response knows more than one that
+                    // has none, which may send its request again.
                     self.broken = Some(self.fail(Outcome::Closed, DownloadError::Cut));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -139,7 +139,7 @@ impl Download {
             )));
         }
         if matches!(self.via, Some(Via::Http2(_))) && self.watch.client.has_passed() {
-            // The request's body is read by another task, which no deadline wakes.
+            // Another task reads the request's body, and no deadline wakes that task: check here.
             return Poll::Ready(Some(Err(
                 self.fail(Outcome::Client, DownloadError::ClientIdle)
             )));
@@ -179,7 +179,8 @@ impl Download {
         self.via.as_ref().is_some_and(Via::is_answered)
     }
 
-    /// Whether this is an event stream that may end now.
+    /// Whether this is an event stream that may end now: its turn in the drain has come, and no event
+    /// is half sent.
     fn may_end_now(&mut self) -> bool {
         let Some(events) = &mut self.events else {
             return false;
@@ -188,8 +189,9 @@ impl Download {
             return false;
         };
         let end_at = *events.end_at.get_or_insert_with(|| {
-            // Spread, so that the browsers do not all come back at once; over the first half, so
-            // that the last one, too, can end its event before the drain's deadline.
+            // The ends are spread out, so that the browsers do not all reconnect at once, and only over
+            // the first half of the window, so that even the last stream can finish its event before
+            // the drain's deadline.
             let window = (closing.window / 2).saturating_sub(closing.from.elapsed());
             let part = spread(Arc::as_ptr(&self.watch) as u64);
             now_ms() + (window.as_millis() as u64 * part) / 1000
@@ -198,7 +200,7 @@ impl Download {
             self.watch.upstream.set_in(end_at.saturating_sub(now_ms()));
             return false;
         }
-        // An event that is cut in half is lost; the drain's deadline still holds.
+        // An event cut in half is lost, so wait for its end; the drain's deadline still applies.
         !events.mid_event
     }
 
@@ -209,7 +211,7 @@ impl Download {
         error
     }
 
-    /// The whole answer has been read.
+    /// The whole response has been read: gives the connection back to its pool and counts the request.
     fn finish(&mut self) {
         self.ended = true;
         if let Some(Via::Http1(upstream)) = self.via.take()
@@ -224,7 +226,8 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // hyper drops a body of known length as soon as it has its last byte.
+        // hyper drops a body of known length as soon as it has the last byte, without polling for the
+        // end.
         if !self.ended && self.is_answered() {
             self.finish();
         }
@@ -257,7 +260,7 @@ impl EventStream {
     }
 }
 
-/// 0..1000, evenly, from any number.
+/// Maps any number evenly to 0..1000.
 fn spread(n: u64) -> u64 {
     (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000
 }

@@ -1,5 +1,5 @@
-//! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT there is an upgrade of HTTP/1.1 here, on the
-//! client's side and on the app's, and the same tunnel in between.
+//! WebSockets over HTTP/2 (RFC 8441): converts between an extended CONNECT and an HTTP/1.1 upgrade, on
+//! the client's side and on the app's. The tunnel in between is the same for both.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,10 +11,10 @@ use sha1::{Digest, Sha1};
 
 const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
 const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
-/// What every server adds to the key (RFC 6455, 1.3).
+/// What every server appends to the key (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The client's connection, or its stream, once it has left HTTP.
+/// The client's connection, or its HTTP/2 stream, once it has left HTTP.
 pub struct Upgrade {
     pub on: OnUpgrade,
     /// Requested by an extended CONNECT.
@@ -28,7 +28,8 @@ pub fn into_upgrade<B>(request: &mut Request<B>) -> bool {
         return false;
     }
     let mut nonce = [0; 16];
-    // It proves to a client that the app understood it; here the client has not asked.
+    // The key only proves to a client that the app understood its handshake, and this client sent no
+    // key: a failure here does no harm.
     let _ = getrandom::fill(&mut nonce);
     let key = HeaderValue::try_from(BASE64_STANDARD.encode(nonce));
     *request.method_mut() = Method::GET;
@@ -43,7 +44,7 @@ pub fn into_upgrade<B>(request: &mut Request<B>) -> bool {
     true
 }
 
-/// The head of the app's 101 as an answer to the CONNECT.
+/// Converts the head of the app's 101 into the head of a response to the CONNECT.
 pub fn accept(status: &mut StatusCode, headers: &mut HeaderMap) {
     *status = StatusCode::OK;
     headers.remove(header::CONNECTION);
@@ -51,20 +52,20 @@ pub fn accept(status: &mut StatusCode, headers: &mut HeaderMap) {
     headers.remove(ACCEPT);
 }
 
-/// Whether a request, or an answer to one, changes to a WebSocket.
+/// Whether a request, or the response to one, switches to the WebSocket protocol.
 pub fn is_websocket(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Whether this is a request that a WebSocket can begin with.
+/// Whether this request can begin a WebSocket.
 pub fn asks_for_websocket<B: Body>(request: &Request<B>) -> bool {
     let empty = request.body().is_end_stream();
     request.method() == Method::GET && is_websocket(request.headers()) && empty
 }
 
-/// Makes a CONNECT out of a request for a WebSocket. Returns its key.
+/// Converts a WebSocket upgrade request into an extended CONNECT. Returns the request's key.
 pub fn into_connect<B>(request: &mut Request<B>) -> HeaderValue {
     *request.method_mut() = Method::CONNECT;
     let websocket = Protocol::from_static("websocket");
@@ -73,7 +74,8 @@ pub fn into_connect<B>(request: &mut Request<B>) -> HeaderValue {
     key.unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The head of the app's answer to the CONNECT as one to an upgrade with this key.
+/// Converts the head of the app's response to the CONNECT into that of a response to an upgrade with
+/// this key.
 pub fn switch<B>(key: &HeaderValue, answer: &mut Response<B>) {
     let proof = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let proof = HeaderValue::try_from(BASE64_STANDARD.encode(proof));
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_proof_is_that_of_the_specification() {
-        // RFC 6455, 1.3.
+        // The example in RFC 6455, 1.3.
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
         let mut answer = Response::new(());
         switch(&key, &mut answer);

@@ -21,13 +21,14 @@ use crate::proxy::route::routes::Routes;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
 
-/// A path with its query, in bytes. A head that is too long with all its fields is refused before.
+/// The longest request target (path and query), in bytes. The size of the whole head is checked
+/// earlier.
 const MAX_TARGET: usize = 16 << 10;
 
-/// Answers requests from the apps that the live table names.
+/// Answers requests by forwarding them to the apps in the live table.
 pub struct Gateway {
     pub routes: Arc<Routes>,
-    /// Where each request gets a line.
+    /// Gets a line for each request.
     pub access_log: Option<Arc<AccessLog>>,
 }
 
@@ -66,8 +67,8 @@ async fn forward(
     if !request_target::is_valid(&request) {
         return last_page(StatusCode::BAD_REQUEST, "Invalid request target.");
     }
-    // The server answers `100-continue` itself when the body is first asked for, which is when the
-    // app's connection stands. Whatever else there may be, nobody here knows how to do it.
+    // The server sends `100 Continue` itself when the body is first read, which is after the connection
+    // to the app has been established. No other expectation is supported.
     if let Some(expected) = request.headers_mut().remove(header::EXPECT)
         && !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -91,7 +92,7 @@ async fn forward(
             return page::own(routes, None, StatusCode::NOT_FOUND, why);
         }
     };
-    // Seen by the drain's wake-up: see `Watches::wake_share`.
+    // The drain finds the request by this: see `Watches::wake_share`.
     watch.share.store(claim.share().id, SeqCst);
     watch.client.clear();
     let mut claim = claim;

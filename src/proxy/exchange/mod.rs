@@ -1,4 +1,4 @@
-//! One request, from its head to the answer's last byte.
+//! One request, from its head to the last byte of the response.
 
 pub mod answer;
 pub mod app_request;

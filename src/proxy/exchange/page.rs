@@ -1,4 +1,4 @@
-//! Responses of the proxy's own.
+//! Responses that the proxy makes itself.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -7,7 +7,7 @@ use super::download::ResponseBody;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::{Page, Policy};
 
-/// The page that the route has for this status, else the table's, else one sentence that says why.
+/// The route's page for this status, else the table's, else one sentence that says why.
 pub fn own(
     routes: &Routes,
     policy: Option<&Policy>,
@@ -24,7 +24,7 @@ pub fn own(
     }
 }
 
-/// A page from the table.
+/// A page from the route table.
 pub fn custom(status: StatusCode, page: &Page) -> Response<ResponseBody> {
     let kind = HeaderValue::from_str(&page.content_type);
     let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -49,12 +49,12 @@ fn response(status: StatusCode, kind: HeaderValue, text: String) -> Response<Res
     response
 }
 
-/// A page of the proxy's own, after which the connection is closed.
+/// The same as [`page`], but the connection is closed afterwards.
 pub fn last_page(status: StatusCode, why: &str) -> Response<ResponseBody> {
     last(page(status, why))
 }
 
-/// The same for any answer.
+/// Makes any response the last one of its connection.
 pub fn last(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

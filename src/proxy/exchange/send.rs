@@ -15,19 +15,19 @@ use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Via, to_http2};
 use crate::proxy::watch::Watch;
 
-/// How one sending of a request ended.
+/// How one attempt to send a request ended.
 pub enum Sent {
     Answer(Response<()>, Via),
-    /// Not one byte of it was written: it is as it was.
+    /// Not one byte was written: the request is unchanged.
     Unsent,
     Failed(Broken),
-    /// The request's body stopped coming.
+    /// The client stopped sending the request's body.
     Stalled,
     Ended(Outcome),
 }
 
-/// Sends and waits, for as long as the route allows. Takes the request's body, and over HTTP/2 all of
-/// it.
+/// Sends the request and waits for the response for as long as the route allows. Takes the body out of
+/// the request; over HTTP/2, takes the whole request.
 pub async fn send(
     share: &LiveShare,
     watch: &Watch,
@@ -40,7 +40,8 @@ pub async fn send(
     }
     let sent = match via {
         Via::Http1(upstream) => http1(share, watch, upstream, request).await,
-        // Boxed, as what else is rare: every request would else be as large as these.
+        // Boxed, like everything else that is rare: otherwise every request's future would be as large
+        // as this.
         Via::Http2(lease) => Box::pin(http2(share, watch, lease, request)).await,
     };
     watch.upstream.clear();
@@ -94,7 +95,7 @@ async fn http2(
             return Poll::Ready(answer.map_err(|error| unsent_or_failed(error, request)));
         }
         watch.register(cx.waker());
-        // The body is read by a task of the connection's own, which no deadline wakes.
+        // The connection's own task reads the body, and no deadline wakes that task: check here.
         if watch.client.has_passed() {
             return Poll::Ready(Err(Sent::Stalled));
         }

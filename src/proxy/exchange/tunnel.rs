@@ -22,17 +22,17 @@ use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::websocket::{Frames, close_from_client, close_from_server};
 
-/// How long the 101 may take to get to the client.
+/// How long the 101 response may take to reach the client.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// After one side has ended its half, how long the other may go on.
+/// How long one direction may go on after the other has ended.
 const HALF_OPEN: Duration = Duration::from_secs(60);
-/// The same of a WebSocket, where that is no way to end: there is a frame for it.
+/// The same for a WebSocket, which ends with a close frame and not by closing one direction.
 const HALF_CLOSED: Duration = Duration::from_secs(2);
-/// Of one direction.
+/// The size of one direction's buffer, in bytes.
 const BUFFER: usize = 8 << 10;
 
-/// Joins the client's connection, once it is free, with the app's. The watch is held too: an HTTP/2
-/// connection counts its streams by theirs.
+/// Joins the client's connection, once the HTTP server has released it, with the app's. The watch is
+/// held too, because an HTTP/2 connection counts its open streams by their watches.
 pub fn open(client: OnUpgrade, via: Via, held: (Tunnel, Arc<Watch>), websocket: bool) {
     match via {
         Via::Http1(upstream) => {
@@ -52,7 +52,7 @@ pub fn open(client: OnUpgrade, via: Via, held: (Tunnel, Arc<Watch>), websocket: 
     }
 }
 
-/// `early`: bytes that the app has already sent.
+/// `early`: bytes that have already been read from the app.
 async fn join(
     client: OnUpgrade,
     (from_app, to_app): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
@@ -64,7 +64,7 @@ async fn join(
         return;
     };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-    // Looked at with each read: to wait for it in each direction costs more than the rest.
+    // Checked before each read: to wait for it in each direction would cost more than the rest.
     let told = AtomicBool::new(false);
     let (to_app_close, to_client_close) = close_frames(websocket);
     let up = relay(&mut from_client, to_app, Bytes::new(), &told, to_app_close);
@@ -75,7 +75,7 @@ async fn join(
         sleep(CLOSE_GRACE).await;
     };
     tokio::select! {
-        // First, so that the directions see at once that they are told.
+        // Polled first, so that both directions see at once that `told` is set.
         biased;
         () = over => {}
         _ = both(up, down, websocket) => {}
@@ -85,12 +85,13 @@ async fn join(
         counters.websockets_closed.fetch_add(1, Relaxed);
     }
     drop(held);
-    // In order, so that TLS too says that this was all.
+    // An orderly shutdown, so that over TLS, too, the client learns that nothing is missing.
     let mut client = from_client.unsplit(to_client);
     let _ = timeout(CLOSE_GRACE, client.shutdown()).await;
 }
 
-/// Done when both are, when one fails, or when one has been done for long enough.
+/// Completes when both directions have ended, when one fails, or when one has not ended within the
+/// limit after the other.
 async fn both(
     up: impl Future<Output = io::Result<()>>,
     down: impl Future<Output = io::Result<()>>,
@@ -110,32 +111,33 @@ async fn both(
     }
 }
 
-/// Completes when the drain closes this tunnel: each tunnel of the share has its own moment.
+/// Completes when the drain closes this tunnel. The tunnels of a share are closed one after the other.
 async fn told_to_close(share: &LiveShare) {
     let mut closing = share.closing.subscribe();
     let set = closing.wait_for(Option::is_some).await.map(|set| *set);
     match set {
         Ok(Some(closing)) => sleep_until(share.closes_at(closing).into()).await,
-        // The sender lives in the route, which is held.
+        // Never reached: the sender is a part of the share, which the tunnel holds.
         _ => std::future::pending().await,
     }
 }
 
-/// The close frames for the app and for the client.
+/// The close frames for the app and for the client; none unless this is a WebSocket.
 fn close_frames(websocket: bool) -> (Option<Bytes>, Option<Bytes>) {
     if !websocket {
         return (None, None);
     }
     let mut mask = [0; 4];
-    // Against caches that take the payload for a request; there is no secret in it.
+    // The mask protects caches that could take the payload for a request (RFC 6455, 10.3). It is no
+    // secret, so a failure here does no harm.
     let _ = getrandom::fill(&mut mask);
     let to_app = Bytes::copy_from_slice(&close_from_client(mask));
     let to_client = Bytes::copy_from_slice(&close_from_server());
     (Some(to_app), Some(to_client))
 }
 
-/// Relays one direction, beginning with `early`. Once `told` is set, it sends `close` after the frame
-/// in progress, and then only waits for the sender's own close.
+/// Relays one direction, beginning with `early`. Once `told` is set, sends `close` after the frame in
+/// progress, and then only waits for the sender's own close frame.
 async fn relay(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -180,8 +182,8 @@ async fn relay(
         }
         let rest = frames.rest_of_frame(&buffer[..n]);
         to.write_all(&buffer[..rest]).await?;
-        // The rest of the buffer comes after our close and is thrown away, but a close of the
-        // sender's own in it still counts.
+        // The rest of the buffer would follow our close frame, so it is discarded; but a close frame
+        // from the sender in it still counts.
         frames.follow(&buffer[..n]);
         if rest < n {
             break;

@@ -11,8 +11,8 @@ use crate::proxy::wire::app_body::{Decoder, Piece};
 use crate::proxy::wire::headers::strip_hop_by_hop;
 use crate::proxy::wire::{app_head, head};
 
-/// An app's bytes: however they are cut, the client gets the same of them, without anything that was
-/// meant for the proxy; and what hyper takes for an answer too is the same answer.
+/// An app's bytes: however they are split into reads, the client gets the same, without anything that
+/// was meant for the proxy; and if hyper accepts them as a response too, it is the same response.
 pub fn answers(bytes: &[u8]) {
     for method in [Method::GET, Method::HEAD] {
         let answer = read(bytes, &method, bytes.len());
@@ -36,11 +36,11 @@ struct Answer {
     data: Vec<u8>,
     trailers: Option<HeaderMap>,
     ended: bool,
-    /// What follows it.
+    /// The bytes after it.
     rest: Vec<u8>,
 }
 
-/// The first answer that is not an interim one; None: there is none, or its body is broken.
+/// The first response that is not an interim one. `None`: there is none, or its body is broken.
 fn read(bytes: &[u8], method: &Method, step: usize) -> Option<Answer> {
     let mut parts = bytes.chunks(step.max(1));
     let mut read = BytesMut::new();

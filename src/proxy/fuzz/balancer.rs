@@ -1,6 +1,6 @@
 use crate::proxy::wire::proxy_protocol::{NoHeader, parse};
 
-/// What a balancer says first: more bytes never take back what fewer said, and a header ends where it
+/// What a balancer sends first: more bytes never change the result of fewer, and a header ends where it
 /// says it does.
 pub fn balancer(bytes: &[u8]) {
     let whole = parse(bytes);

@@ -2,7 +2,7 @@ use crate::proxy::control::Command;
 use crate::proxy::route::live::LiveTable;
 use crate::proxy::route::table::Table;
 
-/// A line of the control socket: what is understood is the same when it is said again, and a table
+/// A line of the control socket: what was parsed parses the same after being written again, and a table
 /// routes what it names.
 pub fn control(line: &[u8]) {
     let Ok(command) = serde_json::from_slice::<Command>(line) else {
@@ -16,7 +16,7 @@ pub fn control(line: &[u8]) {
     }
 }
 
-/// Each host and prefix leads to a route of its own, or to one that is more precise or newer.
+/// Each host and prefix leads to its own route, or to one that is more specific or newer.
 fn routed(table: Table) {
     let live = LiveTable::build(table.clone(), &[]);
     assert_eq!(*live.table, table);

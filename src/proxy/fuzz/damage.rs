@@ -1,10 +1,10 @@
-//! Good bytes, damaged at random: what the fuzz targets look for at length, on any toolchain. Seeded,
-//! so that a failure can be seen again.
+//! Valid bytes, damaged at random: a short version of the fuzz targets' long search, on any toolchain.
+//! Seeded, so that a failure can be reproduced.
 
 use std::fs;
 use std::path::Path;
 
-/// `CUTOVER_FUZZ_ROUNDS` asks for more.
+/// `CUTOVER_FUZZ_ROUNDS` overrides it.
 const ROUNDS: u64 = 5_000;
 
 struct Random(u64);
@@ -17,7 +17,7 @@ impl Random {
         (self.0 % n.max(1) as u64) as usize
     }
 
-    /// `seed` with some bytes changed, put in, taken out or doubled.
+    /// `seed` with some bytes changed, inserted, removed or duplicated.
     fn altered(&mut self, seed: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..self.below(6) {
@@ -37,7 +37,7 @@ impl Random {
     }
 }
 
-/// Seeds of the fuzz target of that name; undamaged they hold too.
+/// Checks the seeds of the fuzz target of that name, undamaged and damaged.
 fn damage(target: &str, holds: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut files: Vec<_> = fs::read_dir(folder.join(target))

@@ -4,8 +4,8 @@ use crate::proxy::wire::app_head;
 use crate::proxy::wire::framing::Reader;
 use crate::proxy::wire::headers::{Client, strip_hop_by_hop};
 
-/// Header fields, a line each: nothing of a hop is left, nor of a stranger's word for who it is, and
-/// what is left makes one head.
+/// Header fields, one on each line: no hop-by-hop field is left, nor any claim by an untrusted client
+/// about who it is, and what is left makes a single valid head.
 pub fn fields(bytes: &[u8]) {
     let lines = bytes.split(|&b| b == b'\n');
     let mut headers: HeaderMap = lines.filter_map(field).collect();
@@ -14,7 +14,8 @@ pub fn fields(bytes: &[u8]) {
     assert_stripped(&headers);
     for name in named {
         let kept = [header::HOST, header::CONTENT_LENGTH, header::TE];
-        // The first is looked for alone: an `Upgrade` goes with `Connection` or comes back with it.
+        // The first of the two is looked for alone: `Upgrade` is removed with `Connection`, or put back
+        // with it.
         let kept = name == header::UPGRADE || kept.contains(&name);
         assert!(kept || !headers.contains_key(&name), "`{name}` is named");
     }
@@ -58,7 +59,7 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
 }
 
-/// Nothing that is meant for one hop is among them.
+/// Checks that no hop-by-hop field is among them.
 pub fn assert_stripped(headers: &HeaderMap) {
     for name in [
         "connection",

@@ -1,8 +1,8 @@
 use super::step;
 use crate::proxy::wire::websocket::Frames;
 
-/// A WebSocket's bytes: its frames' ends are found however they are cut, and where a plain count finds
-/// them.
+/// A WebSocket's bytes: the ends of its frames are found however the bytes are split into reads, and
+/// where a plain count finds them.
 pub fn frames(bytes: &[u8]) {
     let (ends, closed_from) = ends(bytes);
     let (mut frames, mut at) = (Frames::default(), 0);

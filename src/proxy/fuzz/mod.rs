@@ -1,6 +1,6 @@
-//! What must hold whatever strangers, apps or a torn disk hand to the proxy. Each function takes any
-//! bytes and panics where something does not hold: the fuzz targets of `fuzz/` look for such bytes, and
-//! the tests here damage good ones at random.
+//! What must hold whatever clients, apps or a damaged disk pass to the proxy. Each function takes any
+//! bytes and panics where something does not hold: the fuzz targets of `fuzz/` search for such bytes,
+//! and the tests here damage valid ones at random.
 
 mod answers;
 mod balancer;
@@ -21,7 +21,8 @@ pub use frames::frames;
 pub use requests::requests;
 pub use table::table;
 
-/// A size to cut `bytes` by that comes from themselves, so that a finding can be seen again.
+/// The size of the pieces to split `bytes` into, derived from the bytes themselves so that a finding
+/// can be reproduced.
 fn step(bytes: &[u8]) -> usize {
     1 + bytes.len() % 7
 }

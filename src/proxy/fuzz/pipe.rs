@@ -1,4 +1,4 @@
-//! A connection whose other side has said everything already.
+//! A connection whose other side has already sent everything.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -6,20 +6,20 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// More polls than that of one connection: it hangs.
+/// More polls than one connection can need: it hangs.
 const MAX_POLLS: usize = 100_000;
 
 pub struct Pipe<'a> {
     input: &'a [u8],
     step: usize,
-    /// Nothing is said before something was heard.
+    /// Whether the other side sends nothing until it has received something.
     pub quiet: bool,
-    /// How often the end is still waited for: hyper lets go of a request whose client leaves.
+    /// How often the end is still withheld: hyper drops a request whose client has left.
     patience: u32,
 }
 
 impl<'a> Pipe<'a> {
-    /// At most `step` bytes come at a time.
+    /// At most `step` bytes are read at a time.
     pub fn new(input: &'a [u8], step: usize) -> Self {
         Self {
             input,
@@ -70,7 +70,7 @@ impl AsyncWrite for Pipe<'_> {
     }
 }
 
-/// Carries `task` to its end, which may wait for nothing but itself.
+/// Runs `task` to its end. It may wait only for itself.
 pub fn finish<T>(task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
     let mut cx = Context::from_waker(Waker::noop());

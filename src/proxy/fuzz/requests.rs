@@ -27,15 +27,15 @@ use crate::proxy::wire::framing::Reader;
 use crate::proxy::wire::headers::Client;
 use crate::proxy::wire::request_target;
 
-/// A client's bytes: however they are cut, the apps get the same of them; where one request ends the
-/// strict reading and hyper agree; and each arrives as one request, whatever it holds.
+/// A client's bytes: however they are split into reads, the apps get the same; the strict check and
+/// hyper agree on where a request ends; and each arrives as one request, whatever it holds.
 pub fn requests(bytes: &[u8]) {
     let sent = serve(bytes, bytes.len());
     let cut = serve(bytes, step(bytes));
     let mut reader = Reader::default();
     let alike = match reader.follow(bytes).is_ok() && reader.is_lost() {
-        // Who asks for another protocol while answers are due gets only those: how many is a matter
-        // of time.
+        // A client that requests another protocol while responses are due gets only those; how many
+        // there are is a matter of timing.
         true => sent.len().min(cut.len()),
         false => sent.len().max(cut.len()),
     };
@@ -57,7 +57,7 @@ pub fn requests(bytes: &[u8]) {
     }
 }
 
-/// The requests in `bytes` by the strict reading, and what is no whole one.
+/// The requests in `bytes` according to the strict check, and the rest, which is not a whole one.
 fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let (mut whole, mut begin) = (Vec::new(), 0);
     let mut reader = Reader::default();
@@ -68,7 +68,7 @@ fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
         if reader.at_start() {
             let one = &bytes[begin..=at];
             begin = at + 1;
-            // An empty line before a request is passed over.
+            // An empty line before a request is skipped.
             if one != b"\r\n" {
                 whole.push(one);
             }
@@ -77,8 +77,7 @@ fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     (whole, &bytes[begin..])
 }
 
-/// What an app would get of each request that comes out of a connection; None: it is refused, or
-/// cut off.
+/// What an app would get of each request on a connection. `None`: it is refused or cut off.
 fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
     let place = Places::new(1, 1).take().expect("there is one");
     let limits = Limits {
@@ -104,7 +103,7 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
         Ok::<_, Infallible>(response)
     });
     let http = http1::builder().serve_connection(TokioIo::new(io), service);
-    // Whether its last request was one is seen from what was sent.
+    // Whether the last request was accepted shows in `sent`.
     let _ = finish(http);
     sent.into_inner()
 }
@@ -136,7 +135,7 @@ async fn for_app(connection: &Connection, request: Request<Incoming>) -> Option<
         }
     }
     if chunked {
-        // In one: into how many it came depends on how it was cut.
+        // As one chunk: the number of chunks that arrived depends on how the bytes were split.
         app_head::write_chunk(&data, &mut bytes);
         app_head::write_trailers(&trailers, &announced, &mut bytes);
     } else {

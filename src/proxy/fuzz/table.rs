@@ -1,6 +1,6 @@
 use crate::proxy::control::disk::{parse, with_sum};
 
-/// The table's file: what was read writes back the same, and any damage is seen.
+/// The table's file: what was read is written back the same, and any damage is detected.
 pub fn table(text: &[u8]) {
     let _ = parse(text);
     let file = with_sum(text.to_vec());
@@ -9,10 +9,10 @@ pub fn table(text: &[u8]) {
         assert_eq!(parse(&with_sum(written)), Ok(table));
     }
     if text.contains(&b'\n') {
-        // A table is one line: what has more may hold a whole file, and be one when it is cut off.
+        // A table is one line: a longer text may hold a whole file, and become one when it is cut off.
         return;
     }
-    // Places that come from the text, so that a finding can be seen again.
+    // Positions derived from the text, so that a finding can be reproduced.
     let at = text
         .iter()
         .fold(7, |n: usize, &b| n.wrapping_mul(31).wrapping_add(b.into()));

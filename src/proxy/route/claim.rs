@@ -1,4 +1,4 @@
-//! Who holds a share: a drain waits for them.
+//! Holds on a share, which a drain waits for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,21 +8,21 @@ use super::share::LiveShare;
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::upstream::target::Target;
 
-/// One request's hold on a share. Whoever holds it must end it with [`Claim::end`]; dropped before
-/// that, the client is taken to have left.
+/// One request's hold on a share. Its holder must end it with [`Claim::end`]; if it is dropped without
+/// that, the client counts as gone.
 pub struct Claim {
     share: Arc<LiveShare>,
     started: Instant,
-    /// What the client was answered.
+    /// The status that was sent to the client; 0 if none was.
     pub status: u16,
     target: Option<usize>,
     open: bool,
-    /// What is to be written of it, and where.
+    /// The access log and the entry to be written to it.
     pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
 }
 
 impl Claim {
-    /// To be called under the lock that the switch takes, so that a drain waits for this claim.
+    /// Must be called under the lock that the switch takes, so that a drain waits for this claim.
     pub fn new(share: &Arc<LiveShare>) -> Self {
         share.begin_request();
         Self {
@@ -44,7 +44,7 @@ impl Claim {
         self.target.map(|i| &self.share.targets[i])
     }
 
-    /// Takes the target with this number, and leaves the one before.
+    /// Takes the target with this number, and leaves the one used before.
     pub fn use_target(&mut self, target: usize) {
         self.leave_target();
         self.share.targets[target].enter();
@@ -57,7 +57,7 @@ impl Claim {
         }
     }
 
-    /// Counts the request and lets go of the share.
+    /// Counts the request and releases the share.
     pub fn end(&mut self, outcome: Outcome) {
         if std::mem::take(&mut self.open) {
             let took = self.started.elapsed();
@@ -73,14 +73,14 @@ impl Claim {
         }
     }
 
-    /// Lets go of the share without counting: the request goes on under another claim.
+    /// Releases the share without counting: the request continues under another claim.
     pub fn abandon(mut self) {
         self.open = false;
         self.leave_target();
         self.share.end_request();
     }
 
-    /// The request has become a tunnel, which holds the share from now on.
+    /// The request has become a tunnel, which now holds the share.
     pub fn into_tunnel(mut self) -> Tunnel {
         self.share.begin_tunnel();
         self.end(Outcome::Answered);

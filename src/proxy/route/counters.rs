@@ -1,5 +1,5 @@
-//! What one route has done. Plain atomics: a reader may see a request counted in one number and not
-//! yet in another.
+//! What one share has done. Plain atomics: a reader may see a request counted in one number and not yet
+//! in another.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::stats::Failures;
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The app's whole answer was read, whatever its status.
+    /// The app's whole response was read, whatever its status.
     Answered,
     Connect,
     Timeout,
@@ -17,7 +17,7 @@ pub enum Outcome {
     Malformed,
     /// Cut off at the drain's deadline.
     Drained,
-    /// The client went away, or broke the rules.
+    /// The client went away, or violated the protocol.
     Client,
 }
 
@@ -36,7 +36,7 @@ impl Outcome {
 }
 
 const OUTCOMES: usize = 7;
-/// Powers of two of microseconds: the last bound but one is 2^26 us, about a minute.
+/// Powers of two, in microseconds: the last bound but one is 2^26 us, about a minute.
 const BUCKETS: usize = 28;
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ pub struct Snapshot {
 }
 
 impl Counters {
-    /// `status` 0: the client got none.
+    /// `status` 0: the client was sent none.
     pub fn count(&self, outcome: Outcome, status: u16, took: Duration) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
         if let Some(class) = self.classes.get((status / 100).wrapping_sub(1) as usize) {

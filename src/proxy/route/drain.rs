@@ -1,4 +1,4 @@
-//! Waiting for the old release's requests, so that nothing it still does is cut off by stopping it.
+//! Waits for the old release's requests, so that stopping it cuts nothing off.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::share::{Displaced, LiveShare};
 /// How long aborted requests may take to end. Those that wait for a client that does not read do not
 /// end by themselves.
 const ABORTING: Duration = Duration::from_millis(200);
-/// How long closed connections may take to be gone. A task that takes longer is a bug.
+/// How long closed connections may take to end. A task that takes longer is a bug.
 const GONE: Duration = Duration::from_secs(5);
 /// How long both ends of a WebSocket have to reply to the close frame.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -37,9 +37,10 @@ pub enum DrainError {
 #[cfg_attr(not(fuzzing), derive(utoipa::ToSchema))]
 pub struct Receipt {
     pub requests: u64,
-    /// Requests that did not get the app's whole answer.
+    /// Requests that did not get the app's whole response.
     pub failed: u64,
-    /// Requests that were sent again because they were certainly not processed.
+    /// Requests that were sent again, because they were certainly not processed or because repeating
+    /// them does no harm.
     pub retried: u64,
     /// Requests to the old release that were in flight at the switch.
     pub drained: u64,
@@ -49,7 +50,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Of two proxies that shared the work.
+    /// The sum of two receipts, of two proxies that shared the work.
     pub fn and(self, other: Self) -> Self {
         Self {
             requests: self.requests + other.requests,
@@ -62,9 +63,9 @@ impl Receipt {
     }
 }
 
-/// Waits until nothing that was claimed on `app`'s routes older than `before` is under way:
-/// requests have `requests` time to finish, WebSockets and event streams are told to leave one
-/// after the other over `websockets`. The receipt counts from the switch on.
+/// Waits until nothing is in progress that was claimed on `app`'s routes older than `before`. Requests
+/// have `requests` to finish; WebSockets and event streams are told to end one after the other over
+/// `websockets`. The receipt covers the time from the switch on.
 pub async fn drain(
     routes: &Routes,
     app: &str,
@@ -127,7 +128,7 @@ fn receipt(old: &[Arc<LiveShare>], before: u64) -> Receipt {
     let mut counted = Vec::new();
     for share in old {
         let displaced = share.displaced.lock();
-        // What an earlier switch cost stands in that one's receipt.
+        // What an earlier switch cost is in that switch's receipt.
         let its = |d: &&Displaced| d.drained_for == Some(before);
         let Some(displaced) = displaced.as_ref().filter(its) else {
             continue;
@@ -164,7 +165,7 @@ mod tests {
     use super::super::table::{Route, Share, Table};
     use super::*;
 
-    /// Shares `(release, generation, weight)` of one route.
+    /// One route with shares `(release, generation, weight)`.
     fn table(generation: u64, shares: &[(&str, u64, u32)]) -> Table {
         let share = |&(release, generation, weight): &(&str, u64, u32)| Share {
             weight,

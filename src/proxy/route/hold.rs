@@ -9,12 +9,12 @@ use super::routes::Routes;
 use super::share::LiveShare;
 use crate::proxy::watch::{HELD, Watch};
 
-/// More do not wait.
+/// The most requests that wait at the same time; further ones are not held.
 const MAX_HELD: usize = 16_384;
 
 impl Routes {
-    /// [`Routes::claim`], but waits for as long as the route allows while it has no target or is
-    /// paused. After that the request is handled as if it had not waited.
+    /// Like [`Routes::claim`], but waits for as long as the route allows while the route has no target
+    /// or is paused. After that the request is handled as if it had not waited.
     pub async fn claim_or_wait(
         &self,
         host: &str,
@@ -24,7 +24,7 @@ impl Routes {
         let claim = self.claim(host, path)?;
         match patience(claim.share()) {
             Some(limit) => {
-                // Let go of while waiting: a drain need not wait for it.
+                // Released while waiting, because a drain need not wait for this request.
                 claim.abandon();
                 Box::pin(self.wait(host, path, watch, limit)).await
             }
@@ -43,7 +43,7 @@ impl Routes {
             Some(held) => held,
             None => return self.claim(host, path),
         };
-        // The client is not idle: it waits for us.
+        // The client is not idle: it waits for the proxy.
         watch.share.store(HELD, SeqCst);
         let mut switched = self.switched.subscribe();
         let found = async {
@@ -63,7 +63,7 @@ impl Routes {
     }
 }
 
-/// How long a request of this route may have to wait.
+/// How long a request of this route may have to wait. `None`: it need not wait.
 fn patience(share: &LiveShare) -> Option<Duration> {
     let policy = &share.policy;
     let hold_ms = match share.targets.is_empty() {
@@ -75,7 +75,7 @@ fn patience(share: &LiveShare) -> Option<Duration> {
     waits.then(|| Duration::from_millis(ms))
 }
 
-/// One held request's part of [`MAX_HELD`].
+/// One held request, counted towards [`MAX_HELD`].
 struct Held<'a>(&'a Routes);
 
 impl<'a> Held<'a> {

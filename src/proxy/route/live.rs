@@ -12,24 +12,24 @@ use super::table::{Route, Table};
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoRoute {
     UnknownHost,
-    /// The host is known, but no prefix of its routes fits.
+    /// The host is known, but none of its routes has a matching path prefix.
     UnknownPath,
 }
 
-/// A table, indexed.
+/// A table with indexes to look routes up by.
 #[derive(Default)]
 pub struct LiveTable {
     pub table: Arc<Table>,
     routes: Vec<Arc<LiveRoute>>,
-    /// By host, the longest path prefix first.
+    /// By host; of each, the longest path prefix first.
     exact: HashMap<String, Vec<Arc<LiveRoute>>>,
-    /// By what follows `*.`.
+    /// By the part after `*.`.
     wildcard: HashMap<String, Vec<Arc<LiveRoute>>>,
     any: Vec<Arc<LiveRoute>>,
 }
 
 impl LiveTable {
-    /// Shares that are the same as before keep their object, with its pools and counters.
+    /// Shares that have not changed keep their object, with its pools and counters.
     pub fn build(table: Table, before: &[Arc<LiveShare>]) -> Self {
         let mut live = Self::default();
         let mut known: HashMap<&str, Vec<&Arc<LiveShare>>> = HashMap::new();
@@ -54,19 +54,19 @@ impl LiveTable {
         }
         let all = live.exact.values_mut().chain(live.wildcard.values_mut());
         for routes in all.chain([&mut live.any]) {
-            // The newer one wins where two claim the same.
+            // Where two routes claim the same prefix, the newer one wins.
             routes.sort_by_key(|route| Reverse((route.path_prefix.len(), route.generation)));
         }
         live.table = Arc::new(table);
         live
     }
 
-    /// Of every route.
+    /// The shares of every route.
     pub fn shares(&self) -> impl Iterator<Item = &Arc<LiveShare>> {
         self.routes.iter().flat_map(|route| &route.shares)
     }
 
-    /// Whether a route of `app` is served as it stood before generation `before`.
+    /// Whether a route of `app` is still served as it was before generation `before`.
     pub fn has_older(&self, app: &str, before: u64) -> bool {
         let older = |route: &Arc<LiveRoute>| route.app == app && route.generation < before;
         self.routes.iter().any(older)
@@ -109,10 +109,10 @@ pub struct LiveRoute {
     pub path_prefix: String,
     /// At least one.
     shares: Vec<Arc<LiveShare>>,
-    /// Where each share's part of a round ends; empty with one share.
+    /// Where each share's part of a round ends; empty if there is only one share.
     ends: Vec<u64>,
-    /// How far apart two turns are in a round, so that a share's turns are spread over it. Without a
-    /// common divisor with the round's length, so that each place comes once.
+    /// The distance between two consecutive turns in a round, so that a share's turns are spread over
+    /// it. It has no common divisor with the round's length, so that each place is visited once.
     stride: u64,
     turn: AtomicU64,
 }
@@ -129,7 +129,7 @@ impl LiveRoute {
         let serves = route.shares.iter().any(|share| !share.targets.is_empty());
         let mut round = 0;
         let ends = route.shares.iter().map(|share| {
-            // One that is down gets nothing as long as another is up.
+            // A share that is down gets nothing as long as another one is up.
             if !serves || !share.targets.is_empty() {
                 round += u64::from(share.weight);
             }
@@ -151,7 +151,8 @@ impl LiveRoute {
         }
     }
 
-    /// The share that the next request goes to: each gets its weight's part of all.
+    /// The share that the next request goes to: each gets the part of all requests that its weight
+    /// says.
     pub fn next_share(&self) -> &Arc<LiveShare> {
         match &self.shares[..] {
             [only] => only,
@@ -159,7 +160,7 @@ impl LiveRoute {
         }
     }
 
-    /// Another share, which has targets, than those with these ids.
+    /// A share that has targets and whose id is not in `ids`.
     pub fn other_share(&self, ids: &[u64]) -> Option<&Arc<LiveShare>> {
         let mut shares = self.shares.iter();
         shares.find(|share| !ids.contains(&share.id) && !share.targets.is_empty())
@@ -176,7 +177,7 @@ impl LiveRoute {
     }
 }
 
-/// The golden section of `round`, or the next number without a common divisor.
+/// The golden section of `round`, or the next larger number that has no common divisor with it.
 fn stride(round: u64) -> u64 {
     let section = (round as f64 * 0.618) as u64;
     let apart = |n: &u64| gcd(*n, round) == 1;
@@ -190,7 +191,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     }
 }
 
-/// The host's name, without a port and without the dot that may end it.
+/// The host's name, without a port and without a trailing dot.
 pub fn without_port(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         // A colon inside brackets belongs to an IPv6 address.
@@ -200,7 +201,7 @@ pub fn without_port(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Whether `path` lies under `prefix`, by whole segments.
+/// Whether `path` lies under `prefix`, comparing whole segments.
 fn has_prefix(path: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     path.strip_prefix(prefix)
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(find(&live, "a.org", "/b"), Err(NoRoute::UnknownPath));
     }
 
-    /// A route of shares `(release, weight, whether it is up)`.
+    /// A route with shares `(release, weight, whether it is up)`.
     fn shared(generation: u64, shares: &[(&str, u32, bool)]) -> Route {
         let address = "127.0.0.1:1".parse().unwrap();
         let share = |&(release, weight, up): &(&str, u32, bool)| Share {
@@ -267,7 +268,7 @@ mod tests {
         }
     }
 
-    /// The releases of the next requests.
+    /// The releases that the next requests go to.
     fn turns(shares: &[(&str, u32, bool)], requests: usize) -> Vec<String> {
         let live = LiveTable::build(Table::new(1, vec![shared(1, shares)]), &[]);
         let route = live.find("", "/").unwrap();
@@ -282,7 +283,7 @@ mod tests {
         for round in turns.chunks(100) {
             assert_eq!(round.iter().filter(new).count(), 10);
         }
-        // Neither comes in a crowd: of any thirty requests in a row.
+        // Neither share's turns are bunched: checked for any thirty requests in a row.
         for window in turns.windows(30) {
             let count = window.iter().filter(new).count();
             assert!((1..=5).contains(&count), "{window:?}");

@@ -1,4 +1,5 @@
-//! Which host and path lead where, who holds it, and what it has done.
+//! Which host and path lead to which targets, which requests hold a share, and what each share has
+//! done.
 
 pub mod claim;
 pub mod counters;

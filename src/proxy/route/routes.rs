@@ -14,18 +14,19 @@ use super::stats::RouteStats;
 use super::table::{Page, Table};
 use crate::proxy::watch::Watches;
 
-/// How long a drained route's counters are kept.
+/// How long the counters of a drained share are kept.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// And of how many at most.
+/// The most drained shares whose counters are kept.
 const MAX_REMEMBERED: usize = 256;
 
 pub struct Routes {
     live: RwLock<LiveTable>,
-    /// Shares that lost their place, while they drain and for a while after.
+    /// Shares that have lost their place in the table, kept while they drain and for a while after
+    /// that.
     retired: Mutex<Vec<Arc<LiveShare>>>,
-    /// The generation, for those who wait for a target.
+    /// Changes with each switch, for requests that wait for a target.
     pub(super) switched: watch::Sender<u64>,
-    /// Requests that are held back now.
+    /// The number of requests that are held back now.
     pub(super) held: AtomicUsize,
     pub watches: Arc<Watches>,
 }
@@ -54,16 +55,16 @@ impl Routes {
         self.live.read().table.pages.get(&status).cloned()
     }
 
-    /// Puts a hold on the next share of the route that `host` (as sent, maybe with a port) and `path` lead to.
+    /// Claims the next share of the route for `host` (as sent, possibly with a port) and `path`.
     pub fn claim(&self, host: &str, path: &str) -> Result<Claim, NoRoute> {
         let live = self.live.read();
-        // Under the lock: a claim is either made before the switch, and then the drain waits for
-        // it, or sees the new table.
+        // Under the lock: a claim is either made before the switch, so that the drain waits for it, or
+        // sees the new table.
         let route = live.find(host, path)?;
         Ok(Claim::new(route.next_share()))
     }
 
-    /// The same within `app`, on a share that has targets and none of these ids.
+    /// The same, but only within `app`, and only a share that has targets and whose id is not in `ids`.
     pub fn claim_other(&self, host: &str, path: &str, app: &str, ids: &[u64]) -> Option<Claim> {
         let live = self.live.read();
         let route = live.find(host, path).ok()?;
@@ -73,7 +74,7 @@ impl Routes {
             .map(Claim::new)
     }
 
-    /// Tells the tunnels and event streams of every route to leave within `window`.
+    /// Tells the tunnels and event streams of every route to end within `window`.
     pub fn close_streams(&self, window: Duration) {
         let retired = self.retired.lock().clone();
         for share in self.shares().iter().chain(&retired) {
@@ -82,12 +83,12 @@ impl Routes {
         self.watches.wake_all();
     }
 
-    /// Routes every request that is claimed from now on by `table`.
+    /// From now on, `table` routes every request that is claimed.
     pub fn switch(&self, table: Table) {
         let next = LiveTable::build(table, &self.shares());
         let next_shares: Vec<_> = next.shares().cloned().collect();
-        // Held throughout: who asks meanwhile would find the old routes neither here nor there, and
-        // take them for drained.
+        // Locked throughout: otherwise a drain could meanwhile find the old shares neither in the table
+        // nor among the retired ones, and consider them drained.
         let mut retired = self.retired.lock();
         let before = std::mem::replace(&mut *self.live.write(), next);
         let displaced: Vec<_> = before
@@ -96,7 +97,7 @@ impl Routes {
             .cloned()
             .collect();
         for old in &displaced {
-            // No new claim can be made on it any more.
+            // It can no longer be claimed.
             old.set_draining();
             let successors = next_shares
                 .iter()
@@ -118,11 +119,11 @@ impl Routes {
         self.switched.send_modify(|n| *n += 1);
     }
 
-    /// Shares of `app` older than `before` that no longer serve. `None`: a route of it has not changed
-    /// since.
+    /// The shares of `app` older than `before` that no longer serve. `None`: a route of the app has not
+    /// changed since.
     pub fn retired(&self, app: &str, before: u64) -> Option<Vec<Arc<LiveShare>>> {
         let wanted = |s: &&Arc<LiveShare>| s.app == app && s.generation < before;
-        // In this order: between the two a route may move from the first to the second.
+        // In this order, because a share may move from the live table to the retired ones in between.
         let serving = self.live.read().has_older(app, before);
         let retired = self.retired.lock();
         (!serving).then(|| retired.iter().filter(wanted).cloned().collect())
@@ -134,7 +135,7 @@ impl Routes {
         live.iter().chain(&retired).map(|s| s.stats()).collect()
     }
 
-    /// Requests and tunnels under way, on whatever route.
+    /// The number of requests and tunnels in progress, on any route.
     pub fn under_way(&self) -> u64 {
         let live = self.shares();
         let retired = self.retired.lock().clone();
@@ -146,7 +147,7 @@ impl Routes {
         self.live.read().shares().cloned().collect()
     }
 
-    /// Closes connections to apps that have been idle for too long and forgets old routes.
+    /// Closes connections to apps that have been idle for too long, and forgets old shares.
     pub fn tidy(&self) {
         let live = self.shares();
         for share in &live {
@@ -165,7 +166,7 @@ impl Routes {
             if share.in_flight() + share.websockets() > 0 {
                 return true;
             }
-            // A successor that is kept here would keep its own successors, and so on.
+            // Not kept for ever: a share keeps its successors, which in turn keep theirs, and so on.
             let since = *displaced.empty_at.get_or_insert_with(Instant::now);
             since.elapsed() < REMEMBERED && seen > spare
         });

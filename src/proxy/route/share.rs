@@ -1,4 +1,5 @@
-//! A share as it is served: its targets, its pools, its counters, and how many hold it.
+//! A share as it is served: its targets, its pools, its counters, and how many requests and tunnels
+//! hold it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
@@ -12,7 +13,8 @@ use super::stats::{RouteStats, State};
 use super::table::{Policy, Route, Share};
 use crate::proxy::upstream::target::{Dialing, Target};
 
-/// Clients that lose a tunnel or an event stream come back; one at a time is no load.
+/// The least time between two ends of streams: clients reconnect after losing a tunnel or an event
+/// stream, and one at a time is no load.
 const EACH: Duration = Duration::from_millis(200);
 
 const SERVING: u8 = 0;
@@ -22,27 +24,27 @@ const ABORT: u8 = 2;
 /// A share with its connections and counters. It outlives its place in the table until its last
 /// request has finished.
 pub struct LiveShare {
-    /// Unlike the generation unique in the process, and never 0.
+    /// Unique in the process, unlike the generation, and never 0.
     pub id: u64,
     pub app: String,
     pub release: String,
     pub generation: u64,
-    /// Of its route.
+    /// The route's hosts.
     hosts: Vec<String>,
     pub path_prefix: String,
     pub policy: Policy,
     pub targets: Vec<Target>,
     pub counters: Counters,
-    /// Whose turn it is among targets of equal load.
+    /// Which of the targets of equal load is next.
     turn: AtomicUsize,
     phase: AtomicU8,
     in_flight: AtomicU64,
     websockets: AtomicU64,
     /// Notified when the last request or tunnel of a draining share has ended.
     emptied: Notify,
-    /// How the tunnels and event streams are to end, once that is known.
+    /// How the tunnels and event streams are to end, once a drain has decided that.
     pub closing: watch::Sender<Option<Closing>>,
-    /// How many tunnels have been given their moment.
+    /// How many tunnels have been assigned a time to close.
     closings: AtomicU64,
     pub displaced: Mutex<Option<Displaced>>,
 }
@@ -55,15 +57,15 @@ pub struct Closing {
     pub streams: u64,
 }
 
-/// What was true when the share lost its place in the table.
+/// What the numbers were when the share lost its place in the table.
 pub struct Displaced {
     pub at: Instant,
     pub in_flight: u64,
     pub counted: Snapshot,
-    /// What took its place, and its counters at that moment.
+    /// The shares that took its place, and their counters at that moment.
     pub successors: Vec<(Arc<LiveShare>, Snapshot)>,
     pub empty_at: Option<Instant>,
-    /// The generation whose drain counts it: that of the switch which displaced it.
+    /// The generation whose drain counts it: that of the switch that displaced it.
     pub drained_for: Option<u64>,
 }
 
@@ -98,8 +100,8 @@ impl LiveShare {
         }
     }
 
-    /// Whether it serves this share of this route as it is: weights and other shares make no
-    /// difference.
+    /// Whether it serves this share of this route unchanged; weights and the route's other shares do
+    /// not matter.
     pub fn is_of(&self, route: &Route, share: &Share) -> bool {
         (self.generation, &self.release) == (share.generation, &share.release)
             && (&self.app, &self.path_prefix) == (&route.app, &route.path_prefix)
@@ -134,13 +136,13 @@ impl LiveShare {
         self.websockets.load(SeqCst)
     }
 
-    /// Waits until nothing of it is under way.
+    /// Waits until no request and no tunnel is in progress.
     pub async fn empty(&self) {
         self.until(|| self.in_flight() == 0 && self.websockets() == 0)
             .await
     }
 
-    /// Waits until no request is under way; tunnels may be.
+    /// Waits until no request is in progress; tunnels may be.
     pub async fn requests_done(&self) {
         self.until(|| self.in_flight() == 0).await
     }
@@ -156,14 +158,14 @@ impl LiveShare {
         }
     }
 
-    /// Tells tunnels and event streams to leave, one after the other over `window`, or less if they
+    /// Tells tunnels and event streams to end, one after the other over `window`, or over less if they
     /// are few.
     pub fn close_streams(&self, window: Duration) {
         self.closing.send_if_modified(|closing| {
-            // Drained before, by an agent that has crashed since: the first window stays in force.
+            // If an agent that has crashed since began a drain before, the first window stays in force.
             let first = closing.is_none();
             let websockets = self.websockets().max(1);
-            // Few do not stampede: the drain need not take its time for them.
+            // A few cause no stampede, so the drain need not take the whole window for them.
             let all = websockets.saturating_add(self.in_flight());
             let enough = EACH.saturating_mul(all.try_into().unwrap_or(u32::MAX));
             closing.get_or_insert(Closing {
@@ -175,15 +177,15 @@ impl LiveShare {
         });
     }
 
-    /// The next tunnel's moment: one after the other, the last at the end of the window.
+    /// When the next tunnel is to close: one after the other, the last one at the end of the window.
     pub fn closes_at(&self, closing: Closing) -> Instant {
         let turn = self.closings.fetch_add(1, Relaxed) + 1;
         let part = turn.min(closing.streams) as f64 / closing.streams as f64;
         closing.from + closing.window.mul_f64(part)
     }
 
-    /// The least loaded target that is not in `tried`, in turn among equals; those that refused
-    /// lately last.
+    /// The least loaded target that is not in `tried`, in turn among equals; targets that have recently
+    /// refused a connection come last.
     pub fn next_target(&self, tried: &[usize]) -> Option<usize> {
         if self.targets.len() == 1 {
             return tried.is_empty().then_some(0);
@@ -227,7 +229,7 @@ impl LiveShare {
         }
     }
 
-    /// Holds it for a request, until [`LiveShare::end_request`].
+    /// Holds the share for a request, until [`LiveShare::end_request`].
     pub fn begin_request(&self) {
         self.in_flight.fetch_add(1, SeqCst);
     }
@@ -236,7 +238,7 @@ impl LiveShare {
         self.count_down(&self.in_flight);
     }
 
-    /// Holds it for a WebSocket or another tunnel, until [`LiveShare::end_tunnel`].
+    /// Holds the share for a WebSocket or another tunnel, until [`LiveShare::end_tunnel`].
     pub fn begin_tunnel(&self) {
         self.websockets.fetch_add(1, SeqCst);
     }

@@ -2,46 +2,47 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What state a share is in.
+/// The state of a share.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Serving,
-    /// Gets no new request; some are still under way.
+    /// It gets no new requests; some are still in progress.
     Draining,
     Drained,
 }
 
-/// The counters of one share, from its first request on. A change of its route's settings begins a
-/// new object with counters of its own.
+/// The counters of one share since its first request. If its route's settings change, a new object
+/// begins with its own counters.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct RouteStats {
     pub app: String,
     pub release: String,
     pub generation: u64,
     pub state: State,
-    /// Requests that have ended, in whatever way.
+    /// Requests that have ended, in any way.
     pub requests: u64,
     /// By the status sent to the client: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
     pub by_class: [u64; 5],
     pub failures: Failures,
-    /// How often a request was sent again, to the same app, because it was certainly not processed.
+    /// How often a request was sent again to the same app, because it was certainly not processed or
+    /// because repeating it does no harm.
     pub retried: u64,
     pub in_flight: u64,
     pub websockets: u64,
-    /// Closed by a drain.
+    /// WebSockets closed by a drain.
     #[serde(default)]
     pub websockets_closed: u64,
     /// `(upper bound in microseconds, how many requests took at most that and more than the bound
-    /// before)`, from claim to the end of the answer; the last bound is `u64::MAX`.
+    /// before)`, from the claim to the end of the response; the last bound is `u64::MAX`.
     pub latency_us: Vec<(u64, u64)>,
-    /// Of all requests together.
+    /// The total duration of all requests, in microseconds.
     #[serde(default)]
     pub latency_sum_us: u64,
 }
 
 impl RouteStats {
-    /// Counts another object's requests in.
+    /// Adds the counters of another object.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         for (class, more) in self.by_class.iter_mut().zip(other.by_class) {
@@ -59,16 +60,16 @@ impl RouteStats {
     }
 }
 
-/// Requests that did not get the app's whole answer, by cause.
+/// Requests that did not get the app's whole response, by cause.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Failures {
     /// No target, or none that accepted a connection.
     pub connect: u64,
-    /// No first byte, or too long a silence.
+    /// No first byte in time, or too long a silence.
     pub timeout: u64,
-    /// The app closed the connection before its answer was complete.
+    /// The app closed the connection before its response was complete.
     pub closed: u64,
-    /// The app's answer was not HTTP.
+    /// The app's response was not valid HTTP.
     pub malformed: u64,
     /// Cut off at the drain's deadline.
     pub drained: u64,
@@ -77,7 +78,7 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Each with its name.
+    /// The name of each cause, and its count.
     pub fn by_cause(&self) -> [(&'static str, u64); 6] {
         [
             ("connect", self.connect),
@@ -98,7 +99,7 @@ impl Failures {
         self.client += other.client;
     }
 
-    /// All but those that the client caused.
+    /// All except those that the client caused.
     pub fn total(&self) -> u64 {
         self.connect + self.timeout + self.closed + self.malformed + self.drained
     }

@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Every route there is. Sent whole, never as a difference.
+/// All routes. Always sent whole, never as a difference.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Rises with every change.
     pub generation: u64,
     pub routes: Vec<Route>,
-    /// What clients read instead of the proxy's own sentence, by status, where a route has no page
-    /// for it.
+    /// What clients get instead of the proxy's own sentence, by status, if the route has no page for
+    /// it.
     #[serde(default)]
     pub pages: BTreeMap<u16, Page>,
 }
 
 impl Table {
-    /// Without pages.
+    /// A table without pages.
     pub fn new(generation: u64, routes: Vec<Route>) -> Self {
         let pages = BTreeMap::new();
         Self {
@@ -52,12 +52,12 @@ pub struct Route {
     pub app: String,
     /// The table's generation at the last change of this route.
     pub generation: u64,
-    /// Lower case; `*.example.com` stands for any one or more labels. Empty: every host that no
-    /// other route claims.
+    /// Lower case; the `*` of `*.example.com` stands for one or more labels. Empty: every host that
+    /// no other route claims.
     pub hosts: Vec<String>,
     /// Starts with `/`; matches whole path segments.
     pub path_prefix: String,
-    /// At least one; but for a canary one alone.
+    /// At least one; more than one only with a canary.
     pub shares: Vec<Share>,
     pub policy: Policy,
 }
@@ -79,20 +79,20 @@ impl Default for Route {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Share {
     pub release: String,
-    /// Its part of all requests, of the sum of the route's weights.
+    /// Its part of all requests, as a fraction of the sum of the route's weights.
     pub weight: u32,
-    /// The table's generation at the last change of its release or targets. As long as this stays,
-    /// it keeps its connections and counters, whatever becomes of weights.
+    /// The table's generation at the last change of its release or targets. While this stays the
+    /// same, the share keeps its connections and counters, even if weights change.
     pub generation: u64,
-    /// Empty: there is no release yet, or it is down: 503 with Retry-After.
+    /// Empty if there is no release yet or it is down: requests get 503 with Retry-After.
     pub targets: Vec<SocketAddr>,
 }
 
-/// The weight of a share that is alone.
+/// The weight of a share that is the only one.
 const WHOLE: u32 = 100;
 
 impl Share {
-    /// All of a route's traffic.
+    /// A share that gets all of a route's traffic.
     pub fn whole(release: impl Into<String>, generation: u64, targets: Vec<SocketAddr>) -> Self {
         Self {
             release: release.into(),
@@ -103,9 +103,9 @@ impl Share {
     }
 }
 
-/// A route as it is written. One whole share is written as version 0.1.0 did, which knew no other,
-/// so that agents, proxies and files of both versions understand each other; of several shares that
-/// version misses `release`, and refuses the table.
+/// A route as it is serialized. A single share is written as version 0.1.0 did, which knew nothing
+/// else, so that agents, proxies and files of both versions understand each other. When there are
+/// several shares, that version finds no `release` and refuses the table.
 #[derive(Serialize, Deserialize)]
 struct Message {
     app: String,
@@ -173,7 +173,7 @@ fn root() -> String {
     "/".into()
 }
 
-/// How a route treats its requests. Times are milliseconds.
+/// How a route treats its requests. Times are in milliseconds.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default)]
 pub struct Policy {
@@ -181,23 +181,23 @@ pub struct Policy {
     pub connect_timeout_ms: u64,
     /// From the last byte of the request to the first byte of the response.
     pub first_byte_timeout_ms: u64,
-    /// The longest silence in a body, either way. WebSockets have no such limit.
+    /// The longest silence in a body, in either direction. WebSockets have no such limit.
     pub body_idle_timeout_ms: u64,
-    /// How long an idle connection to the app is kept; below the app's own limit.
+    /// How long an idle connection to the app is kept; should be less than the app's own limit.
     pub keep_alive_ms: u64,
-    /// Bytes; a larger request body is refused with 413. Absent: no limit.
+    /// The largest request body, in bytes; a larger one is refused with 413. Absent: no limit.
     pub max_body: Option<u64>,
     /// How long a request waits while the route has no target, before the 503.
     pub hold_ms: u64,
     /// How long a request is held back before it goes on, unless a newer table lets it go on sooner.
     pub pause_ms: u64,
-    /// The app is being worked on: every request gets 503 and this page.
+    /// The app is under maintenance: every request gets 503 and this page.
     pub maintenance: Option<Page>,
-    /// What clients read instead of the proxy's own sentence, by status.
+    /// What clients get instead of the proxy's own sentence, by status.
     pub pages: BTreeMap<u16, Page>,
     /// The targets speak HTTP/2 without TLS, and nothing else.
     pub h2c: bool,
-    /// Take the path prefix off before the app sees the path.
+    /// Strip the path prefix before the app sees the path.
     pub strip_prefix: bool,
 }
 
@@ -207,7 +207,7 @@ impl Default for Policy {
             connect_timeout_ms: 2_000,
             first_byte_timeout_ms: 60_000,
             body_idle_timeout_ms: 60_000,
-            // Node closes after 5 s, gunicorn and uvicorn after 2 s or 5 s.
+            // Node closes idle connections after 5 s, gunicorn and uvicorn after 2 s or 5 s.
             keep_alive_ms: 1_500,
             max_body: None,
             hold_ms: 0,
@@ -235,7 +235,7 @@ pub mod tests {
         }
     }
 
-    /// A table of version 0.1.0 as it stood on disk and in its messages.
+    /// A table of version 0.1.0, as written to disk and in its messages.
     const OLD: &str = r#"{"generation":7,"routes":[{"app":"a","release":"r1","generation":3,"hosts":["a.org"],"path_prefix":"/","targets":["10.0.0.2:80"],"settings":{"connect_timeout_ms":2000,"first_byte_timeout_ms":60000,"body_idle_timeout_ms":60000,"keep_alive_ms":1500,"max_body":null,"hold_ms":0,"pause_ms":0,"maintenance":null,"pages":{},"h2c":false,"strip_prefix":false}}],"pages":{}}"#;
 
     #[test]

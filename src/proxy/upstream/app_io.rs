@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// An app may respond in the middle of an upload and close the connection: its response can still be
-/// read when writing already fails. So a failed write counts as done, and the reading side decides
-/// how the request ends.
+/// An app may respond in the middle of an upload and close the connection; its response can then still
+/// be read although writing already fails. So a failed write counts as done, and the reading side
+/// decides how the request ends.
 pub struct AppIo {
     stream: TcpStream,
     refused: bool,

@@ -1,5 +1,5 @@
-//! An HTTP/1 connection to an app. The request that it carries polls it: it has no task of its own,
-//! so that no wake-up between two tasks is needed.
+//! An HTTP/1 connection to an app. It is polled by the request that it carries and has no task of its
+//! own, so that no wake-up between two tasks is needed.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use super::upload::UploadError;
 use crate::proxy::wire::app_body::{Decoder, Piece};
 use crate::proxy::wire::{app_head, head};
 
-/// Bytes that are read at a time, at first and at most.
+/// How many bytes are read at a time, initially and at most.
 const READ: usize = 8 << 10;
 const MAX_READ: usize = 128 << 10;
 
@@ -43,7 +43,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// What was wrong with the request's body, if that was it.
+    /// What was wrong with the request's body, if that was the cause.
     pub fn of_request(&self) -> Option<&UploadError> {
         match self {
             Self::Request(error) => Some(error),
@@ -55,9 +55,9 @@ impl Broken {
 
 pub struct Upstream {
     io: AppIo,
-    /// Read and not yet parsed.
+    /// Bytes that have been read and not yet parsed.
     read: BytesMut,
-    /// What is to be written: this, then `data`, then what `body` brings.
+    /// What is still to be written: this, then `data`, then what `body` yields.
     write: Vec<u8>,
     written: usize,
     data: Bytes,
@@ -65,15 +65,15 @@ pub struct Upstream {
     chunked: bool,
     /// The values of the request's `Trailer` fields.
     announced: Vec<HeaderValue>,
-    /// Some of the request has been written.
+    /// Whether any of the request has been written.
     sent: bool,
     method: Method,
-    /// The request's, even when it has been sent.
+    /// Whether the request has a body; stays true after the body has been sent.
     has_body: bool,
     answer: Decoder,
-    /// After this answer another request may follow.
+    /// Whether another request may follow after this response.
     keeps: bool,
-    /// Carried a request before.
+    /// Whether it has carried a request before.
     pub reused: bool,
     pub idle_since: Instant,
 }
@@ -101,7 +101,7 @@ impl Upstream {
         }))
     }
 
-    /// Makes the request the next one to be sent, and takes its body.
+    /// Prepares the request to be sent next, and takes its body.
     pub fn begin(&mut self, request: &mut Request<RequestBody>) {
         let headers = request.headers();
         self.chunked = headers.contains_key(header::TRANSFER_ENCODING);
@@ -124,7 +124,7 @@ impl Upstream {
         !self.has_body || (reads && status.is_success())
     }
 
-    /// Gives the body back. If nothing was sent, nothing of it was read.
+    /// Gives the body back to the request. If nothing was sent, nothing of the body was read.
     pub fn give_back(&mut self, request: &mut Request<RequestBody>) {
         *request.body_mut() = std::mem::replace(&mut self.body, RequestBody::Empty);
     }
@@ -164,7 +164,7 @@ impl Upstream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.send(cx).is_err() {
-            // The answer stands, whatever the app has not got of the request.
+            // The response counts, even if the app has not received all of the request.
             self.body = RequestBody::Empty;
             self.keeps = false;
         }
@@ -196,7 +196,7 @@ impl Upstream {
         }
     }
 
-    /// The whole answer has been read.
+    /// The whole response has been read.
     pub fn is_answered(&self) -> bool {
         self.answer.is_ended()
     }
@@ -211,26 +211,27 @@ impl Upstream {
     pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
-        // Nobody is to be woken: the next holder polls it anyway.
+        // No task needs to be woken: the next request that gets the connection polls it anyway.
         let mut noop = Context::from_waker(Waker::noop());
         let io = Pin::new(&mut self.io);
         io.poll_read(&mut noop, &mut buf).is_pending()
     }
 
-    /// The connection, and what has been read of it.
+    /// The connection, and the bytes that have been read from it.
     pub fn into_parts(self) -> (TcpStream, Bytes) {
         (self.io.into_inner(), self.read.freeze())
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        // Half of it will do: else each read but the first would move what is there.
+        // Half of `room` is enough: otherwise each read after the first would move the bytes in the
+        // buffer.
         if self.read.capacity() - self.read.len() < room / 2 {
             self.read.reserve(room);
         }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)
     }
 
-    /// Writes until nothing is left or the app's socket is full.
+    /// Writes until nothing is left or the app's socket accepts no more.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         loop {
             while self.written < self.write.len() || !self.data.is_empty() {
@@ -252,7 +253,7 @@ impl Upstream {
                 }
                 self.sent |= !self.io.is_refused();
                 if self.reused && !self.sent {
-                    // At once, as long as the body is whole: it will be sent over another connection.
+                    // At once, while the body is still whole: it will be sent over another connection.
                     return Err(Broken::Unsent);
                 }
                 let of_head = n.min(self.write.len() - self.written);
@@ -267,7 +268,7 @@ impl Upstream {
         }
     }
 
-    /// Takes the next part of the request's body. Returns whether there was one.
+    /// Takes the next part of the request's body. Returns whether there is more to write.
     fn more(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
         if self.body.is_end_stream() && !self.chunked {
             self.body = RequestBody::Empty;
@@ -316,7 +317,7 @@ mod tests {
     use super::*;
     use crate::proxy::watch::Watches;
 
-    /// A body of `hello` as a client sent it, and the client.
+    /// A body of `hello` as sent by a client, and the client's end.
     async fn hello() -> (DuplexStream, RequestBody) {
         let (mut client, server) = tokio::io::duplex(1024);
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();

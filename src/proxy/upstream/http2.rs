@@ -1,5 +1,5 @@
-//! HTTP/2 connections to one target of one route object, each shared by many requests. Like a
-//! [`super::pool::Pool`] they die with their route.
+//! HTTP/2 connections to one target of one share object, each used by many requests at the same time.
+//! Like a [`super::pool::Pool`], they are dropped with their share.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::request_body::RequestBody;
 use crate::proxy::watch::now_ms;
 use crate::proxy::worker;
 
-/// Requests at a time over one connection; more make another one.
+/// The most concurrent requests on one connection; further ones open another connection.
 const STREAMS: usize = 64;
 /// The flow-control window of one stream, in bytes. The connection's window has room for all of its
 /// streams, so that a client that does not read its response blocks no other one.
@@ -33,31 +33,32 @@ const SETTINGS: Duration = Duration::from_secs(1);
 /// The longest head or trailers of an app, in bytes: gRPC puts its errors there.
 const MAX_HEAD: u32 = 128 << 10;
 
-/// Per thread, so that a request and its connection meet on one core.
+/// One list for each thread, so that a request and its connection stay on one core.
 #[derive(Default)]
 pub struct Multiplexed([Mutex<Vec<Arc<Shared>>>; worker::MAX]);
 
 type Connection = http2::Connection<TokioIo<TcpStream>, RequestBody, TokioExecutor>;
 
 struct Shared {
-    /// It knows the app's settings. Its own task holds it: gone with that, it is closed.
+    /// Knows the app's settings. The connection's own task holds it, and it is dropped when that ends:
+    /// the connection is closed then.
     connection: Weak<Mutex<Connection>>,
     made: Instant,
     sender: http2::SendRequest<RequestBody>,
-    /// Requests under way.
+    /// The number of requests in progress.
     streams: AtomicUsize,
     /// When the last one ended, in `now_ms` time.
     idle_since: AtomicU64,
 }
 
-/// One request's part of a connection.
+/// One request's stream on a connection.
 pub struct Lease {
     pub sender: http2::SendRequest<RequestBody>,
-    /// The connection carried a request before.
+    /// Whether the connection has carried a request before.
     pub reused: bool,
-    /// The body of the answer, once there is one.
+    /// The body of the response, once there is one.
     pub answer: Option<Incoming>,
-    /// The stream itself, where it has become a WebSocket.
+    /// The stream itself, once it has become a WebSocket.
     pub tunnel: Option<OnUpgrade>,
     shared: Arc<Shared>,
 }
@@ -74,14 +75,14 @@ impl Lease {
         }
     }
 
-    /// Whether the app takes WebSockets (RFC 8441), which its settings say; a new connection waits
-    /// for them.
+    /// Whether the app accepts WebSockets (RFC 8441), as its SETTINGS say; on a new connection, waits
+    /// for those.
     pub async fn takes_websockets(&self) -> bool {
         while !self.shared.offers_websockets() {
             if self.shared.made.elapsed() > SETTINGS || self.sender.is_closed() {
                 return false;
             }
-            // Nothing tells when they come.
+            // There is no event for their arrival.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         true
@@ -96,8 +97,8 @@ impl Drop for Lease {
 }
 
 impl Multiplexed {
-    /// Of a connection that has room and, if nothing is under way on it, has been idle for less
-    /// than `at_most`.
+    /// A stream on a connection that has room and, if it has no requests in progress, has been idle for
+    /// less than `at_most`.
     pub fn take(&self, at_most: Duration) -> Option<Lease> {
         let mut open = self.0[worker::slot()].lock();
         open.retain(|shared| !shared.sender.is_closed());
@@ -110,7 +111,7 @@ impl Multiplexed {
             .map(|shared| Lease::new(shared, true))
     }
 
-    /// Of a new connection, which the next requests share.
+    /// A stream on a new connection, which later requests share.
     pub async fn connect(&self, target: SocketAddr, limit: Duration) -> std::io::Result<Lease> {
         let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
         stream.set_nodelay(true)?;
@@ -125,7 +126,7 @@ impl Multiplexed {
             .map_err(std::io::Error::other)?;
         let connection = Arc::new(Mutex::new(connection));
         let known = Arc::downgrade(&connection);
-        // Ends by itself when every sender is gone and nothing is under way.
+        // Ends by itself when every sender has been dropped and no request is in progress.
         tokio::spawn(async move {
             let ended = poll_fn(|cx| Pin::new(&mut *connection.lock()).poll(cx));
             if let Err(error) = ended.await {
@@ -144,7 +145,8 @@ impl Multiplexed {
         Ok(lease)
     }
 
-    /// Closes those that have been idle for `limit`; zero: all, as soon as nothing is under way.
+    /// Closes the connections that have been idle for `limit`; zero: all, as soon as no request is in
+    /// progress.
     pub fn prune(&self, limit: Duration) {
         let limit = limit.as_millis() as u64;
         for slot in &self.0 {

@@ -1,5 +1,5 @@
-//! Idle connections to one target of one route object. A pool dies with its route: an address that
-//! is used again belongs to another pool, so no request reaches the wrong app.
+//! Idle connections to one target of one share object. A pool is dropped with its share: when an
+//! address is reused, it belongs to another pool, so no request reaches the wrong app.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::connection::Upstream;
 use crate::proxy::worker;
 
-/// Per target and thread.
+/// The most idle connections that are kept for each target and thread.
 const MAX_IDLE: usize = 512;
 
 #[derive(Default)]
@@ -17,8 +17,8 @@ const MAX_IDLE: usize = 512;
 pub struct Pool([Mutex<Vec<Box<Upstream>>>; worker::MAX]);
 
 impl Pool {
-    /// The connection that was used last, if it has been idle for less than `at_most` and the app
-    /// has not closed it.
+    /// The connection that was used last, if it has been idle for less than `at_most` and the app has
+    /// not closed it.
     pub fn take(&self, at_most: Duration) -> Option<Box<Upstream>> {
         let slot = &self.0[worker::slot()];
         loop {
@@ -28,15 +28,15 @@ impl Pool {
                     return Some(upstream);
                 }
             } else {
-                // Those below it have been idle for longer still, but another request may be
-                // content with this one.
+                // The connections below it have been idle for longer still, but for another request
+                // this one may be recent enough.
                 slot.lock().push(upstream);
                 return None;
             }
         }
     }
 
-    /// Keeps the connection if it is at rest.
+    /// Keeps the connection if it can carry another request.
     pub fn put(&self, mut upstream: Box<Upstream>) {
         if !upstream.is_at_rest() {
             return;
@@ -49,10 +49,10 @@ impl Pool {
         }
     }
 
-    /// Closes those that have been idle for `limit`; zero: all.
+    /// Closes the connections that have been idle for `limit`; zero: all.
     pub fn prune(&self, limit: Duration) {
         for slot in &self.0 {
-            // Dropped outside the lock: closing is a system call each.
+            // Dropped outside the lock, because each close is a system call.
             let old: Vec<_> = {
                 let mut idle = slot.lock();
                 let keep = idle.partition_point(|u| u.idle_since.elapsed() >= limit);

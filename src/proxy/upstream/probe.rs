@@ -1,4 +1,4 @@
-//! One look at an instance's health, from the agent's own process.
+//! One check of an instance's health, run in the agent's own process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-/// Why an instance gave no status.
+/// Why an instance returned no status.
 #[derive(Debug, Error)]
 pub enum ProbeError {
     #[error("connection refused by {0}: is the app listening on this port, on 0.0.0.0?")]
@@ -36,8 +36,9 @@ pub enum ProbeError {
     Path { path: String, source: http::Error },
 }
 
-/// Sends a GET request for `path` to `target` over a new connection and returns the status, whatever
-/// it is. `host`: the Host header, by default the target's address. `h2c`: over HTTP/2 without TLS.
+/// Sends a GET request for `path` to `target` over a new connection and returns the response's status,
+/// whatever it is. `host`: the Host header, by default the target's address. `h2c`: over HTTP/2 without
+/// TLS.
 pub async fn probe(
     target: SocketAddr,
     host: Option<&str>,
@@ -97,7 +98,7 @@ async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<u16, 
     let answer = tokio::select! {
         biased;
         answer = &mut answer => answer,
-        // The connection may have delivered the answer and ended in one go.
+        // The connection may have delivered the response and ended in the same poll.
         _ = connection => answer.await,
     };
     Ok(answer.map_err(failed)?.status().as_u16())

@@ -1,5 +1,5 @@
-//! A request's body that can be sent again while it is short. Over HTTP/2 an app may refuse a request
-//! without processing it (RFC 9113, 8.7), and every gRPC message is in a body.
+//! A request's body that can be sent again as long as it is short. Over HTTP/2 an app may refuse a
+//! request without processing it (RFC 9113, 8.7), and every gRPC message is in a body.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +11,19 @@ use parking_lot::Mutex;
 
 use super::upload::{Upload, UploadError};
 
-/// Bytes that are kept of one body.
+/// How many bytes are kept of one body.
 const KEPT: usize = 64 << 10;
 
-/// A body with what was read of it.
+/// A body together with what has been read of it.
 pub struct Replay(Mutex<State>);
 
 struct State {
     upload: Upload,
-    /// What was read, from the beginning; `None`: it became too much.
+    /// What has been read, from the beginning; `None`: it became too long to keep.
     read: Option<Vec<Part>>,
     size: usize,
     ended: bool,
-    /// Which sending reads on: an earlier one may not know yet that it is over.
+    /// Which attempt may read on: an earlier one may not know yet that it is over.
     turn: u32,
 }
 
@@ -33,16 +33,16 @@ enum Part {
     Trailers(HeaderMap),
 }
 
-/// One sending of it.
+/// The body in one attempt to send it.
 pub struct Replayed {
     replay: Arc<Replay>,
     turn: u32,
-    /// Parts of `read` that were sent.
+    /// How many parts of `read` have been sent.
     at: usize,
 }
 
 impl Replay {
-    /// The first sending.
+    /// The body for the first attempt.
     pub fn begin(upload: Upload) -> Replayed {
         let state = State {
             upload,
@@ -58,7 +58,7 @@ impl Replay {
         }
     }
 
-    /// The next one, from the beginning, if all of what was read is still there.
+    /// The body for another attempt, from the beginning, if everything that was read has been kept.
     pub fn again(self: &Arc<Self>) -> Option<Replayed> {
         let mut state = self.0.lock();
         state.read.as_ref()?;

@@ -9,11 +9,11 @@ use http_body::{Body, Frame, SizeHint};
 use super::replay::Replayed;
 use super::upload::{Upload, UploadError};
 
-/// What is sent to the app.
+/// The body that is sent to the app.
 pub enum RequestBody {
     Empty,
     Stream(Upload),
-    /// One of which the beginning is kept.
+    /// One whose beginning is kept.
     Replayed(Replayed),
 }
 
@@ -44,7 +44,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(upload) => upload.incoming.size_hint(),
-            // A length that is known stands in the header.
+            // If the length is known, Content-Length states it.
             Self::Replayed(_) => SizeHint::default(),
         }
     }

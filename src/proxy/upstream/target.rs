@@ -1,4 +1,4 @@
-//! One instance's address, with the connections to it.
+//! The address of one instance, with the connections to it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -8,14 +8,13 @@ use super::http2::Multiplexed;
 use super::pool::Pool;
 use crate::proxy::watch::now_ms;
 
-/// A target that refused a connection is passed over for so long, if there is another. In
-/// milliseconds.
+/// How long a target that refused a connection is skipped if there is another one, in milliseconds.
 const EJECT_MS: u64 = 2_000;
 
 /// How a target is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialing {
-    /// It speaks HTTP/2 without TLS, and nothing else.
+    /// Whether it speaks HTTP/2 without TLS, and nothing else.
     pub h2c: bool,
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
@@ -26,7 +25,7 @@ pub struct Target {
     pub address: SocketAddr,
     pub dialing: Dialing,
     pub pool: Pool,
-    /// In place of the pool, where the app speaks HTTP/2.
+    /// Used in place of the pool if the app speaks HTTP/2.
     pub multiplexed: Multiplexed,
     in_flight: AtomicU32,
     ejected_until: AtomicU64,
@@ -44,7 +43,7 @@ impl Target {
         }
     }
 
-    /// Counts a request that is sent to it, until [`Target::leave`].
+    /// Counts a request that is sent to the target, until [`Target::leave`].
     pub fn enter(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
@@ -53,13 +52,13 @@ impl Target {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// What the least of is chosen: those that refused a connection lately come last.
+    /// The least value is chosen: targets that have recently refused a connection come last.
     pub fn load(&self) -> (bool, u32) {
         let ejected = self.ejected_until.load(Relaxed) > now_ms();
         (ejected, self.in_flight.load(Relaxed))
     }
 
-    /// Passes it over for a while: it refused a connection.
+    /// Skips the target for a while, because it refused a connection.
     pub fn eject(&self) {
         self.ejected_until.store(now_ms() + EJECT_MS, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! A request's body as it comes from the client: capped, and timed.
+//! A request's body as it arrives from the client, limited in size and time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::proxy::watch::Watch;
 
-/// Why no more of a request's body can be sent.
+/// Why the rest of a request's body cannot be sent.
 #[derive(Debug, Error)]
 pub enum UploadError {
     #[error("the request body is larger than allowed")]
@@ -29,11 +29,11 @@ pub enum UploadError {
 pub struct Upload {
     pub incoming: Incoming,
     pub watch: Arc<Watch>,
-    /// Bytes that may still come.
+    /// How many bytes may still come.
     pub left: u64,
-    /// How long the client may be silent, in milliseconds; 0: for ever.
+    /// How long the client may be silent, in milliseconds; 0: no limit.
     pub idle_ms: u64,
-    /// How long the app may take to answer once it has the body, in milliseconds.
+    /// How long the app may take to respond once it has the body, in milliseconds.
     pub first_byte_ms: u64,
 }
 
@@ -46,7 +46,7 @@ impl Upload {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                // The client is waited for, not the app.
+                // Now it is the client's turn, not the app's.
                 watch.upstream.clear();
                 if watch.client.has_passed() {
                     return Poll::Ready(Some(Err(UploadError::ClientIdle)));
@@ -58,7 +58,7 @@ impl Upload {
             }
         };
         watch.client.clear();
-        // From here on the app has to take what it got, and then to answer.
+        // From here on the app must read what it has been sent, and then respond.
         watch.upstream.set_in(self.first_byte_ms);
         let frame = match frame {
             Some(frame) => frame.map_err(UploadError::Client)?,

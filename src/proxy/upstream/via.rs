@@ -18,13 +18,13 @@ use super::replay::Replay;
 use super::request_body::RequestBody;
 use super::target::Target;
 
-/// A request that cannot be sent twice goes only onto a connection that has been idle for less than
-/// this. If the app were closing an idle connection at that moment, there would be no way to know
-/// whether it had processed the request. No app in use closes after so short a
-/// time, and a new connection costs some 50 us.
+/// A request that cannot be sent twice is only sent over a connection that has been idle for less than
+/// this. If the app were just closing an idle connection, there would be no way to know whether it had
+/// processed the request. No app in use closes after so short a time, and a new connection costs some
+/// 50 us.
 const FRESH_ENOUGH: Duration = Duration::from_millis(50);
 
-/// A connection to an app, or a part of one.
+/// A connection to an app, or one stream of it.
 pub enum Via {
     Http1(Box<Upstream>),
     Http2(Lease),
@@ -35,7 +35,7 @@ impl Via {
     pub fn idle(target: &Target, replayable: bool) -> Option<Self> {
         let limit = target.dialing.keep_alive;
         if target.dialing.h2c {
-            // An app that closes such a connection says which requests it has not processed.
+            // An app that closes an HTTP/2 connection says which requests it has not processed.
             return target.multiplexed.take(limit).map(Self::Http2);
         }
         let limit = match replayable {
@@ -102,16 +102,17 @@ impl Via {
     }
 }
 
-/// What is kept of a request so that it can be sent again.
+/// What is kept of a request, so that it can be sent again.
 pub struct Spare {
     /// A copy, because the HTTP/2 client consumes the request; HTTP/1 leaves it in place.
     kept: Option<(Request<RequestBody>, Option<Arc<Replay>>)>,
-    /// Sending it twice has the same effect as sending it once.
+    /// Whether sending it twice has the same effect as sending it once.
     harmless: bool,
 }
 
 impl Spare {
-    /// Of a request that is about to be sent. `harmless`: idempotent and without a body.
+    /// Keeps what is needed of a request that is about to be sent. `harmless`: it is idempotent and has
+    /// no body.
     pub fn of(via: &Via, request: &mut Request<RequestBody>, harmless: bool) -> Self {
         let harmless = harmless && via.reused();
         let kept = match via {
@@ -138,7 +139,8 @@ impl Spare {
         Self { kept, harmless }
     }
 
-    /// Makes `request` what it was, after nothing of it was sent. False: its body is gone.
+    /// Makes `request` what it was before, when nothing of it was sent. False: its body cannot be
+    /// restored.
     pub fn restore(self, request: &mut Request<RequestBody>) -> bool {
         let Some((mut kept, replay)) = self.kept else {
             return true;
@@ -153,15 +155,15 @@ impl Spare {
         true
     }
 
-    /// The same, if it may be sent again after it failed like this: the app closed the connection
-    /// before it saw the request, or while it did, or said that it did not process it.
+    /// Like [`Spare::restore`], but only if the request may be sent again after this error: repeating
+    /// it does no harm, or the app said that it did not process it.
     pub fn failed(self, error: &Broken, request: &mut Request<RequestBody>) -> bool {
         (self.harmless || is_unprocessed(error)) && self.restore(request)
     }
 }
 
-/// Whether the app said over HTTP/2 that it has not processed the request: it refused the stream, or
-/// it is going away and the stream is beyond the last one that it takes.
+/// Whether the app said over HTTP/2 that it has not processed the request: it refused the stream, or it
+/// is shutting down and the stream is beyond the last one that it accepts.
 fn is_unprocessed(error: &Broken) -> bool {
     let Broken::Http2(error) = error else {
         return false;

@@ -8,11 +8,11 @@ use memchr::memchr;
 use super::framing::chunk_size;
 use super::head;
 
-/// The longest size line of a chunk, with extensions. In bytes.
+/// The longest size line of a chunk, with its extensions, in bytes.
 const MAX_LINE: usize = 4 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
 const TOO_LONG: &str = "a chunk line is too long";
-/// Longer parts are passed on without copying, together with their buffer. In bytes.
+/// The size in bytes above which parts are passed on without copying, together with their buffer.
 const SMALL: usize = 2 << 10;
 
 /// How a response's body is framed, and how much of it is still to come.
@@ -70,7 +70,8 @@ impl Chunks {
                     let Some(end) = memchr(b'\n', bytes) else {
                         return none_yet(bytes, MAX_LINE);
                     };
-                    // Also where all of it came at once.
+                    // Checked even if the whole line came at once, so that the result does not depend
+                    // on the reads.
                     if end > MAX_LINE {
                         return Err(TOO_LONG);
                     }
@@ -127,7 +128,7 @@ fn none_yet(bytes: &[u8], at_most: usize) -> Result<Piece, &'static str> {
     }
 }
 
-/// As much of `left` as there is.
+/// Takes as much of `left` as has arrived.
 fn data(bytes: &mut BytesMut, left: &mut u64) -> Piece {
     let n = usize::try_from(*left)
         .unwrap_or(usize::MAX)
@@ -164,7 +165,8 @@ fn trailers(bytes: &[u8]) -> Result<HeaderMap, &'static str> {
 mod tests {
     use super::*;
 
-    /// The body's data and trailers, and what is left over; the same however the bytes are cut.
+    /// The body's data and trailers, and what is left over, which must not depend on how the bytes are
+    /// split.
     fn all(decoder: Decoder, text: &str) -> Result<(String, usize, String), &'static str> {
         let mut results = Vec::new();
         for size in [1, 2, 3, 7, text.len()] {

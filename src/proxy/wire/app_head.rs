@@ -1,4 +1,5 @@
-//! Heads on the app's side of an HTTP/1 connection: writes the request's and reads the response's.
+//! Heads on the app's side of an HTTP/1 connection: writes those of requests and reads those of
+//! responses.
 
 use std::mem::MaybeUninit;
 
@@ -10,11 +11,11 @@ use hyper::ext::ReasonPhrase;
 
 use super::app_body::Decoder;
 
-/// The most header fields of a response.
+/// The most header fields that a response may have.
 const MAX_FIELDS: usize = 100;
 
 /// Fields that are not allowed as trailers (RFC 9110, 6.5.1): they frame or route a message or
-/// authenticate its sender, and could contradict what was already acted on.
+/// authenticate its sender, and could contradict what has already been acted on.
 const BEFORE_THE_BODY: [HeaderName; 13] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
@@ -35,7 +36,7 @@ const BEFORE_THE_BODY: [HeaderName; 13] = [
 pub struct AnswerHead {
     pub response: Response<()>,
     pub body: Decoder,
-    /// The connection may carry another request.
+    /// Whether the connection may carry another request.
     pub keeps: bool,
 }
 
@@ -52,7 +53,7 @@ pub fn write<T>(request: &Request<T>, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Adds a part of a chunked body; an empty one would end it.
+/// Adds a part of a chunked body. An empty part would end the body.
 pub fn write_chunk(data: &[u8], to: &mut Vec<u8>) {
     if data.is_empty() {
         return;
@@ -63,7 +64,7 @@ pub fn write_chunk(data: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Ends a chunked body with those trailers that were announced, and that may come so late.
+/// Ends a chunked body with those trailers that were announced and are allowed as trailers.
 pub fn write_trailers(trailers: &HeaderMap, announced: &[HeaderValue], to: &mut Vec<u8>) {
     to.extend_from_slice(b"0\r\n");
     let named = |name: &HeaderName| {
@@ -89,7 +90,7 @@ fn field(name: &HeaderName, value: &HeaderValue, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Reads a whole head of a response to a request with this method. An error says what is wrong.
+/// Reads a complete head of a response to a request with this method. An error says what is wrong.
 pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -149,7 +150,7 @@ fn keeps(headers: &HeaderMap, old: bool) -> bool {
     keeps
 }
 
-/// As in RFC 9112, 6.3. A length that must be ignored is removed.
+/// The framing according to RFC 9112, 6.3. A length that must be ignored is removed.
 fn decoder(
     headers: &mut HeaderMap,
     status: StatusCode,
@@ -177,8 +178,8 @@ fn decoder(
     })
 }
 
-/// Other codings were not requested (no TE was sent), and the client would not learn of them: transfer
-/// codings are hop-by-hop.
+/// Other codings were not requested (no TE was sent), and the client would not learn of them, because
+/// transfer codings are hop-by-hop.
 fn is_chunked(headers: &HeaderMap) -> Result<bool, &'static str> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

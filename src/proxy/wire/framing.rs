@@ -1,17 +1,17 @@
-//! Follows a client's bytes from head to body to the next head, so that every head is checked by
-//! [`head::check`].
+//! Follows a client's bytes from head to body to the next head, so that [`head::check`] sees every
+//! head.
 
 use memchr::{memchr, memchr_iter};
 
 use super::head::{self, BodyLength};
 
-/// A chunk's size line, with extensions, or one trailer line.
+/// The longest size line of a chunk, with its extensions, or trailer line, in bytes.
 const MAX_LINE: usize = 4096;
 
 #[derive(Default)]
 pub struct Reader {
     state: State,
-    /// The part of a head, or of a chunk's line, that came in earlier reads.
+    /// The part of a head, or of a chunk's line, that arrived in earlier reads.
     kept: Vec<u8>,
 }
 
@@ -22,10 +22,10 @@ enum State {
     Length(u64),
     ChunkSize,
     ChunkData(u64),
-    /// The CR LF after a chunk's data, from its first or second byte.
+    /// The CR LF after a chunk's data. False: the CR is expected; true: the LF.
     ChunkEnd(bool),
     Trailers,
-    /// Bytes of a protocol that is not known: see [`BodyLength::Upgrade`].
+    /// Bytes of an unknown protocol: see [`BodyLength::Upgrade`].
     Unknown,
 }
 
@@ -35,17 +35,17 @@ impl Reader {
         self.state == State::Head
     }
 
-    /// Not a byte of the next head has come.
+    /// No byte of the next head has arrived.
     pub fn at_start(&self) -> bool {
         self.in_head() && self.kept.is_empty()
     }
 
-    /// Another protocol may have begun: the bytes are no longer checked.
+    /// Another protocol may have begun, so the bytes are no longer checked.
     pub fn is_lost(&self) -> bool {
         self.state == State::Unknown
     }
 
-    /// Checks the next bytes. An error is the index of the byte that must not be passed on.
+    /// Checks the next bytes. The error is the index of the byte that must not be passed on.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -54,7 +54,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns how many bytes were taken, at least one.
+    /// Returns how many bytes were consumed, at least one.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, usize> {
         let all = bytes.len();
         match &mut self.state {
@@ -165,11 +165,11 @@ impl Reader {
     }
 }
 
-/// The size in a chunk's first line, without its CR LF (RFC 9112, 7.1). `None`: it is invalid.
+/// The size in a chunk's first line, given without its CR LF (RFC 9112, 7.1). `None`: it is invalid.
 pub fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&b| b == b';').next()?;
     let digits = match digits {
-        // Only before an extension.
+        // White space is allowed only before an extension.
         [rest @ .., b' ' | b'\t'] if digits.len() < line.len() => rest,
         _ => digits,
     };
@@ -187,7 +187,7 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// The same however the bytes are cut.
+    /// The result, which must not depend on how the bytes are split.
     fn follow(text: &str) -> (bool, Result<(), ()>) {
         let mut results = Vec::new();
         for size in [1, 2, 3, 5, 8, text.len()] {

@@ -3,9 +3,9 @@
 
 use memchr::{memchr, memchr_iter};
 
-/// A longer head of a request is refused, as by nginx with its defaults. In bytes.
+/// The longest head of a request, in bytes, as in nginx with its defaults; a longer one is refused.
 pub const MAX_REQUEST: usize = 32 << 10;
-/// No head of either side is longer. In bytes.
+/// The longest head of a message in either direction, in bytes.
 pub const MAX: usize = 128 << 10;
 
 /// How long the body after a head is (RFC 9112, 6.3).
@@ -13,7 +13,7 @@ pub const MAX: usize = 128 << 10;
 pub enum BodyLength {
     Exact(u64),
     Chunked,
-    /// The client requests another protocol: it is not known yet which one the next bytes are in.
+    /// The client requests another protocol, and it is not yet known in which one the next bytes are.
     Upgrade,
 }
 
@@ -27,7 +27,7 @@ pub enum Bad {
     Host,
 }
 
-/// Checks a whole head, up to and with its empty line. What is not looked at here hyper checks.
+/// Checks a whole head, including its empty line. What is not checked here, hyper checks.
 pub fn check(head: &[u8]) -> Result<BodyLength, Bad> {
     let mut lines = Lines(head);
     let request_line = lines.next().unwrap_or(Ok(b""))?;
@@ -41,13 +41,13 @@ pub fn check(head: &[u8]) -> Result<BodyLength, Bad> {
         if line[0] == b' ' || line[0] == b'\t' {
             return Err(Bad::FoldedLine);
         }
-        // All the names looked for have one of these lengths.
+        // Each of the names looked for has one of these lengths.
         match memchr(b':', line) {
             Some(4) if is(line, b"host") => hosts += 1,
             Some(7) if is(line, b"upgrade") => upgrade = true,
             Some(14) if is(line, b"content-length") => {
-                // One field, digits only: a second one, even of the same value, means that two
-                // programs have written this head.
+                // Allowed once, and digits only: a second field, even with the same value, means that
+                // two programs have written this head.
                 let value = value(line, 14);
                 if length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
                     return Err(Bad::ContentLength);
@@ -76,7 +76,7 @@ pub fn check(head: &[u8]) -> Result<BodyLength, Bad> {
     }
 }
 
-/// The length of the head that `bytes` begin with, if all of it is there.
+/// The length of the head at the beginning of `bytes`, if all of it is there.
 pub fn length(bytes: &[u8]) -> Option<usize> {
     memchr_iter(b'\n', bytes).find_map(|at| match bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),
@@ -117,7 +117,7 @@ fn value(line: &[u8], name: usize) -> &[u8] {
     value
 }
 
-/// Many apps overflow on lengths of more than 63 bits.
+/// Many apps overflow on lengths that do not fit into 63 bits.
 fn decimal(digits: &[u8]) -> Option<u64> {
     let length = digits.iter().try_fold(0_i64, |n, d| {
         n.checked_mul(10)?.checked_add(i64::from(d - b'0'))

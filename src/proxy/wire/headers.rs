@@ -1,5 +1,5 @@
-//! Header fields of a message that is forwarded: the hop-by-hop ones are removed (RFC 9110, 7.6.1), and
-//! the client's address and scheme are added.
+//! The header fields of a forwarded message: removes the hop-by-hop ones (RFC 9110, 7.6.1), and adds
+//! the client's address and scheme.
 
 use std::net::IpAddr;
 
@@ -13,19 +13,20 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// How everything begins that only a proxy can know.
+/// The prefix of fields that only a proxy can set.
 const FORWARDED_ANY: &str = "x-forwarded-";
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// The client of a connection, in the form in which it is reported to apps.
+/// The client of a connection, in the form in which apps are told about it.
 #[derive(Clone)]
 pub struct Client {
     pub address: IpAddr,
     pub secure: bool,
-    /// Its own forwarding fields are kept.
+    /// Whether the forwarding fields that it sends are kept.
     pub trusted: bool,
     address_text: HeaderValue,
-    /// The last `Forwarded` line, and its host: a connection's requests mostly name the same host.
+    /// The last `Forwarded` line with its host, kept because most requests of a connection name the
+    /// same host.
     forwarded: Option<(HeaderValue, HeaderValue)>,
 }
 
@@ -46,8 +47,8 @@ impl Client {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. What the client sent of these, and of any
-    /// other X-Forwarded-…, stays only if it is trusted.
+    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. Values that the client sent for these, and
+    /// any other X-Forwarded-… field, are kept only if the client is trusted.
     pub fn introduce(&mut self, headers: &mut HeaderMap, host: &HeaderValue) {
         let forwarded = self.forwarded(host);
         if self.trusted {
@@ -88,15 +89,15 @@ impl Client {
             .collect();
         let line = format!("for={node};host=\"{host_text}\";proto={}", self.scheme());
         let line = HeaderValue::try_from(line).unwrap_or(HeaderValue::from_static("for=unknown"));
-        // A copy: the value sent is a part of the buffer that it was read into, all of which would
-        // stay with the connection.
+        // A copy: the received value is a part of its read buffer, all of which would be kept for as
+        // long as the connection.
         let known = HeaderValue::from_bytes(host.as_bytes());
         self.forwarded = known.ok().map(|known| (known, line.clone()));
         line
     }
 }
 
-/// Appends to a list field, on one line.
+/// Appends a value to a list field, in one line.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     let mut line: Vec<u8> = Vec::new();
     for before in headers.get_all(&name) {
@@ -112,8 +113,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
 /// Removes the hop-by-hop fields: the known ones and those that `Connection` names. Returns whether
 /// `Connection` requested an upgrade.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
-    // One look at each name: most messages have nothing of this, and asking the map for each of
-    // the fields by name costs more.
+    // One pass over the names: most messages have none of these fields, and looking up each of them by
+    // name costs more.
     let (mut connection, mut others, mut disguised) = (false, false, false);
     for name in headers.keys() {
         let length = name.as_str().len();
@@ -122,7 +123,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         }
         match length {
             2 => others |= name == header::TE,
-            // A CGI program would take it for the proxy that its own requests go through.
+            // A CGI program would take it for `HTTP_PROXY`, the proxy for its own requests.
             5 => others |= name == PROXY,
             10 if name == header::CONNECTION => connection = true,
             10 => others |= name == KEEP_ALIVE,
@@ -144,7 +145,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         for token in named.iter().flat_map(tokens) {
             match HeaderName::from_bytes(token) {
                 Ok(name) if name == header::UPGRADE => upgrade = true,
-                // Without these the message would mean something else.
+                // Without these the message would have a different meaning.
                 Ok(name) if name == header::HOST || name == header::CONTENT_LENGTH => {}
                 Ok(name) if name == header::TE => {}
                 Ok(name) => {
@@ -163,11 +164,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     headers.remove(PROXY);
     headers.remove(PROXY_CONNECTION);
     if headers.remove(header::TRANSFER_ENCODING).is_some() {
-        // An app that sends both: the chunks count.
+        // If an app sends both, the chunks count (RFC 9112, 6.3).
         headers.remove(header::CONTENT_LENGTH);
     }
     if let Some(te) = headers.remove(header::TE) {
-        // The one value that is about the message and not about the hop; gRPC asks for it.
+        // The only value that concerns the message and not the hop; gRPC requires it.
         let trailers = |token: &[u8]| token.eq_ignore_ascii_case(b"trailers");
         if tokens(&te).any(trailers) {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -189,8 +190,8 @@ fn remove_disguised(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether there is a protocol to change to. HTTP/2 is none: requests in a tunnel would go past
-/// every route and every check.
+/// Whether there is a protocol to switch to. HTTP/2 does not count: requests in such a tunnel would
+/// bypass every route and every check.
 fn has_upgrade(headers: &HeaderMap) -> bool {
     let mut names = headers.get_all(header::UPGRADE).iter().flat_map(tokens);
     headers.contains_key(header::UPGRADE) && !names.any(|name| name.eq_ignore_ascii_case(b"h2c"))

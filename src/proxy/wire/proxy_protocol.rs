@@ -6,24 +6,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use memchr::memmem;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest header of version 1, with its line end. In bytes.
+/// The longest header of version 1, including its CR LF, in bytes.
 const LONGEST_LINE: usize = 107;
-/// Of version 2, with its optional fields, which are ignored. In bytes.
+/// The longest header of version 2, including its optional fields, which are ignored, in bytes.
 pub const LONGEST: usize = 1024;
 
 /// What a header says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes, to be taken off the stream.
+    /// The length of the header, which is to be removed from the stream, in bytes.
     pub length: usize,
-    /// `None`: the balancer's own connection, such as a health check.
+    /// `None`: the connection is the balancer's own, such as a health check.
     pub client: Option<IpAddr>,
 }
 
 /// Why there is no header.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoHeader {
-    /// More bytes may make one.
+    /// With more bytes it may become one.
     Incomplete,
     Malformed,
 }

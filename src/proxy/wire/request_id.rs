@@ -1,15 +1,15 @@
-//! A name for each request, by which it is found in the logs of all that it passed through.
+//! An id for each request, by which it can be found in the logs of everything that it passed through.
 
 use std::cell::Cell;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A longer one is no name.
+/// The longest id that is accepted from a client, in characters.
 const LONGEST: usize = 128;
 
 thread_local! {
-    /// Unlike that of any other thread or proxy.
+    /// Differs from that of any other thread or proxy.
     static SEED: Cell<u128> = {
         let mut seed = [0; 16];
         let _ = getrandom::fill(&mut seed);
@@ -17,7 +17,7 @@ thread_local! {
     };
 }
 
-/// Keeps the id that the request has, or gives it one.
+/// Keeps the id that the request has, or assigns one.
 pub fn ensure(headers: &mut HeaderMap) {
     let has_one = |id: &HeaderValue| (1..=LONGEST).contains(&id.len());
     if !headers.get(REQUEST_ID).is_some_and(has_one) {
@@ -25,7 +25,7 @@ pub fn ensure(headers: &mut HeaderMap) {
     }
 }
 
-/// For the log.
+/// The request's id, for the log.
 pub fn of(headers: &HeaderMap) -> String {
     let id = headers.get(REQUEST_ID).map(HeaderValue::as_bytes);
     String::from_utf8_lossy(id.unwrap_or_default()).into_owned()

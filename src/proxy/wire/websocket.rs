@@ -1,23 +1,23 @@
 //! Finds the frame boundaries of a WebSocket (RFC 6455, 5.2), because a close frame can be inserted
 //! only between two frames. Payloads are counted, not inspected.
 
-/// "Going away": the client may come back at once.
+/// "Going away" (RFC 6455, 7.4.1): the client may reconnect at once.
 const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
 
-/// Follows one direction from the handshake on.
+/// Follows one direction, beginning after the handshake.
 #[derive(Default, Debug)]
 pub struct Frames {
-    /// The header of the frame that is being read, as far as it has come.
+    /// The header of the frame that is being read, as far as it has arrived.
     header: [u8; 14],
     have: usize,
-    /// Bytes of the frame's payload still to come.
+    /// How many bytes of the frame's payload are still to come.
     payload: u64,
-    /// A close frame has gone by: nothing may follow it.
+    /// A close frame has passed, and nothing may follow it.
     pub closed: bool,
 }
 
 impl Frames {
-    /// Takes in `bytes`.
+    /// Follows the next bytes.
     pub fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload > 0 {
@@ -37,12 +37,13 @@ impl Frames {
         }
     }
 
-    /// Between two frames; they may be parts of one message, which a control frame may interrupt.
+    /// Whether the position is between two frames. These may be parts of one message, which a control
+    /// frame may interrupt.
     pub fn at_boundary(&self) -> bool {
         self.have == 0 && self.payload == 0
     }
 
-    /// How many of `bytes` belong to the frame that has begun; they must go out before a close.
+    /// How many of `bytes` belong to the frame in progress, and must be sent before a close frame.
     pub fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut copy = Self { ..*self };
         let mut at = 0;
@@ -79,7 +80,7 @@ pub fn close_from_server() -> [u8; 4] {
     [0x88, 2, GOING_AWAY[0], GOING_AWAY[1]]
 }
 
-/// The close frame for the app, which expects a client's frames to be masked.
+/// The close frame for the app, which requires a client's frames to be masked.
 pub fn close_from_client(mask: [u8; 4]) -> [u8; 8] {
     let [a, b, c, d] = mask;
     [0x88, 0x82, a, b, c, d, GOING_AWAY[0] ^ a, GOING_AWAY[1] ^ b]

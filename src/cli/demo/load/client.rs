@@ -1,5 +1,5 @@
-//! One worker: one request after the other, on hyper's low-level connection, so that nothing is
-//! retried behind the report's back.
+//! One worker: sends one request after the other over hyper's low-level connection, so that nothing is
+//! retried without the report showing it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Failure, Kind, Shared};
 
-/// Longer than any switch; a request that hangs is a failure too.
+/// Longer than any switch; a request that hangs counts as failed too.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 type Connection = SendRequest<Full<Bytes>>;
@@ -43,14 +43,14 @@ pub async fn work(kind: Kind, number: usize, shared: Arc<Shared>) {
     }
 }
 
-/// Sends one request and reads its whole answer; gives the version that answered.
+/// Sends one request and reads its whole response. Returns the version that answered.
 async fn once(
     kind: Kind,
     body: &str,
     shared: &Shared,
     connection: &mut Option<Connection>,
 ) -> Result<String, String> {
-    // A connection that was closed between two requests is no failure: nothing was sent on it.
+    // A connection that was closed between two requests is not a failure: nothing was sent on it.
     let open = match connection.take() {
         Some(used) => still_open(used).await,
         None => None,

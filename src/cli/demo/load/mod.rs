@@ -1,5 +1,5 @@
-//! A load generator that runs through a switch: every kind of request that a switch can break, each
-//! over and over, and a report of every failure with its cause.
+//! A load generator that runs during a switch: sends every kind of request that a switch can break,
+//! again and again, and reports every failure with its cause.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ mod report;
 
 pub use report::{Failure, Report};
 
-/// A kind of request. Each is sent by its own workers, one after the other.
+/// A kind of request. Each is sent by its own workers, of which each sends one request after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// GET after GET on one connection.
+    /// One GET after the other on one connection.
     KeepAlive,
     /// A new connection for each GET.
     NewConnection,
-    /// POST with a body that no other request has; the answer must be that body.
+    /// A POST with a unique body; the response must be that body.
     Post,
-    /// A GET that the app takes its time for.
+    /// A GET that the app takes a while to answer.
     Slow,
-    /// A download that the app sends bit by bit; its length is checked.
+    /// A download that the app sends in small parts; its length is checked.
     Stream,
 }
 
@@ -38,7 +38,7 @@ impl Kind {
         Kind::Stream,
     ];
 
-    /// How reports name it.
+    /// The kind's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::KeepAlive => "GET, keep-alive",
@@ -50,26 +50,27 @@ impl Kind {
     }
 }
 
-/// What to send, and where to.
+/// What to send, and to what address.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The proxy.
+    /// The proxy's address.
     pub address: SocketAddr,
     /// The `Host` of every request.
     pub host: String,
-    /// Workers for each kind.
+    /// The number of workers for each kind.
     pub workers: usize,
-    /// The pause between two requests of a worker.
+    /// The pause between two requests of one worker.
     pub pause: Duration,
-    /// How long the app is asked to take for a slow request or a streamed download.
+    /// How long the app is told to take for a slow request or a streamed download.
     pub slow: Duration,
-    /// Bytes of a streamed download.
+    /// The size of a streamed download, in bytes.
     pub stream: u64,
 }
 
 impl Plan {
-    /// Two workers a kind and about 500 requests a second: enough that several requests are under
-    /// way at every moment, and little enough that a build beside it on two cores is not starved.
+    /// Two workers for each kind and about 500 requests a second: enough that several requests are in
+    /// progress at every moment, and little enough that a build at the same time on two cores is not
+    /// starved.
     pub fn new(address: SocketAddr, host: &str) -> Self {
         Self {
             address,
@@ -82,7 +83,7 @@ impl Plan {
     }
 }
 
-/// Load that is running.
+/// A load that is running.
 pub struct Load {
     shared: Arc<Shared>,
     workers: JoinSet<()>,
@@ -90,16 +91,16 @@ pub struct Load {
 
 struct Shared {
     plan: Plan,
-    /// Tells the posts of two loads apart.
+    /// Distinguishes the POSTs of two loads.
     id: u32,
     begun: Instant,
     report: Mutex<Report>,
-    /// The `x-version` of the newest answer.
+    /// The `x-version` of the newest response.
     version: watch::Sender<String>,
     stop: watch::Sender<bool>,
 }
 
-/// Starts to send.
+/// Starts to send requests.
 pub fn start(plan: Plan) -> Load {
     let shared = Arc::new(Shared {
         id: getrandom::u32().unwrap_or_default(),
@@ -119,20 +120,20 @@ pub fn start(plan: Plan) -> Load {
 }
 
 impl Load {
-    /// Requests that have ended, and how many of them failed.
+    /// How many requests have ended, and how many of them have failed.
     pub fn so_far(&self) -> (u64, u64) {
         let report = self.shared.report.lock();
         (report.requests(), report.failures.len() as u64)
     }
 
-    /// Waits until an answer came from the app's `version`; false when none came in time.
+    /// Waits until the app's `version` has answered a request. False if it does not in time.
     pub async fn until_version(&self, version: &str, deadline: Duration) -> bool {
         let mut seen = self.shared.version.subscribe();
         let wait = seen.wait_for(|seen| seen == version);
         matches!(tokio::time::timeout(deadline, wait).await, Ok(Ok(_)))
     }
 
-    /// Waits until `count` more requests have ended, whatever came of them.
+    /// Waits until `count` more requests have ended, successfully or not.
     pub async fn until_more(&self, count: u64) {
         let enough = self.so_far().0 + count;
         while self.so_far().0 < enough {
@@ -140,7 +141,7 @@ impl Load {
         }
     }
 
-    /// Sends no more, waits for the requests under way, and reports.
+    /// Stops sending, waits for the requests in progress, and returns the report.
     pub async fn stop(mut self) -> Report {
         self.shared.stop.send_replace(true);
         while self.workers.join_next().await.is_some() {}

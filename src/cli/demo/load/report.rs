@@ -1,4 +1,4 @@
-//! What the load came to.
+//! The results of a load.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use super::Kind;
 
-/// What all workers saw.
+/// What all workers together have seen.
 #[derive(Debug, Default)]
 pub struct Report {
     pub kinds: BTreeMap<Kind, Tally>,
     /// Every request that failed.
     pub failures: Vec<Failure>,
-    /// The versions that answered, in the order in which they first did, with how often.
+    /// The versions that answered, in the order of their first response, and how often each did.
     pub versions: Vec<(String, u64)>,
-    /// The body of every POST that was answered well.
+    /// The bodies of all POSTs that were answered correctly.
     pub posted: Vec<String>,
 }
 
-/// One kind's count and times.
+/// The count and the times of one kind.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub requests: u64,
@@ -30,13 +30,13 @@ pub struct Tally {
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub kind: Kind,
-    /// After the load began.
+    /// The time since the load began.
     pub at: Duration,
     pub cause: String,
 }
 
 impl Report {
-    /// All requests that ended.
+    /// The number of requests that have ended.
     pub fn requests(&self) -> u64 {
         self.kinds.values().map(|tally| tally.requests).sum()
     }

@@ -1,4 +1,4 @@
-//! What each forge is asked, in full.
+//! The complete requests to each forge.
 
 use super::*;
 use crate::config::forge_address as address;

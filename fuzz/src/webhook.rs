@@ -10,9 +10,12 @@ mod payload;
 mod push;
 #[path = "../../src/webhook/receive.rs"]
 mod receive;
+#[path = "../../src/webhook/refusal.rs"]
+mod refusal;
 #[path = "../../src/webhook/signature.rs"]
 pub mod signature;
 
 pub use forge::Forge;
-pub use push::{Push, Ref};
-pub use receive::{Content, Received, Refusal, receive};
+pub use push::{Content, Push, Ref};
+pub use receive::{Received, receive};
+pub use refusal::Refusal;

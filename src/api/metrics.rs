@@ -170,7 +170,7 @@ fn proxy(text: &mut Families, routes: &Routes) {
     text.family(
         "cutover_requests_retried_total",
         "counter",
-        "Times that a request was sent again, since it was certainly not processed.",
+        "Requests sent again: certainly not processed, or harmless to repeat.",
         each(|route| route.retried),
     );
     text.family(

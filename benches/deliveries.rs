@@ -1,6 +1,6 @@
 //! Signed deliveries a second: `cutover serve` beside Debian's `webhook` package.
 //!
-//!     cargo bench --bench deliveries [-- --rounds 5 --deliveries 20000]
+//!     cargo bench --profile dist --bench deliveries [-- --rounds 5 --deliveries 20000]
 //!
 //! Both check the signature of the same 7 KiB GitHub pushes. Cutover answers once the delivery and its
 //! deployment are on disk; `webhook` starts `/bin/true` and stores nothing. Every body is another one,

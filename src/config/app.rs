@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
+use super::health::health;
 use super::values::{
     duration, in_repository, inside, line, path, patterns, positive, secret, some_networks,
     variables,
 };
 use super::{
-    App, Build, Deploy, Health, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo,
-    report, units,
+    App, Build, Deploy, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo, report, units,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -224,47 +224,6 @@ fn build(mut section: Section<'_>) -> Build {
         args: args.unwrap_or_default(),
         timeout: timeout.unwrap_or(Duration::from_secs(30 * 60)),
     }
-}
-
-fn health(mut section: Section<'_>) -> Health {
-    let path = section.read("path", |node| {
-        const EXPECTED: &str = "a path such as \"/\" or \"/healthz\", without spaces";
-        let text = node.str(EXPECTED)?;
-        let good = text.starts_with('/')
-            && !text.contains('#')
-            && text.parse::<http::uri::PathAndQuery>().is_ok();
-        good.then(|| text.to_owned())
-            .or_else(|| node.wrong(EXPECTED))
-    });
-    let interval = section.read("interval", |node| positive(&node));
-    let timeout = section.read("timeout", |node| positive(&node));
-    let successes = section.read("successes", |node| node.integer(1, 100));
-    let deadline_node = section.node("deadline");
-    let deadline = deadline_node.as_ref().and_then(positive);
-    let health = Health {
-        path: path.unwrap_or("/".into()),
-        interval: interval.unwrap_or(Duration::from_millis(500)),
-        timeout: timeout.unwrap_or(Duration::from_secs(5)),
-        successes: successes.unwrap_or(2) as u32,
-        deadline: deadline.unwrap_or(Duration::from_secs(60)),
-    };
-    let least = health.interval.saturating_mul(health.successes - 1);
-    if least >= health.deadline {
-        let text = format!(
-            "`{}` is too short for {} successes {} ms apart: expected more than {} ms, is {} ms",
-            section.key("deadline"),
-            health.successes,
-            health.interval.as_millis(),
-            least.as_millis(),
-            health.deadline.as_millis(),
-        );
-        match deadline_node {
-            Some(node) => node.report(text).unwrap_or_default(),
-            None => section.report(text),
-        }
-    }
-    section.done();
-    health
 }
 
 fn deploy(mut section: Section<'_>) -> Deploy {

@@ -56,7 +56,7 @@ impl Claims {
 
 /// Normalizes a host name, with or without `*.` in front, or an IP address to lower-case ASCII; the
 /// error says what was expected.
-fn host(text: &str) -> Result<String, &'static str> {
+pub(super) fn host(text: &str) -> Result<String, &'static str> {
     if text.contains("://") || text.contains('/') {
         return Err("a host name alone, without `https://` and path");
     }

@@ -19,6 +19,7 @@ pub mod changes;
 mod claims;
 mod file;
 mod find;
+mod health;
 mod loaded;
 mod path_filter;
 mod paths;
@@ -236,6 +237,10 @@ pub struct Build {
 #[derive(Debug, Clone)]
 pub struct Health {
     pub path: String,
+    /// The name that probes ask for. Absent: one of the app's domains.
+    pub host: Option<String>,
+    /// More header fields of a probe, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
     pub interval: Duration,
     pub timeout: Duration,
     /// How many successful probes in a row make an instance healthy.

@@ -95,8 +95,10 @@ fn what_the_example_calls_a_default_is_one() {
     assert_eq!(app.build.context, example.build.context);
     assert_eq!(app.build.dockerfile, example.build.dockerfile);
     assert_eq!(app.build.timeout, example.build.timeout);
-    let health = |app: &App| format!("{:?}", app.health);
-    assert_eq!(health(app), health(example));
+    let mut health = example.health.clone();
+    health.host = None;
+    health.headers.clear();
+    assert_eq!(format!("{:?}", app.health), format!("{health:?}"));
     let deploy = |app: &App| format!("{:?}", app.deploy);
     assert_eq!(deploy(app), deploy(example));
     assert_eq!(app.run.replicas, 1);
@@ -349,6 +351,23 @@ fn one_mistake_each() {
         ("health.path = 'healthz'", "a path such as"),
         ("health.path = '/a b'", "a path such as"),
         ("health.path = '/#a'", "a path such as"),
+        ("health.host = '*.a.org'", "not a wildcard"),
+        ("health.host = 'a.org:80'", "without a port"),
+        ("health.headers = ['a']", "a table of names and values"),
+        (
+            "health.headers = { 'a b' = 'c' }",
+            "not the name of a header field",
+        ),
+        ("health.headers = { host = 'a.org' }", "`health.host`"),
+        (
+            "health.headers = { TE = 'trailers' }",
+            "belongs to the connection",
+        ),
+        ("health.headers = { a = 1 }", "a string without control"),
+        (
+            "health.headers = { a = '1', A = '2' }",
+            "each header field once",
+        ),
         ("health.successes = 0", "from 1 to 100"),
         ("health.successes = 2.0", "from 1 to 100"),
         (

@@ -20,6 +20,7 @@ pub mod difference;
 pub mod filter;
 pub mod follow;
 mod forwarding;
+mod health;
 mod hub;
 mod in_force;
 pub mod intake;

@@ -128,6 +128,15 @@ pub enum Status {
     Missing,
 }
 
+/// Where a container's processes accept connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// `None`: that cannot be seen from here.
+    pub sockets: Option<Vec<SocketAddr>>,
+    /// The TCP ports that its image declares.
+    pub exposed: Vec<u16>,
+}
+
 /// Everything that inspecting an instance reveals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {
@@ -233,6 +242,20 @@ impl Engine {
     pub async fn status(&self, ours: &Ours) -> Result<Status> {
         match self {
             Engine::Docker(docker) => docker.status(ours).await,
+        }
+    }
+
+    /// Waits until an instance does not run, or does not exist any more.
+    pub async fn ended(&self, ours: &Ours) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.ended(ours).await,
+        }
+    }
+
+    /// Where an instance listens.
+    pub async fn listening(&self, ours: &Ours) -> Result<Listening> {
+        match self {
+            Engine::Docker(docker) => docker.listening(ours).await,
         }
     }
 

@@ -37,6 +37,8 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
             stop_grace: Duration::from_secs(1),
             health: Health {
                 path: "/".into(),
+                host: None,
+                headers: Default::default(),
                 interval: Duration::from_millis(50),
                 timeout: Duration::from_secs(1),
                 successes: 1,

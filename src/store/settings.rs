@@ -28,6 +28,12 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub path: String,
+    /// The name that probes ask for. Absent: one of the app's domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// More header fields of a probe.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     #[serde(rename = "interval_ms", with = "millis")]
     pub interval: Duration,
     #[serde(rename = "timeout_ms", with = "millis")]
@@ -120,6 +126,8 @@ mod v0 {
                 stop_grace: run.stop_grace,
                 health: super::Health {
                     path: health.path,
+                    host: None,
+                    headers: BTreeMap::new(),
                     interval: health.interval,
                     timeout: health.timeout,
                     successes: health.successes,
@@ -143,6 +151,8 @@ mod tests {
             stop_grace: Duration::from_millis(1500),
             health: Health {
                 path: "/up".into(),
+                host: Some("a.test".into()),
+                headers: [("accept".to_owned(), "text/html".to_owned())].into(),
                 interval: Duration::from_millis(500),
                 timeout: Duration::from_secs(5),
                 successes: 2,

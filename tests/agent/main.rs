@@ -19,6 +19,7 @@ mod crash;
 mod database;
 mod docker_away;
 mod git_push_live;
+mod health;
 mod not_ours;
 mod post_receive;
 mod processes;

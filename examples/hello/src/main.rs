@@ -15,6 +15,13 @@
 //! crash-after MS     exits that long after it began to listen
 //! command-fails      `/bin/sh -c …`, where the image has it as a shell, exits with code 1
 //! idle-close MS      closes a connection that is idle for so long
+//! listen PORT        listens there, whatever PORT says
+//! host NAME          a request for any other host is answered with 400
+//! to-https           what has not come by https is redirected there
+//! fails-by-https     what has come by https is answered with 500
+//! no-root            `/` is answered with 404
+//! unhealthy-after MS every answer is a 503 that long after its start
+//! fail N PATH        each Nth request of PATH is answered with 500
 //! ```
 //!
 //! As a plain process, without an image, it takes its version from `HELLO_VERSION` and its port from
@@ -24,6 +31,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::exit;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +40,9 @@ mod websocket;
 struct App {
     version: String,
     behaviour: String,
+    started: Instant,
+    /// How often a page was asked for that fails now and then.
+    asked: AtomicU64,
 }
 
 impl App {
@@ -39,12 +50,30 @@ impl App {
         self.behaviour.lines().any(|line| line.trim() == word)
     }
 
+    /// What stands after `word`.
+    fn after(&self, word: &str) -> Option<&str> {
+        let mut lines = self.behaviour.lines();
+        lines.find_map(|line| line.trim().strip_prefix(word)?.strip_prefix(' '))
+    }
+
     /// The milliseconds that stand after `word`.
     fn wait(&self, word: &str) -> Option<Duration> {
-        self.behaviour.lines().find_map(|line| {
-            let number = line.trim().strip_prefix(word)?.trim();
-            number.parse().ok().map(Duration::from_millis)
-        })
+        let number = self.after(word)?.trim();
+        number.parse().ok().map(Duration::from_millis)
+    }
+
+    /// Whether this is a request that fails by `fail N PATH`.
+    fn fails(&self, path: &str) -> bool {
+        let Some((every, of)) = self.after("fail").and_then(|it| it.split_once(' ')) else {
+            return false;
+        };
+        of == path
+            && (self.asked.fetch_add(1, Relaxed) + 1).is_multiple_of(every.parse().unwrap_or(1))
+    }
+
+    fn is_unhealthy(&self) -> bool {
+        let since = self.wait("unhealthy-after");
+        self.is("unhealthy") || since.is_some_and(|wait| self.started.elapsed() > wait)
     }
 }
 
@@ -54,6 +83,8 @@ fn main() {
         version: std::env::var("HELLO_VERSION")
             .unwrap_or_else(|_| text("/version").trim().to_owned()),
         behaviour: text("/behaviour"),
+        started: Instant::now(),
+        asked: AtomicU64::new(0),
     });
     // As `/bin/sh -c COMMAND` it stands in for a shell, which an image FROM scratch does not have.
     if let [_, flag, command] = std::env::args().collect::<Vec<_>>().as_slice()
@@ -70,6 +101,7 @@ fn main() {
         thread::sleep(wait);
     }
     let port = std::env::var("PORT").map_or(8080, |port| port.parse().expect("PORT is a number"));
+    let port = app.after("listen").map_or(port, |port| port.parse().expect("a number"));
     // Not "0.0.0.0:8080": parsing a name would link the C library's resolver, 130 KB.
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_or_else(|error| {
         println!("{}: cannot listen on port {port}: {error}", app.version);
@@ -100,6 +132,9 @@ struct Request {
     keep_alive: bool,
     /// `Sec-WebSocket-Key`.
     key: String,
+    host: String,
+    /// `X-Forwarded-Proto`.
+    scheme: String,
 }
 
 impl Request {
@@ -153,6 +188,8 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Request> {
         body: Vec::new(),
         keep_alive: !first.ends_with("HTTP/1.0"),
         key: String::new(),
+        host: String::new(),
+        scheme: String::new(),
     };
     let (mut length, mut chunked) = (0, false);
     loop {
@@ -165,6 +202,8 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Request> {
         let value = key.to_ascii_lowercase();
         match name.as_str() {
             "sec-websocket-key" => request.key = key.to_owned(),
+            "host" => request.host = value,
+            "x-forwarded-proto" => request.scheme = value,
             "content-length" => length = value.parse().map_err(|_| bad("length"))?,
             "transfer-encoding" => chunked = value == "chunked",
             "connection" => request.keep_alive = value != "close",
@@ -195,7 +234,21 @@ fn read_line(input: &mut impl BufRead) -> io::Result<String> {
 
 fn answer(app: &App, request: &Request, output: &mut TcpStream) -> io::Result<()> {
     let version = &app.version;
-    if app.is("unhealthy") {
+    if let Some(host) = app.after("host")
+        && host != request.host
+    {
+        return send(app, output, "400 Bad Request", "not for this host\n");
+    }
+    if app.is("to-https") && request.scheme != "https" {
+        let (host, path) = (&request.host, &request.path);
+        let moved = format!("301 Moved Permanently\r\nlocation: https://{host}{path}");
+        return send(app, output, &moved, "");
+    }
+    let fails = app.is("fails-by-https") && request.scheme == "https";
+    if fails || app.fails(&request.path) {
+        return send(app, output, "500 Internal Server Error", "it fails\n");
+    }
+    if app.is_unhealthy() {
         return send(
             app,
             output,
@@ -204,6 +257,7 @@ fn answer(app: &App, request: &Request, output: &mut TcpStream) -> io::Result<()
         );
     }
     match (request.method.as_str(), request.path.as_str()) {
+        (_, "/") if app.is("no-root") => send(app, output, "404 Not Found", "not here\n"),
         (_, "/" | "/health") => send(app, output, "200 OK", &format!("Hello from {version}\n")),
         // Logged before it is answered: the log counts how often a request was processed.
         ("POST", "/count") => {

@@ -93,6 +93,8 @@ fn web(app: &App, image: String, image_id: String) -> Service {
             stop_grace: run.stop_grace,
             health: Health {
                 path: health.path.clone(),
+                host: health.host.clone(),
+                headers: health.headers.clone(),
                 interval: health.interval,
                 timeout: health.timeout,
                 successes: health.successes,

@@ -15,6 +15,7 @@ pub mod probe;
 pub mod retire;
 pub mod start;
 pub mod switch;
+mod unhealthy;
 
 /// Undoes what a step of a deployment did or began to do. Repeating it is harmless.
 pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), EngineError> {

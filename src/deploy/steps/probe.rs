@@ -3,21 +3,28 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use crate::config::Protocol;
+use crate::deploy::health::{Check, Unwell};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::start::service_of;
+use crate::deploy::steps::unhealthy::unhealthy;
 use crate::engine::Status;
-use crate::proxy::probe::probe as ask;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
 
-/// The first pause between two probes. It doubles up to the configured interval, and starts over with
-/// each success: people should wait for the app, not for our clock.
+/// The first pause between two probes. Where an app answers, but not well, it doubles up to the
+/// configured interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const TAIL: usize = 20;
+/// The longest pause while connections are refused: people should wait for the app, not for our clock.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+/// Connections are refused at every start; it is said only if it lasts.
+const SAID_AFTER: Duration = Duration::from_secs(1);
+/// The pause between two looks at an instance when waiting for its end failed.
+const LOOK: Duration = Duration::from_millis(100);
+pub(super) const TAIL: usize = 20;
 
 pub async fn probe(
     line: &Line<'_>,
@@ -25,21 +32,55 @@ pub async fn probe(
     instances: &[Instance],
 ) -> Result<Done<()>, Stop> {
     let began = Instant::now();
-    let (mut probes, mut path) = (0, "");
+    let mut probed = Vec::new();
+    let mut path = "";
     for instance in instances {
         let service = service_of(release, instance)?;
         // Without a port there is nothing to probe.
-        let Some(target) = instance.endpoint else {
-            continue;
-        };
-        let deadline = began + service.settings.health.deadline;
-        probes += until_healthy(line, service, instance, target, deadline).await?;
-        path = &service.settings.health.path;
+        if let Some(target) = instance.endpoint {
+            probed.push(until_healthy_or_ended(
+                line, service, instance, target, began,
+            ));
+            path = &service.settings.health.path;
+        }
     }
+    let probes: u32 = try_join_all(probed).await?.into_iter().sum();
     Ok(Done::new(
         (),
         format!("healthy at `{path}` after {probes} probes"),
     ))
+}
+
+async fn until_healthy_or_ended(
+    line: &Line<'_>,
+    service: &Service,
+    instance: &Instance,
+    target: SocketAddr,
+    began: Instant,
+) -> Result<u32, Stop> {
+    tokio::select! {
+        biased;
+        ended = ended(line, instance) => {
+            ended?;
+            Err(exited(line, instance).await?)
+        }
+        healthy = until_healthy(line, service, instance, target, began) => healthy,
+    }
+}
+
+/// Returns once the instance does not run any more.
+async fn ended(line: &Line<'_>, instance: &Instance) -> Result<(), Stop> {
+    let (engine, ours) = (&line.agent.engine, instance.ours());
+    loop {
+        let waited = engine.ended(&ours).await;
+        if engine.status(&ours).await? != Status::Running {
+            return Ok(());
+        }
+        if let Err(error) = waited {
+            tracing::debug!(%error, "failed to wait for the end of a container");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn until_healthy(
@@ -47,53 +88,55 @@ async fn until_healthy(
     service: &Service,
     instance: &Instance,
     target: SocketAddr,
-    deadline: Instant,
+    began: Instant,
 ) -> Result<u32, Stop> {
     let health = &service.settings.health;
-    let host = line.app.domains.first().map(String::as_str);
-    let h2c = service.protocol == Protocol::H2c;
-    let mut pause = FIRST_PAUSE;
+    let check = Check::of(line.agent, line.app, service);
+    let deadline = began + health.deadline;
+    let mut unwell_pause = FIRST_PAUSE;
     let mut in_a_row = 0;
     let mut probes = 0;
     let mut said = String::new();
+    let mut last = None;
     loop {
         probes += 1;
-        let answer = match ask(target, host, &health.path, h2c, health.timeout).await {
-            Ok(status @ 200..=399) => Ok(status),
-            Ok(status) => Err(format!("`{}` answered {status}", health.path)),
-            Err(error) => Err(error.to_string()),
-        };
-        match answer {
-            Ok(_) => {
+        let pause = match check.ask(target).await {
+            Ok(()) => {
                 in_a_row += 1;
-                pause = FIRST_PAUSE;
                 if in_a_row >= health.successes {
                     return Ok(probes);
                 }
+                health.interval
             }
-            Err(why) => {
+            Err(unwell) => {
                 in_a_row = 0;
-                if let Status::Exited(..) | Status::Missing =
-                    line.agent.engine.status(&instance.ours()).await?
-                {
-                    return Err(exited(line, instance).await?);
-                }
-                if why != said {
+                let why = unwell.to_string();
+                let is_start = unwell.is_refused() && began.elapsed() < SAID_AFTER;
+                if why != said && !is_start {
                     line.log.line(&format!("[probe] not healthy yet: {why}"));
                     said = why;
                 }
+                let pause = pause_after(&unwell, began.elapsed(), unwell_pause);
+                unwell_pause = (unwell_pause * 2).min(health.interval);
+                last = Some(unwell);
+                pause
             }
-        }
+        };
         if Instant::now() + pause > deadline {
-            let what = format!(
-                "the new version did not become healthy within {:?}: {said}",
-                health.deadline
-            );
+            let what = unhealthy(line, service, instance, last.as_ref()).await;
             let tail = line.agent.engine.log_tail(&instance.ours(), TAIL).await?;
             return Err(Stop::failed("unhealthy", what).with_tail(tail));
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(health.interval);
+    }
+}
+
+/// A refused connection costs next to nothing, so the pause is a sixteenth of the time that the app
+/// has taken so far.
+fn pause_after(unwell: &Unwell, waited: Duration, unwell_pause: Duration) -> Duration {
+    match unwell.is_refused() {
+        true => (waited / 16).clamp(FIRST_PAUSE, REFUSED_PAUSE),
+        false => unwell_pause,
     }
 }
 
@@ -109,4 +152,20 @@ pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop,
     let tail = engine.log_tail(&instance.ours(), TAIL).await?;
     let what = format!("the new version's container {how} before it went live");
     Ok(Stop::failed("exited", what).with_tail(tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::probe::ProbeError;
+
+    #[test]
+    fn while_connections_are_refused_nobody_waits_longer_than_50_ms() {
+        let refused = ProbeError::Refused("127.0.0.1:80".parse().unwrap()).into();
+        let after = |ms| {
+            let interval = Duration::from_millis(500);
+            pause_after(&refused, Duration::from_millis(ms), interval).as_millis()
+        };
+        assert_eq!([after(0), after(320), after(10_000)], [5, 20, 50]);
+    }
 }

@@ -12,6 +12,7 @@ mod builder;
 mod images;
 mod instance;
 mod job;
+mod listening;
 mod network;
 mod tend;
 

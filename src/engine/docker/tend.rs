@@ -7,11 +7,13 @@ use bollard::models::{
     EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum, Mount, MountPoint,
     MountType, NetworkConnectRequest,
 };
-use bollard::query_parameters::{EventsOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::{Docker, EngineError, Result, gone_is_done, label};
+use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::{Endpoint, InstanceSpec, Look, Run};
 use crate::store::ours::Ours;
 
@@ -67,6 +69,25 @@ impl Docker {
             out_of_memory: is(state.oom_killed),
             volumes: anonymous(found.mounts.unwrap_or_default()),
         })
+    }
+
+    pub async fn ended(&self, ours: &Ours) -> Result<()> {
+        let Some(id) = self.id(ours).await? else {
+            return Ok(());
+        };
+        let options = WaitContainerOptionsBuilder::new().condition("not-running");
+        let docker = self.client()?;
+        let mut wait = std::pin::pin!(docker.wait_container(&id, Some(options.build())));
+        match wait.next().await {
+            Some(Err(error)) if status_code(&error) == Some(404) => Ok(()),
+            // An exit code other than 0 comes as an error.
+            Some(Ok(_) | Err(bollard::errors::Error::DockerContainerWaitError { .. })) => Ok(()),
+            Some(Err(error)) => Err(self
+                .failed(format!("wait for the container `{}`", ours.name))(
+                error
+            )),
+            None => Err(EngineError::Stopped("Docker ended the wait".into())),
+        }
     }
 
     pub async fn unpause(&self, ours: &Ours) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::*;
 
 use http::header::Entry;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -13,10 +13,7 @@ use crate::proxy::downstream::handler::Connection;
 use crate::proxy::route::table::Policy;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::Upload;
-use crate::proxy::wire::headers::strip_hop_by_hop;
-
-/// Tells the app which path prefix was stripped from the request's path.
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+use crate::proxy::wire::headers::{FORWARDED_PREFIX, strip_hop_by_hop};
 
 /// Removes the hop-by-hop fields, adds the forwarding fields, and limits the body in size and time.
 /// The second value is the client's connection, in case the app switches protocols.

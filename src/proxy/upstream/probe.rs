@@ -1,17 +1,20 @@
 //! One check of an instance's health, run in the agent's own process.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
 use tokio::net::TcpStream;
+
+use crate::proxy::wire::headers::{Client, FORWARDED_PREFIX};
 
 /// Why an instance returned no status.
 #[derive(Debug, Error)]
@@ -36,37 +39,75 @@ pub enum ProbeError {
     Path { path: String, source: http::Error },
 }
 
-/// Sends a GET request for `path` to `target` over a new connection and returns the response's status,
-/// whatever it is. `host`: the Host header, by default the target's address. `h2c`: over HTTP/2 without
-/// TLS.
-pub async fn probe(
-    target: SocketAddr,
-    host: Option<&str>,
-    path: &str,
-    h2c: bool,
-    limit: Duration,
-) -> Result<u16, ProbeError> {
-    let address = target.to_string();
-    let host = host.unwrap_or(&address);
-    let request = match h2c {
-        true => Request::get(format!("http://{host}{path}")).version(Version::HTTP_2),
-        false => Request::get(path)
-            .header(header::HOST, host)
-            .header(header::CONNECTION, "close"),
-    };
-    let request = request
-        .header(header::USER_AGENT, "cutover-probe")
-        .body(Empty::<Bytes>::new())
-        .map_err(|source| ProbeError::Path {
-            path: path.into(),
-            source,
-        })?;
+/// One question to an instance, asked as a visitor would.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    /// Header fields that are added, or replace those that the proxy would send.
+    pub headers: &'a BTreeMap<String, String>,
+    /// The visitor comes by https.
+    pub secure: bool,
+    /// The path prefix that the proxy strips.
+    pub stripped: Option<&'a str>,
+    /// Over HTTP/2 without TLS.
+    pub h2c: bool,
+    /// How long the response may take.
+    pub limit: Duration,
+}
+
+/// The head of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    /// Where a redirect leads.
+    pub location: Option<String>,
+}
+
+/// Sends a GET request to `target` over a new connection, with the forwarding fields that the proxy
+/// sends, and returns the response's head, whatever its status is.
+pub async fn probe(target: SocketAddr, question: Question<'_>) -> Result<Reply, ProbeError> {
+    let limit = question.limit;
+    let request = request(question).map_err(|source| ProbeError::Path {
+        path: question.path.into(),
+        source,
+    })?;
     tokio::time::timeout(limit, ask(target, request))
         .await
         .map_err(|_| ProbeError::Timeout { target, limit })?
 }
 
-async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<u16, ProbeError> {
+fn request(question: Question<'_>) -> http::Result<Request<Empty<Bytes>>> {
+    let Question { host, path, .. } = question;
+    let mut request = match question.h2c {
+        true => Request::get(format!("http://{host}{path}")).version(Version::HTTP_2),
+        false => Request::get(path),
+    }
+    .body(Empty::<Bytes>::new())?;
+    let name = HeaderValue::try_from(host)?;
+    let headers = request.headers_mut();
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static("cutover-probe"),
+    );
+    Client::new(Ipv4Addr::LOCALHOST.into(), question.secure, false).introduce(headers, &name);
+    if let Some(prefix) = question.stripped {
+        headers.insert(FORWARDED_PREFIX, HeaderValue::try_from(prefix)?);
+    }
+    for (name, value) in question.headers {
+        let mut value = HeaderValue::try_from(value)?;
+        // Never shown where a request is printed: it may be a password.
+        value.set_sensitive(true);
+        headers.insert(HeaderName::try_from(name)?, value);
+    }
+    if !question.h2c {
+        headers.insert(header::HOST, name);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(request)
+}
+
+async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<Reply, ProbeError> {
     let stream = TcpStream::connect(target)
         .await
         .map_err(|source| match source.kind() {
@@ -89,7 +130,7 @@ async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<u16, 
             answer = &mut answer => answer,
             _ = connection => answer.await,
         };
-        return Ok(answer.map_err(failed)?.status().as_u16());
+        return Ok(reply(&answer.map_err(failed)?));
     }
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -101,7 +142,16 @@ async fn ask(target: SocketAddr, request: Request<Empty<Bytes>>) -> Result<u16, 
         // The connection may have delivered the response and ended in the same poll.
         _ = connection => answer.await,
     };
-    Ok(answer.map_err(failed)?.status().as_u16())
+    Ok(reply(&answer.map_err(failed)?))
+}
+
+fn reply<B>(answer: &Response<B>) -> Reply {
+    let location = answer.headers().get(header::LOCATION);
+    let location = location.filter(|_| answer.status().is_redirection());
+    Reply {
+        status: answer.status().as_u16(),
+        location: location.and_then(|it| it.to_str().ok()).map(str::to_owned),
+    }
 }
 
 #[cfg(test)]
@@ -125,27 +175,62 @@ mod tests {
         address
     }
 
-    async fn ask(answer: &'static str) -> Result<u16, ProbeError> {
-        probe(
-            server(answer).await,
-            None,
-            "/up",
-            false,
-            Duration::from_secs(5),
-        )
-        .await
+    const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+
+    fn question(path: &str) -> Question<'_> {
+        Question {
+            host: "a.test",
+            path,
+            headers: NONE,
+            secure: false,
+            stripped: None,
+            h2c: false,
+            limit: Duration::from_secs(5),
+        }
+    }
+
+    async fn ask(answer: &'static str) -> Result<Reply, ProbeError> {
+        probe(server(answer).await, question("/up")).await
     }
 
     #[tokio::test]
-    async fn any_status_is_returned() {
-        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        assert_eq!(ask(ok).await.unwrap(), 200);
-        assert_eq!(
-            ask("HTTP/1.1 503 Busy\r\nconnection: close\r\n\r\n")
-                .await
-                .unwrap(),
-            503
-        );
+    async fn any_status_is_returned_and_where_a_redirect_leads() {
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nlocation: /x\r\n\r\nok";
+        let reply = |status, location: Option<&str>| Reply {
+            status,
+            location: location.map(str::to_owned),
+        };
+        assert_eq!(ask(ok).await.unwrap(), reply(200, None));
+        let busy = "HTTP/1.1 503 Busy\r\nconnection: close\r\n\r\n";
+        assert_eq!(ask(busy).await.unwrap(), reply(503, None));
+        let moved = "HTTP/1.1 301 Moved\r\nlocation: https://a.test/up\r\n\r\n";
+        let there = reply(301, Some("https://a.test/up"));
+        assert_eq!(ask(moved).await.unwrap(), there);
+    }
+
+    #[test]
+    fn it_comes_as_the_proxy_s_requests_do() {
+        let headers = [("accept", "text/html"), ("x-forwarded-for", "192.0.2.1")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let question = Question {
+            headers: &headers.into(),
+            secure: true,
+            stripped: Some("/api"),
+            ..question("/up?x=1")
+        };
+        let request = request(question).unwrap();
+        let header = |name| request.headers()[name].to_str().unwrap();
+        assert_eq!(request.uri(), "/up?x=1");
+        assert_eq!(header("host"), "a.test");
+        assert_eq!(header("x-forwarded-proto"), "https");
+        assert_eq!(header("x-forwarded-host"), "a.test");
+        assert_eq!(header("x-forwarded-prefix"), "/api");
+        assert_eq!(header("x-forwarded-for"), "192.0.2.1");
+        assert_eq!(header("accept"), "text/html");
+        let forwarded = "for=127.0.0.1;host=\"a.test\";proto=https";
+        assert_eq!(header("forwarded"), forwarded);
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("text/html"), "{shown}");
     }
 
     #[tokio::test]
@@ -161,8 +246,11 @@ mod tests {
                 answer.send_response(response, true).unwrap();
             }
         });
-        let status = probe(target, Some("a.test"), "/up", true, Duration::from_secs(5)).await;
-        assert_eq!(status.unwrap(), 204);
+        let question = Question {
+            h2c: true,
+            ..question("/up")
+        };
+        assert_eq!(probe(target, question).await.unwrap().status, 204);
     }
 
     #[tokio::test]
@@ -174,11 +262,14 @@ mod tests {
         ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
-        let short = Duration::from_millis(50);
-        let slow = probe(target, None, "/", false, short).await;
+        let short = Question {
+            limit: Duration::from_millis(50),
+            ..question("/")
+        };
+        let slow = probe(target, short).await;
         assert!(matches!(slow, Err(ProbeError::Timeout { .. })), "{slow:?}");
         drop(listener);
-        let gone = probe(target, None, "/", false, short).await;
+        let gone = probe(target, short).await;
         assert!(matches!(gone, Err(ProbeError::Refused(_))), "{gone:?}");
     }
 }

@@ -15,6 +15,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The prefix of fields that only a proxy can set.
 const FORWARDED_ANY: &str = "x-forwarded-";
+/// Tells the app which path prefix was stripped from the request's path.
+pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The client of a connection, in the form in which apps are told about it.

@@ -20,6 +20,8 @@ pub enum Checkpoint {
     Undone,
     /// The rest state is stored.
     Ended,
+    /// An old instance has stopped in the background; its container still exists.
+    Stopped,
     /// A reload has ended the workers that it has to end; nothing is stored.
     Reloading,
     /// What a reload changes is stored; nothing else has been done.
@@ -44,7 +46,7 @@ impl Checkpoint {
         [Taken, Enqueued]
             .into_iter()
             .chain(steps)
-            .chain([Undoing, Undone, Ended])
+            .chain([Undoing, Undone, Ended, Stopped])
             .collect()
     }
 
@@ -58,6 +60,7 @@ impl Checkpoint {
             Checkpoint::Undoing => "undoing".into(),
             Checkpoint::Undone => "undone".into(),
             Checkpoint::Ended => "ended".into(),
+            Checkpoint::Stopped => "stopped".into(),
             Checkpoint::Reloading => "reloading".into(),
             Checkpoint::Reloaded => "reloaded".into(),
             Checkpoint::Removing => "removing".into(),

@@ -18,6 +18,7 @@ pub struct Hub {
 
 #[derive(Clone)]
 struct Running {
+    app: AppName,
     log: Log,
     cancel: CancellationToken,
     newer: Newer,
@@ -56,9 +57,15 @@ impl Hub {
         self.changes.subscribe()
     }
 
-    pub(super) fn enter(&self, id: &DeploymentId, log: &Log) -> (CancellationToken, Newer) {
+    pub(super) fn enter(
+        &self,
+        app: &AppName,
+        id: &DeploymentId,
+        log: &Log,
+    ) -> (CancellationToken, Newer) {
         let (cancel, newer) = (CancellationToken::new(), Newer::default());
         let running = Running {
+            app: app.clone(),
             log: log.clone(),
             cancel: cancel.clone(),
             newer: newer.clone(),
@@ -86,6 +93,21 @@ impl Hub {
             let _ = running.newer.set(newer.clone());
             running.cancel.cancel();
         }
+    }
+
+    /// The app's deployment that is running.
+    pub(super) fn running_of(&self, app: &AppName) -> Option<DeploymentId> {
+        let running = self.running.lock();
+        let found = running.iter().find(|(_, running)| running.app == *app);
+        found.map(|(id, _)| id.clone())
+    }
+
+    /// The log of a running deployment.
+    pub(super) fn log(&self, id: &DeploymentId) -> Option<Log> {
+        self.running
+            .lock()
+            .get(id)
+            .map(|running| running.log.clone())
     }
 
     /// The length of a running deployment's log, in bytes.

@@ -117,7 +117,7 @@ impl<'a> Line<'a> {
     pub fn enter(agent: &'a Agent, app: &'a App, id: DeploymentId) -> Result<Self> {
         let log = Log::open(&agent.store.log_path(&id))
             .map_err(|e| StoreError::Refused(format!("cannot open the log of `{id}`: {e}")))?;
-        let (cancel, newer) = agent.hub.enter(&id, &log);
+        let (cancel, newer) = agent.hub.enter(&app.name, &id, &log);
         Ok(Self {
             agent,
             app,

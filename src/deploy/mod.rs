@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify};
 
 use crate::config::Loaded;
 use crate::engine::Engine;
@@ -32,14 +31,18 @@ pub mod removal;
 pub mod rollback;
 pub mod routes;
 pub mod run;
+mod slots;
 mod steps;
 pub mod tend;
 mod undo;
 pub mod unrecorded;
+mod waiting;
 
 pub use hub::Hub;
 pub use in_force::InForce;
 use queue::Workers;
+use slots::Slots;
+pub use steps::retire::instance as retire_instance;
 use tend::Tend;
 
 /// Everything that deployments need; one per process, shared by all.
@@ -57,19 +60,17 @@ pub struct Agent {
     pub hub: Hub,
     pub workers: Workers,
     pub tend: Arc<Tend>,
+    /// Notified when instances are to be stopped.
+    pub retiring: Notify,
     /// One publication of the route table at a time, so that they arrive in order.
     publishing: Mutex<()>,
     /// Apps whose routes are in the proxy but not in the database.
     pub unrecorded: unrecorded::Unrecorded,
-    /// How many apps may be fetched and built at once.
-    slots: Arc<Semaphore>,
+    slots: Slots,
 }
 
 impl Agent {
     pub fn new(loaded: Loaded, id: AgentId, store: Store, engine: Engine, proxy: Client) -> Self {
-        // Builds are bound by the processors: running more of them than that makes nothing faster.
-        let slots = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
-        let slots = Arc::new(Semaphore::new(slots));
         let started_with = loaded.text.clone();
         let in_force = Arc::new(InForce::of(loaded));
         Self {
@@ -83,28 +84,10 @@ impl Agent {
             hub: Hub::new(),
             workers: Workers::default(),
             tend: Arc::default(),
+            retiring: Notify::new(),
             publishing: Mutex::new(()),
             unrecorded: Default::default(),
-            slots,
-        }
-    }
-
-    /// Waits until Docker answers; logs once that it does not.
-    pub async fn wait_for_engine(&self) {
-        let mut pause = Duration::from_millis(100);
-        let mut said = false;
-        while let Err(error) = self.engine.ping().await {
-            self.tend.engine_is_away();
-            if !said {
-                tracing::warn!(%error, "Docker is not reachable; deployments wait");
-                said = true;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-        self.tend.engine_is_back();
-        if said {
-            tracing::info!("Docker is reachable again");
+            slots: Slots::default(),
         }
     }
 }

@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::steps::retire;
+use super::waiting::Waiting;
 use super::{Agent, Result, recover, run};
 use crate::config::{self, App};
 use crate::ids::AppName;
 use crate::state::Event;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
+use crate::store::instances::{self, Instance};
 use crate::vital::vital;
 
 /// How often a worker checks the queue without a wake-up, in case one is missed.
@@ -75,6 +77,8 @@ impl Workers {
 async fn work(agent: Arc<Agent>, name: AppName) {
     let waker = agent.hub.waker(&name);
     let mut recovered = false;
+    // Whether images may be left that nothing needs.
+    let mut tidy = true;
     loop {
         // The configuration as it is now; a deployment keeps the one that it began with.
         let Some(app) = agent.app(&name).or_else(|| config::unnamed(&name)) else {
@@ -95,12 +99,17 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             Ok(Some(deployment)) if is_lost(&agent, &deployment) => {
                 end_lost(&agent, deployment).await
             }
+            Ok(Some(_)) if agent.engine.ping().await.is_err() => {
+                agent.wait_for_engine_with(Waiting::NextOf(&name)).await;
+                // A newer one may have taken its place meanwhile.
+                continue;
+            }
             Ok(Some(deployment)) => {
-                agent.wait_for_engine().await;
+                tidy = true;
                 run::run(&agent, &app, &deployment).await
             }
             Ok(None) => {
-                left_over(&agent, &app).await;
+                left_over(&agent, &app, &mut tidy).await;
                 let _ = tokio::time::timeout(POLL, woken).await;
                 continue;
             }
@@ -136,15 +145,30 @@ async fn end_lost(agent: &Agent, deployment: Deployment) -> Result<()> {
     ended
 }
 
-/// Stops instances that nothing needs: a deployment leaves the old release warm for a waiting rollback,
-/// which may have been cancelled or have failed.
-async fn left_over(agent: &Agent, app: &App) {
-    match retire::old_instances(agent, &app.name).await {
-        Ok(0) => {}
-        Ok(count) => {
-            tracing::info!(app = %app.name, count, "stopped instances that no rollback needs")
+/// Retires instances that nothing needs: a deployment leaves the old release warm for a waiting rollback,
+/// which may have been cancelled or have failed. Then removes the images that were theirs; `tidy` says
+/// whether there may be any.
+async fn left_over(agent: &Agent, app: &App, tidy: &mut bool) {
+    let name = app.name.clone();
+    let left = agent.store.write(move |db| {
+        let left = retire::mark(db, &name)?;
+        let is_of = |it: &Instance| it.app == name;
+        Ok((left, instances::retiring(db)?.iter().any(is_of)))
+    });
+    match left.await {
+        Ok((left, _)) if left > 0 => {
+            tracing::info!(app = %app.name, count = left, "stopping instances that no rollback needs");
+            agent.retiring.notify_one();
         }
-        Err(error) => tracing::warn!(app = %app.name, %error, "failed to stop left-over instances"),
+        Ok((_, false)) if *tidy => {
+            *tidy = false;
+            let removed = retire::old_images(agent, &app.name, app.deploy.keep_releases).await;
+            if let Err(error) = removed {
+                tracing::warn!(app = %app.name, %error, "failed to remove old images");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(app = %app.name, %error, "failed to retire old instances"),
     }
 }
 

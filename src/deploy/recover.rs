@@ -27,21 +27,27 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
         .store
         .read(move |db| Ok(of_app(deployments::open(db)?, &name)))
         .await?;
-    for deployment in open {
+    let (waiting, begun): (Vec<_>, Vec<_>) = open
+        .into_iter()
+        .partition(|it| !it.state.is_switched() && it.attempts == 0);
+    for deployment in begun {
+        for waiting in &waiting {
+            let front = &deployment.id;
+            let what = format!("waiting for the deployment `{front}` in front");
+            agent.say(&waiting.id, &what);
+        }
         if deployment.state.is_switched() {
             forward(agent, app, &deployment).await?;
-        } else if deployment.attempts > 0 {
+        } else {
             back(agent, &deployment).await?;
         }
     }
-    agent.wait_for_engine().await;
-    match retire::old_instances(agent, &app.name).await {
-        Ok(0) => {}
-        Ok(count) => {
-            tracing::info!(app = %app.name, count, "stopped left-over instances")
-        }
-        Err(error) => tracing::warn!(app = %app.name, %error, "failed to stop left-over instances"),
+    let name = app.name.clone();
+    let left = agent.store.write(move |db| retire::mark(db, &name)).await?;
+    if left > 0 {
+        tracing::info!(app = %app.name, count = left, "stopping left-over instances");
     }
+    agent.retiring.notify_one();
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Line, Stop};
+use super::waiting::Waiting;
 use super::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::DeploymentId;
@@ -127,7 +128,7 @@ pub async fn take_back(agent: &Agent, id: &DeploymentId) -> std::result::Result<
         match each_step(agent, id).await {
             Ok(()) => return Ok(()),
             Err(EngineError::Unreachable { .. }) => {
-                agent.wait_for_engine().await;
+                agent.wait_for_engine_with(Waiting::This(id)).await;
                 // An engine may answer a ping and fail everything else.
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));

@@ -3,9 +3,11 @@
 mod prune;
 mod reconcile;
 mod reload;
+mod retire;
 mod sweep;
 
 pub use prune::prune;
 pub use reconcile::reconcile;
 pub use reload::reload;
+pub use retire::retire;
 pub use sweep::sweep;

@@ -5,7 +5,7 @@
 //! runs; everything else that keeps a container from serving is repaired here. Until a container serves
 //! again, its route does not lead to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,19 +107,19 @@ async fn look(agent: &Agent, it: Live) -> Result<(Live, Look)> {
 
 async fn what_should_run(agent: &Agent) -> Result<(Vec<Live>, Vec<Endpoint>)> {
     let read = agent.store.read(|db| {
-        let all = instances::all(db)?;
-        let recorded = all.iter().filter_map(|it| it.endpoint).collect();
-        let mut live = HashMap::new();
+        let all = instances::all(db)?.into_iter();
+        let recorded = all.filter_map(|it| it.endpoint).collect();
+        let mut live = Vec::new();
         for id in apps::live_releases(db)? {
-            if let Some(release) = releases::get(db, &id)? {
-                live.insert(id, Arc::new(release));
+            if let Some(release) = releases::get(db, &id)?.map(Arc::new) {
+                let of = instances::of_release(db, &id)?.into_iter();
+                live.extend(of.map(|instance| Live {
+                    instance,
+                    release: release.clone(),
+                }));
             }
         }
-        let serving = all.into_iter().filter_map(|instance| {
-            let release = live.get(&instance.release)?.clone();
-            Some(Live { instance, release })
-        });
-        Ok((serving.collect(), recorded))
+        Ok((live, recorded))
     });
     Ok(read.await?)
 }

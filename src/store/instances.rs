@@ -1,12 +1,16 @@
 //! Instances: a row is written before its container is made and deleted after the container is gone,
 //! so a container that is neither in this table nor in `jobs` is not ours.
+//!
+//! An instance that nothing needs any more is retiring: it is stopped in the background, and no longer
+//! counts as one of its release, even if that release goes live again.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use rusqlite::{Connection, Row};
 
 use super::ours::Ours;
-use super::{Result, maybe_parsed, parsed};
+use super::{Result, maybe_parsed, now, parsed};
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub fn delete(db: &Connection, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Every instance, retiring or not.
 pub fn all(db: &Connection) -> Result<Vec<Instance>> {
     let mut query = db.prepare_cached("SELECT * FROM instances ORDER BY name")?;
     let rows = query.query_map([], from_row)?;
@@ -77,17 +82,45 @@ pub fn of_deployment(db: &Connection, deployment: &DeploymentId) -> Result<Vec<I
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Every instance of an app, retiring or not.
 pub fn of_app(db: &Connection, app: &AppName) -> Result<Vec<Instance>> {
     let mut query = db.prepare_cached("SELECT * FROM instances WHERE app = ?1 ORDER BY name")?;
     let rows = query.query_map([app.as_str()], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The instances of a release that are not retiring.
 pub fn of_release(db: &Connection, release: &ReleaseId) -> Result<Vec<Instance>> {
-    let mut query =
-        db.prepare_cached("SELECT * FROM instances WHERE release = ?1 ORDER BY name")?;
+    let mut query = db.prepare_cached(
+        "SELECT * FROM instances WHERE release = ?1 AND retiring_since IS NULL ORDER BY name",
+    )?;
     let rows = query.query_map([release.as_str()], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Retires the instances of an app that belong to none of the releases `but`; returns how many.
+pub fn retire(db: &Connection, app: &AppName, but: [Option<&ReleaseId>; 2]) -> Result<usize> {
+    let [first, second] = but.map(|release| release.map(ReleaseId::as_str));
+    let mut update = db.prepare_cached(
+        "UPDATE instances SET retiring_since = ?2
+         WHERE app = ?1 AND retiring_since IS NULL AND release IS NOT ?3 AND release IS NOT ?4",
+    )?;
+    Ok(update.execute((app.as_str(), now(), first, second))?)
+}
+
+/// The instances that are retiring, of every app; the oldest first.
+pub fn retiring(db: &Connection) -> Result<Vec<Instance>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM instances WHERE retiring_since IS NOT NULL ORDER BY retiring_since, name",
+    )?;
+    let rows = query.query_map([], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The releases of an app that have an instance, retiring or not.
+pub fn releases_of(db: &Connection, app: &AppName) -> Result<HashSet<ReleaseId>> {
+    let all = of_app(db, app)?.into_iter();
+    Ok(all.map(|instance| instance.release).collect())
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {

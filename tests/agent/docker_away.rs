@@ -36,7 +36,11 @@ async fn deliveries_are_kept_and_deployed_when_docker_is_there() {
         ready.text()
     );
 
+    let older = server.push("v0", "").await;
+    let waits = "waiting for Docker, which has not answered since";
+    server.until_log(&older, waits).await;
     let id = server.push("v1", "").await;
+    server.until_log(&id, waits).await;
     symlink(REAL, server.stage.folder.join("docker.sock")).unwrap();
     let (deployment, log) = server.ended(&id).await;
     assert_eq!(deployment.state, "live", "{log:#?}\n{}", server.log());
@@ -61,6 +65,7 @@ async fn a_deployment_that_loses_docker_runs_again_when_it_is_back() {
     server.until_log(&id, "[probe] not healthy yet").await;
     std::fs::remove_file(&socket).unwrap();
     server.until_log(&id, "interrupted: ").await;
+    server.until_log(&id, "waiting for Docker").await;
     assert_eq!(server.version().await, "v1");
     symlink(REAL, &socket).unwrap();
 

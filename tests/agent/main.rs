@@ -33,5 +33,6 @@ mod queue;
 mod reconcile;
 mod releases;
 mod reload;
+mod retire;
 mod strangers;
 mod volumes;

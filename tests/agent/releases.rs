@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::server::{APP, Server};
 use crate::support::demo::http::Answer;
 use crate::support::docker::docker;
+use crate::support::wait::soon;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
 };
@@ -40,12 +41,13 @@ async fn the_newest_images_are_kept_and_each_can_be_gone_back_to() {
     for version in ["v1", "v2", "v3", "v4", "v5"] {
         made.push(server.go_live(version).await);
     }
+    // Two names each; the last to go waits for its container, which stops in the background.
+    assert!(soon(async || images(&server).await.len() == 6).await);
     let kept = images(&server).await;
     for (deployment, is_kept) in made.iter().zip([false, false, true, true, true]) {
         let name = deployment.image.clone().unwrap();
         assert_eq!(kept.contains(&name), is_kept, "{name} in {kept:?}");
     }
-    assert_eq!(kept.len(), 6, "two names each: {kept:?}");
 
     // By the image's tag, with and without its repository; by the deployment.
     let image = made[2].image.clone().unwrap();
@@ -155,8 +157,8 @@ async fn an_image_that_somebody_uses_is_kept_and_so_is_their_container() {
     let force = RemoveContainerOptionsBuilder::new().force(true).build();
     docker.remove_container(&name, Some(force)).await.unwrap();
     server.go_live("v6").await;
-    let kept = images(&server).await;
-    assert!(!kept.contains(&own), "tried again: {kept:?}");
-    assert!(!listed(&server).await);
+    let gone = async || !images(&server).await.contains(&own);
+    assert!(soon(gone).await, "tried again: {:?}", images(&server).await);
+    assert!(soon(async || !listed(&server).await).await);
     server.stop().await;
 }

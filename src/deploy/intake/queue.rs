@@ -127,5 +127,6 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
 pub(in crate::deploy) fn announce(agent: &Agent, queued: &Deployment) {
     Checkpoint::Enqueued.reach();
     tracing::info!(app = %queued.app, deployment = %queued.id, trigger = ?queued.trigger, "queued");
+    agent.say_what_is_in_front(&queued.app, &queued.id);
     agent.hub.wake(&queued.app);
 }

@@ -1,9 +1,8 @@
 //! Before the first step: count the attempt, and wait for a slot.
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::deploy::difference;
 use crate::deploy::line::{Line, Stop};
+use crate::deploy::slots::Slot;
 use crate::store::deployments;
 
 /// Counts this attempt, so that a deployment that crashes the agent each time ends.
@@ -26,16 +25,16 @@ pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
 
 /// Waits until few enough other apps are being fetched and built. The slot is held for fetch and build
 /// only: the later steps need little processor time but may take long.
-pub async fn slot(line: &Line<'_>) -> Result<OwnedSemaphorePermit, Stop> {
-    let slots = line.agent.slots.clone();
-    if slots.available_permits() == 0 {
-        line.log.line("waiting for other apps' builds");
+pub async fn slot(line: &Line<'_>) -> Result<Slot, Stop> {
+    let slots = &line.agent.slots;
+    if let Some(others) = slots.taken() {
+        let others: Vec<_> = others.iter().map(|app| format!("`{app}`")).collect();
+        line.log
+            .line(&format!("waiting for the build of {}", others.join(" or ")));
     }
     tokio::select! {
         biased;
         () = line.cancel.cancelled() => Err(Stop::Cancelled),
-        slot = slots.acquire_owned() => {
-            slot.map_err(|_| Stop::Interrupted("the agent is stopping".into()))
-        }
+        slot = slots.take(&line.app.name) => Ok(slot),
     }
 }

@@ -1,6 +1,8 @@
-//! Stop what is no longer live, and remove the images that are not kept.
+//! Stop what is no longer live, in the background, and remove the images that are not kept.
 
 use std::collections::HashSet;
+
+use rusqlite::Connection;
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
@@ -10,82 +12,58 @@ use crate::ids::AppName;
 use crate::state::Step;
 use crate::store::deployments::Goal;
 use crate::store::instances::{self, Instance};
-use crate::store::releases::{self, Release};
+use crate::store::releases;
 use crate::store::volumes::{self, Volume};
 use crate::store::{apps, deployments, images};
 
+/// Hands the old release's instances over to the background: an app may take its whole grace to stop,
+/// and the next deployment does not wait for that.
 pub async fn retire(line: &Line<'_>) -> Result<()> {
-    line.begin(Step::Retire, |_| Ok(())).await?;
-    // A waiting rollback needs the old release warm; it will do the retiring itself.
     let app = line.app.name.clone();
-    let next = line
-        .agent
-        .store
-        .read(move |db| deployments::next_waiting(db, &app))
-        .await?;
-    let detail = match next.map(|next| next.goal) {
-        Some(Goal::Release(_)) => "left to the waiting rollback".to_owned(),
-        _ => {
-            let stopped = line
-                .insist("retire the old version", || {
-                    old_instances(line.agent, &line.app.name)
-                })
-                .await;
-            old_images(line.agent, &line.app.name, line.app.deploy.keep_releases).await?;
-            match stopped {
-                1 => "1 old instance stopped".to_owned(),
-                stopped => format!("{stopped} old instances stopped"),
-            }
-        }
-    };
+    let count = line.begin(Step::Retire, move |db| mark(db, &app)).await?;
+    line.agent.retiring.notify_one();
+    old_images(line.agent, &line.app.name, line.app.deploy.keep_releases).await?;
     Checkpoint::Effected(Step::Retire).reach();
+    let detail = match count {
+        1 => "1 old instance is stopped in the background".to_owned(),
+        count => format!("{count} old instances are stopped in the background"),
+    };
     line.log.line(&format!("[retire] {detail}"));
     line.note(Step::Retire, Done::new((), detail));
     Ok(())
 }
 
-/// Stops and removes every instance of the app that does not belong to its live release; returns
-/// how many.
-pub async fn old_instances(
-    agent: &Agent,
-    app: &AppName,
-) -> std::result::Result<usize, EngineError> {
-    // Nothing of the old release is being brought back from here on.
+/// Retires every instance of the app that belongs neither to its live release nor to the one that a
+/// waiting rollback goes back to; returns how many.
+pub fn mark(db: &Connection, app: &AppName) -> Result<usize> {
+    let live = apps::serving(db, app)?.live;
+    let warm = match deployments::next_waiting(db, app)?.map(|next| next.goal) {
+        Some(Goal::Release(id)) => Some(id),
+        _ => None,
+    };
+    instances::retire(db, app, [live.as_ref(), warm.as_ref()])
+}
+
+/// Stops and removes a retiring instance, then forgets it.
+pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result<(), EngineError> {
+    // It may be coming back: a repair that was begun while its release was live ends first.
     drop(agent.tend.repairs.write().await);
-    let name = app.clone();
-    let old: Vec<(Instance, Option<Release>)> = agent
-        .store
-        .read(move |db| {
-            let live = apps::serving(db, &name)?.live;
-            let all = instances::of_app(db, &name)?.into_iter();
-            all.filter(|instance| Some(&instance.release) != live.as_ref())
-                .map(|instance| {
-                    let release = releases::get(db, &instance.release)?;
-                    Ok((instance, release))
-                })
-                .collect()
-        })
-        .await?;
-    let count = old.len();
-    let each = old.into_iter().map(|(instance, release)| async move {
-        let grace = release
-            .as_ref()
-            .and_then(|release| release.service(&instance.service))
-            .map(|service| service.settings.stop_grace)
-            .unwrap_or_default();
-        agent.engine.keep_running(&instance.ours(), false).await?;
-        agent.engine.stop(&instance.ours(), grace).await?;
-        keep_volumes(agent, &instance).await?;
-        agent
-            .engine
-            .remove_without_volumes(&instance.ours())
-            .await?;
-        let name = instance.name;
-        let deleted = agent.store.write(move |db| instances::delete(db, &name));
-        Ok::<_, EngineError>(deleted.await?)
-    });
-    futures_util::future::try_join_all(each).await?;
-    Ok(count)
+    let of = instance.release.clone();
+    let release = agent.store.read(move |db| releases::get(db, &of)).await?;
+    let grace = release
+        .as_ref()
+        .and_then(|release| release.service(&instance.service))
+        .map(|service| service.settings.stop_grace)
+        .unwrap_or_default();
+    let (engine, ours) = (&agent.engine, instance.ours());
+    engine.keep_running(&ours, false).await?;
+    engine.stop(&ours, grace).await?;
+    Checkpoint::Stopped.reach();
+    keep_volumes(agent, instance).await?;
+    engine.remove_without_volumes(&ours).await?;
+    let name = instance.name.clone();
+    let deleted = agent.store.write(move |db| instances::delete(db, &name));
+    Ok(deleted.await?)
 }
 
 /// Writes down the anonymous volumes of an instance that is about to be removed: what the app has stored
@@ -132,10 +110,12 @@ pub async fn remove_volumes(agent: &Agent, kept: Vec<Volume>) -> Result<()> {
 /// or of a kept one, stays. What Docker refuses is retried after the next deployment.
 pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()> {
     let name = app.clone();
-    let (live, kept) = agent
-        .store
-        .read(move |db| Ok((apps::serving(db, &name)?.live, releases::kept(db, &name)?)))
-        .await?;
+    let read = agent.store.read(move |db| {
+        let running = instances::releases_of(db, &name)?;
+        let live = apps::serving(db, &name)?.live;
+        Ok((live, running, releases::kept(db, &name)?))
+    });
+    let (live, running, kept) = read.await?;
     let (stay, go): (Vec<_>, Vec<_>) = kept
         .into_iter()
         .enumerate()
@@ -145,7 +125,9 @@ pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()>
         .flat_map(|(_, release)| &release.services)
         .map(|service| service.image_id.as_str())
         .collect();
-    'releases: for (_, release) in &go {
+    // The others' turn comes once their last instance has stopped.
+    let go = go.iter().filter(|(_, it)| !running.contains(&it.id));
+    'releases: for (_, release) in go {
         for service in &release.services {
             if !used.contains(service.image_id.as_str())
                 && let Err(error) = agent.engine.remove_image(&service.image_id).await

@@ -1,5 +1,7 @@
 //! Start the release's instances, or reuse those that are still warm.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use crate::deploy::line::{Done, Line, Stop};
@@ -62,15 +64,16 @@ struct Plan {
 }
 
 /// The release's instances: those that are still warm, and a new row for each missing one. A release
-/// whose retiring was interrupted may have lost some of its instances.
+/// may have lost some of its instances, and those that are retiring are none of it.
 fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy::Result<Plan> {
     let mut instances = instances::of_release(db, &release.id)?;
+    let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
     for service in &release.services {
         let of = instances.iter().filter(|it| it.service == service.name);
         let missing = (service.replicas as usize).saturating_sub(of.count());
         let names = (0..).map(|index| instance_name(&release.app, id, &service.name, index));
         let new: Vec<_> = names
-            .filter(|name| !instances.iter().any(|it| it.name == *name))
+            .filter(|name| !taken.contains(name))
             .take(missing)
             .map(|name| Instance {
                 name,

@@ -308,6 +308,10 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX volumes_by_release ON volumes (release);
 ",
+    // An instance that nothing needs any more is stopped in the background.
+    "
+    ALTER TABLE instances ADD COLUMN retiring_since INTEGER;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use super::Result;
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
-use crate::engine::Status;
+use crate::engine::Run;
 use crate::proxy::control::RouteStats;
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Failure};
@@ -67,6 +69,7 @@ async fn watch(
 ) -> Result<std::result::Result<String, Failure>> {
     let agent = line.agent;
     let mut changes = agent.hub.changes();
+    let mut events = agent.engine.events().ok();
     let mut seen = 0;
     while crate::store::now() < until {
         let app = line.app.name.clone();
@@ -88,7 +91,20 @@ async fn watch(
                 return Ok(Err(bad(line, release, "errors_in_bake", message).await));
             }
         }
-        let _ = tokio::time::timeout(LOOK, changes.changed()).await;
+        let event = async {
+            match &mut events {
+                Some(stream) => stream.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = changes.changed() => {}
+            // It has ended, or something else has happened to it.
+            event = event => if event.is_none() {
+                events = None;
+            },
+            () = tokio::time::sleep(LOOK) => {}
+        }
     }
     Ok(Ok(format!("{seen} requests, no reason to roll back")))
 }
@@ -103,25 +119,25 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
         .await
         .ok()?;
     for instance in instances {
-        match line.agent.engine.status(&instance.ours()).await {
-            Ok(Status::Running) => {}
-            Ok(Status::Exited(code, _)) => {
+        // If Docker is unreachable, that says nothing about the release.
+        let Ok(look) = line.agent.engine.look(&instance.ours()).await else {
+            continue;
+        };
+        let code = look.exit_code;
+        match (look.run, look.restarts) {
+            (Run::Missing, _) => return Some("the new version's container was removed".into()),
+            (Run::Exited | Run::Restarting, _) => {
                 return Some(format!(
                     "the new version exited with code {code} after the switch"
                 ));
             }
-            Ok(Status::Missing) => return Some("the new version's container was removed".into()),
-            // Docker is unreachable: that says nothing about the release.
-            Err(_) => continue,
-        }
-        match line.agent.engine.restarts(&instance.ours()).await {
-            Ok(1) => return Some("the new version crashed once after the switch".into()),
-            Ok(restarts @ 2..) => {
+            (_, 0) => {}
+            (_, 1) => return Some("the new version crashed once after the switch".into()),
+            (_, restarts) => {
                 return Some(format!(
                     "the new version crashed {restarts} times after the switch"
                 ));
             }
-            _ => {}
         }
     }
     None

@@ -37,6 +37,7 @@ pub mod tend;
 mod undo;
 pub mod unrecorded;
 mod waiting;
+mod warm;
 
 pub use hub::Hub;
 pub use in_force::InForce;

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::Line;
-use super::{Agent, Result, intake};
+use super::{Agent, Result, intake, routes};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::principal::Requester;
 use crate::state::{Event, Step};
@@ -129,6 +129,10 @@ pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     match queued {
         Some(queued) => {
             tracing::warn!(%app, %deployment, by = %queued.id, "rolled back: {why}");
+            // The old release is still warm: it need not wait for the rollback's own steps.
+            if let Err(error) = routes::publish(line.agent).await {
+                tracing::warn!(%app, %deployment, %error, "the old release takes over with the rollback's switch");
+            }
             intake::announce(line.agent, &queued);
         }
         None => tracing::error!(%app, %deployment, "failed: {why}; {NOTHING_TO_GO_BACK_TO}"),

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::forwarding::AppRoute;
 use super::tend::Tend;
-use super::{Agent, InForce, unrecorded};
+use super::{Agent, InForce, unrecorded, warm};
 use crate::config::{self, Protocol};
 use crate::ids::AppName;
 use crate::proxy::control;
@@ -29,18 +29,29 @@ pub async fn publish(agent: &Agent) -> Result<(), PublishError> {
     // Two publications at once could arrive in the wrong order; whoever waits here reads the newest
     // table.
     let _turn = agent.publishing.lock().await;
-    let in_force = agent.in_force();
-    let tend = agent.tend.clone();
     let before = routed_now(agent).await?;
+    let (mut table, mut apps) = wanted(agent, &before).await?;
+    if table.generation <= before.generation && table != before {
+        let known = before.generation;
+        let next = move |db: &_| apps::next_generation(db, known);
+        agent.store.write(next).await?;
+        (table, apps) = wanted(agent, &before).await?;
+    }
+    agent.proxy.publish(&table).await?;
+    agent.unrecorded.are(apps);
+    Ok(())
+}
+
+/// The table as it should be, and the apps in it that the database does not know.
+async fn wanted(agent: &Agent, before: &Table) -> Result<(Table, BTreeSet<String>), PublishError> {
+    let (in_force, tend) = (agent.in_force(), agent.tend.clone());
+    let before = before.clone();
     let read = agent.store.read(move |db| {
         let unrecorded = unrecorded::routes(db, before)?;
         let apps: BTreeSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
         Ok((table(db, &in_force, unrecorded, &tend)?, apps))
     });
-    let (table, apps) = read.await?;
-    agent.proxy.publish(&table).await?;
-    agent.unrecorded.are(apps);
-    Ok(())
+    Ok(read.await?)
 }
 
 /// The table by which the proxy routes requests now.
@@ -173,13 +184,28 @@ fn route(
             }
         }
     }
-    let release = serving.live.map(|id| id.to_string()).unwrap_or_default();
+    let mut release = serving.live.map(|id| id.to_string()).unwrap_or_default();
+    let mut before = None;
+    match warm::of(db, app)? {
+        Some(warm) if warm.takes_over => {
+            release = warm.release.to_string();
+            targets = warm.endpoints;
+        }
+        // Of an older generation than the route, so that a drain waits for it once it is taken away.
+        Some(warm) => {
+            let generation = serving.generation.saturating_sub(1);
+            let release = warm.release.to_string();
+            before = Some(Share::whole(release, generation, warm.endpoints));
+        }
+        None => {}
+    }
     Ok(Route {
         app: app.to_string(),
         generation: serving.generation,
         hosts: of_app.hosts,
         path_prefix: of_app.path_prefix,
         shares: vec![Share::whole(release, serving.generation, targets)],
+        warm: before,
         policy: Policy {
             h2c: protocol == Protocol::H2c,
             ..of_app.policy

@@ -277,6 +277,16 @@ pub fn open(db: &Connection) -> Result<Vec<Deployment>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The same, of one app.
+pub fn open_of(db: &Connection, app: &AppName) -> Result<Vec<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL ORDER BY id",
+    )?;
+    let rows = query.query_map([app.as_str()], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// A page of an app's deployments, newest first, older than the deployment id `before`.
 pub fn list(
     db: &Connection,

@@ -1,8 +1,13 @@
 //! After the switch the old release stays warm for a while, and errors of the new one bring it back.
 
+use std::time::{Duration, Instant};
+
+use crate::crash::agrees;
 use crate::server::{APP, Server};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
+use cutover::proxy::control::Client;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SETTINGS: &str = r#"
@@ -93,6 +98,51 @@ async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
         http::Request::post(format!("/api/v1/apps/{APP}/rollback")).header("authorization", token);
     let answer = server.ask(request, "").await;
     assert_eq!(answer.status, 409, "{}", answer.text());
+    server.stop().await;
+}
+
+/// The proxy finds the warm release by itself, and the agent decides at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_instance_dies_in_the_bake_the_warm_release_takes_over_at_once() {
+    let mut server = Server::with(SETTINGS).await;
+    first(&server).await;
+    let id = server.push("v2", "").await;
+    server.until_log(&id, "[drain]").await;
+    let docker = docker().await;
+    let found = docker
+        .inspect_container(&format!("cutover-{APP}-{id}-0"), None)
+        .await
+        .unwrap();
+    let pid = found.state.unwrap().pid.unwrap() as i32;
+    let control = Client::new(server.stage.data_dir.join("proxy.sock"));
+    let bad = control.table().await.unwrap().routes[0].shares[0]
+        .release
+        .clone();
+    let load = server.load();
+    load.until_more(200).await;
+
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let died = Instant::now();
+    let over = async || control.table().await.unwrap().routes[0].shares[0].release != bad;
+    assert!(soon(over).await, "{}", server.log());
+    let took = died.elapsed();
+    load.until_more(200).await;
+    let report = load.stop().await;
+    println!(
+        "the table is acknowledged after {took:?}; {} of {} requests failed\n{report}",
+        report.failures.len(),
+        report.requests()
+    );
+    assert!(report.failures.len() <= 20, "{report}");
+    // On a quiet machine a tenth of a second.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let (ended, log) = server.ended(&id).await;
+    assert_eq!(ended.state, "rolled_back", "{log:#?}");
+    let back = newest(&server).await;
+    let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
+    assert_eq!(back.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v1");
+    agrees(&server, "the end").await;
     server.stop().await;
 }
 

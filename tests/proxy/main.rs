@@ -10,6 +10,7 @@ mod grpc_app;
 mod proxy;
 mod version;
 
+mod connecting;
 mod grpc;
 mod http2;
 mod load;

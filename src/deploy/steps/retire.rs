@@ -1,11 +1,13 @@
 //! Stop what is no longer live, in the background, and remove the images that are not kept.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
+use crate::deploy::routes::{self, PublishError};
 use crate::deploy::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::AppName;
@@ -15,6 +17,9 @@ use crate::store::instances::{self, Instance};
 use crate::store::releases;
 use crate::store::volumes::{self, Volume};
 use crate::store::{apps, deployments, images};
+
+/// The drain deadline for an app that is not in deploy.toml.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// Hands the old release's instances over to the background: an app may take its whole grace to stop,
 /// and the next deployment does not wait for that.
@@ -55,6 +60,7 @@ pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result
         .and_then(|release| release.service(&instance.service))
         .map(|service| service.settings.stop_grace)
         .unwrap_or_default();
+    leave(agent, &instance.app).await?;
     let (engine, ours) = (&agent.engine, instance.ours());
     engine.keep_running(&ours, false).await?;
     engine.stop(&ours, grace).await?;
@@ -64,6 +70,22 @@ pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result
     let name = instance.name.clone();
     let deleted = agent.store.write(move |db| instances::delete(db, &name));
     Ok(deleted.await?)
+}
+
+/// Takes what is retiring out of the routes, where it was warm for a bake, and waits for the requests
+/// that it still has.
+async fn leave(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineError> {
+    let left = async {
+        routes::publish(agent).await?;
+        let name = app.clone();
+        let serving = agent.store.read(move |db| apps::serving(db, &name));
+        let before = serving.await?.generation;
+        let limit = agent.app(app).map_or(DRAIN, |app| app.deploy.drain);
+        let drained = agent.proxy.drain(app.as_str(), before, limit, limit);
+        Ok::<_, PublishError>(drained.await.map(drop)?)
+    };
+    let why = |error| EngineError::Stopped(format!("it may still get requests: {error}"));
+    left.await.map_err(why)
 }
 
 /// Writes down the anonymous volumes of an instance that is about to be removed: what the app has stored

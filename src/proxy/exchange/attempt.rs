@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering::*;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+use super::connect::{Unconnected, connect};
 use super::download::ResponseBody;
 use super::extended_connect::Upgrade;
 use super::send::{Sent, send};
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
+use crate::proxy::route::hold::patience;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Spare, Via};
@@ -45,10 +47,11 @@ impl Attempt<'_> {
             let path = request.uri().path();
             let via = match self.connection(path, replayable, fresh_only).await {
                 Ok(via) => via,
-                Err(status) => {
+                Err(Outcome::Connect) => {
                     let why = self.unreachable();
-                    return self.failed(Outcome::Connect, status, why);
+                    return self.failed(Outcome::Connect, StatusCode::SERVICE_UNAVAILABLE, why);
                 }
+                Err(outcome) => return self.ended(outcome),
             };
             let spare = Spare::of(&via, &mut request, replayable);
             match send(self.claim.share(), self.watch, via, &mut request).await {
@@ -59,7 +62,11 @@ impl Attempt<'_> {
                     spare.restore(&mut request);
                 }
                 Sent::Failed(error) => {
-                    if !spare.failed(&error, &mut request) {
+                    let repeats = spare.may_repeat(&error);
+                    if !(repeats || replayable) || !spare.restore(&mut request) {
+                        return self.broken(error);
+                    }
+                    if !repeats && !self.claim_warm(request.uri().path()) {
                         return self.broken(error);
                     }
                 }
@@ -83,12 +90,13 @@ impl Attempt<'_> {
         path: &str,
         replayable: bool,
         fresh_only: bool,
-    ) -> Result<Via, StatusCode> {
+    ) -> Result<Via, Outcome> {
+        let mut stays = false;
         for _ in 0..MAX_TRIES {
             let share = self.claim.share().clone();
             let Some(number) = share.next_target(&self.tried) else {
                 if !self.claim_other(path) {
-                    return Err(StatusCode::SERVICE_UNAVAILABLE);
+                    return Err(Outcome::Connect);
                 }
                 continue;
             };
@@ -97,9 +105,9 @@ impl Attempt<'_> {
             if !fresh_only && let Some(via) = Via::idle(target, replayable) {
                 return Ok(via);
             }
-            match Via::connect(target).await {
+            match connect(&share, self.watch, target, stays).await {
                 Ok(via) => return Ok(via),
-                Err(error) => {
+                Err(Unconnected::Failed(error)) => {
                     tracing::debug!(
                         app = share.app,
                         target = %target.address,
@@ -111,24 +119,63 @@ impl Attempt<'_> {
                         self.count_retry();
                     }
                 }
+                // Boxed, since it is rare and large.
+                Err(Unconnected::Displaced) => stays = !Box::pin(self.claim_anew(path)).await,
+                Err(Unconnected::Aborted) => return Err(Outcome::Drained),
             }
         }
-        Err(StatusCode::SERVICE_UNAVAILABLE)
+        Err(Outcome::Connect)
     }
 
     fn claim_other(&mut self, path: &str) -> bool {
-        let host = self.host.to_str().unwrap_or("");
         let share = self.claim.share().clone();
-        let requested = match share.policy.strip_prefix {
-            true => format!("{}{path}", share.path_prefix.trim_end_matches('/')),
-            false => path.into(),
-        };
         self.left.push(share.id);
         // Only within the app: the request is not meant for any other one.
+        let requested = self.requested(path);
         let other = self
             .routes
-            .claim_other(host, &requested, &share.app, &self.left);
-        let Some(other) = other else { return false };
+            .claim_other(self.name(), &requested, &share.app, &self.left);
+        other.is_some_and(|other| self.goes_on(other))
+    }
+
+    /// Claims the release before, while it is warm: the new one broke the connection.
+    fn claim_warm(&mut self, path: &str) -> bool {
+        let share = self.claim.share().clone();
+        let requested = self.requested(path);
+        let warm = (self.routes).claim_warm(self.name(), &requested, &share.app, share.id);
+        warm.is_some_and(|warm| self.goes_on(warm))
+    }
+
+    /// Claims what the newest table leads to; waits for a target if the route lets requests wait.
+    /// False: nothing of this app.
+    async fn claim_anew(&mut self, path: &str) -> bool {
+        let share = self.claim.share().clone();
+        let requested = self.requested(path);
+        let same_app = |next: Claim| match next.share().app == share.app {
+            true => Some(next),
+            false => {
+                next.abandon();
+                None
+            }
+        };
+        let next = self.routes.claim(self.name(), &requested).ok();
+        let Some(next) = next.and_then(same_app) else {
+            return false;
+        };
+        self.goes_on(next);
+        if patience(self.claim.share()).is_none() {
+            return true;
+        }
+        // No drain need wait for a request that waits.
+        self.claim.release();
+        let name = self.name().to_owned();
+        let next = (self.routes).claim_or_wait(&name, &requested, self.watch);
+        let next = next.await.ok().and_then(same_app);
+        next.is_some_and(|next| self.goes_on(next))
+    }
+
+    /// Goes on with another claim in place of the present one.
+    fn goes_on(&mut self, other: Claim) -> bool {
         self.count_retry();
         self.watch.share.store(other.share().id, SeqCst);
         let mut before = std::mem::replace(&mut self.claim, other);
@@ -136,6 +183,19 @@ impl Attempt<'_> {
         before.abandon();
         self.tried.clear();
         true
+    }
+
+    fn name(&self) -> &str {
+        self.host.to_str().unwrap_or("")
+    }
+
+    /// The path as the client requested it.
+    fn requested(&self, path: &str) -> String {
+        let share = self.claim.share();
+        match share.policy.strip_prefix {
+            true => format!("{}{path}", share.path_prefix.trim_end_matches('/')),
+            false => path.into(),
+        }
     }
 
     fn unreachable(&self) -> &'static str {

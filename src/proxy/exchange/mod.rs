@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod app_request;
 pub mod attempt;
+pub mod connect;
 pub mod download;
 pub mod extended_connect;
 pub mod forward;

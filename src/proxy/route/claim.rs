@@ -75,9 +75,15 @@ impl Claim {
 
     /// Releases the share without counting: the request continues under another claim.
     pub fn abandon(mut self) {
-        self.open = false;
-        self.leave_target();
-        self.share.end_request();
+        self.release();
+    }
+
+    /// The same, if another claim is to take this one's place later.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.leave_target();
+            self.share.end_request();
+        }
     }
 
     /// The request has become a tunnel, which now holds the share.

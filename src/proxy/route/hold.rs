@@ -64,7 +64,7 @@ impl Routes {
 }
 
 /// How long a request of this route may have to wait. `None`: it need not wait.
-fn patience(share: &LiveShare) -> Option<Duration> {
+pub fn patience(share: &LiveShare) -> Option<Duration> {
     let policy = &share.policy;
     let hold_ms = match share.targets.is_empty() {
         true => policy.hold_ms,

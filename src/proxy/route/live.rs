@@ -61,9 +61,10 @@ impl LiveTable {
         live
     }
 
-    /// The shares of every route.
+    /// The shares of every route, and those that are warm.
     pub fn shares(&self) -> impl Iterator<Item = &Arc<LiveShare>> {
-        self.routes.iter().flat_map(|route| &route.shares)
+        let routes = self.routes.iter();
+        routes.flat_map(|route| route.shares.iter().chain(&route.warm))
     }
 
     /// Whether a route of `app` is still served as it was before generation `before`.
@@ -109,6 +110,10 @@ pub struct LiveRoute {
     pub path_prefix: String,
     /// At least one.
     shares: Vec<Arc<LiveShare>>,
+    /// Gets what none of them takes.
+    warm: Option<Arc<LiveShare>>,
+    /// Whether none of the shares has a target.
+    is_down: bool,
     /// Where each share's part of a round ends; empty if there is only one share.
     ends: Vec<u64>,
     /// The distance between two consecutive turns in a round, so that a share's turns are spread over
@@ -119,13 +124,14 @@ pub struct LiveRoute {
 
 impl LiveRoute {
     fn new(route: &Route, olds: &[&Arc<LiveShare>]) -> Self {
-        let live = |share| {
-            let same = olds.iter().find(|old| old.is_of(route, share));
+        let live = |share, is_warm| {
+            let same = olds.iter().find(|old| old.is_of(route, share, is_warm));
             match same {
                 Some(old) => Arc::clone(old),
-                None => Arc::new(LiveShare::new(route, share)),
+                None => Arc::new(LiveShare::new(route, share, is_warm)),
             }
         };
+        let warm = route.warm.as_ref().filter(|it| !it.targets.is_empty());
         let serves = route.shares.iter().any(|share| !share.targets.is_empty());
         let mut round = 0;
         let ends = route.shares.iter().map(|share| {
@@ -144,7 +150,9 @@ impl LiveRoute {
             generation: route.generation,
             hosts: route.hosts.clone(),
             path_prefix: route.path_prefix.clone(),
-            shares: route.shares.iter().map(live).collect(),
+            shares: route.shares.iter().map(|it| live(it, false)).collect(),
+            warm: warm.map(|it| live(it, true)),
+            is_down: !serves,
             ends,
             stride: stride(round),
             turn: AtomicU64::new(0),
@@ -154,15 +162,23 @@ impl LiveRoute {
     /// The share that the next request goes to: each gets the part of all requests that its weight
     /// says.
     pub fn next_share(&self) -> &Arc<LiveShare> {
+        if let (true, Some(warm)) = (self.is_down, &self.warm) {
+            return warm;
+        }
         match &self.shares[..] {
             [only] => only,
             shares => &shares[self.next_place()],
         }
     }
 
-    /// A share that has targets and whose id is not in `ids`.
+    /// The release before, while it is warm.
+    pub fn warm(&self) -> Option<&Arc<LiveShare>> {
+        self.warm.as_ref()
+    }
+
+    /// A share that has targets and whose id is not in `ids`; the warm one if there is no other.
     pub fn other_share(&self, ids: &[u64]) -> Option<&Arc<LiveShare>> {
-        let mut shares = self.shares.iter();
+        let mut shares = self.shares.iter().chain(&self.warm);
         shares.find(|share| !ids.contains(&share.id) && !share.targets.is_empty())
     }
 
@@ -303,6 +319,36 @@ mod tests {
         );
         let a = thirds.iter().filter(|turn| *turn == "a").count();
         assert!((8..=12).contains(&a), "{a}");
+    }
+
+    #[test]
+    fn what_is_warm_gets_what_nothing_else_takes_and_is_another_object_than_the_old_share() {
+        let watched = |generation, up, warm: bool| {
+            let old = Share::whole("old", 1, vec!["127.0.0.1:1".parse().unwrap()]);
+            Route {
+                warm: warm.then_some(old),
+                ..shared(generation, &[("new", 100, up)])
+            }
+        };
+        let build = |route: Route, before: &LiveTable| {
+            let before: Vec<_> = before.shares().cloned().collect();
+            LiveTable::build(Table::new(route.generation, vec![route]), &before)
+        };
+        let old = build(shared(1, &[("old", 100, true)]), &LiveTable::default());
+        let old_id = old.shares().next().unwrap().id;
+        let live = build(watched(2, true, true), &old);
+        assert!(live.shares().all(|share| share.id != old_id), "it drains");
+        let route = live.find("", "/").unwrap();
+        let (next, warm) = (route.next_share(), route.warm().unwrap());
+        assert_eq!((&*next.release, &*warm.release), ("new", "old"));
+        assert_eq!(route.other_share(&[next.id]).unwrap().id, warm.id);
+        assert!(route.other_share(&[next.id, warm.id]).is_none());
+
+        let down = build(watched(3, false, true), &live);
+        let route = down.find("", "/").unwrap();
+        assert_eq!(route.next_share().id, warm.id, "and it keeps its object");
+        let over = build(watched(4, false, false), &down);
+        assert_eq!(over.find("", "/").unwrap().next_share().release, "new");
     }
 
     #[test]

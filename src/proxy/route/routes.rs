@@ -74,6 +74,14 @@ impl Routes {
             .map(Claim::new)
     }
 
+    /// The same, but only the share of the release that is warm, unless its id is `id`.
+    pub fn claim_warm(&self, host: &str, path: &str, app: &str, id: u64) -> Option<Claim> {
+        let live = self.live.read();
+        let route = live.find(host, path).ok()?;
+        let warm = route.warm().filter(|warm| warm.id != id)?;
+        (route.app == app).then(|| Claim::new(warm))
+    }
+
     /// Tells the tunnels and event streams of every route to end within `window`.
     pub fn close_streams(&self, window: Duration) {
         let retired = self.retired.lock().clone();
@@ -114,8 +122,11 @@ impl Routes {
             });
             old.prune_pools();
         }
+        let ids: Vec<_> = displaced.iter().map(|old| old.id).collect();
         retired.extend(displaced);
         drop(retired);
+        // Requests that still connect to a target that was taken away go on to another one.
+        ids.into_iter().for_each(|id| self.watches.wake_share(id));
         self.switched.send_modify(|n| *n += 1);
     }
 

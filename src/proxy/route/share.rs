@@ -29,6 +29,8 @@ pub struct LiveShare {
     pub app: String,
     pub release: String,
     pub generation: u64,
+    /// Whether it is the route's warm one, and not one of its shares.
+    is_warm: bool,
     /// The route's hosts.
     hosts: Vec<String>,
     pub path_prefix: String,
@@ -70,7 +72,7 @@ pub struct Displaced {
 }
 
 impl LiveShare {
-    pub fn new(route: &Route, share: &Share) -> Self {
+    pub fn new(route: &Route, share: &Share, is_warm: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let policy = &route.policy;
         let dialing = Dialing {
@@ -84,6 +86,7 @@ impl LiveShare {
             app: route.app.clone(),
             release: share.release.clone(),
             generation: share.generation,
+            is_warm,
             hosts: route.hosts.clone(),
             path_prefix: route.path_prefix.clone(),
             policy: policy.clone(),
@@ -101,9 +104,11 @@ impl LiveShare {
     }
 
     /// Whether it serves this share of this route unchanged; weights and the route's other shares do
-    /// not matter.
-    pub fn is_of(&self, route: &Route, share: &Share) -> bool {
-        (self.generation, &self.release) == (share.generation, &share.release)
+    /// not matter. A release that is warm from now on must still drain: its requests belong to another
+    /// object.
+    pub fn is_of(&self, route: &Route, share: &Share, is_warm: bool) -> bool {
+        self.is_warm == is_warm
+            && (self.generation, &self.release) == (share.generation, &share.release)
             && (&self.app, &self.path_prefix) == (&route.app, &route.path_prefix)
             && (&self.hosts, &self.policy) == (&route.hosts, &route.policy)
             && self.targets.iter().map(|t| &t.address).eq(&share.targets)
@@ -263,7 +268,7 @@ mod tests {
     fn every_replica_gets_its_turn() {
         let address = |n: u16| (([127, 0, 0, 1]), 1 + n).into();
         let replicas = Share::whole("r", 1, (0..100).map(address).collect());
-        let share = LiveShare::new(&route("a", &[], "/", 1), &replicas);
+        let share = LiveShare::new(&route("a", &[], "/", 1), &replicas, false);
         let mut picked: Vec<_> = (0..100).filter_map(|_| share.next_target(&[])).collect();
         picked.sort();
         assert_eq!(picked, (0..100).collect::<Vec<_>>());

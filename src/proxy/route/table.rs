@@ -59,6 +59,8 @@ pub struct Route {
     pub path_prefix: String,
     /// At least one; more than one only with a canary.
     pub shares: Vec<Share>,
+    /// The release before, while it is still warm: it gets the requests that no other share takes.
+    pub warm: Option<Share>,
     pub policy: Policy,
 }
 
@@ -70,6 +72,7 @@ impl Default for Route {
             hosts: Vec::new(),
             path_prefix: root(),
             shares: vec![Share::whole("", 0, Vec::new())],
+            warm: None,
             policy: Policy::default(),
         }
     }
@@ -120,6 +123,9 @@ struct Message {
     targets: Vec<SocketAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shares: Vec<Share>,
+    /// Version 0.1.0 ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warm: Option<Share>,
     #[serde(default)]
     settings: Policy,
 }
@@ -141,6 +147,7 @@ impl TryFrom<Message> for Route {
             hosts: message.hosts,
             path_prefix: message.path_prefix,
             shares,
+            warm: message.warm,
             policy: message.settings,
         })
     }
@@ -156,6 +163,7 @@ impl From<Route> for Message {
             path_prefix: route.path_prefix,
             targets: Vec::new(),
             shares: route.shares,
+            warm: route.warm,
             settings: route.policy,
         };
         if let [only] = &mut message.shares[..]
@@ -244,6 +252,16 @@ pub mod tests {
         let targets = vec!["10.0.0.2:80".parse().unwrap()];
         assert_eq!(table.routes[0].shares, [Share::whole("r1", 3, targets)]);
         assert_eq!(serde_json::to_string(&table).unwrap(), OLD);
+    }
+
+    #[test]
+    fn a_warm_release_comes_back_and_an_older_proxy_ignores_it() {
+        let mut watched = route("a", &[], "/", 5);
+        watched.warm = Some(Share::whole("r0", 4, vec!["10.0.0.2:80".parse().unwrap()]));
+        let value = serde_json::to_value(&watched).unwrap();
+        assert_eq!(value["release"], "r", "as version 0.1.0 requires");
+        let read = serde_json::from_value::<Route>(value).unwrap();
+        assert_eq!(read, watched);
     }
 
     #[test]

@@ -155,10 +155,10 @@ impl Spare {
         true
     }
 
-    /// Like [`Spare::restore`], but only if the request may be sent again after this error: repeating
-    /// it does no harm, or the app said that it did not process it.
-    pub fn failed(self, error: &Broken, request: &mut Request<RequestBody>) -> bool {
-        (self.harmless || is_unprocessed(error)) && self.restore(request)
+    /// Whether the same app may get the request again after this error: repeating it does no harm, or
+    /// the app said that it did not process it.
+    pub fn may_repeat(&self, error: &Broken) -> bool {
+        self.harmless || is_unprocessed(error)
     }
 }
 

@@ -60,6 +60,7 @@
 //! the moments at which a test kills the agent to verify that it does.
 
 pub mod ids;
+pub mod outbound;
 pub mod principal;
 pub mod state;
 pub mod tls;

@@ -1,7 +1,5 @@
-//! What Cutover trusts as a client over TLS.
-//!
-//! Git over HTTPS goes through libgit2 and its OpenSSL, everything else through rustls. Both take the
-//! system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+//! What Cutover trusts as a client over TLS, of git servers as of forges: the system's certificates, or
+//! those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The forges' parsers, the signature code and the proxy, without the rest of Cutover: its database,
-//! its Docker client and its OpenSSL would take many times as long to build.
+//! The forges' parsers, the signature code and the proxy, without the rest of Cutover: its database and
+//! its Docker client would take many times as long to build.
 #![allow(dead_code)]
 
 #[path = "../../src/ids.rs"]

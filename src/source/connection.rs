@@ -1,20 +1,21 @@
-//! A connection to the repository's server: authentication, progress, and the meaning of its
-//! errors.
+//! A connection to the repository's server: progress, and the meaning of its errors.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use git2::{
-    AutotagOption, Direction, Error, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ProxyOptions,
-    Remote, RemoteCallbacks, Repository,
+    AutotagOption, Direction, Error, ErrorClass, FetchOptions, FetchPrune, Remote, RemoteCallbacks,
+    Repository,
 };
 
 use super::SourceError;
-use super::access::Access;
 use super::fetch::Fetch;
 use super::local::SHA256;
+use super::lock::beside;
 use super::progress::Progress;
 use super::resolve::{HEADS, damaged, line};
+use super::transport::{self, Failure, Session};
 use crate::config::Repo;
 
 impl Fetch<'_> {
@@ -45,35 +46,42 @@ impl Fetch<'_> {
         work: impl FnOnce(&mut Remote<'_>, &mut FetchOptions<'_>) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         self.going()?;
-        let access = Access::new(self.repo, self.source);
-        let mut proxy = ProxyOptions::new();
-        proxy.auto();
+        let session = self.session().map_err(|error| SourceError::Unreachable {
+            repo: self.shown.to_owned(),
+            why: format!("this process has no room for a connection: {error}"),
+        })?;
+        let _entered = transport::enter(Arc::new(session));
         let mut connection = remote
-            .connect_auth(Direction::Fetch, Some(self.callbacks(&access)), Some(proxy))
-            .map_err(|e| self.while_connecting(&access, &e))?;
-        let mut proxy = ProxyOptions::new();
-        proxy.auto();
+            .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
+            .map_err(|error| self.while_connecting(&error))?;
         let mut options = FetchOptions::new();
         options
-            .remote_callbacks(self.callbacks(&access))
-            .proxy_options(proxy)
+            .remote_callbacks(self.callbacks())
             .download_tags(AutotagOption::None)
             .prune(FetchPrune::Off)
             .update_fetchhead(false);
         work(connection.remote(), &mut options)
     }
 
-    fn callbacks<'a>(&'a self, access: &'a Access<'a>) -> RemoteCallbacks<'a> {
+    fn session(&self) -> std::io::Result<Session> {
+        let host_key = beside(self.mirror, ".host_key");
+        Session::new(
+            self.source,
+            host_key,
+            self.cancel,
+            self.deadline,
+            &self.failed,
+        )
+    }
+
+    fn callbacks(&self) -> RemoteCallbacks<'_> {
         let progress = Rc::new(Progress::new(self.log));
         let (said, received) = (progress.clone(), progress);
         let mut callbacks = RemoteCallbacks::new();
-        callbacks
-            .credentials(|url, user, allowed| access.credentials(url, user, allowed))
-            .certificate_check(|cert, _| access.certificate(cert))
-            .sideband_progress(move |text| {
-                said.remote(text);
-                self.going().is_ok()
-            });
+        callbacks.sideband_progress(move |text| {
+            said.remote(text);
+            self.going().is_ok()
+        });
         callbacks.transfer_progress(move |stats| {
             received.received(&stats);
             self.going().is_ok()
@@ -94,62 +102,36 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    fn while_connecting(&self, access: &Access<'_>, error: &Error) -> SourceError {
-        if let Err(stopped) = self.going() {
-            return stopped;
-        }
-        // libgit2 loses the error code for an HTTPS certificate on its way through the callback.
-        let tls = error.class() == ErrorClass::Ssl && error.message().contains("certificate");
-        if tls || error.code() == ErrorCode::Certificate {
-            return self.unknown_server(access, error);
-        }
-        let refused = access.refused.take();
-        if refused.is_some() || error.code() == ErrorCode::Auth {
-            return SourceError::Refused {
-                repo: self.shown.to_owned(),
-                why: refused.unwrap_or_else(|| line(error.message())),
-            };
-        }
-        self.unreachable(error)
-    }
-
-    fn unknown_server(&self, access: &Access<'_>, error: &Error) -> SourceError {
-        let key = access.host_key.take();
-        let (why, hint) = match (&self.source.host_key, key) {
-            (Some(pinned), Some(key)) => (
-                format!("it shows the key `{key}`, and `{pinned}` is pinned"),
-                "if the server's key has really changed, correct `host_key` under `[apps.NAME.source]`".to_owned(),
-            ),
-            (None, Some(key)) => (
-                format!("its key `{key}` is not in known_hosts"),
-                format!("compare it with what the server's owner publishes, then set `host_key = \"{key}\"` under `[apps.NAME.source]`"),
-            ),
-            (_, None) => (
-                line(error.message()),
-                "install the certificate authority that signed it, or correct `repo`".to_owned(),
-            ),
-        };
-        SourceError::UnknownServer {
-            repo: self.shown.to_owned(),
-            why,
-            hint,
-        }
+    fn while_connecting(&self, error: &Error) -> SourceError {
+        self.failure().unwrap_or_else(|| self.unreachable(error))
     }
 
     pub(super) fn after_connecting(&self, error: &Error) -> SourceError {
-        if let Err(stopped) = self.going() {
-            return stopped;
-        }
-        match error.class() {
+        let broke_off = |why| SourceError::BrokeOff {
+            repo: self.shown.to_owned(),
+            why,
+        };
+        match (self.failure(), error.class()) {
+            (Some(SourceError::Unreachable { why, .. }), _) => broke_off(why),
+            (Some(failure), _) => failure,
             _ if is_of_long_ids(error) => self.unreachable(error),
-            ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::Ssl => {
-                SourceError::BrokeOff {
-                    repo: self.shown.to_owned(),
-                    why: line(error.message()),
-                }
-            }
-            _ => damaged(self.shown, error),
+            (None, ErrorClass::Net) => broke_off(line(error.message())),
+            (None, _) => damaged(self.shown, error),
         }
+    }
+
+    /// Why the connection failed, unless it is libgit2 that has found fault.
+    fn failure(&self) -> Option<SourceError> {
+        if let Err(stopped) = self.going() {
+            return Some(stopped);
+        }
+        let repo = self.shown.to_owned();
+        Some(match self.failed.take()? {
+            Failure::Unreachable(why) => SourceError::Unreachable { repo, why },
+            Failure::Refused(why) => SourceError::Refused { repo, why },
+            Failure::UnknownServer { why, hint } => SourceError::UnknownServer { repo, why, hint },
+            Failure::Stopped => SourceError::TimedOut { repo },
+        })
     }
 
     pub(super) fn unreachable(&self, error: &Error) -> SourceError {

@@ -1,12 +1,14 @@
 //! One connection to the repository: find the wanted ref, remove stale ones, download one commit.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 use git2::{Error, FetchOptions, Oid, Reference, Remote, Repository};
 use tokio_util::sync::CancellationToken;
 
 use super::resolve::{HEADS, TAGS, by_id, by_prefix, damaged, digits, is_ours, meanings, missing};
+use super::transport::Failed;
 use super::{Commit, SourceError, Want};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
@@ -22,9 +24,12 @@ pub(super) struct Fetch<'a> {
     /// The repository's address in a form that errors may show.
     pub(super) shown: &'a str,
     pub(super) source: &'a Source,
+    /// The mirror's folder, beside which the server's pinned key is kept.
+    pub(super) mirror: &'a Path,
     pub(super) log: &'a dyn Fn(&str),
     pub(super) cancel: &'a CancellationToken,
     pub(super) deadline: Instant,
+    pub(super) failed: Failed,
 }
 
 impl Fetch<'_> {

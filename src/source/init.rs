@@ -1,16 +1,13 @@
 //! libgit2's settings are global to the process and must be set before its first use.
-// The only unsafe calls in this folder: git2 marks these setters unsafe because they write C globals
-// without a lock.
+// The only unsafe calls in this folder, but for what registers the transports: git2 marks these setters
+// unsafe because they write C globals without a lock.
 #![allow(unsafe_code)]
 
 use std::sync::Once;
 
 use git2::ConfigLevel;
 
-const CONNECT_TIMEOUT_MS: i32 = 15_000;
-// git servers send a keep-alive every 5 seconds while they pack; a server that is silent for 30
-// seconds is considered dead.
-const SILENCE_TIMEOUT_MS: i32 = 30_000;
+use super::transport;
 
 // libgit2 maps packs into memory: by default up to a gigabyte at a time, and keeps every one mapped.
 const WINDOW: usize = 1 << 20;
@@ -21,8 +18,8 @@ const CACHED: isize = 8 << 20;
 pub(crate) fn once() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: these globals are read only when a repository or its configuration is opened and
-        // when a server is connected to. Whatever does that in this crate (here, `api::git`,
+        // SAFETY: these globals, the list of transports among them, are read only when a repository or
+        // its configuration is opened and when a server is connected to. Whatever does that in this crate (here, `api::git`,
         // `cli::receive`, `cli::demo`) calls `once` first, and `Once` lets nobody pass
         // before they are set. The callers that do not, `webhook::push` and `config::repo`, check the
         // name of a ref, which reads none of them.
@@ -35,8 +32,7 @@ pub(crate) fn once() {
 
 unsafe fn set() -> Result<(), git2::Error> {
     unsafe {
-        git2::opts::set_server_connect_timeout_in_milliseconds(CONNECT_TIMEOUT_MS)?;
-        git2::opts::set_server_timeout_in_milliseconds(SILENCE_TIMEOUT_MS)?;
+        transport::register()?;
         git2::opts::set_mwindow_size(WINDOW)?;
         git2::opts::set_mwindow_mapped_limit(MAPPED)?;
         git2::opts::set_cache_max_size(CACHED)?;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::fetch::Fetch;
+use super::transport::Failed;
 use super::{Commit, SourceError, Want, init, local, lock, resolve};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
@@ -38,7 +39,7 @@ impl Mirror {
     }
 
     /// Fetches the wanted commit, without its history, and returns it. Ends soon after `cancel` or
-    /// `deadline`; while a server is silent, that takes up to 30 seconds.
+    /// `deadline`, and when the server is silent for 30 seconds. Not to be called from async code.
     pub fn fetch(
         &self,
         want: &Want,
@@ -52,9 +53,11 @@ impl Mirror {
             repo: &self.repo,
             shown: &shown,
             source: &self.access,
+            mirror: &self.folder,
             log,
             cancel,
             deadline,
+            failed: Failed::default(),
         };
         fetch.going()?;
         if let Repo::Local(path) = &self.repo {
@@ -92,9 +95,11 @@ impl Mirror {
             repo: &self.repo,
             shown: &shown,
             source: &self.access,
+            mirror: &self.folder,
             log: &|_| {},
             cancel: &CancellationToken::new(),
             deadline,
+            failed: Failed::default(),
         };
         fetch.default_branch().ok()?
     }

@@ -1,7 +1,6 @@
 //! An app's commits, read with libgit2: a repository on this machine in place, a remote one through a
-//! bare mirror. No shell and no git binary.
+//! bare mirror. No shell and no git binary; for a repository over ssh, the system's `ssh`.
 
-mod access;
 mod bare;
 pub(crate) mod blob;
 mod compare;
@@ -14,6 +13,7 @@ mod lock;
 mod mirror;
 mod progress;
 mod resolve;
+mod transport;
 mod warnings;
 
 pub use bare::{message, tip};

@@ -1,4 +1,4 @@
-//! What `cutover check` reports about the repositories on this machine.
+//! What `cutover check` reports about the apps' repositories.
 
 use std::path::Path;
 
@@ -6,15 +6,24 @@ use super::SourceError;
 use super::local::{is_work_tree, open};
 use crate::config::{Config, Repo};
 
-/// One sentence for each repository on this machine that, as it is now, cannot be deployed from or
-/// pushed to.
+/// One sentence for each repository that, as this machine is now, cannot be deployed from or pushed to.
 pub fn warnings(config: &Config) -> Vec<String> {
     let apps = config.apps.iter();
+    let has_ssh = has_program("ssh");
     let said = apps.filter_map(|(name, app)| match &app.repo {
         Repo::Local(path) => Some(format!("`apps.{name}.repo`: {}", warning(path)?)),
+        Repo::Ssh(_) if !has_ssh => Some(format!(
+            "`apps.{name}.repo` is fetched with the program `ssh`, which is not installed \
+             (`apt-get install openssh-client`)"
+        )),
         _ => None,
     });
     said.collect()
+}
+
+fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 fn warning(path: &Path) -> Option<String> {

@@ -565,7 +565,8 @@ async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
     let fetch = || {
         let far = Instant::now() + Duration::from_secs(30);
         let want = Want::Branch("main".into());
-        (mirror.fetch(&want, &|_| {}, &CancellationToken::new(), far)).unwrap();
+        let fetch = || mirror.fetch(&want, &|_| {}, &CancellationToken::new(), far);
+        tokio::task::block_in_place(fetch).unwrap();
     };
     fetch();
     std::fs::remove_dir_all(folder.join("objects/pack")).unwrap();

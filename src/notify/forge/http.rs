@@ -3,18 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::Scheme;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::TokioExecutor;
 
 use super::api::Request;
+use crate::outbound::Outbound;
 
 /// From the DNS look-up to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,52 +29,13 @@ impl Answer {
     }
 }
 
-/// A client that uses the proxy in `HTTPS_PROXY`, except for the hosts in `NO_PROXY`.
-pub struct Http {
-    tls: rustls::ClientConfig,
-    proxies: Matcher,
-}
+/// A client of forges.
+pub struct Http(Outbound);
 
 impl Http {
     /// Creates the client. An error is one sentence.
     pub fn new() -> Result<Self, String> {
-        Self::through(Matcher::from_env())
-    }
-
-    fn through(proxies: Matcher) -> Result<Self, String> {
-        let tls = crate::tls::client().map_err(|error| format!("failed to set up TLS: {error}"))?;
-        Ok(Self { tls, proxies })
-    }
-
-    fn over<C>(&self, connector: C) -> HttpsConnector<C> {
-        HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector)
-    }
-
-    // Deployments are far apart: a connection kept from the last one would be dead. Each request
-    // gets its own client.
-    async fn request(
-        &self,
-        request: http::Request<Full<Bytes>>,
-    ) -> Result<http::Response<Incoming>, Error> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        let direct = self.over(tcp);
-        let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
-        let client = Client::builder(TokioExecutor::new());
-        match self.proxies.intercept(request.uri()).filter(|_| is_https) {
-            Some(proxy) => {
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
-                if let Some(auth) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(auth.clone());
-                }
-                client.build(self.over(tunnel)).request(request).await
-            }
-            None => client.build(direct).request(request).await,
-        }
+        Outbound::new().map(Self)
     }
 
     /// Sends `request` to the API at `api` and reads the answer. An error is a sentence without the
@@ -124,9 +78,11 @@ impl Http {
         let built = built
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| "the token is not one line of visible characters".to_owned())?;
-        let answer = self.request(built).await;
-        let answer =
-            answer.map_err(|error| format!("failed to reach `{api}`: {}", cause(&error)))?;
+        // Deployments are far apart: a connection kept from the last one would be dead.
+        let unreached = |error| format!("failed to reach `{api}`: {error}");
+        let channel = self.0.connect(built.uri()).await;
+        let answer = channel.map_err(unreached)?.send(built).await;
+        let answer = answer.map_err(unreached)?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, CAP).collect().await;
         let body =
@@ -139,19 +95,11 @@ impl Http {
     }
 }
 
-/// The innermost cause, which is the specific one.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use hyper_util::client::proxy::matcher::Matcher;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
@@ -159,7 +107,7 @@ mod tests {
         let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://ada:secret@{}", proxy.local_addr().unwrap());
         let proxies = Matcher::builder().https(address).no("127.0.0.1").build();
-        let http = Http::through(proxies).unwrap();
+        let http = Http(Outbound::through(proxies).unwrap());
         let asked = tokio::spawn(async move {
             let (mut stream, _) = proxy.accept().await.unwrap();
             let mut head = vec![0; 4096];

@@ -140,6 +140,11 @@ impl State {
         self >= State::Live
     }
 
+    /// Whether every request goes to its release, and it has not come to rest yet.
+    pub fn is_serving(self) -> bool {
+        matches!(self, State::Draining | State::Baking)
+    }
+
     /// Whether the route points, or is about to point, to its release.
     pub fn is_switched(self) -> bool {
         matches!(self, State::Switching | State::Draining | State::Baking)

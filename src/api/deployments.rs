@@ -15,6 +15,7 @@ use super::responses::{
 };
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
+use crate::deploy::follow::Until;
 use crate::deploy::{cancel as stopping, intake, rollback};
 use crate::principal::{Principal, Role};
 use crate::source;
@@ -104,7 +105,7 @@ pub async fn deploy(
     };
     let new = intake::wished(&app.name, wanted, trigger, caller.who);
     let queued = intake::deployment(&api.agent, new).await?;
-    answer(&api, queued, query.follow).await
+    answer(&api, queued, query.until()).await
 }
 
 /// Roll back to an earlier release
@@ -154,7 +155,7 @@ pub async fn rollback(
     let queued = queued.map_err(|error| {
         ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
     })?;
-    answer(&api, queued, query.follow).await
+    answer(&api, queued, query.until()).await
 }
 
 fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError> {
@@ -166,11 +167,11 @@ fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError>
     }
 }
 
-/// 202 with the deployment or, with `follow`, its log until it ends.
-async fn answer(api: &Api, queued: Deployment, follow: bool) -> Result<Response, ApiError> {
-    if follow {
+/// 202 with the deployment or, if it is followed, its log.
+async fn answer(api: &Api, queued: Deployment, until: Until) -> Result<Response, ApiError> {
+    if until != Until::Now {
         let id = queued.id.clone();
-        let mut response = log::text(api, id, true);
+        let mut response = log::text(api, id, until);
         *response.status_mut() = StatusCode::ACCEPTED;
         return Ok(response);
     }

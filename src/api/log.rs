@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Receiver;
 use super::path::{DeploymentPath, FollowQuery, find};
 use super::responses::{Malformed, UnknownDeployment};
 use super::{Api, ApiError, Shared};
-use crate::deploy::follow::{self, Piece};
+use crate::deploy::follow::{self, Piece, Until};
 use crate::ids::DeploymentId;
 use crate::principal::{Principal, Role};
 use crate::store::deployments::Deployment;
@@ -69,7 +69,7 @@ pub async fn show(
             .map_or(Ok(""), |value: &header::HeaderValue| value.to_str())
     };
     if !value(header::ACCEPT).is_ok_and(|kinds| kinds.contains("text/event-stream")) {
-        return Ok(text(&api, found.id, query.follow));
+        return Ok(text(&api, found.id, query.until()));
     }
     let from = match value(HeaderName::from_static("last-event-id")) {
         Ok("") => 0,
@@ -77,7 +77,7 @@ pub async fn show(
         Ok(id) => id.parse().map_err(|_| bad_id())?,
         Err(_) => return Err(bad_id()),
     };
-    let events = events(&api, found, from, query.follow);
+    let events = events(&api, found, from, query.until()).await?;
     Ok(events.keep_alive(KeepAlive::new()).into_response())
 }
 
@@ -85,27 +85,35 @@ fn bad_id() -> ApiError {
     ApiError::bad_request("`Last-Event-ID` must be the id of an event of this log")
 }
 
-/// The log as text. With `follow`, the last line is the rest state.
-pub fn text(api: &Api, id: DeploymentId, follow: bool) -> Response {
+/// The log as text. If it is followed, the last line is the rest state.
+pub fn text(api: &Api, id: DeploymentId, until: Until) -> Response {
     let header = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
         (DEPLOYMENT, id.to_string()),
     ];
-    let pieces = received(follow::follow(api.agent.clone(), id, follow));
+    let pieces = received(follow::follow(api.agent.clone(), id, until));
     let pieces = pieces.map(|piece| Ok::<_, Infallible>(Bytes::from(piece)));
     (header, Body::from_stream(pieces)).into_response()
 }
 
-fn events(
+async fn events(
     api: &Api,
     deployment: Deployment,
     from: u64,
-    follow: bool,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>> + Send + 'static> {
-    let pieces = follow::pieces(api.agent.clone(), deployment.id.clone(), from, follow);
+    until: Until,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + Send + 'static>, ApiError> {
+    let pieces = follow::pieces(api.agent.clone(), deployment.id.clone(), from, until);
     let pieces = received(pieces).map(Some);
-    // Without `follow`, the pieces do not end with the deployment's state: `None` adds the last event.
-    let pieces = pieces.chain(stream::iter((!follow).then_some(None)));
+    // Until now, the pieces do not end with the deployment's state: `None` adds the last event.
+    let pieces = pieces.chain(stream::iter((until == Until::Now).then_some(None)));
+    let is_rest = deployment.state.is_rest();
+    let state = match deployment.state {
+        state if state.is_rest() => {
+            let read = move |db: &_| follow::ending(db, deployment);
+            api.agent.store.read(read).await?.line()
+        }
+        state => state.to_string(),
+    };
     let mut lines = Lines {
         next: from,
         rest: vec![],
@@ -113,14 +121,15 @@ fn events(
     let events = pieces.flat_map(move |piece| {
         stream::iter(match piece {
             Some(Piece::Log(bytes)) => lines.take(&bytes),
-            Some(Piece::End(state)) => vec![line(&state), end(&state).id(END)],
-            None if deployment.state.is_rest() => {
-                vec![end(&follow::ending(&deployment)).id(END)]
+            Some(Piece::End(ending)) => {
+                let said = ending.line();
+                vec![line(&said), end(&said).id(END)]
             }
-            None => vec![end(deployment.state.as_str())],
+            None if is_rest => vec![end(&state).id(END)],
+            None => vec![end(&state)],
         })
     });
-    Sse::new(events.map(Ok))
+    Ok(Sse::new(events.map(Ok)))
 }
 
 /// Splits a log into events.
@@ -277,7 +286,8 @@ mod tests {
         let new = intake::wished(&app, None, Trigger::Api, Requester::Agent);
         let queued = intake::deployment(&api.agent, new).await.unwrap();
         let often = KeepAlive::new().interval(std::time::Duration::from_millis(1));
-        let events = events(&api, queued, 0, true).keep_alive(often);
+        let events = events(&api, queued, 0, Until::End).await.unwrap();
+        let events = events.keep_alive(often);
         let mut body = events.into_response().into_body();
         let frame = http_body_util::BodyExt::frame(&mut body)
             .await

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, ApiError, auth};
 use crate::config::App;
+use crate::deploy::follow::Until;
 use crate::ids::{AppName, DeploymentId};
 use crate::principal::{Principal, Role};
 use crate::store::app_names;
@@ -102,6 +103,30 @@ pub struct FollowQuery {
     #[serde(default)]
     #[param(default = false)]
     pub follow: bool,
+    /// With `follow`: where the stream ends.
+    #[serde(default)]
+    #[param(inline)]
+    pub until: UntilQuery,
+}
+
+/// `end`: the deployment's rest state. `switch`: from then on requests go to the new release, whose bake
+/// may still roll it back; the last line is `serving`, or the rest state if it comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UntilQuery {
+    Switch,
+    #[default]
+    End,
+}
+
+impl FollowQuery {
+    pub fn until(&self) -> Until {
+        match (self.follow, self.until) {
+            (false, _) => Until::Now,
+            (true, UntilQuery::Switch) => Until::Switch,
+            (true, UntilQuery::End) => Until::End,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

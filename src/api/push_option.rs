@@ -1,7 +1,14 @@
 //! The options that `git push -o` can pass to Cutover.
 
+use crate::deploy::follow::Until;
+
 /// All of them. Options that do not begin with `cutover.` are meant for other programs.
-const KNOWN: [&str; 3] = ["cutover.skip", "cutover.no-cache", "cutover.wait=false"];
+const KNOWN: [&str; 4] = [
+    "cutover.skip",
+    "cutover.no-cache",
+    "cutover.wait=end",
+    "cutover.wait=false",
+];
 
 /// Why a push with these options is not deployed, if one of them is unknown: a misspelt `cutover.skip`
 /// must not deploy.
@@ -12,6 +19,15 @@ pub fn unknown(options: &[String]) -> Option<String> {
     let shown: String = unknown.escape_debug().take(60).collect();
     let known = KNOWN.map(|option| format!("`{option}`")).join(", ");
     Some(format!("unknown option `{shown}`; known are {known}"))
+}
+
+/// What a pusher waits for: by default, until requests go to what was pushed.
+pub fn wait(has: impl Fn(&str) -> bool) -> Until {
+    match (has("cutover.wait=false"), has("cutover.wait=end")) {
+        (true, _) => Until::Now,
+        (false, true) => Until::End,
+        (false, false) => Until::Switch,
+    }
 }
 
 /// What a pusher sees instead of the log after `cutover.wait=false`.

@@ -4,11 +4,13 @@ use clap::Args;
 
 use super::client::{Client, view};
 use super::{Error, Global, outcome, print};
+use crate::ids::DeploymentId;
 
-/// Print the log of an app's newest deployment
+/// Print the log of a deployment, or of an app's newest one
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name of the app, as in `[apps.NAME]`
+    /// Name of the app, or id of a deployment
+    #[arg(value_name = "APP|ID")]
     app: String,
     /// Print the log of this deployment instead
     #[arg(long, value_name = "ID")]
@@ -23,7 +25,7 @@ pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let id = match args.deployment {
         Some(id) => view::segment(&id),
-        None => newest(&client, &args.app).await?,
+        None => named(&client, &args.app).await?,
     };
     if args.follow {
         return outcome::follow(&client, &id, false).await;
@@ -41,6 +43,17 @@ pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
             None => return Ok(()),
         }
     }
+}
+
+/// The deployment with this id, or else the newest of the app with this name.
+async fn named(client: &Client, text: &str) -> Result<String, Error> {
+    if text.parse::<DeploymentId>().is_ok() {
+        let (status, _) = client.look(&format!("/api/v1/deployments/{text}")).await?;
+        if status.is_success() {
+            return Ok(text.to_owned());
+        }
+    }
+    newest(client, text).await
 }
 
 async fn newest(client: &Client, app: &str) -> Result<String, Error> {

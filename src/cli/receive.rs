@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::client::follow::{self, Following};
 use super::client::{Client, view};
 use super::error::Kind;
-use super::{Error, Global, configuration, outcome, print};
+use super::{Error, Global, configuration, print};
 use crate::api::push_option;
 use crate::config::Repo;
+use crate::deploy::ending::{self, Said};
+use crate::deploy::follow::Until;
 use crate::deploy::intake::Outcome;
 
 /// The most that is read, in bytes: more updates than any push has.
@@ -85,36 +88,62 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     for outcome in &outcomes {
         print::line(outcome);
     }
-    let mut first_failure = Ok(());
-    for id in deployments(&outcomes) {
-        if has("cutover.wait=false") {
-            print::line(push_option::not_waited_for(&id));
-            continue;
-        }
-        let ended = outcome::follow(&client, &id, false).await;
-        let ended = ended.map_err(|error| match error.kind() {
-            Kind::Unreachable => error.hint(format!(
-                "the deployment is queued and continues when the agent is back: see \
-                 `cutover show {id}`"
-            )),
-            _ => error,
-        });
-        if first_failure.is_ok() {
-            first_failure = ended;
-        }
-    }
-    first_failure
+    show(&client, &outcomes, push_option::wait(has)).await
 }
 
-/// The deployments that the push led to, without repetition: several refs may lead to one deployment.
-fn deployments(outcomes: &[Outcome]) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for id in outcomes.iter().filter_map(|it| it.deployment.as_ref()) {
-        if !ids.iter().any(|known| known == id.as_str()) {
-            ids.push(id.to_string());
+/// Shows the log of each deployment that the push led to. A failure is printed below its own log, where
+/// there are several.
+async fn show(client: &Client, outcomes: &[Outcome], until: Until) -> Result<(), Error> {
+    let led_to = Outcome::deployments(outcomes);
+    let mut failed = Vec::new();
+    for (app, id) in &led_to {
+        if until == Until::Now {
+            print::line(push_option::not_waited_for(id.as_str()));
+            continue;
+        }
+        if led_to.len() > 1 {
+            print::line(ending::section(app.as_str(), id.as_str()));
+        }
+        match show_one(client, id.as_str(), until).await {
+            Ok(()) => {}
+            Err(error) if led_to.len() == 1 => return Err(error),
+            Err(error) => {
+                print::line(&error);
+                failed.push(format!("`{app}`"));
+            }
         }
     }
-    ids
+    match failed.as_slice() {
+        [] => Ok(()),
+        apps => Err(Error::failed(format!(
+            "{} of {} apps did not get what was pushed: {}",
+            apps.len(),
+            led_to.len(),
+            apps.join(", ")
+        ))),
+    }
+}
+
+async fn show_one(client: &Client, id: &str, until: Until) -> Result<(), Error> {
+    let until = match until {
+        Until::End => follow::Until::End,
+        _ => follow::Until::Switch,
+    };
+    let line = |line: &str| print::line(line);
+    let followed = Following::new(client, id).until(until, line).await;
+    let deployment = followed.map_err(|error| match error.kind() {
+        Kind::Unreachable => error.hint(format!(
+            "the deployment is queued and continues when the agent is back: see `cutover show {id}`"
+        )),
+        _ => error,
+    })?;
+    match deployment.ending().said_to_pusher() {
+        Said::Good(text) => {
+            print::line(text);
+            Ok(())
+        }
+        Said::Bad { what, hint } => Err(Error::failed(what).hint(hint)),
+    }
 }
 
 fn update(line: &str) -> Option<serde_json::Value> {

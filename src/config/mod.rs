@@ -29,6 +29,7 @@ mod repo;
 mod report;
 mod secret;
 mod units;
+mod url;
 mod validate;
 mod values;
 mod warnings;

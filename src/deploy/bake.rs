@@ -27,14 +27,18 @@ pub enum Verdict {
     Bad(Failure),
 }
 
-/// Watches for the configured time. Ends early, and successfully, when another deployment is waiting.
-pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<Verdict> {
-    let time = line.app.deploy.bake;
+/// How long the release is watched; `None` if it is not.
+pub fn time(line: &Line<'_>, release: &Release) -> Option<Duration> {
     // A release that was live before was watched then, and what it replaces is not better.
     let is_rollback = release.deployment != line.id;
-    if time.is_zero() || is_rollback {
+    Some(line.app.deploy.bake).filter(|time| !time.is_zero() && !is_rollback)
+}
+
+/// Watches for the configured time. Ends early, and successfully, when another deployment is waiting.
+pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<Verdict> {
+    let Some(time) = time(line, release) else {
         return Ok(Verdict::Good);
-    }
+    };
     let begun = match reached {
         State::Baking => began(line).await?,
         _ => {

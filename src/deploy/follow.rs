@@ -8,9 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 
 use super::Agent;
+use super::ending::{Ending, is_watched};
 use crate::ids::DeploymentId;
+use crate::state::{State, Step};
 use crate::store::deployments::{self, Deployment};
 use crate::store::log::CUT_OUT;
+use crate::store::{Result, releases, steps};
 
 /// How many pieces may wait for a slow reader before reading from the log waits too.
 const QUEUE: usize = 16;
@@ -18,50 +21,88 @@ const PIECE: usize = 16 << 10;
 /// How long to wait for a change before looking anyway.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How far a log is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Its present end.
+    Now,
+    /// The switch: from then on requests go to the new release.
+    Switch,
+    /// The deployment's rest state.
+    End,
+}
+
+impl Until {
+    fn is_reached(self, state: State) -> bool {
+        match self {
+            Self::Now => true,
+            Self::Switch => state.is_rest() || state.is_serving(),
+            Self::End => state.is_rest(),
+        }
+    }
+}
+
 /// What a reader of a log gets.
 pub enum Piece {
     Log(Vec<u8>),
-    /// How the deployment ended: `live`, `failed: …` or another rest state. Nothing comes after it.
-    End(String),
+    /// How the deployment ended, or that it serves. Nothing comes after it.
+    End(Box<Ending>),
 }
 
 impl Piece {
     fn text(self) -> Vec<u8> {
         match self {
             Self::Log(bytes) => bytes,
-            Self::End(state) => format!("{state}\n").into_bytes(),
+            Self::End(ending) => format!("{}\n", ending.line()).into_bytes(),
+        }
+    }
+
+    /// With the ending in words.
+    fn words(self) -> Vec<u8> {
+        match self {
+            Self::Log(bytes) => bytes,
+            Self::End(ending) => format!("{}\n", ending.said_to_pusher()).into_bytes(),
         }
     }
 }
 
-/// Sends the log from its beginning, then a last line that says how the deployment ended. Without
-/// `follow`, ends at the log's present end, with no such line.
-pub fn follow(agent: Arc<Agent>, id: DeploymentId, follow: bool) -> mpsc::Receiver<Vec<u8>> {
-    start(agent, id, 0, follow, Piece::text)
+/// Sends the log from its beginning, then a last line that says how the deployment ended. Until now,
+/// ends with no such line.
+pub fn follow(agent: Arc<Agent>, id: DeploymentId, until: Until) -> mpsc::Receiver<Vec<u8>> {
+    start(agent, id, 0, until, Piece::text)
 }
 
-/// The same from `offset` on, in bytes.
+/// The same with the ending in the words of the command line, for people who push.
+pub fn follow_in_words(
+    agent: Arc<Agent>,
+    id: DeploymentId,
+    until: Until,
+) -> mpsc::Receiver<Vec<u8>> {
+    start(agent, id, 0, until, Piece::words)
+}
+
+/// The same in pieces from `offset` on, in bytes.
 pub fn pieces(
     agent: Arc<Agent>,
     id: DeploymentId,
     offset: u64,
-    follow: bool,
+    until: Until,
 ) -> mpsc::Receiver<Piece> {
-    start(agent, id, offset, follow, |piece| piece)
+    start(agent, id, offset, until, |piece| piece)
 }
 
 fn start<T: Send + 'static>(
     agent: Arc<Agent>,
     id: DeploymentId,
     offset: u64,
-    follow: bool,
+    until: Until,
     shape: fn(Piece) -> T,
 ) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let reader = Reader { sender, shape };
     tokio::spawn(async move {
         // `None` means that the reader has gone, or that there is nothing left to read.
-        let _ = send(&agent, &id, offset, follow, &reader).await;
+        let _ = send(&agent, &id, offset, until, &reader).await;
     });
     receiver
 }
@@ -82,7 +123,7 @@ async fn send<T>(
     agent: &Agent,
     id: &DeploymentId,
     mut offset: u64,
-    follow: bool,
+    until: Until,
     reader: &Reader<T>,
 ) -> Option<()> {
     let mut changes = agent.hub.changes();
@@ -100,13 +141,11 @@ async fn send<T>(
             .await
             .ok()??;
         offset = copy(agent, id, offset, reader).await?;
-        if deployment.state.is_rest() {
-            if follow {
-                reader.send(Piece::End(ending(&deployment))).await?;
+        if until.is_reached(deployment.state) {
+            if until != Until::Now {
+                let read = agent.store.read(move |db| ending(db, deployment));
+                reader.send(Piece::End(Box::new(read.await.ok()?))).await?;
             }
-            return Some(());
-        }
-        if !follow {
             return Some(());
         }
         let growth = async {
@@ -152,16 +191,30 @@ async fn copy<T>(
     }
 }
 
-/// The last line of a followed log.
-pub fn ending(deployment: &Deployment) -> String {
-    match &deployment.error {
-        Some(error) => {
-            format!(
-                "{}: {}",
-                deployment.state,
-                error.message.replace(['\n', '\r'], " ")
-            )
-        }
-        None => deployment.state.to_string(),
-    }
+/// How a deployment ended, or that it serves.
+pub fn ending(db: &rusqlite::Connection, deployment: Deployment) -> Result<Ending> {
+    let steps = steps::of(db, &deployment.id)?;
+    let switch = steps.iter().find(|it| it.name == Step::Switch.as_str());
+    let switched = switch.and_then(|switch| switch.ended_at);
+    let release = match &deployment.release {
+        Some(id) => releases::get(db, id)?,
+        None => None,
+    };
+    let web = release.as_ref().and_then(|release| release.web());
+    let (code, why) = match deployment.error {
+        Some(error) => (error.code, error.message),
+        None => Default::default(),
+    };
+    Ok(Ending {
+        id: deployment.id.into(),
+        app: deployment.app.into(),
+        state: deployment.state.to_string(),
+        code,
+        why,
+        image: web.map(|web| web.image.clone()),
+        live_after: switched
+            .and_then(|at| (at - deployment.created_at).try_into().ok())
+            .map(Duration::from_millis),
+        watched: switch.is_some_and(|it| it.detail.as_deref().is_some_and(is_watched)),
+    })
 }

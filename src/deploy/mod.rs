@@ -16,6 +16,7 @@ pub mod bake;
 pub mod cancel;
 pub mod checkpoint;
 pub mod difference;
+pub mod ending;
 pub mod filter;
 pub mod follow;
 mod forwarding;

@@ -53,7 +53,7 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
 /// continues.
 pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) -> Result<()> {
     if reached == State::Switching {
-        steps::switch::publish(line).await;
+        steps::switch::publish(line, release).await;
         steps::drain::begin(line).await?;
     }
     if reached <= State::Draining {

@@ -25,7 +25,7 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     commit(work, "v1", "");
     let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(
-        good && text.contains("remote: live"),
+        good && text.contains("remote: `hello` is live with `cutover/hello:"),
         "{text}\n{}",
         server.log()
     );
@@ -44,13 +44,16 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
         good && !text.contains("reusing the existing image"),
         "{text}"
     );
-    assert!(text.contains("remote: live"), "{text}");
+    assert!(
+        text.contains("remote: `hello` is live with `cutover/hello:"),
+        "{text}"
+    );
 
     // What fails is told, and changes nothing.
     std::fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY missing /\n").unwrap();
     git(work, &["commit", "-q", "-am", "broken"]);
     let (_, text) = try_git(work, &["push", &url, "main"]);
-    assert!(text.contains("remote: failed: "), "{text}");
+    assert!(text.contains("remote: Error: deployment `"), "{text}");
     assert_eq!(server.version().await, "v1");
     server.stop().await;
 }
@@ -72,7 +75,10 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     commit(work, "v1", "");
     let (_, text) = try_git(work, &["push", &url, "main"]);
     server.agent().ended().await.unwrap();
-    assert!(!text.contains("remote: live"), "{text}");
+    assert!(
+        !text.contains("remote: `hello` is live with `cutover/hello:"),
+        "{text}"
+    );
 
     // Started twice more: it is queued once.
     server.set_env("CUTOVER_KILL_AT", "");
@@ -135,7 +141,7 @@ async fn of_several_refs_each_is_named_and_the_own_branch_goes_live() {
         "remote: refs/heads/feature: not deployed: it was pushed together with the branch `main`, \
          which is deployed instead",
         "remote: refs/heads/main: deployment `d",
-        "remote: live",
+        "remote: `hello` is live with `cutover/hello:",
     ] {
         assert!(good && text.contains(line), "{text}\n{}", server.log());
     }

@@ -6,8 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::git::{commit, git};
-use crate::server::{CUTOVER, Server, free_address};
+use crate::server::{APP, CUTOVER, SETTINGS, Server, free_address};
 use crate::support::tool;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Installs the hook as its first lines say, and clones the repository.
 fn install(server: &Server) -> std::path::PathBuf {
@@ -99,6 +101,129 @@ async fn the_pusher_sees_the_log_and_how_it_ended() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(server.version().await, "v3");
+    server.stop().await;
+}
+
+/// The newest deployment.
+async fn newest(server: &Server) -> serde_json::Value {
+    let list = format!("/api/v1/apps/{APP}/deployments?limit=1");
+    server.api(&list).await["items"][0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_ends_when_requests_go_to_it_and_its_watch_goes_on() {
+    let watched = SETTINGS.replace("bake = \"0s\"", "bake = \"600s\"");
+    let mut server = Server::with(&watched).await;
+    let work = install(&server);
+    git(
+        &server.stage.repo,
+        &["config", "receive.advertisePushOptions", "true"],
+    );
+    let url = format!(
+        "http://ann:{}@{}/git/{APP}.git",
+        server.token(),
+        server.agent().address
+    );
+    let mut ends = Vec::new();
+    for (version, door) in [("v1", "origin"), ("v2", url.as_str())] {
+        commit(&work, version, "");
+        let said = git(&work, &["push", door, "main"]);
+        for line in [
+            "remote: [switch] serving at http://hello.test/; watched for 600 s",
+            "remote: `hello` is live with `cutover/hello:",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
+        assert_eq!(server.version().await, version);
+        let now = newest(&server).await;
+        let state = now["state"].as_str().unwrap();
+        assert!(["draining", "baking"].contains(&state), "{state}");
+        // Both doors end in the same words.
+        let end = said.split("remote: `hello` is live").nth(1).unwrap();
+        let (_, end) = end.split_once("; ").unwrap();
+        let end = end.replace(now["id"].as_str().unwrap(), "ID");
+        ends.push(end.lines().next().unwrap().trim().to_owned());
+    }
+    assert_eq!(ends[0], ends[1]);
+    assert!(ends[0].contains("`cutover logs ID --follow`"), "{ends:?}");
+
+    // Whoever follows on the command line is told at the switch, and may leave.
+    let mut follow = tokio::process::Command::from(server.cutover(&["deploy", APP, "--follow"]));
+    let mut follow = follow
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("`hello` is live with") {
+            assert!(line.contains("Ctrl-C leaves it watching"), "{line}");
+            break;
+        }
+    }
+    let pid = Pid::from_raw(follow.id().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let left = follow.wait_with_output().await.unwrap();
+    assert_eq!(left.status.code(), Some(130));
+    let now = newest(&server).await;
+    let id = now["id"].as_str().unwrap();
+    let said = String::from_utf8_lossy(&left.stderr).into_owned();
+    assert!(
+        said.contains(&format!("`cutover logs {id} --follow`")),
+        "{said}"
+    );
+    assert!(["draining", "baking"].contains(&now["state"].as_str().unwrap()));
+
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    std::fs::write(&server.stage.config, text.replace("\"600s\"", "\"1s\"")).unwrap();
+    assert!(server.cutover(&["reload"]).status().unwrap().success());
+    for door in ["origin", url.as_str()] {
+        git(
+            &work,
+            &["commit", "-q", "--allow-empty", "-m", "to the end"],
+        );
+        let said = git(&work, &["push", "-o", "cutover.wait=end", door, "main"]);
+        assert!(said.contains("remote: [bake]"), "{said}");
+        assert!(said.contains("remote: `hello` is live with"), "{said}");
+        assert_eq!(newest(&server).await["state"], "live");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_apps_each_is_shown_and_each_failure_named() {
+    let mut others = String::new();
+    for name in ["broken", "lame"] {
+        others += &format!(
+            "[apps.{name}]\nrepo = 'hello.git'\nport = 8080\ndomains = ['{name}.test']\n\
+             [apps.{name}.build]\ndockerfile = 'none/{name}'\n"
+        );
+    }
+    let mut server = Server::with(&format!("{SETTINGS}{others}")).await;
+    let work = install(&server);
+    let url = format!(
+        "http://ann:{}@{}/git/{APP}.git",
+        server.token(),
+        server.agent().address
+    );
+    for (version, door) in [("v1", "origin"), ("v2", url.as_str())] {
+        commit(&work, version, "");
+        let said = git(&work, &["push", door, "main"]);
+        for app in ["broken", "hello", "lame"] {
+            assert!(
+                said.contains(&format!("remote: --- {app}: deployment `d")),
+                "{said}"
+            );
+        }
+        for app in ["broken", "lame"] {
+            let failed = said.lines().any(|line| {
+                line.starts_with("remote: Error: deployment `")
+                    && line.contains(&format!("of `{app}` failed"))
+            });
+            assert!(failed, "{said}");
+        }
+        assert!(said.contains("remote: `hello` is live with"), "{said}");
+    }
     server.stop().await;
 }
 

@@ -103,7 +103,7 @@ impl Scene {
                 taken.lock().unwrap().extend(push);
                 Box::pin(async { Ok(outcomes) })
             }),
-            follow: Box::new(move |_| {
+            follow: Box::new(move |_, _| {
                 let (sender, receiver) = mpsc::channel(4);
                 let hold = held.lock().unwrap().take();
                 tokio::spawn(async move {

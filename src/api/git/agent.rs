@@ -27,7 +27,9 @@ pub fn of_agent(api: Arc<Api>) -> Git {
             let agent = api.agent.clone();
             Box::pin(async move { stored(intake::pending::moved(&agent, push).await) })
         }),
-        follow: Box::new(move |id| follow::follow(follows.agent.clone(), id, true)),
+        follow: Box::new(move |id, until| {
+            follow::follow_in_words(follows.agent.clone(), id, until)
+        }),
     }
 }
 

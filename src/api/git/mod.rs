@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::error::Kind;
+use crate::deploy::follow::Until;
 use crate::deploy::intake::Outcome;
 use crate::ids::{AppName, DeploymentId};
 use crate::principal::{Principal, Requester, Role};
@@ -48,8 +49,8 @@ pub struct Git {
     /// Called with the refs that git has moved: decides about each, and returns the outcomes. An error
     /// is shown to the pusher; the pushed commits are kept.
     pub moved: Box<Step<Vec<Outcome>>>,
-    /// A deployment's log as it grows. The last line says how the deployment ended.
-    pub follow: Box<dyn Fn(DeploymentId) -> Log + Send + Sync>,
+    /// A deployment's log as it grows. The last lines say how the deployment ended.
+    pub follow: Box<dyn Fn(DeploymentId, Until) -> Log + Send + Sync>,
 }
 
 pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
@@ -170,7 +171,7 @@ impl Shared {
         name: &str,
         role: Role,
         headers: &HeaderMap,
-    ) -> Result<(Repository, Requester), Refusal> {
+    ) -> Result<(Repository, Principal), Refusal> {
         let given = credentials(headers);
         let principal = given
             .as_ref()
@@ -199,7 +200,7 @@ impl Shared {
                 StatusCode::FORBIDDEN,
                 format!("the repository of `{app}` belongs to another user: push over SSH"),
             )),
-            Found::Repository(repository) => Ok((repository, requester(principal, user))),
+            Found::Repository(repository) => Ok((repository, pusher(principal, user))),
             Found::Elsewhere { address, .. } => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("`{app}` is deployed from {address}: push there"),
@@ -228,15 +229,16 @@ fn unauthorized(headers: &HeaderMap) -> Refusal {
 }
 
 /// Only the token is verified; the user name is whatever the pusher entered.
-fn requester(principal: Principal, user: String) -> Requester {
+fn pusher(principal: Principal, user: String) -> Principal {
     let user: String = user.escape_debug().take(LONGEST_USER).collect();
-    match principal.who {
+    let who = match principal.who {
         Requester::Token { token } => Requester::GitHttp {
             token,
             user: (!user.is_empty()).then_some(user),
         },
         other => other,
-    }
+    };
+    Principal { who, ..principal }
 }
 
 /// The user name and the password of a request.

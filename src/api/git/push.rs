@@ -15,10 +15,12 @@ use super::backend::{self, Backend, read, stream};
 use super::commands::{Commands, Update};
 use super::packet::{FLUSH, remark};
 use super::report::{Report, refused};
-use super::{PendingPush, Refusal, Repository, Shared};
-use crate::deploy::intake::Moved;
+use super::{Log, PendingPush, Refusal, Repository, Shared};
+use crate::deploy::ending;
+use crate::deploy::follow::Until;
+use crate::deploy::intake::{Moved, Outcome};
 use crate::ids::AppName;
-use crate::principal::Requester;
+use crate::principal::{Principal, Requester};
 
 const SERVICE: &str = "git-receive-pack";
 /// How often something is sent while there is nothing to say: proxies close a connection that has been
@@ -32,7 +34,7 @@ type Answer = mpsc::Sender<Result<Bytes, std::io::Error>>;
 pub(super) async fn receive(
     shared: Arc<Shared>,
     repository: Repository,
-    pusher: Requester,
+    pusher: Principal,
     request: Request,
 ) -> Result<Response, Refusal> {
     let bad = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, why.to_owned());
@@ -66,13 +68,19 @@ pub(super) async fn receive(
     // started, nothing stays pending, and what git has accepted is deployed all the same.
     let (begun, beginning) = oneshot::channel();
     tokio::spawn(async move {
-        let pushes = pushes(&commands, &repository, &pusher);
+        let pushes = pushes(&commands, &repository, &pusher.who);
         let git = begin(&shared, &repository, &headers, &pushes).await;
         let (sender, receiver) = mpsc::channel(16);
         match git {
             Ok(git) => {
                 let _ = begun.send(Ok(answer(Body::from_stream(stream(receiver)))));
-                run(&shared, &repository, &commands, &pushes, git, body, &sender).await;
+                let push = Push {
+                    app: &repository.app,
+                    commands: &commands,
+                    refs: &pushes,
+                    pusher: &pusher,
+                };
+                run(&shared, push, git, body, &sender).await;
             }
             Err(refusal) => drop(begun.send(Err(refusal))),
         }
@@ -97,24 +105,30 @@ async fn begin(
     Backend::start(shared, repository, SERVICE, &Method::POST, headers, "").await
 }
 
+/// A push that git is given.
+struct Push<'a> {
+    app: &'a AppName,
+    commands: &'a Commands,
+    refs: &'a [PendingPush],
+    pusher: &'a Principal,
+}
+
 /// Passes the push to git and git's response back, and continues with what git has accepted.
 async fn run(
     shared: &Shared,
-    repository: &Repository,
-    commands: &Commands,
-    pushes: &[PendingPush],
+    push: Push<'_>,
     mut git: Backend,
     body: BodyDataStream,
     sender: &Answer,
 ) {
-    let sending = backend::send(commands.bytes.clone(), body, git.input);
+    let sending = backend::send(push.commands.bytes.clone(), body, git.input);
     let taking = take(&mut git.output, sender);
     let (sent, report) = tokio::join!(sending, taking);
     let _ = git.child.wait().await;
     drop(git.place);
-    let app = &repository.app;
+    let app = push.app;
     match (sent, report) {
-        (Ok(()), Ok(report)) => follow(shared, app, commands, pushes, &report, sender).await,
+        (Ok(()), Ok(report)) => follow(shared, push, &report, sender).await,
         (Err(why), _) => tracing::info!(%app, why, "a push was interrupted"),
         (_, Err(why)) => say(sender, &format!("git rejected the push: {why}")).await,
     }
@@ -200,48 +214,54 @@ async fn take(output: &mut tokio::process::ChildStdout, sender: &Answer) -> Resu
     }
 }
 
-/// Tells the pusher the outcome for each ref, and shows the log of the app that was pushed to.
-async fn follow(
-    shared: &Shared,
-    app: &AppName,
-    commands: &Commands,
-    pushes: &[PendingPush],
-    report: &Report,
-    sender: &Answer,
-) {
-    let mut updates = commands.updates.iter();
+/// Tells the pusher the outcome for each ref, and shows the log of each deployment that it led to.
+async fn follow(shared: &Shared, push: Push<'_>, report: &Report, sender: &Answer) {
+    let mut updates = push.commands.updates.iter();
     if updates.any(|update| report.is_shallow(&update.git_ref)) {
         let advice = "the clone that this was pushed from is shallow: run `git fetch --unshallow` in it, \
                       or set `fetch-depth: 0` where CI checks it out, and push again";
         say(sender, advice).await;
     }
-    let taken = pushes.iter().filter(|push| report.took(&push.git_ref));
+    let taken = push.refs.iter().filter(|one| report.took(&one.git_ref));
     let outcomes = match (shared.git.moved)(taken.cloned().collect()).await {
         Ok(outcomes) => outcomes,
         Err(why) => return say(sender, &format!("stored, not deployed: {why}")).await,
     };
+    let sees = |outcome: &Outcome| outcome.app.as_ref().is_none_or(|app| push.pusher.sees(app));
+    let outcomes: Vec<_> = outcomes.into_iter().filter(sees).collect();
     for outcome in &outcomes {
         say(sender, &outcome.to_string()).await;
     }
-    let mut own = outcomes.iter().filter(|it| it.app.as_ref() == Some(app));
-    let Some(id) = own.find_map(|outcome| outcome.deployment.clone()) else {
-        return;
-    };
-    if commands.has("cutover.wait=false") {
-        return say(sender, &push_option::not_waited_for(id.as_str())).await;
+    let led_to = Outcome::deployments(&outcomes);
+    let until = push_option::wait(|option| push.commands.has(option));
+    for (app, id) in &led_to {
+        if until == Until::Now {
+            say(sender, &push_option::not_waited_for(id.as_str())).await;
+            continue;
+        }
+        if led_to.len() > 1 {
+            say(sender, &ending::section(app.as_str(), id.as_str())).await;
+        }
+        if show((shared.git.follow)(id.clone(), until), sender)
+            .await
+            .is_none()
+        {
+            return;
+        }
     }
-    let mut log = (shared.git.follow)(id);
+}
+
+/// Shows a log to its end; `None` if the pusher has gone.
+async fn show(mut log: Log, sender: &Answer) -> Option<()> {
     loop {
         let piece = tokio::time::timeout(KEEP_ALIVE, log.recv()).await;
         let packets = match &piece {
             Ok(Some(piece)) => remark(piece),
-            Ok(None) => return,
+            Ok(None) => return Some(()),
             // A remark without text is shown as nothing.
             Err(_) => b"0005\x02".to_vec(),
         };
-        if sender.send(Ok(Bytes::from(packets))).await.is_err() {
-            return;
-        }
+        sender.send(Ok(Bytes::from(packets))).await.ok()?;
     }
 }
 
@@ -275,7 +295,7 @@ mod tests {
             begin: count(0),
             end: count(1),
             moved: Box::new(|_| Box::pin(async { Ok(vec![]) })),
-            follow: Box::new(|_| mpsc::channel(1).1),
+            follow: Box::new(|_, _| mpsc::channel(1).1),
         };
         let processes = Arc::new(processes);
         Arc::new(Shared { git, processes })
@@ -298,7 +318,8 @@ mod tests {
         let processes = Semaphore::new(0);
         processes.close();
         let shared = shared(&calls, processes);
-        let answer = receive(shared, repository, Requester::Agent, request).await;
+        let pusher = Principal::admin(Requester::Agent);
+        let answer = receive(shared, repository, pusher, request).await;
         let status = answer.err().map(|refusal| refusal.status);
         assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR));
         assert_eq!(calls[0].load(SeqCst), 1);

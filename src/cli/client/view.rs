@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::Error;
 use crate::cli::words;
+use crate::deploy::ending::{Ending, is_watched};
 use crate::principal::Requester;
+use crate::state::State;
 
 /// `{"items": […], "next": …}`.
 #[derive(Debug, Deserialize)]
@@ -52,6 +54,28 @@ impl Deployment {
     pub fn live_after(&self) -> Option<Duration> {
         let switch = self.steps.iter().find(|step| step.name == "switch")?;
         words::between(&self.created_at, switch.ended_at.as_deref()?)
+    }
+
+    /// Whether every request goes to its release, while it has not come to rest yet.
+    pub fn is_serving(&self) -> bool {
+        self.state.parse().is_ok_and(State::is_serving)
+    }
+
+    /// How it ended, or that it serves.
+    pub fn ending(&self) -> Ending {
+        let error = self.error.clone().unwrap_or_default();
+        let switch = self.steps.iter().find(|step| step.name == "switch");
+        let switch = switch.and_then(|step| step.detail.as_deref());
+        Ending {
+            id: self.id.clone(),
+            app: self.app.clone(),
+            state: self.state.clone(),
+            code: error.code,
+            why: error.message,
+            image: self.image.clone(),
+            live_after: self.live_after(),
+            watched: switch.is_some_and(is_watched),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub fn files(version: &str, behaviour: &str) -> Result<Vec<File>, Error> {
             "this `cutover` was built without its sample app, which must be linked statically",
         )
         .hint(
-            "on Debian or Ubuntu: run run `apt-get install libc6-dev`, touch build.rs and build again",
+            "on Debian or Ubuntu: run `apt-get install libc6-dev`, touch build.rs and build again",
         ));
     }
     Ok(vec![

@@ -77,6 +77,22 @@ impl Moved {
     }
 }
 
+impl Outcome {
+    /// The deployments that a push led to, with their apps and without repetition: several refs may
+    /// lead to one deployment.
+    pub fn deployments(outcomes: &[Self]) -> Vec<(AppName, DeploymentId)> {
+        let mut all: Vec<(AppName, DeploymentId)> = Vec::new();
+        for outcome in outcomes {
+            if let (Some(app), Some(id)) = (&outcome.app, &outcome.deployment)
+                && !all.iter().any(|(_, known)| known == id)
+            {
+                all.push((app.clone(), id.clone()));
+            }
+        }
+        all
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (git_ref, why) = (&self.git_ref, self.reason.as_deref());

@@ -3,8 +3,8 @@
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line, Stop, in_step};
-use crate::deploy::routes;
 use crate::deploy::steps::probe;
+use crate::deploy::{bake, ending, routes};
 use crate::engine::Status;
 use crate::state::Step;
 use crate::store::releases::Release;
@@ -51,15 +51,14 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     }
 }
 
-/// Publishes the table, retrying for as long as it takes.
-pub async fn publish(line: &Line<'_>) {
+/// Publishes the table, retrying for as long as it takes, and tells everybody who waits.
+pub async fn publish(line: &Line<'_>, release: &Release) {
     line.insist("publish the route", || routes::publish(line.agent))
         .await;
     line.agent.tend.switched.notify_one();
     Checkpoint::Effected(Step::Switch).reach();
-    line.log.line("[switch] requests go to the new version");
-    line.note(
-        Step::Switch,
-        Done::new((), "requests go to the new version"),
-    );
+    let config = &line.agent.in_force().config;
+    let detail = ending::serving(config, line.app, bake::time(line, release));
+    line.log.line(&format!("[switch] {detail}"));
+    line.note(Step::Switch, Done::new((), detail));
 }

@@ -5,25 +5,13 @@ use crate::ids::DeploymentId;
 
 /// The app's URL: its first domain, with the proxy's port.
 pub fn environment(config: &Config, app: &App) -> Option<String> {
-    Some(format!("{}/", at(config, app.domains.first()?)))
+    Some(format!("{}/", config.url(app.domains.first()?)))
 }
 
 /// The URL of a deployment's log, if the agent has a domain.
 pub fn log(config: &Config, id: &DeploymentId) -> Option<String> {
-    let base = at(config, config.agent.domain.as_ref()?);
+    let base = config.url(config.agent.domain.as_ref()?);
     Some(format!("{base}/api/v1/deployments/{id}/log"))
-}
-
-fn at(config: &Config, host: &str) -> String {
-    let (scheme, port, usual) = match config.proxy.https {
-        Some(https) => ("https", https.port(), 443),
-        None => ("http", config.proxy.http.port(), 80),
-    };
-    // Port 0 lets the kernel choose, which only tests use.
-    match port {
-        port if port == usual || port == 0 => format!("{scheme}://{host}"),
-        port => format!("{scheme}://{host}:{port}"),
-    }
 }
 
 #[cfg(test)]

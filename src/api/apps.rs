@@ -128,10 +128,9 @@ pub async fn releases(
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;
         let rows = releases::list(db, &app, cursor.as_deref(), limit + 1)?;
-        Ok(rows
-            .into_iter()
-            .map(|row| view::release(row, &serving))
-            .collect::<Vec<_>>())
+        rows.into_iter()
+            .map(|row| view::release(db, row, &serving))
+            .collect::<Result<Vec<_>, _>>()
     });
     Ok(Json(Page::new(items.await?, limit, |item| item.id.clone())))
 }

@@ -48,7 +48,8 @@ enum Caller {
 #[serde(deny_unknown_fields)]
 #[schema(as = RollbackRequest)]
 struct RollbackBody {
-    /// An image tag, release id or deployment id; the previously live release if absent.
+    /// An image tag, or the id of a release, a deployment or a commit, of which 7 characters are enough;
+    /// `-1`, `-2`: so many releases back. If absent, the same as `-1`.
     #[schema(nullable = false, min_length = 1, max_length = 255)]
     to: Option<String>,
 }
@@ -232,7 +233,7 @@ pub async fn show(
             example = json!({"error": {
                 "code": "too_late",
                 "message": "`d01m5z8k2q4x7a` is live; it can no longer be cancelled",
-                "hint": "roll back to the previous release instead",
+                "hint": "`cutover rollback hello` goes back to the release before",
             }}),
         ),
     ),
@@ -247,11 +248,26 @@ pub async fn cancel(
         .await?
         .ok_or_else(|| ApiError::no_such_deployment(found.id.as_str()))?;
     if stopping::is_too_late(now.state) && now.state != DeploymentState::Cancelled {
-        let message = format!(
-            "`{}` is {}; it can no longer be cancelled",
-            now.id, now.state
-        );
-        let hint = "roll back to the previous release instead";
+        let is_live = !now.state.is_rest() || now.state == DeploymentState::Live;
+        let what = match now.state {
+            DeploymentState::Failed => "has failed",
+            DeploymentState::Superseded => "was superseded",
+            DeploymentState::Skipped => "was skipped",
+            DeploymentState::RolledBack => "was rolled back",
+            DeploymentState::Stuck => "is stuck",
+            _ => "is live",
+        };
+        let message = match is_live {
+            true => format!("`{}` {what}; it can no longer be cancelled", now.id),
+            false => format!("`{}` {what}; there is nothing left to cancel", now.id),
+        };
+        let hint = match is_live {
+            true => format!(
+                "`cutover rollback {}` goes back to the release before",
+                now.app
+            ),
+            false => String::new(),
+        };
         return Err(ApiError::new(
             StatusCode::CONFLICT,
             "too_late",

@@ -14,7 +14,7 @@ use crate::principal::Requester;
 use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
 use crate::store::apps::Serving;
-use crate::store::deployments::{self, Deployment, Failure, Trigger};
+use crate::store::deployments::{self, Deployment, Failure, Goal, Trigger};
 use crate::store::releases::Release;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps, volumes};
@@ -205,6 +205,8 @@ enum StepState {
     Started,
     Done,
     Failed,
+    /// It was under way when the deployment was cancelled, superseded or skipped.
+    Stopped,
 }
 
 /// The image and settings of an app's services. A rollback goes back to a release.
@@ -245,6 +247,8 @@ pub struct ReleaseView {
     live_at: Option<String>,
     /// Whether its image is kept, so that a rollback can go back to it.
     kept: bool,
+    /// Whether it failed in its bake: a rollback that does not name it passes it by.
+    failed_bake: bool,
 }
 
 /// One `[apps.NAME]` of deploy.toml, or an app that is no longer in it but still serves.
@@ -269,6 +273,9 @@ pub struct AppView {
     /// The newest deployment; null before the first one.
     #[schema(required)]
     deployment: Option<DeploymentView>,
+    /// The deployment that is under way, other than a waiting one; null if there is none.
+    #[schema(required)]
+    running: Option<DeploymentView>,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
     problems: Vec<String>,
@@ -285,7 +292,12 @@ impl AppView {
 /// Looks up everything that belongs to a deployment, and assembles its view.
 pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<DeploymentView> {
     let serving = crate::store::apps::serving(db, &row.app)?;
-    let release = match &row.release {
+    // A rollback knows its release from the beginning.
+    let release = row.release.as_ref().or(match &row.goal {
+        Goal::Release(id) => Some(id),
+        _ => None,
+    });
+    let release = match release {
         Some(id) => crate::store::releases::get(db, id)?,
         None => None,
     };
@@ -315,7 +327,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         author: row.author,
         state: row.state,
         current,
-        release: row.release.map(String::from),
+        release: release.as_ref().map(|release| release.id.to_string()),
         image: web.map(|service| service.image.clone()),
         image_id: web.map(|service| service.image_id.clone()),
         created_at: rfc3339(row.created_at),
@@ -365,6 +377,7 @@ fn step(record: steps::Record) -> StepView {
         state: match record.state.as_str() {
             "done" => StepState::Done,
             "failed" => StepState::Failed,
+            "stopped" => StepState::Stopped,
             _ => StepState::Started,
         },
         started_at: rfc3339(record.started_at),
@@ -373,11 +386,11 @@ fn step(record: steps::Record) -> StepView {
     }
 }
 
-pub fn release(row: Release, serving: &Serving) -> ReleaseView {
+pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Result<ReleaseView> {
     let web = row.web();
     let image = web.map(|service| service.image.clone());
     let image_id = web.map(|service| service.image_id.clone());
-    ReleaseView {
+    Ok(ReleaseView {
         current: serving.live.as_ref() == Some(&row.id),
         id: row.id.to_string(),
         app: row.app.to_string(),
@@ -390,7 +403,8 @@ pub fn release(row: Release, serving: &Serving) -> ReleaseView {
         created_at: rfc3339(row.created_at),
         live_at: row.went_live.map(rfc3339),
         kept: row.went_live.is_some() && row.removed_at.is_none(),
-    }
+        failed_bake: deployments::was_rolled_back(db, &row.id)?,
+    })
 }
 
 pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppView> {
@@ -411,14 +425,16 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
         None => None,
     };
     let last = deployments::list(db, name, None, 1)?.into_iter().next();
+    let running = deployments::running(db, name)?;
     Ok(AppView {
         name: name.to_string(),
         configured: false,
         repo: String::new(),
         branch: String::new(),
         domains: crate::deploy::routes::hosts(db, name)?,
-        release: live.map(|row| release(row, &serving)),
+        release: live.map(|row| release(db, row, &serving)).transpose()?,
         deployment: last.map(|row| deployment(db, row)).transpose()?,
+        running: running.map(|row| deployment(db, row)).transpose()?,
         problems: Vec::new(),
     })
 }

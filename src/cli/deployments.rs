@@ -3,15 +3,16 @@
 use clap::Args;
 
 use super::client::{Client, view};
-use super::{Error, Global, print, table, words};
+use super::table::Table;
+use super::{Error, Global, print, words};
 
 /// List an app's deployments, newest first
 #[derive(Debug, Args)]
 pub struct Deployments {
-    /// Name of the app, as in `[apps.NAME]`
+    /// Name of the app
     app: String,
     /// Maximum number of entries
-    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
     /// Print the API's response as JSON
     #[arg(long)]
@@ -38,7 +39,12 @@ pub async fn run(args: Deployments, global: &Global) -> Result<(), Error> {
         "TOOK",
         "SUBJECT",
     ];
-    table::show(&headers, list.items.iter().map(row).collect());
+    let table = Table {
+        headers: &headers,
+        spare: &["TOOK", "TRIGGER", "CREATED"],
+        margin: "",
+    };
+    table.show(list.items.iter().map(row).collect());
     Ok(())
 }
 

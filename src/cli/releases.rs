@@ -3,15 +3,16 @@
 use clap::Args;
 
 use super::client::{Client, view};
-use super::{Error, Global, print, table, words};
+use super::table::Table;
+use super::{Error, Global, print, words};
 
 /// List an app's releases, newest first; a rollback can go back to those that are kept
 #[derive(Debug, Args)]
 pub struct Releases {
-    /// Name of the app, as in `[apps.NAME]`
+    /// Name of the app
     app: String,
     /// Maximum number of entries
-    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
     /// Print the API's response as JSON
     #[arg(long)]
@@ -37,15 +38,22 @@ pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
         "DEPLOYMENT",
         "SUBJECT",
     ];
-    table::show(&headers, list.items.iter().map(row).collect());
+    let table = Table {
+        headers: &headers,
+        spare: &["DEPLOYMENT", "BUILT"],
+        margin: "",
+    };
+    table.show(list.items.iter().map(row).collect());
     Ok(())
 }
 
 fn row(release: &view::Release) -> Vec<String> {
-    let note = match (release.current, release.kept) {
-        (true, _) => "current",
-        (false, true) => "kept",
-        (false, false) => "removed",
+    let note = match release {
+        release if release.current => "current",
+        release if release.live_at.is_none() => "never live",
+        release if !release.kept => "removed",
+        release if release.failed_bake => "failed bake",
+        _ => "kept",
     };
     vec![
         release.id.clone(),

@@ -1,18 +1,22 @@
 //! `cutover rollback`: go back to an earlier release.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, view};
-use super::{Error, Global, notice, outcome};
+use super::{Error, Global, notice, outcome, print};
 
-/// Roll back to the previously live release, or to another one, without building
+/// Roll back to the release that was live before, or to another one, without building
+///
+/// Run it again to go further back. Releases that failed in their own bake are passed by, and so is a
+/// commit that was only deployed again.
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// Name of the app, as in `[apps.NAME]`
+    /// Name of the app
     app: String,
-    /// Image tag, release or deployment to go back to, as listed by `cutover releases APP`
-    #[arg(long, value_name = "IMAGE|RELEASE|DEPLOYMENT")]
+    /// Where to: an image tag, a commit, a release or a deployment (each may be shortened to 7 characters),
+    /// or `-1`, `-2` for so many releases back; `cutover releases APP` lists them
+    #[arg(long, value_name = "RELEASE", allow_hyphen_values = true)]
     to: Option<String>,
     /// Follow the log until the rollback has ended
     #[arg(long, short)]
@@ -33,7 +37,31 @@ pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
         Some(to) => json!({ "to": to }),
         None => json!({}),
     };
-    let path = format!("/api/v1/apps/{}/rollback", view::segment(&args.app));
-    let answer = client.post(&path, &body).await?;
+    let app = format!("/api/v1/apps/{}", view::segment(&args.app));
+    let from: view::App = view::read(&client.get(&app).await?)?;
+    let answer = client.post(&format!("{app}/rollback"), &body).await?;
+    if !args.follow && !args.json {
+        say(&client, &app, from.release, &answer).await?;
+    }
     outcome::after(&client, answer, args.follow, args.json).await
+}
+
+/// Says what is replaced by what.
+async fn say(
+    client: &Client,
+    app: &str,
+    from: Option<view::Release>,
+    answer: &Value,
+) -> Result<(), Error> {
+    let deployment: view::Deployment = view::read(answer)?;
+    let list = client.get(&format!("{app}/releases?limit=200")).await?;
+    let list: view::List<view::Release> = view::read(&list)?;
+    let mut to = list.items.into_iter();
+    let to = to.find(|release| Some(&release.id) == deployment.release.as_ref());
+    for (word, release) in [("From", from), ("To", to)] {
+        if let Some(release) = release {
+            print::line(format_args!("{word:<4} {}", release.described()));
+        }
+    }
+    Ok(())
 }

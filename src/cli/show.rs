@@ -94,7 +94,10 @@ fn steps(deployment: &view::Deployment) {
             step.name.clone(),
             step.state.clone(),
             took.unwrap_or_default(),
-            words::subject(step.detail.as_deref().unwrap_or_default()),
+            step.detail
+                .as_deref()
+                .unwrap_or_default()
+                .replace('\n', " "),
         ]
     });
     table::show(&["STEP", "STATE", "TOOK", "DETAIL"], rows.collect());
@@ -115,12 +118,12 @@ fn report_line(report: &view::Report) -> String {
 /// A receipt in words.
 pub fn receipt_line(receipt: &view::Receipt) -> String {
     format!(
-        "Switch: {} requests, {} failed, {} retried; {} drained in {} ms, {} WebSockets closed",
-        receipt.requests,
+        "Switch: {}, {} failed, {} retried; {} drained in {} ms, {} closed",
+        words::counted(receipt.requests, "request"),
         receipt.failed,
         receipt.retried,
         receipt.drained,
         receipt.drain_ms,
-        receipt.websockets_closed
+        words::counted(receipt.websockets_closed, "WebSocket")
     )
 }

@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::client::{Client, view};
-use super::{Error, Global, notice, print, table, words};
+use super::table::Table;
+use super::{Error, Global, notice, print, words};
 
 /// Show what is live and what is being deployed
 #[derive(Debug, Args)]
@@ -38,19 +39,18 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     }
     if apps.is_empty() {
         print::line(
-            "There are no apps yet: add `[apps.NAME]` to deploy.toml and run `cutover reload`",
+            "There are no apps yet: add a section such as `[apps.hello]` to deploy.toml, then run \
+             `cutover reload`",
         );
         return Ok(());
     }
-    let headers = [
-        "APP",
-        "LIVE",
-        "SINCE",
-        "LAST DEPLOYMENT",
-        "STATE",
-        "DOMAINS",
-    ];
-    table::show(&headers, apps.iter().map(row).collect());
+    let headers = ["APP", "LIVE", "SINCE", "DEPLOYMENT", "STATE", "DOMAINS"];
+    let table = Table {
+        headers: &headers,
+        spare: &["SINCE"],
+        margin: "",
+    };
+    table.show(apps.iter().flat_map(rows).collect());
     let mut problems: Vec<_> = apps.iter().flat_map(|app| &app.problems).collect();
     // A problem with Docker is reported for every app.
     problems.dedup();
@@ -63,19 +63,31 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     Ok(())
 }
 
-fn row(app: &view::App) -> Vec<String> {
+/// One line for the app, with the deployment that is under way or else the newest one; another for one
+/// that waits behind it.
+fn rows(app: &view::App) -> Vec<Vec<String>> {
     let live = app.release.as_ref();
     let since = live.and_then(|release| release.live_at.as_deref());
-    let last = app.deployment.as_ref();
-    vec![
+    let newest = app.deployment.as_ref();
+    let first = app.running.as_ref().or(newest);
+    let mut rows = vec![vec![
         app.name.clone(),
         live.map_or("-".into(), |r| words::short(&r.commit).to_owned()),
         since.map_or("-".into(), words::ago),
-        last.map_or("-".into(), |d| d.id.clone()),
-        last.map_or("-".into(), |d| d.state.clone()),
+        first.map_or("-".into(), |d| d.id.clone()),
+        first.map_or("-".into(), |d| d.state.clone()),
         match app.domains.as_slice() {
             [] => "any".into(),
             domains => domains.join(" "),
         },
-    ]
+    ]];
+    if let (Some(first), Some(newest)) = (first, newest)
+        && first.id != newest.id
+    {
+        let mut row = vec![String::new(); rows[0].len()];
+        row[3] = newest.id.clone();
+        row[4] = newest.state.clone();
+        rows.push(row);
+    }
+    rows
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::App;
-use crate::config::Config;
+use super::words::{seconds, took};
+use crate::config::{App, Config};
 
 /// What is known of a deployment once there is no more to wait for.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +137,7 @@ pub fn section(app: &str, deployment: &str) -> String {
 pub(super) fn serving(config: &Config, app: &App, bake: Option<Duration>) -> String {
     let url = config.app_url(app);
     match bake {
-        Some(bake) => format!("serving at {url}; {WATCHED} for {}", round(bake)),
+        Some(bake) => format!("serving at {url}; {WATCHED} for {}", seconds(bake)),
         None => format!("serving at {url}"),
     }
 }
@@ -147,21 +147,6 @@ const WATCHED: &str = "watched";
 /// Whether the detail of a switch says that a bake follows.
 pub fn is_watched(switch: &str) -> bool {
     switch.contains(&format!("; {WATCHED} for "))
-}
-
-/// `60 s`; `1.5 s` where a setting is no whole number of seconds.
-fn round(time: Duration) -> String {
-    format!("{} s", time.as_secs_f64())
-}
-
-/// `420 ms`, `1.42 s`, `3 min 5 s`.
-pub fn took(time: Duration) -> String {
-    match time.as_millis() {
-        millis @ 0..=999 => format!("{millis} ms"),
-        millis @ 1000..=9_999 => format!("{}.{:02} s", millis / 1000, millis % 1000 / 10),
-        millis @ 10_000..=119_999 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
-        millis => format!("{} min {} s", millis / 60_000, millis % 60_000 / 1000),
-    }
 }
 
 #[cfg(test)]
@@ -213,13 +198,5 @@ mod tests {
         assert_eq!(failed.line(), "failed: two lines");
         assert_eq!(ended(State::Live, "").line(), "live");
         assert_eq!(ended(State::Baking, "").line(), "serving");
-    }
-
-    #[test]
-    fn durations_keep_the_digits_that_matter() {
-        let said = [3, 999, 1420, 12_340, 185_000].map(|ms| took(Duration::from_millis(ms)));
-        assert_eq!(said, ["3 ms", "999 ms", "1.42 s", "12.3 s", "3 min 5 s"]);
-        let said = [500, 60_000].map(|ms| round(Duration::from_millis(ms)));
-        assert_eq!(said, ["0.5 s", "60 s"]);
     }
 }

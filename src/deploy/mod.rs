@@ -39,6 +39,7 @@ mod undo;
 pub mod unrecorded;
 mod waiting;
 mod warm;
+pub mod words;
 
 pub use hub::Hub;
 pub use in_force::InForce;

@@ -1,9 +1,11 @@
 //! Rollback: a recorded deployment that starts from a kept release.
 
+use std::collections::HashSet;
+
 use super::checkpoint::Checkpoint;
 use super::line::Line;
 use super::{Agent, Result, intake, routes};
-use crate::ids::{AppName, DeploymentId, ReleaseId};
+use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::state::{Event, Step};
 use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
@@ -13,17 +15,62 @@ use crate::store::{StoreError, apps, steps};
 const NOTHING_TO_GO_BACK_TO: &str =
     "there is no earlier release to go back to, so it is still what serves";
 
-/// The release that a rollback without a name goes back to: of those that were live and are kept,
-/// the one that was live last before this one, but none that failed in its own bake.
-fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
-    let live = apps::serving(db, app)?.live;
-    for release in releases::kept(db, app)? {
-        let was_live = release.went_live.is_some() && Some(&release.id) != live.as_ref();
-        if was_live && !deployments::was_rolled_back(db, &release.id)? {
-            return Ok(Some(release));
+/// The releases that one can go back to from the live one, the next one first: what was live before it
+/// first went live, what was before that, and so on. Those that failed in their own bake are left out,
+/// and those that are no longer kept.
+fn earlier(db: &rusqlite::Connection, live: &Release) -> Result<Vec<Release>> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([live.id.clone()]);
+    let mut next = releases::before(db, live)?;
+    // Each was live before the one that it follows, but a damaged database must not be walked in circles.
+    while let Some(release) = next.filter(|release| seen.insert(release.id.clone())) {
+        next = releases::before(db, &release)?;
+        let is_kept = release.went_live.is_some() && release.removed_at.is_none();
+        if is_kept && !deployments::was_rolled_back(db, &release.id)? {
+            found.push(release);
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// The live release of an app.
+pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
+    match apps::serving(db, app)?.live {
+        Some(live) => releases::get(db, &live),
+        None => Ok(None),
+    }
+}
+
+/// The release that an automatic rollback goes back to.
+fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
+    match live(db, app)? {
+        Some(live) => Ok(earlier(db, &live)?.into_iter().next()),
+        None => Ok(None),
+    }
+}
+
+/// The release that is `steps` different ones before the live one. One that runs like the one after it,
+/// because a commit was deployed again, is none of them.
+fn back(db: &rusqlite::Connection, app: &AppName, steps: usize) -> Result<Release> {
+    let live = live(db, app)?
+        .ok_or_else(|| StoreError::Refused(format!("nothing of `{app}` is live yet")))?;
+    let mut different = earlier(db, &live)?;
+    let mut after = live;
+    different.retain(|release| {
+        let differs = !release.runs_like(&after);
+        if differs {
+            after = release.clone();
+        }
+        differs
+    });
+    let count = different.len();
+    different.into_iter().nth(steps - 1).ok_or_else(|| {
+        StoreError::Refused(match count {
+            0 => format!("`{app}` has no earlier release to roll back to"),
+            1 => format!("`{app}` can be rolled back by 1 release only"),
+            count => format!("`{app}` can be rolled back by {count} releases at most"),
+        })
+    })
 }
 
 /// Queues a rollback of `app` to what `to` names, or to the release that was live before.
@@ -37,9 +84,7 @@ pub async fn ask(
     let queued = agent.store.write(move |db| {
         let release = match &to {
             Some(text) => named(db, &name, text)?,
-            None => previous(db, &name)?.ok_or_else(|| {
-                StoreError::Refused(format!("`{name}` has no earlier release to roll back to"))
-            })?,
+            None => back(db, &name, 1)?,
         };
         if apps::serving(db, &name)?.live.as_ref() == Some(&release.id) {
             let id = &release.id;
@@ -54,37 +99,82 @@ pub async fn ask(
     Ok(queued)
 }
 
-/// Finds a kept release by its own id, the id of its deployment, or its image's tag.
+/// The fewest digits of a commit that name it, as in git.
+const FEWEST_DIGITS: usize = 7;
+
+/// Finds a kept release by `-1`, `-2` and so on, by its image's name or tag, or by the beginning of its
+/// own id, of its deployment's or of its commit's.
 fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release> {
+    let refused = |why: String| Err(StoreError::Refused(why));
+    if let Some(steps) = text.strip_prefix('-') {
+        return match steps.parse() {
+            Ok(steps @ 1..) => back(db, app, steps),
+            _ => refused(format!(
+                "`{}` is not a number of releases to go back, such as `-1`",
+                text.escape_debug()
+            )),
+        };
+    }
     // A renamed app has images under its former name.
     let tag = match text.rsplit_once(':') {
         Some((image, tag)) if image.starts_with("cutover/") => tag,
         _ => text,
     };
-    let deployment: Option<DeploymentId> = tag.parse().ok();
-    // A deployment that was itself a rollback stands for the release that it restored.
-    let of_deployment = match &deployment {
-        Some(id) => deployments::get(db, id)?.and_then(|found| found.release),
-        None => None,
+    if let Some(found) = with_image(db, app, text, tag)? {
+        return Ok(found);
+    }
+    let shown = text.escape_debug();
+    let lower = tag.to_ascii_lowercase();
+    if lower.len() < FEWEST_DIGITS {
+        return refused(format!(
+            "`{shown}` does not name a release of `{app}`: give an image's tag, or at least \
+             {FEWEST_DIGITS} characters of a commit, a release or a deployment"
+        ));
+    }
+    let found = releases::beginning_with(db, app, &lower)?;
+    let Some(first) = found.first() else {
+        return refused(format!("`{shown}` does not name a release of `{app}`"));
     };
-    let release: Option<ReleaseId> = tag.parse().ok().or(of_deployment);
-    let mut kept = releases::kept(db, app)?
-        .into_iter()
-        .filter(|found| found.went_live.is_some());
-    let found = kept.find(|found| match &release {
-        Some(id) => found.id == *id,
-        None => {
-            let mut images = found.services.iter().map(|service| service.image.as_str());
-            images
-                .any(|image| image == text || image.rsplit_once(':').is_some_and(|it| it.1 == tag))
-        }
-    });
-    found.ok_or_else(|| {
-        StoreError::Refused(format!(
-            "`{}` does not name a release of `{app}` that was live and is still kept",
-            text.escape_debug()
-        ))
-    })
+    // A commit that was deployed several times stands for its last release; everything else for one.
+    let is_commit = |release: &Release| release.commit.as_str().starts_with(&lower);
+    let is_one = |release: &Release| match is_commit(first) {
+        true => release.commit == first.commit,
+        false => release.id == first.id,
+    };
+    if !found.iter().all(is_one) {
+        return refused(format!(
+            "`{shown}` is ambiguous: more than one release of `{app}` is meant; give more characters"
+        ));
+    }
+    let (id, commit) = (&first.id, first.commit.short());
+    if first.went_live.is_none() {
+        return refused(format!(
+            "the release `{id}` (commit {commit}) never went live; `cutover deploy {app} --ref \
+             {commit}` tries it again"
+        ));
+    }
+    if first.removed_at.is_some() {
+        return refused(format!(
+            "the image of the release `{id}` (commit {commit}) is no longer kept; `cutover deploy {app} \
+             --ref {commit}` builds it again"
+        ));
+    }
+    Ok(first.clone())
+}
+
+/// The kept release with an image of this name, or with this tag.
+fn with_image(
+    db: &rusqlite::Connection,
+    app: &AppName,
+    name: &str,
+    tag: &str,
+) -> Result<Option<Release>> {
+    let kept = releases::kept(db, app)?.into_iter();
+    let mut live = kept.filter(|found| found.went_live.is_some());
+    Ok(live.find(|found| {
+        let mut images = found.services.iter().map(|service| service.image.as_str());
+        images.any(|image| image == name || image.rsplit_once(':').is_some_and(|it| it.1 == tag))
+    }))
 }
 
 fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) -> NewDeployment {

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, StoreError, app_names, json, maybe_parsed, now, parsed, statuses, to_json};
+use super::{
+    Result, StoreError, app_names, json, maybe_parsed, now, parsed, statuses, steps, to_json,
+};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::principal::Requester;
 use crate::proxy::control::Receipt;
@@ -167,6 +169,8 @@ pub fn end(
     error: Option<&Failure>,
 ) -> Result<State> {
     let state = apply(db, id, event)?;
+    let why = error.map_or(state.as_str(), |error| error.message.as_str());
+    steps::stop(db, id, why)?;
     let error = error.map(to_json).transpose()?;
     let mut update =
         db.prepare_cached("UPDATE deployments SET ended_at = ?2, error = ?3 WHERE id = ?1")?;
@@ -264,6 +268,16 @@ pub fn running_push(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     )?;
     let (webhook, push) = (to_json(&Trigger::Webhook)?, to_json(&Trigger::Push)?);
     let found = query.query_row((app.as_str(), webhook, push), from_row);
+    Ok(found.optional()?)
+}
+
+/// The deployment of an app that is under way.
+pub fn running(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state != 'queued' ORDER BY id DESC LIMIT 1",
+    )?;
+    let found = query.query_row([app.as_str()], from_row);
     Ok(found.optional()?)
 }
 

@@ -28,6 +28,12 @@ impl Release {
         self.services.iter().find(|service| service.name == *name)
     }
 
+    /// Whether it runs the same images with the same settings.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        let mut pairs = self.services.iter().zip(&other.services);
+        self.services.len() == other.services.len() && pairs.all(|(one, two)| one.runs_like(two))
+    }
+
     /// The service that takes requests, and whose image is shown as the release's.
     pub fn web(&self) -> Option<&Service> {
         self.service(&ServiceName::web())
@@ -60,12 +66,46 @@ pub fn get(db: &Connection, id: &ReleaseId) -> Result<Option<Release>> {
     Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
 }
 
+/// Records that a release goes live; before it is made the live one, so that what it replaces the first
+/// time is known.
 pub fn set_went_live(db: &Connection, id: &ReleaseId) -> Result<()> {
     db.execute(
-        "UPDATE releases SET went_live = ?2 WHERE id = ?1",
+        "UPDATE releases SET went_live = ?2, replaced = iif(went_live IS NULL,
+            (SELECT live_release FROM apps WHERE name = releases.app), replaced)
+         WHERE id = ?1",
         (id.as_str(), now()),
     )?;
     Ok(())
+}
+
+/// What was live before a release first went live. Of releases from before this was recorded, the one
+/// made before it that went live.
+pub fn before(db: &Connection, release: &Release) -> Result<Option<Release>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM releases WHERE id = (SELECT replaced FROM releases WHERE id = ?1)
+         UNION ALL
+         SELECT * FROM (SELECT * FROM releases
+            WHERE app = ?2 AND id < ?1 AND went_live IS NOT NULL ORDER BY id DESC LIMIT 1)
+         LIMIT 1",
+    )?;
+    let mut rows = query.query((release.id.as_str(), release.app.as_str()))?;
+    Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
+}
+
+/// The releases of an app, removed ones too, whose own id, commit or deployment begins with `text`, or
+/// which a deployment went back to whose id does. The one that went live last comes first.
+pub fn beginning_with(db: &Connection, app: &AppName, text: &str) -> Result<Vec<Release>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM releases WHERE app = ?1
+           AND (substr(id, 1, ?3) = ?2 OR substr(commit_id, 1, ?3) = ?2
+                OR substr(deployment, 1, ?3) = ?2
+                OR id IN (SELECT release FROM deployments
+                          WHERE app = ?1 AND substr(id, 1, ?3) = ?2))
+         ORDER BY removed_at IS NULL DESC, coalesce(went_live, 0) DESC, id DESC",
+    )?;
+    let length = text.len() as i64;
+    let rows = query.query_map((app.as_str(), text, length), |row| from_row(db, row))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {

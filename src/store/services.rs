@@ -25,6 +25,18 @@ pub struct Service {
     pub protocol: Protocol,
 }
 
+impl Service {
+    /// Whether it runs the same image with the same settings; the image's name does not count.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        let named = Self {
+            image: other.image.clone(),
+            image_digest: other.image_digest.clone(),
+            ..self.clone()
+        };
+        named == *other
+    }
+}
+
 pub(super) fn insert(db: &Connection, release: &ReleaseId, service: &Service) -> Result<()> {
     let settings = settings::to_json(&service.settings);
     let settings = settings.map_err(|error| StoreError::Refused(error.to_string()))?;

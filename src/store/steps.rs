@@ -10,7 +10,7 @@ use crate::state::Step;
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     pub name: String,
-    /// `started`, `done` or `failed`.
+    /// `started`, `done`, `failed`, or `stopped` if it was under way when its deployment ended.
     pub state: String,
     pub started_at: i64,
     pub ended_at: Option<i64>,
@@ -42,6 +42,16 @@ fn ended(db: &Connection, id: &DeploymentId, step: Step, state: &str, detail: &s
          WHERE deployment = ?1 AND name = ?2",
     )?;
     update.execute((id.as_str(), step.as_str(), state, now(), detail))?;
+    Ok(())
+}
+
+/// Ends what is under way when its deployment ends.
+pub(super) fn stop(db: &Connection, id: &DeploymentId, why: &str) -> Result<()> {
+    let mut update = db.prepare_cached(
+        "UPDATE steps SET state = 'stopped', ended_at = ?2, detail = ?3
+         WHERE deployment = ?1 AND state = 'started'",
+    )?;
+    update.execute((id.as_str(), now(), why))?;
     Ok(())
 }
 

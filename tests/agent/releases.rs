@@ -162,3 +162,100 @@ async fn an_image_that_somebody_uses_is_kept_and_so_is_their_container() {
     assert!(soon(async || !listed(&server).await).await);
     server.stop().await;
 }
+
+/// Runs `cutover rollback` to its end; gives its exit code and what it printed.
+fn roll_back(server: &Server, more: &[&str]) -> (Option<i32>, String) {
+    let arguments = [&["rollback", APP, "--follow"], more].concat();
+    let output = server.cutover(&arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+/// Deploys the tip of the branch again.
+async fn redeploy(server: &Server) {
+    let output = server.cutover(&["deploy", APP, "--follow"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_goes_further_back_each_time_and_only_to_what_was_good() {
+    let mut server = Server::start().await;
+    let mut made = Vec::new();
+    for version in ["v1", "v2"] {
+        made.push(server.go_live(version).await);
+    }
+    // SETTINGS keep three images: one commit counts as one, however often it is deployed.
+    for _ in 0..4 {
+        redeploy(&server).await;
+    }
+    let never = server.push("v3", "exit-at-start").await;
+    assert_eq!(server.ended(&never).await.0.state, "failed");
+    let first = made[0].image.clone().unwrap();
+    let kept = images(&server).await;
+    assert!(kept.contains(&first), "{first} in {kept:?}");
+    let listed = server.cutover(&["releases", APP]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let newest = listed.lines().nth(1).unwrap();
+    assert!(newest.contains("never live"), "{listed}");
+
+    // What runs now was only deployed again: what is different is the first.
+    let (code, said) = roll_back(&server, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(server.version().await, "v1");
+    let told = said.lines().next().unwrap();
+    for part in [
+        "rolling back from `r",
+        made[1].commit.as_deref().unwrap().get(..12).unwrap(),
+        "\"v2\"",
+        made[0].commit.as_deref().unwrap().get(..12).unwrap(),
+        "\"v1\"",
+        " ago)",
+    ] {
+        assert!(told.contains(part), "{part}: {said}");
+    }
+    let (code, said) = roll_back(&server, &[]);
+    assert_eq!(code, Some(2), "it does not go forth again: {said}");
+    assert_eq!(server.version().await, "v1");
+
+    // What is deployed now replaces the first, and that is what it goes back to.
+    made.push(server.go_live("v4").await);
+    made.push(server.go_live("v5").await);
+    let commit = |at: usize| made[at].commit.as_deref().unwrap();
+    for (to, version) in [
+        ("-2", "v1"),
+        (&commit(2)[..7], "v4"),
+        (&commit(3).to_uppercase()[..9], "v5"),
+        (&made[2].id[..12], "v4"),
+        ("-1", "v1"),
+    ] {
+        let (code, said) = roll_back(&server, &["--to", to]);
+        assert_eq!(code, Some(0), "{to}: {said}");
+        assert_eq!(server.version().await, version, "{to}");
+    }
+    for to in ["nope", "-0", "-7", "-x", &never, &commit(0)[..6], ""] {
+        let (code, said) = roll_back(&server, &["--to", to]);
+        assert_eq!(code, Some(2), "{to}: {said}");
+    }
+    assert_eq!(server.version().await, "v1");
+
+    // Without following it, the same is said.
+    let output = server.cutover(&["rollback", APP, "--to", "v5"]).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+    let output = server
+        .cutover(&["rollback", APP, "--to", &made[3].id])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = said.lines();
+    let (from, to) = (lines.next().unwrap(), lines.next().unwrap());
+    assert!(
+        from.starts_with("From `r") && from.contains("\"v1\""),
+        "{said}"
+    );
+    assert!(to.starts_with("To   `r") && to.contains("\"v5\""), "{said}");
+    server.stop().await;
+}

@@ -161,15 +161,16 @@ impl Client {
             text if text.is_empty() => format!("the agent answered {status}"),
             text => text,
         };
-        let error = match status {
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Error::usage(message),
-            StatusCode::UNPROCESSABLE_ENTITY => Error::usage(message),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::usage(message),
-            _ => Error::failed(message),
+        let error = match status.is_client_error() {
+            true => Error::usage(message),
+            false => Error::failed(message),
         };
         match answer.error.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
+            _ if status == StatusCode::UNAUTHORIZED => error
+                .hint("set `CUTOVER_TOKEN` to what `cutover token` prints on the agent's machine"),
+            // On the command line, clap has described what can be given.
+            Some(hint) if !hint.contains("/api/") => error.hint(hint),
+            _ => error,
         }
     }
 }

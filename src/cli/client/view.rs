@@ -33,6 +33,7 @@ pub struct Deployment {
     pub author: Option<String>,
     pub state: String,
     pub current: bool,
+    pub release: Option<String>,
     pub image: Option<String>,
     pub created_at: String,
     pub ended_at: Option<String>,
@@ -141,6 +142,17 @@ pub struct Release {
     pub live_at: Option<String>,
     /// Whether its image is still kept, so that a rollback can go back to it.
     pub kept: bool,
+    /// Whether it failed in its bake.
+    pub failed_bake: bool,
+}
+
+impl Release {
+    /// Its id, commit, subject and age.
+    pub fn described(&self) -> String {
+        let since = self.live_at.as_deref().unwrap_or(&self.created_at);
+        let commit = words::short(&self.commit);
+        words::described(&self.id, commit, &self.message, &words::ago(since))
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -156,6 +168,8 @@ pub struct App {
     pub release: Option<Release>,
     /// The newest deployment.
     pub deployment: Option<Deployment>,
+    /// The one that is under way.
+    pub running: Option<Deployment>,
     /// What does not run as it should.
     pub problems: Vec<String>,
 }

@@ -12,11 +12,21 @@ use super::agent::Agent;
 use super::load::Report;
 use super::stage::{APP, Stage};
 use crate::cli::client::view::Deployment;
+use crate::cli::print;
+use crate::cli::table::Table;
 use crate::cli::words::took;
-use crate::cli::{print, table};
 
 pub struct Screen {
     spinner: ProgressBar,
+}
+
+fn indented(headers: &[&str], rows: Vec<Vec<String>>) {
+    let table = Table {
+        headers,
+        spare: &[],
+        margin: "  ",
+    };
+    table.show(rows);
 }
 
 impl Screen {
@@ -100,7 +110,7 @@ impl Screen {
         let mut headers = vec!["STEP"];
         headers.extend(deployments.iter().map(|(name, _)| *name));
         print::line("");
-        table::show_indented("  ", &headers, rows);
+        indented(&headers, rows);
     }
 
     /// Prints the results of the load.
@@ -127,7 +137,7 @@ impl Screen {
             "FAILED",
             "SLOWEST",
         ];
-        table::show_indented("  ", &headers, rows);
+        indented(&headers, rows);
         print::line("");
     }
 

@@ -3,6 +3,7 @@
 use crate::deploy::Result;
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
+use crate::deploy::words::counted;
 use crate::state::Step;
 use crate::store::{apps, deployments};
 
@@ -36,8 +37,11 @@ pub async fn drain(line: &Line<'_>) -> Result<()> {
     }
     Checkpoint::Effected(Step::Drain).reach();
     let detail = format!(
-        "{} requests served, {} failed, {} drained in {} ms",
-        receipt.requests, receipt.failed, receipt.drained, receipt.drain_ms
+        "{} served, {} failed, {} drained in {} ms",
+        counted(receipt.requests, "request"),
+        receipt.failed,
+        receipt.drained,
+        receipt.drain_ms
     );
     line.log.line(&format!("[drain] {detail}"));
     let id = line.id.clone();

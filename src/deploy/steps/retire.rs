@@ -128,20 +128,32 @@ pub async fn remove_volumes(agent: &Agent, kept: Vec<Volume>) -> Result<()> {
     Ok(())
 }
 
-/// Removes the images of all but the `keep` most recently live releases. An image of the live release,
-/// or of a kept one, stays. What Docker refuses is retried after the next deployment.
+/// Removes the images of all but the `keep` most recently live releases; releases of the same images,
+/// because a commit was deployed again, count as one. What failed in its bake, or never went live, is
+/// kept only where good ones leave room. What Docker refuses is retried after the next deployment.
 pub async fn old_images(agent: &Agent, app: &AppName, keep: usize) -> Result<()> {
     let name = app.clone();
     let read = agent.store.read(move |db| {
+        let mut kept = Vec::new();
+        for release in releases::kept(db, &name)? {
+            let is_good =
+                release.went_live.is_some() && !deployments::was_rolled_back(db, &release.id)?;
+            kept.push((!is_good, release));
+        }
+        kept.sort_by_key(|(is_bad, _)| *is_bad);
         let running = instances::releases_of(db, &name)?;
-        let live = apps::serving(db, &name)?.live;
-        Ok((live, running, releases::kept(db, &name)?))
+        Ok((apps::serving(db, &name)?.live, running, kept))
     });
     let (live, running, kept) = read.await?;
-    let (stay, go): (Vec<_>, Vec<_>) = kept
-        .into_iter()
-        .enumerate()
-        .partition(|(index, release)| *index < keep.max(1) || Some(&release.id) == live.as_ref());
+    let mut distinct: Vec<Vec<&str>> = Vec::new();
+    let (stay, go): (Vec<_>, Vec<_>) = kept.iter().partition(|(_, release)| {
+        let services = release.services.iter();
+        let images: Vec<_> = services.map(|it| it.image_id.as_str()).collect();
+        if !distinct.contains(&images) && distinct.len() < keep.max(1) {
+            distinct.push(images.clone());
+        }
+        distinct.contains(&images) || Some(&release.id) == live.as_ref()
+    });
     let used: HashSet<&str> = stay
         .iter()
         .flat_map(|(_, release)| &release.services)

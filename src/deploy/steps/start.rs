@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::{Agent, instance_name};
+use crate::deploy::{Agent, instance_name, rollback, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
@@ -15,9 +15,10 @@ use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
 
-/// The kept release that a rollback goes back to.
+/// The kept release that a rollback goes back to; the log says what it replaces.
 pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     let (wanted, deployment) = (id.clone(), line.id.clone());
+    let (app, log) = (line.app.name.clone(), line.log.clone());
     let found = line.record(move |db| {
         let release = releases::get(db, &wanted)?;
         if let Some(release) = &release {
@@ -29,6 +30,16 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                 ..
             } = release;
             deployments::set_commit(db, &deployment, commit, message, author)?;
+            let to = words::release(release);
+            match rollback::live(db, &app)? {
+                Some(live) => {
+                    log.line(&format!(
+                        "rolling back from {} to {to}",
+                        words::release(&live)
+                    ));
+                }
+                None => log.line(&format!("rolling back to {to}")),
+            }
         }
         Ok(release)
     });

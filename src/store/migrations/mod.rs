@@ -312,6 +312,10 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE instances ADD COLUMN retiring_since INTEGER;
 ",
+    // What was live when a release first went live: where a rollback goes back to.
+    "
+    ALTER TABLE releases ADD COLUMN replaced TEXT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -1,0 +1,90 @@
+//! Times and releases in the words of logs and of the command line.
+
+use std::time::Duration;
+
+use crate::store::now;
+use crate::store::releases::Release;
+
+/// `420 ms`, `1.42 s`, `3 min 5 s`.
+pub fn took(time: Duration) -> String {
+    match time.as_millis() {
+        millis @ 0..=999 => format!("{millis} ms"),
+        millis @ 1000..=9_999 => format!("{}.{:02} s", millis / 1000, millis % 1000 / 10),
+        millis @ 10_000..=119_999 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        millis => format!("{} min {} s", millis / 60_000, millis % 60_000 / 1000),
+    }
+}
+
+/// `60 s`; `1.5 s` where a setting is no whole number of seconds.
+pub fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
+/// `3 min ago`
+pub fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        0..=1 => "just now".to_owned(),
+        seconds @ 2..=119 => format!("{seconds} s ago"),
+        seconds @ 120..=7199 => format!("{} min ago", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h ago", seconds / 3600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// `1 request`, `2 requests`
+pub fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// The first line of a commit's message, at most 50 characters of it.
+pub fn subject(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    match line.char_indices().nth(50) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line.to_owned(),
+    }
+}
+
+/// A release as people know it: its id, commit, subject and age.
+pub fn release(release: &Release) -> String {
+    let since = release.went_live.unwrap_or(release.created_at);
+    let age = Duration::from_millis((now() - since).try_into().unwrap_or(0));
+    described(
+        release.id.as_str(),
+        release.commit.short(),
+        &release.message,
+        &ago(age),
+    )
+}
+
+/// The same of what the API says about it; `ago` is when it last went live.
+pub fn described(id: &str, commit: &str, message: &str, ago: &str) -> String {
+    let subject = subject(message);
+    format!("`{id}` (commit {commit}, \"{subject}\", live {ago})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_the_digits_that_matter() {
+        let said = [3, 999, 1420, 12_340, 185_000].map(|ms| took(Duration::from_millis(ms)));
+        assert_eq!(said, ["3 ms", "999 ms", "1.42 s", "12.3 s", "3 min 5 s"]);
+        let said = [500, 60_000].map(|ms| seconds(Duration::from_millis(ms)));
+        assert_eq!(said, ["0.5 s", "60 s"]);
+        assert_eq!(counted(1, "request"), "1 request");
+        assert_eq!(counted(0, "request"), "0 requests");
+        let said = [1, 119, 7000, 180_000].map(|seconds| ago(Duration::from_secs(seconds)));
+        assert_eq!(said, ["just now", "119 s ago", "116 min ago", "2 days ago"]);
+    }
+
+    #[test]
+    fn a_subject_is_cut_between_characters() {
+        assert_eq!(subject("one\ntwo"), "one");
+        assert_eq!(subject(&"ä".repeat(51)), format!("{}…", "ä".repeat(50)));
+    }
+}

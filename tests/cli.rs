@@ -90,7 +90,7 @@ fn init_leaves_an_existing_file_as_it_is() {
     assert_eq!(
         said(&output),
         "exit 2\nError: `deploy.toml` already exists and was not changed\n\
-         Hint: to add an app, add an `[apps.hello]` table to it; to create another file, use \
+         Hint: to add an app, add a section `[apps.hello]` to it; to create another file, use \
          `--config PATH`\n"
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\n");
@@ -153,9 +153,62 @@ fn a_remote_agent_wants_a_token_and_a_real_address() {
 }
 
 #[test]
-fn a_wrong_verb_is_exit_code_2() {
+fn one_open_quote_is_one_mistake() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(cutover(folder.path(), &["depoly"]).status.code(), Some(2));
+    let example = include_str!("../deploy.toml.example");
+    let text = example.replacen("\"127.0.0.1:9000\"", "\"127.0.0.1:9000", 1);
+    std::fs::write(folder.path().join("deploy.toml"), text).unwrap();
+    let said = said(&cutover(folder.path(), &["check"]));
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.starts_with("exit 2\nError: ./deploy.toml:"), "{said}");
+}
+
+#[test]
+fn init_writes_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = "https://ann:hunter2@127.0.0.1:1/hello.git";
+    let said = said(&cutover(folder.path(), &["init", "hello", "--repo", repo]));
+    assert!(said.starts_with("exit 0"), "{said}");
+    assert!(
+        said.contains("[apps.hello.source]") && !said.contains("hunter2"),
+        "{said}"
+    );
+    let text = std::fs::read_to_string(folder.path().join("deploy.toml")).unwrap();
+    assert!(text.contains("\"https://127.0.0.1:1/hello.git\""), "{text}");
+    assert_eq!(cutover(folder.path(), &["check"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_repository_on_this_machine_needs_no_webhook() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("hello.git")).unwrap();
+    git2::Repository::init_bare(folder.path().join("hello.git")).unwrap();
+    let text = "[apps.hello]\nrepo = 'hello.git'\nport = 80\ndomains = ['hello.test']\n";
+    std::fs::write(folder.path().join("deploy.toml"), text).unwrap();
+    let output = cutover(folder.path(), &["check"]);
+    assert_eq!(said(&output), "exit 0\n`./deploy.toml` is valid: 1 app\n");
+}
+
+#[test]
+fn a_wrong_verb_is_exit_code_2_and_the_right_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = said(&cutover(folder.path(), &["depoly"]));
+    assert!(
+        wrong.starts_with("exit 2") && wrong.contains("'deploy'"),
+        "{wrong}"
+    );
+    for wrong in [
+        &["deployments", "hello", "--limit", "0"][..],
+        &["releases", "hello", "--limit", "201"],
+    ] {
+        let said = said(&cutover(folder.path(), wrong));
+        assert!(
+            said.starts_with("exit 2") && said.contains("1..=200"),
+            "{said}"
+        );
+    }
+
+    let folder = tempfile::tempdir().unwrap();
     assert_eq!(
         cutover(folder.path(), &["--version"]).status.code(),
         Some(0)

@@ -10,7 +10,7 @@ use super::error::ErrorBody;
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth};
-use crate::config::changes::Change;
+use crate::config::{self, changes::Change};
 use crate::deploy::difference;
 use crate::deploy::reload::{self, Reload, ReloadError};
 use crate::principal::{Principal, Role};
@@ -37,6 +37,9 @@ pub struct ConfigurationView {
     /// Apps that the proxy serves but the database does not know: it was lost or restored from an
     /// old copy.
     unrecorded: Vec<String>,
+    /// What is allowed but will not work as things are, such as a secret that is not set in the agent's
+    /// environment.
+    warnings: Vec<String>,
     /// Where the file and the agent differ, in one sentence; null if they do not.
     #[schema(required)]
     notice: Option<String>,
@@ -62,6 +65,8 @@ pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiErro
         .at
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
+    let looked = in_force.clone();
+    let warnings = tokio::task::spawn_blocking(move || config::warnings(&looked.config));
     Ok(Json(ConfigurationView {
         file: in_force.loaded.path.display().to_string(),
         loaded_at: rfc3339(at.as_millis() as i64),
@@ -70,6 +75,7 @@ pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiErro
         needs_restart: difference.needs_restart,
         lost: lost.map(String::from).collect(),
         unrecorded: api.agent.unrecorded.apps(),
+        warnings: warnings.await.unwrap_or_default(),
         notice: difference.notice,
     }))
 }

@@ -23,7 +23,7 @@ struct ErrorDetail {
     #[schema(example = "there is no app `helo`")]
     message: String,
     /// What to do about it; empty if there is nothing more to say.
-    #[schema(example = "an app is an `[apps.NAME]` table of deploy.toml")]
+    #[schema(example = "`cutover status` lists the apps")]
     hint: String,
 }
 
@@ -82,7 +82,7 @@ impl ApiError {
             StatusCode::NOT_FOUND,
             "unknown_app",
             message,
-            "an app is an `[apps.NAME]` table of deploy.toml",
+            "`cutover status` lists the apps",
         )
     }
 
@@ -95,6 +95,14 @@ impl ApiError {
     /// Sets the hint if there is none yet.
     pub fn or_hint(mut self, hint: String) -> Self {
         if self.detail.hint.is_empty() {
+            self.detail.hint = hint;
+        }
+        self
+    }
+
+    /// Puts this in the place of the hint, unless it is empty.
+    pub fn but_hint(mut self, hint: String) -> Self {
+        if !hint.is_empty() {
             self.detail.hint = hint;
         }
         self

@@ -12,6 +12,12 @@ pub fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         b"" | b"null" => b"{}",
         text => text,
     };
+    // serde reads an array as a list of fields.
+    if !text.starts_with(b"{") {
+        return Err(ApiError::bad_request(
+            "invalid request body: it must be a JSON object, such as `{}`",
+        ));
+    }
     serde_json::from_slice(text)
         .map_err(|e| ApiError::bad_request(format!("invalid request body: {e}")))
 }

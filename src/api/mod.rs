@@ -95,6 +95,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));
     Router::from(open())
+        // Whoever copies the URL into a forge's form may add a slash.
+        .route("/hooks/{app}/", axum::routing::post(webhooks::receive))
         .merge(guarded)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, ApiError, auth};
-use crate::config::App;
+use crate::config::{App, similar};
 use crate::deploy::follow::Until;
 use crate::ids::{AppName, DeploymentId};
 use crate::principal::{Principal, Role};
@@ -60,7 +60,11 @@ pub async fn known(
     role: Role,
     name: &str,
 ) -> Result<AppName, ApiError> {
-    let app: AppName = name.parse().map_err(|_| unknown(api, name))?;
+    let unknown = || match renamed(api, name) {
+        Some(_) => unknown(api, name),
+        None => unknown(api, name).but_hint(similar(api, caller, name)),
+    };
+    let app: AppName = name.parse().map_err(|_| unknown())?;
     auth::check(caller, role, &app)?;
     if api.agent.app(&app).is_some() {
         return Ok(app);
@@ -72,7 +76,17 @@ pub async fn known(
         .read(move |db| app_names::is_known(db, &asked));
     match is_known.await? {
         true => Ok(app),
-        false => Err(unknown(api, name)),
+        false => Err(unknown()),
+    }
+}
+
+/// The app that was probably meant, of those that the caller may see.
+fn similar(api: &Api, caller: &Principal, name: &str) -> String {
+    let in_force = api.agent.in_force();
+    let seen = in_force.config.apps.keys().filter(|app| caller.sees(app));
+    match similar::nearest(name, seen.map(AppName::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => String::new(),
     }
 }
 
@@ -89,7 +103,7 @@ fn unknown(api: &Api, name: &str) -> ApiError {
             StatusCode::NOT_FOUND,
             "renamed",
             format!("the app `{name}` has been renamed to `{}`", app.name),
-            format!("its webhook is `/hooks/{}`", app.name),
+            format!("use that name; its webhook is `/hooks/{}`", app.name),
         ),
         None => ApiError::no_such_app(name),
     }

@@ -170,7 +170,7 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         return response;
     };
     let app = uri.path().strip_prefix("/hooks/").and_then(|name| {
-        let name: AppName = name.parse().ok()?;
+        let name: AppName = name.trim_end_matches('/').parse().ok()?;
         config.apps.contains_key(&name).then_some(name)
     });
     api.refusals.say(kind, || {

@@ -39,7 +39,7 @@ pub struct Forbidden(ErrorBody);
 #[response(example = json!({"error": {
     "code": "unknown_app",
     "message": "there is no app `helo`",
-    "hint": "an app is an `[apps.NAME]` table of deploy.toml",
+    "hint": "did you mean `hello`?",
 }}))]
 pub struct UnknownApp(ErrorBody);
 

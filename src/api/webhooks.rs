@@ -58,7 +58,7 @@ struct PayloadForm {
             example = json!({"error": {
                 "code": "bad_signature",
                 "message": "the signature is missing or wrong",
-                "hint": "set the same secret in the forge's webhook and in `[apps.NAME.webhook]`",
+                "hint": "set the same secret in the forge's webhook and in the app's `webhook.secrets` in deploy.toml",
             }}),
         ),
         (status = 403, description = "Deliveries from this network are not accepted", body = ErrorBody),
@@ -99,8 +99,8 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
     match peer::address(config, request) {
         Some(client) if !networks.iter().any(|network| network.contains(&client)) => {
             let message = "deliveries from this address are not accepted";
-            let hint = "`networks` in `[apps.NAME.webhook]` and `webhook_networks` in `[agent]` \
-                        list the networks that are";
+            let hint = "the app's `webhook.networks` and `agent.webhook_networks` in deploy.toml list \
+                        the networks that are";
             Err(
                 ApiError::new(StatusCode::FORBIDDEN, "network_not_allowed", message, hint)
                     .refusing(Kind::Network),
@@ -142,7 +142,7 @@ fn refused(refusal: Refusal) -> ApiError {
             StatusCode::UNAUTHORIZED,
             "bad_signature",
             "the signature is missing or wrong",
-            "set the same secret in the forge's webhook and in `[apps.NAME.webhook]`",
+            "set the same secret in the forge's webhook and in the app's `webhook.secrets` in deploy.toml",
         )
         .refusing(Kind::Signature),
         Refusal::Malformed(why) => {

@@ -81,10 +81,10 @@ impl BuildError {
         match self {
             Self::Source(error) => error.hint(),
             Self::Outside(_) | Self::NoContext(_) => {
-                "correct `context` under `[apps.NAME.build]`: it must be a folder of the repository; `.` is the root"
+                "correct the app's `build.context` in deploy.toml: it must be a folder of the repository; `.` is the root"
             }
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
-                "commit it, or correct `dockerfile` under `[apps.NAME.build]`: it must be a path relative to the context folder"
+                "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path relative to the context folder"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
             Self::Submodule(_) => {
@@ -100,7 +100,7 @@ impl BuildError {
                 "see the failing step's output in the log; correct the cause and push again"
             }
             Self::TimedOut { .. } => {
-                "raise `timeout` under `[apps.NAME.build]` if the build needs more time"
+                "raise the app's `build.timeout` in deploy.toml if the build needs more time"
             }
             Self::Cancelled => "deploy again when ready",
             Self::Engine(EngineError::Unreachable { .. }) => {

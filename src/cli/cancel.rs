@@ -17,10 +17,16 @@ pub struct Cancel {
 pub async fn run(args: Cancel, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     notice::say(&client).await;
-    let id = view::segment(&args.id);
-    client
-        .post(&format!("/api/v1/deployments/{id}/cancel"), &Value::Null)
-        .await?;
-    print::line(format_args!("Deployment `{id}` is being cancelled"));
+    let path = format!("/api/v1/deployments/{}", view::segment(&args.id));
+    let before: view::Deployment = view::read(&client.get(&path).await?)?;
+    let answer = client.post(&format!("{path}/cancel"), &Value::Null).await?;
+    let after: view::Deployment = view::read(&answer)?;
+    let (id, app) = (&after.id, &after.app);
+    let said = match (before.state.as_str(), after.state.as_str()) {
+        ("cancelled", _) => "had been cancelled before",
+        (_, "cancelled") => "is cancelled",
+        _ => "is being cancelled",
+    };
+    print::line(format_args!("Deployment `{id}` of `{app}` {said}"));
     Ok(())
 }

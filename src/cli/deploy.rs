@@ -9,7 +9,7 @@ use super::{Error, Global, notice, outcome};
 /// Deploy an app: the tip of its branch, or another branch, tag or commit
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// Name of the app, as in `[apps.NAME]`
+    /// Name of the app
     app: String,
     /// Branch, tag or commit to deploy [default: the tip of the app's branch]
     #[arg(long = "ref", value_name = "REF")]

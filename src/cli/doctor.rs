@@ -6,6 +6,7 @@ use clap::Args;
 use console::style;
 
 use super::client::Client;
+use super::notice::Configuration;
 use super::{Error, Global, configuration, notice, print};
 use crate::config::{self, Config};
 use crate::engine::{self, Version};
@@ -30,14 +31,20 @@ enum Found {
 pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let mut found = vec![Found::Good(format!("`{}` is valid", path.display()))];
-    let warnings = config::warnings(&config).into_iter();
-    let warnings = warnings.chain(crate::source::warnings(&config));
+    let client = Client::local(&config.agent.data_dir);
+    let in_force = notice::configuration(&client).await;
+    // Secrets are read from the agent's environment, not from this one.
+    let warnings = in_force.as_ref().and_then(|it| it.warnings.clone());
+    let warnings = warnings.unwrap_or_else(|| config::warnings(&config));
+    let warnings = warnings.into_iter().chain(crate::source::warnings(&config));
     found.extend(warnings.map(Found::Odd));
     found.push(docker(&config.docker.host).await);
     found.extend(data_dir(&config.agent.data_dir));
     found.extend(database(&config.agent.data_dir));
     found.extend(agent(&config).await);
-    found.extend(in_force(&path, &config).await);
+    if let Some(in_force) = in_force {
+        found.extend(differences(&path, in_force));
+    }
     found.push(proxy(&config).await);
     let mut wrong = 0;
     for found in found {
@@ -130,11 +137,7 @@ async fn agent(config: &Config) -> Vec<Found> {
 }
 
 /// Where the settings that the agent uses differ from the file.
-async fn in_force(path: &Path, config: &Config) -> Vec<Found> {
-    let client = Client::local(&config.agent.data_dir);
-    let Some(configuration) = notice::configuration(&client).await else {
-        return vec![];
-    };
+fn differences(path: &Path, configuration: Configuration) -> Vec<Found> {
     let mut found: Vec<_> = configuration.notice.into_iter().map(Found::Odd).collect();
     let file = configuration.file;
     if std::path::absolute(path).is_ok_and(|own| own != Path::new(&file)) {

@@ -11,6 +11,7 @@ pub struct Error {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    denied: bool,
 }
 
 /// Why a verb failed, as scripts see it in the exit code.
@@ -46,7 +47,20 @@ impl Error {
             message: message.into(),
             causes: Vec::new(),
             hint: None,
+            denied: false,
         }
+    }
+
+    /// The operating system refused access: to be run by another user.
+    pub fn denied(self) -> Self {
+        Self {
+            denied: true,
+            ..self
+        }
+    }
+
+    pub fn is_denied(&self) -> bool {
+        self.denied
     }
 
     /// Adds `cause` and its own causes in turn, each as a `Caused by:` line.

@@ -34,6 +34,8 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
     if let Err(error) = args.app.parse::<crate::ids::AppName>() {
         return Err(Error::usage(error.to_string()));
     }
+    let (repo, login) = without_login(&args.repo);
+    let args = Init { repo, ..args };
     let path = global.config.clone().unwrap_or("deploy.toml".into());
     let branch = (args.branch.clone())
         .or_else(|| default_branch(&args.repo, path.parent().unwrap_or(Path::new(""))))
@@ -43,7 +45,7 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 Error::usage(format!("`{shown}` already exists and was not changed")).hint(format!(
-                    "to add an app, add an `[apps.{}]` table to it; to create another file, use \
+                    "to add an app, add a section `[apps.{}]` to it; to create another file, use \
                          `--config PATH`",
                     args.app
                 ))
@@ -51,6 +53,14 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
             _ => Error::usage(format!("failed to write `{shown}`")).because(&error),
         }
     })?;
+    if login {
+        eprintln!(
+            "Warning: the user name and the token in the address were left out, since deploy.toml holds \
+             no secrets. Add:\n  [apps.{app}.source]\n  token = {{ env = \"{}_REPO_TOKEN\" }}",
+            variable(&args.app),
+            app = args.app,
+        );
+    }
     print::line(format_args!(
         "Wrote `{}`. Edit it, then run:\n  cutover check\n  cutover serve",
         path.display()
@@ -77,8 +87,30 @@ fn default_branch(repo: &str, folder: &Path) -> Option<String> {
     receiver.recv_timeout(ASKING).ok()?
 }
 
+/// The address without the user name and password of an HTTP address, and whether it had any.
+fn without_login(repo: &str) -> (String, bool) {
+    let Ok(mut url) = url::Url::parse(repo) else {
+        return (repo.to_owned(), false);
+    };
+    let has_login = !url.username().is_empty() || url.password().is_some();
+    let is_ssh = url.scheme() == "ssh";
+    if !has_login || (is_ssh && url.password().is_none()) {
+        return (repo.to_owned(), false);
+    }
+    // Both succeed for an address with a host, and only such has a login. With ssh, the user is no secret.
+    let _ = url.set_password(None);
+    if !is_ssh {
+        let _ = url.set_username("");
+    }
+    (url.to_string(), !is_ssh)
+}
+
+fn variable(app: &str) -> String {
+    app.to_uppercase().replace('-', "_")
+}
+
 fn filled_in(args: &Init, branch: &str) -> String {
-    let variable = args.app.to_uppercase().replace('-', "_");
+    let variable = variable(&args.app);
     // Written by JSON's rules, which are the same as TOML's for what a repository's name can contain.
     let text = |text: &str| serde_json::Value::from(text).to_string();
     TEMPLATE
@@ -91,6 +123,41 @@ fn filled_in(args: &Init, branch: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_loses_its_token_and_nothing_else() {
+        for (given, kept, had) in [
+            (
+                "https://x-token:s3cret@example.com/a.git",
+                "https://example.com/a.git",
+                true,
+            ),
+            (
+                "https://s3cret@example.com/a.git",
+                "https://example.com/a.git",
+                true,
+            ),
+            (
+                "https://example.com/a.git",
+                "https://example.com/a.git",
+                false,
+            ),
+            (
+                "ssh://git@example.com/a.git",
+                "ssh://git@example.com/a.git",
+                false,
+            ),
+            (
+                "ssh://git:pw@example.com/a.git",
+                "ssh://git@example.com/a.git",
+                false,
+            ),
+            ("git@example.com:a.git", "git@example.com:a.git", false),
+            ("/srv/git/a.git", "/srv/git/a.git", false),
+        ] {
+            assert_eq!(without_login(given), (kept.to_owned(), had), "{given}");
+        }
+    }
 
     #[test]
     fn what_it_writes_is_a_configuration_without_mistakes() {

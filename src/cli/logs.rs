@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, view};
+use super::error::Kind;
 use super::{Error, Global, outcome, print};
 use crate::ids::DeploymentId;
 
@@ -47,13 +48,15 @@ pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
 
 /// The deployment with this id, or else the newest of the app with this name.
 async fn named(client: &Client, text: &str) -> Result<String, Error> {
-    if text.parse::<DeploymentId>().is_ok() {
-        let (status, _) = client.look(&format!("/api/v1/deployments/{text}")).await?;
-        if status.is_success() {
-            return Ok(text.to_owned());
-        }
+    if text.parse::<DeploymentId>().is_err() {
+        return newest(client, text).await;
     }
-    newest(client, text).await
+    match client.get(&format!("/api/v1/deployments/{text}")).await {
+        Ok(_) => Ok(text.to_owned()),
+        // An app may be named like an id.
+        Err(error) if error.kind() == Kind::Usage => newest(client, text).await.map_err(|_| error),
+        Err(error) => Err(error),
+    }
 }
 
 async fn newest(client: &Client, app: &str) -> Result<String, Error> {

@@ -14,6 +14,8 @@ pub struct Configuration {
     pub lost: Vec<String>,
     /// Apps that serve although they are not in the database.
     pub unrecorded: Vec<String>,
+    /// What the agent warns of; an older one does not say.
+    pub warnings: Option<Vec<String>>,
     pub notice: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! `cutover receive`, which `hooks/post-receive` calls: reports a push to the agent, and prints the
 //! deployment's log to whoever pushed.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -50,6 +50,9 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
     }
     let client = match configuration::data_dir(&global) {
         Ok(folder) => Client::local(&folder),
+        Err(error) if is_closed(&global) => {
+            return Err(error.hint(other_user(&global, &repository)));
+        }
         Err(error) => {
             return Err(error.hint(
                 "the commits are stored in the repository, but not deployed: correct the \
@@ -74,6 +77,9 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
         Err(error) if error.kind() == Kind::Unreachable && skip => {
             print::line("stored, not deployed: cutover.skip");
             return Ok(());
+        }
+        Err(error) if error.is_denied() => {
+            return Err(error.hint(other_user(&global, &repository)));
         }
         Err(error) if error.kind() == Kind::Unreachable => {
             return Err(error.hint(format!(
@@ -165,6 +171,24 @@ fn configured(repository: &Path) -> Option<PathBuf> {
     crate::source::init();
     let repository = git2::Repository::open_bare(repository).ok()?;
     repository.config().ok()?.get_path("cutover.config").ok()
+}
+
+/// Whether this user may not read the configuration.
+fn is_closed(global: &Global) -> bool {
+    let file = crate::config::find(global.config.as_deref()).ok();
+    let opened = file.map(std::fs::File::open);
+    opened.is_some_and(|it| it.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied))
+}
+
+/// What to do if the hook runs as a user that may not reach the agent.
+fn other_user(global: &Global, repository: &Path) -> String {
+    let own = rustix::process::geteuid().as_raw();
+    format!(
+        "the commits are stored in the repository, but not deployed: this hook runs as user id {own}, \
+         who may not use the agent's socket. Push as the user that the agent runs as, or to the agent's \
+         own address with its token; to deploy now, run {} as that user",
+        by_hand(global, repository)
+    )
 }
 
 /// The commands that deploy what is in the repository.

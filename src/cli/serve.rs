@@ -27,6 +27,7 @@ use crate::store::{Store, apps};
 use crate::vital::vital;
 
 mod data_plane;
+mod greeting;
 
 use data_plane::{DataPlane, Ensured};
 
@@ -120,6 +121,9 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
         background.spawn(vital("beginning", begin_later(agent.clone())));
     }
     tracing::info!(listen = %tcp_address(&tcp), apps = agent.in_force().config.apps.len(), "serving");
+    let (in_force, address) = (agent.in_force(), tcp_address(&tcp));
+    // Secrets are read from files, which may be slow.
+    tokio::task::spawn_blocking(move || greeting::say(&in_force.config, &address));
 
     tokio::select! {
         () = api::listen::tcp(tcp, router.clone()) => {}

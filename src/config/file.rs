@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
+use super::{Problem, similar};
 
 /// What all values of one file have in common.
 pub(super) struct File<'t> {
@@ -309,13 +309,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 
 /// The known key that `name` was most likely meant to be.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let lower = name.to_lowercase().replace('-', "_");
-    known
-        .iter()
-        .map(|key| (strsim::damerau_levenshtein(&lower, key), *key))
-        .filter(|(distance, key)| *distance <= key.len().max(lower.len()).div_ceil(3))
-        .min()
-        .map(|(_, key)| key)
+    similar::nearest(&name.replace('-', "_"), known.iter().copied())
 }
 
 /// The keys in backticks, separated by commas.

@@ -28,6 +28,8 @@ mod problems;
 mod repo;
 mod report;
 mod secret;
+pub mod similar;
+mod syntax;
 mod units;
 mod url;
 mod validate;

@@ -544,12 +544,13 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 
 #[test]
 fn an_app_without_a_secret_is_warned_about() {
-    let config = parse(LEAST).unwrap();
-    let warnings = warnings(&config).join("\n");
-    assert!(
-        warnings.contains("`apps.a.webhook.secrets` is missing"),
-        "{warnings}"
-    );
+    let said = |text: &str| warnings(&parse(text).unwrap()).join("\n");
+    let missing = "`apps.a.webhook.secrets` is missing";
+    let far = LEAST.replace("'/srv/a.git'", "'https://example.com/a.git'");
+    assert_ne!(far, LEAST);
+    assert!(said(&far).contains(missing), "{}", said(&far));
+    // A repository on this machine is pushed to directly.
+    assert!(!said(LEAST).contains(missing), "{}", said(LEAST));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::values::{networks, path, some_networks};
-use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app};
+use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app, syntax};
 
 /// In bytes. A larger file is not a configuration.
 const LONGEST: u64 = 1 << 20;
@@ -57,15 +57,12 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
         folder,
         problems: RefCell::default(),
     };
-    for error in &errors {
-        let offset = error.span().map_or(0, |span| span.start);
-        file.report(offset, format!("invalid TOML: {}", error.message()));
-    }
     // What was recovered around a syntax error is guesswork. A duplicate key is the exception: it
     // leaves the rest of the tree intact.
-    let whole = errors
-        .iter()
-        .all(|error| error.message() == "duplicate key");
+    let whole = errors.iter().all(syntax::is_duplicate);
+    for (offset, message) in syntax::mistakes(text, &errors) {
+        file.report(offset, format!("invalid TOML: {message}"));
+    }
     let config = whole
         .then(|| config(Section::root(&file, tree.get_ref())))
         .flatten();

@@ -9,14 +9,15 @@ use super::{Auth, Config, Notice, Repo, Secret};
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
-        warnings.push("there are no apps: add a section `[apps.NAME]`".to_owned());
+        warnings.push("there are no apps yet: add a section such as `[apps.hello]`".to_owned());
     }
     for (status, path) in &config.proxy.error_pages {
         unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
     }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
-        if app.webhook.secrets.is_empty() {
+        // A repository on this machine is pushed to directly.
+        if app.webhook.secrets.is_empty() && !matches!(app.repo, Repo::Local(_)) {
             warnings.push(format!(
                 "{at}.webhook.secrets` is missing: every webhook delivery for this app will be refused; \
                  generate one with `cutover secret`"

@@ -21,11 +21,13 @@ pub enum SourceError {
     },
     #[error("the repository `{repo}` is empty: it has no branches or tags")]
     Empty { repo: String },
-    #[error("the repository `{repo}` has no {what} `{name}`")]
+    #[error("the repository `{repo}` has no {what} `{name}`{aside}")]
     NoSuchRef {
         repo: String,
         what: &'static str,
         name: String,
+        /// What may have been meant.
+        aside: String,
     },
     #[error("`{0}` is not a valid name for a branch or tag")]
     InvalidRef(String),
@@ -79,7 +81,7 @@ impl SourceError {
                 "deploy again; if it happens again, check the repository on the server with `git fsck`"
             }
             Self::Refused { .. } => {
-                "check `token` (https) or `ssh_key` (ssh) under `[apps.NAME.source]`, and that it may read the repository"
+                "check the app's `source.token` (https) or `source.ssh_key` (ssh) in deploy.toml, and that it may read the repository"
             }
             Self::UnknownServer { hint, .. } => hint,
             Self::Empty { .. } => "push a branch first",

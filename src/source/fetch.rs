@@ -7,7 +7,9 @@ use std::time::Instant;
 use git2::{Error, FetchOptions, Oid, Reference, Remote, Repository};
 use tokio_util::sync::CancellationToken;
 
-use super::resolve::{HEADS, TAGS, by_id, by_prefix, damaged, digits, is_ours, meanings, missing};
+use super::resolve::{
+    HEADS, TAGS, by_id, by_prefix, damaged, digits, is_ours, meanings, missing, or_near,
+};
 use super::transport::Failed;
 use super::{Commit, SourceError, Want};
 use crate::config::{Repo, Source};
@@ -60,7 +62,8 @@ impl Fetch<'_> {
                 Want::Named(text) => self.by_digits(git, remote, options, &heads, text)?,
                 _ => None,
             };
-            found.ok_or_else(|| missing(self.shown, what, text))
+            let known = || heads.keys().map(String::as_str);
+            found.ok_or_else(|| or_near(missing(self.shown, what, text), known()))
         })
     }
 

@@ -4,13 +4,26 @@ use git2::{ErrorCode, ObjectType, Oid, Reference, Repository};
 use time::OffsetDateTime;
 
 use super::{Commit, SourceError, Want};
+use crate::config::similar;
 use crate::ids::CommitId;
 
 pub(super) const HEADS: &str = "refs/heads/";
 pub(super) const TAGS: &str = "refs/tags/";
+/// The fewest digits that name a commit.
+pub(super) const FEWEST_DIGITS: usize = 7;
 
 /// Finds the wanted commit; `repo` names the repository in errors.
 pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
+    find(git, want, repo).map_err(|error| {
+        let refs = git.references().into_iter().flatten().flatten();
+        let names: Vec<_> = refs
+            .filter_map(|found| found.name().ok().map(str::to_owned))
+            .collect();
+        or_near(error, names.iter().map(String::as_str))
+    })
+}
+
+fn find(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
     let missing = |what, name: &str| missing(repo, what, name);
     match want {
         Want::Branch(name) => {
@@ -36,7 +49,27 @@ pub(super) fn missing(repo: &str, what: &'static str, name: &str) -> SourceError
         repo: repo.to_owned(),
         what,
         name: name.to_owned(),
+        aside: String::new(),
     }
+}
+
+/// Adds what may have been meant instead of a ref that does not exist, of the repository's `refs`.
+pub(super) fn or_near<'r>(
+    mut error: SourceError,
+    refs: impl Iterator<Item = &'r str>,
+) -> SourceError {
+    if let SourceError::NoSuchRef { name, aside, .. } = &mut error {
+        let short = |full: &'r str| full.strip_prefix(HEADS).or_else(|| full.strip_prefix(TAGS));
+        let is_digits = name.len() > 1 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        *aside = match similar::nearest(name, refs.filter_map(short)) {
+            Some(near) => format!(" (did you mean `{near}`?)"),
+            None if is_digits && name.len() < FEWEST_DIGITS => {
+                format!(" (a commit needs at least {FEWEST_DIGITS} digits)")
+            }
+            None => String::new(),
+        };
+    }
+    error
 }
 
 /// The refs that a person's text may mean, in the order in which they are tried: a branch, a tag, or
@@ -105,7 +138,8 @@ fn reference(git: &Repository, full: &str, repo: &str) -> Result<Option<Commit>,
 
 /// The text as an abbreviated commit id, if it can be one.
 pub(super) fn digits(text: &str) -> Option<String> {
-    let good = (7..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let good =
+        (FEWEST_DIGITS..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
     good.then(|| text.to_ascii_lowercase())
 }
 

@@ -35,4 +35,5 @@ mod releases;
 mod reload;
 mod retire;
 mod strangers;
+mod told;
 mod volumes;

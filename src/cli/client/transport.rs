@@ -79,17 +79,23 @@ impl Endpoint {
         Ok(sender)
     }
 
+    /// The error for an agent whose socket cannot be opened.
+    fn refused(&self, error: &std::io::Error) -> Error {
+        let lost = self.lost().because(error);
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => lost
+                .denied()
+                .hint("run this as the agent's user, for example with sudo"),
+            _ => lost.hint("start it with `cutover serve`, or name another agent with `--url`"),
+        }
+    }
+
     async fn open(&self) -> Result<Box<dyn Stream>, Error> {
         let url = match self {
             Self::Unix(path) => {
                 return match UnixStream::connect(path).await {
                     Ok(stream) => Ok(Box::new(stream)),
-                    Err(error) => Err(self.lost().because(&error).hint(match error.kind() {
-                        std::io::ErrorKind::PermissionDenied => {
-                            "run this as the agent's user, for example with sudo"
-                        }
-                        _ => "start it with `cutover serve`, or name another agent with `--url`",
-                    })),
+                    Err(error) => Err(self.refused(&error)),
                 };
             }
             Self::Url(url) => url,

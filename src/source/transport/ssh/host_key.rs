@@ -102,8 +102,7 @@ fn parse(line: &str) -> Option<HostKey> {
 
 /// The error for a server whose key is not the expected one.
 pub fn unknown(pinned: Option<&str>, shown: Option<&str>) -> Failure {
-    let correct =
-        "if the server's key has really changed, correct `host_key` under `[apps.NAME.source]`";
+    let correct = "if the server's key has really changed, correct the app's `source.host_key` in deploy.toml";
     let (why, hint) = match (pinned, shown) {
         (Some(pinned), Some(key)) => (
             format!("it shows the key `{key}`, and `{pinned}` is pinned"),
@@ -116,12 +115,12 @@ pub fn unknown(pinned: Option<&str>, shown: Option<&str>) -> Failure {
         (None, Some(key)) => (
             format!("its key `{key}` is not in known_hosts"),
             format!(
-                "compare it with what the server's owner publishes, then set `host_key = \"{key}\"` under `[apps.NAME.source]`"
+                "compare it with what the server's owner publishes, then set the app's `source.host_key = \"{key}\"` in deploy.toml"
             ),
         ),
         (None, None) => (
             "its key is not in known_hosts".to_owned(),
-            "set `host_key` under `[apps.NAME.source]` to what the server's owner publishes"
+            "set the app's `source.host_key` in deploy.toml to what the server's owner publishes"
                 .to_owned(),
         ),
     };

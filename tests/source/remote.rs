@@ -730,3 +730,54 @@ fn an_ssh_server_that_is_down_or_none_is_unreachable() {
         }
     }
 }
+
+#[test]
+fn ssh_knows_the_hosts_that_the_machine_knows() {
+    let Some(sshd) = sshd() else { return };
+    let (folder, tip) = origin();
+    // Another /etc/ssh, for one process: the key of a kind that `ssh` would not ask for first, hashed.
+    let known = folder.path().join("known");
+    std::fs::create_dir(&known).unwrap();
+    let host = std::fs::read_to_string(sshd.folder.path().join("host-rsa.pub")).unwrap();
+    let file = known.join("ssh_known_hosts");
+    std::fs::write(&file, format!("[127.0.0.1]:{} {host}", sshd.port)).unwrap();
+    let hashed = Command::new("ssh-keygen").arg("-qHf").arg(&file).status();
+    assert!(hashed.unwrap().success());
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg(r#"mount --bind "$1" /etc/ssh && shift && exec "$@""#)
+        .arg("sh")
+        .arg(&known)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--nocapture", "ssh_by_known_hosts"])
+        .env(
+            "TEST_URL",
+            format!(
+                "ssh://root@127.0.0.1:{}{}/origin.git",
+                sshd.port,
+                folder.path().display()
+            ),
+        )
+        .env("TEST_KEY", sshd.folder.path().join("key"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    if error.contains("unshare failed") {
+        return tool::skip("it needs to make a mount namespace");
+    }
+    assert!(text.contains(&format!("fetched {tip}")), "{text}{error}");
+}
+
+#[test]
+#[ignore = "run by `ssh_knows_the_hosts_that_the_machine_knows`"]
+fn ssh_by_known_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::Ssh(std::env::var("TEST_URL").unwrap());
+    let access = Source {
+        ssh_key: Some(std::env::var_os("TEST_KEY").unwrap().into()),
+        ..Source::default()
+    };
+    let found = fetch(folder.path(), repo, access).unwrap();
+    println!("fetched {}", found.id);
+}

@@ -22,7 +22,7 @@ pub fn check(step: Step, headers: &HeaderMap) -> Result<(), String> {
     match essence(headers).as_str() {
         kind if kind == step.content_type() => Ok(()),
         // What a server of plain files sends.
-        "text/plain" | "application/octet-stream" if step == Step::Refs => Err(
+        "" | "text/plain" | "application/octet-stream" if step == Step::Refs => Err(
             "it serves the repository's files only, git's old \"dumb\" protocol, which is not supported"
                 .into(),
         ),

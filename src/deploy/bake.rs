@@ -1,5 +1,6 @@
 //! The watch after the switch: the old release is still warm, and errors of the new one roll it
-//! back.
+//! back. What its traffic says is compared with the old release's; whatever the traffic, an instance
+//! that ends or fails three probes in a row is proof enough.
 
 use std::time::Duration;
 
@@ -9,18 +10,19 @@ use super::Result;
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
 use crate::engine::Run;
-use crate::proxy::control::RouteStats;
+use crate::proxy::control::{RouteStats, Tally};
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Failure};
 use crate::store::releases::Release;
 use crate::store::{instances, steps};
 
+mod compare;
+mod probes;
+
+use compare::Count;
+
 /// How often the release is checked.
 const LOOK: Duration = Duration::from_millis(500);
-/// Fewer bad responses than this are not enough for a verdict.
-const FEWEST_BAD: u64 = 10;
-/// A larger share of bad responses fails the bake.
-const WORST_SHARE: f64 = 0.1;
 
 pub enum Verdict {
     Good,
@@ -46,7 +48,10 @@ pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<
             crate::store::now()
         }
     };
-    let verdict = watch(line, release, begun + time.as_millis() as i64).await?;
+    let verdict = tokio::select! {
+        verdict = watch(line, release, begun + time.as_millis() as i64) => verdict?,
+        why = probes::fail_in_a_row(line, release) => Err(unhealthy(line, release, why?).await),
+    };
     Checkpoint::Effected(Step::Bake).reach();
     let detail = match &verdict {
         Ok(detail) => detail.clone(),
@@ -66,6 +71,52 @@ async fn began(line: &Line<'_>) -> Result<i64> {
     Ok(bake.map_or_else(crate::store::now, |record| record.started_at))
 }
 
+/// An instance that has ended fails its probes too.
+async fn unhealthy(line: &Line<'_>, release: &Release, why: String) -> Failure {
+    match died(line, release).await {
+        Some(message) => bad(line, release, "crashed_in_bake", message).await,
+        None => bad(line, release, "unhealthy_in_bake", why).await,
+    }
+}
+
+/// What the old release's requests came to before the switch; `None` if there was none, or the proxy
+/// is of a version that does not tell.
+async fn old_tally(line: &Line<'_>, release: &Release) -> Option<Tally> {
+    let was = line.app.was.iter().map(|was| was.as_str());
+    for app in [line.app.name.as_str()].into_iter().chain(was) {
+        let tallies = line.agent.proxy.tallies(app).await.ok()?;
+        let mut others = tallies.into_iter().filter(|it| is_older(it, release));
+        if let Some(newest) = others.next() {
+            return Some(newest);
+        }
+    }
+    None
+}
+
+/// A route that has no release yet has a share without a name.
+fn is_older(tally: &Tally, release: &Release) -> bool {
+    !tally.release.is_empty() && tally.release != release.id.as_str()
+}
+
+/// What the new release's requests came to so far, and why they are reason to roll it back, if so.
+async fn judge(
+    line: &Line<'_>,
+    release: &Release,
+    old: Option<&Tally>,
+) -> Option<(Count, Option<String>)> {
+    let proxy = &line.agent.proxy;
+    if let Some(old) = old {
+        let tallies = proxy.tallies(line.app.name.as_str()).await.ok()?;
+        let new = tallies
+            .iter()
+            .find(|it| it.release == release.id.as_str())?;
+        return Some((Count::from(new), compare::worse(new, old)));
+    }
+    let all = of_release(&proxy.stats().await.ok()?, release.id.as_str())?;
+    let count = Count::from(&all);
+    Some((count, compare::too_many(count)))
+}
+
 async fn watch(
     line: &Line<'_>,
     release: &Release,
@@ -74,7 +125,8 @@ async fn watch(
     let agent = line.agent;
     let mut changes = agent.hub.changes();
     let mut events = agent.engine.events().ok();
-    let mut seen = 0;
+    let old = old_tally(line, release).await;
+    let mut seen = Count::default();
     while crate::store::now() < until {
         let app = line.app.name.clone();
         let next = agent
@@ -87,11 +139,9 @@ async fn watch(
         if let Some(message) = died(line, release).await {
             return Ok(Err(bad(line, release, "crashed_in_bake", message).await));
         }
-        if let Ok(stats) = agent.proxy.stats().await
-            && let Some(all) = of_release(&stats, release.id.as_str())
-        {
-            seen = all.requests;
-            if let Some(message) = too_many_bad(&all) {
+        if let Some((count, why)) = judge(line, release, old.as_ref()).await {
+            seen = count;
+            if let Some(message) = why {
                 return Ok(Err(bad(line, release, "errors_in_bake", message).await));
             }
         }
@@ -110,7 +160,7 @@ async fn watch(
             () = tokio::time::sleep(LOOK) => {}
         }
     }
-    Ok(Ok(format!("{seen} requests, no reason to roll back")))
+    Ok(Ok(compare::good(seen, old.as_ref().map(Count::from))))
 }
 
 /// What is wrong with an instance, if one has ended or restarted since the switch.
@@ -130,6 +180,12 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
         let code = look.exit_code;
         match (look.run, look.restarts) {
             (Run::Missing, _) => return Some("the new version's container was removed".into()),
+            (Run::Exited | Run::Restarting, _) if look.out_of_memory => {
+                return Some(
+                    "the new version was killed after the switch because it exceeded its memory limit"
+                        .into(),
+                );
+            }
             (Run::Exited | Run::Restarting, _) => {
                 return Some(format!(
                     "the new version exited with code {code} after the switch"
@@ -156,12 +212,13 @@ fn of_release(stats: &[RouteStats], release: &str) -> Option<RouteStats> {
     Some(all)
 }
 
-fn too_many_bad(route: &RouteStats) -> Option<String> {
-    let bad = route.by_class[4].max(route.failures.total());
-    let all = route.requests.max(1);
-    let share = bad as f64 / all as f64;
-    (bad >= FEWEST_BAD && share > WORST_SHARE)
-        .then(|| format!("{bad} of {all} requests failed after the switch"))
+impl From<&RouteStats> for Count {
+    fn from(route: &RouteStats) -> Self {
+        Self {
+            requests: route.requests,
+            failed: route.by_class[4].max(route.failures.total()),
+        }
+    }
 }
 
 async fn bad(line: &Line<'_>, release: &Release, code: &str, message: String) -> Failure {
@@ -222,16 +279,7 @@ mod tests {
         };
         let all = of_release(&[route(50, 1), other, route(12, 9)], "r").unwrap();
         assert_eq!((all.requests, all.by_class[4]), (62, 10));
-        assert!(too_many_bad(&all).is_some());
+        assert!(compare::too_many(Count::from(&all)).is_some());
         assert!(of_release(&[], "r").is_none());
-    }
-
-    #[test]
-    fn a_few_errors_or_a_small_share_do_not_roll_back() {
-        assert!(too_many_bad(&route(0, 0)).is_none());
-        assert!(too_many_bad(&route(9, 9)).is_none());
-        assert!(too_many_bad(&route(1000, 100)).is_none());
-        assert!(too_many_bad(&route(1000, 101)).is_some());
-        assert!(too_many_bad(&route(10, 10)).is_some());
     }
 }

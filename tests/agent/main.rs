@@ -15,6 +15,7 @@ mod server;
 mod bad_flood;
 mod bad_input;
 mod bake;
+mod bake_traffic;
 mod crash;
 mod database;
 mod docker_away;

@@ -13,6 +13,7 @@
 //! exit-at-start      logs a line and exits with code 7
 //! slow-start MS      waits before it listens
 //! crash-after MS     exits that long after it began to listen
+//! eat-after MS       takes memory without end, that long after it began to listen
 //! command-fails      `/bin/sh -c …`, where the image has it as a shell, exits with code 1
 //! idle-close MS      closes a connection that is idle for so long
 //! listen PORT        listens there, whatever PORT says
@@ -115,6 +116,15 @@ fn main() {
             thread::sleep(wait);
             println!("{version}: out of dilithium");
             exit(3)
+        });
+    }
+    if let Some(wait) = app.wait("eat-after") {
+        thread::spawn(move || {
+            thread::sleep(wait);
+            let mut eaten = Vec::new();
+            loop {
+                eaten.push(vec![1u8; 1 << 20]);
+            }
         });
     }
     for connection in listener.incoming().flatten() {

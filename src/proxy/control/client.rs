@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table};
+use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table, Tally};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long to wait for a reply. A publish waits for the disk; nothing else takes long.
@@ -81,6 +81,13 @@ impl Client {
     /// The counters of every share that serves or drains, and for a while of drained ones.
     pub async fn stats(&self) -> Result<Vec<RouteStats>, Error> {
         self.call(&Command::Stats, ANSWER).await
+    }
+
+    /// What became of the requests of an app's releases of late; the newest release comes first. An
+    /// older proxy refuses the question.
+    pub async fn tallies(&self, app: &str) -> Result<Vec<Tally>, Error> {
+        self.call(&Command::Tallies { app: app.into() }, ANSWER)
+            .await
     }
 
     /// Tells the proxy to finish the requests in progress and exit.

@@ -14,6 +14,7 @@ use crate::proxy::route::table::Table;
 
 pub use crate::proxy::route::drain::Receipt;
 pub use crate::proxy::route::stats::{Failures, RouteStats, State};
+pub use crate::proxy::route::tally::{PathTally, Tally};
 pub use client::{Client, Error};
 pub use server::{Control, Leave, bind, serve};
 
@@ -35,6 +36,10 @@ pub enum Command {
         websockets_ms: u64,
     },
     Stats,
+    /// What became of an app's requests of late. Older proxies refuse it.
+    Tallies {
+        app: String,
+    },
     /// Return the whole table that requests are routed by now.
     Table,
     Stop,

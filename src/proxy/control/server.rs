@@ -259,6 +259,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             }
         }
         Command::Stats => done(routes.stats()),
+        Command::Tallies { app } => done(routes.tallies(&app)),
         Command::Table => done(&*routes.table()),
         Command::Stop => {
             control.stop();

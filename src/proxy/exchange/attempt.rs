@@ -135,6 +135,7 @@ impl Attempt<'_> {
         let other = self
             .routes
             .claim_other(self.name(), &requested, &share.app, &self.left);
+        self.count_failed(other.as_ref());
         other.is_some_and(|other| self.goes_on(other))
     }
 
@@ -143,6 +144,7 @@ impl Attempt<'_> {
         let share = self.claim.share().clone();
         let requested = self.requested(path);
         let warm = (self.routes).claim_warm(self.name(), &requested, &share.app, share.id);
+        self.count_failed(warm.as_ref());
         warm.is_some_and(|warm| self.goes_on(warm))
     }
 
@@ -174,12 +176,23 @@ impl Attempt<'_> {
         next.is_some_and(|next| self.goes_on(next))
     }
 
+    /// If another release has to answer, this one has failed, even though no client sees it.
+    fn count_failed(&self, other: Option<&Claim>) {
+        let share = self.claim.share();
+        if other.is_some_and(|other| other.share().release != share.release)
+            && let Some(visit) = &self.claim.visit
+        {
+            share.record.count(visit, Outcome::Connect, 0);
+        }
+    }
+
     /// Goes on with another claim in place of the present one.
     fn goes_on(&mut self, other: Claim) -> bool {
         self.count_retry();
         self.watch.share.store(other.share().id, SeqCst);
         let mut before = std::mem::replace(&mut self.claim, other);
         self.claim.log = before.log.take();
+        self.claim.visit = before.visit.take();
         before.abandon();
         self.tried.clear();
         true

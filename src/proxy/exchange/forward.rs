@@ -18,6 +18,8 @@ use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::live::NoRoute;
 use crate::proxy::route::routes::Routes;
+use crate::proxy::route::visit::{Visit, client_key};
+use crate::proxy::wire::headers::FORWARDED_FOR;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
 
@@ -100,6 +102,7 @@ async fn forward(
     if let Some(log) = &gateway.access_log {
         claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
     }
+    claim.visit = Some(visit(connection, &request));
     let policy = &claim.share().policy;
     if let Some(page) = &policy.maintenance {
         let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
@@ -123,6 +126,14 @@ async fn forward(
     }
     .run(request, on_upgrade)
     .await
+}
+
+fn visit(connection: &Connection, request: &Request<Incoming>) -> Visit {
+    let client = connection.client.lock();
+    let named = request.headers().get_all(FORWARDED_FOR).iter().next_back();
+    let named = named.filter(|_| client.trusted);
+    let key = client_key(client.address, named.map(|it| it.as_bytes()));
+    Visit::new(request.uri().path(), key)
 }
 
 fn entry(

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::counters::Outcome;
 use super::share::LiveShare;
+use super::visit::Visit;
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::upstream::target::Target;
 
@@ -17,6 +18,8 @@ pub struct Claim {
     pub status: u16,
     target: Option<usize>,
     open: bool,
+    /// For the share's tally.
+    pub visit: Option<Visit>,
     /// The access log and the entry to be written to it.
     pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
 }
@@ -31,6 +34,7 @@ impl Claim {
             status: 0,
             target: None,
             open: true,
+            visit: None,
             log: None,
         }
     }
@@ -62,6 +66,9 @@ impl Claim {
         if std::mem::take(&mut self.open) {
             let took = self.started.elapsed();
             self.share.counters.count(outcome, self.status, took);
+            if let Some(visit) = &self.visit {
+                self.share.record.count(visit, outcome, self.status);
+            }
             self.leave_target();
             self.share.end_request();
             if let Some((log, mut entry)) = self.log.take() {

@@ -10,3 +10,5 @@ pub mod routes;
 pub mod share;
 pub mod stats;
 pub mod table;
+pub mod tally;
+pub mod visit;

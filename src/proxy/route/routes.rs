@@ -12,10 +12,13 @@ use super::live::{LiveTable, NoRoute};
 use super::share::{Displaced, LiveShare};
 use super::stats::RouteStats;
 use super::table::{Page, Table};
+use super::tally::Tally;
 use crate::proxy::watch::Watches;
 
 /// How long the counters of a drained share are kept.
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// The most releases of an app whose tallies are told.
+const MAX_TALLIES: usize = 4;
 /// The most drained shares whose counters are kept.
 const MAX_REMEMBERED: usize = 256;
 
@@ -146,6 +149,23 @@ impl Routes {
         live.iter().chain(&retired).map(|s| s.stats()).collect()
     }
 
+    /// What became of the requests of an app's releases of late; the newest release comes first.
+    pub fn tallies(&self, app: &str) -> Vec<Tally> {
+        let live = self.shares();
+        let retired = self.retired.lock().clone();
+        let mut all: Vec<Tally> = Vec::new();
+        for share in live.iter().chain(&retired).filter(|it| it.app == app) {
+            let tally = share.tally();
+            match all.iter_mut().find(|it| it.release == tally.release) {
+                Some(same) => same.add(tally),
+                None => all.push(tally),
+            }
+        }
+        all.sort_by_key(|it| std::cmp::Reverse(it.generation));
+        all.truncate(MAX_TALLIES);
+        all
+    }
+
     /// The number of requests and tunnels in progress, on any route.
     pub fn under_way(&self) -> u64 {
         let live = self.shares();
@@ -163,6 +183,7 @@ impl Routes {
         let live = self.shares();
         for share in &live {
             share.prune_pools();
+            share.record.turn();
         }
         let mut retired = self.retired.lock();
         let spare = retired.len().saturating_sub(MAX_REMEMBERED);

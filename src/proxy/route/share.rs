@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::counters::{Counters, Snapshot};
 use super::stats::{RouteStats, State};
 use super::table::{Policy, Route, Share};
+use super::tally::{Record, Tally};
 use crate::proxy::upstream::target::{Dialing, Target};
 
 /// The least time between two ends of streams: clients reconnect after losing a tunnel or an event
@@ -37,6 +38,7 @@ pub struct LiveShare {
     pub policy: Policy,
     pub targets: Vec<Target>,
     pub counters: Counters,
+    pub record: Record,
     /// Which of the targets of equal load is next.
     turn: AtomicUsize,
     phase: AtomicU8,
@@ -92,6 +94,7 @@ impl LiveShare {
             policy: policy.clone(),
             targets: share.targets.iter().map(target).collect(),
             counters: Counters::default(),
+            record: Record::default(),
             turn: AtomicUsize::new(0),
             phase: AtomicU8::new(SERVING),
             in_flight: AtomicU64::new(0),
@@ -232,6 +235,10 @@ impl LiveShare {
             latency_us: self.counters.latency_us(),
             latency_sum_us: self.counters.latency_sum_us(),
         }
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.record.tally(&self.release, self.generation)
     }
 
     /// Holds the share for a request, until [`LiveShare::end_request`].

@@ -17,6 +17,7 @@ mod transport;
 mod warnings;
 
 pub use bare::{message, tip};
+pub use compare::Changed;
 pub use error::SourceError;
 pub use local::{is_work_tree, unsupported};
 pub use mirror::Mirror;

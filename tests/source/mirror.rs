@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::tool;
 use cutover::config::{Repo, Source};
 use cutover::ids::CommitId;
-use cutover::source::{Commit, Mirror, SourceError, Want};
+use cutover::source::{Changed, Commit, Mirror, SourceError, Want};
 use git2::{Oid, Repository, Signature, Time};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -538,13 +538,115 @@ fn changed_paths_compares_two_trees_without_what_lies_between() {
     fetch(&mirror, &branch("other")).unwrap();
     let id = |oid: Oid| oid.to_string().parse().unwrap();
     let [root, side, tip]: [CommitId; 3] = [first, side, third].map(id);
-    let paths = |old: &CommitId, new: &CommitId| mirror.changed_paths(old, new).unwrap();
+    let paths = |old: &CommitId, new: &CommitId| match mirror.changed_paths(old, new).unwrap() {
+        Changed::Paths(paths) => paths,
+        Changed::TooMuch => panic!("too much"),
+    };
     assert_eq!(paths(&root, &tip), ["file"]);
     assert!(paths(&root, &root).is_empty());
     // Unrelated histories are compared all the same: what counts is the trees.
     assert!(paths(&root, &side).is_empty());
     let unknown: CommitId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
     assert!(mirror.changed_paths(&unknown, &tip).is_err());
+}
+
+/// Commits a tree of these entries (name, id, mode) to `main`.
+fn commit_tree(git: &Repository, entries: &[(&str, Oid, i32)]) -> CommitId {
+    let tree = git.find_tree(tree_of(git, entries)).unwrap();
+    let parent = git.find_reference("refs/heads/main").ok();
+    let parent = parent.map(|tip| tip.peel_to_commit().unwrap());
+    let parents: Vec<_> = parent.iter().collect();
+    let who = Signature::now("Ann", "ann@example.com").unwrap();
+    let id = git.commit(Some("refs/heads/main"), &who, &who, "x", &tree, &parents);
+    id.unwrap().to_string().parse().unwrap()
+}
+
+fn tree_of(git: &Repository, entries: &[(&str, Oid, i32)]) -> Oid {
+    let mut tree = git.treebuilder(None).unwrap();
+    for (name, id, mode) in entries {
+        tree.insert(name, *id, *mode).unwrap();
+    }
+    tree.write().unwrap()
+}
+
+#[test]
+fn every_kind_of_change_is_a_changed_path() {
+    let (file, program, folder) = (0o100644, 0o100755, 0o040000);
+    let scene = Scene::new();
+    let git = &scene.origin;
+    let [a, b] = ["a", "b"].map(|text| git.blob(text.as_bytes()).unwrap());
+    let deep = |leaf| {
+        let inner = tree_of(git, &[("leaf", leaf, file), ("same", a, file)]);
+        tree_of(git, &[("inner", inner, folder), ("same", a, file)])
+    };
+    let old = commit_tree(
+        git,
+        &[
+            ("a", a, file),
+            ("a-b", a, file),
+            ("gone", deep(a), folder),
+            ("kept", deep(a), folder),
+            ("mode", a, file),
+        ],
+    );
+    let new = commit_tree(
+        git,
+        &[
+            // A file becomes a folder; `a-b` is sorted between the two.
+            ("a", deep(a), folder),
+            ("a-b", a, file),
+            ("kept", deep(b), folder),
+            ("mode", a, program),
+            ("new", b, file),
+        ],
+    );
+    let mirror = scene.mirror();
+    fetch(&mirror, &Want::Commit(old.clone())).unwrap();
+    fetch(&mirror, &branch("main")).unwrap();
+    let all = [
+        "a",
+        "a/inner/leaf",
+        "a/inner/same",
+        "a/same",
+        "gone/inner/leaf",
+        "gone/inner/same",
+        "gone/same",
+        "kept/inner/leaf",
+        "mode",
+        "new",
+    ];
+    let all = Changed::Paths(all.map(String::from).to_vec());
+    assert_eq!(mirror.changed_paths(&old, &new).unwrap(), all);
+}
+
+/// Ten trees of ten entries each, every one the tree below, with or without a file at the bottom: 10^10
+/// paths.
+#[test]
+fn what_is_too_much_to_compare_is_given_up_in_time() {
+    let scene = Scene::new();
+    let git = &scene.origin;
+    let blob = git.blob(b"x").unwrap();
+    let names: Vec<String> = (0..10).map(|name| name.to_string()).collect();
+    let bomb = |bottom: Oid| {
+        (0..10).fold(bottom, |below, _| {
+            let all: Vec<_> = (names.iter())
+                .map(|name| (name.as_str(), below, 0o040000))
+                .collect();
+            tree_of(git, &all)
+        })
+    };
+    let mirror = scene.mirror();
+    for bottom in [tree_of(git, &[]), tree_of(git, &[("x", blob, 0o100644)])] {
+        let old = commit_tree(git, &[("x", blob, 0o100644)]);
+        let new = commit_tree(git, &[("bomb", bomb(bottom), 0o040000)]);
+        fetch(&mirror, &Want::Commit(old.clone())).unwrap();
+        fetch(&mirror, &branch("main")).unwrap();
+        let begun = Instant::now();
+        let changed = mirror.changed_paths(&old, &new).unwrap();
+        assert_eq!(changed, Changed::TooMuch);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::PathFilter;
-use crate::deploy::filter;
+use crate::config::{App, PathFilter};
 use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::{Agent, filter};
 use crate::ids::CommitId;
-use crate::source::{self, Commit, Mirror, SourceError};
+use crate::source::{self, Changed, Commit, Mirror, SourceError};
 use crate::store::deployments::{self, Goal};
 use crate::store::{apps, pushes, releases};
 
@@ -14,8 +14,12 @@ use crate::store::{apps, pushes, releases};
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 pub fn mirror(line: &Line<'_>) -> Mirror {
-    let app = line.app;
-    let repos = line.agent.in_force().config.agent.data_dir.join("repos");
+    mirror_of(line.agent, line.app)
+}
+
+/// The mirror of an app's repository.
+pub fn mirror_of(agent: &Agent, app: &App) -> Mirror {
+    let repos = agent.in_force().config.agent.data_dir.join("repos");
     let folder = repos.join(format!("{}.git", app.name));
     Mirror::new(folder, app.repo.clone(), app.source.clone())
 }
@@ -155,15 +159,15 @@ fn changes(
     tip: Commit,
     paths: Option<&PathFilter>,
     serves: &Serves,
-    changed: impl Fn(&CommitId, &CommitId) -> Result<Vec<String>, SourceError>,
+    changed: impl Fn(&CommitId, &CommitId) -> Result<Changed, SourceError>,
 ) -> Result<Commit, Stop> {
     let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {
         return Ok(tip);
     };
-    // A force-push may have removed the earlier commit: then the changes are unknown, and it is
-    // deployed.
+    // A force-push may have removed the earlier commit, or there is too much to compare: then the changes
+    // are unknown, and it is deployed.
     match changed(deployed, &tip.id) {
-        Ok(changed) if !paths.any(&changed) => {
+        Ok(Changed::Paths(changed)) if !paths.any(&changed) => {
             let (old, new) = (deployed.short(), tip.id.short());
             let why = format!("nothing under `paths` changed from `{old}` to `{new}`");
             Err(Stop::skipped("paths_unchanged", why))

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -17,6 +18,9 @@ use super::log_file::{open, set_aside};
 const WAITING: usize = 16 << 10;
 /// The size at which a file is set aside, in bytes.
 const FILE: u64 = 64 << 20;
+
+/// How often to try again to open a file that could not be opened.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// The content of a line. Paths are logged without their query, which may contain tokens.
 #[derive(Serialize, Debug)]
@@ -44,21 +48,51 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the file for appending and starts the thread, which ends when the last sender is dropped.
+    /// Starts the thread, which opens the file for appending and ends when the last sender is dropped.
+    /// Lines are lost until the file can be opened.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        let file = open(&path)?;
         let (lines, receiver) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = lost.clone();
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write(&path, file, &receiver, &counted, FILE))?;
+            .spawn(move || {
+                if let Some(file) = opened(&path, &receiver, &counted) {
+                    write(&path, file, &receiver, &counted, FILE);
+                }
+            })?;
         Ok(Self { lines, lost })
     }
 
     pub fn write(&self, entry: Box<Entry>) {
         if self.lines.try_send(entry).is_err() {
             self.lost.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Opens the file, trying again until that is possible. `None` if the proxy ends before.
+fn opened(path: &Path, lines: &Receiver<Box<Entry>>, lost: &AtomicU64) -> Option<File> {
+    let mut said = false;
+    loop {
+        let error = match open(path) {
+            Ok(file) => return Some(file),
+            Err(error) => error,
+        };
+        if !said {
+            let path = path.display();
+            tracing::error!(
+                "failed to open the access log `{path}`: {error}; serving without it, and trying again"
+            );
+            said = true;
+        }
+        let again = Instant::now() + OPEN_AGAIN;
+        loop {
+            match lines.recv_timeout(again.saturating_duration_since(Instant::now())) {
+                Ok(_) => lost.fetch_add(1, Relaxed),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            };
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,6 +27,9 @@ use super::sockets::{ListenError, Sockets, activated};
 use super::threads;
 use super::watch::SWEEP;
 
+/// How often to try again to create a control socket that could not be created.
+const SOCKET_AGAIN: Duration = Duration::from_secs(1);
+
 /// Why the proxy does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -33,8 +37,6 @@ pub enum RunError {
     Listen(#[from] ListenError),
     #[error("failed to create the control socket in `{folder}`: {source}")]
     Control { folder: PathBuf, source: io::Error },
-    #[error("failed to open the access log `{path}`: {source}")]
-    AccessLog { path: PathBuf, source: io::Error },
     #[error("the running proxy did not wait any longer, and keeps serving; try again")]
     Withdrawn,
     #[error("failed to set up TLS: {0}")]
@@ -59,7 +61,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     // When a proxy is replaced, its name is taken only when nothing can go wrong any more: until then
     // the agent must find the old one.
     let own = match taken {
-        None => Some(control::bind(&folder, false).map_err(failed)?),
+        None => own_socket(&folder).map_err(failed)?,
         Some(_) => None,
     };
     let inherited = match &mut taken {
@@ -83,9 +85,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         leave(&server, Leave::Stop, options.grace, threads).await;
         return Err(RunError::Withdrawn);
     }
-    let socket = match own {
-        Some(socket) => socket,
-        None => control::bind(&folder, true).map_err(failed)?,
+    let socket = match &taken {
+        None => own,
+        Some(_) => Some(control::bind(&folder, true).map_err(failed)?),
     };
     // Serving does not depend on whether files can be written.
     if let Err(error) = write_addresses(&folder, &sockets) {
@@ -113,8 +115,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         }
     }
     let house = {
-        let answer = control::serve(socket, control.clone());
+        let (folder, control) = (folder.clone(), control.clone());
         let keep = keep(routes.clone(), certificates, folder.clone());
+        let answer = async move {
+            let socket = match socket {
+                Some(socket) => socket,
+                None => later_socket(&folder).await,
+            };
+            control::serve(socket, control).await;
+        };
         tokio::spawn(async move { tokio::join!(answer, keep) })
     };
     let why = until_told(&control, shutdown).await;
@@ -132,16 +141,41 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     Ok(())
 }
 
+/// The control socket. `None` if it cannot be created at the moment: serving does not depend on it. An
+/// error if another proxy listens there.
+fn own_socket(folder: &Path) -> io::Result<Option<UnixListener>> {
+    match control::bind(folder, false) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if control::is_answered(folder) => Err(error),
+        Err(error) => {
+            tracing::error!(
+                "failed to create the control socket in `{}`: {error}; serving by the last table, but no \
+                 agent can reach this proxy until the socket can be created",
+                folder.display()
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Creates the control socket as soon as that is possible.
+async fn later_socket(folder: &Path) -> UnixListener {
+    loop {
+        tokio::time::sleep(SOCKET_AGAIN).await;
+        if let Ok(socket) = control::bind(folder, false) {
+            tracing::info!("created the control socket");
+            return socket;
+        }
+    }
+}
+
 fn server(
     options: &Options,
     routes: &Arc<Routes>,
     certificates: &Arc<tls::Certificates>,
 ) -> Result<Server<Gateway>, RunError> {
-    let open = |path: PathBuf| {
-        let log = AccessLog::open(path.clone());
-        log.map_err(|source| RunError::AccessLog { path, source })
-    };
-    let access_log = options.access_log.clone().map(open).transpose()?;
+    let access_log = options.access_log.clone().map(AccessLog::open);
+    let access_log = access_log.transpose().map_err(RunError::Thread)?;
     Ok(Server {
         handler: Gateway {
             routes: routes.clone(),

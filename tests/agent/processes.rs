@@ -205,6 +205,61 @@ async fn a_full_disk_keeps_nothing_from_serving() {
     }
 }
 
+/// Neither its socket nor its access log can be made, as with a folder that is out of inodes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_can_make_neither_socket_nor_log_serves_and_makes_them_later() {
+    let mut server = Server::idle(SETTINGS).await;
+    let address = free_address();
+    let logs = server.stage.folder.join("logs");
+    let http = format!(
+        "http = \"{address}\"\naccess_log = \"{}/access.log\"",
+        logs.display()
+    );
+    rewrite(&server, "http = \"127.0.0.1:0\"", &http);
+    server.serve().await;
+    server.go_live("1").await;
+    server.stop().await;
+    assert!(soon(async || hello(&server).await.is_none()).await);
+
+    let socket = server.stage.data_dir.join(SOCKET);
+    fs::create_dir_all(socket.join("in the way")).unwrap();
+    let log = fs::File::create(server.stage.folder.join("proxy.log")).unwrap();
+    let mut proxy = server.cutover(&["proxy"]);
+    let proxy = proxy.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut proxy = proxy.spawn().unwrap();
+    let serves = async || {
+        http::get(address, HOST, "/")
+            .await
+            .is_ok_and(|it| it.status == 200)
+    };
+    assert!(soon(serves).await);
+    let said = fs::read_to_string(server.stage.folder.join("proxy.log")).unwrap();
+    for what in [
+        "failed to create the control socket",
+        "failed to open the access log",
+    ] {
+        assert!(said.contains(what), "{said}");
+    }
+
+    fs::remove_dir_all(&socket).unwrap();
+    fs::create_dir(&logs).unwrap();
+    assert!(soon(async || hello(&server).await.is_some()).await);
+    let logged = async || {
+        assert!(serves().await);
+        fs::read_to_string(logs.join("access.log"))
+            .is_ok_and(|text| text.contains("\"status\":200"))
+    };
+    assert!(soon(logged).await);
+    server.serve().await;
+    assert_eq!(
+        hello(&server).await.unwrap().pid,
+        proxy.id(),
+        "it is adopted"
+    );
+    server.stop().await;
+    proxy.wait().unwrap();
+}
+
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

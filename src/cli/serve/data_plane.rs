@@ -138,8 +138,10 @@ impl DataPlane {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        // If it is only slow, starting another one would result in two.
-        if !ended.is_finished()
+        // One that cannot create its control socket serves all the same, and one that is only slow will:
+        // a second one would not get its listeners. A successor that is not ready leaves the old one.
+        if takeover
+            && !ended.is_finished()
             && let Some(pid) = Pid::from_raw(pid as i32)
         {
             let _ = kill_process(pid, Signal::KILL);

@@ -16,7 +16,7 @@ pub use crate::proxy::route::drain::Receipt;
 pub use crate::proxy::route::stats::{Failures, RouteStats, State};
 pub use crate::proxy::route::tally::{PathTally, Tally};
 pub use client::{Client, Error};
-pub use server::{Control, Leave, bind, serve};
+pub use server::{Control, Leave, bind, is_answered, serve};
 
 /// The name of the socket inside the data folder.
 pub const SOCKET: &str = "proxy.sock";

@@ -77,11 +77,16 @@ pub enum Leave {
     Replaced,
 }
 
+/// Whether a process listens at the socket.
+pub fn is_answered(folder: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(folder.join(SOCKET)).is_ok()
+}
+
 /// Creates the socket with mode 0600. Replaces one that no process listens on any more or, with
 /// `replace`, the running proxy's.
 pub fn bind(folder: &Path, replace: bool) -> io::Result<UnixListener> {
     let path = folder.join(SOCKET);
-    if !replace && std::os::unix::net::UnixStream::connect(&path).is_ok() {
+    if !replace && is_answered(folder) {
         let why = format!(
             "another proxy is listening at `{}`; stop it first",
             path.display()

@@ -212,10 +212,11 @@ async fn a_new_version_that_breaks_at_start_changes_nothing_and_a_good_one_takes
         .unwrap();
 
     let config = folder.join("deploy.toml");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (address, taken)).unwrap();
     let text = format!(
-        "[agent]\ndata_dir = {folder:?}\n[proxy]\nhttp = \"{listening}\"\n\
-         access_log = \"{}/missing/access.log\"\n",
-        folder.display()
+        "[agent]\ndata_dir = {folder:?}\n[proxy]\nhttp = \"{listening}\"\nhttps = \"{}\"\n",
+        taken.0
     );
     std::fs::write(&config, text).unwrap();
     let broken = Command::new(env!("CARGO_BIN_EXE_cutover"))
@@ -226,7 +227,7 @@ async fn a_new_version_that_breaks_at_start_changes_nothing_and_a_good_one_takes
     let broken = tokio::time::timeout(LIMIT, broken).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&broken.stderr);
     assert!(
-        !broken.status.success() && said.contains("access log"),
+        !broken.status.success() && said.contains(&taken.0.to_string()),
         "{said}"
     );
     // It is asked until it has noticed that the other one broke off.

@@ -131,6 +131,11 @@ id!(
     |text| stamped('m', text)
 );
 id!(
+    /// Something that a person had the agent do, other than to deploy.
+    ActionId,
+    |text| stamped('x', text)
+);
+id!(
     /// One agent's data folder: the value of the label `cutover.agent` on everything it creates.
     AgentId,
     |text| stamped('a', text)
@@ -164,6 +169,12 @@ impl DeliveryId {
 impl MovedRefId {
     pub fn new() -> Self {
         Self(stamp('m'))
+    }
+}
+
+impl ActionId {
+    pub fn new() -> Self {
+        Self(stamp('x'))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Apps, their deployments and their releases.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 
@@ -10,6 +13,9 @@ use super::view::{self, AppView, DeploymentView, ReleaseView};
 use super::{ApiError, Shared};
 use crate::principal::{Principal, Role};
 use crate::store::{app_names, apps, deployments, releases};
+
+/// How long an answer waits for Docker to list its images.
+const IMAGES: Duration = Duration::from_secs(2);
 
 /// List the apps
 ///
@@ -125,12 +131,25 @@ pub async fn releases(
 ) -> Result<Json<Page<ReleaseView>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
     let (limit, cursor) = (query.limit()?, query.cursor());
+    let images = images(&api).await;
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;
         let rows = releases::list(db, &app, cursor.as_deref(), limit + 1)?;
         rows.into_iter()
-            .map(|row| view::release(db, row, &serving))
+            .map(|row| {
+                let release = view::release(db, row, &serving)?;
+                Ok(match &images {
+                    Some(images) => release.among(images),
+                    None => release,
+                })
+            })
             .collect::<Result<Vec<_>, _>>()
     });
     Ok(Json(Page::new(items.await?, limit, |item| item.id.clone())))
+}
+
+/// The ids of the images in Docker; `None` if it does not answer soon.
+pub async fn images(api: &super::Api) -> Option<HashSet<String>> {
+    let ids = tokio::time::timeout(IMAGES, api.agent.engine.image_ids());
+    ids.await.ok()?.ok()
 }

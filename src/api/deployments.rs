@@ -16,7 +16,8 @@ use super::responses::{
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::follow::Until;
-use crate::deploy::{cancel as stopping, intake, rollback};
+use crate::deploy::rollback::{self, RollbackError};
+use crate::deploy::{cancel as stopping, intake};
 use crate::principal::{Principal, Role};
 use crate::source;
 use crate::state::State as DeploymentState;
@@ -52,6 +53,11 @@ struct RollbackBody {
     /// `-1`, `-2`: so many releases back. If absent, the same as `-1`.
     #[schema(nullable = false, min_length = 1, max_length = 255)]
     to: Option<String>,
+    /// Build and deploy the release's commit again, with the settings of today, instead of starting its
+    /// image: for a release whose image is gone.
+    #[serde(default)]
+    #[schema(default = false)]
+    rebuild: bool,
 }
 
 /// The longest name of a ref, in bytes. Longer ones do not occur in practice.
@@ -152,9 +158,18 @@ pub async fn rollback(
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
-    let queued = rollback::ask(&api.agent, &app.name, to, caller.who).await;
-    let queued = queued.map_err(|error| {
-        ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
+    let asked = rollback::ask(&api.agent, &app.name, to, body.rebuild, caller.who).await;
+    let queued = asked.map_err(|error| match error {
+        RollbackError::Gone { .. } => ApiError::new(
+            StatusCode::CONFLICT,
+            "image_gone",
+            error.to_string(),
+            error.hint(&app.name),
+        ),
+        RollbackError::Store(error) => {
+            ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
+        }
+        RollbackError::Engine(error) => error.into(),
     })?;
     answer(&api, queued, query.until()).await
 }
@@ -204,12 +219,12 @@ pub async fn show(
     Path(path): Path<DeploymentPath>,
 ) -> Result<Json<DeploymentView>, ApiError> {
     let found = find(&api, &caller, Role::Read, &path.id).await?;
-    Ok(Json(
-        api.agent
-            .store
-            .read(move |db| view::deployment(db, found))
-            .await?,
-    ))
+    let read = api.agent.store.read(move |db| view::deployment(db, found));
+    let shown = read.await?;
+    Ok(Json(match super::apps::images(&api).await {
+        Some(images) => shown.among(&images),
+        None => shown,
+    }))
 }
 
 /// Cancel a deployment

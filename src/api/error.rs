@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::engine::EngineError;
 use crate::store::StoreError;
 
 /// The body of every error.
@@ -82,7 +83,7 @@ impl ApiError {
             StatusCode::NOT_FOUND,
             "unknown_app",
             message,
-            "`cutover status` lists the apps",
+            "it is neither in deploy.toml nor in the database; `cutover status` lists the apps",
         )
     }
 
@@ -128,6 +129,20 @@ impl From<StoreError> for ApiError {
                 let hint = "try again; see the agent's log";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, hint)
             }
+        }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            other => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "docker",
+                other.to_string(),
+                "`cutover doctor` says whether Docker answers",
+            ),
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod listen;
 mod log;
 mod metrics;
 mod openapi;
+mod orphans;
 mod page;
 mod path;
 mod peer;
@@ -83,6 +84,9 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(pushes::receive))
         .routes(routes!(configuration::show))
         .routes(routes!(configuration::reload))
+        .routes(routes!(orphans::list))
+        .routes(routes!(orphans::gc))
+        .routes(routes!(orphans::adopt))
 }
 
 /// Every path of the agent's HTTP interface.

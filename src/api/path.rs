@@ -66,7 +66,8 @@ pub async fn known(
     };
     let app: AppName = name.parse().map_err(|_| unknown())?;
     auth::check(caller, role, &app)?;
-    if api.agent.app(&app).is_some() {
+    let serves = || api.agent.unrecorded.apps().iter().any(|it| it == name);
+    if api.agent.app(&app).is_some() || serves() {
         return Ok(app);
     }
     let asked = app.clone();

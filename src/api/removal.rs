@@ -59,6 +59,6 @@ pub async fn remove(
         let removal = removal::of(&api.agent, &app, query.volumes).await?;
         return Ok((StatusCode::OK, Json(removal)));
     }
-    let removal = removal::remove(&api.agent, &app, query.volumes).await?;
+    let removal = removal::remove(&api.agent, &app, query.volumes, caller.who).await?;
     Ok((StatusCode::ACCEPTED, Json(removal)))
 }

@@ -1,7 +1,7 @@
 //! Deployments, releases and apps as the API shows them. The shapes are fixed: other programs read
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -58,6 +58,8 @@ pub struct DeploymentView {
     image_id: Option<String>,
     #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
     created_at: String,
+    /// Whether the release is kept but its image is gone from Docker: somebody removed it.
+    image_gone: bool,
     /// Null while the deployment is waiting or running.
     #[schema(required, format = DateTime, example = "2026-05-04T09:30:04.610Z")]
     ended_at: Option<String>,
@@ -81,6 +83,18 @@ pub struct DeploymentView {
     reports: Vec<ReportView>,
     /// Anonymous volumes that containers of its release have left, kept for as long as the release is.
     volumes: Vec<VolumeView>,
+    /// Whether its release is kept.
+    #[serde(skip)]
+    kept: bool,
+}
+
+impl DeploymentView {
+    /// Adds which images there are.
+    pub fn among(mut self, images: &HashSet<String>) -> Self {
+        let image = self.image_id.as_ref().filter(|_| self.kept);
+        self.image_gone = image.is_some_and(|id| !images.contains(id));
+        self
+    }
 }
 
 /// A volume that is kept although its container is gone.
@@ -249,6 +263,18 @@ pub struct ReleaseView {
     kept: bool,
     /// Whether it failed in its bake: a rollback that does not name it passes it by.
     failed_bake: bool,
+    /// Whether its image should be kept but is gone from Docker: somebody removed it. A rollback with
+    /// `rebuild` builds it again.
+    gone: bool,
+}
+
+impl ReleaseView {
+    /// Adds which images there are.
+    pub fn among(mut self, images: &HashSet<String>) -> Self {
+        self.gone = self.kept && !images.contains(&self.image_id);
+        self.kept &= !self.gone;
+        self
+    }
 }
 
 /// One `[apps.NAME]` of deploy.toml, or an app that is no longer in it but still serves.
@@ -276,15 +302,40 @@ pub struct AppView {
     /// The deployment that is under way, other than a waiting one; null if there is none.
     #[schema(required)]
     running: Option<DeploymentView>,
+    /// How many instances of the live release there should be, and how many serve; null before the first
+    /// release.
+    #[schema(required)]
+    instances: Option<InstancesView>,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
     problems: Vec<String>,
+}
+
+/// The instances of a live release.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Instances)]
+struct InstancesView {
+    #[schema(example = 2)]
+    wanted: u32,
+    #[schema(example = 2)]
+    serving: u32,
+    #[serde(skip)]
+    names: Vec<String>,
 }
 
 impl AppView {
     /// Adds what the reconciler has found.
     pub fn tended(mut self, tend: &Tend) -> Self {
         self.problems = tend.problems(&self.name);
+        if let Some(instances) = &mut self.instances {
+            let serving = instances.names.iter().filter(|name| !tend.is_down(name));
+            instances.serving = serving.count() as u32;
+            let (serving, wanted) = (instances.serving, instances.wanted);
+            if serving < wanted {
+                let text = format!("`{}`: {serving} of {wanted} instances serve", self.name);
+                self.problems.insert(0, text);
+            }
+        }
         self
     }
 }
@@ -330,6 +381,8 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         release: release.as_ref().map(|release| release.id.to_string()),
         image: web.map(|service| service.image.clone()),
         image_id: web.map(|service| service.image_id.clone()),
+        image_gone: false,
+        kept: release.as_ref().is_some_and(|it| it.removed_at.is_none()),
         created_at: rfc3339(row.created_at),
         ended_at: row.ended_at.map(rfc3339),
         timings_ms: timings.collect(),
@@ -339,8 +392,13 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         requested_by: row.requested_by.map(RequesterView::from),
         cancelled_by: row.cancelled_by.map(RequesterView::from),
         reports: reports.into_iter().filter_map(report).collect(),
-        volumes: volumes.into_iter().map(volume).collect(),
+        volumes: kept(volumes).map(volume).collect(),
     })
+}
+
+/// The volumes that no instance uses any more.
+fn kept(all: Vec<volumes::Volume>) -> impl Iterator<Item = volumes::Volume> {
+    all.into_iter().filter(|it| it.instance.is_none())
 }
 
 fn volume(kept: volumes::Volume) -> VolumeView {
@@ -404,6 +462,7 @@ pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Re
         live_at: row.went_live.map(rfc3339),
         kept: row.went_live.is_some() && row.removed_at.is_none(),
         failed_bake: deployments::was_rolled_back(db, &row.id)?,
+        gone: false,
     })
 }
 
@@ -426,6 +485,7 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
     };
     let last = deployments::list(db, name, None, 1)?.into_iter().next();
     let running = deployments::running(db, name)?;
+    let instances = live.as_ref().map(|live| instances(db, live)).transpose()?;
     Ok(AppView {
         name: name.to_string(),
         configured: false,
@@ -435,7 +495,19 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
         release: live.map(|row| release(db, row, &serving)).transpose()?,
         deployment: last.map(|row| deployment(db, row)).transpose()?,
         running: running.map(|row| deployment(db, row)).transpose()?,
+        instances,
         problems: Vec::new(),
+    })
+}
+
+/// The instances of a live release that are recorded, all of which should serve.
+fn instances(db: &rusqlite::Connection, live: &Release) -> Result<InstancesView> {
+    let names = crate::store::instances::of_release(db, &live.id)?;
+    let names: Vec<_> = names.into_iter().map(|it| it.name).collect();
+    Ok(InstancesView {
+        wanted: live.services.iter().map(|service| service.replicas).sum(),
+        serving: names.len() as u32,
+        names,
     })
 }
 

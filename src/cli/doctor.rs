@@ -7,13 +7,16 @@ use console::style;
 
 use super::client::Client;
 use super::notice::Configuration;
-use super::{Error, Global, configuration, notice, print};
+use super::{Error, Global, configuration, gc, notice, print, words};
 use crate::config::{self, Config};
 use crate::engine::{self, Version};
 use crate::proxy::control;
 
 /// With less free space than this, in bytes, the next build may not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
+
+/// How many things that the database does not know are named.
+const SHOWN: usize = 20;
 
 /// Check the configuration, Docker, the agent and the proxy, and report what is wrong
 #[derive(Debug, Args)]
@@ -45,6 +48,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     if let Some(in_force) = in_force {
         found.extend(differences(&path, in_force));
     }
+    found.extend(orphans(&config).await);
     found.push(proxy(&config).await);
     let mut wrong = 0;
     for found in found {
@@ -90,11 +94,19 @@ fn data_dir(path: &Path) -> Vec<Found> {
         }
         Err(error) => return vec![Found::Bad(format!("`{shown}` cannot be read: {error}"))],
     };
-    let text = format!("{} free in `{shown}`", size(free));
+    let text = format!("{} free in `{shown}`", free_space(free));
     vec![match free {
         free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
         _ => Found::Good(text),
     }]
+}
+
+/// In MiB, so that a full disk has none.
+fn free_space(bytes: u64) -> String {
+    match bytes {
+        ..1_048_576 => "0 MiB".to_owned(),
+        _ => words::size(bytes),
+    }
 }
 
 fn database(data_dir: &Path) -> Option<Found> {
@@ -106,13 +118,6 @@ fn database(data_dir: &Path) -> Option<Found> {
          the database away) and start the agent again",
         path.display()
     )))
-}
-
-fn size(bytes: u64) -> String {
-    match bytes >> 20 {
-        mib @ ..1024 => format!("{mib} MiB"),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
 }
 
 async fn agent(config: &Config) -> Vec<Found> {
@@ -150,6 +155,35 @@ fn differences(path: &Path, configuration: Configuration) -> Vec<Found> {
     found.extend(unrecorded.map(|app| Found::Bad(notice::unrecorded(app))));
     let lost = configuration.lost.iter();
     found.extend(lost.map(|app| Found::Odd(notice::lost(app))));
+    found
+}
+
+/// What the database does not know, up to a number that people read.
+async fn orphans(config: &Config) -> Vec<Found> {
+    let client = Client::local(&config.agent.data_dir);
+    let Ok(all) = gc::orphans(&client).await else {
+        // Why the agent or Docker does not answer is said already.
+        return vec![];
+    };
+    let mut found: Vec<_> = all
+        .iter()
+        .take(SHOWN)
+        .map(|it| {
+            let (what, reason) = (it.shown(), it.in_use.as_ref().unwrap_or(&it.reason));
+            Found::Odd(format!("{what}, is not in the database: {reason}"))
+        })
+        .collect();
+    if all.len() > SHOWN {
+        let more = all.len() - SHOWN;
+        found.push(Found::Odd(format!("{more} more are not in the database")));
+    }
+    if !all.is_empty() {
+        found.push(Found::Odd(
+            "the database was lost or restored from a backup: `cutover adopt` records again what serves, \
+             `cutover gc` removes the rest after a look"
+                .to_owned(),
+        ));
+    }
     found
 }
 

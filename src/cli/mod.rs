@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod adopt;
 pub mod cancel;
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod configuration;
+pub mod confirm;
 mod demo;
 pub mod deploy;
 pub mod deployments;
 pub mod doctor;
 pub mod error;
+pub mod gc;
 pub mod init;
 pub mod logs;
 pub mod notice;
@@ -86,6 +89,8 @@ pub enum Verb {
     Cancel(cancel::Cancel),
     Reload(reload::Reload),
     Remove(remove::Remove),
+    Adopt(adopt::Adopt),
+    Gc(gc::Gc),
     Doctor(doctor::Doctor),
     #[command(hide = true)]
     Receive(receive::Receive),
@@ -135,6 +140,8 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Cancel(args) => cancel::run(args, &global).await,
         Verb::Reload(args) => reload::run(args, &global).await,
         Verb::Remove(args) => remove::run(args, &global).await,
+        Verb::Adopt(args) => adopt::run(args, &global).await,
+        Verb::Gc(args) => gc::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),

@@ -38,8 +38,8 @@ pub async fn say(client: &Client) {
 pub fn unrecorded(app: &str) -> String {
     format!(
         "`{app}` serves a release that the database does not know (it was lost, damaged or restored \
-         from a backup): stop the agent, restore a newer copy of `cutover.db` and start it again, or \
-         take the app over with `cutover deploy {app}`"
+         from a backup): record it again with `cutover adopt {app}`, or stop the agent, restore a newer \
+         copy of `cutover.db` and start it again"
     )
 }
 

@@ -44,13 +44,23 @@ pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
         margin: "",
     };
     table.show(list.items.iter().map(row).collect());
+    if let Some(release) = list.items.iter().find(|release| release.gone) {
+        let (app, commit) = (&args.app, words::short(&release.commit));
+        print::line(format_args!(
+            "! An image that is gone was removed from Docker: build its commit again with `cutover rollback \
+             {app} --to {} --rebuild` or `cutover deploy {app} --ref {commit}`",
+            release.id
+        ));
+    }
     Ok(())
 }
 
 fn row(release: &view::Release) -> Vec<String> {
     let note = match release {
+        release if release.current && release.gone => "current, image gone",
         release if release.current => "current",
         release if release.live_at.is_none() => "never live",
+        release if release.gone => "gone",
         release if !release.kept => "removed",
         release if release.failed_bake => "failed bake",
         _ => "kept",

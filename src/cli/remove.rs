@@ -1,6 +1,5 @@
 //! `cutover remove`: removes an app.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::client::{Client, view};
-use super::{Error, Global, notice, print};
+use super::{Error, Global, confirm, notice, print};
 
 /// How long the verb waits for the removal, which continues after that.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -113,19 +112,10 @@ fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
 
 /// Returns an error unless a person confirms.
 fn confirm(app: &str, configured: bool) -> Result<(), Error> {
-    if !std::io::stdin().is_terminal() {
-        let hint = match configured {
-            true => "take it out of deploy.toml first, or pass `--yes`",
-            false => "pass `--yes`",
-        };
-        return Err(Error::usage(format!("`{app}` is not removed without a yes")).hint(hint));
-    }
-    eprint!("Remove `{app}`? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut line = String::new();
-    let read = std::io::stdin().read_line(&mut line);
-    match line.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" if read.is_ok() => Ok(()),
-        _ => Err(Error::failed("nothing was removed")),
-    }
+    let hint = match configured {
+        true => "take it out of deploy.toml first, or pass `--yes`",
+        false => "pass `--yes`",
+    };
+    let without = format!("`{app}` is not removed without a yes");
+    confirm::confirm(&format!("Remove `{app}`?"), &without, hint)
 }

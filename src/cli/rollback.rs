@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{Client, view};
 use super::{Error, Global, notice, outcome, print};
 
-/// Roll back to the release that was live before, or to another one, without building
+/// Roll back to the release that was live before, or to another one, without building unless told to
 ///
 /// Run it again to go further back. Releases that failed in their own bake are passed by, and so is a
 /// commit that was only deployed again.
@@ -18,6 +18,9 @@ pub struct Rollback {
     /// or `-1`, `-2` for so many releases back; `cutover releases APP` lists them
     #[arg(long, value_name = "RELEASE", allow_hyphen_values = true)]
     to: Option<String>,
+    /// Build the release's commit again, for one whose image is gone
+    #[arg(long)]
+    rebuild: bool,
     /// Follow the log until the rollback has ended
     #[arg(long, short)]
     follow: bool,
@@ -33,10 +36,13 @@ pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
         // With `--follow`, the log says it.
         notice::say(&client).await;
     }
-    let body = match &args.to {
-        Some(to) => json!({ "to": to }),
-        None => json!({}),
-    };
+    let mut body = json!({});
+    if args.rebuild {
+        body["rebuild"] = json!(true);
+    }
+    if let Some(to) = &args.to {
+        body["to"] = json!(to);
+    }
     let app = format!("/api/v1/apps/{}", view::segment(&args.app));
     let from: view::App = view::read(&client.get(&app).await?)?;
     let answer = client.post(&format!("{app}/rollback"), &body).await?;

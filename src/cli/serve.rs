@@ -143,7 +143,7 @@ async fn open(data_dir: &Path) -> Result<(Store, AgentId), Error> {
     let mut said = String::new();
     loop {
         let error = match Store::open(data_dir) {
-            Ok(store) => match store.write(apps::agent_id).await {
+            Ok(store) => match agent_id(&store, data_dir).await {
                 Ok(id) => return Ok((store, id)),
                 Err(error) => error,
             },
@@ -162,6 +162,24 @@ async fn open(data_dir: &Path) -> Result<(Store, AgentId), Error> {
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// The agent's id. It is kept in a file too, so that an agent whose database was lost still knows its
+/// network and its containers.
+async fn agent_id(store: &Store, data_dir: &Path) -> crate::store::Result<AgentId> {
+    let path = data_dir.join("agent.id");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let before: Option<AgentId> = text.trim().parse().ok();
+    let of_file = before.clone();
+    let id = store
+        .write(move |db| apps::agent_id_or(db, of_file))
+        .await?;
+    if before.as_ref() != Some(&id)
+        && let Err(error) = write_whole(&path, &format!("{id}\n"))
+    {
+        tracing::warn!(%error, "failed to write the agent's id to `agent.id`");
+    }
+    Ok(id)
 }
 
 /// Records what the file says and publishes the routes. No worker may switch before that.
@@ -232,8 +250,13 @@ fn tcp_address(listener: &TcpListener) -> String {
 
 /// Writes the actual address to a file; it differs from the configured one if the port is 0.
 fn write_address(path: &Path, address: &str) -> std::io::Result<()> {
-    let temporary: PathBuf = path.with_extension("addr.new");
-    let text = serde_json::json!({ "http": address }).to_string();
+    write_whole(path, &serde_json::json!({ "http": address }).to_string())
+}
+
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, path)
 }

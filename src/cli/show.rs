@@ -64,7 +64,12 @@ fn head(deployment: &view::Deployment) {
     let message = deployment.message.as_deref().unwrap_or_default();
     row("Subject", &words::subject(message));
     row("Author", deployment.author.as_deref().unwrap_or_default());
-    row("Image", deployment.image.as_deref().unwrap_or_default());
+    let image = deployment.image.as_deref().unwrap_or_default();
+    let gone = match deployment.image_gone {
+        true => ", gone: it was removed from Docker",
+        false => "",
+    };
+    row("Image", &format!("{image}{gone}"));
     row("Created", &deployment.created_at);
     row("Ended", deployment.ended_at.as_deref().unwrap_or_default());
     for report in &deployment.reports {

@@ -44,7 +44,15 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         );
         return Ok(());
     }
-    let headers = ["APP", "LIVE", "SINCE", "DEPLOYMENT", "STATE", "DOMAINS"];
+    let headers = [
+        "APP",
+        "LIVE",
+        "SINCE",
+        "INSTANCES",
+        "DEPLOYMENT",
+        "STATE",
+        "DOMAINS",
+    ];
     let table = Table {
         headers: &headers,
         spare: &["SINCE"],
@@ -74,6 +82,10 @@ fn rows(app: &view::App) -> Vec<Vec<String>> {
         app.name.clone(),
         live.map_or("-".into(), |r| words::short(&r.commit).to_owned()),
         since.map_or("-".into(), words::ago),
+        app.instances.map_or("-".into(), |of| match of.serving {
+            serving if serving == of.wanted => serving.to_string(),
+            serving => format!("{serving} of {}", of.wanted),
+        }),
         first.map_or("-".into(), |d| d.id.clone()),
         first.map_or("-".into(), |d| d.state.clone()),
         match app.domains.as_slice() {

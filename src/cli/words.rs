@@ -23,6 +23,16 @@ pub fn between(from: &str, to: &str) -> Option<Duration> {
     (to - from).try_into().ok()
 }
 
+/// `512 B`, `24 KiB`, `3 MiB`, `1.5 GiB`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        ..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes >> 20),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
 /// The first twelve digits of a commit id, as in an image's tag.
 pub fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::steps::retire;
 use super::waiting::Waiting;
-use super::{Agent, Result, recover, run};
+use super::{Agent, Result, images, recover, run};
 use crate::config::{self, App};
 use crate::ids::AppName;
 use crate::state::Event;
@@ -162,8 +162,7 @@ async fn left_over(agent: &Agent, app: &App, tidy: &mut bool) {
         }
         Ok((_, false)) if *tidy => {
             *tidy = false;
-            let removed = retire::old_images(agent, &app.name, app.deploy.keep_releases).await;
-            if let Err(error) = removed {
+            if let Err(error) = images::tidy(agent, app).await {
                 tracing::warn!(app = %app.name, %error, "failed to remove old images");
             }
         }

@@ -4,7 +4,8 @@
 //! - Before the switch: the deployment's steps are undone and it runs again from the start; its image
 //!   is found in the cache, so that this costs little and the push is not lost. After three attempts
 //!   it fails.
-//! - From the switch on: forward to the end.
+//! - From the switch on: forward to the end. So too where the database is an old copy that does not know
+//!   of the switch, but the proxy does.
 //! - Containers that our record names and nothing needs are removed. What is live is kept running by
 //!   `jobs/reconcile`.
 
@@ -19,6 +20,8 @@ use crate::ids::AppName;
 use crate::store::deployments::{self, Deployment};
 use crate::store::ours::Ours;
 use crate::store::{StoreError, jobs, releases};
+
+mod went_live;
 
 /// Brings every open deployment of the app to a state from which it can continue, or to its end.
 pub async fn app(agent: &Agent, app: &App) -> Result<()> {
@@ -37,6 +40,9 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
             agent.say(&waiting.id, &what);
         }
         if deployment.state.is_switched() {
+            forward(agent, app, &deployment).await?;
+        } else if went_live::has(agent, &deployment).await? {
+            let deployment = went_live::record(agent, &deployment).await?;
             forward(agent, app, &deployment).await?;
         } else {
             back(agent, &deployment).await?;

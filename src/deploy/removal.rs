@@ -10,11 +10,12 @@ use super::steps::retire;
 use super::{Agent, Result, routes, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
+use crate::principal::Requester;
 use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, app_names, apps, volumes};
+use crate::store::{StoreError, actions, app_names, apps, volumes};
 use serde::Serialize;
 
 /// The drain deadline for an app that is no longer in deploy.toml.
@@ -43,6 +44,11 @@ pub struct Removal {
 /// What would be removed with the app.
 pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> {
     let configured = agent.app(app).is_some();
+    // Of an app that the database does not know, only the route can be removed.
+    let routed = routes::routed(agent).await.routes.into_iter();
+    let routed = routed.filter(|route| route.app == app.as_str());
+    let mut routed = routed.flat_map(|route| route.shares);
+    let serves = routed.find(|share| !share.targets.is_empty());
     let name = app.clone();
     let read = agent.store.read(move |db| {
         let kept = releases::kept(db, &name)?;
@@ -53,7 +59,10 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
         Ok(Removal {
             configured,
             removing: app_names::is_being_removed(db, &name)?,
-            live: apps::serving(db, &name)?.live.map(String::from),
+            live: match apps::serving(db, &name)?.live {
+                Some(live) => Some(live.into()),
+                None => serves.map(|share| share.release),
+            },
             containers: instances.into_iter().map(|it| it.name).collect(),
             images: images.into_iter().collect(),
             volumes,
@@ -66,15 +75,22 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
 
 /// Begins to remove an app. Once the intent is stored, the removal is completed, if need be after a
 /// restart of the agent.
-pub async fn remove(agent: &Arc<Agent>, app: &AppName, volumes: bool) -> Result<Removal> {
+pub async fn remove(
+    agent: &Arc<Agent>,
+    app: &AppName,
+    volumes: bool,
+    by: Requester,
+) -> Result<Removal> {
     let mut removal = of(agent, app, volumes).await?;
     let name = app.clone();
-    let begin = agent
-        .store
-        .write(move |db| app_names::begin_removal(db, &name, volumes));
+    tracing::info!(%app, volumes, %by, "removing an app");
+    let begin = agent.store.write(move |db| {
+        let detail = serde_json::json!({ "volumes": volumes });
+        actions::insert(db, actions::Kind::Remove, Some(&name), &detail, &by)?;
+        app_names::begin_removal(db, &name, volumes)
+    });
     begin.await?;
     Checkpoint::Removing.reach();
-    tracing::info!(%app, volumes, "removing an app");
     let (agent, app) = (agent.clone(), app.clone());
     tokio::spawn(async move { complete(&agent, &app, volumes).await });
     removal.removing = true;
@@ -219,7 +235,10 @@ async fn stop(
     }
     agent
         .store
-        .write(move |db| instances::delete(db, &name))
+        .write(move |db| {
+            volumes::leave(db, &name)?;
+            instances::delete(db, &name)
+        })
         .await?;
     Ok(())
 }

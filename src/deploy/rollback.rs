@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::checkpoint::Checkpoint;
 use super::line::Line;
 use super::{Agent, Result, intake, routes};
-use crate::ids::AppName;
+use crate::engine::EngineError;
+use crate::ids::{AppName, CommitId, ReleaseId};
 use crate::principal::Requester;
 use crate::state::{Event, Step};
 use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
@@ -42,9 +43,13 @@ pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Re
 }
 
 /// The release that an automatic rollback goes back to.
-fn previous(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
+fn previous(
+    db: &rusqlite::Connection,
+    app: &AppName,
+    has_images: impl Fn(&Release) -> bool,
+) -> Result<Option<Release>> {
     match live(db, app)? {
-        Some(live) => Ok(earlier(db, &live)?.into_iter().next()),
+        Some(live) => Ok(earlier(db, &live)?.into_iter().find(has_images)),
         None => Ok(None),
     }
 }
@@ -73,30 +78,96 @@ fn back(db: &rusqlite::Connection, app: &AppName, steps: usize) -> Result<Releas
     })
 }
 
-/// Queues a rollback of `app` to what `to` names, or to the release that was live before.
+/// Why a rollback is not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    #[error("the image `{image}` of the release `{release}` is gone from Docker")]
+    Gone {
+        image: String,
+        release: ReleaseId,
+        commit: CommitId,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl RollbackError {
+    /// What to do next.
+    pub fn hint(&self, app: &AppName) -> String {
+        match self {
+            Self::Gone {
+                release, commit, ..
+            } => rebuild(app, release, commit),
+            _ => String::new(),
+        }
+    }
+}
+
+/// How a release whose image is gone is built again.
+pub fn rebuild(app: &AppName, release: &ReleaseId, commit: &CommitId) -> String {
+    format!(
+        "build its commit again: `cutover rollback {app} --to {release} --rebuild` or `cutover deploy {app} \
+         --ref {}`",
+        commit.short()
+    )
+}
+
+/// Queues a rollback of `app` to what `to` names, or to the release that was live before. With `again`,
+/// the commit of that release is built and deployed again.
 pub async fn ask(
     agent: &Agent,
     app: &AppName,
     to: Option<String>,
+    again: bool,
     by: Requester,
-) -> Result<Deployment> {
+) -> std::result::Result<Deployment, RollbackError> {
     let name = app.clone();
-    let queued = agent.store.write(move |db| {
+    let find = agent.store.read(move |db| {
         let release = match &to {
             Some(text) => named(db, &name, text)?,
             None => back(db, &name, 1)?,
         };
-        if apps::serving(db, &name)?.live.as_ref() == Some(&release.id) {
+        let serving = apps::serving(db, &name)?;
+        if !again && serving.live.as_ref() == Some(&release.id) {
             let id = &release.id;
             return Err(StoreError::Refused(format!(
                 "the release `{id}` is live already"
             )));
         }
-        deployments::enqueue(db, &back_to(&name, &release, Trigger::Rollback, by))
+        Ok(release)
     });
+    let release = find.await?;
+    if !again {
+        has_images(agent, &release).await?;
+    }
+    let mut new = back_to(app, &release, Trigger::Rollback, by);
+    if again {
+        new.goal = Goal::Named(release.commit.to_string());
+    }
+    let queued = agent.store.write(move |db| deployments::enqueue(db, &new));
     let queued = queued.await?;
     intake::announce(agent, &queued);
     Ok(queued)
+}
+
+/// An error if an image of the release is gone. If Docker does not answer, that is found out later.
+async fn has_images(agent: &Agent, release: &Release) -> std::result::Result<(), RollbackError> {
+    for service in &release.services {
+        match agent.engine.has_image(&service.image_id).await {
+            Ok(true) | Err(EngineError::Unreachable { .. }) => {}
+            Ok(false) => {
+                return Err(RollbackError::Gone {
+                    image: service.image.clone(),
+                    release: release.id.clone(),
+                    commit: release.commit.clone(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The fewest digits of a commit that name it, as in git.
@@ -196,9 +267,16 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
 pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
     let log = line.log.clone();
+    // A release whose image is gone cannot be started.
+    let images = line.agent.engine.image_ids().await.ok();
+    let has_images = move |release: &Release| {
+        let mut services = release.services.iter();
+        let is_there = |id: &String| images.as_ref().is_none_or(|images| images.contains(id));
+        services.all(|service| is_there(&service.image_id))
+    };
     let queued = line
         .record(move |db| {
-            let Some(back) = previous(db, &app)? else {
+            let Some(back) = previous(db, &app, has_images)? else {
                 let message = format!("{}; {NOTHING_TO_GO_BACK_TO}", failed.message);
                 log.line(&message);
                 let failed = Failure { message, ..failed };

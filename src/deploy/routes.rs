@@ -1,6 +1,7 @@
 //! The route table: a function of the configuration and the database, published whole.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use rusqlite::Connection;
 
@@ -65,6 +66,24 @@ async fn routed_now(agent: &Agent) -> Result<Table, PublishError> {
         }
         told => Ok(told?),
     }
+}
+
+/// The table by which the proxy routes requests or, where it does not answer, the one that it starts with.
+pub async fn routed(agent: &Agent) -> Table {
+    if let Ok(table) = routed_now(agent).await {
+        return table;
+    }
+    let folder = agent.in_force().config.agent.data_dir.clone();
+    let load = tokio::task::spawn_blocking(move || control::disk::load(&folder));
+    load.await.unwrap_or_default()
+}
+
+/// The addresses to which requests are sent by a table.
+pub fn targets(table: &Table) -> HashSet<IpAddr> {
+    let routes = table.routes.iter();
+    let shares = routes.flat_map(|route| route.shares.iter().chain(&route.warm));
+    let targets = shares.flat_map(|share| &share.targets);
+    targets.map(|target| target.ip()).collect()
 }
 
 /// Publishes at start, with a generation above the proxy's: the configuration may have changed, and the

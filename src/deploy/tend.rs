@@ -38,6 +38,8 @@ pub enum Trouble {
     Crashed,
     /// It runs, but does not accept connections yet.
     Starting,
+    /// It was started by another engine than the one that answers now.
+    Elsewhere,
 }
 
 impl Trouble {
@@ -49,6 +51,7 @@ impl Trouble {
             Trouble::Disconnected => "disconnected",
             Trouble::Crashed => "crashed",
             Trouble::Starting => "starting",
+            Trouble::Elsewhere => "elsewhere",
         }
     }
 }
@@ -87,6 +90,7 @@ struct Found {
     repaired: BTreeMap<(AppName, &'static str), u64>,
     crashed: BTreeMap<AppName, u64>,
     engine_away_since: Option<i64>,
+    engine_id: Option<String>,
     /// The paths of the anonymous volumes of each instance.
     volumes: BTreeMap<String, (AppName, Vec<String>)>,
 }
@@ -127,9 +131,10 @@ impl Tend {
             if trouble == Trouble::Removed {
                 known.first = trouble;
             }
+            let was_elsewhere = known.trouble == Trouble::Elsewhere;
             known.trouble = trouble;
             known.detail = detail;
-            return false;
+            return was_elsewhere != (trouble == Trouble::Elsewhere);
         }
         tracing::warn!(app = %instance.app, container = name, "the live release does not serve: {detail}");
         let difference = Difference {
@@ -201,17 +206,21 @@ impl Tend {
         said
     }
 
+    /// Whether no request may be sent to the instance. One that another engine started may well serve.
     pub fn is_down(&self, instance: &str) -> bool {
-        self.found.lock().differences.contains_key(instance)
+        let all = self.found.lock();
+        let found = all.differences.get(instance);
+        found.is_some_and(|it| it.trouble != Trouble::Elsewhere)
     }
 
     /// Begins an attempt to bring an instance back; returns what is wrong with it. `None` if it is not
     /// yet time for one, or if none is needed: Docker restarts a crashed instance itself, and one that
-    /// is starting needs only time.
+    /// is starting needs only time. A person has to say what becomes of one that is elsewhere.
     pub fn begin_attempt(&self, instance: &str) -> Option<Trouble> {
         let mut all = self.found.lock();
         let difference = all.differences.get_mut(instance)?;
-        if matches!(difference.trouble, Trouble::Crashed | Trouble::Starting) {
+        use Trouble::{Crashed, Elsewhere, Starting};
+        if matches!(difference.trouble, Crashed | Starting | Elsewhere) {
             return None;
         }
         if Instant::now() < difference.not_before {
@@ -245,6 +254,7 @@ impl Tend {
                 Duration::from_millis(50)
             }
             Trouble::Crashed | Trouble::Starting => Duration::from_secs(1),
+            Trouble::Elsewhere => longest,
             _ => it.not_before.saturating_duration_since(Instant::now()),
         });
         let soonest = pauses.min().unwrap_or(longest);
@@ -261,6 +271,15 @@ impl Tend {
 
     pub fn engine_away_since(&self) -> Option<i64> {
         self.found.lock().engine_away_since
+    }
+
+    pub fn engine_is(&self, id: Option<String>) {
+        self.found.lock().engine_id = id;
+    }
+
+    /// The id of the engine that answers.
+    pub fn engine_id(&self) -> Option<String> {
+        self.found.lock().engine_id.clone()
     }
 
     /// What is wrong with an app, for people.

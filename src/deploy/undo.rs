@@ -224,6 +224,7 @@ mod tests {
                 deployment: release.deployment.clone(),
                 endpoint: None,
                 mark: None,
+                engine: None,
             };
             instances::insert(db, &instance)?;
             steps::started(db, &release.deployment, Step::Start)?;

@@ -27,8 +27,8 @@ impl Unrecorded {
             tracing::error!(
                 app,
                 "the proxy serves a release that the database does not know: the database was lost, \
-                 damaged or restored from a backup. The app keeps serving; restore a newer copy of the \
-                 database, or deploy or remove the app"
+                 damaged or restored from a backup. The app keeps serving; run `cutover adopt`, restore a \
+                 newer copy of the database, or deploy or remove the app"
             );
         }
         for app in known.difference(&apps) {

@@ -97,6 +97,7 @@ mod tests {
                     deployment: release.deployment.clone(),
                     endpoint: Some(endpoint),
                     mark: None,
+                    engine: None,
                 };
                 instances::insert(db, &instance)?;
                 let id = &release.deployment.clone();

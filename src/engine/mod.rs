@@ -5,7 +5,7 @@
 //! "done before", and "not found" means "already gone". Addresses and networks are the engine's own
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -16,18 +16,21 @@ use futures_util::Stream;
 use futures_util::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::ids::{AgentId, AppName};
+use crate::ids::{AgentId, AppName, CommitId};
 use crate::store::StoreError;
 use crate::store::instances::Instance;
 use crate::store::jobs::Job;
 use crate::store::log::Log;
 use crate::store::ours::Ours;
 use crate::store::services::Service;
+use crate::store::volumes::Volume;
 
 mod docker;
+pub mod inventory;
 
 use docker::Docker;
 pub use docker::{Version, version};
+use inventory::{Details, FoundImage, Inventory};
 
 /// The containers and networks that Cutover creates carry these labels, so that left-over ones can
 /// be found. A label does not make anything ours: only our record does.
@@ -36,9 +39,13 @@ pub mod label {
     pub const APP: &str = "cutover.app";
     pub const DEPLOYMENT: &str = "cutover.deployment";
     pub const RELEASE: &str = "cutover.release";
+    /// The full id of the commit, so that a release can be recorded again if the database was lost.
+    pub const COMMIT: &str = "cutover.commit";
     /// The agent's data folder: for people, and to identify the owner of left-overs when the folder
     /// is gone.
     pub const DATA_DIR: &str = "cutover.data-dir";
+    /// Where a volume is mounted.
+    pub const PATH: &str = "cutover.path";
     /// A value that no other container has; see [`crate::store::ours`].
     pub const MARK: &str = "cutover.mark";
 
@@ -73,6 +80,9 @@ pub type Endpoint = SocketAddr;
 pub struct InstanceSpec<'a> {
     pub instance: &'a Instance,
     pub service: &'a Service,
+    pub commit: &'a CommitId,
+    /// The anonymous volumes that a container of this instance had before: a new one gets them back.
+    pub volumes: &'a [Volume],
     /// Every endpoint in our record. No other instance may get one of them, even if no container has
     /// it at the moment: requests to it may be in flight.
     pub recorded: &'a [Endpoint],
@@ -364,6 +374,64 @@ impl Engine {
     pub async fn has_image(&self, id: &str) -> Result<bool> {
         match self {
             Engine::Docker(docker) => docker.has_image(id).await,
+        }
+    }
+
+    /// The engine's own id: another engine at the same address has another.
+    pub async fn id(&self) -> Result<Option<String>> {
+        match self {
+            Engine::Docker(docker) => docker.engine_id().await,
+        }
+    }
+
+    /// The ids of all images.
+    pub async fn image_ids(&self) -> Result<HashSet<String>> {
+        match self {
+            Engine::Docker(docker) => docker.image_ids().await,
+        }
+    }
+
+    /// The images that carry this agent's labels, or those of another agent with the same data folder.
+    pub async fn images(&self) -> Result<Vec<FoundImage>> {
+        match self {
+            Engine::Docker(docker) => docker.found_images().await,
+        }
+    }
+
+    /// Everything that carries this agent's labels, or those of another agent with the same data folder,
+    /// whoever made it.
+    pub async fn inventory(&self) -> Result<Inventory> {
+        match self {
+            Engine::Docker(docker) => docker.inventory().await,
+        }
+    }
+
+    /// What inspecting a container reveals; `None` if it does not exist.
+    pub async fn details(&self, id: &str) -> Result<Option<Details>> {
+        match self {
+            Engine::Docker(docker) => docker.details(id).await,
+        }
+    }
+
+    /// Removes a container that no record names, and keeps its anonymous volumes.
+    pub async fn remove_unrecorded(&self, id: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_unrecorded(id).await,
+        }
+    }
+
+    /// Removes a network. An error if a container is connected to it, running or not.
+    pub async fn remove_network(&self, id: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_network(id).await,
+        }
+    }
+
+    /// Removes a name of an image, unless it points to another one by now. An error if it is the last
+    /// name and a container uses the image.
+    pub async fn untag_image(&self, id: &str, name: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.untag_image(id, name).await,
         }
     }
 

@@ -5,7 +5,7 @@
 //! runs; everything else that keeps a container from serving is repaired here. Until a container serves
 //! again, its route does not lead to it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::ids::ReleaseId;
 use crate::store::apps;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
+use crate::store::volumes::{self, Volume};
 
 const PERIOD: Duration = Duration::from_secs(10);
 /// An engine that takes longer than this to answer counts as unreachable.
@@ -35,11 +36,17 @@ const CONNECT: Duration = Duration::from_millis(250);
 struct Live {
     instance: Instance,
     release: Arc<Release>,
+    /// The anonymous volumes that it had when it was last looked at.
+    volumes: Arc<[Volume]>,
 }
 
 pub async fn reconcile(agent: Arc<Agent>) {
     loop {
         agent.wait_for_engine().await;
+        match agent.engine.id().await {
+            Ok(id) => agent.tend.engine_is(id),
+            Err(error) => tracing::debug!(%error, "Docker does not say its id"),
+        }
         if let Ok(events) = agent.engine.events() {
             while_it_answers(&agent, events).await;
         }
@@ -109,11 +116,18 @@ async fn what_should_run(agent: &Agent) -> Result<(Vec<Live>, Vec<Endpoint>)> {
     let read = agent.store.read(|db| {
         let all = instances::all(db)?.into_iter();
         let recorded = all.filter_map(|it| it.endpoint).collect();
+        let mut volumes: HashMap<String, Vec<Volume>> = HashMap::new();
+        for volume in volumes::all(db)? {
+            if let Some(instance) = volume.instance.clone() {
+                volumes.entry(instance).or_default().push(volume);
+            }
+        }
         let mut live = Vec::new();
         for id in apps::live_releases(db)? {
             if let Some(release) = releases::get(db, &id)?.map(Arc::new) {
                 let of = instances::of_release(db, &id)?.into_iter();
                 live.extend(of.map(|instance| Live {
+                    volumes: volumes.remove(&instance.name).unwrap_or_default().into(),
                     instance,
                     release: release.clone(),
                 }));
@@ -132,6 +146,9 @@ async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
         .count_restarts(instance, look.restarts, look.exit_code);
     let paths = look.volumes.iter().map(|(_, path)| path.clone());
     agent.tend.has_volumes(instance, paths.collect());
+    if look.run != Run::Missing {
+        record_found(agent, it, look).await?;
+    }
     let port = it.release.service(&instance.service).and_then(|it| it.port);
     let endpoint = match (port, look.address) {
         (Some(port), Some(address)) => Some(Endpoint::new(address, port)),
@@ -142,7 +159,10 @@ async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
         record(agent, instance, endpoint).await?;
         moved = true;
     }
-    let mut found = trouble(look, port.is_some());
+    let mut found = match elsewhere(agent, it, look) {
+        Some(detail) => Some((Trouble::Elsewhere, detail)),
+        None => trouble(look, port.is_some()),
+    };
     if found.is_none()
         && agent.tend.is_down(&instance.name)
         && let Some(endpoint) = endpoint
@@ -151,6 +171,51 @@ async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
         found = Some((Trouble::Starting, "does not accept connections yet".into()));
     }
     Ok(agent.tend.take(instance, found) || moved)
+}
+
+/// Records the volumes of an instance, and the engine that it is on: both are needed once it is gone.
+async fn record_found(agent: &Agent, it: &Live, look: &Look) -> Result<()> {
+    let instance = it.instance.clone();
+    let known = |name: &str| it.volumes.iter().any(|volume| volume.name == name);
+    let found = look.volumes.iter().filter(|(name, _)| !known(name));
+    let new: Vec<_> = found
+        .map(|(name, path)| Volume {
+            name: name.clone(),
+            app: instance.app.clone(),
+            release: instance.release.clone(),
+            path: path.clone(),
+            instance: Some(instance.name.clone()),
+        })
+        .collect();
+    let engine = agent.tend.engine_id();
+    let engine = engine.filter(|id| instance.engine.as_ref() != Some(id));
+    if new.is_empty() && engine.is_none() {
+        return Ok(());
+    }
+    let write = agent.store.write(move |db| {
+        new.iter()
+            .try_for_each(|volume| volumes::insert(db, volume))?;
+        match engine {
+            Some(id) => instances::set_engine(db, &instance.name, &id),
+            None => Ok(()),
+        }
+    });
+    Ok(write.await?)
+}
+
+/// What to say about an instance that is not there because another engine answers now. It is not made
+/// again: it may well be serving.
+fn elsewhere(agent: &Agent, it: &Live, look: &Look) -> Option<String> {
+    let (was, is) = (it.instance.engine.as_ref()?, agent.tend.engine_id()?);
+    if look.run != Run::Missing || *was == is {
+        return None;
+    }
+    let host = agent.in_force().config.docker.host.clone();
+    let app = &it.instance.app;
+    Some(format!(
+        "was started by the Docker Engine `{was}`, but `{host}` is the engine `{is}` now: set `docker.host` \
+         back, or run `cutover deploy {app}` to start it here"
+    ))
 }
 
 fn trouble(look: &Look, has_port: bool) -> Option<(Trouble, String)> {
@@ -211,6 +276,8 @@ async fn attempt(agent: &Agent, it: &Live, trouble: Trouble, recorded: &[Endpoin
     let spec = InstanceSpec {
         instance,
         service,
+        commit: &it.release.commit,
+        volumes: &it.volumes,
         recorded,
     };
     let brought_back = match trouble {

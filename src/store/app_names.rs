@@ -15,11 +15,12 @@ pub fn route(db: &Connection, app: &AppName) -> Result<Option<String>> {
     })
 }
 
-/// Whether the database has a live release, a route or a deployment of the app.
+/// Whether the database has a live release, a route or a deployment of the app, or its removal.
 pub fn is_known(db: &Connection, app: &AppName) -> Result<bool> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM apps WHERE name = ?1 AND (live_release IS NOT NULL OR route IS NOT NULL)
-         UNION ALL SELECT 1 FROM deployments WHERE app = ?1 LIMIT 1",
+         UNION ALL SELECT 1 FROM deployments WHERE app = ?1
+         UNION ALL SELECT 1 FROM actions WHERE app = ?1 LIMIT 1",
     )?;
     Ok(query.exists([app.as_str()])?)
 }

@@ -69,9 +69,14 @@ pub fn generation(db: &Connection) -> Result<u64> {
 
 /// The id of the agent that owns this data folder; created on first use.
 pub fn agent_id(db: &Connection) -> Result<AgentId> {
+    agent_id_or(db, None)
+}
+
+/// The same; a database that has none gets the id that an earlier one had, if that is known.
+pub fn agent_id_or(db: &Connection, before: Option<AgentId>) -> Result<AgentId> {
     db.execute(
         "INSERT INTO meta (key, value) VALUES ('agent_id', ?1) ON CONFLICT (key) DO NOTHING",
-        [AgentId::new().as_str()],
+        [before.unwrap_or_else(AgentId::new).as_str()],
     )?;
     let query = "SELECT value FROM meta WHERE key = 'agent_id'";
     Ok(db.query_row(query, [], |row| super::parsed(row, "value"))?)

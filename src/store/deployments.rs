@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
+use super::releases::Release;
 use super::{
     Result, StoreError, app_names, json, maybe_parsed, now, parsed, statuses, steps, to_json,
 };
@@ -149,6 +150,31 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
 }
 
+/// Records the deployment that made an adopted release, unless it is there. Nobody is notified of it: it
+/// ended long ago.
+pub fn insert_adopted(db: &Connection, release: &Release, by: &Requester) -> Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO deployments
+            (id, app, trigger, want, commit_id, message, author, state, release, attempts, created_at,
+             ended_at, requested_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'live', ?8, 1, ?9, ?9, ?10)
+         ON CONFLICT (id) DO NOTHING",
+    )?;
+    insert.execute((
+        release.deployment.as_str(),
+        release.app.as_str(),
+        to_json(&Trigger::Cli)?,
+        to_json(&Goal::Named(release.commit.to_string()))?,
+        release.commit.as_str(),
+        &release.message,
+        &release.author,
+        release.id.as_str(),
+        release.created_at,
+        to_json(by)?,
+    ))?;
+    Ok(())
+}
+
 /// Applies an event to the state in the database, which is authoritative. Returns the new state;
 /// refuses an illegal transition.
 pub fn apply(db: &Connection, id: &DeploymentId, event: Event) -> Result<State> {
@@ -232,6 +258,15 @@ pub fn count_attempt(db: &Connection, id: &DeploymentId) -> Result<u32> {
 pub fn get(db: &Connection, id: &DeploymentId) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached("SELECT * FROM deployments WHERE id = ?1")?;
     Ok(query.query_row([id.as_str()], from_row).optional()?)
+}
+
+/// Whether a deployment of a commit whose id begins with these digits has ended, and none is open.
+pub fn has_ended_with(db: &Connection, digits: &str) -> Result<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT count(*) > 0 AND count(*) = count(ended_at) FROM deployments
+         WHERE commit_id >= ?1 AND commit_id < ?1 || 'g'",
+    )?;
+    Ok(query.query_row([digits], |row| row.get(0))?)
 }
 
 /// The deployment of an app that runs next: an automatic rollback, else the newest waiting one.

@@ -1,6 +1,8 @@
 //! Images that were built here, by cache key. Only images recorded here are reused: an image
 //! that somebody built from one of ours inherits its labels.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::Connection;
 
 use super::{Result, now};
@@ -17,9 +19,20 @@ pub fn insert(db: &Connection, app: &AppName, key: &str, id: &str) -> Result<()>
 }
 
 /// The image id of each cache key of an app.
-pub fn of_app(db: &Connection, app: &AppName) -> Result<std::collections::HashMap<String, String>> {
+pub fn of_app(db: &Connection, app: &AppName) -> Result<HashMap<String, String>> {
     let mut query = db.prepare_cached("SELECT cache_key, id FROM images WHERE app = ?1")?;
     let rows = query.query_map([app.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The ids of all images that a kept release has, or that are reused for the same content.
+pub fn recorded(db: &Connection) -> Result<HashSet<String>> {
+    let mut query = db.prepare_cached(
+        "SELECT image_id FROM services JOIN releases ON releases.id = services.release
+         WHERE releases.removed_at IS NULL
+         UNION SELECT id FROM images",
+    )?;
+    let rows = query.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -25,6 +25,8 @@ pub struct Instance {
     pub endpoint: Option<SocketAddr>,
     /// See [`Ours::mark`].
     pub mark: Option<String>,
+    /// The id of the engine on which it was last seen; `None` until it has been seen.
+    pub engine: Option<String>,
 }
 
 impl Instance {
@@ -39,8 +41,8 @@ impl Instance {
 /// Records an instance that is about to be made.
 pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO instances (name, app, release, service, deployment, endpoint, mark)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO instances (name, app, release, service, deployment, endpoint, mark, engine)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     insert.execute((
         &instance.name,
@@ -50,6 +52,7 @@ pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
         instance.deployment.as_str(),
         instance.endpoint.map(|endpoint| endpoint.to_string()),
         &instance.mark,
+        &instance.engine,
     ))?;
     Ok(())
 }
@@ -58,6 +61,13 @@ pub fn insert(db: &Connection, instance: &Instance) -> Result<()> {
 pub fn set_endpoint(db: &Connection, name: &str, endpoint: Option<SocketAddr>) -> Result<()> {
     let mut update = db.prepare_cached("UPDATE instances SET endpoint = ?2 WHERE name = ?1")?;
     update.execute((name, endpoint.map(|endpoint| endpoint.to_string())))?;
+    Ok(())
+}
+
+/// Records the engine on which an instance was seen.
+pub fn set_engine(db: &Connection, name: &str, engine: &str) -> Result<()> {
+    let mut update = db.prepare_cached("UPDATE instances SET engine = ?2 WHERE name = ?1")?;
+    update.execute((name, engine))?;
     Ok(())
 }
 
@@ -108,6 +118,13 @@ pub fn retire(db: &Connection, app: &AppName, but: [Option<&ReleaseId>; 2]) -> R
     Ok(update.execute((app.as_str(), now(), first, second))?)
 }
 
+/// Records that the instances of a release are needed after all.
+pub fn keep(db: &Connection, release: &ReleaseId) -> Result<()> {
+    let sql = "UPDATE instances SET retiring_since = NULL WHERE release = ?1";
+    db.prepare_cached(sql)?.execute([release.as_str()])?;
+    Ok(())
+}
+
 /// The instances that are retiring, of every app; the oldest first.
 pub fn retiring(db: &Connection) -> Result<Vec<Instance>> {
     let mut query = db.prepare_cached(
@@ -132,5 +149,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         deployment: parsed(row, "deployment")?,
         endpoint: maybe_parsed(row, "endpoint")?,
         mark: row.get("mark")?,
+        engine: row.get("engine")?,
     })
 }

@@ -15,6 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+pub mod actions;
 pub mod app_names;
 pub mod apps;
 pub mod deliveries;

@@ -22,7 +22,7 @@ struct Table {
 }
 
 // The order matters: the later queries depend on which deployments are left.
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     Table {
         kind: 'd',
         // Each app keeps its newest hundred deployments. Of the deployments of one release, the one
@@ -59,6 +59,11 @@ const TABLES: [Table; 4] = [
         kind: 'm',
         old: "SELECT rowid FROM moved_refs WHERE id < ?1 LIMIT ?2",
         delete: &["DELETE FROM moved_refs WHERE rowid = ?1"],
+    },
+    Table {
+        kind: 'x',
+        old: "SELECT rowid FROM actions WHERE id < ?1 LIMIT ?2",
+        delete: &["DELETE FROM actions WHERE rowid = ?1"],
     },
 ];
 

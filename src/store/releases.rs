@@ -108,6 +108,20 @@ pub fn beginning_with(db: &Connection, app: &AppName, text: &str) -> Result<Vec<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Records since when an adopted release has been live.
+pub fn set_live_since(db: &Connection, id: &ReleaseId, at: i64) -> Result<()> {
+    let sql = "UPDATE releases SET went_live = ?2 WHERE id = ?1";
+    db.execute(sql, (id.as_str(), at))?;
+    Ok(())
+}
+
+/// Records that the images of a release are there after all.
+pub fn set_kept(db: &Connection, id: &ReleaseId) -> Result<()> {
+    let sql = "UPDATE releases SET removed_at = NULL WHERE id = ?1";
+    db.execute(sql, [id.as_str()])?;
+    Ok(())
+}
+
 pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {
     db.execute(
         "UPDATE releases SET removed_at = ?2 WHERE id = ?1 AND removed_at IS NULL",

@@ -1,5 +1,5 @@
-//! Anonymous volumes of instances that served and were retired: kept for as long as the release is, since
-//! an app may have stored data there that cannot be recreated.
+//! Anonymous volumes of instances that serve or served: kept for as long as the release is, since an app
+//! may have stored data there that cannot be recreated.
 
 use rusqlite::{Connection, Row};
 
@@ -12,15 +12,17 @@ pub struct Volume {
     pub name: String,
     pub app: AppName,
     pub release: ReleaseId,
-    /// Where it was mounted in the container.
+    /// Where it is, or was, mounted in the container.
     pub path: String,
+    /// The instance that uses it; `None` once its container is to be removed for good.
+    pub instance: Option<String>,
 }
 
-/// Records a volume whose container is about to be removed.
+/// Records a volume that an instance uses, or whose container is about to be removed.
 pub fn insert(db: &Connection, volume: &Volume) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT OR REPLACE INTO volumes (name, app, release, path, kept_since)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO volumes (name, app, release, path, kept_since, instance)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     insert.execute((
         &volume.name,
@@ -28,8 +30,22 @@ pub fn insert(db: &Connection, volume: &Volume) -> Result<()> {
         volume.release.as_str(),
         &volume.path,
         now(),
+        &volume.instance,
     ))?;
     Ok(())
+}
+
+/// Records that an instance is about to be removed for good: its volumes are used by none any more.
+pub fn leave(db: &Connection, instance: &str) -> Result<()> {
+    let sql = "UPDATE volumes SET instance = NULL, kept_since = ?2 WHERE instance = ?1";
+    db.prepare_cached(sql)?.execute((instance, now()))?;
+    Ok(())
+}
+
+pub fn all(db: &Connection) -> Result<Vec<Volume>> {
+    let mut query = db.prepare_cached("SELECT * FROM volumes ORDER BY kept_since, name")?;
+    let rows = query.query_map([], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub fn of_release(db: &Connection, release: &ReleaseId) -> Result<Vec<Volume>> {
@@ -57,5 +73,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Volume> {
         app: parsed(row, "app")?,
         release: parsed(row, "release")?,
         path: row.get("path")?,
+        instance: row.get("instance")?,
     })
 }

@@ -60,9 +60,11 @@ async fn a_volume_is_kept_as_long_as_its_release_and_named() {
 
     deploy(&server, "v2").await;
     assert!(is_there(&all[0]).await, "{}", server.log());
-    let show = server.cutover(&["show", &first]).output().unwrap();
-    let show = String::from_utf8_lossy(&show.stdout).into_owned();
-    assert!(show.contains(&all[0]), "{show}");
+    let named = async || {
+        let show = server.cutover(&["show", &first]).output().unwrap();
+        String::from_utf8_lossy(&show.stdout).contains(&all[0])
+    };
+    assert!(soon(named).await, "{}", server.log());
 
     for version in ["v3", "v4"] {
         all.push(volume(&server).await);

@@ -35,6 +35,7 @@ pub struct Deployment {
     pub current: bool,
     pub release: Option<String>,
     pub image: Option<String>,
+    pub image_gone: bool,
     pub created_at: String,
     pub ended_at: Option<String>,
     pub steps: Vec<Step>,
@@ -144,6 +145,8 @@ pub struct Release {
     pub kept: bool,
     /// Whether it failed in its bake.
     pub failed_bake: bool,
+    /// Whether somebody removed its image.
+    pub gone: bool,
 }
 
 impl Release {
@@ -170,8 +173,16 @@ pub struct App {
     pub deployment: Option<Deployment>,
     /// The one that is under way.
     pub running: Option<Deployment>,
+    pub instances: Option<Instances>,
     /// What does not run as it should.
     pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct Instances {
+    pub wanted: u32,
+    pub serving: u32,
 }
 
 /// `{"error": …}`.

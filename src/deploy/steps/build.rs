@@ -79,7 +79,7 @@ async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
 }
 
 /// The service of an app that does not name any.
-fn web(app: &App, image: String, image_id: String) -> Service {
+pub fn web(app: &App, image: String, image_id: String) -> Service {
     let (run, health) = (&app.run, &app.health);
     Service {
         name: ServiceName::web(),

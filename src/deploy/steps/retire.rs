@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
 use crate::deploy::routes::{self, PublishError};
+use crate::deploy::steps::start;
 use crate::deploy::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::AppName;
@@ -61,6 +62,11 @@ pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result
         .map(|service| service.settings.stop_grace)
         .unwrap_or_default();
     leave(agent, &instance.app).await?;
+    let serving = routes::targets(&routes::routed(agent).await);
+    if start::serves(agent, instance, &serving).await? {
+        let why = "the proxy sends requests to it: the database is an old copy";
+        return Err(EngineError::Stopped(why.to_owned()));
+    }
     let (engine, ours) = (&agent.engine, instance.ours());
     engine.keep_running(&ours, false).await?;
     engine.stop(&ours, grace).await?;
@@ -92,11 +98,10 @@ async fn leave(agent: &Agent, app: &AppName) -> std::result::Result<(), EngineEr
 /// there stays for as long as its release is kept.
 async fn keep_volumes(agent: &Agent, instance: &Instance) -> std::result::Result<(), EngineError> {
     let found = agent.engine.look(&instance.ours()).await?.volumes;
-    if found.is_empty() {
-        return Ok(());
-    }
     let (app, release) = (instance.app.clone(), instance.release.clone());
+    let of = instance.name.clone();
     let write = agent.store.write(move |db| {
+        volumes::leave(db, &of)?;
         found.into_iter().try_for_each(|(name, path)| {
             let (app, release) = (app.clone(), release.clone());
             let volume = Volume {
@@ -104,6 +109,7 @@ async fn keep_volumes(agent: &Agent, instance: &Instance) -> std::result::Result
                 app,
                 release,
                 path,
+                instance: None,
             };
             volumes::insert(db, &volume)
         })

@@ -1,11 +1,12 @@
 //! Start the release's instances, or reuse those that are still warm.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use rusqlite::Connection;
 
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::{Agent, instance_name, rollback, words};
+use crate::deploy::{Agent, instance_name, rollback, routes, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
@@ -53,7 +54,9 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     for service in &release.services {
         if !line.agent.engine.has_image(&service.image_id).await? {
             let image = &service.image;
-            let what = format!("the image `{image}` of the release `{id}` was removed from Docker");
+            let again = rollback::rebuild(&release.app, id, &release.commit);
+            let what =
+                format!("the image `{image}` of the release `{id}` is gone from Docker; {again}");
             return Err(Stop::failed("image_gone", what));
         }
     }
@@ -94,6 +97,7 @@ fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy:
                 deployment: id.clone(),
                 endpoint: None,
                 mark: Some(mark()),
+                engine: None,
             })
             .collect();
         new.iter().try_for_each(|new| instances::insert(db, new))?;
@@ -126,6 +130,8 @@ async fn start_all(
         let spec = InstanceSpec {
             instance,
             service,
+            commit: &release.commit,
+            volumes: &[],
             recorded: &recorded,
         };
         instance.endpoint = engine.start(&spec).await?;
@@ -143,18 +149,40 @@ async fn start_all(
 }
 
 /// Removes the instances that the deployment created. Those of an earlier deployment that a rollback
-/// found warm stay: the reconciler stops them once nothing needs them.
+/// found warm stay: the reconciler stops them once nothing needs them. An error if the proxy sends
+/// requests to one: then the database is an old copy.
 pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
     let of = id.clone();
     let made = agent
         .store
         .read(move |db| instances::of_deployment(db, &of));
-    for instance in made.await?.into_iter().rev() {
+    let made = made.await?;
+    let serving = routes::targets(&routes::routed(agent).await);
+    for instance in made.into_iter().rev() {
+        if serves(agent, &instance, &serving).await? {
+            let name = instance.name;
+            return Err(EngineError::Stopped(format!(
+                "the proxy sends requests to `{name}`"
+            )));
+        }
         agent.engine.remove(&instance.ours()).await?;
         let delete = move |db: &Connection| instances::delete(db, &instance.name);
         agent.store.write(delete).await?;
     }
     Ok(())
+}
+
+/// Whether the instance has one of the addresses to which the proxy sends requests.
+pub(super) async fn serves(
+    agent: &Agent,
+    instance: &Instance,
+    serving: &HashSet<IpAddr>,
+) -> Result<bool, EngineError> {
+    if serving.is_empty() {
+        return Ok(false);
+    }
+    let address = agent.engine.look(&instance.ours()).await?.address;
+    Ok(address.is_some_and(|ip| serving.contains(&ip)))
 }
 
 /// The service that `instance` runs. Missing from its release only if the database was damaged.

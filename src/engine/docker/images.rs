@@ -1,9 +1,13 @@
 //! Looks up, tags and removes Cutover's images. Building them is done in `builder`.
 
-use bollard::query_parameters::{RemoveImageOptionsBuilder, RemoveVolumeOptions};
+use std::collections::HashSet;
+
+use bollard::query_parameters::{
+    ListImagesOptions, RemoveImageOptionsBuilder, RemoveVolumeOptions,
+};
 
 use super::{Docker, Result, gone_is_done, status_code};
-use crate::ids::{AppName, DeploymentId};
+use crate::engine::inventory::{ImageName, ImageTag};
 
 impl Docker {
     pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
@@ -35,60 +39,43 @@ impl Docker {
             other => other.map_err(self.failed(format!("look at the image `{id}`")))?,
         };
         let names = found.repo_tags.unwrap_or_default();
-        let ours: Vec<_> = names.iter().filter(|name| is_our_name(name)).collect();
+        let mut ours: Vec<_> = names.iter().filter_map(|it| ImageName::parse(it)).collect();
         let all_ours = ours.len() == names.len();
-        let mut doomed: Vec<&str> = ours.into_iter().map(String::as_str).collect();
+        // The deployment's own name goes last: where a container still uses the image, it is the one
+        // that stays, and no later build takes it over.
+        ours.sort_by_key(|name| matches!(name.tag, ImageTag::Deployment(_)));
+        let mut doomed: Vec<&str> = ours.iter().map(|name| name.full.as_str()).collect();
         if doomed.is_empty() && all_ours {
             doomed.push(id);
         }
-        // The deployment's own name goes last: where a container still uses the image, it is the one
-        // that stays, and no later build takes it over.
-        doomed.sort_by_key(|name| is_own_name(name));
         for name in doomed {
-            let options = RemoveImageOptionsBuilder::new().build();
-            match docker.remove_image(name, Some(options), None).await {
-                Ok(_) => {}
-                Err(error) if status_code(&error) == Some(404) => {}
-                Err(error) => return Err(self.failed(format!("remove `{name}`"))(error)),
-            }
+            self.remove_name(&docker, name).await?;
         }
         Ok(())
     }
-}
 
-/// Whether a name has the form that Cutover gives: `cutover/APP:`, then twelve digits of the commit
-/// or the deployment's id.
-fn is_our_name(name: &str) -> bool {
-    let named = name.strip_prefix("cutover/");
-    let Some((app, tag)) = named.and_then(|rest| rest.split_once(':')) else {
-        return false;
-    };
-    let is_commit = tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    app.parse::<AppName>().is_ok() && (is_commit || tag.parse::<DeploymentId>().is_ok())
-}
-
-/// Whether it is the name that only one deployment gives.
-fn is_own_name(name: &str) -> bool {
-    let tag = name.rsplit_once(':').map(|(_, tag)| tag);
-    tag.is_some_and(|tag| tag.parse::<DeploymentId>().is_ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_a_person_gave_stays() {
-        assert!(is_our_name("cutover/hello:8f3c2a9d41b0"));
-        let own = format!("cutover/hello:{}", DeploymentId::new());
-        assert!(is_our_name(&own));
-        for name in [
-            "cutover/hello:keep",
-            "cutover/hello",
-            "hello:8f3c2a9d41b0",
-            "cutover/a/b:8f3c2a9d41b0",
-        ] {
-            assert!(!is_our_name(name), "{name}");
+    pub async fn untag_image(&self, id: &str, name: &str) -> Result<()> {
+        let docker = self.client()?;
+        match docker.inspect_image(name).await {
+            Ok(found) if found.id.as_deref() == Some(id) => self.remove_name(&docker, name).await,
+            Ok(_) => Ok(()),
+            Err(error) if status_code(&error) == Some(404) => Ok(()),
+            Err(error) => Err(self.failed(format!("look at the image `{name}`"))(error)),
         }
+    }
+
+    async fn remove_name(&self, docker: &bollard::Docker, name: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::new().build();
+        match docker.remove_image(name, Some(options), None).await {
+            Ok(_) => Ok(()),
+            Err(error) if status_code(&error) == Some(404) => Ok(()),
+            Err(error) => Err(self.failed(format!("remove `{name}`"))(error)),
+        }
+    }
+
+    pub async fn image_ids(&self) -> Result<HashSet<String>> {
+        let found = self.client()?.list_images(None::<ListImagesOptions>).await;
+        let found = found.map_err(self.failed("list its images"))?;
+        Ok(found.into_iter().map(|image| image.id).collect())
     }
 }

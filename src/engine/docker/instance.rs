@@ -7,8 +7,8 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, EndpointIpamConfig,
-    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, NetworkingConfig, RestartPolicy,
-    RestartPolicyNameEnum,
+    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -104,11 +104,12 @@ impl Docker {
             (label::APP, instance.app.as_str()),
             (label::RELEASE, instance.release.as_str()),
             (label::DEPLOYMENT, instance.deployment.as_str()),
+            (label::COMMIT, spec.commit.as_str()),
         ];
         labels.extend((instance.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
         let mut body = self.body(spec.service, &labels, network, address);
         if let Some(host) = &mut body.host_config {
-            host.mounts = Some(mounts);
+            host.mounts = Some(self.mounts(spec, mounts).await);
         }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match self.client()?.create_container(Some(options), body).await {
@@ -124,6 +125,41 @@ impl Docker {
             }
             Err(error) => Err(self.failed(format!("create the container `{name}`"))(error)),
         }
+    }
+
+    /// What a new container gets besides `mounts`: the volumes that it had before, and an anonymous one
+    /// for each other path that its image declares, with labels by which it can be found.
+    async fn mounts(&self, spec: &InstanceSpec<'_>, mut mounts: Vec<Mount>) -> Vec<Mount> {
+        let volume = |source: Option<String>, target: &str| Mount {
+            typ: Some(MountType::VOLUME),
+            source,
+            target: Some(target.to_owned()),
+            ..Default::default()
+        };
+        let before = spec.volumes.iter();
+        let before = before.map(|it| (it.path.clone(), Some(it.name.clone())));
+        // An image that is gone is no reason to leave a container that exists; one that does not exist
+        // cannot be created without it anyway.
+        let declared = self.volumes_of_image(&spec.service.image_id).await;
+        let declared = declared.unwrap_or_default();
+        let declared = declared.into_iter().map(|path| (path, None));
+        for (path, source) in before.chain(declared) {
+            let has = |mount: &Mount| mount.target.as_deref().is_some_and(|it| same(it, &path));
+            if mounts.iter().any(has) {
+                continue;
+            }
+            let mut mount = volume(source, &path);
+            let mut labels = self.labels();
+            labels.insert(label::APP.into(), spec.instance.app.to_string());
+            labels.insert(label::RELEASE.into(), spec.instance.release.to_string());
+            labels.insert(label::PATH.into(), path);
+            mount.volume_options = Some(MountVolumeOptions {
+                labels: Some(labels),
+                ..Default::default()
+            });
+            mounts.push(mount);
+        }
+        mounts
     }
 
     /// The address of an existing container.
@@ -344,6 +380,11 @@ impl Docker {
         let found = found.map_err(self.failed("list its containers"))?;
         Ok(found.into_iter().filter_map(from_summary).collect())
     }
+}
+
+/// Whether two paths in a container are the same.
+fn same(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/') == other.trim_end_matches('/')
 }
 
 pub(super) fn plain(output: LogOutput) -> String {

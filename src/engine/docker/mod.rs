@@ -11,6 +11,7 @@ use network::Network;
 mod builder;
 mod images;
 mod instance;
+mod inventory;
 mod job;
 mod listening;
 mod network;
@@ -54,6 +55,11 @@ impl Docker {
             .await
             .map(drop)
             .map_err(|e| self.unreachable(&e))
+    }
+
+    pub async fn engine_id(&self) -> Result<Option<String>> {
+        let info = self.client()?.with_timeout(ANSWER).info().await;
+        Ok(info.map_err(self.failed("say its id"))?.id)
     }
 
     pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {

@@ -30,10 +30,13 @@ const EVENTS: [&str; 9] = [
     "restart",
 ];
 
-/// The anonymous volumes, whose names are 64 hexadecimal digits: the name and path of each.
+/// Whether Docker itself gave a volume this name: 64 hexadecimal digits.
+pub(super) fn is_anonymous(volume: &str) -> bool {
+    volume.len() == 64 && volume.bytes().all(|it| it.is_ascii_hexdigit())
+}
+
+/// The anonymous volumes: the name and path of each.
 fn anonymous(mounts: Vec<MountPoint>) -> Vec<(String, String)> {
-    let is_anonymous =
-        |name: &str| name.len() == 64 && name.bytes().all(|it| it.is_ascii_hexdigit());
     let volumes = mounts.into_iter();
     let volumes = volumes.filter(|it| it.typ.as_deref() == Some("volume"));
     volumes
@@ -156,6 +159,7 @@ impl Docker {
         ]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let (agent, network) = (self.agent.to_string(), self.network_name());
+        let data_dir = self.data_dir.clone();
         let events = docker.events(Some(options));
         let good = events.take_while(|event| std::future::ready(event.is_ok()));
         let concerns = move |event: EventMessage| {
@@ -163,7 +167,8 @@ impl Docker {
             let has = |key: &str, value: &str| attributes.get(key).is_some_and(|it| it == value);
             let ours = match event.typ {
                 Some(EventMessageTypeEnum::NETWORK) => has("name", &network),
-                _ => has(label::AGENT, &agent),
+                // An adopted container may have been made by an agent whose id is lost.
+                _ => has(label::AGENT, &agent) || has(label::DATA_DIR, &data_dir),
             };
             std::future::ready(ours.then_some(()))
         };

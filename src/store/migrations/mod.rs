@@ -316,6 +316,20 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE releases ADD COLUMN replaced TEXT;
 ",
+    // The engine that an instance was found on, the instance that still uses a volume, and what people had
+    // the agent remove or adopt.
+    "
+    ALTER TABLE instances ADD COLUMN engine TEXT;
+    ALTER TABLE volumes ADD COLUMN instance TEXT;
+
+    CREATE TABLE actions (
+        id           TEXT PRIMARY KEY,
+        action       TEXT NOT NULL,
+        app          TEXT,
+        detail       TEXT NOT NULL,
+        requested_by TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -1,0 +1,372 @@
+//! Records again what serves and no record names, so that the next deployment drains it and a rollback can
+//! go back to it. What serves is what the proxy sends requests to or, where its table is lost too, what
+//! Docker was told to keep running.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Found, OrphanError, find};
+use crate::config::App;
+use crate::deploy::steps::fetch;
+use crate::deploy::{Agent, routes};
+use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
+use crate::ids::{AppName, ReleaseId};
+use crate::principal::Requester;
+use crate::proxy::table::{Route, Share, Table};
+use crate::store::apps::{self, Serving};
+use crate::store::instances::{self, Instance};
+use crate::store::releases::{self, Release};
+use crate::store::volumes::{self, Volume};
+use crate::store::{StoreError, actions, app_names, deployments};
+
+mod release;
+
+/// What was recorded again, and what was not.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub adopted: Vec<Adopted>,
+    pub left: Vec<Left>,
+}
+
+#[derive(Debug)]
+pub struct Adopted {
+    pub app: AppName,
+    pub release: ReleaseId,
+    pub image: String,
+    pub containers: Vec<String>,
+}
+
+/// Something that was not recorded again.
+#[derive(Debug)]
+pub struct Left {
+    pub app: Option<AppName>,
+    pub name: String,
+    pub reason: String,
+}
+
+/// The release of an app that serves although the database does not know it.
+struct Candidate {
+    release: ReleaseId,
+    containers: Vec<(FoundContainer, Details)>,
+    /// The route by which it serves; `None` if the proxy has none.
+    route: Option<Route>,
+    /// What the database said when this was found.
+    serving: Serving,
+}
+
+/// Adopts what serves of every app of deploy.toml, or of `only`. Runs to its end even if nobody waits
+/// for it any more.
+pub async fn adopt(
+    agent: &Arc<Agent>,
+    only: Option<AppName>,
+    by: Requester,
+) -> Result<Outcome, OrphanError> {
+    let agent = agent.clone();
+    let done = tokio::spawn(async move {
+        let _turn = agent.changing.lock().await;
+        let found = find(&agent).await?;
+        let mut outcome = Outcome::default();
+        for name in apps_of(&found, &agent.unrecorded.apps(), only.as_ref()) {
+            match app(&agent, &name, &found, &by).await? {
+                Ok(adopted) => {
+                    let release = &adopted.release;
+                    tracing::info!(app = %name, %release, %by, "adopted what serves");
+                    outcome.adopted.push(adopted);
+                }
+                Err(reason) => outcome.left.push(Left {
+                    app: Some(name.clone()),
+                    name: name.to_string(),
+                    reason,
+                }),
+            }
+        }
+        volumes_of_kept(&agent, &found).await?;
+        outcome.left.extend(left(&found, &outcome, only.as_ref()));
+        if !outcome.adopted.is_empty() {
+            follow(&agent, &outcome).await;
+        }
+        Ok(outcome)
+    });
+    done.await.map_err(|_| StoreError::Stopped)?
+}
+
+/// The apps that have containers without a record, or a route that the database does not know.
+fn apps_of(found: &Found, unrecorded: &[String], only: Option<&AppName>) -> Vec<AppName> {
+    let routed = unrecorded.iter().filter_map(|app| app.parse().ok());
+    let containers = found.orphans.containers.iter();
+    let containers = containers.filter_map(|it| it.app.clone());
+    let mut apps: Vec<AppName> = routed.chain(containers).chain(only.cloned()).collect();
+    apps.sort();
+    apps.dedup();
+    apps.retain(|app| only.is_none_or(|only| only == app));
+    apps
+}
+
+/// Adopts one app. The inner error is the reason why there is nothing to adopt.
+async fn app(
+    agent: &Agent,
+    name: &AppName,
+    found: &Found,
+    by: &Requester,
+) -> Result<Result<Adopted, String>, OrphanError> {
+    let Some(app) = agent.app(name) else {
+        let why = "it is not in deploy.toml: add it and run `cutover reload` first";
+        return Ok(Err(why.to_owned()));
+    };
+    let candidate = match candidate(agent, name, found).await? {
+        Ok(candidate) => candidate,
+        Err(why) => return Ok(Err(why)),
+    };
+    let id = candidate.release.clone();
+    let read = agent.store.read(move |db| {
+        let recorded = instances::all(db)?;
+        let recorded: Vec<_> = recorded.into_iter().filter_map(|it| it.endpoint).collect();
+        let all = instances::all(db)?.into_iter();
+        let known = all.filter(|it| it.release == id).count();
+        Ok((releases::get(db, &id)?, known, recorded))
+    });
+    let (known, instances, mut recorded) = read.await?;
+    if candidate.containers.is_empty() && instances == 0 {
+        let id = &candidate.release;
+        return Ok(Err(format!(
+            "no container of the release `{id}`, which serves, was found"
+        )));
+    }
+    let release = match known {
+        Some(release) => release,
+        None => match release::of(agent, &app, &candidate, &found.images).await {
+            Ok(release) => release,
+            Err(why) => return Ok(Err(why)),
+        },
+    };
+    let mut instances = Vec::new();
+    for (container, details) in &candidate.containers {
+        let instance = release::instance(agent, &release, container, details, &recorded).await?;
+        recorded.extend(instance.endpoint);
+        instances.push(instance);
+    }
+    record(agent, release, candidate, instances, &found.table, by).await
+}
+
+async fn candidate(
+    agent: &Agent,
+    name: &AppName,
+    found: &Found,
+) -> Result<Result<Candidate, String>, OrphanError> {
+    let of = name.clone();
+    let read = agent.store.read(move |db| {
+        let removing = app_names::is_being_removed(db, &of)?;
+        Ok((apps::serving(db, &of)?, removing))
+    });
+    let (serving, removing) = read.await?;
+    if removing {
+        return Ok(Err("it is being removed".to_owned()));
+    }
+    let route = route(&found.table, name);
+    let release = match &route {
+        Some((route, share)) if serving.generation < route.generation => {
+            match share.release.parse() {
+                Ok(release) => Some(release),
+                Err(_) => return Ok(Err("the proxy does not know its release".to_owned())),
+            }
+        }
+        None if serving.live.is_none() => None,
+        _ => return Ok(Err("what serves is in the database".to_owned())),
+    };
+    let mut groups: BTreeMap<ReleaseId, Vec<(FoundContainer, Details)>> = BTreeMap::new();
+    for container in &found.orphans.containers {
+        let is_of_app = container.app.as_ref() == Some(name);
+        let (true, Some(id)) = (is_of_app, &container.release) else {
+            continue;
+        };
+        let is_wanted = release.as_ref().is_none_or(|release| release == id);
+        if !is_wanted || release::service_of(container).is_none() {
+            continue;
+        }
+        let Some(details) = agent.engine.details(&container.id).await? else {
+            continue;
+        };
+        // Only what is live is kept running.
+        if release.is_some() || (details.running && details.keeps_running) {
+            let group = groups.entry(id.clone()).or_default();
+            group.push((container.clone(), details));
+        }
+    }
+    let newest = groups.pop_last();
+    let (release, containers) = match (release, newest) {
+        (Some(release), Some((_, containers))) => (release, containers),
+        (Some(release), None) => (release, Vec::new()),
+        (None, Some(newest)) => newest,
+        (None, None) => return Ok(Err("nothing of it serves".to_owned())),
+    };
+    Ok(Ok(Candidate {
+        release,
+        containers,
+        route: route.map(|(route, _)| route.clone()),
+        serving,
+    }))
+}
+
+/// The route by which an app serves, and the share that has most of its traffic.
+fn route<'a>(table: &'a Table, app: &AppName) -> Option<(&'a Route, &'a Share)> {
+    let route = table.routes.iter().find(|it| it.app == app.as_str())?;
+    let shares = route.shares.iter().filter(|it| !it.targets.is_empty());
+    Some((route, shares.max_by_key(|share| share.weight)?))
+}
+
+/// Everything about one app in one transaction, unless it was deployed meanwhile.
+async fn record(
+    agent: &Agent,
+    release: Release,
+    candidate: Candidate,
+    instances: Vec<Instance>,
+    table: &Table,
+    by: &Requester,
+) -> Result<Result<Adopted, String>, OrphanError> {
+    let (by, generation) = (by.clone(), table.generation);
+    let write = agent.store.write(move |db| {
+        let app = &release.app;
+        if apps::serving(db, app)? != candidate.serving {
+            return Ok(Err("it was deployed meanwhile".to_owned()));
+        }
+        let containers: Vec<_> = instances.iter().map(|it| it.name.clone()).collect();
+        let detail = json!({ "release": release.id, "containers": containers });
+        actions::insert(db, actions::Kind::Adopt, Some(app), &detail, &by)?;
+        match releases::get(db, &release.id)? {
+            Some(_) => releases::set_kept(db, &release.id)?,
+            None => {
+                deployments::insert_adopted(db, &release, &by)?;
+                releases::insert(db, &release)?;
+                let live_since = release.went_live.unwrap_or(release.created_at);
+                releases::set_went_live(db, &release.id)?;
+                releases::set_live_since(db, &release.id, live_since)?;
+            }
+        }
+        instances::keep(db, &release.id)?;
+        for instance in &instances {
+            instances::delete(db, &instance.name)?;
+            instances::insert(db, instance)?;
+        }
+        for (container, _) in &candidate.containers {
+            for (name, path) in &container.volumes {
+                let volume = Volume {
+                    name: name.clone(),
+                    app: app.clone(),
+                    release: release.id.clone(),
+                    path: path.clone(),
+                    instance: Some(container.name.clone()),
+                };
+                volumes::insert(db, &volume)?;
+            }
+        }
+        // Above every table that the proxy has had.
+        apps::next_generation(db, generation)?;
+        apps::set_live(db, app, &release.id)?;
+        Ok(Ok(Adopted {
+            app: app.clone(),
+            image: release.web().map(|it| it.image.clone()).unwrap_or_default(),
+            release: release.id.clone(),
+            containers,
+        }))
+    });
+    Ok(write.await?)
+}
+
+/// Volumes that containers of kept releases have left.
+async fn volumes_of_kept(agent: &Agent, found: &Found) -> Result<(), OrphanError> {
+    let left = found.orphans.volumes.clone();
+    let write = agent.store.write(move |db| {
+        for volume in left {
+            let (Some(app), Some(id)) = (volume.app, volume.release) else {
+                continue;
+            };
+            let kept = releases::get(db, &id)?.filter(|it| it.removed_at.is_none());
+            let known = volumes::of_release(db, &id)?;
+            if kept.is_none() || known.iter().any(|it| it.name == volume.name) {
+                continue;
+            }
+            let volume = Volume {
+                name: volume.name,
+                app,
+                release: id,
+                path: volume.path.unwrap_or_default(),
+                instance: None,
+            };
+            volumes::insert(db, &volume)?;
+        }
+        Ok(())
+    });
+    Ok(write.await?)
+}
+
+/// The proxy goes by the record from now on, and Docker keeps what was adopted running.
+async fn follow(agent: &Agent, outcome: &Outcome) {
+    for pause in [100, 1000, 0] {
+        let Err(error) = routes::publish(agent).await else {
+            break;
+        };
+        tracing::error!(%error, "failed to publish the routes of what was adopted");
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    let adopted = outcome.adopted.iter().map(|it| it.release.clone());
+    for release in adopted {
+        let read = agent
+            .store
+            .read(move |db| instances::of_release(db, &release));
+        for instance in read.await.unwrap_or_default() {
+            if let Err(error) = agent.engine.keep_running(&instance.ours(), true).await {
+                tracing::warn!(container = instance.name, %error, "it will not survive a reboot");
+            }
+        }
+    }
+    agent.tend.switched.notify_one();
+    agent.hub.changed();
+}
+
+/// The containers and images that were not adopted, each with the reason.
+fn left(found: &Found, outcome: &Outcome, only: Option<&AppName>) -> Vec<Left> {
+    let is_wanted = |app: &Option<AppName>| only.is_none_or(|only| app.as_ref() == Some(only));
+    let adopted = |name: &str| {
+        let mut all = outcome.adopted.iter().flat_map(|it| &it.containers);
+        all.any(|it| it == name)
+    };
+    let containers = found.orphans.containers.iter();
+    let containers = containers.filter(|it| is_wanted(&it.app) && !adopted(&it.name));
+    let containers = containers.map(|it| Left {
+        app: it.app.clone(),
+        name: it.name.clone(),
+        reason: "it is not what serves".to_owned(),
+    });
+    let images = found.orphans.images.iter();
+    let in_use = |it: &FoundImage| {
+        let mut all = found.orphans.containers.iter();
+        all.any(|container| container.image_id == it.id && adopted(&container.name))
+    };
+    let images = images.filter(|it| is_wanted(&it.app) && !in_use(it));
+    let images = images.map(|it| {
+        let commit = it.names.iter().find_map(|name| match &name.tag {
+            ImageTag::Commit(commit) => Some(commit.clone()),
+            ImageTag::Deployment(_) => None,
+        });
+        let app = it.app.as_ref().map(AppName::as_str).unwrap_or_default();
+        let reason = "whether it ever served is not known".to_owned();
+        let again = commit.map(|it| format!("; `cutover deploy {app} --ref {it}` builds it again"));
+        Left {
+            app: it.app.clone(),
+            name: it
+                .names
+                .first()
+                .map_or_else(|| it.id.clone(), |name| name.full.clone()),
+            reason: reason + &again.unwrap_or_default(),
+        }
+    });
+    containers.chain(images).collect()
+}
+
+/// The mirror of the app's repository.
+fn mirror(agent: &Agent, app: &App) -> crate::source::Mirror {
+    fetch::mirror_of(agent, app)
+}

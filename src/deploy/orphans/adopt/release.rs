@@ -1,0 +1,214 @@
+//! A release as its containers show it.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Candidate, mirror};
+use crate::config::{App, Protocol};
+use crate::deploy::Agent;
+use crate::deploy::steps::build;
+use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
+use crate::engine::{Endpoint, EngineError, InstanceSpec};
+use crate::ids::{CommitId, DeploymentId, ServiceName};
+use crate::source::Want;
+use crate::store::instances::Instance;
+use crate::store::releases::Release;
+use crate::store::services::Service;
+
+/// How long the commit may be looked for in the repository.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The service that a container is an instance of, by its name. `None` for the container of a job.
+pub fn service_of(container: &FoundContainer) -> Option<ServiceName> {
+    let (app, deployment) = (container.app.as_ref()?, container.deployment.as_ref()?);
+    let prefix = format!("cutover-{app}-{deployment}-");
+    let rest = container.name.strip_prefix(&prefix)?;
+    let is_index = |text: &str| text.parse::<u32>().is_ok();
+    match rest.rsplit_once('-') {
+        None if is_index(rest) => Some(ServiceName::web()),
+        Some((service, index)) if is_index(index) => service.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The release of these containers; the error says why it cannot be recorded.
+pub async fn of(
+    agent: &Agent,
+    app: &App,
+    candidate: &Candidate,
+    images: &[FoundImage],
+) -> Result<Release, String> {
+    let containers = &candidate.containers;
+    let Some((first, _)) = containers.first() else {
+        return Err("no container of it was found".to_owned());
+    };
+    let deployments = containers
+        .iter()
+        .filter_map(|(it, _)| it.deployment.clone());
+    let Some(deployment) = deployments.min() else {
+        return Err(format!(
+            "`{}` does not say which deployment made it",
+            first.name
+        ));
+    };
+    let (commit, message, author) = commit(agent, app, first, images).await?;
+    let created_at = containers.iter().map(|(it, _)| it.created_at).min();
+    let created_at = created_at.unwrap_or_default();
+    let image = format!("cutover/{}:{}", app.name, commit.short());
+    Ok(Release {
+        id: candidate.release.clone(),
+        app: app.name.clone(),
+        deployment,
+        commit,
+        message,
+        author,
+        services: services(app, candidate, &image),
+        created_at,
+        went_live: Some(created_at),
+        removed_at: None,
+    })
+}
+
+/// The commit, and its message and author if the repository still has it.
+async fn commit(
+    agent: &Agent,
+    app: &App,
+    container: &FoundContainer,
+    images: &[FoundImage],
+) -> Result<(CommitId, String, String), String> {
+    let image = images.iter().find(|it| it.id == container.image_id);
+    let tags = image.into_iter().flat_map(|it| &it.names);
+    let short = tags.filter_map(|name| match &name.tag {
+        ImageTag::Commit(short) => Some(short.clone()),
+        ImageTag::Deployment(_) => None,
+    });
+    let short = short.min();
+    let want = match (&container.commit, &short) {
+        (Some(id), _) => Want::Commit(id.clone()),
+        (None, Some(short)) => Want::Named(short.clone()),
+        (None, None) => {
+            let name = &container.name;
+            return Err(format!(
+                "neither `{name}` nor its image says which commit it is"
+            ));
+        }
+    };
+    let mirror = mirror(agent, app);
+    let look = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + LOOK;
+        mirror.fetch(&want, &|_| {}, &CancellationToken::new(), deadline)
+    });
+    match (look.await, container.commit.clone()) {
+        (Ok(Ok(found)), _) => Ok((found.id, found.message, found.author)),
+        (_, Some(id)) => Ok((id, String::new(), String::new())),
+        (Ok(Err(error)), None) => {
+            let short = short.unwrap_or_default();
+            Err(format!("its commit `{short}` cannot be found: {error}"))
+        }
+        (Err(_), None) => Err("the search for its commit failed".to_owned()),
+    }
+}
+
+fn services(app: &App, candidate: &Candidate, image: &str) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for (container, details) in &candidate.containers {
+        let Some(name) = service_of(container) else {
+            continue;
+        };
+        match services.iter_mut().find(|it| it.name == name) {
+            Some(service) => service.replicas += 1,
+            None => services.push(service(app, candidate, container, details, name, image)),
+        }
+    }
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+/// The container shows what it was made with; only how its health is probed is known to deploy.toml
+/// alone.
+fn service(
+    app: &App,
+    candidate: &Candidate,
+    container: &FoundContainer,
+    details: &Details,
+    name: ServiceName,
+    image: &str,
+) -> Service {
+    let mut service = build::web(app, image.to_owned(), container.image_id.clone());
+    let route = candidate.route.as_ref();
+    let targets = route.iter().flat_map(|route| &route.shares);
+    let targets = targets.flat_map(|share| &share.targets);
+    let mut own = targets.filter(|target| container.addresses.contains(&target.ip()));
+    let told = details.env.get("PORT").and_then(|port| port.parse().ok());
+    let port = own
+        .next()
+        .map(|target| target.port())
+        .or(told)
+        .unwrap_or(app.port);
+    let settings = &mut service.settings;
+    settings.env = details.env.clone();
+    if told == Some(port) {
+        settings.env.remove("PORT");
+    }
+    settings.memory = details.memory;
+    settings.cpus = details.cpus;
+    settings.stop_grace = details.stop_grace;
+    if let Some(route) = route {
+        service.protocol = match route.policy.h2c {
+            true => Protocol::H2c,
+            false => Protocol::Http1,
+        };
+    }
+    service.replicas = 1;
+    service.port = (name == ServiceName::web()).then_some(port);
+    service.name = name;
+    service
+}
+
+/// The row of a container, which is connected to the agent's network if it is not on it: an agent whose
+/// id was lost has a network of another name.
+pub async fn instance(
+    agent: &Agent,
+    release: &Release,
+    container: &FoundContainer,
+    details: &Details,
+    recorded: &[Endpoint],
+) -> Result<Instance, EngineError> {
+    let name = service_of(container).unwrap_or_else(ServiceName::web);
+    let service = release.service(&name);
+    let service = service.ok_or_else(|| {
+        EngineError::Stopped(format!(
+            "the release `{}` has no service `{name}`",
+            release.id
+        ))
+    })?;
+    let deployment = container.deployment.clone();
+    let mut instance = Instance {
+        name: container.name.clone(),
+        app: release.app.clone(),
+        release: release.id.clone(),
+        service: name,
+        deployment: deployment.unwrap_or_else(|| DeploymentId::clone(&release.deployment)),
+        endpoint: None,
+        mark: container.mark.clone(),
+        engine: agent.tend.engine_id(),
+    };
+    let Some(port) = service.port else {
+        return Ok(instance);
+    };
+    instance.endpoint = match details.address {
+        Some(address) => Some(Endpoint::new(address, port)),
+        None => {
+            let spec = InstanceSpec {
+                instance: &instance,
+                service,
+                commit: &release.commit,
+                volumes: &[],
+                recorded,
+            };
+            agent.engine.rejoin(&spec).await?
+        }
+    };
+    Ok(instance)
+}

@@ -1,7 +1,7 @@
 //! Instances that should serve but do not: found by the reconciler, shown by `status`, `doctor`,
 //! `/readyz` and the metrics. Kept in memory only, since a look at the engine finds all of it again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +13,8 @@ use crate::store::now;
 
 /// How long a crash is shown, in milliseconds.
 const SHOWN: i64 = 120_000;
+/// How long an instance must have run since its last crash to count as repaired, in milliseconds.
+const QUIET: i64 = 20_000;
 /// The pause after the first attempt to bring an instance back; it doubles with each further attempt,
 /// up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -321,6 +323,16 @@ impl Tend {
             });
         }
         sentences
+    }
+
+    /// The apps whose live release crashes, or did a moment ago.
+    pub fn crashing(&self) -> BTreeSet<AppName> {
+        let all = self.found.lock();
+        let now_down = all.differences.values();
+        let now_down = now_down.filter(|it| it.trouble == Trouble::Crashed);
+        let just_now = all.crashes.values().filter(|it| now() - it.at < QUIET);
+        let now_down = now_down.map(|it| it.app.clone());
+        now_down.chain(just_now.map(|it| it.app.clone())).collect()
     }
 
     /// How many instances of each app do not serve.

@@ -16,10 +16,10 @@ use crate::deploy::tend::Trouble;
 use crate::deploy::{Agent, routes};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Look, Result, Run};
 use crate::ids::ReleaseId;
-use crate::store::apps;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::volumes::{self, Volume};
+use crate::store::{apps, outages};
 
 const PERIOD: Duration = Duration::from_secs(10);
 /// An engine that takes longer than this to answer counts as unreachable.
@@ -96,8 +96,30 @@ async fn pass(agent: &Agent, everything: bool) -> Result<()> {
     if changed {
         publish(agent).await?;
     }
+    report(agent).await?;
     let repairs = stream::iter(live).map(|it| repair(agent, it, &recorded));
     repairs.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    Ok(())
+}
+
+/// Reports releases that began to crash, or run again, to whoever is told of their deployments.
+async fn report(agent: &Agent) -> Result<()> {
+    let crashing = agent.tend.crashing();
+    let known = agent.store.read(outages::open).await?;
+    if crashing == known {
+        return Ok(());
+    }
+    let write = agent.store.write(move |db| {
+        for app in crashing.difference(&known) {
+            outages::begin(db, app)?;
+        }
+        for app in known.difference(&crashing) {
+            outages::end(db, app)?;
+        }
+        Ok(())
+    });
+    write.await?;
+    agent.hub.changed();
     Ok(())
 }
 

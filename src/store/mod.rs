@@ -30,6 +30,7 @@ pub mod log;
 mod migrations;
 pub mod moved_refs;
 pub mod ours;
+pub mod outages;
 pub mod outbox;
 pub mod pending_pushes;
 pub mod prune;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::forge::{Forge, Mood, Seen, TOKEN, jwt};
 use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::demo::forge;
+use crate::support::docker::docker;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A server whose app reports to `forge`.
 async fn reporting(forge: &Forge, kind: &str) -> Server {
@@ -70,6 +72,33 @@ async fn github_sees_pending_then_how_it_ended() {
     assert!(shown.lines().any(told), "{shown}");
     forge.assert_all_right();
     assert!(!server.log().contains(TOKEN));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_the_bake_is_a_failure_until_it_runs_again() {
+    let forge = Forge::start().await;
+    let mut server = reporting(&forge, "github").await;
+    let live = server.go_live("v1").await;
+    let commit = live.commit.clone().unwrap();
+    forge.until_state(&commit, "success").await;
+
+    // Not through Docker, as an app ends by itself.
+    let name = format!("cutover-{APP}-{}-0", live.id);
+    let found = docker().await.inspect_container(&name, None).await.unwrap();
+    let pid = found.state.unwrap().pid.unwrap() as i32;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    forge.until_state(&commit, "failure").await;
+    let of_commit = |seen: &Seen| seen.path.contains(&commit);
+    let last = forge.seen().into_iter().rfind(of_commit).unwrap();
+    assert_eq!(last.body["description"], "Exited after it went live");
+    let shown = server.api(&format!("/api/v1/deployments/{}", live.id)).await;
+    assert_eq!(shown["state"], "live", "the deployment stays what it was");
+
+    let states = forge.until_state(&commit, "success").await;
+    let last: Vec<_> = states.iter().rev().take(3).collect();
+    assert_eq!(last, ["success", "failure", "success"], "{states:?}");
+    forge.assert_all_right();
     server.stop().await;
 }
 

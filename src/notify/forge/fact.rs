@@ -35,6 +35,7 @@ impl Fact {
             (StatusPhase::Queued, _) => "Queued",
             (StatusPhase::Running, _) => "Deploying",
             (StatusPhase::Live, _) => "Live",
+            (StatusPhase::Crashing, _) => "Exited after it went live",
             (StatusPhase::Replaced, _) => "Was live until a later deployment",
             (StatusPhase::Failed, Some(step)) => return format!("Failed at the step {step}"),
             (StatusPhase::Failed, None) => "Failed",

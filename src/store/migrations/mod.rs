@@ -330,6 +330,15 @@ const MIGRATIONS: &[&str] = &[
         requested_by TEXT NOT NULL
     ) STRICT;
 ",
+    // A live release that crashed after its bake, until it has run for a while again.
+    "
+    CREATE TABLE outages (
+        app        TEXT PRIMARY KEY,
+        deployment TEXT NOT NULL,
+        since      INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX outages_by_deployment ON outages (deployment);
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -15,6 +15,8 @@ pub enum StatusPhase {
     Running,
     /// Live, and its bake is over.
     Live,
+    /// It went live, and crashes now.
+    Crashing,
     /// It was live until a later deployment took its place.
     Replaced,
     Failed,
@@ -27,10 +29,11 @@ pub enum StatusPhase {
 }
 
 impl StatusPhase {
-    pub const ALL: [StatusPhase; 9] = [
+    pub const ALL: [StatusPhase; 10] = [
         StatusPhase::Queued,
         StatusPhase::Running,
         StatusPhase::Live,
+        StatusPhase::Crashing,
         StatusPhase::Replaced,
         StatusPhase::Failed,
         StatusPhase::RolledBack,
@@ -44,6 +47,7 @@ impl StatusPhase {
             StatusPhase::Queued => "queued",
             StatusPhase::Running => "running",
             StatusPhase::Live => "live",
+            StatusPhase::Crashing => "crashing",
             StatusPhase::Replaced => "replaced",
             StatusPhase::Failed => "failed",
             StatusPhase::RolledBack => "rolled_back",

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{StatusKind, StatusPhase, tell};
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::state::State;
-use crate::store::{Result, now, parsed};
+use crate::store::{Result, now, outages, parsed};
 
 /// Records the current status of a deployment. Called wherever its state or commit changes.
 pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()> {
@@ -31,14 +31,8 @@ pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()
         }
     }
     if let Some((speaker, state)) = speaker(db, &app, &commit)? {
-        set(
-            db,
-            StatusKind::Commit,
-            &app,
-            &commit,
-            &speaker,
-            state.into(),
-        )?;
+        let phase = of_commit(db, &speaker, state)?;
+        set(db, StatusKind::Commit, &app, &commit, &speaker, phase)?;
     }
     Ok(())
 }
@@ -58,12 +52,21 @@ pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &Commit
         let (kind, app) = row;
         match (kind, speaker(db, &app, commit)?) {
             (StatusKind::Commit, Some((other, state))) => {
-                set(db, kind, &app, commit, &other, state.into())?;
+                let phase = of_commit(db, &other, state)?;
+                set(db, kind, &app, commit, &other, phase)?;
             }
             _ => set(db, kind, &app, commit, id, StatusPhase::Superseded)?,
         }
     }
     Ok(())
+}
+
+/// What is reported of a commit whose deployment `id` is in `state`.
+fn of_commit(db: &Connection, id: &DeploymentId, state: State) -> Result<StatusPhase> {
+    Ok(match state == State::Live && outages::is_of(db, id)? {
+        true => StatusPhase::Crashing,
+        false => state.into(),
+    })
 }
 
 /// The deployment whose state is reported as the commit's: the newest that was not superseded,

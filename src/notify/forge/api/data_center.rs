@@ -11,7 +11,7 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
     let state = match fact.phase {
         StatusPhase::Queued | StatusPhase::Running => "INPROGRESS",
         StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "SUCCESSFUL",
-        StatusPhase::Failed | StatusPhase::RolledBack => "FAILED",
+        StatusPhase::Failed | StatusPhase::RolledBack | StatusPhase::Crashing => "FAILED",
         StatusPhase::Superseded | StatusPhase::Cancelled => "CANCELLED",
     };
     let (project, repository) = address.owner_and_name();

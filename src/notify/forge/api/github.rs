@@ -30,7 +30,7 @@ pub(super) fn status_with(address: &ForgeAddress, fact: &Fact, nothing: &str) ->
     let state = match fact.phase {
         StatusPhase::Queued | StatusPhase::Running => "pending",
         StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "success",
-        StatusPhase::Failed | StatusPhase::RolledBack => "failure",
+        StatusPhase::Failed | StatusPhase::RolledBack | StatusPhase::Crashing => "failure",
         StatusPhase::Superseded | StatusPhase::Cancelled => nothing,
     };
     let mut body = json!({
@@ -92,7 +92,7 @@ pub(super) fn progress(address: &ForgeAddress, fact: &Fact, id: &str) -> Request
         StatusPhase::Queued => "queued",
         StatusPhase::Running => "in_progress",
         StatusPhase::Live => "success",
-        StatusPhase::Failed | StatusPhase::RolledBack => "failure",
+        StatusPhase::Failed | StatusPhase::RolledBack | StatusPhase::Crashing => "failure",
         StatusPhase::Replaced
         | StatusPhase::Superseded
         | StatusPhase::Unchanged

@@ -18,7 +18,7 @@ pub(super) fn status(address: &ForgeAddress, fact: &Fact) -> Request {
         StatusPhase::Queued => "pending",
         StatusPhase::Running => "running",
         StatusPhase::Live | StatusPhase::Replaced | StatusPhase::Unchanged => "success",
-        StatusPhase::Failed | StatusPhase::RolledBack => "failed",
+        StatusPhase::Failed | StatusPhase::RolledBack | StatusPhase::Crashing => "failed",
         StatusPhase::Superseded | StatusPhase::Cancelled => "canceled",
     };
     let mut body = json!({
@@ -48,7 +48,7 @@ fn deployment_state(phase: StatusPhase) -> Option<&'static str> {
         StatusPhase::Queued => None,
         StatusPhase::Running => Some("running"),
         StatusPhase::Live => Some("success"),
-        StatusPhase::Failed | StatusPhase::RolledBack => Some("failed"),
+        StatusPhase::Failed | StatusPhase::RolledBack | StatusPhase::Crashing => Some("failed"),
         StatusPhase::Superseded | StatusPhase::Unchanged | StatusPhase::Cancelled => {
             Some("canceled")
         }

@@ -4,6 +4,8 @@
 
 #[path = "../../src/ids.rs"]
 pub mod ids;
+#[path = "../../src/log_limit.rs"]
+mod log_limit;
 #[path = "../../src/proxy/mod.rs"]
 pub mod proxy;
 pub mod webhook;

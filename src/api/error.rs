@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::engine::EngineError;
+use crate::log_limit::limited;
 use crate::store::StoreError;
 
 /// The body of every error.
@@ -124,7 +125,12 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Refused(why) => Self::new(StatusCode::CONFLICT, "refused", why, ""),
             other => {
-                tracing::error!(error = %other, "a request to the database failed");
+                limited!(
+                    error,
+                    "a request to the database failed",
+                    error = %other,
+                    "a request to the database failed"
+                );
                 let message = "the request cannot be stored at the moment";
                 let hint = "try again; see the agent's log";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, hint)

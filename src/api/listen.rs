@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use hyper::Request;
@@ -16,18 +16,16 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::auth::Local;
 use super::peer::Peer;
 use super::places::{Arriving, Leaving, Place, Places, affordable};
+use crate::log_limit::limited;
 
 /// The most concurrent connections; fewer where the limit of open files is low.
 const CONNECTIONS: usize = 2048;
-/// The shortest time between two log lines about the same failure to accept.
-const QUIET: Duration = Duration::from_secs(60);
 /// How long a request's headers may take to arrive.
 const HEADERS: Duration = Duration::from_secs(10);
 /// The size limit for headers, in bytes; larger ones are answered with 431.
@@ -91,22 +89,15 @@ pub async fn unix(listener: UnixListener, router: Router) {
 }
 
 /// Waits after a failed accept. The usual cause is a lack of file descriptors, and retrying at once
-/// would spin. Logged at most once a minute, because anyone who connects can cause it.
+/// would spin.
 async fn pause(error: &io::Error) {
-    if is_time_to_say() {
-        tracing::warn!(%error, "failed to accept a connection");
-    }
+    limited!(
+        warn,
+        "failed to accept a connection",
+        %error,
+        "failed to accept a connection"
+    );
     tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-fn is_time_to_say() -> bool {
-    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut said = SAID.lock();
-    let is_time = said.is_none_or(|said| said.elapsed() > QUIET);
-    if is_time {
-        *said = Some(Instant::now());
-    }
-    is_time
 }
 
 async fn connection(

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::log_file::{open, set_aside};
+use crate::log_limit::limited;
 
 /// The most lines that may wait to be written.
 const WAITING: usize = 16 << 10;
@@ -122,7 +123,11 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
         let _ = file.flush();
         match lost.swap(0, Relaxed) {
             0 => {}
-            lost => tracing::warn!("lost {lost} lines of the access log"),
+            lost => limited!(
+                warn,
+                "lost lines of the access log",
+                "lost {lost} lines of the access log"
+            ),
         }
         if rotated && size >= largest {
             match set_aside(path) {

@@ -19,6 +19,7 @@ use super::error::Kind;
 use crate::deploy::follow::Until;
 use crate::deploy::intake::Outcome;
 use crate::ids::{AppName, DeploymentId};
+use crate::log_limit::limited;
 use crate::principal::{Principal, Requester, Role};
 
 mod agent;
@@ -310,7 +311,12 @@ impl Refusal {
     }
 
     fn failed(why: String) -> Self {
-        tracing::error!(%why, "a push or fetch over HTTP failed");
+        limited!(
+            error,
+            "a push or fetch over HTTP failed",
+            %why,
+            "a push or fetch over HTTP failed"
+        );
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, why)
     }
 }

@@ -20,6 +20,7 @@ use crate::deploy::ending;
 use crate::deploy::follow::Until;
 use crate::deploy::intake::{Moved, Outcome};
 use crate::ids::AppName;
+use crate::log_limit::limited;
 use crate::principal::{Principal, Requester};
 
 const SERVICE: &str = "git-receive-pack";
@@ -129,7 +130,9 @@ async fn run(
     let app = push.app;
     match (sent, report) {
         (Ok(()), Ok(report)) => follow(shared, push, &report, sender).await,
-        (Err(why), _) => tracing::info!(%app, why, "a push was interrupted"),
+        (Err(why), _) => {
+            limited!(info, "a push was interrupted", %app, why, "a push was interrupted");
+        }
         (_, Err(why)) => say(sender, &format!("git rejected the push: {why}")).await,
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use super::handover::{self, Offer};
 use super::publish::{Keeping, Publisher};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
+use crate::log_limit::limited;
 use crate::proxy::options::Settings;
 use crate::proxy::route::drain::drain;
 use crate::proxy::route::routes::Routes;
@@ -132,7 +133,11 @@ async fn accept(listener: UnixListener, control: Arc<Control>) {
                 });
             }
             Err(error) => {
-                tracing::warn!("failed to accept a control connection: {error}");
+                limited!(
+                    warn,
+                    "failed to accept a control connection",
+                    "failed to accept a control connection: {error}"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -20,6 +20,7 @@ use super::handler::{Connection, Handler};
 use super::limits::Place;
 use super::server::Server;
 use super::{http1, http2};
+use crate::log_limit::limited;
 use crate::proxy::watch::Watch;
 use crate::proxy::wire::headers::Client;
 use crate::proxy::wire::proxy_protocol::{self, NoHeader};
@@ -27,8 +28,6 @@ use crate::proxy::wire::proxy_protocol::{self, NoHeader};
 /// Only HTTP/2's connection preface begins like this (RFC 9113, 3.4).
 const PRI: &[u8] = b"PRI ";
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The shortest time between two log lines about the same failure to accept.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// Accepts connections until `stop` is set. Each is served by its own task.
 pub async fn accept<H: Handler>(
@@ -37,7 +36,6 @@ pub async fn accept<H: Handler>(
     server: Arc<Server<H>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -48,10 +46,11 @@ pub async fn accept<H: Handler>(
             Ok((stream, peer)) => admit(stream, peer, secure, &server),
             Err(error) => {
                 // The usual cause is a lack of file descriptors, some of which will soon be free.
-                if said.is_none_or(|said| said.elapsed() > QUIET) {
-                    said = Some(Instant::now());
-                    tracing::warn!("failed to accept a connection: {error}");
-                }
+                limited!(
+                    warn,
+                    "failed to accept a connection",
+                    "failed to accept a connection: {error}"
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

@@ -35,6 +35,8 @@ pub struct Options {
     pub access_log: Option<PathBuf>,
     /// How long requests may take to finish when the proxy shuts down.
     pub grace: Duration,
+    /// How long a successor may take to start serving before the handover counts as failed.
+    pub handover: Duration,
     /// The folder with `NAME.pem` and `NAME.key` for each certificate; files are read again when they
     /// change.
     pub certificates: PathBuf,
@@ -105,6 +107,7 @@ impl Options {
             proxy_protocol_tls: false,
             access_log: None,
             grace: Duration::from_secs(30),
+            handover: Duration::from_secs(30),
             takeover: false,
             by_agent: false,
         }

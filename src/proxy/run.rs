@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -106,12 +106,20 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         leave: watch::Sender::new(None),
         settings: options.settings(),
         by_agent: options.by_agent,
+        handover: options.handover,
         handing_over: Default::default(),
     });
     if let Some(taken) = taken {
+        let (before, pid) = (Client::new(taken.predecessor.clone()), taken.pid());
         let released = tokio::task::spawn_blocking(|| taken.release()).await;
         if let Ok(Err(error)) = released {
             tracing::warn!("the previous proxy did not confirm the takeover: {error}");
+            if serves_on(&before, pid).await {
+                drop(sockets);
+                stop.send_replace(true);
+                leave(&server, Leave::Stop, options.grace, threads).await;
+                return Err(RunError::Withdrawn);
+            }
         }
     }
     let house = {
@@ -167,6 +175,13 @@ async fn later_socket(folder: &Path) -> UnixListener {
             return socket;
         }
     }
+}
+
+/// Whether the previous proxy, which did not confirm that it leaves, keeps serving: it lives, and does
+/// not answer where it would after its release.
+async fn serves_on(before: &Client, pid: Option<Pid>) -> bool {
+    let lives = pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+    lives && before.hello().await.is_err()
 }
 
 fn server(

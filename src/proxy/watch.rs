@@ -3,6 +3,9 @@
 //! the tasks whose deadline has passed, and a drain wakes those that have a request of its share; each
 //! task then checks for itself what has happened.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
@@ -67,6 +70,10 @@ pub struct Watch {
     /// The drain still found the request after its deadline: it must end even if it only waits for the
     /// client.
     pub killed: AtomicBool,
+    /// What the client is counted by, if its idle connections may be closed to make room for others.
+    pub network: OnceLock<IpAddr>,
+    /// The connection is closed as soon as it is idle: others need its place.
+    pub yields: AtomicBool,
     /// The connection's watch, if this is the watch of one of its streams.
     parent: Option<Arc<Watch>>,
     /// How many of its streams are open. The reference count does not tell: the sweep holds references
@@ -102,6 +109,16 @@ impl Watch {
             && self.between.load(Relaxed)
             && self.share.load(SeqCst) == 0
             && !self.answering.load(SeqCst)
+    }
+
+    /// Whether the connection only waits for its client's next request.
+    fn is_idle(&self) -> bool {
+        self.client.is_set()
+            && self.share.load(SeqCst) == 0
+            && !self.answering.load(SeqCst)
+            && !self.tunnel.load(SeqCst)
+            && !self.has_streams()
+            && !self.yields.load(SeqCst)
     }
 
     /// Whether any of its streams is open.
@@ -179,6 +196,8 @@ impl Watches {
             tunnel: AtomicBool::new(false),
             unfollowed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            network: OnceLock::new(),
+            yields: AtomicBool::new(false),
             parent,
             streams: AtomicUsize::new(0),
             too_large: AtomicBool::new(false),
@@ -194,6 +213,30 @@ impl Watches {
             let deadlines = [&watch.client, &watch.upstream, &watch.rest, &watch.taking];
             deadlines.into_iter().any(Deadline::has_passed)
         });
+    }
+
+    /// Closes up to `count` idle connections, first those of the client that has the most connections;
+    /// of one client, the oldest.
+    pub fn make_room(&self, count: usize) {
+        let all: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut clients: HashMap<IpAddr, (usize, Vec<&Arc<Watch>>)> = HashMap::new();
+        for watch in &all {
+            let Some(network) = watch.network.get() else {
+                continue;
+            };
+            let (connections, idle) = clients.entry(*network).or_default();
+            *connections += 1;
+            if watch.is_idle() {
+                idle.push(watch);
+            }
+        }
+        let mut clients: Vec<_> = clients.into_values().collect();
+        clients.sort_by_key(|(connections, _)| Reverse(*connections));
+        let idle = clients.into_iter().flat_map(|(_, idle)| idle);
+        for watch in idle.take(count) {
+            watch.yields.store(true, SeqCst);
+            watch.wake();
+        }
     }
 
     /// Wakes every task that has a request of the share with this id.

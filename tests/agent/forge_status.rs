@@ -92,7 +92,9 @@ async fn a_crash_after_the_bake_is_a_failure_until_it_runs_again() {
     let of_commit = |seen: &Seen| seen.path.contains(&commit);
     let last = forge.seen().into_iter().rfind(of_commit).unwrap();
     assert_eq!(last.body["description"], "Exited after it went live");
-    let shown = server.api(&format!("/api/v1/deployments/{}", live.id)).await;
+    let shown = server
+        .api(&format!("/api/v1/deployments/{}", live.id))
+        .await;
     assert_eq!(shown["state"], "live", "the deployment stays what it was");
 
     let states = forge.until_state(&commit, "success").await;

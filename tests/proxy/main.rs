@@ -16,6 +16,7 @@ mod http2;
 mod load;
 mod odd;
 mod outside;
+mod places;
 mod routing;
 mod shares;
 mod streams;

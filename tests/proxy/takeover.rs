@@ -12,6 +12,7 @@ use crate::support::mix::Mix;
 use crate::support::wait::{not_yet, soon};
 use crate::version::App;
 use bytes::Bytes;
+use cutover::proxy::Options;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -254,4 +255,60 @@ async fn while_one_finishes_what_it_has_the_next_one_serves_already() {
     old.left().await;
     assert_eq!(new.client.hello().await.unwrap().generation, 1);
     new.stop().await;
+}
+
+/// The old proxy goes on under its name, whatever the late one did to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_comes_too_late_leaves_the_old_one_with_its_name() {
+    let proxy = Proxy::start_with(|options| options.handover = Duration::from_millis(300)).await;
+    let app = App::start(1).await;
+    proxy.publish(1, &[app.address]).await;
+    let name = proxy.folder.join(cutover::proxy::control::SOCKET);
+    let mut late = UnixStream::connect(&name).await.unwrap();
+    late.write_all(b"\"takeover\"\n").await.unwrap();
+    late.read_u8().await.unwrap();
+    // It takes the name, as it does before it asks the old one to leave.
+    let other = proxy.folder.join("late.sock");
+    let held = tokio::net::UnixListener::bind(&other).unwrap();
+    std::fs::rename(&other, &name).unwrap();
+    let mut rest = Vec::new();
+    late.read_to_end(&mut rest).await.unwrap();
+    drop(held);
+    assert!(soon(async || proxy.client.hello().await.is_ok()).await);
+    proxy.publish(2, &[app.address]).await;
+    assert!(proxy.get("/").await.ends_with('1'));
+    proxy.stop().await;
+}
+
+/// One that takes so long to start that the old one has given up must not serve beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_that_starts_too_slowly_withdraws() {
+    let proxy = Proxy::start_with(|options| options.handover = Duration::from_millis(300)).await;
+    let app = App::start(1).await;
+    proxy.publish(1, &[app.address]).await;
+    // It waits for this file until somebody writes to it.
+    let certificates = proxy.folder.join("slow");
+    std::fs::create_dir(&certificates).unwrap();
+    let file = certificates.join("a.pem");
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let mut options = Options::new(proxy.address, None, proxy.folder.clone());
+    options.takeover = true;
+    options.certificates = certificates;
+    let slow = tokio::spawn(cutover::proxy::run(options, std::future::pending()));
+    // While one takes over no table can be published, not even the same; the old one has given up once
+    // that is possible again.
+    let table = proxy.client.table().await.unwrap();
+    assert!(soon(async || proxy.client.publish(&table).await.is_err()).await);
+    assert!(soon(async || proxy.client.publish(&table).await.is_ok()).await);
+    let write = move || std::fs::OpenOptions::new().write(true).open(file).map(drop);
+    tokio::task::spawn_blocking(write).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), slow).await;
+    let ended = ended.expect("it withdraws").unwrap();
+    assert!(ended.is_err());
+    proxy.publish(2, &[app.address]).await;
+    for _ in 0..20 {
+        assert!(proxy.get("/").await.ends_with('1'));
+    }
+    proxy.stop().await;
 }

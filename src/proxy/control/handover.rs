@@ -15,6 +15,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 
@@ -47,6 +48,12 @@ impl Takeover {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let read = rustix::net::recv(&self.stream, &mut [0; 1][..], flags);
         matches!(read, Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// The old proxy's process.
+    pub fn pid(&self) -> Option<Pid> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream);
+        peer.ok().map(|peer| peer.pid)
     }
 
     /// Tells the old proxy to shut down. Blocks.

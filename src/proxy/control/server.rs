@@ -1,6 +1,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,9 +25,8 @@ use crate::proxy::route::table::Table;
 /// The most connections at the same time; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 const WRITE: Duration = Duration::from_secs(10);
-
-/// How long a successor may take to start serving before the handover counts as failed.
-const HANDOVER: Duration = Duration::from_secs(30);
+/// For how long, in seconds, a proxy whose successor came too late makes sure that it can be reached.
+const WARY: u32 = 60;
 
 /// What the commands on the control socket act on.
 pub struct Control {
@@ -42,6 +41,8 @@ pub struct Control {
     pub leave: watch::Sender<Option<Leave>>,
     pub settings: Settings,
     pub by_agent: bool,
+    /// How long a successor may take to start serving before the handover counts as failed.
+    pub handover: Duration,
     /// Held while a successor has the sockets but does not serve yet.
     pub handing_over: tokio::sync::Mutex<()>,
 }
@@ -186,6 +187,7 @@ async fn hand_over(
     control: &Arc<Control>,
 ) -> io::Result<()> {
     let socket = control.leaving_socket.clone();
+    let own = inode(&socket.with_file_name(SOCKET));
     let listener = bind_at(&socket)?;
     // From here to the release there is only the table on disk, and nobody changes it.
     control.publisher.keep(Keeping::Frozen).await;
@@ -198,7 +200,7 @@ async fn hand_over(
         drop(sockets);
         let mut line = Vec::new();
         let mut limited = (&mut from).take(MAX_LINE);
-        tokio::time::timeout(HANDOVER, limited.read_until(b'\n', &mut line)).await??;
+        tokio::time::timeout(control.handover, limited.read_until(b'\n', &mut line)).await??;
         match serde_json::from_slice(&line)? {
             Command::Release => Ok::<_, io::Error>(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -208,11 +210,11 @@ async fn hand_over(
         tracing::warn!("the takeover failed, this proxy keeps serving: {error}");
         control.publisher.keep(Keeping::Stored).await;
         let _ = std::fs::remove_file(&socket);
-        // The successor may have died after it took this proxy's name.
-        let name = socket.with_file_name(SOCKET);
-        if UnixStream::connect(&name).await.is_err() {
-            tokio::spawn(serve(bind_at(&name)?, control.clone()));
-        }
+        tokio::spawn(keep_name(
+            socket.with_file_name(SOCKET),
+            own,
+            control.clone(),
+        ));
         return Err(error);
     }
     control.publisher.keep(Keeping::Followed).await;
@@ -223,6 +225,30 @@ async fn hand_over(
     let mut answer = done(());
     answer.push(b'\n');
     tokio::time::timeout(WRITE, to.write_all(&answer)).await?
+}
+
+/// Answers under its name again, each time that a successor which came too late has taken it: that one
+/// withdraws, or has died.
+async fn keep_name(name: PathBuf, mut own: Option<u64>, control: Arc<Control>) {
+    for _ in 0..WARY {
+        if control.leave.borrow().is_some() || control.handing_over.try_lock().is_err() {
+            return;
+        }
+        if inode(&name) != own {
+            match bind_at(&name) {
+                Ok(listener) => {
+                    own = inode(&name);
+                    tokio::spawn(serve(listener, control.clone()));
+                }
+                Err(error) => tracing::error!("failed to take the control socket back: {error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
 }
 
 async fn carry_out(command: Command, control: &Control) -> Vec<u8> {

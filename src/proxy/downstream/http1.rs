@@ -138,7 +138,7 @@ where
             return Poll::Ready(woken);
         }
         watch.register(cx.waker());
-        match server.stage.is_closing() {
+        match server.stage.is_closing() || watch.yields.load(SeqCst) {
             true => Poll::Ready(false),
             false => Poll::Pending,
         }

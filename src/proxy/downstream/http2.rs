@@ -81,7 +81,8 @@ pub async fn serve<S, H>(
             return Poll::Ready(ended);
         }
         watch.register(cx.waker());
-        let idle = watch.client.has_passed();
+        let yields = watch.yields.load(SeqCst) && !watch.has_streams();
+        let idle = watch.client.has_passed() || yields;
         if idle && watch.has_streams() {
             watch.client.set_in(limits.idle_ms);
         } else if idle && told {

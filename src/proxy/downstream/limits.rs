@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+use crate::proxy::watch::now_ms;
 
 /// How long a client may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,8 @@ pub struct Places {
     max: usize,
     max_per_client: usize,
     taken: AtomicUsize,
+    /// When room was last made, in [`now_ms`] time.
+    room_made: AtomicU64,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -47,6 +51,15 @@ impl Places {
 
     pub fn taken(&self) -> usize {
         self.taken.load(Relaxed)
+    }
+
+    /// How many idle connections should be closed to make room for others: some when few places are
+    /// left, at most once a sweep.
+    pub fn scarce(&self) -> Option<usize> {
+        let scarce = self.taken() >= self.max - self.max / 16;
+        let now = now_ms();
+        let due = scarce && self.room_made.swap(now, Relaxed) != now;
+        due.then_some((self.max / 32).max(1))
     }
 
     /// A place for a connection whose client is not known yet. `None`: the limit is reached.

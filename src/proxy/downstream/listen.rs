@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 
 use super::client_io::EARLY;
 use super::handler::{Connection, Handler};
-use super::limits::Place;
+use super::limits::{Place, network_of};
 use super::server::Server;
 use super::{http1, http2};
 use crate::log_limit::limited;
@@ -58,6 +59,9 @@ pub async fn accept<H: Handler>(
 }
 
 fn admit<H: Handler>(stream: TcpStream, peer: SocketAddr, secure: bool, server: &Arc<Server<H>>) {
+    if let Some(count) = server.places.scarce() {
+        server.watches.make_room(count);
+    }
     let Some(mut place) = server.places.take() else {
         return;
     };
@@ -89,6 +93,9 @@ async fn serve<H: Handler>(
         }
     }
     let watch = server.watches.add();
+    if !server.trusts(peer) {
+        let _ = watch.network.set(network_of(peer));
+    }
     let connection = Arc::new(Connection {
         client: Mutex::new(Client::new(peer, secure, server.trusts(peer))),
         watch,
@@ -143,7 +150,8 @@ async fn first_bytes<H>(
             }
         }
         watch.register(cx.waker());
-        match watch.client.has_passed() || server.stage.is_closing() {
+        let yields = watch.yields.load(SeqCst);
+        match yields || watch.client.has_passed() || server.stage.is_closing() {
             true => Poll::Ready(None),
             false => Poll::Pending,
         }

@@ -9,7 +9,7 @@ use crate::support::wait::soon;
 
 const FILES: [&str; 3] = ["cutover.db", "cutover.db-wal", "cutover.db-shm"];
 
-fn remove_database(server: &Server) {
+pub fn remove_database(server: &Server) {
     for file in FILES {
         let _ = fs::remove_file(server.stage.data_dir.join(file));
     }

@@ -19,6 +19,7 @@ mod bake_traffic;
 mod crash;
 mod database;
 mod docker_away;
+mod faults;
 mod git_push_live;
 mod health;
 mod not_ours;

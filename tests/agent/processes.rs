@@ -13,12 +13,12 @@ use crate::support::demo::http;
 use crate::support::mix::Mix;
 use crate::support::wait::soon;
 
-async fn hello(server: &Server) -> Option<Hello> {
+pub async fn hello(server: &Server) -> Option<Hello> {
     let client = Client::new(server.stage.data_dir.join(SOCKET));
     client.hello().await.ok()
 }
 
-fn rewrite(server: &Server, from: &str, to: &str) {
+pub fn rewrite(server: &Server, from: &str, to: &str) {
     let text = fs::read_to_string(&server.stage.config).unwrap();
     assert!(text.contains(from), "{text}");
     fs::write(&server.stage.config, text.replacen(from, to, 1)).unwrap();
@@ -92,13 +92,13 @@ async fn an_adopted_proxy_follows_the_file_and_drops_nothing() {
 }
 
 /// A small disk under the data folder.
-struct SmallDisk {
+pub struct SmallDisk {
     folder: PathBuf,
     agent: Option<Child>,
 }
 
 impl SmallDisk {
-    fn under(server: &Server) -> Self {
+    pub fn under(server: &Server) -> Self {
         let folder = server.stage.data_dir.clone();
         fs::create_dir_all(&folder).unwrap();
         let mut mount = Command::new("mount");
@@ -114,11 +114,11 @@ impl SmallDisk {
         }
     }
 
-    fn filler(&self) -> PathBuf {
+    pub fn filler(&self) -> PathBuf {
         self.folder.join("filler")
     }
 
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut file = fs::File::create(self.filler()).unwrap();
         let zeros = [0u8; 4096];
         while file.write_all(&zeros).is_ok() {}
@@ -260,7 +260,7 @@ async fn a_proxy_that_can_make_neither_socket_nor_log_serves_and_makes_them_late
     proxy.wait().unwrap();
 }
 
-fn kill(pid: u32) {
+pub fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

@@ -6,7 +6,9 @@ use crate::crash::agrees;
 use crate::server::{APP, Server};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
+use bollard::query_parameters::EventsOptionsBuilder;
 use cutover::proxy::control::Client;
+use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -109,10 +111,8 @@ async fn when_an_instance_dies_in_the_bake_the_warm_release_takes_over_at_once()
     let id = server.push("v2", "").await;
     server.until_log(&id, "[drain]").await;
     let docker = docker().await;
-    let found = docker
-        .inspect_container(&format!("cutover-{APP}-{id}-0"), None)
-        .await
-        .unwrap();
+    let name = format!("cutover-{APP}-{id}-0");
+    let found = docker.inspect_container(&name, None).await.unwrap();
     let pid = found.state.unwrap().pid.unwrap() as i32;
     let control = Client::new(server.stage.data_dir.join("proxy.sock"));
     let bad = control.table().await.unwrap().routes[0].shares[0]
@@ -121,15 +121,26 @@ async fn when_an_instance_dies_in_the_bake_the_warm_release_takes_over_at_once()
     let load = server.load();
     load.until_more(200).await;
 
+    let filters = [("container", vec![&*name]), ("event", vec!["die"])];
+    let filters = std::collections::HashMap::from(filters);
+    // The stream is only opened when it is first asked.
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = since.unwrap().as_secs().to_string();
+    let options = EventsOptionsBuilder::new().filters(&filters).since(&since);
+    let options = options.build();
+    let mut events = docker.events(Some(options));
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let died = Instant::now();
+    events.next().await.unwrap().unwrap();
+    let told = died.elapsed();
     let over = async || control.table().await.unwrap().routes[0].shares[0].release != bad;
     assert!(soon(over).await, "{}", server.log());
     let took = died.elapsed();
     load.until_more(200).await;
     let report = load.stop().await;
     println!(
-        "the table is acknowledged after {took:?}; {} of {} requests failed\n{report}",
+        "Docker tells of it after {told:?}, the table is acknowledged after {took:?}; \
+         {} of {} requests failed\n{report}",
         report.failures.len(),
         report.requests()
     );

@@ -253,10 +253,11 @@ fn canned(answer: &'static str) -> Repo {
     Repo::Http(format!("http://{address}/origin.git"))
 }
 
-/// Reads a request's head.
+/// Reads a request's head, or what `ssh` begins with.
 fn head(stream: &mut std::net::TcpStream) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+    let is_whole = |head: &[u8]| head.ends_with(b"\r\n\r\n") || head.starts_with(b"SSH-");
+    while !is_whole(&head) && stream.read(&mut byte).unwrap_or(0) == 1 {
         head.push(byte[0]);
     }
     String::from_utf8(head).unwrap().to_lowercase()

@@ -30,6 +30,13 @@ pub async fn run(args: Deployments, global: &Global) -> Result<(), Error> {
         return Ok(());
     }
     let list: view::List<view::Deployment> = view::read(&answer)?;
+    if list.items.is_empty() {
+        let app = &args.app;
+        eprintln!(
+            "`{app}` has no deployments yet: push to its branch, or run `cutover deploy {app}`"
+        );
+        return Ok(());
+    }
     let headers = [
         "DEPLOYMENT",
         "STATE",

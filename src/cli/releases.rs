@@ -30,6 +30,11 @@ pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
         return Ok(());
     }
     let list: view::List<view::Release> = view::read(&answer)?;
+    if list.items.is_empty() {
+        let app = &args.app;
+        eprintln!("`{app}` has no releases yet: its first deployment makes one");
+        return Ok(());
+    }
     let headers = [
         "RELEASE",
         "IMAGE",

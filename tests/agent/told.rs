@@ -23,6 +23,13 @@ fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_use_is_exit_code_2_and_says_what_was_probably_meant() {
     let mut server = Server::start().await;
+    for verb in ["deployments", "releases"] {
+        let (code, said) = run(&server, &[verb, APP]);
+        assert!(
+            code == Some(0) && said.contains("`hello` has no "),
+            "{said}"
+        );
+    }
     let live = server.go_live("v1").await;
     for verb in [
         "deploy",

@@ -21,7 +21,7 @@ use crate::deploy::{cancel as stopping, intake};
 use crate::principal::{Principal, Role};
 use crate::source;
 use crate::state::State as DeploymentState;
-use crate::store::deployments::{Deployment, Trigger};
+use crate::store::deployments::{Deployment, NewDeployment, Trigger};
 
 /// What to deploy.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,6 +31,14 @@ struct DeployBody {
     /// A branch, tag or commit; the tip of the app's branch if absent.
     #[schema(nullable = false, min_length = 1, max_length = 255, example = "main")]
     r#ref: Option<String>,
+    /// Build without the cache of earlier images.
+    #[serde(default)]
+    #[schema(default = false)]
+    no_cache: bool,
+    /// Ask the registries for newer base images of the same names, and build.
+    #[serde(default)]
+    #[schema(default = false)]
+    pull: bool,
     /// Where the request comes from, for the history; `api` if absent.
     #[schema(nullable = false)]
     trigger: Option<Caller>,
@@ -65,7 +73,8 @@ const LONGEST_NAME: usize = 255;
 
 /// Deploy a branch, tag or commit
 ///
-/// Queues a deployment. A deployment of the same app that is still waiting is superseded.
+/// Queues a deployment. Once its commit has been found, it takes the place of a deployment of the same
+/// app that is still waiting.
 #[utoipa::path(
     post,
     path = "/api/v1/apps/{app}/deployments",
@@ -110,7 +119,11 @@ pub async fn deploy(
         None | Some(Caller::Api) => Trigger::Api,
         Some(Caller::Cli) => Trigger::Cli,
     };
-    let new = intake::wished(&app.name, wanted, trigger, caller.who);
+    let new = NewDeployment {
+        no_cache: body.no_cache,
+        pull: body.pull,
+        ..intake::wished(&app.name, wanted, trigger, caller.who)
+    };
     let queued = intake::deployment(&api.agent, new).await?;
     answer(&api, queued, query.until()).await
 }

@@ -10,6 +10,9 @@ const KNOWN: [&str; 4] = [
     "cutover.wait=false",
 ];
 
+/// Those by which a push is not deployed; the second is GitLab's.
+pub const SKIP: [&str; 2] = ["cutover.skip", "ci.skip"];
+
 /// Why a push with these options is not deployed, if one of them is unknown: a misspelt `cutover.skip`
 /// must not deploy.
 pub fn unknown(options: &[String]) -> Option<String> {

@@ -79,6 +79,10 @@ pub struct DeploymentView {
     /// Who cancelled it; null if nobody did.
     #[schema(required)]
     cancelled_by: Option<RequesterView>,
+    /// Whether it builds without the cache of earlier images.
+    no_cache: bool,
+    /// Whether it asks the registries for newer base images.
+    pull: bool,
     /// What the forge is told about this deployment; empty if no forge is told anything.
     reports: Vec<ReportView>,
     /// Anonymous volumes that containers of its release have left, kept for as long as the release is.
@@ -391,6 +395,8 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         error: row.error,
         requested_by: row.requested_by.map(RequesterView::from),
         cancelled_by: row.cancelled_by.map(RequesterView::from),
+        no_cache: row.no_cache,
+        pull: row.pull,
         reports: reports.into_iter().filter_map(report).collect(),
         volumes: kept(volumes).map(volume).collect(),
     })

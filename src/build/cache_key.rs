@@ -7,21 +7,36 @@ use super::walk::Kind;
 use crate::config;
 use crate::ids::AppName;
 
-/// A digest of everything that goes into an image: the files sent to the builder and its settings. A
-/// change to a file that .dockerignore excludes, or outside the context folder, does not change it.
-pub fn cache_key(app: &AppName, context: &Context, settings: &config::Build) -> String {
+/// An image that the build starts from or copies from: its name, and the id that the engine has for it,
+/// if it has any.
+pub type Base = (String, Option<String>);
+
+/// A digest of everything that goes into an image: the files sent to the builder, its settings, and the
+/// images that it builds on. A change to a file that .dockerignore excludes, or outside the context
+/// folder, does not change it.
+pub fn cache_key(
+    app: &AppName,
+    context: &Context,
+    settings: &config::Build,
+    bases: &[Base],
+) -> String {
     let mut hash = Sha256::new();
     // Each text is prefixed with its length, so that no two lists of texts give the same bytes.
     let mut add = |text: &[u8]| {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     };
-    add(b"1");
+    add(b"2");
     add(app.as_str().as_bytes());
     add(context.dockerfile.as_bytes());
     for (name, value) in &settings.args {
         add(name.as_bytes());
         add(value.as_bytes());
+    }
+    for (name, id) in bases {
+        add(b"base");
+        add(name.as_bytes());
+        add(id.as_deref().unwrap_or_default().as_bytes());
     }
     add(b"files");
     for entry in &context.list.entries {

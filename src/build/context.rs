@@ -1,5 +1,6 @@
 //! The build context: a commit's folder, read from the git object database and sent as a tar.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,7 @@ use tar::{EntryType, Header};
 use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
+use super::bases::bases;
 use super::ignore::Ignore;
 use super::lfs::Lfs;
 use super::link;
@@ -20,6 +22,7 @@ use crate::engine::EngineError;
 use crate::source::{Commit, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
+const MAX_DOCKERFILE: u64 = 1 << 20;
 
 /// The checked list of what is sent to the builder. Reading and sending it block.
 pub struct Context {
@@ -51,7 +54,7 @@ impl Context {
         let folder = within(&settings.context)?;
         let dockerfile = within(&settings.dockerfile)?;
         let objects = Objects::open(mirror)?;
-        let (list, dockerfile) = {
+        let (list, dockerfile, text) = {
             let root = objects.folder(&commit.tree, &folder)?;
             let (name, ignore) = rules(&objects, &root, &dockerfile)?;
             let found = find_dockerfile(&objects, &root, &dockerfile, &settings.context)?;
@@ -63,7 +66,10 @@ impl Context {
                 lfs: Lfs::above(&objects, &commit.tree, &folder)?,
                 stop,
             };
-            (walk.list(root)?, found)
+            let text = (root.get_path(found.as_ref()).ok())
+                .and_then(|entry| objects.blob(entry.id(), &found, MAX_DOCKERFILE).ok())
+                .map(|blob| String::from_utf8_lossy(blob.content()).into_owned());
+            (walk.list(root)?, found, text)
         };
         Ok(Self {
             dockerfile,

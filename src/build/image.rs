@@ -1,14 +1,16 @@
 //! Builds the image of a commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BuildError, Context, cache_key, send};
+use super::cache_key::{Base, cache_key};
+use super::{BuildError, Context, send};
 use crate::config;
 use crate::engine::{BuildSpec, Engine};
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
+use crate::store::images::Recorded;
 use crate::store::log::Log;
 
 /// What is to be built.
@@ -25,9 +27,11 @@ pub struct Request<'a> {
     pub labels: HashMap<String, String>,
     /// Builds even if an image of this content exists, and runs every step.
     pub no_cache: bool,
+    /// Asks the registries for the base images anew.
+    pub pull: bool,
     /// The images that were built before, by cache key. No other image is reused: labels do not
     /// identify one, as an image built from one of ours inherits them.
-    pub recorded: HashMap<String, String>,
+    pub recorded: HashMap<String, Recorded>,
 }
 
 /// The result of a build.
@@ -37,8 +41,9 @@ pub struct Built {
     pub image_id: String,
     /// A digest of everything that went into it.
     pub cache_key: String,
-    /// Whether an image of the same content and settings existed, so that nothing was built.
-    pub cached: bool,
+    /// The record of the image that was built before from the same content and settings: nothing had
+    /// to be built.
+    pub reused: Option<Recorded>,
 }
 
 /// How many lines of the log are part of the error of a build that timed out.
@@ -68,16 +73,21 @@ pub async fn image(
 
 async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built, BuildError> {
     let context = read(request).await?;
-    let key = cache_key(request.app, &context, request.settings);
+    let bases = bases(engine, request, context.bases.as_ref()).await?;
+    let key = cache_key(request.app, &context, request.settings, &bases);
     if !request.no_cache
-        && let Some(image_id) = request.recorded.get(&key).cloned()
-        && engine.tag_image(&image_id, &request.tags).await?
+        && !request.pull
+        && let Some(recorded) = request.recorded.get(&key)
+        && engine.tag_image(&recorded.id, &request.tags).await?
     {
-        log.line("nothing that goes into the image has changed: reusing the existing image");
+        log.line(&format!(
+            "nothing that goes into the image has changed: reusing the one {}",
+            recorded.built()
+        ));
         return Ok(Built {
-            image_id,
+            image_id: recorded.id.clone(),
             cache_key: key,
-            cached: true,
+            reused: Some(recorded.clone()),
         });
     }
     let image_id = build(engine, request, context, log).await?;
@@ -87,8 +97,25 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     Ok(Built {
         image_id,
         cache_key: key,
-        cached: false,
+        reused: None,
     })
+}
+
+/// What the engine has now under the names of the base images. If only the builder knows the names, the
+/// build is like no other.
+async fn bases(
+    engine: &Engine,
+    request: &Request<'_>,
+    names: Option<&BTreeSet<String>>,
+) -> Result<Vec<Base>, BuildError> {
+    let Some(names) = names else {
+        return Ok(vec![(String::new(), request.tags.last().cloned())]);
+    };
+    let ids = names.iter().map(|name| async move {
+        let id = engine.image_id(name).await?;
+        Ok::<_, BuildError>((name.clone(), id))
+    });
+    futures_util::future::try_join_all(ids).await
 }
 
 async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
@@ -122,6 +149,7 @@ async fn build(
         args: &request.settings.args,
         labels: &request.labels,
         no_cache: request.no_cache,
+        pull: request.pull,
         timeout: request.settings.timeout,
     };
     let (body, sending) = send::send(context);

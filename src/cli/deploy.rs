@@ -14,6 +14,12 @@ pub struct Deploy {
     /// Branch, tag or commit to deploy [default: the tip of the app's branch]
     #[arg(long = "ref", value_name = "REF")]
     git_ref: Option<String>,
+    /// Build without the cache of earlier images
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask the registries for newer base images of the same names
+    #[arg(long)]
+    pull: bool,
     /// Follow the log until the deployment has ended
     #[arg(long, short)]
     follow: bool,
@@ -30,6 +36,12 @@ pub async fn run(args: Deploy, global: &Global) -> Result<(), Error> {
         notice::say(&client).await;
     }
     let mut body = json!({ "trigger": "cli" });
+    // An older agent knows neither.
+    for (name, given) in [("no_cache", args.no_cache), ("pull", args.pull)] {
+        if given {
+            body[name] = json!(true);
+        }
+    }
     if let Some(git_ref) = &args.git_ref {
         body["ref"] = json!(git_ref);
     }

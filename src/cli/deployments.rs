@@ -72,6 +72,11 @@ fn row(deployment: &view::Deployment) -> Vec<String> {
             .map_or("-".into(), |commit| words::short(commit).to_owned()),
         words::ago(&deployment.created_at),
         took.map_or("-".into(), words::took),
-        words::subject(deployment.message.as_deref().unwrap_or_default()),
+        words::subject(
+            deployment
+                .skipped()
+                .or(deployment.message.as_deref())
+                .unwrap_or_default(),
+        ),
     ]
 }

@@ -68,14 +68,15 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
         return Err(Error::usage(format!("stored, not deployed: {why}"))
             .hint(format!("run {verbs} to deploy it")));
     }
-    let (no_cache, skip) = (has("cutover.no-cache"), has("cutover.skip"));
+    let skip = push_option::SKIP.iter().any(|option| has(option));
+    let no_cache = has("cutover.no-cache");
     let body = json!({
         "repository": repository, "updates": updates, "no_cache": no_cache, "skip": skip
     });
     let answer = match client.post("/api/v1/pushes", &body).await {
         Ok(answer) => answer,
         Err(error) if error.kind() == Kind::Unreachable && skip => {
-            print::line("stored, not deployed: cutover.skip");
+            print::line("stored, not deployed: the pusher asked for it");
             return Ok(());
         }
         Err(error) if error.is_denied() => {

@@ -70,6 +70,12 @@ fn head(deployment: &view::Deployment) {
         false => "",
     };
     row("Image", &format!("{image}{gone}"));
+    let options = [
+        (deployment.no_cache, "--no-cache"),
+        (deployment.pull, "--pull"),
+    ];
+    let given: Vec<_> = options.iter().filter(|it| it.0).map(|it| it.1).collect();
+    row("Options", &given.join(" "));
     row("Created", &deployment.created_at);
     row("Ended", deployment.ended_at.as_deref().unwrap_or_default());
     for report in &deployment.reports {

@@ -65,6 +65,11 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     for problem in problems {
         print::line(format_args!("! {problem}"));
     }
+    for deployment in apps.iter().filter_map(|app| app.deployment.as_ref()) {
+        if let Some(why) = deployment.skipped() {
+            print::line(format_args!("`{}` was skipped: {why}", deployment.id));
+        }
+    }
     for app in apps.iter().filter(|app| app.configured == Some(false)) {
         print::line(notice::lost(&app.name));
     }

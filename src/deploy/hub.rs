@@ -19,6 +19,8 @@ pub struct Hub {
 #[derive(Clone)]
 struct Running {
     app: AppName,
+    /// It is only being looked at, while another one runs.
+    waits: bool,
     log: Log,
     cancel: CancellationToken,
     newer: Newer,
@@ -66,6 +68,7 @@ impl Hub {
         let (cancel, newer) = (CancellationToken::new(), Newer::default());
         let running = Running {
             app: app.clone(),
+            waits: false,
             log: log.clone(),
             cancel: cancel.clone(),
             newer: newer.clone(),
@@ -73,6 +76,13 @@ impl Hub {
         self.running.lock().insert(id.clone(), running);
         self.changed();
         (cancel, newer)
+    }
+
+    /// Notes that a deployment that was entered is only being looked at.
+    pub(super) fn waits(&self, id: &DeploymentId) {
+        if let Some(entered) = self.running.lock().get_mut(id) {
+            entered.waits = true;
+        }
     }
 
     pub(super) fn leave(&self, id: &DeploymentId) {
@@ -98,7 +108,7 @@ impl Hub {
     /// The app's deployment that is running.
     pub(super) fn running_of(&self, app: &AppName) -> Option<DeploymentId> {
         let running = self.running.lock();
-        let found = running.iter().find(|(_, running)| running.app == *app);
+        let found = (running.iter()).find(|(_, running)| running.app == *app && !running.waits);
         found.map(|(id, _)| id.clone())
     }
 

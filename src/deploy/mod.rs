@@ -26,6 +26,7 @@ mod images;
 mod in_force;
 pub mod intake;
 mod line;
+mod newcomers;
 pub mod orphans;
 pub mod queue;
 pub mod recover;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::steps::retire;
 use super::waiting::Waiting;
-use super::{Agent, Result, images, recover, run};
+use super::{Agent, Result, images, newcomers, recover, run};
 use crate::config::{self, App};
 use crate::ids::AppName;
 use crate::state::Event;
@@ -93,7 +93,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
         let of = name.clone();
         let next = agent
             .store
-            .read(move |db| deployments::next_waiting(db, &of))
+            .read(move |db| deployments::next_in_queue(db, &of))
             .await;
         let outcome = match next {
             Ok(Some(deployment)) if is_lost(&agent, &deployment) => {
@@ -106,7 +106,8 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             }
             Ok(Some(deployment)) => {
                 tidy = true;
-                run::run(&agent, &app, &deployment).await
+                let running = run::run(&agent, &app, &deployment);
+                newcomers::beside(&agent, &app, Some(&deployment.id), running).await
             }
             Ok(None) => {
                 left_over(&agent, &app, &mut tidy).await;
@@ -173,7 +174,7 @@ async fn left_over(agent: &Agent, app: &App, tidy: &mut bool) {
 
 /// Cleans up after the previous run of this worker; false if it has to be retried.
 async fn recover(agent: &Agent, app: &App) -> bool {
-    match recover::app(agent, app).await {
+    match newcomers::beside(agent, app, None, recover::app(agent, app)).await {
         Ok(()) => true,
         Err(error) => {
             tracing::error!(app = %app.name, %error, "failed to recover; retrying");

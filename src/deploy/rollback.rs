@@ -258,6 +258,7 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
         message: Some(release.message.clone()),
         author: Some(release.author.clone()),
         no_cache: false,
+        pull: false,
         requested_by: by,
     }
 }

@@ -31,10 +31,7 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
                 )
                 .await?;
             let release = line
-                .step(
-                    Step::Build,
-                    steps::build::build(line, &commit, deployment.no_cache),
-                )
+                .step(Step::Build, steps::build::build(line, &commit, deployment))
                 .await?;
             drop(slot);
             steps::command::test(line, &release).await?;

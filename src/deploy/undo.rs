@@ -97,7 +97,7 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
                 // The live release is bad: an automatic rollback is not superseded.
-                Some(newer) if newer.id != id && deployment.trigger != Trigger::AutoRollback => {
+                Some(newer) if newer.id > id && deployment.trigger != Trigger::AutoRollback => {
                     let why = format!("the newer deployment `{}` took its place", newer.id);
                     superseded(db, &id, why)?;
                 }

@@ -72,7 +72,7 @@ impl Agent {
 
     async fn next_of(&self, app: &AppName) -> Option<DeploymentId> {
         let app = app.clone();
-        let read = move |db: &_| deployments::next_waiting(db, &app);
+        let read = move |db: &_| deployments::next_in_queue(db, &app);
         let next = self.store.read(read).await.ok()?;
         next.map(|next| next.id)
     }

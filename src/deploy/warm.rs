@@ -135,6 +135,7 @@ mod tests {
                 message: None,
                 author: None,
                 no_cache: false,
+                pull: false,
                 requested_by: Requester::Agent,
             };
             deployments::enqueue(db, &back)?;

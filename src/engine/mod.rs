@@ -110,6 +110,8 @@ pub struct BuildSpec<'a> {
     pub labels: &'a HashMap<String, String>,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
+    /// Asks the registries for the base images, even if the engine has some of these names.
+    pub pull: bool,
     /// How long the caller waits before it abandons the build.
     pub timeout: Duration,
 }
@@ -368,6 +370,13 @@ impl Engine {
     pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
         match self {
             Engine::Docker(docker) => docker.volumes_of_image(id).await,
+        }
+    }
+
+    /// The id of the image that has this name now; `None` if the engine has none.
+    pub async fn image_id(&self, name: &str) -> Result<Option<String>> {
+        match self {
+            Engine::Docker(docker) => docker.image_id(name).await,
         }
     }
 

@@ -18,6 +18,14 @@ pub fn tip(repository: &Path, git_ref: &str) -> Option<CommitId> {
     target.to_string().parse().ok()
 }
 
+/// The id of the commit that an annotated tag points to, or of a commit itself.
+pub fn peeled(repository: &Path, id: &CommitId) -> Option<CommitId> {
+    let git = local::open(repository).ok()?;
+    let object = git.find_object(Oid::from_str(id.as_str()).ok()?, None);
+    let commit = object.ok()?.peel(ObjectType::Commit).ok()?;
+    commit.id().to_string().parse().ok()
+}
+
 /// The whole message of a commit, or of the commit that a tag points to.
 pub fn message(repository: &Path, id: &CommitId) -> Option<String> {
     message_in(&local::open(repository).ok()?, id)

@@ -16,7 +16,7 @@ mod resolve;
 mod transport;
 mod warnings;
 
-pub use bare::{message, tip};
+pub use bare::{message, peeled, tip};
 pub use compare::Changed;
 pub use error::SourceError;
 pub use local::{is_work_tree, unsupported};

@@ -76,6 +76,8 @@ pub struct Deployment {
     pub author: Option<String>,
     /// Whether to build without the cache of earlier images.
     pub no_cache: bool,
+    /// Whether to ask the registries for the base images anew.
+    pub pull: bool,
     pub state: State,
     pub release: Option<ReleaseId>,
     /// How often it was started; more than once if the agent or the engine was interrupted.
@@ -87,6 +89,8 @@ pub struct Deployment {
     /// `None` if it was requested before this was recorded.
     pub requested_by: Option<Requester>,
     pub cancelled_by: Option<Requester>,
+    /// Whether what it deploys is known to exist. Until then it changes nothing for others.
+    pub found: bool,
 }
 
 /// What is known of a deployment when it is requested.
@@ -101,10 +105,18 @@ pub struct NewDeployment {
     pub author: Option<String>,
     /// Whether to build without the cache of earlier images.
     pub no_cache: bool,
+    /// Whether to ask the registries for the base images anew.
+    pub pull: bool,
     pub requested_by: Requester,
 }
 
-/// Queues a deployment. The newest waiting one wins: those that were waiting are superseded here.
+/// The most deployments of an app that may wait without their commit having been found.
+const UNFOUND: usize = 20;
+
+/// Queues a deployment. The newest waiting one wins, but only once its commit has been found
+/// ([`set_found`]): whoever comes with nothing to deploy must not cost others their turn. What a
+/// rollback deploys is known; and a request for the same as a waiting one takes its place at once.
+///
 /// An automatic rollback supersedes nothing and is not superseded: it runs first, since the live
 /// release is bad, and the waiting deployment may take long and fail.
 ///
@@ -116,22 +128,70 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         let why = format!("`{app}` is no longer in deploy.toml");
         return Err(StoreError::Refused(why));
     }
-    let id = DeploymentId::new();
     let older = match new.trigger {
         Trigger::AutoRollback => vec![],
         _ => waiting(db, &new.app)?,
     };
-    for older in older {
-        let why = format!("the newer deployment `{id}` took its place in the queue");
-        let error = Failure::new("superseded", why);
-        end(db, &older, Event::Supersede, Some(&error))?;
-        tracing::info!(app = %new.app, deployment = %older, "superseded: {}", error.message);
+    let queued = insert(db, new)?;
+    let unfound = older.iter().filter(|older| !older.found).count();
+    let beyond = (unfound + 1).saturating_sub(UNFOUND);
+    let oldest = older.iter().filter(|older| !older.found).take(beyond);
+    let oldest: Vec<_> = oldest.map(|older| older.id.clone()).collect();
+    for older in &older {
+        if queued.found || stands_and_falls_with(older, new) || oldest.contains(&older.id) {
+            supersede(db, older, &queued.id)?;
+        }
     }
+    Ok(queued)
+}
+
+/// Records a push that is skipped before it is queued. It supersedes nothing.
+pub fn skip(db: &Connection, new: &NewDeployment, why: &str) -> Result<Deployment> {
+    let id = insert(db, new)?.id;
+    end(db, &id, Event::Skip, Some(&Failure::new("skipped", why)))?;
+    get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
+}
+
+/// Records that what a waiting or running deployment deploys exists. From now on it counts: the ones
+/// that were waiting before it are superseded.
+pub fn set_found(db: &Connection, deployment: &Deployment) -> Result<()> {
+    db.execute(
+        "UPDATE deployments SET found = 1 WHERE id = ?1",
+        [deployment.id.as_str()],
+    )?;
+    for older in waiting(db, &deployment.app)? {
+        if older.id < deployment.id {
+            supersede(db, &older, &deployment.id)?;
+        }
+    }
+    Ok(())
+}
+
+fn supersede(db: &Connection, older: &Deployment, newer: &DeploymentId) -> Result<()> {
+    let why = format!("the newer deployment `{newer}` took its place in the queue");
+    let error = Failure::new("superseded", why);
+    end(db, &older.id, Event::Supersede, Some(&error))?;
+    tracing::info!(app = %older.app, deployment = %older.id, "superseded: {}", error.message);
+    Ok(())
+}
+
+/// Whether a waiting deployment and a newer request deploy the same, or both nothing.
+fn stands_and_falls_with(older: &Deployment, new: &NewDeployment) -> bool {
+    match (&older.goal, &new.goal) {
+        // Both deploy the branch's tip. Without its message, the newer one may still be skipped.
+        (Goal::Pushed(_), Goal::Pushed(_)) => older.git_ref == new.git_ref && new.message.is_some(),
+        (older, new) => older == new,
+    }
+}
+
+fn insert(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
+    let id = DeploymentId::new();
+    let found = matches!(new.goal, Goal::Release(_));
     let mut insert = db.prepare_cached(
         "INSERT INTO deployments
             (id, app, trigger, want, ref, commit_id, message, author, state, created_at, no_cache,
-             requested_by)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?11)",
+             requested_by, found, pull)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?11, ?12, ?13)",
     )?;
     insert.execute((
         id.as_str(),
@@ -145,6 +205,8 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         now(),
         new.no_cache,
         to_json(&new.requested_by)?,
+        found,
+        new.pull,
     ))?;
     statuses::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
@@ -269,8 +331,8 @@ pub fn has_ended_with(db: &Connection, digits: &str) -> Result<bool> {
     Ok(query.query_row([digits], |row| row.get(0))?)
 }
 
-/// The deployment of an app that runs next: an automatic rollback, else the newest waiting one.
-pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+/// The deployment of an app that runs next: an automatic rollback, else the newest in the queue.
+pub fn next_in_queue(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'
@@ -281,14 +343,41 @@ pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>
     Ok(found.optional()?)
 }
 
-/// The waiting deployments that a newer one supersedes.
-fn waiting(db: &Connection, app: &AppName) -> Result<Vec<DeploymentId>> {
+/// The deployment for whose sake another one is ended early: the next one whose commit has been found.
+pub fn next_waiting(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
-        "SELECT id FROM deployments INDEXED BY deployments_open
-         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND trigger != ?2",
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND found
+         ORDER BY trigger = ?2 DESC, id DESC LIMIT 1",
     )?;
     let automatic = to_json(&Trigger::AutoRollback)?;
-    let rows = query.query_map((app.as_str(), automatic), |row| parsed(row, "id"))?;
+    let found = query.query_row((app.as_str(), automatic), from_row);
+    Ok(found.optional()?)
+}
+
+/// The newest waiting deployment whose commit has not been found yet, other than the one whose turn it is.
+pub fn newest_unfound(
+    db: &Connection,
+    app: &AppName,
+    turn: Option<&DeploymentId>,
+) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND NOT found AND id IS NOT ?2
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    let turn = turn.map(DeploymentId::as_str);
+    Ok(query.query_row((app.as_str(), turn), from_row).optional()?)
+}
+
+/// The waiting deployments that a newer one may supersede, oldest first.
+fn waiting(db: &Connection, app: &AppName) -> Result<Vec<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND trigger != ?2 ORDER BY id",
+    )?;
+    let automatic = to_json(&Trigger::AutoRollback)?;
+    let rows = query.query_map((app.as_str(), automatic), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -369,24 +458,6 @@ pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<De
         .optional()?)
 }
 
-/// The commit of the newest deployment, other than a rollback, that went live.
-pub fn last_switched(db: &Connection, app: &AppName) -> Result<Option<CommitId>> {
-    let mut query = db.prepare_cached(
-        "SELECT commit_id FROM deployments INDEXED BY deployments_with_release
-         WHERE app = ?1 AND release IS NOT NULL
-           AND state IN ('switching', 'draining', 'baking', 'live', 'rolled_back')
-           AND trigger NOT IN (?2, ?3) ORDER BY id DESC LIMIT 1",
-    )?;
-    let (rollback, automatic) = (
-        to_json(&Trigger::Rollback)?,
-        to_json(&Trigger::AutoRollback)?,
-    );
-    let found = query.query_row((app.as_str(), rollback, automatic), |row| {
-        maybe_parsed(row, "commit_id")
-    });
-    Ok(found.optional()?.flatten())
-}
-
 /// Whether the release failed during its bake, so that it was rolled back if there was a release to go
 /// back to.
 pub fn was_rolled_back(db: &Connection, release: &ReleaseId) -> Result<bool> {
@@ -423,6 +494,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         message: row.get("message")?,
         author: row.get("author")?,
         no_cache: row.get("no_cache")?,
+        pull: row.get("pull")?,
         state: parsed(row, "state")?,
         release: maybe_parsed(row, "release")?,
         attempts: row.get("attempts")?,
@@ -432,6 +504,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         error: json(row, "error")?,
         requested_by: json(row, "requested_by")?,
         cancelled_by: json(row, "cancelled_by")?,
+        found: row.get("found")?,
     })
 }
 
@@ -450,6 +523,7 @@ mod tests {
             message: None,
             author: None,
             no_cache: false,
+            pull: false,
             requested_by: Requester::Agent,
         }
     }
@@ -461,17 +535,57 @@ mod tests {
         let queued = store.write(|db| {
             let before = enqueue(db, &asked(Trigger::Webhook))?.id;
             let back = enqueue(db, &asked(Trigger::AutoRollback))?.id;
-            let first = next_waiting(db, &"hello".parse().unwrap())?;
+            let first = next_in_queue(db, &"hello".parse().unwrap())?;
             assert_eq!(first.unwrap().id, back);
             assert_eq!(get(db, &before)?.unwrap().state, State::Queued);
 
             let after = enqueue(db, &asked(Trigger::Webhook))?.id;
             assert_eq!(get(db, &before)?.unwrap().state, State::Superseded);
-            let first = next_waiting(db, &"hello".parse().unwrap())?;
+            let first = next_in_queue(db, &"hello".parse().unwrap())?;
             assert_eq!(first.unwrap().id, back);
             apply(db, &back, Event::Begin(state::Step::Start))?;
-            let second = next_waiting(db, &"hello".parse().unwrap())?;
+            let second = next_in_queue(db, &"hello".parse().unwrap())?;
             assert_eq!(second.unwrap().id, after);
+            Ok(())
+        });
+        queued.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_comes_with_nothing_found_costs_nobody_their_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let queued = store.write(|db| {
+            let app = "hello".parse().unwrap();
+            let named = |name: &str| NewDeployment {
+                goal: Goal::Named(name.into()),
+                ..asked(Trigger::Api)
+            };
+            let state = |id: &DeploymentId| Ok::<_, StoreError>(get(db, id)?.unwrap().state);
+            let good = enqueue(db, &asked(Trigger::Api))?;
+            let typo = enqueue(db, &named("mian"))?;
+            assert_eq!(state(&good.id)?, State::Queued);
+            assert!(next_waiting(db, &app)?.is_none(), "nothing is found yet");
+            assert_eq!(newest_unfound(db, &app, None)?.unwrap().id, typo.id);
+            let other = newest_unfound(db, &app, Some(&typo.id))?;
+            assert_eq!(other.unwrap().id, good.id);
+            end(db, &typo.id, Event::Fail, None)?;
+            set_found(db, &good)?;
+            assert_eq!(next_waiting(db, &app)?.unwrap().id, good.id);
+
+            // Found, the newer one wins.
+            let newer = enqueue(db, &named("main"))?;
+            assert_eq!(next_waiting(db, &app)?.unwrap().id, good.id);
+            set_found(db, &newer)?;
+            assert_eq!(state(&good.id)?, State::Superseded);
+            assert_eq!(next_waiting(db, &app)?.unwrap().id, newer.id);
+
+            // A flood of names that do not exist is bounded, and what is found outlives it.
+            for number in 0..2 * UNFOUND {
+                enqueue(db, &named(&number.to_string()))?;
+            }
+            assert_eq!(waiting(db, &app)?.len(), UNFOUND + 1);
+            assert_eq!(state(&newer.id)?, State::Queued);
             Ok(())
         });
         queued.await.unwrap();

@@ -22,6 +22,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         message: None,
         author: None,
         no_cache: false,
+        pull: false,
         requested_by: Requester::Agent,
     };
     let deployment = deployments::enqueue(db, &new)?;

@@ -5,23 +5,50 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 
-use super::{Result, now};
-use crate::ids::AppName;
+use super::{Result, maybe_parsed, now};
+use crate::ids::{AppName, DeploymentId};
+
+/// An image that was built here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// `sha256:…`
+    pub id: String,
+    /// The deployment that built it; `None` if that was before it was recorded.
+    pub deployment: Option<DeploymentId>,
+}
+
+impl Recorded {
+    /// Who built it, in words.
+    pub fn built(&self) -> String {
+        match &self.deployment {
+            Some(deployment) => format!("that `{deployment}` built"),
+            None => "that an earlier deployment built".to_owned(),
+        }
+    }
+}
 
 /// Records the image that was last built from the content that `key` identifies.
-pub fn insert(db: &Connection, app: &AppName, key: &str, id: &str) -> Result<()> {
+pub fn insert(db: &Connection, app: &AppName, key: &str, image: &Recorded) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO images (app, cache_key, id, built_at) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (app, cache_key) DO UPDATE SET id = ?3, built_at = ?4",
+        "INSERT INTO images (app, cache_key, id, built_at, deployment) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (app, cache_key) DO UPDATE SET id = ?3, built_at = ?4, deployment = ?5",
     )?;
-    insert.execute((app.as_str(), key, id, now()))?;
+    let deployment = image.deployment.as_ref().map(DeploymentId::as_str);
+    insert.execute((app.as_str(), key, &image.id, now(), deployment))?;
     Ok(())
 }
 
-/// The image id of each cache key of an app.
-pub fn of_app(db: &Connection, app: &AppName) -> Result<HashMap<String, String>> {
-    let mut query = db.prepare_cached("SELECT cache_key, id FROM images WHERE app = ?1")?;
-    let rows = query.query_map([app.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The image of each cache key of an app.
+pub fn of_app(db: &Connection, app: &AppName) -> Result<HashMap<String, Recorded>> {
+    let mut query =
+        db.prepare_cached("SELECT cache_key, id, deployment FROM images WHERE app = ?1")?;
+    let rows = query.query_map([app.as_str()], |row| {
+        let image = Recorded {
+            id: row.get("id")?,
+            deployment: maybe_parsed(row, "deployment")?,
+        };
+        Ok((row.get("cache_key")?, image))
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

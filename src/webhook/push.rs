@@ -27,6 +27,8 @@ pub struct Push {
     /// `None`: the ref was deleted. For a tag, the commit if the forge names it, otherwise the tag
     /// object.
     pub new: Option<CommitId>,
+    /// The commit that it points to now, if the forge names it. The `new` of a tag may be the tag object.
+    pub commit: Option<CommitId>,
     /// The head commit's message, if the forge includes it; control characters replaced, at most 8 KiB.
     pub message: Option<String>,
     /// The head commit's author's name.
@@ -35,6 +37,20 @@ pub struct Push {
     pub pusher: Option<String>,
     /// Whether the forge reports a force-push. Not every forge does.
     pub forced: bool,
+    /// Whether the pusher asked with an option that nothing is run for it.
+    pub skip: bool,
+}
+
+/// The commit that a ref points to: a tag's is known only where the forge names it.
+pub(super) fn points_to(
+    git_ref: &Ref,
+    new: &Option<CommitId>,
+    named: Option<&str>,
+) -> Result<Option<CommitId>, Refusal> {
+    match git_ref {
+        Ref::Branch(_) => Ok(new.clone()),
+        Ref::Tag(_) => Ok(commit(named)?.filter(|_| new.is_some())),
+    }
 }
 
 /// A branch or a tag by its short name: a branch and a tag may have the same one.

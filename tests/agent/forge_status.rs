@@ -122,7 +122,18 @@ async fn a_commit_that_is_not_for_the_app_gets_no_fault() {
     forge.until_state(&commit, "success").await;
     let of_commit = |seen: &Seen| seen.path.contains(&commit);
     let last = forge.seen().into_iter().rfind(of_commit).unwrap();
-    assert_eq!(last.body["description"], "There is nothing to deploy");
+    let skipped = "Skipped: there is nothing to deploy";
+    assert_eq!(last.body["description"], skipped);
+
+    // The same where the commit itself says so, which is known before anything is fetched.
+    let id = server.push_files(&files, "docs [skip ci]").await;
+    let (ended, log) = server.ended(&id).await;
+    assert_eq!(ended.error.unwrap().code, "skipped", "{log:#?}");
+    let commit = ended.commit.unwrap();
+    forge.until_state(&commit, "success").await;
+    let of_commit = |seen: &Seen| seen.path.contains(&commit);
+    let last = forge.seen().into_iter().rfind(of_commit).unwrap();
+    assert_eq!(last.body["description"], skipped);
     forge.assert_all_right();
     server.stop().await;
 }

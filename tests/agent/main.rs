@@ -23,6 +23,7 @@ mod faults;
 mod git_push_live;
 mod health;
 mod not_ours;
+mod nothing_to_deploy;
 mod orphans;
 mod post_receive;
 mod processes;

@@ -65,20 +65,54 @@ async fn patterns_choose_further_branches_and_tags() {
     assert_eq!(deployment.commit.as_deref(), Some(tagged.as_str()));
     assert_eq!(server.version().await, "three");
 
-    // What no pattern names, and what asks to be skipped, is answered with the reason.
-    for (git_ref, message, reason) in [
-        ("refs/heads/v3", "x", "a push to `v3`"),
-        ("refs/tags/w1", "x", "a tag, `w1`"),
-        ("refs/heads/main", "x\n\n[skip ci]", "`[skip ci]`"),
-        ("refs/heads/release/1", "[Skip Deploy] x", "`[skip deploy]`"),
+    // What no pattern names is answered with the reason.
+    for (git_ref, reason) in [
+        ("refs/heads/v3", "a push to `v3`"),
+        ("refs/tags/w1", "a tag, `w1`"),
     ] {
-        let payload = forge::payload(git_ref, ZEROS, &tagged, message);
+        let payload = forge::payload(git_ref, ZEROS, &tagged, "x");
         let answer = deliver(&mut server, &payload).await;
         assert_eq!(answer["deployment"], Value::Null, "{answer}");
         let said = answer["reason"].as_str().unwrap();
         assert!(said.contains(reason), "{said}");
     }
+    // So is what asks to be skipped, which is on record as a deployment too.
+    for (git_ref, message, mark) in [
+        ("refs/heads/main", "x\n\n[skip ci]", "`[skip ci]`"),
+        ("refs/heads/release/1", "[Skip Deploy] x", "`[skip deploy]`"),
+    ] {
+        let payload = forge::payload(git_ref, ZEROS, &tagged, message);
+        let answer = deliver(&mut server, &payload).await;
+        let said = answer["reason"].as_str().unwrap();
+        assert!(said.contains(mark), "{said}");
+        let id = answer["deployment"].as_str().unwrap();
+        let (skipped, log) = server.ended(id).await;
+        assert_eq!(skipped.state, "skipped");
+        assert_eq!(skipped.error.unwrap().code, "skipped");
+        assert!(log[0].contains(mark), "{log:#?}");
+        let again = deliver(&mut server, &payload).await;
+        assert_eq!(again["deployment"], answer["deployment"]);
+        for list in [&["deployments", APP][..], &["status", APP]] {
+            let output = server.cutover(list).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains("skipped") && text.contains(mark), "{text}");
+        }
+    }
     assert_eq!(server.version().await, "three");
+
+    // A tag on such a commit is an explicit act.
+    let made = server
+        .stage
+        .commit("next", &files("release", ""), "chore(release): 4 [skip ci]");
+    let (_, released) = made.unwrap();
+    let git = git2::Repository::open(&server.stage.repo).unwrap();
+    let id = git2::Oid::from_str(&released).unwrap();
+    git.reference("refs/tags/v4", id, false, "test").unwrap();
+    let message = "chore(release): 4 [skip ci]";
+    let payload = forge::payload("refs/tags/v4", ZEROS, &released, message);
+    live(&mut server, &payload).await;
+    assert_eq!(server.version().await, "release");
+    assert_eq!(server.version().await, "release");
 
     // Where the delivery lacks the message, as some forges' do, the commit itself is asked.
     let made = server
@@ -93,5 +127,5 @@ async fn patterns_choose_further_branches_and_tags() {
     let error = skipped.error.unwrap();
     assert_eq!(error.code, "skipped");
     assert!(error.message.contains("`[skip ci]`"), "{}", error.message);
-    assert_eq!(server.version().await, "three");
+    assert_eq!(server.version().await, "release");
 }

@@ -61,17 +61,20 @@ async fn only_what_touches_the_paths_is_deployed_and_nothing_is_lost() {
     assert_eq!(last.state, "live", "{log:#?}");
     assert_eq!(server.version().await, "v3");
 
-    // A rollback is not undone by a push that is not for the app, and a person can always deploy.
+    // After a rollback too, what counts is the difference from what is live.
     let cutover = |arguments: &[&str]| {
         let output = server.cutover(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
     cutover(&["rollback", APP, "--follow"]);
     assert_eq!(server.version().await, "v1");
-    unchanged(&ended(&server, &with_readme("v3", "", "e"), "docs").await);
+    unchanged(&ended(&server, &with_readme("v1", "", "e"), "reverted").await);
     assert_eq!(server.version().await, "v1");
-    cutover(&["deploy", APP, "--follow"]);
+    let docs = ended(&server, &with_readme("v3", "", "e"), "docs").await;
+    assert_eq!(docs.state, "live", "{:?}", docs.error);
     assert_eq!(server.version().await, "v3");
+    // A person can always deploy.
+    cutover(&["deploy", APP, "--follow"]);
 
     // Forced back: what is compared is the trees, not the history.
     let back = first.commit.unwrap();

@@ -12,6 +12,7 @@ use cutover::build::{self, BuildError, Built, Context, Request};
 use cutover::config::{self, Repo, Source};
 use cutover::ids::{AgentId, AppName};
 use cutover::source::{Commit, Mirror, Want};
+use cutover::store::images::Recorded;
 use cutover::store::log::Log;
 use futures_util::StreamExt;
 use git2::{Oid, Repository, Signature, Time};
@@ -33,8 +34,9 @@ struct Scene {
     agent: AgentId,
     settings: config::Build,
     no_cache: bool,
+    pull: bool,
     /// What the agent's database would hold.
-    recorded: Mutex<HashMap<String, String>>,
+    recorded: Mutex<HashMap<String, Recorded>>,
 }
 
 enum File<'a> {
@@ -66,6 +68,7 @@ impl Scene {
                 timeout: Duration::from_secs(60),
             },
             no_cache: false,
+            pull: false,
             recorded: Mutex::default(),
         }
     }
@@ -179,14 +182,19 @@ impl Scene {
                 ),
             ]),
             no_cache: self.no_cache,
+            pull: self.pull,
             recorded: self.recorded.lock().unwrap().clone(),
         };
         let log = Log::open(&self.log_path()).unwrap();
         let host = DEFAULT_HOST.to_owned();
         let engine = Engine::docker(host, self.agent.clone(), self.folder.path());
         let built = build::image(&engine, &request, &log, cancel).await?;
-        let (key, id) = (built.cache_key.clone(), built.image_id.clone());
-        self.recorded.lock().unwrap().insert(key, id);
+        let image = Recorded {
+            id: built.image_id.clone(),
+            deployment: None,
+        };
+        let key = built.cache_key.clone();
+        self.recorded.lock().unwrap().insert(key, image);
         Ok(built)
     }
 
@@ -249,7 +257,7 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
         ("deep/er/file", Text("text")),
     ]);
     let built = scene.build(&commit, "one").await.unwrap();
-    assert!(!built.cached);
+    assert!(built.reused.is_none());
     let image = scene.docker.inspect_image(&scene.tag("one")).await.unwrap();
     assert_eq!(image.id.as_deref(), Some(built.image_id.as_str()));
     assert!(built.image_id.starts_with("sha256:"));
@@ -279,12 +287,18 @@ async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
     let second = scene.commit(&files());
     assert_ne!(first.id, second.id);
     let again = scene.build(&second, "two").await.unwrap();
-    assert_eq!((again.cached, &again.image_id), (true, &built.image_id));
+    assert_eq!(
+        (again.reused.is_some(), &again.image_id),
+        (true, &built.image_id)
+    );
     let mut with_readme = files().into_iter().collect::<Vec<_>>();
     with_readme.push(("README.md", Text("changed")));
     let third = scene.commit(&with_readme);
     let again = scene.build(&third, "three").await.unwrap();
-    assert_eq!((again.cached, &again.image_id), (true, &built.image_id));
+    assert_eq!(
+        (again.reused.is_some(), &again.image_id),
+        (true, &built.image_id)
+    );
     for tag in ["one", "two", "three", first.id.short(), second.id.short()] {
         assert_eq!(
             scene.image_of(tag).await.as_ref(),
@@ -295,11 +309,15 @@ async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
     // Other settings are another image.
     scene.settings.args.insert("X".into(), "1".into());
     let other = scene.build(&third, "four").await.unwrap();
-    assert!(!other.cached);
+    assert!(other.reused.is_none());
     scene.settings.args.clear();
     scene.no_cache = true;
     let anew = scene.build(&second, "five").await.unwrap();
-    assert!(!anew.cached);
+    assert!(anew.reused.is_none());
+    // Whoever asks the registries anew asks for a build.
+    (scene.no_cache, scene.pull) = (false, true);
+    let pulled = scene.build(&second, "six").await.unwrap();
+    assert!(pulled.reused.is_none());
     // The first image is still there under its own tag.
     assert_eq!(scene.image_of("one").await, Some(built.image_id));
     scene.clean_up().await;
@@ -893,11 +911,11 @@ async fn measure() {
         let start = Instant::now();
         let built = scene.build(&commit, "changed").await.unwrap();
         let changed = start.elapsed();
-        assert!(!built.cached);
+        assert!(built.reused.is_none());
         let start = Instant::now();
         let built = scene.build(&commit, "same").await.unwrap();
         let same = start.elapsed();
-        assert!(built.cached);
+        assert!(built.reused.is_some());
         let start = Instant::now();
         let context = Context::read(&scene.mirror(), &commit, &scene.settings).unwrap();
         let read = start.elapsed();

@@ -51,6 +51,7 @@ fn outcome(push: &PendingPush) -> Outcome {
         app: Some(push.app.clone()),
         deployment: main.then(DeploymentId::new),
         reason: (!main).then(|| "left out".to_owned()),
+        skipped: false,
     }
 }
 

@@ -186,7 +186,7 @@ fn pushes(commands: &Commands, repository: &Repository, pusher: &Requester) -> V
             old: update.old.parse().ok().filter(|_| !is_zero(&update.old)),
             commit: update.new.parse().ok()?,
             no_cache: commands.has("cutover.no-cache"),
-            skip: commands.has("cutover.skip"),
+            skip: push_option::SKIP.iter().any(|option| commands.has(option)),
             requested_by: pusher.clone(),
         })
     };

@@ -47,11 +47,19 @@ pub struct Deployment {
     pub requested_by: Option<Requester>,
     #[serde(deserialize_with = "known")]
     pub cancelled_by: Option<Requester>,
+    pub no_cache: bool,
+    pub pull: bool,
     pub reports: Vec<Report>,
     pub volumes: Vec<Volume>,
 }
 
 impl Deployment {
+    /// Why it was skipped, if it was.
+    pub fn skipped(&self) -> Option<&str> {
+        let error = self.error.as_ref().filter(|_| self.state == "skipped");
+        error.map(|error| error.message.as_str())
+    }
+
     /// The time from the request to the end of the switch; `None` if it did not get that far.
     pub fn live_after(&self) -> Option<Duration> {
         let switch = self.steps.iter().find(|step| step.name == "switch")?;

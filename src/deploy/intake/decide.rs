@@ -9,10 +9,32 @@ use crate::webhook::Ref;
 /// What an app does with a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// The ref that is deployed.
-    pub deploy: Option<usize>,
+    /// The ref that is deployed; if none is, the one that is skipped.
+    pub chosen: Option<usize>,
     /// For each ref, why it is not deployed; `None` if its commit is.
-    pub reasons: Vec<Option<String>>,
+    reasons: Vec<Option<Unwanted>>,
+}
+
+/// Why a ref is not deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unwanted {
+    /// It is not for this app, or there is nothing to deploy.
+    Never(String),
+    /// The app deploys it, but its commit or its pusher asks not to.
+    Skipped(Ref, String),
+}
+
+impl Unwanted {
+    fn why(&self) -> &str {
+        let (Self::Never(why) | Self::Skipped(_, why)) = self;
+        why
+    }
+}
+
+impl From<String> for Unwanted {
+    fn from(why: String) -> Self {
+        Self::Never(why)
+    }
 }
 
 impl Decision {
@@ -24,13 +46,22 @@ impl Decision {
         led_to: Option<&DeploymentId>,
         reason: Option<&str>,
     ) -> Vec<Outcome> {
-        let outcome = |(moved, why): (&Moved, &Option<String>)| Outcome {
+        let outcome = |(at, (moved, why)): (usize, (&Moved, &Option<Unwanted>))| Outcome {
             git_ref: moved.git_ref.clone(),
             app: Some(app.clone()),
-            deployment: led_to.filter(|_| why.is_none()).cloned(),
-            reason: why.clone().or_else(|| reason.map(str::to_owned)),
+            deployment: led_to
+                .filter(|_| why.is_none() || self.chosen == Some(at))
+                .cloned(),
+            reason: (why.as_ref().map(Unwanted::why).or(reason)).map(str::to_owned),
+            skipped: matches!(why, Some(Unwanted::Skipped(..))),
         };
-        refs.iter().zip(&self.reasons).map(outcome).collect()
+        let each = refs.iter().zip(&self.reasons).enumerate();
+        each.map(outcome).collect()
+    }
+
+    /// Why the chosen ref is skipped, if it is.
+    pub(super) fn skip(&self, chosen: usize) -> Option<&str> {
+        self.reasons[chosen].as_ref().map(Unwanted::why)
     }
 }
 
@@ -38,36 +69,59 @@ impl Decision {
 /// or else that of the first ref that the app deploys.
 pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let wanted: Vec<_> = refs.iter().map(|moved| wanted(app, moved, skip)).collect();
-    let own = |wanted: &Result<Ref, String>| matches!(wanted, Ok(Ref::Branch(name)) if *name == app.branch);
-    let first = wanted.iter().position(own);
-    let deploy = first.or_else(|| wanted.iter().position(Result::is_ok));
+    let is_own = |name: &Ref| matches!(name, Ref::Branch(name) if *name == app.branch);
+    // The own one, or else the first, of those that `of` picks.
+    let choose = |of: fn(&Result<Ref, Unwanted>) -> Option<&Ref>| {
+        let mut own = wanted.iter();
+        let own = own.position(|it| of(it).is_some_and(is_own));
+        own.or_else(|| wanted.iter().position(|it| of(it).is_some()))
+    };
+    let deploy = choose(|it| it.as_ref().ok());
+    let skipped = choose(|it| match it {
+        Err(Unwanted::Skipped(name, _)) => Some(name),
+        _ => None,
+    });
     let chosen = deploy.and_then(|at| Some((&refs[at], wanted[at].as_ref().ok()?)));
-    let reason = |(moved, wanted): (&Moved, &Result<Ref, String>)| match (wanted, chosen) {
+    let reason = |(moved, wanted): (&Moved, &Result<Ref, Unwanted>)| match (wanted, chosen) {
         (Err(why), _) => Some(why.clone()),
-        (Ok(_), Some((chosen, _))) if chosen.commit() == moved.commit() => None,
-        (Ok(_), Some((_, name))) => Some(format!(
+        (Ok(_), Some((chosen, _))) if is_same(chosen, moved) => None,
+        (Ok(_), Some((_, name))) => Some(Unwanted::Never(format!(
             "it was pushed together with the {name}, which is deployed instead"
-        )),
+        ))),
         (Ok(_), None) => None,
     };
     let reasons = refs.iter().zip(&wanted).map(reason).collect();
-    Decision { deploy, reasons }
+    Decision {
+        chosen: deploy.or(skipped),
+        reasons,
+    }
 }
 
-fn wanted(app: &App, moved: &Moved, skip: bool) -> Result<Ref, String> {
+/// Whether two refs lead to the same commit.
+fn is_same(one: &Moved, other: &Moved) -> bool {
+    let known = one.points_to.is_some() && one.points_to == other.points_to;
+    known || one.commit() == other.commit()
+}
+
+fn wanted(app: &App, moved: &Moved, skip: bool) -> Result<Ref, Unwanted> {
     let name = refusal(app, &moved.git_ref)?;
     match &moved.new {
-        Err(why) => return Err(why.clone()),
+        Err(why) => return Err(why.clone().into()),
         Ok(None) => {
-            return Err(format!(
-                "the {name} was deleted; the live release keeps serving"
-            ));
+            return Err(format!("the {name} was deleted; the live release keeps serving").into());
         }
-        Ok(Some(_)) if skip => return Err("cutover.skip".to_owned()),
+        Ok(Some(_)) if skip => {
+            let why = "the pusher asked for it (`-o ci.skip` or `-o cutover.skip`)";
+            return Err(Unwanted::Skipped(name, why.to_owned()));
+        }
         Ok(Some(_)) => {}
     }
-    filter::wants_message(moved.message.as_deref().unwrap_or_default())?;
-    Ok(name)
+    // A tag is an explicit act, whatever its commit says.
+    let message = moved.message.as_deref().unwrap_or_default();
+    match filter::wants_message(message) {
+        Err(why) if matches!(name, Ref::Branch(_)) => Err(Unwanted::Skipped(name, why)),
+        _ => Ok(name),
+    }
 }
 
 /// The ref's name, or the reason why the app does not deploy it.
@@ -100,8 +154,10 @@ mod tests {
 
     /// The ref that is deployed, and the reasons of all.
     fn of(app: &App, refs: &[Moved]) -> (Option<String>, Vec<Option<String>>) {
-        let Decision { deploy, reasons } = decide(app, refs, false);
-        (deploy.map(|at| refs[at].git_ref.clone()), reasons)
+        let Decision { chosen, reasons } = decide(app, refs, false);
+        let why = |it: Option<Unwanted>| it.map(|it| it.why().to_owned());
+        let reasons = reasons.into_iter().map(why).collect();
+        (chosen.map(|at| refs[at].git_ref.clone()), reasons)
     }
 
     #[test]
@@ -147,7 +203,11 @@ mod tests {
             "it is neither a branch nor a tag",
             "the name of a ref is not valid in git",
         ];
-        assert_eq!(deployed, None);
+        assert_eq!(
+            deployed.as_deref(),
+            Some("refs/heads/main"),
+            "it is skipped"
+        );
         let reasons: Vec<_> = reasons.into_iter().map(Option::unwrap).collect();
         assert_eq!(reasons, expected);
     }
@@ -156,8 +216,28 @@ mod tests {
     fn an_option_skips_all() {
         let refs = [to("refs/heads/main", '1'), to("refs/heads/x", '1')];
         let decision = decide(&app("branches = ['x']"), &refs, true);
-        let skipped = Some("cutover.skip".to_owned());
-        assert_eq!(decision.deploy, None);
-        assert_eq!(decision.reasons, [skipped.clone(), skipped]);
+        assert_eq!(decision.chosen, Some(0));
+        let why = decision.skip(0).unwrap();
+        assert!(why.contains("-o ci.skip"), "{why}");
+        assert_eq!(decision.skip(1), Some(why));
+    }
+
+    #[test]
+    fn a_tag_on_a_commit_that_asks_to_be_skipped_is_deployed() {
+        let app = app("tags = '*'");
+        let says = |mut moved: Moved| {
+            moved.message = Some("chore(release): 1.0.0 [skip ci]".into());
+            moved
+        };
+        let (main, tag) = (
+            says(to("refs/heads/main", '1')),
+            says(to("refs/tags/v1", '1')),
+        );
+        let (deployed, reasons) = of(&app, &[main.clone(), tag]);
+        assert_eq!(deployed.as_deref(), Some("refs/tags/v1"));
+        assert!(reasons[0].is_some() && reasons[1].is_none(), "{reasons:?}");
+        let (chosen, reasons) = of(&app, &[main]);
+        assert_eq!(chosen.as_deref(), Some("refs/heads/main"));
+        assert!(reasons[0].as_ref().unwrap().contains("`[skip ci]`"));
     }
 }

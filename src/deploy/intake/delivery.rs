@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::decide::{Decision, decide};
-use super::queue::{self, Placed, place, placed};
+use super::queue::{self, Placed, place, placed, skip};
 use super::record::record;
 use super::{Agent, Moved, Outcome, Result};
 use crate::config::App;
@@ -21,7 +21,7 @@ use crate::webhook::{Content, Push, Received};
 pub struct Answer {
     #[schema(value_type = String, example = "w01m5z8k2p9v3t")]
     pub delivery: DeliveryId,
-    /// The id of the deployment; null if nothing is deployed.
+    /// The id of the deployment, which may be skipped already; null if there is none.
     #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
     pub deployment: Option<DeploymentId>,
     /// Why nothing is deployed, why some refs are not, or why the deployment is an earlier one.
@@ -32,7 +32,7 @@ pub struct Answer {
 }
 
 /// How many refs the sentence names: `refs` of the response names them all.
-const NAMED: usize = 3;
+const NAMED: usize = 10;
 
 /// Stores a delivery and what it leads to in one transaction. A push that was seen before leads to what
 /// it led to then.
@@ -81,9 +81,10 @@ impl Asked {
             body_hash: hex::encode(received.body_hash),
             moves: pushes.iter().map(to_move).collect(),
         };
+        let skip = pushes.iter().any(|push| push.skip);
         let refs: Vec<_> = pushes.into_iter().map(moved).collect();
         Self {
-            decision: decide(app, &refs, false),
+            decision: decide(app, &refs, skip),
             delivery,
             by,
             refs,
@@ -114,7 +115,7 @@ impl Asked {
 }
 
 fn store(db: &Connection, asked: Asked) -> Result<Stored> {
-    let Some(at) = asked.decision.deploy else {
+    let Some(at) = asked.decision.chosen else {
         return nothing(db, asked);
     };
     let (new, delivery) = (&asked.refs[at], &asked.delivery);
@@ -131,7 +132,10 @@ fn store(db: &Connection, asked: Asked) -> Result<Stored> {
         trigger: Trigger::Webhook,
         ..queue::pushed(&asked.app.name, new, false, asked.by.clone())
     };
-    let placed = place(db, &new, is_new)?;
+    let placed = match asked.decision.skip(at) {
+        Some(why) => skip(db, &new, why)?,
+        None => place(db, &new, is_new)?,
+    };
     let id = &placed.deployment.id;
     let refs = asked.outcomes(Some(id), placed.reason.as_deref());
     let reason = placed.reason.clone().or_else(|| summary(&refs));
@@ -174,7 +178,8 @@ fn answer(outcome: deliveries::Outcome, refs: Vec<Outcome>) -> Answer {
 
 /// Why refs are not deployed, as one text; `None` if all are.
 fn summary(refs: &[Outcome]) -> Option<String> {
-    let left: Vec<_> = refs.iter().filter(|it| it.deployment.is_none()).collect();
+    let is_left = |it: &&Outcome| it.deployment.is_none() || it.skipped;
+    let left: Vec<_> = refs.iter().filter(is_left).collect();
     match left.as_slice() {
         [] => None,
         [one] if refs.len() == 1 => one.reason.clone(),
@@ -200,6 +205,7 @@ fn moved(push: Push) -> Moved {
         git_ref: push.git_ref.full(),
         old: push.old,
         new: Ok(push.new),
+        points_to: push.commit,
         message: push.message,
         author: push.author,
     }
@@ -216,13 +222,20 @@ mod tests {
             app: None,
             deployment: reason.is_none().then(DeploymentId::new),
             reason: reason.map(str::to_owned),
+            skipped: false,
         };
         assert_eq!(summary(&[one(1, None)]), None);
         assert_eq!(summary(&[one(1, Some("x"))]).as_deref(), Some("x"));
         let two = [one(1, None), one(2, Some("x"))];
         let named = "refs/heads/2: not deployed: x";
         assert_eq!(summary(&two).as_deref(), Some(named));
-        let many: Vec<_> = (0..9).map(|n| one(n, Some("x"))).collect();
+        let many: Vec<_> = (0..16).map(|n| one(n, Some("x"))).collect();
         assert!(summary(&many).unwrap().ends_with("; and 6 more refs"));
+        let skipped = Outcome {
+            deployment: Some(DeploymentId::new()),
+            skipped: true,
+            ..one(1, Some("x"))
+        };
+        assert_eq!(summary(&[skipped]).as_deref(), Some("x"));
     }
 }

@@ -32,6 +32,8 @@ pub struct Moved {
     pub old: Option<CommitId>,
     /// `None`: the ref was deleted. An error is the reason why it cannot be deployed.
     pub new: std::result::Result<Option<CommitId>, String>,
+    /// The commit that it points to now, if it is known: `new` may be the id of an annotated tag.
+    pub points_to: Option<CommitId>,
     /// The head commit's message.
     pub message: Option<String>,
     pub author: Option<String>,
@@ -47,12 +49,16 @@ pub struct Outcome {
     /// The app that deploys from this repository; null if there is none.
     #[schema(value_type = Option<String>, required, example = "hello")]
     pub app: Option<AppName>,
-    /// The id of the deployment of the ref's commit; null if it is not deployed.
+    /// The id of the deployment of the ref's commit, or of the one that was skipped; null if there is
+    /// none.
     #[schema(value_type = Option<String>, required, example = "d01m5z8k2q4x7a")]
     pub deployment: Option<DeploymentId>,
     /// Why the ref is not deployed, or why the deployment is an earlier one.
     #[schema(required)]
     pub reason: Option<String>,
+    /// Whether the commit or its pusher asked not to be deployed.
+    #[serde(default)]
+    pub skipped: bool,
 }
 
 impl Moved {
@@ -67,6 +73,7 @@ impl Moved {
             git_ref: git_ref.to_owned(),
             old: commit(old).ok().flatten(),
             new: commit(new).map_err(error),
+            points_to: None,
             message: None,
             author: None,
         }
@@ -79,10 +86,10 @@ impl Moved {
 
 impl Outcome {
     /// The deployments that a push led to, with their apps and without repetition: several refs may
-    /// lead to one deployment.
+    /// lead to one deployment. Without those that are skipped: there is nothing to follow.
     pub fn deployments(outcomes: &[Self]) -> Vec<(AppName, DeploymentId)> {
         let mut all: Vec<(AppName, DeploymentId)> = Vec::new();
-        for outcome in outcomes {
+        for outcome in outcomes.iter().filter(|it| !it.skipped) {
             if let (Some(app), Some(id)) = (&outcome.app, &outcome.deployment)
                 && !all.iter().any(|(_, known)| known == id)
             {
@@ -96,6 +103,9 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (git_ref, why) = (&self.git_ref, self.reason.as_deref());
+        if self.skipped {
+            return write!(f, "{git_ref}: skipped: {}", why.unwrap_or("unknown"));
+        }
         let Some(id) = &self.deployment else {
             return write!(f, "{git_ref}: not deployed: {}", why.unwrap_or("unknown"));
         };

@@ -64,6 +64,7 @@ fn to_moved(push: &PendingPush) -> Moved {
         git_ref: push.git_ref.clone(),
         old: push.old.clone(),
         new: Ok(Some(push.commit.clone())),
+        points_to: None,
         message: None,
         author: None,
     }
@@ -75,6 +76,7 @@ fn gone(push: &PendingPush) -> Outcome {
         app: Some(push.app.clone()),
         deployment: None,
         reason: Some("the app is no longer deployed from this repository".to_owned()),
+        skipped: false,
     }
 }
 

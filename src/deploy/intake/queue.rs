@@ -4,33 +4,33 @@ use rusqlite::Connection;
 
 use super::{Agent, Moved, Result};
 use crate::deploy::checkpoint::Checkpoint;
-use crate::ids::{AppName, DeploymentId};
+use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::state::State;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::store::log::Log;
 
 /// What a push led to.
 pub(super) struct Placed {
     pub deployment: Deployment,
     /// Why the deployment is an earlier one.
     pub reason: Option<String>,
-    /// The running deployment that it supersedes.
-    older: Option<DeploymentId>,
 }
 
 /// The deployment of a pushed commit.
 pub(super) fn pushed(app: &AppName, moved: &Moved, no_cache: bool, by: Requester) -> NewDeployment {
-    let commit = moved.commit().cloned();
     NewDeployment {
         app: app.clone(),
         trigger: Trigger::Push,
-        goal: commit.clone().map_or(Goal::Branch, Goal::Pushed),
+        goal: moved.commit().cloned().map_or(Goal::Branch, Goal::Pushed),
         git_ref: Some(moved.git_ref.clone()),
-        commit,
+        // Never the id of a tag object: forges know no status of one.
+        commit: moved.points_to.clone(),
         // Only the first line is shown; the rest may be long.
         message: moved.message.as_deref().and_then(first_line),
         author: moved.author.clone(),
         no_cache,
+        pull: false,
         requested_by: by,
     }
 }
@@ -39,8 +39,8 @@ fn first_line(message: &str) -> Option<String> {
     message.lines().next().map(str::to_owned)
 }
 
-/// Queues a pushed commit, unless a running deployment deploys it already. A push that may be old
-/// (`is_new` is false) supersedes nothing.
+/// Queues a pushed commit, unless a running deployment deploys it already; only the repository can
+/// decide that about a push that may be old (`is_new` is false).
 pub(super) fn place(db: &Connection, new: &NewDeployment, is_new: bool) -> Result<Placed> {
     let running = deployments::running_push(db, &new.app)?.filter(|_| is_new);
     if let Some(running) = &running
@@ -50,13 +50,19 @@ pub(super) fn place(db: &Connection, new: &NewDeployment, is_new: bool) -> Resul
         return Ok(Placed {
             deployment: running.clone(),
             reason: Some(reason),
-            older: None,
         });
     }
     Ok(Placed {
         deployment: deployments::enqueue(db, new)?,
         reason: None,
-        older: running.map(|running| running.id),
+    })
+}
+
+/// Records a push that is not deployed because its commit or its pusher says so.
+pub(super) fn skip(db: &Connection, new: &NewDeployment, why: &str) -> Result<Placed> {
+    Ok(Placed {
+        deployment: deployments::skip(db, new, why)?,
+        reason: None,
     })
 }
 
@@ -72,25 +78,18 @@ fn deploys(running: &Deployment, new: &NewDeployment) -> bool {
 /// Announces a deployment that has been stored.
 pub(super) fn placed(agent: &Agent, placed: &Placed) {
     let deployment = &placed.deployment;
+    if deployment.state == State::Skipped {
+        let why = deployment.error.as_ref().map_or("", |why| &why.message);
+        // The reason is in the database too.
+        if let Ok(log) = Log::open(&agent.store.log_path(&deployment.id)) {
+            log.line(why);
+        }
+        return agent.hub.changed();
+    }
     if placed.reason.is_some() {
         return agent.hub.wake(&deployment.app);
     }
     announce(agent, deployment);
-    if let Some(older) = &placed.older {
-        supersede(agent, &deployment.app, older, &deployment.id);
-    }
-}
-
-/// Stops a deployment for a newer push, unless it has switched. A deployment that a person requested is
-/// never stopped this way. The newer one is stored by now: if the agent is killed here, it finds the
-/// newer one waiting at the next start, and supersedes the older one.
-fn supersede(agent: &Agent, app: &AppName, older: &DeploymentId, newer: &DeploymentId) {
-    let app = agent.app(app);
-    // With `paths` the newer one may have nothing to do: if every push to a busy repository stopped
-    // the older one, it would never finish.
-    if app.is_some_and(|app| app.deploy.supersede && app.paths.is_none()) {
-        agent.hub.supersede(older, newer);
-    }
 }
 
 /// A person's request for a branch, tag or commit, or for the tip of the app's branch.
@@ -109,6 +108,7 @@ pub fn wished(
         message: None,
         author: None,
         no_cache: false,
+        pull: false,
         requested_by: by,
     }
 }

@@ -32,9 +32,12 @@ pub(super) fn record(
     Ok(())
 }
 
-/// Logs the refs that are not deployed.
+/// Logs the refs that are not deployed, and why.
 pub(super) fn log(outcomes: &[Outcome]) {
-    for outcome in outcomes.iter().filter(|it| it.deployment.is_none()) {
+    for outcome in outcomes
+        .iter()
+        .filter(|it| it.deployment.is_none() || it.skipped)
+    {
         let app = outcome.app.as_ref().map_or("", |app| app.as_str());
         tracing::info!(app, "{outcome}");
     }

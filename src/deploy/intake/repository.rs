@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::decide::decide;
-use super::queue::{self, Placed, place, placed};
+use super::queue::{self, Placed, place, placed, skip};
 use super::record::{self, record};
 use super::{Agent, Moved, Outcome, Result};
 use crate::config::{App, Repo};
@@ -22,7 +22,7 @@ pub struct Push {
     pub refs: Vec<Moved>,
     /// `-o cutover.no-cache`: build without the cache.
     pub no_cache: bool,
-    /// `-o cutover.skip`: deploy nothing.
+    /// `-o cutover.skip` or `-o ci.skip`: deploy nothing.
     pub skip: bool,
     pub by: Requester,
 }
@@ -57,8 +57,11 @@ pub(super) async fn decide_for(
         let apps = apps_of(apps, &push.repository);
         // Only a repository that deploy.toml names is opened.
         for moved in push.refs.iter_mut().filter(|_| !apps.is_empty()) {
-            let commit = moved.commit().cloned();
-            moved.message = commit.and_then(|id| source::message(&push.repository, &id));
+            let Some(id) = moved.commit().cloned() else {
+                continue;
+            };
+            moved.message = source::message(&push.repository, &id);
+            moved.points_to = source::peeled(&push.repository, &id);
         }
         (apps, push)
     });
@@ -94,9 +97,12 @@ fn store(
     let (mut all_placed, mut all) = (Vec::new(), Vec::new());
     for app in apps {
         let decision = decide(app, &refs, push.skip);
-        let new = decision.deploy.map(|at| {
+        let new = decision.chosen.map(|at| {
             let new = queue::pushed(&app.name, &refs[at], push.no_cache, push.by.clone());
-            place(db, &new, true)
+            match decision.skip(at) {
+                Some(why) => skip(db, &new, why),
+                None => place(db, &new, true),
+            }
         });
         let new = new.transpose()?;
         let led_to = new.as_ref().map(|new| &new.deployment.id);
@@ -134,6 +140,7 @@ fn no_app(push: &Push) -> Vec<Outcome> {
         app: None,
         deployment: None,
         reason: Some(reason.clone()),
+        skipped: false,
     };
     push.refs.iter().map(outcome).collect()
 }

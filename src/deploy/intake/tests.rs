@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::*;
-use crate::config::Loaded;
+use crate::config::{App, Loaded};
 use crate::engine::Engine;
 use crate::principal::{Principal, Requester};
 use crate::proxy::control::Client;
+use crate::source;
+use crate::state::State;
 use crate::store::pending_pushes::PendingPush;
 use crate::store::{Store, apps, deployments};
 use crate::webhook::{self, Content, Forge, Received, Ref};
@@ -128,10 +130,12 @@ fn delivered(refs: &[(&str, &CommitId)], body: u8) -> Received {
         git_ref: Ref::Branch((*name).to_owned()),
         old: None,
         new: Some((*new).clone()),
+        commit: Some((*new).clone()),
         message: None,
         author: None,
         pusher: Some("ada".to_owned()),
         forced: false,
+        skip: false,
     };
     Received {
         forge: Forge::Bitbucket,
@@ -298,8 +302,11 @@ async fn over_http_each_ref_is_decided_about_once_even_if_the_hook_hands_it_over
     let skipped = vec![row("refs/heads/main", &main, true)];
     pending::begin(&scene.agent, skipped.clone()).await.unwrap();
     let outcomes = pending::moved(&scene.agent, skipped).await.unwrap();
-    assert_eq!(said(&outcomes)[0], "all main: cutover.skip");
-    assert_eq!(scene.deployments("all").await.len(), 2);
+    assert!(outcomes[0].skipped, "{outcomes:?}");
+    let all = scene.deployments("all").await;
+    assert_eq!((all.len(), all[2].state), (3, State::Skipped));
+    assert_eq!(outcomes[0].deployment.as_ref(), Some(&all[2].id));
+    assert!(all[1].state == State::Queued, "it takes nobody's place");
 }
 
 #[tokio::test]
@@ -324,4 +331,37 @@ async fn a_push_that_the_last_agent_received_is_decided_about_as_one() {
     };
     assert_eq!(queued.commit, Some(main));
     assert_eq!(scene.recorded().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_tag_object_is_nobodys_commit() {
+    let scene = Scene::new().await;
+    // Where the forge names the tag object alone, the commit is not known before the fetch.
+    let app = (*scene.agent.app(&"all".parse().unwrap()).unwrap()).clone();
+    let app = App {
+        tags: vec![crate::config::Pattern::parse("*").unwrap()],
+        ..app
+    };
+    let object = "3".repeat(40).parse().unwrap();
+    let mut received = delivered(&[("v1", &object)], 1);
+    if let Content::Pushes(pushes) = &mut received.content {
+        pushes[0].git_ref = Ref::Tag("v1".to_owned());
+        pushes[0].commit = None;
+    }
+    delivery(&scene.agent, &app, received).await.unwrap();
+    let queued = scene.deployments("all").await.remove(0);
+    assert_eq!(queued.commit, None);
+    assert_eq!(queued.goal, deployments::Goal::Pushed(object));
+
+    // A repository on this machine is asked.
+    let main = scene.commit("refs/heads/main", "main");
+    let tag = {
+        let git = git2::Repository::open_bare(&scene.repository).unwrap();
+        let oid = git2::Oid::from_str(main.as_str()).unwrap();
+        let target = git.find_object(oid, None).unwrap();
+        let who = git2::Signature::now("Ada", "ada@example.com").unwrap();
+        git.tag("v1", &target, &who, "one", false).unwrap()
+    };
+    let tag = tag.to_string().parse().unwrap();
+    assert_eq!(source::peeled(&scene.repository, &tag), Some(main));
 }

@@ -7,6 +7,8 @@ use crate::deploy::steps::fetch;
 use crate::deploy::tend;
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
+use crate::store::deployments::Deployment;
+use crate::store::images::Recorded;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
 use crate::store::settings::{Health, Settings};
@@ -15,7 +17,7 @@ use crate::store::{deployments, images, now};
 pub async fn build(
     line: &Line<'_>,
     commit: &Commit,
-    no_cache: bool,
+    deployment: &Deployment,
 ) -> Result<Done<Release>, Stop> {
     let app = line.app;
     let engine = &line.agent.engine;
@@ -33,7 +35,8 @@ pub async fn build(
         mirror: &mirror,
         tags,
         labels: engine.image_labels(&app.name),
-        no_cache,
+        no_cache: deployment.no_cache,
+        pull: deployment.pull,
         recorded: recorded.await?,
     };
     let built = match build::image(engine, &request, &line.log, &line.cancel).await {
@@ -41,12 +44,11 @@ pub async fn build(
         Err(error) => return Err(stopped(line, error).await),
     };
     say_volumes(line, &built.image_id).await?;
-    let how = if built.cached {
-        ", built before from the same content"
-    } else {
-        ""
-    };
-    let detail = format!("{image}{how}");
+    let how = built
+        .reused
+        .as_ref()
+        .map(|before| format!(", the same image {}", before.built()));
+    let detail = format!("{image}{}", how.unwrap_or_default());
 
     let release = Release {
         id: ReleaseId::new(),
@@ -61,8 +63,12 @@ pub async fn build(
         removed_at: None,
     };
     let (id, row, key) = (line.id.clone(), release.clone(), built.cache_key);
+    let image = built.reused.unwrap_or_else(|| Recorded {
+        id: built.image_id,
+        deployment: Some(line.id.clone()),
+    });
     Ok(Done::new(release, detail).recording(move |db| {
-        images::insert(db, &row.app, &key, &built.image_id)?;
+        images::insert(db, &row.app, &key, &image)?;
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))

@@ -29,17 +29,38 @@ pub async fn fetch(
     goal: &Goal,
     git_ref: Option<&str>,
 ) -> Result<Done<Commit>, Stop> {
+    let commit = find(line, goal, git_ref).await?;
+    let detail = format!("{} {}", commit.id.short(), commit.message);
+    let (id, found) = (line.id.clone(), commit.clone());
+    let app = line.app.name.clone();
+    let read = match goal {
+        Goal::Pushed(_) => {
+            Some(git_ref.map_or_else(|| format!("refs/heads/{}", line.app.branch), str::to_owned))
+        }
+        _ => None,
+    };
+    let read = read.filter(|name| name.starts_with("refs/heads/"));
+    Ok(Done::new(commit, detail).recording(move |db| {
+        if let Some(git_ref) = read {
+            pushes::found(db, &app, &git_ref, &found.id)?;
+        }
+        deployments::set_commit(db, &id, &found.id, &found.message, &found.author)?;
+        match deployments::get(db, &id)? {
+            Some(deployment) => deployments::set_found(db, &deployment),
+            None => Ok(()),
+        }
+    }))
+}
+
+/// Fetches the commit that a deployment deploys. An error if there is nothing to deploy.
+pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result<Commit, Stop> {
     let pushed = |folder| git_ref.and_then(|name| name.strip_prefix(folder));
     let branch = match goal {
         Goal::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let read = match (goal, &tag) {
-        (Goal::Pushed(_), None) => Some(format!("refs/heads/{branch}")),
-        _ => None,
-    };
-    let serves = serves(line).await?;
+    let live = live(line).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
     let (log, cancel, goal) = (line.log.clone(), line.cancel.clone(), goal.clone());
@@ -52,27 +73,24 @@ pub async fn fetch(
             Ok(()) => Ok(commit),
         };
         match (goal, tag) {
-            // A pushed tag means exactly that commit, whatever it changes.
+            // A pushed tag means exactly that commit, whatever it changes and whatever its message says.
             (Goal::Pushed(_), Some(tag)) => {
-                let commit = get(source::Want::Tag(tag))?;
-                let id = commit.id.clone();
-                let commit = unskipped(commit, &id);
-                Ok(commit.and_then(|commit| not_live(commit, serves.live.as_ref())))
+                get(source::Want::Tag(tag)).map(|commit| not_live(commit, live.as_ref()))
             }
             // Deliveries arrive late and out of order, and a force-push may have removed the pushed
             // commit: the branch's tip is deployed, whichever commit the push named.
             (Goal::Pushed(id), None) => {
                 let tip = get(source::Want::Branch(branch.clone()))?;
                 let tip = unskipped(tip, &id)
-                    .and_then(|tip| newest(tip, &id, &branch, serves.live.as_ref(), &say));
-                let changed = |deployed: &CommitId, tip: &CommitId| {
-                    mirror.changed_paths(deployed, tip).or_else(|_| {
+                    .and_then(|tip| newest(tip, &id, &branch, live.as_ref(), &say));
+                let changed = |live: &CommitId, tip: &CommitId| {
+                    mirror.changed_paths(live, tip).or_else(|_| {
                         // Missing if the mirror was created anew.
-                        get(source::Want::Commit(deployed.clone()))?;
-                        mirror.changed_paths(deployed, tip)
+                        get(source::Want::Commit(live.clone()))?;
+                        mirror.changed_paths(live, tip)
                     })
                 };
-                Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), &serves, changed)))
+                Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), live.as_ref(), changed)))
             }
             (Goal::Named(text), _) => get(source::Want::Named(text)).map(Ok),
             (Goal::Branch | Goal::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
@@ -81,36 +99,17 @@ pub async fn fetch(
     let outcome = fetch
         .await
         .map_err(|e| Stop::failed("fetch", format!("the fetch failed: {e}")))?;
-    let commit = outcome.map_err(stopped)??;
-    let detail = format!("{} {}", commit.id.short(), commit.message);
-    let (id, found) = (line.id.clone(), commit.clone());
-    let app = line.app.name.clone();
-    Ok(Done::new(commit, detail).recording(move |db| {
-        if let Some(git_ref) = read {
-            pushes::found(db, &app, &git_ref, &found.id)?;
-        }
-        deployments::set_commit(db, &id, &found.id, &found.message, &found.author)
-    }))
+    outcome.map_err(stopped)?
 }
 
-/// The commits that a push is compared with.
-struct Serves {
-    /// The live commit.
-    live: Option<CommitId>,
-    /// The commit that went live last, other than by a rollback: a push that changes nothing relevant
-    /// must not bring back what was rolled back.
-    deployed: Option<CommitId>,
-}
-
-async fn serves(line: &Line<'_>) -> Result<Serves, Stop> {
+/// The live commit.
+async fn live(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
     let app = line.app.name.clone();
     let read = line.agent.store.read(move |db| {
-        let live = match apps::serving(db, &app)?.live {
+        Ok(match apps::serving(db, &app)?.live {
             Some(live) => releases::get(db, &live)?.map(|release| release.commit),
             None => None,
-        };
-        let deployed = deployments::last_switched(db, &app)?;
-        Ok(Serves { live, deployed })
+        })
     });
     Ok(read.await?)
 }
@@ -152,24 +151,23 @@ fn not_live(commit: Commit, live: Option<&CommitId>) -> Result<Commit, Stop> {
     }
 }
 
-/// Accepts the tip if it changes any of the app's `paths`. It is compared with the commit that was
-/// deployed last, not with the start of this push: an earlier push may have been superseded or have
-/// failed.
+/// Accepts the tip if it changes any of the app's `paths`. It is compared with what is live, not with
+/// the start of this push: an earlier push may have been superseded, have failed or been rolled back.
 fn changes(
     tip: Commit,
     paths: Option<&PathFilter>,
-    serves: &Serves,
+    live: Option<&CommitId>,
     changed: impl Fn(&CommitId, &CommitId) -> Result<Changed, SourceError>,
 ) -> Result<Commit, Stop> {
-    let (Some(paths), Some(_), Some(deployed)) = (paths, &serves.live, &serves.deployed) else {
+    let (Some(paths), Some(live)) = (paths, live) else {
         return Ok(tip);
     };
-    // A force-push may have removed the earlier commit, or there is too much to compare: then the changes
+    // A force-push may have removed the live commit, or there is too much to compare: then the changes
     // are unknown, and it is deployed.
-    match changed(deployed, &tip.id) {
+    match changed(live, &tip.id) {
         Ok(Changed::Paths(changed)) if !paths.any(&changed) => {
-            let (old, new) = (deployed.short(), tip.id.short());
-            let why = format!("nothing under `paths` changed from `{old}` to `{new}`");
+            let (old, new) = (live.short(), tip.id.short());
+            let why = format!("nothing under `paths` changed from the live `{old}` to `{new}`");
             Err(Stop::skipped("paths_unchanged", why))
         }
         _ => Ok(tip),

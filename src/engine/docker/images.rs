@@ -24,6 +24,15 @@ impl Docker {
         gone_is_done(removed).map_err(self.failed(format!("remove the volume `{name}`")))
     }
 
+    pub async fn image_id(&self, name: &str) -> Result<Option<String>> {
+        match self.client()?.inspect_image(name).await {
+            Ok(image) => Ok(image.id),
+            // 400: no image can have this name. The builder will say so.
+            Err(error) if matches!(status_code(&error), Some(400 | 404)) => Ok(None),
+            Err(error) => Err(self.failed(format!("look at the image `{name}`"))(error)),
+        }
+    }
+
     pub async fn has_image(&self, id: &str) -> Result<bool> {
         match self.client()?.inspect_image(id).await {
             Ok(_) => Ok(true),

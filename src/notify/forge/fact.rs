@@ -41,7 +41,7 @@ impl Fact {
             (StatusPhase::Failed, None) => "Failed",
             (StatusPhase::RolledBack, _) => "Failed after going live, and was rolled back",
             (StatusPhase::Superseded, _) => "A newer push took its place",
-            (StatusPhase::Unchanged, _) => "There is nothing to deploy",
+            (StatusPhase::Unchanged, _) => "Skipped: there is nothing to deploy",
             (StatusPhase::Cancelled, _) => "Cancelled",
         };
         said.to_owned()

@@ -339,6 +339,16 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX outages_by_deployment ON outages (deployment);
 ",
+    // A deployment takes the place of others only once its commit has been found.
+    "
+    ALTER TABLE deployments ADD COLUMN found INTEGER NOT NULL DEFAULT 1;
+",
+    // A deployment may ask the registries for its base images; an image names the deployment that built
+    // it.
+    "
+    ALTER TABLE deployments ADD COLUMN pull INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE images ADD COLUMN deployment TEXT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

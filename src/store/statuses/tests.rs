@@ -18,9 +18,10 @@ fn queue(db: &Connection, commit: &CommitId) -> DeploymentId {
         goal: Goal::Pushed(commit.clone()),
         git_ref: None,
         commit: Some(commit.clone()),
-        message: None,
+        message: Some("a message".into()),
         author: None,
         no_cache: false,
+        pull: false,
         requested_by: crate::principal::Requester::Agent,
     };
     deployments::enqueue(db, &new).unwrap().id

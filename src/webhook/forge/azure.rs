@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::payload::{self, Account, Capped};
 use super::{Content, Push, Ref, Refusal, content};
-use crate::webhook::push::{commit, text};
+use crate::webhook::push::{commit, points_to, text};
 
 #[derive(Deserialize)]
 struct Event {
@@ -83,15 +83,20 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
         let mut listed = resource.commits.0.iter();
         let head = listed.find(|commit| commit.id.is_some() && commit.id == update.new);
         let author = head.and_then(|head| head.author.as_ref()?.name.as_deref());
+        let new = commit(update.new.as_deref())?;
+        // For an annotated tag, `newObjectId` is the id of the tag object.
+        let points_to = points_to(&git_ref, &new, None)?;
         pushes.push(Some(Push {
             repository: repository.clone(),
             git_ref,
             old: commit(update.old.as_deref())?,
-            new: commit(update.new.as_deref())?,
+            new,
+            commit: points_to,
             message: head.and_then(|head| text(head.comment.as_deref()?, 8192)),
             author: author.and_then(|name| text(name, 200)),
             pusher: resource.pusher.0.clone(),
             forced: false,
+            skip: false,
         }));
     }
     Ok(content(pushes))

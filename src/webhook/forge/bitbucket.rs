@@ -88,9 +88,11 @@ fn one(change: &Change, repository: &str, pusher: Option<&str>) -> Result<Option
         git_ref,
         old: old.clone(),
         new: new.clone(),
+        commit: new.clone(),
         message: head.and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
         pusher: pusher.map(str::to_owned),
         forced: change.forced.unwrap_or(false),
+        skip: false,
     }))
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::payload::{self, Account, Capped, Commit};
 use super::{Content, Push, Ref, Refusal, content};
-use crate::webhook::push::{commit, text};
+use crate::webhook::push::{commit, points_to, text};
 
 #[derive(Deserialize)]
 struct Payload {
@@ -76,15 +76,19 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
                 .is_some_and(|new| head.id.as_deref() == Some(new.as_str()))
         });
         let author = head.and_then(|head| head.author.as_ref()?.name.as_deref());
+        // For an annotated tag, `toHash` is the id of the tag object.
+        let points_to = points_to(&git_ref, &new, None)?;
         pushes.push(Some(Push {
             repository: repository.clone(),
             git_ref,
             old: commit(change.from.as_deref())?,
             new,
+            commit: points_to,
             message: head.and_then(|head| text(head.message.as_deref()?, 8192)),
             author: author.and_then(|name| text(name, 200)),
             pusher: payload.actor.0.clone(),
             forced: false,
+            skip: false,
         }));
     }
     Ok(content(pushes))

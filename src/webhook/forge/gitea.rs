@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::payload::{self, Account, Capped, Commit, Repository};
 use super::{Content, Push, Ref, Refusal, content, header, signature};
-use crate::webhook::push::{commit, text};
+use crate::webhook::push::{commit, points_to, text};
 
 #[derive(Deserialize)]
 struct Payload {
@@ -39,9 +39,18 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     let Some(after) = payload.after else {
         return Err(Refusal::malformed("the payload has no `after`"));
     };
+    let first = payload.head_commit;
     let listed = payload.commits.0.into_iter();
-    let mut all = payload.head_commit.into_iter().chain(listed);
-    let head = all.find(|commit| commit.id.as_deref() == Some(&after));
+    // For an annotated tag, `after` is the id of the tag object; `head_commit` is the commit.
+    let head = match &git_ref {
+        Ref::Tag(_) => first,
+        Ref::Branch(_) => {
+            (first.into_iter().chain(listed)).find(|commit| commit.id.as_deref() == Some(&after))
+        }
+    };
+    let new = commit(Some(&after))?;
+    let tagged = head.as_ref().and_then(|head| head.id.as_deref());
+    let points_to = points_to(&git_ref, &new, tagged)?;
     let repository = payload.repository.and_then(|it| it.full_name);
     let author = head
         .as_ref()
@@ -50,12 +59,14 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
         repository: text(&repository.unwrap_or_default(), 300).unwrap_or_default(),
         git_ref,
         old: commit(payload.before.as_deref())?,
-        new: commit(Some(&after))?,
+        new,
+        commit: points_to,
         message: head
             .as_ref()
             .and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
         pusher: payload.pusher.0,
         forced: false,
+        skip: false,
     })]))
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::payload::{self, Account, Capped, Commit};
 use super::{Content, Push, Ref, Refusal, content, header, signature, standard};
-use crate::webhook::push::{commit, text};
+use crate::webhook::push::{commit, points_to, text};
 
 #[derive(Deserialize)]
 struct Payload {
@@ -24,6 +24,24 @@ struct Payload {
     user_name: Account,
     #[serde(default)]
     commits: Capped<Commit>,
+    #[serde(default)]
+    push_options: Options,
+}
+
+/// Whether `git push -o ci.skip` was used: `{"ci": {"skip": true}}`. Anything else counts as no option,
+/// and never makes a delivery malformed.
+#[derive(Default)]
+struct Options(bool);
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let options = serde_json::Value::deserialize(deserializer)?;
+        let skip = options.pointer("/ci/skip");
+        // The option has no value, or an empty one, in some versions.
+        Ok(Self(skip.is_some_and(|it| {
+            !matches!(it, serde_json::Value::Bool(false))
+        })))
+    }
 }
 
 #[derive(Deserialize)]
@@ -58,11 +76,10 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     let Some(git_ref) = Ref::parse(&full)? else {
         return Ok(content(vec![]));
     };
-    let mut new = commit(Some(&after))?;
+    let new = commit(Some(&after))?;
     // For an annotated tag, `after` is the id of the tag object; `checkout_sha` is the commit, or null.
-    if new.is_some() && matches!(git_ref, Ref::Tag(_)) {
-        new = commit(payload.checkout_sha.as_deref())?.or(new);
-    }
+    let points_to = points_to(&git_ref, &new, payload.checkout_sha.as_deref())?;
+    let new = points_to.clone().or(new);
     // At most 20 commits are listed, oldest first; the head is among them unless the push moved the
     // ref back.
     let mut listed = payload.commits.0.into_iter();
@@ -78,11 +95,13 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
         git_ref,
         old: commit(payload.before.as_deref())?,
         new,
+        commit: points_to,
         message: head
             .as_ref()
             .and_then(|head| text(head.message.as_deref()?, 8192)),
         author: author.and_then(|name| text(name, 200)),
         pusher: payload.user_username.0.or(payload.user_name.0),
         forced: false,
+        skip: payload.push_options.0,
     })]))
 }

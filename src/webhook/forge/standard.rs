@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::payload::Account;
 use super::{Content, Push, Ref, Refusal, content, header, payload, signature};
-use crate::webhook::push::{commit, text};
+use crate::webhook::push::{commit, points_to, text};
 
 pub(super) const NAMES: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
@@ -68,14 +68,18 @@ pub(super) fn push(json: &[u8]) -> Result<Content, Refusal> {
     let Some(git_ref) = Ref::parse(&data.r#ref)? else {
         return Ok(content(vec![]));
     };
+    let new = commit(data.new.as_deref())?;
+    let points_to = points_to(&git_ref, &new, None)?;
     Ok(content(vec![Some(Push {
         repository: text(&data.repository.unwrap_or_default(), 300).unwrap_or_default(),
         git_ref,
         old: commit(data.old.as_deref())?,
-        new: commit(data.new.as_deref())?,
+        new,
+        commit: points_to,
         message: data.message.and_then(|message| text(&message, 8192)),
         author: data.author.and_then(|author| text(&author, 200)),
         pusher: data.pusher.0,
         forced: data.forced.unwrap_or(false),
+        skip: false,
     })]))
 }

@@ -314,6 +314,34 @@ fn an_annotated_tag_leads_to_its_commit() {
             .as_str(),
         NEW
     );
+    // Where the forge names the tag object alone, the commit is not known yet.
+    for forge in [Forge::BitbucketDataCenter, Forge::Azure] {
+        let tag = &pushes(forge, &body(forge, "refs/tags/v1", None, Some(NEW)))[0];
+        assert_eq!(tag.commit, None, "{forge}");
+        let branch = &pushes(forge, &body(forge, "refs/heads/v1", None, Some(NEW)))[0];
+        assert_eq!(branch.commit, branch.new, "{forge}");
+    }
+    let mut gitea = body(Forge::Gitea, "refs/tags/v1", None, Some(NEW));
+    gitea["head_commit"]["id"] = json!(COMMIT);
+    let tag = &pushes(Forge::Gitea, &gitea)[0];
+    assert_eq!(tag.commit.as_ref().unwrap().as_str(), COMMIT);
+    assert_eq!(tag.new.as_ref().unwrap().as_str(), NEW);
+}
+
+#[test]
+fn gitlab_hands_on_that_the_pusher_wants_nothing_run() {
+    let mut gitlab = body(Forge::GitLab, "refs/heads/main", Some(OLD), Some(NEW));
+    for (options, skip) in [
+        (json!({}), false),
+        (json!({"ci": {"skip": true}}), true),
+        (json!({"ci": {"skip": ""}}), true),
+        (json!({"ci": {"variable": {"A=b": 1}}}), false),
+        (json!([1]), false),
+        (Value::Null, false),
+    ] {
+        gitlab["push_options"] = options.clone();
+        assert_eq!(pushes(Forge::GitLab, &gitlab)[0].skip, skip, "{options}");
+    }
 }
 
 #[test]

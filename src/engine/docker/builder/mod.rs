@@ -99,6 +99,7 @@ fn options(spec: &BuildSpec<'_>) -> BuildImageOptions {
         dockerfile: spec.dockerfile.to_owned(),
         t: Some(spec.name.to_owned()),
         nocache: spec.no_cache,
+        pull: spec.pull.then(|| "true".to_owned()),
         rm: true,
         forcerm: true,
         buildargs: Some(args.map(|(k, v)| (k.clone(), v.clone())).collect()),
@@ -109,7 +110,7 @@ fn options(spec: &BuildSpec<'_>) -> BuildImageOptions {
     }
 }
 
-fn failed(progress: &Progress, error: String) -> BuildFailure {
+fn failed(progress: &mut Progress, error: String) -> BuildFailure {
     let (step, message, log_tail) =
         (progress.failure()).unwrap_or_else(|| ("the Dockerfile".into(), error, progress.tail()));
     BuildFailure::Step {

@@ -63,6 +63,7 @@ pub mod ids;
 mod log_limit;
 pub mod outbound;
 pub mod principal;
+pub mod printable;
 pub mod state;
 pub mod tls;
 mod vital;

@@ -30,6 +30,10 @@ pub struct Context {
     pub(super) list: List,
     /// The Dockerfile's path relative to the context folder, with links resolved.
     pub(super) dockerfile: String,
+    /// The images that the Dockerfile names; `None` if only the builder knows.
+    pub(super) bases: Option<BTreeSet<String>>,
+    /// Whether the Dockerfile seems to contain here-documents.
+    pub(super) here_documents: bool,
     time: u64,
 }
 
@@ -73,6 +77,8 @@ impl Context {
         };
         Ok(Self {
             dockerfile,
+            bases: text.as_ref().and_then(|text| bases(text, &settings.args)),
+            here_documents: text.is_some_and(|text| text.contains("<<")),
             objects,
             list,
             // One time for all files: the builder's cache ignores it, and a web server that derives

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::advice::{advice, is_engines_network};
 use crate::engine::{BuildFailure, EngineError};
 use crate::source::SourceError;
 
@@ -68,6 +69,7 @@ impl BuildError {
             Self::LinkOut { .. } => "link_out_of_context",
             Self::BadName(_) => "bad_tree",
             Self::TooLarge(_) => "context_too_large",
+            Self::Failed { message, .. } if is_engines_network(message) => "docker_error",
             Self::Failed { .. } => "build_failed",
             Self::TimedOut { .. } => "build_timeout",
             Self::Cancelled => "cancelled",
@@ -96,9 +98,13 @@ impl BuildError {
             Self::LinkOut { .. } => "point it to a path within the context",
             Self::BadName(_) => "check the repository with `git fsck`",
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
-            Self::Failed { .. } => {
-                "see the failing step's output in the log; correct the cause and push again"
-            }
+            Self::Failed {
+                step,
+                message,
+                log_tail,
+            } => advice(step, &format!("{message}\n{}", log_tail.join("\n"))).unwrap_or(
+                "see the failing step's output in the log; correct the cause and push again",
+            ),
             Self::TimedOut { .. } => {
                 "raise the app's `build.timeout` in deploy.toml if the build needs more time"
             }

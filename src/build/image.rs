@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache_key::{Base, cache_key};
 use super::{BuildError, Context, send};
 use crate::config;
-use crate::engine::{BuildSpec, Engine};
+use crate::engine::{BuildFailure, BuildSpec, Engine};
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
 use crate::store::images::Recorded;
@@ -152,6 +152,7 @@ async fn build(
         pull: request.pull,
         timeout: request.settings.timeout,
     };
+    let here_documents = context.here_documents;
     let (body, sending) = send::send(context);
     let built = engine.build(&spec, body, log).await;
     if built.is_err()
@@ -159,5 +160,20 @@ async fn build(
     {
         return Err(error);
     }
-    Ok(built?)
+    match built {
+        // An engine that does not know them takes their lines for instructions.
+        Err(BuildFailure::Step {
+            step,
+            message,
+            log_tail,
+        }) if here_documents && message.contains("unknown instruction") => {
+            let message = format!("{message} (after a here-document, `<<`)");
+            Err(BuildError::Failed {
+                step,
+                message,
+                log_tail,
+            })
+        }
+        built => Ok(built?),
+    }
 }

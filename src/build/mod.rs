@@ -1,5 +1,7 @@
 //! From a commit to an image: its tree is streamed to the engine's BuildKit, never checked out.
 
+mod advice;
+mod bases;
 mod cache_key;
 mod context;
 mod error;

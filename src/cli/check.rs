@@ -14,7 +14,7 @@ pub fn run(_: Check, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let warnings = crate::config::warnings(&config).into_iter();
     for warning in warnings.chain(crate::source::warnings(&config)) {
-        eprintln!("Warning: {warning}");
+        print::error(format_args!("Warning: {warning}"));
     }
     let apps = match config.apps.len() {
         1 => "1 app".to_owned(),

@@ -89,7 +89,7 @@ impl Error {
 
     /// Prints the error to stderr and returns the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("{self}");
+        super::print::error(self);
         ExitCode::from(self.kind as u8)
     }
 }

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use super::client::{Client, view};
+use super::print;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -30,7 +31,7 @@ pub async fn say(client: &Client) {
     let configuration = configuration(client).await.unwrap_or_default();
     let apps = configuration.unrecorded.iter();
     for notice in apps.map(|app| unrecorded(app)).chain(configuration.notice) {
-        eprintln!("Note: {notice}");
+        print::error(format_args!("Note: {notice}"));
     }
 }
 

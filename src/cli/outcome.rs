@@ -28,7 +28,7 @@ pub async fn after(client: &Client, answer: Value, go_on: bool, json: bool) -> R
 pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> {
     // With --json, only the deployment goes to stdout.
     let line = |text: &str| match json {
-        true => eprintln!("{text}"),
+        true => print::error(text),
         false => print::line(text),
     };
     let mut following = Following::new(client, id);

@@ -1,12 +1,25 @@
 //! Prints to stdout. If the reader has gone (`cutover releases hello | head -1`), the process ends
 //! quietly, where `println!` would panic.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// Prints `text` and a line feed.
-pub fn line(text: impl std::fmt::Display) {
+use crate::printable::{is_obeyed, printable};
+
+/// Prints `text`, whoever wrote it, and a line feed.
+pub fn line(text: impl Display) {
+    styled(printable(&text.to_string()));
+}
+
+/// The same on stderr.
+pub fn error(text: impl Display) {
+    eprintln!("{}", printable(&text.to_string()));
+}
+
+/// Prints `text` of our own, with its colours, and a line feed.
+pub fn styled(text: impl Display) {
     written(writeln!(io::stdout().lock(), "{text}"));
 }
 
@@ -19,7 +32,12 @@ pub fn raw(bytes: &[u8]) {
 /// Prints `value` as indented JSON.
 pub fn json(value: &impl Serialize) {
     let text = serde_json::to_string_pretty(value).expect("values from JSON go back to JSON");
-    line(text);
+    // JSON escapes some controls by itself, and these are only found within its texts.
+    let escaped = |c: char| match c != '\n' && is_obeyed(c) {
+        true => format!("\\u{:04x}", c as u32),
+        false => c.to_string(),
+    };
+    styled(text.chars().map(escaped).collect::<String>());
 }
 
 fn written(result: io::Result<()>) {

@@ -22,6 +22,7 @@ use crate::notify;
 use crate::proxy::{
     self,
     control::{self, Client},
+    listen_hint,
 };
 use crate::store::{Store, apps};
 use crate::vital::vital;
@@ -238,7 +239,10 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 
 async fn listen(wanted: SocketAddr) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(wanted).await;
-    listener.map_err(|e| failed(&format!("failed to listen on `{wanted}`"), &e))
+    listener.map_err(|error| {
+        let what = format!("`agent.listen`: failed to listen on `{wanted}`");
+        failed(&what, &error).hint(listen_hint(&error).trim_start_matches("; "))
+    })
 }
 
 fn tcp_address(listener: &TcpListener) -> String {

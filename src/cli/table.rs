@@ -8,6 +8,7 @@ use console::style;
 use rustix::termios::tcgetwinsize;
 
 use super::print;
+use crate::printable::printable;
 
 /// The least that is shown of the last column before another is left out, in characters.
 const LAST: usize = 12;
@@ -37,13 +38,16 @@ impl Table<'_> {
     pub fn show(&self, rows: Vec<Vec<String>>) {
         for (number, line) in self.lines(rows, width()).into_iter().enumerate() {
             match number {
-                0 => print::line(style(line).bold()),
+                0 => print::styled(style(line).bold()),
                 _ => print::line(line),
             }
         }
     }
 
     fn lines(&self, mut rows: Vec<Vec<String>>, width: Option<usize>) -> Vec<String> {
+        for cell in rows.iter_mut().flatten() {
+            *cell = printable(cell).into_owned();
+        }
         let mut headers: Vec<String> = self.headers.iter().map(|&it| it.to_owned()).collect();
         if let Some(width) = width {
             for spare in self.spare {

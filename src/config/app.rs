@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::app_proxy::{app_proxy, prefix};
+use super::capabilities::capabilities;
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::health::health;
@@ -263,6 +264,7 @@ fn run(mut section: Section<'_>) -> Run {
         number.or_else(|| node.wrong("a number of processors such as 0.5 or 2.0"))
     });
     let stop_grace = section.read("stop_grace", duration);
+    let capabilities = section.read("capabilities", capabilities);
     section.done();
     Run {
         env: env.unwrap_or_default(),
@@ -270,6 +272,7 @@ fn run(mut section: Section<'_>) -> Run {
         memory,
         cpus,
         stop_grace: stop_grace.unwrap_or(Duration::from_secs(10)),
+        capabilities: capabilities.unwrap_or_default(),
     }
 }
 

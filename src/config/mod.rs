@@ -15,6 +15,7 @@ use crate::webhook::Forge;
 mod addresses;
 mod app;
 mod app_proxy;
+mod capabilities;
 pub mod changes;
 mod claims;
 mod file;
@@ -49,7 +50,7 @@ pub(crate) use repo::repo as repository;
 pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use secret::{Secret, SecretError};
-pub use warnings::warnings;
+pub use warnings::{looks_secret, warnings};
 
 /// A complete deploy.toml that has been checked.
 #[derive(Debug, Clone)]
@@ -281,6 +282,8 @@ pub struct Run {
     pub cpus: Option<f64>,
     /// The time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// What the containers may do besides what every container may; names without `CAP_`.
+    pub capabilities: Vec<String>,
 }
 
 /// Commands that run during a deployment; absent ones are skipped.

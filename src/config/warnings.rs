@@ -64,6 +64,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
         for (key, path) in pages.chain(notice) {
             unread(&mut warnings, &format!("{at}.proxy.{key}"), path);
         }
+        for arg in app.build.args.keys().filter(|arg| looks_secret(arg)) {
+            warnings.push(format!(
+                "{at}.build.args.{arg}` looks like a secret: build arguments stay readable in the image's \
+                 history; give secrets to the running app"
+            ));
+        }
         match &app.repo {
             Repo::Http(url) if app.source.token.is_some() && url.starts_with("http://") => {
                 warnings.push(format!(
@@ -95,6 +101,25 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// Whether a name is one that people give to secrets.
+pub fn looks_secret(name: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "SECRET",
+        "TOKEN",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "CREDENTIAL",
+        "APIKEY",
+        "PRIVATE",
+    ];
+    let name = name.to_ascii_uppercase();
+    let is_key = name
+        .split('_')
+        .any(|word| matches!(word, "KEY" | "PASS" | "PAT" | "PWD" | "AUTH"));
+    is_key || WORDS.iter().any(|word| name.contains(word))
+}
+
 /// Warns about a page's file that cannot be read.
 fn unread(warnings: &mut Vec<String>, key: &str, path: &Path) {
     if let Err(error) = std::fs::File::open(path) {
@@ -109,4 +134,46 @@ fn open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata()
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_secrets_are_known() {
+        for name in [
+            "NPM_TOKEN",
+            "npm_token",
+            "DB_PASSWORD",
+            "SECRET_KEY_BASE",
+            "AWS_KEY",
+            "GH_PAT",
+        ] {
+            assert!(looks_secret(name), "{name}");
+        }
+        for name in [
+            "VERSION", "RUST_LOG", "KEYBOARD", "PATH", "COMPASS", "AUTHOR",
+        ] {
+            assert!(!looks_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_build_argument_that_looks_like_a_secret_is_warned_of_without_its_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        let text = "[apps.a]\nrepo = '/srv/a.git'\nport = 1\n[apps.a.build]\n\
+                    args = { NPM_TOKEN = 'hush', VERSION = '1' }\n";
+        std::fs::write(&path, text).unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let warnings = warnings(&config);
+        let of_args: Vec<_> = warnings
+            .iter()
+            .filter(|it| it.contains("build.args"))
+            .collect();
+        assert_eq!(of_args.len(), 1, "{warnings:?}");
+        assert!(of_args[0].contains("`apps.a.build.args.NPM_TOKEN`"));
+        assert!(!warnings.iter().any(|it| it.contains("hush")));
+    }
 }

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::hub::Newer;
 use super::{Agent, Result};
 use crate::config::App;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, advice};
 use crate::ids::DeploymentId;
 use crate::state::{Event, Step};
 use crate::store::deployments::{self, Failure};
@@ -95,6 +95,14 @@ impl Stop {
             failure.log_tail = tail;
         }
         self
+    }
+
+    /// Adds the last lines of the container that failed, and what they are known to mean.
+    pub fn with_output(mut self, tail: Vec<String>) -> Self {
+        if let (Stop::Failed(failure), Some(advice)) = (&mut self, advice::of_output(&tail)) {
+            failure.message.push_str(&format!("; {advice}"));
+        }
+        self.with_tail(tail)
     }
 }
 

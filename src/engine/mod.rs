@@ -25,6 +25,7 @@ use crate::store::ours::Ours;
 use crate::store::services::Service;
 use crate::store::volumes::Volume;
 
+pub mod advice;
 mod docker;
 pub mod inventory;
 
@@ -62,13 +63,18 @@ pub enum EngineError {
     /// Nothing was done; it can be retried when the engine is reachable again.
     #[error("Docker is not reachable at `{host}`: {cause}")]
     Unreachable { host: String, cause: String },
-    #[error("Docker failed to {what}: {cause}")]
+    #[error("Docker failed to {what}: {cause}{}", advised(.cause))]
     Refused { what: String, cause: String },
     #[error("{0}")]
     Stopped(String),
     /// Our own record could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What to do about a refusal, as the end of its sentence.
+fn advised(cause: &str) -> String {
+    advice::of_start(cause).map_or_else(String::new, |advice| format!("; {advice}"))
 }
 
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -147,6 +153,14 @@ pub struct Listening {
     pub sockets: Option<Vec<SocketAddr>>,
     /// The TCP ports that its image declares.
     pub exposed: Vec<u16>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    pub code: i64,
+    /// Its last lines, oldest first.
+    pub tail: Vec<String>,
 }
 
 /// Everything that inspecting an instance reveals.
@@ -238,14 +252,14 @@ impl Engine {
         }
     }
 
-    /// Runs a job to its end with its output in the log, and returns its exit code. An error if the
+    /// Runs a job to its end with its output in the log, and returns how it ended. An error if the
     /// job is cancelled or exceeds its deadline. Its container is removed even then.
     pub async fn run(
         &self,
         job: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
-    ) -> Result<i64> {
+    ) -> Result<Exit> {
         match self {
             Engine::Docker(docker) => docker.run(job, log, cancel).await,
         }
@@ -344,8 +358,7 @@ impl Engine {
         }
     }
 
-    /// The last lines of an instance's output, at most `lines`; of very long lines, only about the
-    /// first 64 KiB.
+    /// The last lines of an instance's output, at most `lines`; of a very long line, its beginning.
     pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
         match self {
             Engine::Docker(docker) => docker.log_tail(ours, lines).await,

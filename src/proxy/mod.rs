@@ -36,4 +36,5 @@ pub use log_file::OWN as LOG;
 pub use options::{ADDRESSES, Options, Settings};
 pub use route::table;
 pub use run::{RunError, raise_file_limit, run};
+pub use sockets::listen_hint;
 pub use upstream::probe;

@@ -17,10 +17,29 @@ const LET_GO: Duration = Duration::from_secs(1);
 
 /// Why the proxy cannot listen.
 #[derive(Debug, Error)]
-#[error("failed to listen on {address}: {source}")]
+#[error("`{key}`: failed to listen on {address}: {source}{}", listen_hint(.source))]
 pub struct ListenError {
+    /// As in deploy.toml.
+    key: &'static str,
     address: SocketAddr,
     source: io::Error,
+}
+
+/// What to do about an address that cannot be listened on, as the end of a sentence.
+pub fn listen_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program uses the port (`ss -ltnp` names it): stop it, or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE: start as root or by the systemd unit, or choose \
+             another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine does not have the address (`ip address` lists those that it has)"
+        }
+        _ => "",
+    }
 }
 
 /// All sockets of the proxy, or those that one thread accepts from.
@@ -46,10 +65,12 @@ impl Sockets {
             tls.retain(|socket| options.https.is_some_and(|https| is_at(socket, https)));
         }
         if plain.is_empty() {
-            plain = listen(options.http, options.threads).await?;
+            plain = listen("proxy.http", options.http, options.threads).await?;
         }
         match options.https {
-            Some(address) if tls.is_empty() => tls = listen(address, options.threads).await?,
+            Some(address) if tls.is_empty() => {
+                tls = listen("proxy.https", address, options.threads).await?;
+            }
             Some(_) => {}
             None => tls.clear(),
         }
@@ -101,14 +122,24 @@ pub fn activated() -> Vec<TcpListener> {
 }
 
 /// Listens at the address. Waits a moment if a proxy that is shutting down still uses the port.
-async fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<Vec<TcpListener>, ListenError> {
     let deadline = Instant::now() + LET_GO;
     loop {
         match bind(address, count.max(1)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            bound => return bound.map_err(|source| ListenError { address, source }),
+            bound => {
+                return bound.map_err(|source| ListenError {
+                    key,
+                    address,
+                    source,
+                });
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::{Commit, SourceError, Want};
 use crate::config::similar;
 use crate::ids::CommitId;
+use crate::printable::printable;
 
 pub(super) const HEADS: &str = "refs/heads/";
 pub(super) const TAGS: &str = "refs/tags/";
@@ -191,11 +192,8 @@ pub(super) fn damaged(repo: &str, error: &git2::Error) -> SourceError {
 
 /// Text from outside, made safe for one line of a terminal.
 pub(super) fn line(text: &str) -> String {
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .take(300)
-        .collect()
+    let one = text.trim().replace(['\n', '\t'], "\u{fffd}");
+    printable(&one).chars().take(300).collect()
 }
 
 fn shown(text: &str) -> String {

@@ -36,6 +36,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
             memory: None,
             cpus: None,
             stop_grace: Duration::from_secs(1),
+            capabilities: vec![],
             health: Health {
                 path: "/".into(),
                 host: None,

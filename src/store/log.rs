@@ -10,6 +10,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::printable::printable;
+
 /// The most bytes that a log may take: a build that prints without end must not fill the disk.
 /// A log that would exceed it loses its middle, between the first [`HEAD`] bytes and the last [`TAIL`].
 const CAP: u64 = 16 << 20;
@@ -69,23 +71,12 @@ impl Log {
         })))
     }
 
-    /// Adds a line, or several if the text has several. Control characters other than tab are
-    /// replaced, since people read the log in a terminal. A full disk loses the line, never the
+    /// Adds a line, or several if the text has several, [`printable`]: people read the log in a
+    /// terminal. A full disk loses the line, never the
     /// deployment.
     pub fn line(&self, text: &str) {
-        let bytes: String = text
-            .trim_end()
-            .split('\n')
-            .flat_map(|line| [line.trim_end_matches('\r'), "\n"])
-            .flat_map(str::chars)
-            .map(|c| {
-                if c.is_control() && c != '\n' && c != '\t' {
-                    '\u{fffd}'
-                } else {
-                    c
-                }
-            })
-            .collect();
+        let mut bytes = printable(text.trim_end()).into_owned();
+        bytes.push('\n');
         let mut file = self.0.file.lock();
         let mut length = *self.0.length.borrow();
         for bytes in pieces(bytes.as_bytes()) {
@@ -111,10 +102,10 @@ impl Log {
         self.0.length.subscribe()
     }
 
-    /// The last `lines` lines, or fewer if together they exceed 64 KiB; none if reading fails.
+    /// The last `lines` lines, or fewer if together they exceed 256 KiB; none if reading fails.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let length = *self.0.length.borrow();
-        let from = length.saturating_sub(64 << 10);
+        let from = length.saturating_sub(256 << 10);
         let mut bytes = vec![0; (length - from) as usize];
         let file = self.0.file.lock();
         if file.read_exact_at(&mut bytes, from).is_err() {

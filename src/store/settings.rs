@@ -21,6 +21,9 @@ pub struct Settings {
     /// The time between SIGTERM and SIGKILL.
     #[serde(rename = "stop_grace_ms", with = "millis")]
     pub stop_grace: Duration,
+    /// Names without `CAP_`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     pub health: Health,
 }
 
@@ -124,6 +127,7 @@ mod v0 {
                 memory: run.memory,
                 cpus: run.cpus,
                 stop_grace: run.stop_grace,
+                capabilities: Vec::new(),
                 health: super::Health {
                     path: health.path,
                     host: None,
@@ -149,6 +153,7 @@ mod tests {
             memory: Some(64 << 20),
             cpus: Some(0.5),
             stop_grace: Duration::from_millis(1500),
+            capabilities: vec!["NET_RAW".into()],
             health: Health {
                 path: "/up".into(),
                 host: Some("a.test".into()),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Refusal;
 use crate::ids::CommitId;
+use crate::printable::printable;
 
 /// The content of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,12 +114,7 @@ pub(super) fn commit(text: Option<&str>) -> Result<Option<CommitId>, Refusal> {
 pub(super) fn text(text: &str, most: usize) -> Option<String> {
     let boundary = |end: &usize| text.is_char_boundary(*end);
     let kept = (0..=most).rev().find(boundary).unwrap_or(0);
-    let clean = |c: char| match c {
-        '\n' | '\t' => c,
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    let clean: String = text[..kept].trim_end().chars().map(clean).collect();
+    let clean = printable(text[..kept].trim_end()).into_owned();
     (!clean.is_empty()).then_some(clean)
 }
 
@@ -153,10 +149,7 @@ mod tests {
 
     #[test]
     fn text_is_cut_at_a_character_and_cleaned() {
-        assert_eq!(
-            text("a\u{1b}[31mb\0\n", 100).as_deref(),
-            Some("a\u{fffd}[31mb\u{fffd}")
-        );
+        assert_eq!(text("a\u{1b}[31mb\0\n", 100).as_deref(), Some("ab\u{fffd}"));
         assert_eq!(text("üü", 3).as_deref(), Some("ü"));
         assert_eq!(text("\n", 9), None);
     }

@@ -1,5 +1,7 @@
 //! Why a delivery is refused, and with which status.
 
+use crate::printable::is_obeyed;
+
 /// Why a delivery is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -14,7 +16,7 @@ pub enum Refusal {
 impl Refusal {
     /// A payload can put any text into a parser's message, so it is truncated and sanitized.
     pub(super) fn malformed(text: &str) -> Self {
-        let clean = text.chars().filter(|c| !c.is_control()).take(200);
+        let clean = text.chars().filter(|c| !is_obeyed(*c)).take(200);
         Self::Malformed(clean.collect())
     }
 }

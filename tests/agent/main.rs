@@ -34,6 +34,7 @@ mod push_paths;
 mod push_supersedes;
 mod push_to_live;
 mod queue;
+mod reasons;
 mod reconcile;
 mod record;
 mod releases;

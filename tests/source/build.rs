@@ -272,6 +272,113 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
 }
 
 #[tokio::test]
+async fn a_known_fault_is_answered_with_the_one_thing_to_do() {
+    let scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let shell = format!("FROM {base}\n");
+    for (name, lines, expected) in [
+        (
+            "frm",
+            "FRM scratch\n",
+            &["correct the Dockerfile's line"][..],
+        ),
+        (
+            "no-shell",
+            "FROM scratch\nCOPY Dockerfile /x\nRUN make\n",
+            &["has no shell"],
+        ),
+        (
+            "here",
+            "{shell}RUN <<EOF\necho a\nEOF\n",
+            &["here-documents"],
+        ),
+        (
+            "link",
+            "FROM scratch\nCOPY --link Dockerfile /x\n",
+            &["too old for the flag"],
+        ),
+        (
+            "secret",
+            "{shell}RUN --mount=type=secret,id=npmrc cat /run/secrets/npmrc\n",
+            &["no secrets yet"],
+        ),
+        (
+            "required",
+            "{shell}RUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc\n",
+            &["no secrets yet"],
+        ),
+        (
+            "ssh",
+            "{shell}RUN --mount=type=ssh,required=true cat /nope\n",
+            &["no SSH keys"],
+        ),
+        (
+            "base",
+            "FROM cutover.invalid/nowhere:1\nCOPY Dockerfile /x\n",
+            &["cannot be reached"],
+        ),
+        (
+            "syntax",
+            "# syntax=cutover.invalid/docker/dockerfile:1\nFROM scratch\nCOPY Dockerfile /x\n",
+            &["delete the line"],
+        ),
+        (
+            "network",
+            "{shell}RUN busybox wget http://cutover.invalid/\n",
+            &["could not reach the network"],
+        ),
+    ] {
+        let dockerfile = lines.replace("{shell}", &shell);
+        let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+        match scene.build(&commit, name).await {
+            Err(error) => {
+                let said = format!("{error}; {}", error.hint());
+                let all = expected.iter().all(|words| said.contains(words));
+                assert!(all, "{name}: {said}\n{:#?}", error.log_tail());
+            }
+            // A newer engine knows these.
+            Ok(_) => assert!(["here", "link"].contains(&name), "{name}"),
+        }
+    }
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_base_image_that_is_renewed_under_its_name_is_built_on_anew() {
+    let scene = Scene::new().await;
+    let base = format!("cutover-test-base-{}", scene.agent);
+    let renew = async |text: &str| {
+        let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("base", Text(text))]);
+        let built = scene.build(&commit, text).await.unwrap();
+        let options = bollard::query_parameters::TagImageOptions {
+            repo: Some(base.clone()),
+            tag: Some("latest".into()),
+        };
+        let tagged = scene.docker.tag_image(&built.image_id, Some(options));
+        tagged.await.unwrap();
+    };
+    for dockerfile in [
+        format!("ARG FROM={base}\nFROM ${{FROM}}:latest\nCOPY own /own\n"),
+        format!("FROM scratch\nCOPY --from={base} /app /app\nCMD [\"/app/run\"]\n"),
+    ] {
+        let own = dockerfile.len().to_string();
+        renew(&format!("old{own}")).await;
+        let files = [("Dockerfile", Text(&dockerfile)), ("own", Text(&own))];
+        let commit = scene.commit(&files);
+        let first = scene.build(&commit, &format!("one{own}")).await.unwrap();
+        let again = scene.build(&commit, &format!("two{own}")).await.unwrap();
+        assert_eq!(again.reused.unwrap().id, first.image_id);
+        renew(&format!("new{own}")).await;
+        let anew = scene.build(&commit, &format!("three{own}")).await.unwrap();
+        assert!(anew.reused.is_none() && anew.image_id != first.image_id);
+    }
+    scene.clean_up().await;
+}
+
+#[tokio::test]
 async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
     let mut scene = Scene::new().await;
     let files = || {

@@ -22,6 +22,7 @@ use crate::deploy::intake::{Moved, Outcome};
 use crate::ids::AppName;
 use crate::log_limit::limited;
 use crate::principal::{Principal, Requester};
+use crate::printable::printable;
 
 const SERVICE: &str = "git-receive-pack";
 /// How often something is sent while there is nothing to say: proxies close a connection that has been
@@ -269,7 +270,7 @@ async fn show(mut log: Log, sender: &Answer) -> Option<()> {
 }
 
 async fn say(sender: &Answer, line: &str) {
-    let remark = remark(format!("{line}\n").as_bytes());
+    let remark = remark(format!("{}\n", printable(line)).as_bytes());
     let _ = sender.send(Ok(Bytes::from(remark))).await;
 }
 

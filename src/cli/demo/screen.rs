@@ -41,7 +41,7 @@ impl Screen {
 
     pub fn title(&self) {
         let title = style("Cutover: push a commit, and nobody notices").bold();
-        print::line(format_args!("\n  {title}\n"));
+        print::styled(format_args!("\n  {title}\n"));
     }
 
     /// Shows what is being waited for.
@@ -77,7 +77,7 @@ impl Screen {
 
     fn print(&self, line: impl Display) {
         self.clear();
-        print::line(line);
+        print::styled(line);
     }
 
     /// Prints the time of each step, with one column for each deployment.
@@ -144,7 +144,7 @@ impl Screen {
     /// Says where to look and what to try while everything is running.
     pub fn what_now(&self, stage: &Stage, agent: &Agent, program: &Path) {
         let row = |name: &str, value: &dyn Display| {
-            print::line(format_args!("  {:<14} {value}", style(name).bold()));
+            print::styled(format_args!("  {:<14} {value}", style(name).bold()));
         };
         row("The app", &format_args!("http://{}", agent.proxy));
         row("The agent", &format_args!("http://{}", agent.address));

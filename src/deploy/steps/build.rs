@@ -97,6 +97,7 @@ pub fn web(app: &App, image: String, image_id: String) -> Service {
             memory: run.memory,
             cpus: run.cpus,
             stop_grace: run.stop_grace,
+            capabilities: run.capabilities.clone(),
             health: Health {
                 path: health.path.clone(),
                 host: health.host.clone(),

@@ -15,8 +15,6 @@ use crate::store::releases::Release;
 
 /// A migration may take long; one that takes longer than this is assumed to hang.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// How many lines of a failed command's output its deployment shows.
-const TAIL: usize = 20;
 
 pub async fn test(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     match line.app.hooks.test.as_deref() {
@@ -65,17 +63,18 @@ async fn to_its_end(
     let engine = &line.agent.engine;
     let exit = engine.run(&spec, &line.log, &line.cancel).await?;
     let (kind, name) = (job.kind, job.name);
-    let ended = move |db: &Connection| jobs::ended(db, &name, Some(exit));
-    if exit == 0 {
+    let code = exit.code;
+    let ended = move |db: &Connection| jobs::ended(db, &name, Some(code));
+    if code == 0 {
         return Ok(Done::new((), format!("`{command}` succeeded")).recording(ended));
     }
-    let code = match kind {
+    let failure = match kind {
         JobKind::Test => "test_failed",
         JobKind::Release => "release_command_failed",
     };
     line.agent.store.write(ended).await?;
-    let what = format!("`{command}` exited with code {exit}");
-    Err(Stop::failed(code, what).with_tail(line.log.tail(TAIL)))
+    let what = format!("`{command}` exited with code {code}");
+    Err(Stop::failed(failure, what).with_output(exit.tail))
 }
 
 /// Kills the deployment's job if it is still running, and removes it.

@@ -151,7 +151,7 @@ pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop,
     };
     let tail = engine.log_tail(&instance.ours(), TAIL).await?;
     let what = format!("the new version's container {how} before it went live");
-    Ok(Stop::failed("exited", what).with_tail(tail))
+    Ok(Stop::failed("exited", what).with_output(tail))
 }
 
 #[cfg(test)]

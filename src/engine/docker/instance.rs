@@ -17,6 +17,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::network::{Network, addresses_of};
+use super::output::Tail;
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::{Endpoint, Found, InstanceSpec, Status};
 use crate::store::ours::Ours;
@@ -26,7 +27,7 @@ use crate::store::services::Service;
 const PIDS: i64 = 4096;
 
 /// The capabilities that public images need at start (to change to their own user, to bind a low port)
-/// and no more: no raw sockets, no device nodes, no ptrace.
+/// and no more: no raw sockets, no device nodes, no ptrace. Some can be given back by the settings.
 const CAPABILITIES: [&str; 7] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -36,6 +37,9 @@ const CAPABILITIES: [&str; 7] = [
     "SETGID",
     "SETUID",
 ];
+
+/// Docker keeps a line in pieces of 16 KiB and counts each: this many more are read, for a line of 4 MiB.
+const PIECES: usize = 256;
 
 /// Whether a container was created now or existed already.
 enum Made {
@@ -198,6 +202,8 @@ impl Docker {
             }),
             ..Default::default()
         };
+        let more = run.capabilities.iter().map(String::as_str);
+        let capabilities = CAPABILITIES.into_iter().chain(more);
         let log_options = [("max-size", "10m"), ("max-file", "3")];
         ContainerCreateBody {
             // By id, not by tag: a tag may have moved since the release was created.
@@ -217,7 +223,7 @@ impl Docker {
                 pids_limit: Some(PIDS),
                 security_opt: Some(vec!["no-new-privileges".into()]),
                 cap_drop: Some(vec!["ALL".into()]),
-                cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
+                cap_add: Some(capabilities.map(str::to_owned).collect()),
                 network_mode: Some(network.name.clone()),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::NO),
@@ -354,21 +360,18 @@ impl Docker {
         let options = LogsOptionsBuilder::new()
             .stdout(true)
             .stderr(true)
-            .tail(&lines.to_string());
+            .tail(&(lines + PIECES).to_string());
         let docker = self.client()?;
         let mut stream = std::pin::pin!(docker.logs(&id, Some(options.build())));
-        let mut text = String::new();
+        let mut tail = Tail::new(lines);
         while let Some(chunk) = stream.next().await {
             match chunk {
-                Ok(output) => text.push_str(&plain(output)),
+                Ok(output) => tail.output(&output),
                 Err(error) if status_code(&error) == Some(404) => break,
                 Err(error) => return Err(self.failed(format!("read the log of `{name}`"))(error)),
             }
-            if text.len() > 64 << 10 {
-                break;
-            }
         }
-        Ok(text.lines().map(str::to_owned).collect())
+        Ok(tail.lines())
     }
 
     pub async fn list(&self) -> Result<Vec<Found>> {

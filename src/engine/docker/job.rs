@@ -6,9 +6,13 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::output::Tail;
 use super::{Docker, EngineError, Result, instance, label, status_code};
-use crate::engine::JobSpec;
+use crate::engine::{Exit, JobSpec};
 use crate::store::log::Log;
+
+/// How many of its last lines a job's end is told with.
+const TAIL: usize = 20;
 
 impl Docker {
     pub async fn run(
@@ -16,7 +20,7 @@ impl Docker {
         spec: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
-    ) -> Result<i64> {
+    ) -> Result<Exit> {
         // A container left by an earlier attempt is not reused: nobody saw how it ended.
         self.remove(&spec.job.ours()).await?;
         let outcome = tokio::select! {
@@ -31,7 +35,7 @@ impl Docker {
         outcome
     }
 
-    async fn run_to_end(&self, spec: &JobSpec<'_>, log: &Log) -> Result<i64> {
+    async fn run_to_end(&self, spec: &JobSpec<'_>, log: &Log) -> Result<Exit> {
         let docker = self.client()?;
         let network = self.network().await?;
         let job = spec.job;
@@ -61,17 +65,26 @@ impl Docker {
             .stdout(true)
             .stderr(true)
             .build();
+        let mut tail = Tail::new(TAIL);
         let mut output = std::pin::pin!(docker.logs(name, Some(follow)));
         while let Some(chunk) = output.next().await {
-            log.line(&instance::plain(chunk.map_err(self.failed(what()))?));
+            let chunk = chunk.map_err(self.failed(what()))?;
+            tail.output(&chunk);
+            log.line(&instance::plain(chunk));
         }
+        let exit = |code| Exit {
+            code,
+            tail: tail.lines(),
+        };
         let options = WaitContainerOptionsBuilder::new()
             .condition("not-running")
             .build();
         let mut wait = std::pin::pin!(docker.wait_container(name, Some(options)));
         match wait.next().await {
-            Some(Ok(ended)) => Ok(ended.status_code),
-            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Ok(ended)) => Ok(exit(ended.status_code)),
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
+                Ok(exit(code))
+            }
             Some(Err(error)) if status_code(&error) == Some(404) => Err(EngineError::Stopped(
                 format!("the container `{name}` was removed"),
             )),

@@ -15,6 +15,7 @@ mod inventory;
 mod job;
 mod listening;
 mod network;
+mod output;
 mod tend;
 
 /// How long an engine may take to answer before it counts as unreachable.
@@ -91,10 +92,10 @@ impl Docker {
         )])
     }
 
-    fn unreachable(&self, cause: &dyn std::error::Error) -> EngineError {
+    fn unreachable(&self, cause: &(dyn std::error::Error + 'static)) -> EngineError {
         EngineError::Unreachable {
             host: self.host.clone(),
-            cause: root_cause(cause),
+            cause: why_unreachable(cause),
         }
     }
 
@@ -129,9 +130,9 @@ pub struct Version {
 
 /// Asks the engine at `host` for its version, within five seconds.
 pub async fn version(host: &str) -> Result<Version> {
-    let unreachable = |cause: &dyn std::error::Error| EngineError::Unreachable {
+    let unreachable = |cause: &(dyn std::error::Error + 'static)| EngineError::Unreachable {
         host: host.to_owned(),
-        cause: root_cause(cause),
+        cause: why_unreachable(cause),
     };
     let docker = bollard::Docker::connect_with_host(host).map_err(|error| unreachable(&error))?;
     let asked = tokio::time::timeout(ANSWER, docker.version()).await;
@@ -157,7 +158,22 @@ fn is_unreachable(error: &bollard::errors::Error) -> bool {
     )
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// The root cause, and what to do if only the permission is missing.
+fn why_unreachable(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+            return "permission denied; add the user that runs Cutover to the group `docker` \
+                    (`usermod -aG docker USER`) and start Cutover in a new session"
+                .to_owned();
+        }
+        cause = error.source();
+    }
+    root_cause(error)
+}
+
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::http::Answer;
 use crate::config::ForgeApi;
+use crate::printable::printable;
 
 /// Why a report failed. The sentences are for people and contain no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +117,8 @@ fn message(body: &Value) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    clean.take(200).collect()
+    let clean = printable(text).replace(['\n', '\t', '\u{fffd}'], " ");
+    clean.chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
                 r#"{"message":{"ref":["is missing"]}}"#,
                 r#"{"ref":["is missing"]}"#,
             ),
-            (400, "{\"message\":\"a\\u001b[31m\"}", "400: a [31m"),
+            (400, "{\"message\":\"a\\u001b[31mb\"}", "400: ab"),
         ] {
             let Err(Problem::Refused(why)) = judged(status, &[], body) else {
                 panic!("{status}");

@@ -13,9 +13,11 @@ use super::{Docker, EngineError, Result, status_code};
 use crate::engine::{BuildFailure, BuildSpec};
 use crate::store::log::Log;
 
+mod mask;
 mod progress;
 mod session;
 
+use mask::Mask;
 use progress::Progress;
 
 /// bollard's default timeout is meant for short calls. The caller's timeout ends a build; this one
@@ -33,13 +35,16 @@ impl Docker {
         let stream = session::build(docker, options(spec), context).map_err(|error| {
             EngineError::Stopped(format!("failed to start the build's thread: {error}"))
         })?;
-        self.follow(stream, log).await
+        let mask = Mask::new(spec.args);
+        let followed = self.follow(stream, &mask, log).await;
+        followed.map_err(|failure| mask.hide_in(failure))
     }
 
     /// Reads the engine's messages to the end and returns the image's id.
     async fn follow(
         &self,
         stream: impl Stream<Item = std::result::Result<BuildInfo, Error>>,
+        mask: &Mask<'_>,
         log: &Log,
     ) -> std::result::Result<String, BuildFailure> {
         let mut progress = Progress::default();
@@ -50,13 +55,15 @@ impl Docker {
                 Ok(info) => match info.aux {
                     Some(BuildInfoAux::BuildKit(status)) => {
                         for line in progress.take(status) {
-                            log.line(&line);
+                            log.line(&mask.hide(line));
                         }
                     }
                     Some(BuildInfoAux::Default(id)) => image = id.id,
                     None => {}
                 },
-                Err(Error::DockerStreamError { error }) => return Err(failed(&progress, error)),
+                Err(Error::DockerStreamError { error }) => {
+                    return Err(failed(&mut progress, error));
+                }
                 Err(error) => return Err(self.failed("build the image")(error).into()),
             }
         }

@@ -4,8 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
 
+use super::super::output::{Tail, readable};
+
 /// How many lines of the failing step's output are part of the error.
 const TAIL: usize = 20;
+/// How many characters of a line are part of the error.
+const SHOWN: usize = 500;
 /// A line that never ends is split into pieces of this many bytes.
 const LINE: usize = 8 << 10;
 
@@ -18,7 +22,6 @@ pub(super) struct Progress {
     tail: VecDeque<String>,
 }
 
-#[derive(Default)]
 struct Step {
     number: usize,
     name: String,
@@ -28,7 +31,7 @@ struct Step {
     error: String,
     partial: Vec<u8>,
     transfers: HashSet<String>,
-    tail: VecDeque<String>,
+    tail: Tail,
 }
 
 impl Progress {
@@ -55,10 +58,9 @@ impl Progress {
     }
 
     /// The failing step's name, its error and its last lines.
-    pub(super) fn failure(&self) -> Option<(String, String, Vec<String>)> {
-        let step = &self.steps[self.failed.first()?];
-        let tail = step.tail.iter().cloned().collect();
-        Some((step.name.clone(), step.error.clone(), tail))
+    pub(super) fn failure(&mut self) -> Option<(String, String, Vec<String>)> {
+        let step = self.steps.remove(self.failed.first()?)?;
+        Some((step.name, step.error, step.tail.lines()))
     }
 
     /// The last lines of all steps.
@@ -70,13 +72,20 @@ impl Progress {
         let number = self.steps.len() + 1;
         (self.steps.entry(digest.to_owned())).or_insert_with(|| Step {
             number,
-            ..Step::default()
+            name: String::new(),
+            started: None,
+            announced: false,
+            ended: false,
+            error: String::new(),
+            partial: Vec::new(),
+            transfers: HashSet::new(),
+            tail: Tail::new(TAIL),
         })
     }
 
     fn begin(&mut self, vertex: &Vertex, lines: &mut Vec<String>) {
         let step = self.step(&vertex.digest);
-        step.name.clone_from(&vertex.name);
+        step.name = readable(vertex.name.as_bytes());
         if let Some(time) = &vertex.started {
             step.started = Some(time.seconds as f64 + f64::from(time.nanos) / 1e9);
         }
@@ -100,6 +109,7 @@ impl Progress {
 
     fn output(&mut self, log: &VertexLog, lines: &mut Vec<String>) {
         let step = self.step(&log.vertex);
+        step.tail.take(0, &log.msg);
         step.partial.extend_from_slice(&log.msg);
         while let Some(end) =
             (step.partial.iter().position(|byte| *byte == b'\n'))
@@ -144,7 +154,6 @@ impl Step {
     fn print(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
         let line = readable(bytes);
         lines.push(format!("#{} {line}", self.number));
-        keep(&mut self.tail, line);
     }
 }
 
@@ -152,26 +161,8 @@ fn keep(tail: &mut VecDeque<String>, line: String) {
     if tail.len() == TAIL {
         tail.pop_front();
     }
-    tail.push_back(line);
-}
-
-/// One line of a program's output without terminal control sequences, and without text overwritten by a
-/// carriage return.
-fn readable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_end();
-    let text = text.rsplit('\r').next().unwrap_or(text);
-    let mut line = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\u{1b}' {
-            line.push(c);
-        } else if chars.next() == Some('[') {
-            // A control sequence ends with a byte from `@` to `~`.
-            let _ = chars.find(|c| ('@'..='~').contains(c));
-        }
-    }
-    line
+    // A line may be long, and this is only a summary.
+    tail.push_back(line.chars().take(SHOWN).collect());
 }
 
 fn size(bytes: i64) -> String {

@@ -1,0 +1,172 @@
+//! Failures of a build that one sentence explains better than the builder's own words.
+
+/// What to do about a failing step, if its cause is recognised. `text` is the builder's message and the
+/// last lines of the step.
+pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
+    let all = format!("{step}\n{text}").to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().all(|word| all.contains(word));
+    let any = |words: &[&str]| words.iter().any(|word| all.contains(word));
+    let unreachable = any(&UNREACHABLE);
+    Some(if is_engines_network(&all) {
+        "the fault is in Docker's network on the server, not in the commit: restart Docker \
+         (`systemctl restart docker`), then run `cutover deploy APP`"
+    } else if any(&["docker/dockerfile", "docker.io/docker/dockerfile"]) && unreachable {
+        "the Dockerfile's `# syntax=` line makes the builder fetch its parser from a registry that it \
+         cannot reach: delete the line, or let the server reach the registry"
+    } else if has(&["unknown flag: link"])
+        || has(&["unknown flag: chmod"])
+        || has(&["unknown flag: parents"])
+    {
+        "this Docker is too old for the flag: update Docker on the server, remove the flag, or begin the \
+         Dockerfile with `# syntax=docker/dockerfile:1`"
+    } else if has(&["unknown instruction", "<<"]) {
+        "this Docker is too old for here-documents (`<<EOF`): update Docker on the server to 23 or newer, \
+         join the lines with `&& \\`, or begin the Dockerfile with `# syntax=docker/dockerfile:1`"
+    } else if any(&[
+        "unknown instruction",
+        "no build stage in current context",
+        "dockerfile parse error",
+    ]) {
+        "correct the Dockerfile's line and push again"
+    } else if has(&["type=secret"])
+        && any(&["not found", "no such file", "can't open", "cannot open"])
+    {
+        "builds get no secrets yet: pass what may be seen in the image's history in `args` under \
+         `[apps.NAME.build]`, and everything else to the running app in `env`"
+    } else if has(&["type=ssh"]) || any(&["unset ssh forward key", "no ssh handler", "no ssh key"])
+    {
+        "builds get no SSH keys: commit what the step fetches, or fetch it over https"
+    } else if has(&["/bin/sh", "no such file or directory"])
+        && any(&["exec: ", "exec \"", "stat /bin/sh"])
+    {
+        "the image has no shell at this step: write the command as a list, `RUN [\"program\", \"argument\"]`, \
+         or start from an image with a shell"
+    } else if any(&[
+        "failed to resolve source metadata",
+        "load metadata for",
+        "from ",
+    ]) && unreachable
+    {
+        "the base image is not on this server, and its registry cannot be reached: check the server's DNS \
+         and network, or load the image with `docker load`"
+    } else if any(&NO_NETWORK) {
+        "the step could not reach the network: check the server's DNS and internet access, then run \
+         `cutover deploy APP`"
+    } else {
+        return None;
+    })
+}
+
+/// How the builder says that it could not reach a registry.
+const UNREACHABLE: [&str; 9] = [
+    "dial tcp",
+    "no such host",
+    "i/o timeout",
+    "connection refused",
+    "network is unreachable",
+    "server misbehaving",
+    "tls handshake timeout",
+    "context deadline exceeded",
+    "temporary failure in name resolution",
+];
+
+/// How programs say that they could not reach anything.
+const NO_NETWORK: [&str; 9] = [
+    "temporary failure resolving",
+    "temporary failure in name resolution",
+    "could not resolve host",
+    "bad address '",
+    "network is unreachable",
+    "getaddrinfo eai_again",
+    "getaddrinfo enotfound",
+    "name or service not known",
+    "could not resolve proxy",
+];
+
+/// Whether the engine failed to give the step a network at all.
+pub(super) fn is_engines_network(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    [
+        "network bridge not found",
+        "failed to set up container networking",
+        "failed to create endpoint",
+        "error creating network namespace",
+        "failed to add the host",
+        "failed to add interface",
+        "unable to enable nat rule",
+        "iptables failed",
+        "could not find an available, non-overlapping",
+        "failed to program",
+        "network sandbox",
+    ]
+    .iter()
+    .any(|words| lower.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_known_fault_has_the_one_thing_to_do() {
+        for (step, text, expected) in [
+            (
+                "resolve image config for docker.io/docker/dockerfile:1",
+                "failed to do request: Head \"https://registry-1.docker.io/v2/docker/dockerfile/manifests/1\": \
+                 dial tcp: lookup registry-1.docker.io: no such host",
+                "delete the line",
+            ),
+            (
+                "the Dockerfile",
+                "dockerfile parse error line 3: Unknown flag: link",
+                "remove the flag",
+            ),
+            (
+                "the Dockerfile",
+                "dockerfile parse error line 4: unknown instruction: ECHO (in RUN <<EOF)",
+                "here-documents",
+            ),
+            (
+                "the Dockerfile",
+                "dockerfile parse error line 1: unknown instruction: FRM",
+                "correct the Dockerfile's line",
+            ),
+            (
+                "RUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc",
+                "secret npmrc: not found",
+                "builds get no secrets yet",
+            ),
+            (
+                "RUN --mount=type=ssh git clone git@example.com:x",
+                "could not parse ssh: [default]: invalid empty ssh agent socket",
+                "builds get no SSH keys",
+            ),
+            (
+                "RUN make",
+                "runc run failed: exec: \"/bin/sh\": stat /bin/sh: no such file or directory: unknown",
+                "has no shell",
+            ),
+            (
+                "RUN apt-get update",
+                "Temporary failure resolving 'deb.debian.org'",
+                "the step could not reach the network",
+            ),
+            (
+                "RUN make",
+                "failed to create endpoint x on network bridge: operation not supported",
+                "restart Docker",
+            ),
+            (
+                "[internal] load metadata for docker.io/library/node:22",
+                "failed to do request: Head: dial tcp: lookup registry-1.docker.io: no such host",
+                "the base image is not on this server",
+            ),
+        ] {
+            let said = advice(step, text).unwrap_or_else(|| panic!("{step} {text}"));
+            assert!(said.contains(expected), "{step} {text}: {said}");
+        }
+        for text in ["exit code: 1", "error: cannot find crate `x`"] {
+            assert_eq!(advice("RUN make", text), None);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Failures of a container that one sentence explains better than the engine's own words.
+
+const FILE_CAPABILITIES: &str = "the program has file capabilities that the container does not get: \
+    remove them in the Dockerfile with `setcap -r`, or list them in `capabilities` under `[apps.NAME.run]`";
+
+/// What to do about a container that the engine could not create or start.
+pub(super) fn of_start(cause: &str) -> Option<&'static str> {
+    let cause = cause.to_ascii_lowercase();
+    let has = |words: &str| cause.contains(words);
+    Some(if has("no command specified") {
+        "the image does not say what to run: add `CMD` or `ENTRYPOINT` to the Dockerfile"
+    } else if has("\"/bin/sh\"") && has("no such file or directory") {
+        "the image has no shell, which hooks and a `CMD` that is not a list need: write \
+         `CMD [\"program\", \"argument\"]`, and give the image a shell if it has hooks"
+    } else if has("exec") && has("operation not permitted") {
+        FILE_CAPABILITIES
+    } else if has("exec format error") {
+        "the program was built for another kind of processor than this server's, or begins with no `#!`"
+    } else if has("exec") && has("permission denied") {
+        "the program is not executable: run `chmod +x` on it in the Dockerfile"
+    } else if has("exec") && (has("no such file or directory") || has("not found in $path")) {
+        "the program that `CMD` or `ENTRYPOINT` names is not in the image, or its interpreter is not"
+    } else {
+        return None;
+    })
+}
+
+/// What to do about a program that failed, by its last lines.
+pub fn of_output(tail: &[String]) -> Option<&'static str> {
+    let lines = || tail.iter().map(|line| line.to_ascii_lowercase());
+    let any = |words: &[&str]| lines().any(|line| words.iter().all(|word| line.contains(word)));
+    Some(
+        if any(&["sudo", "no new privileges"]) || any(&["sudo", "setuid root"]) {
+            "no program in a container can gain privileges, so `sudo` fails: switch the user with `USER` in \
+         the Dockerfile, or do as root what needs root before the server starts"
+        } else if any(&["ping", "not permitted"]) || any(&["ping", "permission denied"]) {
+            "containers get no raw sockets, so `ping` fails: check a TCP connection instead, or set \
+         `capabilities = [\"NET_RAW\"]` under `[apps.NAME.run]`"
+        } else if any(&["chroot", "not permitted"]) {
+            "containers may not `chroot`: set `capabilities = [\"SYS_CHROOT\"]` under `[apps.NAME.run]`"
+        } else if any(&["exec", "operation not permitted"]) {
+            FILE_CAPABILITIES
+        } else {
+            return None;
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_known_fault_has_the_one_thing_to_do() {
+        let runc = "failed to create shim task: OCI runtime create failed: runc create failed: unable to \
+                    start container process: exec: ";
+        for (cause, expected) in [
+            ("No command specified", "add `CMD`"),
+            (
+                &*format!("{runc}\"/bin/sh\": stat /bin/sh: no such file or directory: unknown"),
+                "has no shell",
+            ),
+            (
+                &*format!("{runc}\"/nope\": stat /nope: no such file or directory: unknown"),
+                "is not in the image",
+            ),
+            (
+                &*format!("{runc}\"nope\": executable file not found in $PATH: unknown"),
+                "is not in the image",
+            ),
+            (
+                &*format!("{runc}\"/x\": permission denied: unknown"),
+                "chmod +x",
+            ),
+            (
+                &*format!("{runc}\"/x\": operation not permitted: unknown"),
+                "setcap -r",
+            ),
+            ("exec /x: exec format error", "another kind of processor"),
+        ] {
+            let said = of_start(cause).unwrap_or_else(|| panic!("{cause}"));
+            assert!(said.contains(expected), "{cause}: {said}");
+        }
+        assert_eq!(of_start("no space left on device"), None);
+        for (line, expected) in [
+            (
+                "ping: socktype: SOCK_RAW\nping: socket: Operation not permitted",
+                "`ping` fails",
+            ),
+            ("ping: permission denied (are you root?)", "`ping` fails"),
+            (
+                "chroot: cannot change root directory to '/x': Operation not permitted",
+                "`chroot`",
+            ),
+            (
+                "sudo: The \"no new privileges\" flag is set",
+                "`sudo` fails",
+            ),
+            (
+                "sudo: effective uid is not 0, is sudo installed setuid root?",
+                "`sudo` fails",
+            ),
+            ("exec /usr/bin/server: operation not permitted", "setcap -r"),
+        ] {
+            let tail: Vec<_> = line.lines().map(str::to_owned).collect();
+            let said = of_output(&tail).unwrap_or_else(|| panic!("{line}"));
+            assert!(said.contains(expected), "{line}: {said}");
+        }
+        assert_eq!(
+            of_output(&["open /x: operation not permitted".to_owned()]),
+            None
+        );
+    }
+}

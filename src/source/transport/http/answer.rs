@@ -4,7 +4,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, StatusCode};
 use url::Url;
 
-use super::client::Step;
+use super::step::Step;
 use crate::source::resolve::line;
 use crate::source::transport::session::Failure;
 

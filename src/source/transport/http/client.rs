@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::answer;
+use super::step::Step;
 use super::token;
 use crate::outbound::{Channel, Outbound, Unreached};
 use crate::source::transport::session::{CONNECT, Failure, SILENCE, Session};
@@ -21,36 +22,6 @@ const REDIRECTS: usize = 5;
 const ASIDE: usize = 64 << 10;
 /// Some forges (Azure DevOps) send a client that does not begin like git to a page to log in.
 const AGENT: &str = concat!("git/2.0 (cutover ", env!("CARGO_PKG_VERSION"), ")");
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// What the repository has.
-    Refs,
-    /// What we want of it.
-    Pack,
-}
-
-impl Step {
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Refs => "application/x-git-upload-pack-advertisement",
-            Self::Pack => "application/x-git-upload-pack-result",
-        }
-    }
-
-    fn url(self, base: &Url) -> Url {
-        let mut url = base.clone();
-        let path = base.path().trim_end_matches('/');
-        let (path, query) = match self {
-            Self::Refs => (format!("{path}/info/refs"), Some("service=git-upload-pack")),
-            Self::Pack => (format!("{path}/git-upload-pack"), None),
-        };
-        url.set_path(&path);
-        url.set_query(query);
-        url.set_fragment(None);
-        url
-    }
-}
 
 pub struct Client {
     session: Arc<Session>,

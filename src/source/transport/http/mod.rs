@@ -3,6 +3,7 @@
 
 mod answer;
 mod client;
+mod step;
 mod token;
 
 use std::io::{self, Read, Write};
@@ -18,7 +19,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::session::{Failure, SILENCE, Session};
-use client::{Client, Step};
+use client::Client;
+use step::Step;
 
 pub fn transport(remote: &Remote<'_>, session: Arc<Session>) -> Result<Transport, Error> {
     let client = Arc::new(Mutex::new(Client::new(session.clone())));

@@ -16,7 +16,7 @@ use crate::principal::{Principal, Role};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RemovalQuery {
-    /// Also remove the anonymous volumes of the app's containers.
+    /// Also remove the app's volumes: those that deploy.toml names, and the containers' anonymous ones.
     #[serde(default)]
     #[param(default = false)]
     volumes: bool,

@@ -20,7 +20,7 @@ pub struct Remove {
     /// Remove it without asking
     #[arg(long, short)]
     yes: bool,
-    /// Remove the anonymous volumes of its containers too, and the data in them
+    /// Remove its volumes too, and the data in them
     #[arg(long)]
     volumes: bool,
     /// Print the API's answer
@@ -37,6 +37,7 @@ struct Removal {
     live: Option<String>,
     containers: Vec<String>,
     images: Vec<String>,
+    named_volumes: Vec<String>,
     deployments: Vec<String>,
 }
 
@@ -94,12 +95,15 @@ fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
     list("cancels deployment", &plan.deployments);
     list("removes container", &plan.containers);
     list("removes image", &plan.images);
+    if volumes {
+        list("removes, with its data, volume", &plan.named_volumes);
+    }
     if lines.is_empty() {
         lines.push(format!("there is nothing of `{}` to remove", plan.app));
     }
     lines.push(match volumes {
         true => "removes the containers' anonymous volumes, with their data".to_owned(),
-        false => "keeps the containers' anonymous volumes (`--volumes` removes them)".to_owned(),
+        false => "keeps its volumes and the data in them (`--volumes` removes them)".to_owned(),
     });
     if plan.configured {
         lines.push(format!(

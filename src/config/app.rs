@@ -1,11 +1,11 @@
 //! `[apps.NAME]`: one section for each app.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::app_proxy::{app_proxy, prefix};
-use super::capabilities::capabilities;
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::health::health;
@@ -14,12 +14,17 @@ use super::values::{
     variables,
 };
 use super::{
-    App, Build, Deploy, Hooks, Protocol, Repo, Run, Source, Strategy, Webhook, repo, report, units,
+    App, Build, Deploy, Hooks, Protocol, Repo, Source, Strategy, Webhook, repo, report, run,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
-pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppName, Arc<App>>> {
+/// `binds`: the paths of this machine below which apps may mount any.
+pub(super) fn apps(
+    node: Node<'_>,
+    claims: &mut Claims,
+    binds: &[PathBuf],
+) -> Option<BTreeMap<AppName, Arc<App>>> {
     let mut apps = BTreeMap::new();
     let mut renamed = Vec::new();
     for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
@@ -29,7 +34,7 @@ pub(super) fn apps(node: Node<'_>, claims: &mut Claims) -> Option<BTreeMap<AppNa
         }
         // Read even if the name is invalid, so that mistakes inside are reported in the same run.
         let file = node.file;
-        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims) {
+        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, binds) {
             if let Some(was) = app.was.clone() {
                 renamed.push((was, app.name.clone(), file, was_at));
             }
@@ -62,6 +67,7 @@ fn app(
     name: Option<AppName>,
     node: Node<'_>,
     claims: &mut Claims,
+    binds: &[PathBuf],
 ) -> Option<(App, usize)> {
     let owner = format!("the app `{shown}`");
     let whole = Node {
@@ -111,7 +117,7 @@ fn app(
     let build = build(section.section("build"));
     let health = health(section.section("health"));
     let deploy = deploy(section.section("deploy"));
-    let run = run(section.section("run"));
+    let run = run::run(section.section("run"), binds);
     let hooks = hooks(section.section("hooks"));
     let proxy = app_proxy(proxy, prefix);
     section.done();
@@ -249,30 +255,6 @@ fn deploy(mut section: Section<'_>) -> Deploy {
         bake: bake.unwrap_or(Duration::from_secs(60)),
         keep_releases: keep_releases.unwrap_or(5) as usize,
         supersede: supersede.unwrap_or(true),
-    }
-}
-
-fn run(mut section: Section<'_>) -> Run {
-    let env = section.read("env", variables);
-    let replicas = section.read("replicas", |node| node.integer(1, 100));
-    let memory = section.read("memory", |node| {
-        let text = node.str(units::MEMORY)?;
-        units::memory(text).or_else(|| node.wrong(units::MEMORY))
-    });
-    let cpus = section.read("cpus", |node| {
-        let number = node.float().filter(|n| (0.01..=1024.0).contains(n));
-        number.or_else(|| node.wrong("a number of processors such as 0.5 or 2.0"))
-    });
-    let stop_grace = section.read("stop_grace", duration);
-    let capabilities = section.read("capabilities", capabilities);
-    section.done();
-    Run {
-        env: env.unwrap_or_default(),
-        replicas: replicas.unwrap_or(1) as u32,
-        memory,
-        cpus,
-        stop_grace: stop_grace.unwrap_or(Duration::from_secs(10)),
-        capabilities: capabilities.unwrap_or_default(),
     }
 }
 

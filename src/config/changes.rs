@@ -39,7 +39,7 @@ pub enum Applies {
 const AT_START: [&str; 9] = [
     "agent.listen",
     "agent.data_dir",
-    "docker",
+    "docker.host",
     "proxy.http",
     "proxy.https",
     "proxy.certificates",

@@ -15,9 +15,12 @@ use crate::webhook::Forge;
 mod addresses;
 mod app;
 mod app_proxy;
+mod binds;
 mod capabilities;
 pub mod changes;
 mod claims;
+mod container;
+pub mod env_file;
 mod file;
 mod find;
 mod health;
@@ -28,6 +31,7 @@ mod pattern;
 mod problems;
 mod repo;
 mod report;
+mod run;
 mod secret;
 pub mod similar;
 mod syntax;
@@ -35,11 +39,14 @@ mod units;
 mod url;
 mod validate;
 mod values;
+mod volumes;
 mod warnings;
 
 #[cfg(test)]
 mod tests;
 
+pub use binds::mountable;
+pub use container::Container;
 pub use find::find;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use path_filter::PathFilter;
@@ -49,7 +56,9 @@ pub(crate) use repo::repo as repository;
 #[cfg(test)]
 pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
+pub use run::{Run, Value};
 pub use secret::{Secret, SecretError};
+pub use volumes::{Volume, VolumeSource};
 pub use warnings::{looks_secret, warnings};
 
 /// A complete deploy.toml that has been checked.
@@ -74,7 +83,10 @@ impl Config {
                 error_pages: self.proxy.error_pages,
                 ..running.proxy.clone()
             },
-            docker: running.docker.clone(),
+            docker: Docker {
+                host: running.docker.host.clone(),
+                ..self.docker
+            },
             apps: self.apps,
         }
     }
@@ -120,6 +132,8 @@ pub struct Listeners {
 pub struct Docker {
     /// `unix:///…` or `tcp://host:port`.
     pub host: String,
+    /// The paths of this machine below which apps may mount any.
+    pub allow_binds: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -269,21 +283,6 @@ pub enum Strategy {
     BlueGreen,
     Canary,
     Recreate,
-}
-
-/// The settings that a release runs with.
-#[derive(Debug, Clone)]
-pub struct Run {
-    pub env: BTreeMap<String, String>,
-    pub replicas: u32,
-    /// The limit in bytes. Absent: no limit.
-    pub memory: Option<u64>,
-    /// The limit in processors, possibly a fraction. Absent: no limit.
-    pub cpus: Option<f64>,
-    /// The time between SIGTERM and SIGKILL.
-    pub stop_grace: Duration,
-    /// What the containers may do besides what every container may; names without `CAP_`.
-    pub capabilities: Vec<String>,
 }
 
 /// Commands that run during a deployment; absent ones are skipped.

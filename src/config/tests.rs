@@ -387,6 +387,67 @@ fn one_mistake_each() {
             "`apps.a.run.env.A` is an array: expected a string",
         ),
         ("run.env = { A = \"\\u0000\" }", "without NUL"),
+        (
+            "run.env = { A = { env = '1' } }",
+            "the name of an environment variable",
+        ),
+        (
+            "run.env = { A = { vault = 'x' } }",
+            "where to read the secret from",
+        ),
+        ("run.volumes = 'data:/data'", "an array of volumes"),
+        ("run.volumes = ['data']", "a volume such as"),
+        (
+            "run.volumes = ['data:data']",
+            "an absolute path in the container",
+        ),
+        (
+            "run.volumes = ['data:/']",
+            "an absolute path in the container",
+        ),
+        ("run.volumes = ['data:/proc/1']", "outside of /proc"),
+        ("run.volumes = ['Data:/data']", "the name of a volume"),
+        (
+            "run.volumes = ['/srv/x:/x']",
+            "{ host = \"/srv/x\", target = \"/x\" }",
+        ),
+        ("run.volumes = ['a:/x', 'b:/x/']", "`/x` is taken"),
+        (
+            "run.volumes = [{ host = '/srv', target = '/x' }]",
+            "`docker.allow_binds`, which names none",
+        ),
+        ("run.volumes = [{ target = '/x' }]", "expected one of them"),
+        (
+            "run.volumes = [{ name = 'a' }]",
+            "`apps.a.run.volumes[0].target` is missing",
+        ),
+        (
+            "run.volumes = [{ name = 'a', target = '/x', ro = true }]",
+            "unknown key `ro`",
+        ),
+        (
+            "run = { volumes = ['a:/x'], tmpfs = ['/x'] }",
+            "`/x` is taken",
+        ),
+        (
+            "run.tmpfs = [{ target = '/x', size = 'big' }]",
+            "an amount such as",
+        ),
+        ("run.user = '--root'", "a user such as"),
+        ("run.init = 'yes'", "`true` or `false`"),
+        ("run.stop_signal = 'SIGFOO'", "a signal, one of"),
+        ("run.ulimits = { files = 1 }", "is not a limit"),
+        (
+            "run.ulimits = { nofile = { soft = 2, hard = 1 } }",
+            "is above `hard`",
+        ),
+        ("run.shm_size = 64", "an amount such as"),
+        ("run.extra_hosts = { db = 'db.lan' }", "an IP address"),
+        ("run.dns = ['resolver']", "IP addresses"),
+        (
+            "run.labels = { 'cutover.app' = 'x' }",
+            "Cutover's own labels",
+        ),
         ("run.replicas = -1", "from 1 to 100"),
         ("run.memory = '1m'", "at least \"6m\""),
         ("run.memory = 512", "an amount of memory"),
@@ -413,6 +474,12 @@ fn one_mistake_each() {
     for (text, expected) in [
         ("agent.listen = ':80'", "an IP address and a port"),
         ("agent.data_dir = '~/x'", "not expanded"),
+        ("docker.allow_binds = ['srv']", "absolute paths"),
+        (
+            "docker.allow_binds = ['/srv']\n[apps.a]\nrepo = 'a.git'\nport = 1\n\
+             run.volumes = [{ host = '/srv2', target = '/x' }]",
+            "below one of `docker.allow_binds` (`/srv`)",
+        ),
         ("docker.host = '/var/run/docker.sock'", "`unix:///path`"),
         ("docker.host = 'unix://docker.sock'", "`unix:///path`"),
         ("docker.host = 'tcp://'", "`unix:///path`"),

@@ -95,7 +95,9 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let agent = agent(root.section("agent"), &mut claims, &mut addresses);
     let proxy = proxy(root.section("proxy"), &mut addresses);
     let docker = docker(root.section("docker"));
-    let apps = root.read("apps", |node| app::apps(node, &mut claims));
+    let apps = root.read("apps", |node| {
+        app::apps(node, &mut claims, &docker.allow_binds)
+    });
     root.done();
     Some(Config {
         agent: agent?,
@@ -187,8 +189,19 @@ fn docker(mut section: Section<'_>) -> Docker {
             false => node.wrong(EXPECTED),
         }
     });
+    let allow_binds = section.read("allow_binds", |node| {
+        const EXPECTED: &str = "an array of absolute paths such as [\"/srv\"]";
+        let one = |node: Node<'_>| match node.str(EXPECTED)? {
+            text if text.starts_with('/') && !text.split('/').any(|part| part == "..") => {
+                path(node)
+            }
+            _ => node.wrong(EXPECTED),
+        };
+        node.array(EXPECTED)?.into_iter().map(one).collect()
+    });
     section.done();
     Docker {
         host: host.unwrap_or("unix:///var/run/docker.sock".into()),
+        allow_binds: allow_binds.unwrap_or_default(),
     }
 }

@@ -77,18 +77,26 @@ pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
     }
 }
 
-/// Names and values for an environment or for build arguments. Messages do not show the values.
+/// Whether `name`, the key of `node`, can name a variable; reports it if not.
+pub(super) fn variable_name(name: &str, node: &Node<'_>) -> bool {
+    let bad = name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace);
+    if bad {
+        let text = format!(
+            "`{}` is not a variable name: it must not be empty or contain spaces or `=`",
+            name.escape_debug()
+        );
+        node.file.report(node.start, text);
+    }
+    !bad
+}
+
+/// Names and values for build arguments or labels. Messages do not show the values.
 pub(super) fn variables(node: Node<'_>) -> Option<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     for (name, node) in
         node.entries("a table of names and values such as { RUST_LOG = \"info\" }")?
     {
-        if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
-            let text = format!(
-                "`{}` is not a variable name: it must not be empty or contain spaces or `=`",
-                name.escape_debug()
-            );
-            node.file.report(node.start, text);
+        if !variable_name(name, &node) {
             continue;
         }
         match node.value.get_ref() {

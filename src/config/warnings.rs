@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Auth, Config, Notice, Repo, Secret};
+use super::{Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable};
 
 /// One sentence for each setting that will not work, or not work well, on this machine in its
 /// present state, such as a missing secret. Reads secrets and opens files, but shows no secret.
@@ -24,17 +24,18 @@ pub fn warnings(config: &Config) -> Vec<String> {
             ));
         }
         let webhook = app.webhook.secrets.iter();
-        let secrets = webhook.map(|secret| ("webhook.secrets", secret)).chain(
-            app.source
-                .token
-                .iter()
-                .map(|secret| ("source.token", secret)),
-        );
+        let webhook = webhook.map(|secret| ("webhook.secrets".to_owned(), secret));
+        let token = app.source.token.iter();
+        let token = token.map(|secret| ("source.token".to_owned(), secret));
         let report = app.report.iter().map(|report| match &report.auth {
-            Auth::Token(secret) => ("report.token", secret),
-            Auth::App(github) => ("report.private_key", &github.private_key),
+            Auth::Token(secret) => ("report.token".to_owned(), secret),
+            Auth::App(github) => ("report.private_key".to_owned(), &github.private_key),
         });
-        for (key, secret) in secrets.chain(report) {
+        let env = app.run.env.iter().filter_map(|(name, value)| match value {
+            Value::From(secret) => Some((format!("run.env.{name}"), secret)),
+            Value::Text(_) => None,
+        });
+        for (key, secret) in webhook.chain(token).chain(report).chain(env) {
             if let Err(error) = secret.read() {
                 warnings.push(format!("{at}.{key}`: {error}"));
             }
@@ -45,6 +46,23 @@ pub fn warnings(config: &Config) -> Vec<String> {
                     "{at}.{key}`: every user of this machine can read `{}`; run `chmod 600` on it",
                     path.display()
                 ));
+            }
+        }
+        if let Some(path) = &app.run.env_file {
+            if let Err(error) = env_file::read(path) {
+                warnings.push(format!("{at}.run.env_file`: {error}"));
+            } else if open_to_others(path) {
+                warnings.push(format!(
+                    "{at}.run.env_file`: every user of this machine can read `{}`; run `chmod 600` on it",
+                    path.display()
+                ));
+            }
+        }
+        for volume in &app.run.volumes {
+            if let VolumeSource::Host(path) = &volume.source
+                && let Err(error) = mountable(config, path)
+            {
+                warnings.push(format!("{at}.run.volumes`: {error}"));
             }
         }
         if let Some(report) = &app.report

@@ -15,7 +15,7 @@ use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, app_names, apps, volumes};
+use crate::store::{StoreError, actions, app_names, apps, named_volumes, volumes};
 use serde::Serialize;
 
 /// The drain deadline for an app that is no longer in deploy.toml.
@@ -35,8 +35,10 @@ pub struct Removal {
     pub live: Option<String>,
     pub containers: Vec<String>,
     pub images: Vec<String>,
-    /// Whether the anonymous volumes of the containers are removed too.
+    /// Whether the app's volumes are removed too, those of deploy.toml and the anonymous ones.
     pub volumes: bool,
+    /// The volumes that deploy.toml names or named.
+    pub named_volumes: Vec<String>,
     /// The ids of the deployments that are cancelled.
     pub deployments: Vec<String>,
 }
@@ -66,6 +68,7 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
             containers: instances.into_iter().map(|it| it.name).collect(),
             images: images.into_iter().collect(),
             volumes,
+            named_volumes: named_volumes::of_app(db, &name)?,
             deployments: open.into_iter().map(|it| it.id.into()).collect(),
             app: name.into(),
         })
@@ -170,6 +173,7 @@ async fn attempt(
         let name = app.clone();
         let kept = agent.store.read(move |db| volumes::of_app(db, &name));
         retire::remove_volumes(agent, kept.await?).await?;
+        remove_named_volumes(agent, app).await?;
     }
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
     let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;
@@ -178,6 +182,22 @@ async fn attempt(
         .store
         .write(move |db| app_names::end_removal(db, &name))
         .await?;
+    Ok(())
+}
+
+/// Removes the volumes that deploy.toml named. One that somebody else's container uses stays, and is
+/// tried again.
+async fn remove_named_volumes(
+    agent: &Agent,
+    app: &AppName,
+) -> std::result::Result<(), RemovalError> {
+    let name = app.clone();
+    let all = (agent.store).read(move |db| named_volumes::of_app(db, &name));
+    for volume in all.await? {
+        agent.engine.remove_volume(&volume).await?;
+        let delete = move |db: &_| named_volumes::delete(db, &volume);
+        agent.store.write(delete).await?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::{Line, Stop};
-use super::{Agent, Result, bake, steps, undo};
+use super::{Agent, Result, bake, environment, settings, steps, undo};
 use crate::config::App;
 use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Goal};
@@ -23,6 +23,7 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
     let release = match &deployment.goal {
         Goal::Release(id) => steps::start::kept(line, id).await?,
         goal => {
+            environment::check(line.agent, &settings::of(line.app)).await?;
             let slot = steps::begin::slot(line).await?;
             let commit = line
                 .step(

@@ -25,7 +25,7 @@ pub fn volume(path: &str) -> String {
     format!(
         "the image declares a volume at `{path}`: each deployment begins with an empty one. To keep what \
          the app writes there, mount a volume with a name (`volumes = [\"data:{path}\"]` below `run` in \
-         deploy.toml, from the version on that has it)"
+         deploy.toml)"
     )
 }
 

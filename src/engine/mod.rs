@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,6 +79,30 @@ fn advised(cause: &str) -> String {
 
 pub type Result<T> = std::result::Result<T, EngineError>;
 
+/// What a container gets besides its service's settings; looked up whenever one is made.
+#[derive(Default)]
+pub struct Environment {
+    /// Some of the values are secret, so there is no `Debug`.
+    pub variables: BTreeMap<String, String>,
+    pub mounts: Vec<Mount>,
+}
+
+/// Storage that a container gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub source: MountSource,
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountSource {
+    /// The engine's name for the volume.
+    Volume(String),
+    /// A path of this machine, without symbolic links.
+    Host(PathBuf),
+}
+
 /// The address at which the proxy reaches an instance.
 pub type Endpoint = SocketAddr;
 
@@ -92,6 +116,8 @@ pub struct InstanceSpec<'a> {
     /// Every endpoint in our record. No other instance may get one of them, even if no container has
     /// it at the moment: requests to it may be in flight.
     pub recorded: &'a [Endpoint],
+    /// An error, for people, fails only the making of a container; one that exists has its own.
+    pub environment: &'a std::result::Result<Environment, String>,
 }
 
 /// What a job is created from.
@@ -100,6 +126,7 @@ pub struct JobSpec<'a> {
     pub job: &'a Job,
     /// The service whose image and settings the job runs with.
     pub service: &'a Service,
+    pub environment: &'a Environment,
     /// Passed to `/bin/sh -c` in the image, as a Dockerfile's RUN would.
     pub command: &'a str,
     /// How long the job may run.
@@ -376,6 +403,14 @@ impl Engine {
     pub async fn remove_volume(&self, name: &str) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.remove_volume(name).await,
+        }
+    }
+
+    /// Creates a volume of an app unless there is one of this name; one that another agent, with
+    /// another data folder, has made is refused.
+    pub async fn make_volume(&self, name: &str, app: &AppName) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.make_volume(name, app).await,
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::net::TcpStream;
 
+use crate::deploy::environment::{self, Purpose};
 use crate::deploy::tend::Trouble;
 use crate::deploy::{Agent, routes};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Look, Result, Run};
@@ -295,12 +296,15 @@ async fn attempt(agent: &Agent, it: &Live, trouble: Trouble, recorded: &[Endpoin
         let what = format!("the release `{id}` has no service `{name}`");
         return Err(EngineError::Stopped(what));
     };
+    let name = &instance.name;
+    let environment = environment::of(agent, &it.release, service, name, Purpose::App).await;
     let spec = InstanceSpec {
         instance,
         service,
         commit: &it.release.commit,
         volumes: &it.volumes,
         recorded,
+        environment: &environment.map_err(|error| error.to_string()),
     };
     let brought_back = match trouble {
         Trouble::Paused => return engine.unpause(&instance.ours()).await,

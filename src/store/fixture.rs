@@ -33,10 +33,13 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         image_digest: None,
         settings: Settings {
             env: Default::default(),
+            env_file: None,
             memory: None,
             cpus: None,
             stop_grace: Duration::from_secs(1),
             capabilities: vec![],
+            volumes: Vec::new(),
+            container: Default::default(),
             health: Health {
                 path: "/".into(),
                 host: None,

@@ -29,6 +29,7 @@ pub mod jobs;
 pub mod log;
 mod migrations;
 pub mod moved_refs;
+pub mod named_volumes;
 pub mod ours;
 pub mod outages;
 pub mod outbox;

@@ -2,18 +2,26 @@
 //! never rewritten: every version ever written stays readable, and only the newest is written.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
 /// and keep a reader of the older form in this file.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Had no more than `env` without references, the limits, `stop_grace` and `health`: its rows fit
+/// [`Settings`], and what they do not mention is off, as it was.
+const FIRST: u64 = 1;
 
 /// Stored with the release, so that a rollback brings the settings back too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Value>,
+    /// A file of `NAME=VALUE` lines, read whenever a container is made.
+    #[serde(default)]
+    pub env_file: Option<PathBuf>,
     /// The memory limit in bytes.
     pub memory: Option<u64>,
     /// The limit in processors, which may be a fraction.
@@ -24,7 +32,66 @@ pub struct Settings {
     /// Names without `CAP_`.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    #[serde(default)]
+    pub container: Container,
     pub health: Health,
+}
+
+/// The value of an environment variable. One that is read from elsewhere is never stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    Text(String),
+    From(Place),
+}
+
+/// Where a value is read from whenever a container is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// A variable of the agent's environment.
+    Env(String),
+    File(PathBuf),
+}
+
+/// Storage that outlives the containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub source: VolumeSource,
+    /// The absolute path in the container.
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeSource {
+    /// A volume of the app, by the name that the app has for it.
+    Named(String),
+    /// A file or folder of this machine.
+    Host(PathBuf),
+}
+
+/// What the engine is told about a container as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// Paths that are kept in memory, each with its largest size in bytes.
+    pub tmpfs: BTreeMap<String, Option<u64>>,
+    pub user: Option<String>,
+    pub read_only: bool,
+    /// Whether an init process passes signals on and reaps orphans.
+    pub init: bool,
+    pub stop_signal: Option<String>,
+    /// The soft and the hard limit by name.
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// The size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    pub extra_hosts: BTreeMap<String, String>,
+    pub dns: Vec<IpAddr>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// When an instance is healthy.
@@ -67,7 +134,7 @@ pub(super) fn from_json(text: &str) -> Result<Settings, String> {
     let version = value.get("version").map_or(Some(0), |it| it.as_u64());
     let read = match version {
         Some(0) => serde_json::from_value::<v0::Settings>(value).map(Settings::from),
-        Some(VERSION) => serde_json::from_value(value),
+        Some(FIRST | VERSION) => serde_json::from_value(value),
         _ => return Err("the settings of a release were written by a newer version".into()),
     };
     read.map_err(|error| format!("failed to read the settings of a release: {error}"))
@@ -122,12 +189,16 @@ mod v0 {
 
     impl From<Settings> for super::Settings {
         fn from(Settings { run, health }: Settings) -> Self {
+            let text = |(name, value)| (name, super::Value::Text(value));
             Self {
-                env: run.env,
+                env: run.env.into_iter().map(text).collect(),
+                env_file: None,
                 memory: run.memory,
                 cpus: run.cpus,
                 stop_grace: run.stop_grace,
                 capabilities: Vec::new(),
+                volumes: Vec::new(),
+                container: super::Container::default(),
                 health: super::Health {
                     path: health.path,
                     host: None,
@@ -149,11 +220,35 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_and_says_its_version() {
         let settings = Settings {
-            env: [("A".to_owned(), "1".to_owned())].into(),
+            env: [
+                ("A".to_owned(), Value::Text("1".into())),
+                ("B".to_owned(), Value::From(Place::Env("HELLO_B".into()))),
+                ("C".to_owned(), Value::From(Place::File("/c".into()))),
+            ]
+            .into(),
+            env_file: Some("/hello.env".into()),
             memory: Some(64 << 20),
             cpus: Some(0.5),
             stop_grace: Duration::from_millis(1500),
             capabilities: vec!["NET_RAW".into()],
+            volumes: vec![
+                Volume {
+                    source: VolumeSource::Named("data".into()),
+                    target: "/data".into(),
+                    read_only: false,
+                },
+                Volume {
+                    source: VolumeSource::Host("/srv/x".into()),
+                    target: "/x".into(),
+                    read_only: true,
+                },
+            ],
+            container: Container {
+                init: true,
+                ulimits: [("nofile".to_owned(), (1024, 4096))].into(),
+                dns: vec![IpAddr::from([192, 0, 2, 53])],
+                ..Default::default()
+            },
             health: Health {
                 path: "/up".into(),
                 host: Some("a.test".into()),
@@ -169,6 +264,16 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["version"], VERSION);
         assert_eq!(value["stop_grace_ms"], 1500);
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_runs_as_it_did() {
+        let text = r#"{"version":1,"env":{"A":"1"},"memory":null,"cpus":0.5,"stop_grace_ms":1500,
+            "health":{"path":"/","interval_ms":1,"timeout_ms":1,"successes":1,"deadline_ms":1}}"#;
+        let read = from_json(text).unwrap();
+        assert_eq!(read.env["A"], Value::Text("1".into()));
+        assert_eq!(read.container, Container::default());
+        assert!(!read.container.init && read.volumes.is_empty());
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod record;
 mod releases;
 mod reload;
 mod retire;
+mod running;
 mod strangers;
 mod told;
 mod volumes;

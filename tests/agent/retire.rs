@@ -29,7 +29,7 @@ fn retiring(server: &Server) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_deployment_does_not_wait_until_the_last_one_s_old_version_has_stopped() {
-    let settings = SETTINGS.replace("stop_grace = \"2s\"", "stop_grace = \"10m\"");
+    let settings = SETTINGS.replace("stop_grace = \"2s\"", "stop_grace = \"10m\"\ninit = false");
     let mut server = Server::with(&settings).await;
     let mut load = None;
     for version in ["v1", "v2", "v3"] {

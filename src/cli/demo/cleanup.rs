@@ -7,14 +7,15 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RemoveVolumeOptions,
 };
 
 /// The labels that name the owner of a container or a network, and that of an image.
 pub const DATA_DIR: &str = "cutover.data-dir";
 pub const IMAGE_DATA_DIR: &str = "cutover.image.data-dir";
 
-/// Removes every container, image and network of the agent in `data_dir`, which must have ended.
+/// Removes every container, image, volume and network of the agent in `data_dir`, which must have ended.
 pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error> {
     let of = |label: &str| {
         let label = format!("{label}={}", data_dir.display());
@@ -36,6 +37,12 @@ pub async fn remove_all_of(docker: &Docker, data_dir: &Path) -> Result<(), Error
     for image in docker.list_images(Some(images.build())).await? {
         let options = RemoveImageOptionsBuilder::new().force(true).build();
         gone(docker.remove_image(&image.id, Some(options), None).await)?;
+    }
+    let volumes = ListVolumesOptionsBuilder::new().filters(&filters);
+    let volumes = docker.list_volumes(Some(volumes.build())).await?.volumes;
+    for volume in volumes.unwrap_or_default() {
+        let removed = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>);
+        gone(removed.await)?;
     }
     let networks = ListNetworksOptionsBuilder::new().filters(&filters);
     for network in docker.list_networks(Some(networks.build())).await? {

@@ -4,14 +4,13 @@ use crate::build::{self, BuildError};
 use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
-use crate::deploy::tend;
+use crate::deploy::{settings, tend};
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
 use crate::store::images::Recorded;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
-use crate::store::settings::{Health, Settings};
 use crate::store::{deployments, images, now};
 
 pub async fn build(
@@ -77,7 +76,14 @@ pub async fn build(
 /// What an app writes to a volume that its image declares is not there any more after the next
 /// deployment, which surprises whoever kept a database in it.
 async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
+    let mounted = &line.app.run.volumes;
     for path in line.agent.engine.volumes_of_image(image).await? {
+        if mounted
+            .iter()
+            .any(|it| it.target == path.trim_end_matches('/'))
+        {
+            continue;
+        }
         line.log
             .line(&format!("[build] warning: {}", tend::volume(&path)));
     }
@@ -86,29 +92,13 @@ async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
 
 /// The service of an app that does not name any.
 pub fn web(app: &App, image: String, image_id: String) -> Service {
-    let (run, health) = (&app.run, &app.health);
     Service {
         name: ServiceName::web(),
         image,
         image_id,
         image_digest: None,
-        settings: Settings {
-            env: run.env.clone(),
-            memory: run.memory,
-            cpus: run.cpus,
-            stop_grace: run.stop_grace,
-            capabilities: run.capabilities.clone(),
-            health: Health {
-                path: health.path.clone(),
-                host: health.host.clone(),
-                headers: health.headers.clone(),
-                interval: health.interval,
-                timeout: health.timeout,
-                successes: health.successes,
-                deadline: health.deadline,
-            },
-        },
-        replicas: run.replicas,
+        settings: settings::of(app),
+        replicas: app.run.replicas,
         port: Some(app.port),
         protocol: app.protocol,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::deploy::Agent;
+use crate::deploy::environment::{self, Purpose};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::engine::{EngineError, JobSpec};
 use crate::ids::DeploymentId;
@@ -54,9 +55,15 @@ async fn to_its_end(
         let what = format!("the release `{}` has no service `web`", release.id);
         return Err(Stop::failed("no_service", what));
     };
+    let purpose = match job.kind {
+        JobKind::Test => Purpose::Test,
+        JobKind::Release => Purpose::App,
+    };
+    let environment = environment::of(line.agent, release, service, &job.name, purpose).await?;
     let spec = JobSpec {
         job: &job,
         service,
+        environment: &environment,
         command,
         deadline: DEADLINE,
     };

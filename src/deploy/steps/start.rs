@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use rusqlite::Connection;
 
+use crate::deploy::environment::{self, Purpose};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::{Agent, instance_name, rollback, routes, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
@@ -59,6 +60,7 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                 format!("the image `{image}` of the release `{id}` is gone from Docker; {again}");
             return Err(Stop::failed("image_gone", what));
         }
+        environment::check(line.agent, &service.settings).await?;
     }
     Ok(release)
 }
@@ -127,12 +129,15 @@ async fn start_all(
         if reachable && engine.status(&instance.ours()).await? == Status::Running {
             continue;
         }
+        let name = &instance.name;
+        let environment = environment::of(line.agent, release, service, name, Purpose::App).await?;
         let spec = InstanceSpec {
             instance,
             service,
             commit: &release.commit,
             volumes: &[],
             recorded: &recorded,
+            environment: &Ok(environment),
         };
         instance.endpoint = engine.start(&spec).await?;
         started.push((instance.name.clone(), instance.endpoint));

@@ -8,7 +8,7 @@ use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, EndpointIpamConfig,
     EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use super::network::{Network, addresses_of};
 use super::output::Tail;
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
-use crate::engine::{Endpoint, Found, InstanceSpec, Status};
+use crate::engine::{self, Endpoint, Environment, Found, InstanceSpec, MountSource, Status};
 use crate::store::ours::Ours;
 use crate::store::services::Service;
 
@@ -111,9 +111,11 @@ impl Docker {
             (label::COMMIT, spec.commit.as_str()),
         ];
         labels.extend((instance.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
-        let mut body = self.body(spec.service, &labels, network, address);
+        let environment = environment_of(spec)?;
+        let mut body = self.body(spec.service, environment, &labels, network, address);
         if let Some(host) = &mut body.host_config {
-            host.mounts = Some(self.mounts(spec, mounts).await);
+            let named = host.mounts.take().unwrap_or_default();
+            host.mounts = Some(self.mounts(spec, [named, mounts].concat()).await);
         }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match self.client()?.create_container(Some(options), body).await {
@@ -184,17 +186,17 @@ impl Docker {
     pub(super) fn body(
         &self,
         service: &Service,
+        environment: &Environment,
         more_labels: &[(&str, &str)],
         network: &Network,
         address: Option<IpAddr>,
     ) -> ContainerCreateBody {
         let run = &service.settings;
-        let mut labels = self.labels();
+        let container = &run.container;
+        let mut labels: HashMap<_, _> = container.labels.clone().into_iter().collect();
+        labels.extend(self.labels());
         labels.extend((more_labels.iter()).map(|(key, value)| ((*key).into(), (*value).into())));
-        let mut env = run.env.clone();
-        if let Some(port) = service.port {
-            env.entry("PORT".into()).or_insert_with(|| port.to_string());
-        }
+        let env = &environment.variables;
         let endpoint = EndpointSettings {
             ipam_config: address.map(|address| EndpointIpamConfig {
                 ipv4_address: Some(address.to_string()),
@@ -214,6 +216,8 @@ impl Docker {
                     .collect(),
             ),
             labels: Some(labels),
+            user: container.user.clone(),
+            stop_signal: container.stop_signal.clone(),
             stop_timeout: Some(run.stop_grace.as_secs() as i64),
             host_config: Some(HostConfig {
                 memory: run.memory.map(|bytes| bytes as i64),
@@ -224,6 +228,14 @@ impl Docker {
                 security_opt: Some(vec!["no-new-privileges".into()]),
                 cap_drop: Some(vec!["ALL".into()]),
                 cap_add: Some(capabilities.map(str::to_owned).collect()),
+                mounts: Some(mounts_of(environment)),
+                tmpfs: Some(container.tmpfs.iter().map(tmpfs).collect()),
+                readonly_rootfs: Some(container.read_only),
+                init: Some(container.init),
+                ulimits: Some(container.ulimits.iter().map(ulimit).collect()),
+                shm_size: container.shm_size.map(|bytes| bytes as i64),
+                extra_hosts: Some(container.extra_hosts.iter().map(extra_host).collect()),
+                dns: Some(container.dns.iter().map(IpAddr::to_string).collect()),
                 network_mode: Some(network.name.clone()),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::NO),
@@ -388,6 +400,46 @@ impl Docker {
 /// Whether two paths in a container are the same.
 fn same(one: &str, other: &str) -> bool {
     one.trim_end_matches('/') == other.trim_end_matches('/')
+}
+
+/// What a new container gets; an error if it could not be found out.
+pub(super) fn environment_of<'a>(spec: &InstanceSpec<'a>) -> Result<&'a Environment> {
+    let wrong = |why: &String| EngineError::Stopped(why.clone());
+    spec.environment.as_ref().map_err(wrong)
+}
+
+pub(super) fn mounts_of(environment: &Environment) -> Vec<Mount> {
+    let mount = |mount: &engine::Mount| {
+        let (typ, source) = match &mount.source {
+            MountSource::Volume(name) => (MountType::VOLUME, name.clone()),
+            MountSource::Host(path) => (MountType::BIND, path.display().to_string()),
+        };
+        Mount {
+            typ: Some(typ),
+            source: Some(source),
+            target: Some(mount.target.clone()),
+            read_only: Some(mount.read_only),
+            ..Default::default()
+        }
+    };
+    environment.mounts.iter().map(mount).collect()
+}
+
+fn tmpfs((path, size): (&String, &Option<u64>)) -> (String, String) {
+    let size = size.map(|bytes| format!("size={bytes}"));
+    (path.clone(), size.unwrap_or_default())
+}
+
+fn ulimit((name, (soft, hard)): (&String, &(i64, i64))) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(*soft),
+        hard: Some(*hard),
+    }
+}
+
+fn extra_host((name, address): (&String, &String)) -> String {
+    format!("{name}:{address}")
 }
 
 pub(super) fn plain(output: LogOutput) -> String {

@@ -110,6 +110,8 @@ impl Docker {
         let found = self.client()?.list_volumes(Some(options)).await;
         let found = found.map_err(self.failed("list its volumes"))?;
         let ours = found.volumes.unwrap_or_default().into_iter();
+        // Those with a name are an app's data, which no sweep may list as left over.
+        let ours = ours.filter(|it| is_anonymous(&it.name));
         let ours = ours.filter(|it| self.is_of_agent(&it.labels, label::AGENT, label::DATA_DIR));
         Ok(ours.map(volume).collect())
     }

@@ -46,7 +46,7 @@ impl Docker {
         ];
         labels.extend((job.deployment.iter()).map(|id| (label::DEPLOYMENT, id.as_str())));
         labels.extend((job.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
-        let mut body = self.body(spec.service, &labels, &network, None);
+        let mut body = self.body(spec.service, spec.environment, &labels, &network, None);
         body.entrypoint = Some(vec!["/bin/sh".into(), "-c".into()]);
         body.cmd = Some(vec![spec.command.to_owned()]);
         let options = CreateContainerOptionsBuilder::new().name(name).build();

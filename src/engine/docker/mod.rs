@@ -17,6 +17,7 @@ mod listening;
 mod network;
 mod output;
 mod tend;
+mod volume;
 
 /// How long an engine may take to answer before it counts as unreachable.
 const ANSWER: Duration = Duration::from_secs(5);

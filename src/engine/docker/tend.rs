@@ -13,6 +13,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
+use super::instance::{environment_of, mounts_of};
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::{Endpoint, InstanceSpec, Look, Run};
 use crate::store::ours::Ours;
@@ -128,11 +129,16 @@ impl Docker {
 
     pub async fn remake(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         let ours = spec.instance.ours();
+        // Before the old one is gone.
+        let named = mounts_of(environment_of(spec)?);
         let mut mounts = Vec::new();
         if let Some(found) = self.find(&ours).await? {
             let volumes = found.mounts.unwrap_or_default().into_iter();
             let volumes = volumes.filter(|it| it.typ.as_deref() == Some("volume"));
-            mounts.extend(volumes.map(|volume| Mount {
+            // The others are those of the service, which every container of it gets.
+            let anonymous =
+                volumes.filter(|it| !named.iter().any(|new| new.target == it.destination));
+            mounts.extend(anonymous.map(|volume| Mount {
                 typ: Some(MountType::VOLUME),
                 source: volume.name,
                 target: volume.destination,

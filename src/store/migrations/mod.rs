@@ -349,6 +349,16 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE deployments ADD COLUMN pull INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE images ADD COLUMN deployment TEXT;
 ",
+    // The volumes that deploy.toml names: an app's data, which no sweep may remove.
+    "
+    CREATE TABLE named_volumes (
+        app     TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        volume  TEXT NOT NULL UNIQUE,
+        made_at INTEGER NOT NULL,
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

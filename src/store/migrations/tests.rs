@@ -276,7 +276,10 @@ fn read_releases(db: &Connection) {
         (Some(50051), Protocol::H2c)
     );
     assert_eq!(second_web.replicas, 2);
-    assert_eq!(second_web.settings.env["A"], "1");
+    assert_eq!(
+        second_web.settings.env["A"],
+        crate::store::settings::Value::Text("1".into())
+    );
     assert_eq!(second_web.settings.cpus, Some(0.5));
     assert_eq!(second_web.settings.stop_grace, Duration::from_millis(1500));
     assert_eq!(second_web.settings.health.path, "/up");

@@ -15,6 +15,7 @@ use crate::source::Want;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
+use crate::store::settings::Value;
 
 /// How long the commit may be looked for in the repository.
 const LOOK: Duration = Duration::from_secs(30);
@@ -147,9 +148,11 @@ fn service(
         .or(told)
         .unwrap_or(app.port);
     let settings = &mut service.settings;
-    settings.env = details.env.clone();
-    if told == Some(port) {
-        settings.env.remove("PORT");
+    // No more than deploy.toml has in the open: some of what a container was told is secret.
+    for (name, value) in &mut settings.env {
+        if let (Value::Text(text), Some(own)) = (value, details.env.get(name)) {
+            *text = own.clone();
+        }
     }
     settings.memory = details.memory;
     settings.cpus = details.cpus;
@@ -206,6 +209,7 @@ pub async fn instance(
                 commit: &release.commit,
                 volumes: &[],
                 recorded,
+                environment: &Err("it is only connected to its network".to_owned()),
             };
             agent.engine.rejoin(&spec).await?
         }

@@ -1,0 +1,81 @@
+//! The settings that a release of an app gets, from deploy.toml as it is in force.
+
+use crate::config::{self, App, Secret};
+use crate::store::settings::{Container, Health, Place, Settings, Value, Volume, VolumeSource};
+
+pub fn of(app: &App) -> Settings {
+    let (run, health) = (&app.run, &app.health);
+    let env = run.env.iter();
+    Settings {
+        env: env.map(|(name, it)| (name.clone(), value(it))).collect(),
+        env_file: run.env_file.clone(),
+        memory: run.memory,
+        cpus: run.cpus,
+        stop_grace: run.stop_grace,
+        capabilities: run.capabilities.clone(),
+        volumes: run.volumes.iter().map(volume).collect(),
+        container: container(&run.container),
+        health: Health {
+            path: health.path.clone(),
+            host: health.host.clone(),
+            headers: health.headers.clone(),
+            interval: health.interval,
+            timeout: health.timeout,
+            successes: health.successes,
+            deadline: health.deadline,
+        },
+    }
+}
+
+fn value(value: &config::Value) -> Value {
+    match value {
+        config::Value::Text(text) => Value::Text(text.clone()),
+        config::Value::From(secret) => Value::From(place(secret)),
+    }
+}
+
+fn place(secret: &Secret) -> Place {
+    match secret {
+        Secret::Env(name) => Place::Env(name.clone()),
+        Secret::File(path) => Place::File(path.clone()),
+    }
+}
+
+fn volume(volume: &config::Volume) -> Volume {
+    Volume {
+        source: match &volume.source {
+            config::VolumeSource::Named(name) => VolumeSource::Named(name.clone()),
+            config::VolumeSource::Host(path) => VolumeSource::Host(path.clone()),
+        },
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+    }
+}
+
+fn container(container: &config::Container) -> Container {
+    // Every field by name: a new key must not be forgotten here.
+    let config::Container {
+        tmpfs,
+        user,
+        read_only,
+        init,
+        stop_signal,
+        ulimits,
+        shm_size,
+        extra_hosts,
+        dns,
+        labels,
+    } = container.clone();
+    Container {
+        tmpfs,
+        user,
+        read_only,
+        init,
+        stop_signal,
+        ulimits,
+        shm_size,
+        extra_hosts,
+        dns,
+        labels,
+    }
+}

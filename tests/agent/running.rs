@@ -1,0 +1,170 @@
+//! What an app runs with: its environment, its storage and the engine's settings, read back from Docker.
+
+use std::collections::HashMap;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
+use rusqlite::Connection;
+
+use crate::server::{APP, SETTINGS, Server};
+use crate::support::docker::docker;
+use crate::support::wait::soon;
+
+/// The live release's only container.
+async fn container(server: &Server) -> Option<ContainerInspectResponse> {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
+    let name: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    docker().await.inspect_container(&name, None).await.ok()
+}
+
+fn environment(found: &ContainerInspectResponse) -> HashMap<String, String> {
+    let env = found.config.as_ref().unwrap().env.clone().unwrap();
+    let pair = |it: &String| {
+        let (name, value) = it.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    env.iter().map(pair).collect()
+}
+
+/// The mounts as `source -> target`, sorted.
+fn mounts(found: &ContainerInspectResponse) -> Vec<String> {
+    let mounts = found.mounts.clone().unwrap().into_iter();
+    let mut mounts: Vec<_> = mounts
+        .map(|it| {
+            let source = it.name.or(it.source).unwrap_or_default();
+            let access = if it.rw == Some(true) {
+                ""
+            } else {
+                ", read-only"
+            };
+            format!("{source} -> {}{access}", it.destination.unwrap())
+        })
+        .collect();
+    mounts.sort();
+    mounts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_setting_reaches_the_container_and_the_data_outlives_it() {
+    let volume = format!("data-{}", std::process::id());
+    let settings = format!(
+        "{SETTINGS}
+env = {{ PLAIN = \"a b=c\", FROM_ENV = {{ env = \"HELLO_TEST_KEY\" }}, FROM_FILE = {{ file = \"key\" }} }}
+env_file = \"hello.env\"
+volumes = [\"{volume}:/data\", {{ host = \"HOST\", target = \"/host\", read_only = true }}]
+tmpfs = [\"/tmp\", {{ target = \"/run/x\", size = \"1m\" }}]
+user = \"1000:1001\"
+read_only = true
+stop_signal = \"SIGINT\"
+capabilities = [\"NET_RAW\"]
+ulimits = {{ nofile = {{ soft = 512, hard = 1024 }} }}
+shm_size = \"8m\"
+extra_hosts = {{ db = \"192.0.2.7\" }}
+dns = [\"192.0.2.53\"]
+labels = {{ team = \"web\" }}
+"
+    );
+    let mut server = Server::idle(&settings).await;
+    let host = server.stage.folder.join("host");
+    std::fs::create_dir(&host).unwrap();
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let text = text.replace("HOST", host.to_str().unwrap());
+    let text = text.replace(
+        "[docker]\n",
+        &format!("[docker]\nallow_binds = [{host:?}]\n"),
+    );
+    std::fs::write(&server.stage.config, text).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(server.stage.folder.join(name), text);
+    write("key", "of-file\n").unwrap();
+    write("hello.env", "PLAIN=less\nOTHER=\"two\\nlines\"\n").unwrap();
+    server.set_env("HELLO_TEST_KEY", "of-env");
+    server.serve().await;
+
+    let first = server.go_live("v1").await;
+    let found = container(&server).await.unwrap();
+    let env = environment(&found);
+    let name = found.name.clone().unwrap();
+    let commit = first.commit.as_deref().unwrap();
+    for (key, value) in [
+        ("PLAIN", "a b=c"),
+        ("FROM_ENV", "of-env"),
+        ("FROM_FILE", "of-file"),
+        ("OTHER", "two\nlines"),
+        ("PORT", "8080"),
+        ("CUTOVER_APP", APP),
+        ("CUTOVER_COMMIT", commit),
+        ("SOURCE_COMMIT", commit),
+        ("CUTOVER_REF", "refs/heads/main"),
+        ("CUTOVER_INSTANCE", name.trim_start_matches('/')),
+    ] {
+        assert_eq!(env.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert!(env["CUTOVER_RELEASE"].starts_with('r'));
+
+    let named = format!("cutover-{APP}-{volume}");
+    let expected = [
+        format!("{} -> /host, read-only", host.display()),
+        format!("{named} -> /data"),
+    ];
+    assert_eq!(mounts(&found), expected);
+    let config = found.config.unwrap();
+    assert_eq!(config.user.as_deref(), Some("1000:1001"));
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
+    assert_eq!(config.labels.unwrap()["team"], "web");
+    let of = found.host_config.unwrap();
+    assert_eq!((of.readonly_rootfs, of.init), (Some(true), Some(true)));
+    assert!(of.cap_add.unwrap().iter().any(|it| it.ends_with("NET_RAW")));
+    assert_eq!(of.shm_size, Some(8 << 20));
+    assert_eq!(of.extra_hosts.unwrap(), ["db:192.0.2.7"]);
+    assert_eq!(of.dns.unwrap(), ["192.0.2.53"]);
+    let tmpfs = of.tmpfs.unwrap();
+    assert_eq!(tmpfs["/run/x"], format!("size={}", 1 << 20));
+    assert!(tmpfs.contains_key("/tmp"));
+    let limit = of.ulimits.unwrap().remove(0);
+    assert_eq!((limit.soft, limit.hard), (Some(512), Some(1024)));
+
+    // The next release has the same data, and so has a container that is made anew.
+    server.go_live("v2").await;
+    assert_eq!(mounts(&container(&server).await.unwrap()), expected);
+    let lost = container(&server).await.unwrap();
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    let docker = docker().await;
+    let id = lost.id.clone().unwrap();
+    docker.remove_container(&id, Some(force)).await.unwrap();
+    let back = soon(async || {
+        let found = container(&server).await;
+        found.is_some_and(|it| it.id != lost.id && it.state.unwrap().running == Some(true))
+    });
+    assert!(back.await, "{}", server.log());
+    assert_eq!(mounts(&container(&server).await.unwrap()), expected);
+
+    let removed = server.cutover(&["remove", APP, "--yes"]);
+    assert!({ removed }.status().unwrap().success());
+    assert!(docker.inspect_volume(&named).await.is_ok(), "it is kept");
+    let removed = server.cutover(&["remove", APP, "--yes", "--volumes"]);
+    assert!({ removed }.status().unwrap().success());
+    assert!(docker.inspect_volume(&named).await.is_err());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_fails_a_deployment_before_anything_is_made() {
+    let mut server = Server::with(&format!("{SETTINGS}env_file = \"hello.env\"\n")).await;
+    let write = |text: &str| std::fs::write(server.stage.folder.join("hello.env"), text).unwrap();
+    write("A=1");
+    server.go_live("v1").await;
+    let before = container(&server).await.unwrap().id;
+
+    write("hunter2 is no line");
+    let id = server.push("v2", "").await;
+    let (failed, log) = server.ended(&id).await;
+    assert_eq!(failed.state, "failed");
+    let shown = server.api(&format!("/api/v1/deployments/{id}")).await;
+    assert_eq!(shown["error"]["code"], "environment", "{shown}");
+    assert!(failed.steps.is_empty(), "nothing began");
+    assert!(!format!("{log:?}{shown}").contains("hunter2"));
+    assert_eq!(container(&server).await.unwrap().id, before);
+    assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}

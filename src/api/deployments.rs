@@ -47,9 +47,28 @@ struct DeployBody {
 /// Who asks for a deployment over the API.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Caller {
+pub(super) enum Caller {
     Api,
     Cli,
+}
+
+impl Caller {
+    pub(super) fn trigger(caller: Option<Self>) -> Trigger {
+        match caller {
+            None | Some(Caller::Api) => Trigger::Api,
+            Some(Caller::Cli) => Trigger::Cli,
+        }
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RestartRequest)]
+struct RestartBody {
+    /// For the history; `api` if absent.
+    #[schema(nullable = false)]
+    trigger: Option<Caller>,
 }
 
 /// Where to go back to.
@@ -115,10 +134,7 @@ pub async fn deploy(
             error.hint(),
         ));
     }
-    let trigger = match body.trigger {
-        None | Some(Caller::Api) => Trigger::Api,
-        Some(Caller::Cli) => Trigger::Cli,
-    };
+    let trigger = Caller::trigger(body.trigger);
     let new = NewDeployment {
         no_cache: body.no_cache,
         pull: body.pull,
@@ -183,6 +199,57 @@ pub async fn rollback(
             ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
         }
         RollbackError::Engine(error) => error.into(),
+    })?;
+    answer(&api, queued, query.until()).await
+}
+
+/// Start the live release again
+///
+/// Queues a deployment that replaces the live release's instances by new ones of the same image, as a
+/// switch does: no request is lost.
+#[utoipa::path(
+    post,
+    path = "/api/v1/apps/{app}/restart",
+    operation_id = "restart",
+    tag = "deployments",
+    params(AppPath, FollowQuery),
+    request_body = Option<RestartBody>,
+    responses(
+        (
+            status = 202,
+            description = "Queued. With `follow=true`, the log as text",
+            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
+            content((DeploymentView = "application/json"), (String = "text/plain")),
+        ),
+        (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
+        (status = 404, response = UnknownApp),
+        (
+            status = 409,
+            description = "Nothing is live",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "refused",
+                "message": "`hello` has no live release to start again",
+                "hint": "`cutover deploy hello` deploys the app",
+            }}),
+        ),
+        (status = 413, response = TooLarge),
+    ),
+)]
+pub async fn restart(
+    State(api): Shared,
+    caller: Principal,
+    Path(path): Path<AppPath>,
+    Query(query): Query<FollowQuery>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
+    let body: RestartBody = json::parse(&body)?;
+    let trigger = Caller::trigger(body.trigger);
+    let queued = intake::restart(&api.agent, &app.name, trigger, caller.who).await;
+    let queued = queued.map_err(|error| {
+        ApiError::from(error).or_hint(format!("`cutover deploy {}` deploys the app", app.name))
     })?;
     answer(&api, queued, query.until()).await
 }

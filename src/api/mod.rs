@@ -35,6 +35,7 @@ mod pushes;
 pub mod refusals;
 mod removal;
 mod responses;
+mod secrets;
 mod view;
 mod webhook_secrets;
 mod webhooks;
@@ -78,6 +79,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(apps::deployments, deployments::deploy))
         .routes(routes!(apps::releases))
         .routes(routes!(deployments::rollback))
+        .routes(routes!(deployments::restart))
+        .routes(routes!(secrets::list, secrets::change))
         .routes(routes!(deployments::show))
         .routes(routes!(log::show))
         .routes(routes!(deployments::cancel))

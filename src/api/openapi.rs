@@ -294,6 +294,7 @@ mod tests {
                     let place = format!("{path} {status}");
                     let is_rare = ["/hooks/{app} 202", "/readyz 200"].contains(&place.as_str())
                         || place.ends_with("/rollback 202")
+                        || place.ends_with("/restart 202")
                         || place.ends_with("/reload 422")
                         || place.ends_with("/orphans 200")
                         || place.ends_with("/adopt 200")

@@ -30,6 +30,7 @@ pub mod receive;
 pub mod releases;
 pub mod reload;
 pub mod remove;
+pub mod restart;
 pub mod rollback;
 pub mod secret;
 pub mod serve;
@@ -81,6 +82,7 @@ pub enum Verb {
     Demo(demo::Demo),
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),
+    Restart(restart::Restart),
     Status(status::Status),
     Deployments(deployments::Deployments),
     Releases(releases::Releases),
@@ -132,6 +134,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Demo(args) => demo::run(args).await,
         Verb::Deploy(args) => deploy::run(args, &global).await,
         Verb::Rollback(args) => rollback::run(args, &global).await,
+        Verb::Restart(args) => restart::run(args, &global).await,
         Verb::Status(args) => status::run(args, &global).await,
         Verb::Deployments(args) => deployments::run(args, &global).await,
         Verb::Releases(args) => releases::run(args, &global).await,
@@ -145,7 +148,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),
-        Verb::Secret(args) => secret::run(args),
+        Verb::Secret(args) => secret::run(args, &global).await,
         Verb::Completions(args) => completions::run(args),
     }
 }

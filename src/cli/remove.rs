@@ -20,7 +20,7 @@ pub struct Remove {
     /// Remove it without asking
     #[arg(long, short)]
     yes: bool,
-    /// Remove its volumes too, and the data in them
+    /// Remove its volumes and secrets too, and the data in them
     #[arg(long)]
     volumes: bool,
     /// Print the API's answer
@@ -102,8 +102,11 @@ fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
         lines.push(format!("there is nothing of `{}` to remove", plan.app));
     }
     lines.push(match volumes {
-        true => "removes the containers' anonymous volumes, with their data".to_owned(),
-        false => "keeps its volumes and the data in them (`--volumes` removes them)".to_owned(),
+        true => {
+            "removes the containers' anonymous volumes, with their data, and its secrets".to_owned()
+        }
+        false => "keeps its volumes, the data in them, and its secrets (`--volumes` removes them)"
+            .to_owned(),
     });
     if plan.configured {
         lines.push(format!(

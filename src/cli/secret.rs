@@ -1,18 +1,217 @@
-//! `cutover secret`: prints a new random webhook secret.
+//! `cutover secret`: the secrets that Cutover keeps for an app; without a verb, a new webhook secret.
 
-use std::io::{IsTerminal, stdout};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read, stdin, stdout};
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{Error, print};
+use super::client::{Client, view};
+use super::{Error, Global, notice, outcome, print, table, words};
+use crate::config::env_file;
 
-/// Print a new random webhook secret, and how to use it
+/// Keep an app's secrets; without a verb, print a new random webhook secret
 #[derive(Debug, Args)]
-pub struct Secret {}
+pub struct Secret {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Set a secret to a value that is asked for, or read from a pipe, and deploy it
+    Set(Set),
+    /// Remove secrets, and deploy without them
+    Unset(Unset),
+    /// List an app's secrets, without their values
+    List(List),
+    /// Set all variables of a .env file as secrets, in one deployment
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    /// Name of the app, as in `[apps.NAME]`
+    app: String,
+    /// Name of the secret, which is the variable that the app finds it in
+    name: String,
+    #[command(flatten)]
+    then: Then,
+}
+
+#[derive(Debug, Args)]
+struct Unset {
+    /// Name of the app, as in `[apps.NAME]`
+    app: String,
+    /// Names of the secrets
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    then: Then,
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// Name of the app, as in `[apps.NAME]`
+    app: String,
+    /// File of NAME=VALUE lines; `-` is the standard input
+    file: PathBuf,
+    #[command(flatten)]
+    then: Then,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Name of the app, as in `[apps.NAME]`
+    app: String,
+    /// Print the API's response as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What happens after a change.
+#[derive(Debug, Args)]
+struct Then {
+    /// Leave the change to the next deployment
+    #[arg(long)]
+    no_deploy: bool,
+    /// Follow the log until the deployment has ended
+    #[arg(long, short, conflicts_with = "no_deploy")]
+    follow: bool,
+    /// Print the API's response as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The longest input that is read, in bytes; the API takes 64 KiB.
+const LONGEST: u64 = 1 << 20;
+
+pub async fn run(args: Secret, global: &Global) -> Result<(), Error> {
+    match args.verb {
+        None => random(),
+        Some(Verb::Set(args)) => {
+            let value = value(&args.name)?;
+            let set = BTreeMap::from([(args.name, value)]);
+            change(global, &args.app, json!({ "set": set }), &args.then).await
+        }
+        Some(Verb::Unset(args)) => {
+            let body = json!({ "unset": args.names });
+            change(global, &args.app, body, &args.then).await
+        }
+        Some(Verb::Import(args)) => {
+            let read = match args.file.to_str() {
+                Some("-") => env_file::parse(&input()?),
+                _ => env_file::read(&args.file),
+            };
+            let set: BTreeMap<String, String> = read.map_err(Error::usage)?.into_iter().collect();
+            if set.is_empty() {
+                return Err(Error::usage("the file has no variables"));
+            }
+            change(global, &args.app, json!({ "set": set }), &args.then).await
+        }
+        Some(Verb::List(args)) => list(args, global).await,
+    }
+}
+
+/// Never an argument: every user of the machine can see those.
+fn value(name: &str) -> Result<String, Error> {
+    if stdin().is_terminal() {
+        let asked = rpassword::prompt_password(format!("Value of {name}: "));
+        return asked.map_err(|error| Error::usage("no value was read").because(&error));
+    }
+    let mut value = input()?;
+    // As of a file that holds a secret.
+    if value.ends_with('\n') {
+        value.pop();
+        if value.ends_with('\r') {
+            value.pop();
+        }
+    }
+    Ok(value)
+}
+
+fn input() -> Result<String, Error> {
+    let mut text = String::new();
+    let read = stdin().take(LONGEST).read_to_string(&mut text);
+    read.map_err(|error| Error::usage("the input cannot be read").because(&error))?;
+    Ok(text)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Changed {
+    changed: usize,
+    deployment: Option<Value>,
+}
+
+async fn change(global: &Global, app: &str, mut body: Value, then: &Then) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    if !then.follow {
+        notice::say(&client).await;
+    }
+    body["deploy"] = json!(!then.no_deploy);
+    body["trigger"] = json!("cli");
+    let path = format!("/api/v1/apps/{}/secrets", view::segment(app));
+    let answer = client.post(&path, &body).await?;
+    let done: Changed = view::read(&answer)?;
+    if then.json && !then.follow {
+        print::json(&answer);
+        return Ok(());
+    }
+    if !then.json {
+        print::line(match done.changed {
+            0 => "No value has changed".to_owned(),
+            1 => "1 secret has changed".to_owned(),
+            many => format!("{many} secrets have changed"),
+        });
+    }
+    match done.deployment {
+        Some(deployment) => outcome::after(&client, deployment, then.follow, then.json).await,
+        None if done.changed > 0 => {
+            print::line("The app gets it with its next deployment");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Listed {
+    name: String,
+    version: u32,
+    set_at: String,
+    set_by: String,
+}
+
+async fn list(args: List, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let path = format!("/api/v1/apps/{}/secrets", view::segment(&args.app));
+    let answer = client.get(&path).await?;
+    if args.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    let list: view::List<Listed> = view::read(&answer)?;
+    let row = |it: &Listed| {
+        let version = it.version.to_string();
+        vec![
+            it.name.clone(),
+            version,
+            words::ago(&it.set_at),
+            it.set_by.clone(),
+        ]
+    };
+    let headers = ["SECRET", "VERSION", "SET", "BY"];
+    table::show(&headers, list.items.iter().map(row).collect());
+    Ok(())
+}
 
 /// Prints 32 random bytes in hexadecimal. The explanation goes to stderr, so that the secret can be
 /// piped.
-pub fn run(_: Secret) -> Result<(), Error> {
+fn random() -> Result<(), Error> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         Error::failed("failed to get random bytes from the operating system").because(&error)

@@ -11,7 +11,7 @@ use super::container::{Container, container};
 use super::file::{Node, Section};
 use super::values::{duration, path, secret, variable_name};
 use super::volumes::{Volume, volumes};
-use super::{Secret, units};
+use super::{Secret, env_file, units};
 
 /// The settings that a release runs with.
 #[derive(Debug, Clone)]
@@ -19,6 +19,9 @@ pub struct Run {
     pub env: BTreeMap<String, Value>,
     /// A file of `NAME=VALUE` lines. Names in `env` take precedence over those in it.
     pub env_file: Option<PathBuf>,
+    /// The secrets without which nothing is deployed, each with where it is read from, or `None` if
+    /// Cutover keeps it.
+    pub secrets: BTreeMap<String, Option<Secret>>,
     pub replicas: u32,
     /// The limit in bytes. Absent: no limit.
     pub memory: Option<u64>,
@@ -42,6 +45,9 @@ pub enum Value {
 pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
     let env = section.read("env", environment);
     let env_file = section.read("env_file", path);
+    let secrets = section.read("secrets", |node| {
+        secrets(node, env.as_ref().unwrap_or(&BTreeMap::new()))
+    });
     let replicas = section.read("replicas", |node| node.integer(1, 100));
     let memory = section.read("memory", |node| {
         let text = node.str(units::MEMORY)?;
@@ -60,6 +66,7 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
     Run {
         env: env.unwrap_or_default(),
         env_file,
+        secrets: secrets.unwrap_or_default(),
         replicas: replicas.unwrap_or(1) as u32,
         memory,
         cpus,
@@ -85,6 +92,60 @@ fn environment(node: Node<'_>) -> Option<BTreeMap<String, Value>> {
             _ => node.wrong_unshown(format!("a string: {name} = \"…\", with quotes")),
         };
         all.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Some(all)
+}
+
+/// An array of the names of kept secrets, or a table that says for each name where it is read from,
+/// `true` for a kept one.
+fn secrets(
+    node: Node<'_>,
+    env: &BTreeMap<String, Value>,
+) -> Option<BTreeMap<String, Option<Secret>>> {
+    const EXPECTED: &str = "an array of names such as [\"DATABASE_URL\"], or a table such as \
+                            { DATABASE_URL = true, API_KEY = { env = \"HELLO_API_KEY\" } }";
+    let mut all = BTreeMap::new();
+    let mut add = |name: &str, node: &Node<'_>, secret| {
+        if !env_file::is_name(name) {
+            return node.report::<()>(format!(
+                "`{}` is not a secret's name: expected letters, digits and `_`, no digit first",
+                name.escape_debug()
+            ));
+        }
+        if env.contains_key(name) {
+            return node.report(format!(
+                "`{}` names `{name}`, which `env` has too: expected it in one of them",
+                node.path
+            ));
+        }
+        all.insert(name.to_owned(), secret);
+        None
+    };
+    if let DeValue::Array(_) = node.value.get_ref() {
+        for node in node.array(EXPECTED)? {
+            if let DeValue::String(name) = node.value.get_ref() {
+                add(name, &node, None);
+            } else {
+                node.wrong_unshown::<()>("the name of a secret");
+            }
+        }
+        return Some(all);
+    }
+    for (name, node) in node.entries(EXPECTED)? {
+        let secret = match node.value.get_ref() {
+            DeValue::Boolean(true) => None,
+            _ => {
+                let place = Node {
+                    path: node.path.clone(),
+                    ..node
+                };
+                match secret(place) {
+                    Some(secret) => Some(secret),
+                    None => continue,
+                }
+            }
+        };
+        add(name, &node, secret);
     }
     Some(all)
 }

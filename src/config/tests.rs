@@ -395,6 +395,16 @@ fn one_mistake_each() {
             "run.env = { A = { vault = 'x' } }",
             "where to read the secret from",
         ),
+        ("run.secrets = 'A'", "an array of names"),
+        ("run.secrets = ['A B']", "is not a secret's name"),
+        (
+            "run.secrets = { A = 'hunter2' }",
+            "does not belong in this file",
+        ),
+        (
+            "run = { env = { A = '1' }, secrets = ['A'] }",
+            "which `env` has too",
+        ),
         ("run.volumes = 'data:/data'", "an array of volumes"),
         ("run.volumes = ['data']", "a volume such as"),
         (

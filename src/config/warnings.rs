@@ -35,7 +35,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
             Value::From(secret) => Some((format!("run.env.{name}"), secret)),
             Value::Text(_) => None,
         });
-        for (key, secret) in webhook.chain(token).chain(report).chain(env) {
+        let secrets = app.run.secrets.iter();
+        let secrets =
+            secrets.filter_map(|(name, it)| Some((format!("run.secrets.{name}"), it.as_ref()?)));
+        for (key, secret) in webhook.chain(token).chain(report).chain(env).chain(secrets) {
             if let Err(error) = secret.read() {
                 warnings.push(format!("{at}.{key}`: {error}"));
             }

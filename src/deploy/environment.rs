@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::line::Stop;
+use super::secrets::SecretsError;
 use super::{Agent, InForce};
 use crate::config::{self, Secret};
 use crate::engine::{EngineError, Environment, Mount, MountSource};
@@ -19,7 +20,7 @@ use crate::store::{StoreError, deployments, named_volumes};
 pub enum Purpose {
     /// The app itself, or a command that works on its data.
     App,
-    /// The app's tests, which get none of its data.
+    /// The app's tests, which get none of its data and secrets.
     Test,
 }
 
@@ -29,6 +30,9 @@ pub enum EnvironmentError {
     /// A person has to do something.
     #[error("{0}")]
     Wrong(String),
+    /// A secret has to be set.
+    #[error("{0}")]
+    Missing(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -41,6 +45,7 @@ impl From<EnvironmentError> for Stop {
     fn from(error: EnvironmentError) -> Self {
         match error {
             EnvironmentError::Wrong(why) => Stop::failed("environment", why),
+            EnvironmentError::Missing(why) => Stop::failed("missing_secret", why),
             EnvironmentError::Store(StoreError::Refused(why)) => Stop::failed("environment", why),
             EnvironmentError::Store(error) => error.into(),
             EnvironmentError::Engine(error) => error.into(),
@@ -49,7 +54,8 @@ impl From<EnvironmentError> for Stop {
 }
 
 /// Whether everything that the settings refer to is there. Changes nothing.
-pub async fn check(agent: &Agent, settings: &Settings) -> Result<()> {
+pub async fn check(agent: &Agent, app: &AppName, settings: &Settings) -> Result<()> {
+    secrets(agent, app, settings).await?;
     let (in_force, settings) = (agent.in_force(), settings.clone());
     let check = tokio::task::spawn_blocking(move || {
         let sources = settings.volumes.iter().map(|volume| &volume.source);
@@ -84,6 +90,9 @@ pub async fn of(
     let read = settings.clone();
     let own = tokio::task::spawn_blocking(move || self::variables(&read));
     variables.extend(own.await.map_err(|_| interrupted())??);
+    if purpose == Purpose::App {
+        variables.extend(secrets(agent, &release.app, &settings).await?);
+    }
     let mounts = match purpose {
         Purpose::App => mounts(agent, in_force, &release.app, settings).await?,
         Purpose::Test => Vec::new(),
@@ -132,6 +141,45 @@ fn variables(settings: &Settings) -> Result<BTreeMap<String, String>> {
         };
         all.insert(name.clone(), value);
     }
+    Ok(all)
+}
+
+/// The secrets that Cutover keeps for the app, and those that deploy.toml has elsewhere.
+async fn secrets(
+    agent: &Agent,
+    app: &AppName,
+    settings: &Settings,
+) -> Result<BTreeMap<String, String>> {
+    let kept = super::secrets::values(agent, app).await;
+    let mut all = kept.map_err(|error| match error {
+        SecretsError::Store(error) => EnvironmentError::Store(error),
+        other => EnvironmentError::Wrong(other.to_string()),
+    })?;
+    let named = settings.secrets.clone();
+    let missing = named.iter().filter(|(_, place)| place.is_none());
+    let missing: Vec<_> = missing
+        .filter(|(name, _)| !all.contains_key(*name))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let [first, ..] = missing.as_slice() {
+        return Err(EnvironmentError::Missing(format!(
+            "`run.secrets` names `{}`, which Cutover does not keep for `{app}`: run `cutover secret set \
+             {app} {first}`",
+            missing.join("`, `")
+        )));
+    }
+    let read = tokio::task::spawn_blocking(move || {
+        let elsewhere = named.into_iter();
+        let elsewhere = elsewhere.filter_map(|(name, place)| Some((name, place?)));
+        let each = elsewhere.map(|(name, place)| match read(&place) {
+            Ok(value) => Ok((name, value)),
+            Err(why) => Err(EnvironmentError::Wrong(format!(
+                "`run.secrets.{name}`: {why}"
+            ))),
+        });
+        each.collect::<Result<Vec<_>>>()
+    });
+    all.extend(read.await.map_err(|_| interrupted())??);
     Ok(all)
 }
 

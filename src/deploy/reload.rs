@@ -9,7 +9,8 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::checkpoint::Checkpoint;
-use super::{Agent, InForce, Result, removal, routes};
+use super::vault::Vault;
+use super::{Agent, InForce, Result, removal, routes, secrets};
 use crate::config::changes::{self, Applies, Change};
 use crate::config::{self, Config, Loaded, Problems};
 use crate::ids::AppName;
@@ -206,12 +207,18 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
         .collect();
     let renames: Vec<_> = renames(&next.config).collect();
     let telling = telling(&next.config);
+    let data_dir = next.config.agent.data_dir.clone();
+    let vault = tokio::task::spawn_blocking(move || Vault::open(&data_dir).ok());
+    let vault = vault.await.map_err(|_| StoreError::Stopped)?;
     let mirrors = next.config.agent.data_dir.join("repos");
     let renamed = agent.store.write(move |db| {
         let mut renamed = Vec::new();
         for (from, to) in renames {
             if app_names::can_rename(db, &from, &to)? {
                 app_names::rename(db, &from, &to)?;
+                if let Some(vault) = &vault {
+                    secrets::rename(db, vault, &from, &to)?;
+                }
                 renamed.push((from, to));
             }
         }

@@ -15,7 +15,7 @@ use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, app_names, apps, named_volumes, volumes};
+use crate::store::{StoreError, actions, app_names, apps, named_volumes, secrets, volumes};
 use serde::Serialize;
 
 /// The drain deadline for an app that is no longer in deploy.toml.
@@ -35,7 +35,8 @@ pub struct Removal {
     pub live: Option<String>,
     pub containers: Vec<String>,
     pub images: Vec<String>,
-    /// Whether the app's volumes are removed too, those of deploy.toml and the anonymous ones.
+    /// Whether the app's volumes, those of deploy.toml and the anonymous ones, and its secrets are
+    /// removed too.
     pub volumes: bool,
     /// The volumes that deploy.toml names or named.
     pub named_volumes: Vec<String>,
@@ -174,6 +175,9 @@ async fn attempt(
         let kept = agent.store.read(move |db| volumes::of_app(db, &name));
         retire::remove_volumes(agent, kept.await?).await?;
         remove_named_volumes(agent, app).await?;
+        let name = app.clone();
+        let forget = move |db: &_| secrets::unset_all(db, &name);
+        agent.store.write(forget).await?;
     }
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
     let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;

@@ -22,8 +22,9 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
     steps::begin::attempt(line).await?;
     let release = match &deployment.goal {
         Goal::Release(id) => steps::start::kept(line, id).await?,
+        Goal::Again => steps::start::again(line).await?,
         goal => {
-            environment::check(line.agent, &settings::of(line.app)).await?;
+            environment::check(line.agent, &line.app.name, &settings::of(line.app)).await?;
             let slot = steps::begin::slot(line).await?;
             let commit = line
                 .step(

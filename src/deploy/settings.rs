@@ -5,10 +5,13 @@ use crate::store::settings::{Container, Health, Place, Settings, Value, Volume, 
 
 pub fn of(app: &App) -> Settings {
     let (run, health) = (&app.run, &app.health);
-    let env = run.env.iter();
+    let (env, secrets) = (run.env.iter(), run.secrets.iter());
     Settings {
         env: env.map(|(name, it)| (name.clone(), value(it))).collect(),
         env_file: run.env_file.clone(),
+        secrets: secrets
+            .map(|(name, it)| (name.clone(), it.as_ref().map(place)))
+            .collect(),
         memory: run.memory,
         cpus: run.cpus,
         stop_grace: run.stop_grace,

@@ -10,7 +10,7 @@ use super::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::DeploymentId;
 use crate::state::Event;
-use crate::store::deployments::{self, Failure, Trigger};
+use crate::store::deployments::{self, Failure, Goal, Trigger};
 use crate::store::steps;
 
 /// How often a deployment is attempted before it fails: one that crashes the agent each time must not
@@ -97,7 +97,11 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             }
             Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
                 // The live release is bad: an automatic rollback is not superseded.
-                Some(newer) if newer.id > id && deployment.trigger != Trigger::AutoRollback => {
+                Some(newer)
+                    if newer.id > id
+                        && deployment.trigger != Trigger::AutoRollback
+                        && deployment.goal != Goal::Again =>
+                {
                     let why = format!("the newer deployment `{}` took its place", newer.id);
                     superseded(db, &id, why)?;
                 }

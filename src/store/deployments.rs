@@ -36,6 +36,9 @@ pub enum Goal {
     Named(String),
     /// A kept release.
     Release(ReleaseId),
+    /// The release that is live when the deployment runs: the same images and settings, in new
+    /// instances.
+    Again,
 }
 
 /// Why a deployment did not go live, or did not stay.
@@ -118,7 +121,8 @@ const UNFOUND: usize = 20;
 /// rollback deploys is known; and a request for the same as a waiting one takes its place at once.
 ///
 /// An automatic rollback supersedes nothing and is not superseded: it runs first, since the live
-/// release is bad, and the waiting deployment may take long and fail.
+/// release is bad, and the waiting deployment may take long and fail. Nor does [`Goal::Again`]: neither
+/// does what the other is to do.
 ///
 /// Refused if the app is no longer in deploy.toml, unless it is an automatic rollback.
 pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
@@ -130,6 +134,7 @@ pub fn enqueue(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
     }
     let older = match new.trigger {
         Trigger::AutoRollback => vec![],
+        _ if new.goal == Goal::Again => vec![],
         _ => waiting(db, &new.app)?,
     };
     let queued = insert(db, new)?;
@@ -363,21 +368,39 @@ pub fn newest_unfound(
 ) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
-         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND NOT found AND id IS NOT ?2
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND NOT found AND want != ?3
+           AND id IS NOT ?2
          ORDER BY id DESC LIMIT 1",
     )?;
     let turn = turn.map(DeploymentId::as_str);
-    Ok(query.query_row((app.as_str(), turn), from_row).optional()?)
+    // It has no commit to be found.
+    let again = to_json(&Goal::Again)?;
+    let found = query.query_row((app.as_str(), turn, again), from_row);
+    Ok(found.optional()?)
+}
+
+/// The waiting deployment that starts the live release again.
+pub fn waiting_again(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM deployments INDEXED BY deployments_open
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND want = ?2
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    let again = to_json(&Goal::Again)?;
+    Ok(query
+        .query_row((app.as_str(), again), from_row)
+        .optional()?)
 }
 
 /// The waiting deployments that a newer one may supersede, oldest first.
 fn waiting(db: &Connection, app: &AppName) -> Result<Vec<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
-         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND trigger != ?2 ORDER BY id",
+         WHERE app = ?1 AND ended_at IS NULL AND state = 'queued' AND trigger != ?2 AND want != ?3
+         ORDER BY id",
     )?;
-    let automatic = to_json(&Trigger::AutoRollback)?;
-    let rows = query.query_map((app.as_str(), automatic), from_row)?;
+    let (automatic, again) = (to_json(&Trigger::AutoRollback)?, to_json(&Goal::Again)?);
+    let rows = query.query_map((app.as_str(), automatic, again), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -34,6 +34,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         settings: Settings {
             env: Default::default(),
             env_file: None,
+            secrets: Default::default(),
             memory: None,
             cpus: None,
             stop_grace: Duration::from_secs(1),

@@ -22,6 +22,9 @@ pub struct Settings {
     /// A file of `NAME=VALUE` lines, read whenever a container is made.
     #[serde(default)]
     pub env_file: Option<PathBuf>,
+    /// The secrets that must be there, each with where it is read from, or `None` if Cutover keeps it.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Option<Place>>,
     /// The memory limit in bytes.
     pub memory: Option<u64>,
     /// The limit in processors, which may be a fraction.
@@ -193,6 +196,7 @@ mod v0 {
             Self {
                 env: run.env.into_iter().map(text).collect(),
                 env_file: None,
+                secrets: BTreeMap::new(),
                 memory: run.memory,
                 cpus: run.cpus,
                 stop_grace: run.stop_grace,
@@ -227,6 +231,11 @@ mod tests {
             ]
             .into(),
             env_file: Some("/hello.env".into()),
+            secrets: [
+                ("D".to_owned(), None),
+                ("E".to_owned(), Some(Place::Env("HELLO_E".into()))),
+            ]
+            .into(),
             memory: Some(64 << 20),
             cpus: Some(0.5),
             stop_grace: Duration::from_millis(1500),

@@ -41,6 +41,7 @@ mod releases;
 mod reload;
 mod retire;
 mod running;
+mod secrets;
 mod strangers;
 mod told;
 mod volumes;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Agent, Result};
 use crate::ids::{AppName, CommitId, DeploymentId, InvalidId};
 
+mod again;
 mod decide;
 mod delivery;
 pub mod pending;
@@ -17,6 +18,8 @@ mod queue;
 mod record;
 mod repository;
 
+pub(super) use again::again;
+pub use again::restart;
 pub use decide::refusal;
 pub use delivery::{Answer, delivery};
 pub(super) use queue::announce;

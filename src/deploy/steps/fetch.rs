@@ -93,7 +93,9 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
                 Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), live.as_ref(), changed)))
             }
             (Goal::Named(text), _) => get(source::Want::Named(text)).map(Ok),
-            (Goal::Branch | Goal::Release(_), _) => get(source::Want::Branch(branch)).map(Ok),
+            (Goal::Branch | Goal::Release(_) | Goal::Again, _) => {
+                get(source::Want::Branch(branch)).map(Ok)
+            }
         }
     });
     let outcome = fetch

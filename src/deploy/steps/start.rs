@@ -11,11 +11,11 @@ use crate::deploy::{Agent, instance_name, rollback, routes, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
-use crate::store::deployments;
 use crate::store::instances::{self, Instance};
 use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
+use crate::store::{apps, deployments, now};
 
 /// The kept release that a rollback goes back to; the log says what it replaces.
 pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
@@ -52,6 +52,55 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
             format!("the image of the release `{id}` is no longer kept"),
         )
     })?;
+    can_start(line, &release).await?;
+    Ok(release)
+}
+
+/// A new release of the live one's images and settings.
+pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
+    let (id, app) = (line.id.clone(), line.app.name.clone());
+    let made = line.record(move |db| {
+        // An attempt that was interrupted may have made it.
+        let made = deployments::get(db, &id)?.and_then(|it| it.release);
+        if let Some(made) = made {
+            return releases::get(db, &made);
+        }
+        let live = apps::serving(db, &app)?.live;
+        let live = live.map(|live| releases::get(db, &live)).transpose()?;
+        let Some(live) = live.flatten() else {
+            return Ok(None);
+        };
+        let release = Release {
+            id: ReleaseId::new(),
+            deployment: id.clone(),
+            created_at: now(),
+            went_live: None,
+            removed_at: None,
+            ..live
+        };
+        releases::insert(db, &release)?;
+        deployments::set_release(db, &id, &release.id)?;
+        let Release {
+            commit,
+            message,
+            author,
+            ..
+        } = &release;
+        deployments::set_commit(db, &id, commit, message, author)?;
+        Ok(Some(release))
+    });
+    let release = made.await?;
+    let nothing = || Stop::failed("nothing_live", "nothing is live that could start again");
+    let release = release.ok_or_else(nothing)?;
+    line.log
+        .line("the live release again, with the secrets of now");
+    can_start(line, &release).await?;
+    Ok(release)
+}
+
+/// Whether its images and all that its settings refer to are there.
+async fn can_start(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
+    let id = &release.id;
     for service in &release.services {
         if !line.agent.engine.has_image(&service.image_id).await? {
             let image = &service.image;
@@ -60,9 +109,9 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                 format!("the image `{image}` of the release `{id}` is gone from Docker; {again}");
             return Err(Stop::failed("image_gone", what));
         }
-        environment::check(line.agent, &service.settings).await?;
+        environment::check(line.agent, &release.app, &service.settings).await?;
     }
-    Ok(release)
+    Ok(())
 }
 
 /// Starts what is not running yet. Rows are written before containers are created.

@@ -359,6 +359,17 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (app, name)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE secrets (
+        app     TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        sealed  BLOB NOT NULL,
+        set_at  INTEGER NOT NULL,
+        set_by  TEXT NOT NULL,
+        PRIMARY KEY (app, name)
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

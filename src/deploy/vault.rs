@@ -1,0 +1,171 @@
+//! Encrypts the secrets that Cutover keeps: ChaCha20-Poly1305 with a random nonce, and with the app and
+//! the name as associated data, so that no row can be read as another. The key is beside the database
+//! in `secrets.key`, which only the agent's user can read: a copy of the database alone reveals nothing.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use crate::ids::AppName;
+
+const KEY: &str = "secrets.key";
+const KEY_LENGTH: usize = 32;
+/// The first byte of what is encrypted this way.
+const FORM: u8 = 1;
+
+/// Quotes no value.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    #[error(
+        "the key of the secrets, `{}`, is missing: restore it from a backup, or unset the secrets and set \
+         them again", .0.display()
+    )]
+    NoKey(PathBuf),
+    #[error("the key of the secrets, `{}`, cannot be used: {cause}", path.display())]
+    Key { path: PathBuf, cause: String },
+    #[error("`{0}` cannot be decrypted with this key: set it again (`cutover secret set {1} {0}`)")]
+    Damaged(String, AppName),
+}
+
+/// The key, read. Not `Debug`, so that it cannot be logged.
+pub struct Vault(LessSafeKey);
+
+impl Vault {
+    /// Reads the key. Blocks.
+    pub fn open(data_dir: &Path) -> Result<Self, VaultError> {
+        let path = data_dir.join(KEY);
+        let unusable = |cause: String| VaultError::Key {
+            path: path.clone(),
+            cause,
+        };
+        let mut text = String::new();
+        match File::open(&path) {
+            Ok(file) => file
+                .take(1024)
+                .read_to_string(&mut text)
+                .map_err(|error| unusable(error.to_string()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(VaultError::NoKey(path));
+            }
+            Err(error) => return Err(unusable(error.to_string())),
+        };
+        let bytes = hex::decode(text.trim());
+        let key = bytes
+            .ok()
+            .filter(|bytes| bytes.len() == KEY_LENGTH)
+            .and_then(|bytes| UnboundKey::new(&CHACHA20_POLY1305, &bytes).ok())
+            .ok_or_else(|| unusable("it is not 64 hexadecimal digits".into()))?;
+        Ok(Self(LessSafeKey::new(key)))
+    }
+
+    /// The same, with a new key if there is none yet. Blocks.
+    pub fn open_or_make(data_dir: &Path) -> Result<Self, VaultError> {
+        match Self::open(data_dir) {
+            Err(VaultError::NoKey(path)) => {
+                make(data_dir).map_err(|error| VaultError::Key {
+                    path,
+                    cause: error.to_string(),
+                })?;
+                Self::open(data_dir)
+            }
+            other => other,
+        }
+    }
+
+    pub fn seal(&self, app: &AppName, name: &str, value: &str) -> Vec<u8> {
+        let mut nonce = [0u8; NONCE_LEN];
+        getrandom::fill(&mut nonce).expect("the operating system provides random bytes");
+        let mut sealed = value.as_bytes().to_vec();
+        let of = Aad::from(owner(app, name));
+        self.0
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), of, &mut sealed)
+            .expect("a value is shorter than what the cipher can take");
+        [&[FORM], &nonce[..], &sealed].concat()
+    }
+
+    /// The value that was sealed for this app and name.
+    pub fn unseal(&self, app: &AppName, name: &str, sealed: &[u8]) -> Result<String, VaultError> {
+        let damaged = || VaultError::Damaged(name.to_owned(), app.clone());
+        let (head, body) = sealed.split_at_checked(1 + NONCE_LEN).ok_or_else(damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(&head[1..]).map_err(|_| damaged())?;
+        let mut body = body.to_vec();
+        let of = Aad::from(owner(app, name));
+        let opened = self.0.open_in_place(nonce, of, &mut body);
+        let opened = opened.map_err(|_| damaged())?.to_vec();
+        let known = head[0] == FORM;
+        let text = String::from_utf8(opened).ok().filter(|_| known);
+        text.ok_or_else(damaged)
+    }
+}
+
+/// Neither an app's name nor a variable's contains a NUL.
+fn owner(app: &AppName, name: &str) -> Vec<u8> {
+    format!("cutover secret\0{app}\0{name}").into_bytes()
+}
+
+/// Writes a random key so that after a crash there is a whole one or none. An existing key stays.
+fn make(data_dir: &Path) -> io::Result<()> {
+    let mut key = [0u8; KEY_LENGTH];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let temp = data_dir.join(format!("{KEY}.new"));
+    let _ = std::fs::remove_file(&temp);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temp)?;
+    file.write_all(format!("{}\n", hex::encode(key)).as_bytes())?;
+    file.sync_all()?;
+    // Unlike a rename, this replaces no key that was written meanwhile.
+    match std::fs::hard_link(&temp, data_dir.join(KEY)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    std::fs::remove_file(&temp)?;
+    File::open(data_dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_value_can_be_read_only_as_what_it_was_sealed_for() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Vault::open(folder.path()),
+            Err(VaultError::NoKey(_))
+        ));
+        let vault = Vault::open_or_make(folder.path()).unwrap();
+        let mode = std::fs::metadata(folder.path().join(KEY)).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+        let app: AppName = "hello".parse().unwrap();
+        let sealed = vault.seal(&app, "A", "hunter2");
+        assert_ne!(sealed, vault.seal(&app, "A", "hunter2"), "a new nonce");
+        assert!(!sealed.windows(7).any(|it| it == b"hunter2"));
+        // Read again, the key is the same.
+        let vault = Vault::open_or_make(folder.path()).unwrap();
+        assert_eq!(vault.unseal(&app, "A", &sealed).unwrap(), "hunter2");
+        assert!(vault.unseal(&app, "B", &sealed).is_err());
+        assert!(
+            vault
+                .unseal(&"other".parse().unwrap(), "A", &sealed)
+                .is_err()
+        );
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            let error = vault.unseal(&app, "A", &damaged).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        for length in 0..sealed.len() {
+            assert!(vault.unseal(&app, "A", &sealed[..length]).is_err());
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Secrets that Cutover keeps: given to the app, and to nobody else.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use http::Request;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::server::{APP, SETTINGS, Server};
+use crate::support::docker::docker;
+use crate::support::wait::soon;
+
+const VALUE: &str = "hunter2-canary-7d1f";
+
+/// `cutover secret …` with this input; gives its JSON.
+fn secret(server: &Server, arguments: &[&str], input: &str) -> Result<Value, String> {
+    let arguments = [&["secret"], arguments, &["--json"]].concat();
+    let mut command = server.cutover(&arguments);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let done = child.wait_with_output().unwrap();
+    match done.status.success() {
+        true => Ok(serde_json::from_slice(&done.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
+}
+
+/// The environment of the live release's only container.
+async fn environment(server: &Server) -> HashMap<String, String> {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
+    let name: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    let found = docker().await.inspect_container(&name, None).await.unwrap();
+    let env = found.config.unwrap().env.unwrap();
+    let pair = |it: String| {
+        let (name, value) = it.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    env.into_iter().map(pair).collect()
+}
+
+/// Every file below `folder` that contains `text`.
+fn containing(folder: &Path, text: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            containing(&path, text, found);
+        } else if std::fs::read(&path)
+            .is_ok_and(|bytes| bytes.windows(text.len()).any(|it| it == text.as_bytes()))
+        {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
+    let settings = format!("{SETTINGS}secrets = [\"DATABASE_URL\"]\n");
+    let mut server = Server::with(&settings).await;
+    let id = server.push("v1", "").await;
+    let (failed, log) = server.ended(&id).await;
+    assert_eq!(failed.state, "failed", "{log:#?}");
+    assert_eq!(failed.error.unwrap().code, "missing_secret");
+    assert!(failed.steps.is_empty(), "nothing began");
+
+    let set = secret(
+        &server,
+        &["set", APP, "DATABASE_URL"],
+        &format!("{VALUE}\n"),
+    )
+    .unwrap();
+    assert_eq!(
+        (&set["changed"], &set["deployment"]),
+        (&json!(1), &Value::Null)
+    );
+    let first = server.go_live("v2").await;
+    assert_eq!(environment(&server).await["DATABASE_URL"], VALUE);
+
+    // The same value changes nothing; another is deployed, without a build.
+    let set = secret(&server, &["set", APP, "DATABASE_URL"], VALUE).unwrap();
+    assert_eq!(set["changed"], 0);
+    let load = server.load();
+    let file = server.stage.folder.join("secrets.env");
+    std::fs::write(
+        &file,
+        format!("DATABASE_URL='{VALUE}-2'\nOTHER={VALUE}-3\n"),
+    )
+    .unwrap();
+    let set = secret(&server, &["import", APP, file.to_str().unwrap()], "").unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(set["changed"], 2);
+    let id = set["deployment"]["id"].as_str().unwrap();
+    let (again, log) = server.ended(id).await;
+    assert_eq!(again.state, "live", "{log:#?}");
+    let steps: Vec<_> = again.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(
+        steps[..2],
+        ["start", "probe"],
+        "nothing is fetched or built"
+    );
+    let env = environment(&server).await;
+    assert_eq!(env["DATABASE_URL"], format!("{VALUE}-2"));
+    assert_eq!(env["OTHER"], format!("{VALUE}-3"));
+    assert_eq!(env["CUTOVER_REF"], "refs/heads/main");
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{report}");
+
+    // Whatever does not go through with a change, changes nothing.
+    let refused = secret(&server, &["unset", APP, "OTHER", "NONE"], "").unwrap_err();
+    assert!(refused.contains("NONE"), "{refused}");
+    let refused = secret(&server, &["set", APP, "A B"], VALUE).unwrap_err();
+    let wrong = Request::post(format!("/api/v1/apps/{APP}/secrets"))
+        .header("authorization", format!("Bearer {}", server.token()));
+    let body = json!({ "set": { "A": [VALUE] } });
+    let wrong = server.ask(wrong, body.to_string()).await;
+    assert_eq!(wrong.status, 400);
+    let list = secret(&server, &["list", APP], "").unwrap();
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = names
+        .iter()
+        .map(|it| (&it["name"], &it["version"]))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            (&json!("DATABASE_URL"), &json!(2)),
+            (&json!("OTHER"), &json!(1))
+        ]
+    );
+
+    // A rollback has the values of now.
+    let back = ["rollback", APP, "--to", &first.id, "--follow"];
+    let back = server.cutover(&back).output().unwrap();
+    assert!(back.status.success(), "{back:?}");
+    assert_eq!(
+        environment(&server).await["DATABASE_URL"],
+        format!("{VALUE}-2")
+    );
+
+    // The canary: neither in the database and its log, nor in any other file, answer or message.
+    let mut told = format!("{refused}{}{list}", wrong.text());
+    for path in [
+        format!("/api/v1/apps/{APP}"),
+        format!("/api/v1/apps/{APP}/releases"),
+        format!("/api/v1/apps/{APP}/deployments"),
+        format!("/api/v1/apps/{APP}/secrets"),
+        format!("/api/v1/deployments/{id}"),
+    ] {
+        told += &server.api(&path).await.to_string();
+    }
+    told += &server.ask(Request::get("/metrics"), "").await.text();
+    told += &log.join("\n");
+    assert!(!told.contains(VALUE), "{told}");
+    let mut found = Vec::new();
+    containing(&server.stage.folder, VALUE, &mut found);
+    assert_eq!(found, [""; 0]);
+
+    // Restarted, the agent can still read them; a container that is lost comes back with them.
+    server.stop().await;
+    server.serve().await;
+    let before = container_of(&server);
+    docker()
+        .await
+        .remove_container(
+            &before,
+            Some(
+                bollard::query_parameters::RemoveContainerOptionsBuilder::new()
+                    .force(true)
+                    .build(),
+            ),
+        )
+        .await
+        .unwrap();
+    let back = soon(async || {
+        docker()
+            .await
+            .inspect_container(&before, None)
+            .await
+            .is_ok()
+    });
+    assert!(back.await, "{}", server.log());
+    assert_eq!(environment(&server).await["OTHER"], format!("{VALUE}-3"));
+    server.stop().await;
+}
+
+fn container_of(server: &Server) -> String {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
+    db.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_and_a_push_that_wait_do_not_take_each_others_place() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    // While this one starts, the others wait.
+    let slow = server.push("v2", "slow-start 3000").await;
+    server.until_log(&slow, "[build]").await;
+    let set = secret(&server, &["set", APP, "A"], "1").unwrap();
+    let more = secret(&server, &["set", APP, "B"], "2").unwrap();
+    assert_eq!(
+        set["deployment"]["id"], more["deployment"]["id"],
+        "one for both"
+    );
+    let pushed = server.cutover(&["deploy", APP, "--json"]).output().unwrap();
+    let pushed: Value = serde_json::from_slice(&pushed.stdout).unwrap();
+    for id in [
+        slow.as_str(),
+        set["deployment"]["id"].as_str().unwrap(),
+        pushed["id"].as_str().unwrap(),
+    ] {
+        let (ended, log) = server.ended(id).await;
+        assert_eq!(ended.state, "live", "{log:#?}");
+    }
+    let env = environment(&server).await;
+    assert_eq!((env["A"].as_str(), env["B"].as_str()), ("1", "2"));
+    assert_eq!(server.version().await, "v2");
+
+    // And what is live starts again on request.
+    let before = container_of(&server);
+    let restart = server
+        .cutover(&["restart", APP, "--follow"])
+        .output()
+        .unwrap();
+    assert!(restart.status.success(), "{restart:?}");
+    assert_ne!(container_of(&server), before);
+    server.stop().await;
+}

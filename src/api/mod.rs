@@ -26,6 +26,7 @@ mod log;
 mod metrics;
 mod openapi;
 mod orphans;
+mod output;
 mod page;
 mod path;
 mod peer;
@@ -78,6 +79,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(apps::show, removal::remove))
         .routes(routes!(apps::deployments, deployments::deploy))
         .routes(routes!(apps::releases))
+        .routes(routes!(output::show))
         .routes(routes!(deployments::rollback))
         .routes(routes!(deployments::restart))
         .routes(routes!(secrets::list, secrets::change))

@@ -1,70 +1,152 @@
-//! `cutover logs`: prints a deployment's log.
+//! `cutover logs`: prints what an app writes, or a deployment's log.
+
+use std::io::{IsTerminal, stdout};
 
 use clap::Args;
+use serde::Deserialize;
 
 use super::client::{Client, view};
 use super::error::Kind;
 use super::{Error, Global, outcome, print};
 use crate::ids::DeploymentId;
 
-/// Print the log of a deployment, or of an app's newest one
+/// Print what an app writes, over all its instances, or the log of a deployment
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name of the app, or id of a deployment
-    #[arg(value_name = "APP|ID")]
-    app: String,
+    /// Name of the app, as in `[apps.NAME]`, or id of a deployment
+    #[arg(value_name = "APP|DEPLOYMENT")]
+    of: String,
     /// Print the log of this deployment instead
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", hide = true)]
     deployment: Option<String>,
-    /// Follow the log until the deployment has ended; exit with 1 if it fails
+    /// Go on with what is written from now on, across switches; of a deployment, until it has ended (exit
+    /// code 1 if it fails)
     #[arg(long, short)]
     follow: bool,
+    /// How many lines of the past
+    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
+    lines: u32,
+    /// Only lines since then: a time in RFC 3339, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only this instance: the container's name, or the number at its end
+    #[arg(long, value_name = "N")]
+    instance: Option<String>,
+    /// Only lines that contain this text
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<String>,
+    /// Print each line as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    time: String,
+    stream: String,
+    text: String,
+    instance: String,
 }
 
 /// Prints the log as it is now or, with `--follow`, as it grows.
 pub async fn run(args: Logs, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
-    let id = match args.deployment {
-        Some(id) => view::segment(&id),
-        None => named(&client, &args.app).await?,
-    };
-    if args.follow {
-        return outcome::follow(&client, &id, false).await;
+    if let Some(id) = &args.deployment {
+        return of_deployment(&client, &view::segment(id), args.follow).await;
     }
-    let mut lines = client
-        .lines(&format!("/api/v1/deployments/{id}/log"))
-        .await?;
+    let of = &args.of;
+    if of.parse::<DeploymentId>().is_err() {
+        return of_app(&client, &args).await;
+    }
+    match client.get(&format!("/api/v1/deployments/{of}")).await {
+        Ok(_) => of_deployment(&client, of, args.follow).await,
+        // An app may be named like an id.
+        Err(error) if error.kind() == Kind::Usage => {
+            of_app(&client, &args).await.map_err(|_| error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn of_deployment(client: &Client, id: &str, follow: bool) -> Result<(), Error> {
+    if follow {
+        return outcome::follow(client, id, false).await;
+    }
+    each(client, &format!("/api/v1/deployments/{id}/log"), |line| {
+        print::line(line);
+    })
+    .await
+}
+
+async fn of_app(client: &Client, args: &Logs) -> Result<(), Error> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("follow", if args.follow { "true" } else { "false" });
+    query.append_pair("lines", &args.lines.to_string());
+    let more = [
+        ("since", &args.since),
+        ("instance", &args.instance),
+        ("grep", &args.grep),
+    ];
+    for (key, value) in more {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    let app = view::segment(&args.of);
+    let path = format!("/api/v1/apps/{app}/logs?{}", query.finish());
+    each(client, &path, |line| match args.json {
+        true => print::line(line),
+        false => print::line(shown(&line)),
+    })
+    .await
+}
+
+async fn each(client: &Client, path: &str, line: impl Fn(String)) -> Result<(), Error> {
+    let mut lines = client.lines(path).await?;
     loop {
-        let line = lines.next().await.map_err(|error| {
+        let next = lines.next().await.map_err(|error| {
             Error::unreachable("lost the connection to the agent while reading the log")
                 .because(&error)
         })?;
-        match line {
-            Some(line) => print::line(line),
+        match next {
+            Some(text) => line(text),
             None => return Ok(()),
         }
     }
 }
 
-/// The deployment with this id, or else the newest of the app with this name.
-async fn named(client: &Client, text: &str) -> Result<String, Error> {
-    if text.parse::<DeploymentId>().is_err() {
-        return newest(client, text).await;
-    }
-    match client.get(&format!("/api/v1/deployments/{text}")).await {
-        Ok(_) => Ok(text.to_owned()),
-        // An app may be named like an id.
-        Err(error) if error.kind() == Kind::Usage => newest(client, text).await.map_err(|_| error),
-        Err(error) => Err(error),
-    }
+/// `09:30:01 d01m5z8k2q4x7a-0 | text`, in a pipe with the whole time.
+fn shown(json: &str) -> String {
+    let line: Line = serde_json::from_str(json).unwrap_or_default();
+    let time = match stdout().is_terminal() {
+        true => line.time.get(11..19),
+        false => line.time.get(..23),
+    };
+    let instance = match line.instance.rmatch_indices('-').nth(1) {
+        Some((at, _)) => &line.instance[at + 1..],
+        None => &line.instance,
+    };
+    let mark = if line.stream == "stderr" { '!' } else { '|' };
+    format!(
+        "{} {instance} {mark} {}",
+        time.unwrap_or_default(),
+        line.text
+    )
 }
 
-async fn newest(client: &Client, app: &str) -> Result<String, Error> {
-    let path = format!("/api/v1/apps/{}/deployments?limit=1", view::segment(app));
-    let list: view::List<view::Deployment> = view::read(&client.get(&path).await?)?;
-    match list.items.into_iter().next() {
-        Some(deployment) => Ok(deployment.id),
-        None => Err(Error::usage(format!("`{app}` has no deployments yet"))
-            .hint(format!("push to its branch, or run `cutover deploy {app}`"))),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_time_and_its_instance() {
+        let json = r#"{"time":"2026-05-04T09:30:01.020304050Z","stream":"stderr","text":"oops",
+            "instance":"cutover-hello-d01m5z8k2q4x7a-0"}"#;
+        assert_eq!(
+            shown(json),
+            "2026-05-04T09:30:01.020 d01m5z8k2q4x7a-0 ! oops"
+        );
+        assert_eq!(shown("{"), "  | ");
     }
 }

@@ -79,7 +79,7 @@ impl Ending {
             ),
             "superseded" => (
                 "was superseded",
-                format!("follow the newer one with `cutover logs {app} --follow`"),
+                format!("`cutover status {app}` shows the newer one"),
             ),
             "cancelled" => (
                 "was cancelled",

@@ -29,6 +29,7 @@ pub mod intake;
 mod line;
 mod newcomers;
 pub mod orphans;
+pub mod output;
 pub mod queue;
 pub mod recover;
 pub mod reload;

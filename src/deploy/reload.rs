@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::checkpoint::Checkpoint;
 use super::vault::Vault;
-use super::{Agent, InForce, Result, removal, routes, secrets};
+use super::{Agent, InForce, Result, output, removal, routes, secrets};
 use crate::config::changes::{self, Applies, Change};
 use crate::config::{self, Config, Loaded, Problems};
 use crate::ids::AppName;
@@ -232,6 +232,7 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
     for (from, to) in renamed.await? {
         tracing::info!(%from, %to, "carried the data of an app over to its new name");
         // Only an optimization: a missing mirror is fetched again.
+        output::rename(agent, &from, &to).await;
         let mirror = |name: &AppName| mirrors.join(format!("{name}.git"));
         let _ = tokio::fs::rename(mirror(&from), mirror(&to)).await;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::steps::retire;
-use super::{Agent, Result, routes, undo};
+use super::{Agent, Result, output, routes, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::principal::Requester;
@@ -179,6 +179,7 @@ async fn attempt(
         let forget = move |db: &_| secrets::unset_all(db, &name);
         agent.store.write(forget).await?;
     }
+    output::forget(agent, app).await;
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
     let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;
     let name = app.clone();

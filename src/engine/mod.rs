@@ -28,6 +28,7 @@ use crate::store::volumes::Volume;
 pub mod advice;
 mod docker;
 pub mod inventory;
+pub mod output;
 
 use docker::Docker;
 pub use docker::{Version, version};
@@ -224,6 +225,17 @@ pub struct Found {
     pub mark: Option<String>,
 }
 
+/// Which of a container's output to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Go on with what it writes from now on.
+    pub follow: bool,
+    /// In seconds since 1970.
+    pub since: Option<i32>,
+    /// The last so many lines.
+    pub tail: Option<usize>,
+}
+
 /// A container engine, and this agent's part of it.
 #[derive(Clone)]
 pub enum Engine {
@@ -389,6 +401,17 @@ impl Engine {
     pub async fn log_tail(&self, ours: &Ours, lines: usize) -> Result<Vec<String>> {
         match self {
             Engine::Docker(docker) => docker.log_tail(ours, lines).await,
+        }
+    }
+
+    /// What an instance writes, line by line; nothing if its container does not exist.
+    pub async fn output(
+        &self,
+        ours: &Ours,
+        wanted: Wanted,
+    ) -> Result<BoxStream<'static, Result<output::Line>>> {
+        match self {
+            Engine::Docker(docker) => docker.output(ours, wanted).await,
         }
     }
 

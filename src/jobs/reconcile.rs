@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::deploy::environment::{self, Purpose};
 use crate::deploy::tend::Trouble;
-use crate::deploy::{Agent, routes};
+use crate::deploy::{Agent, output, routes};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Look, Result, Run};
 use crate::ids::ReleaseId;
 use crate::store::instances::{self, Instance};
@@ -315,6 +315,7 @@ async fn attempt(agent: &Agent, it: &Live, trouble: Trouble, recorded: &[Endpoin
         // Its network is gone, or its address is now another container's: a new container gets a new
         // address.
         Err(EngineError::Refused { .. }) if has_images(agent, &it.release).await? => {
+            output::keep(agent, instance).await;
             engine.remake(&spec).await?
         }
         other => other?,

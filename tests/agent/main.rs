@@ -25,6 +25,7 @@ mod health;
 mod not_ours;
 mod nothing_to_deploy;
 mod orphans;
+mod output;
 mod post_receive;
 mod processes;
 mod proxy_settings;

@@ -9,7 +9,7 @@ use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
 use crate::deploy::routes::{self, PublishError};
 use crate::deploy::steps::start;
-use crate::deploy::{Agent, Result};
+use crate::deploy::{Agent, Result, output};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::state::Step;
@@ -71,6 +71,7 @@ pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result
     engine.keep_running(&ours, false).await?;
     engine.stop(&ours, grace).await?;
     Checkpoint::Stopped.reach();
+    output::keep(agent, instance).await;
     keep_volumes(agent, instance).await?;
     engine.remove_without_volumes(&ours).await?;
     let name = instance.name.clone();

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::deploy::environment::{self, Purpose};
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::{Agent, instance_name, rollback, routes, words};
+use crate::deploy::{Agent, instance_name, output, rollback, routes, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
@@ -219,6 +219,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
                 "the proxy sends requests to `{name}`"
             )));
         }
+        output::keep(agent, &instance).await;
         agent.engine.remove(&instance.ours()).await?;
         let delete = move |db: &Connection| instances::delete(db, &instance.name);
         agent.store.write(delete).await?;

@@ -13,6 +13,7 @@ mod images;
 mod instance;
 mod inventory;
 mod job;
+mod lines;
 mod listening;
 mod network;
 mod output;

@@ -1,0 +1,405 @@
+//! An app's output: that of all its instances, followed across switches, and the last lines of those that
+//! are gone.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Agent;
+use crate::engine::output::Line;
+use crate::engine::{EngineError, Wanted};
+use crate::ids::AppName;
+use crate::store::instances::{self, Instance};
+
+/// How many lines may wait for a slow reader.
+const QUEUE: usize = 256;
+/// How often a follower looks for new instances.
+const LOOK: Duration = Duration::from_millis(500);
+/// The most that is held in memory for one answer, in bytes.
+const HELD: usize = 8 << 20;
+/// How many lines of an instance that is gone are kept, and for how many instances of an app.
+const KEPT_LINES: usize = 500;
+const KEPT_BYTES: usize = 256 << 10;
+const KEPT_INSTANCES: usize = 20;
+/// How long keeping them may delay the removal of a container.
+const KEEP: Duration = Duration::from_secs(5);
+
+/// Which lines of an app's output.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// The last so many.
+    pub lines: usize,
+    /// In seconds since 1970.
+    pub since: Option<i64>,
+    /// An instance's name, or the number at its end.
+    pub instance: Option<String>,
+    /// A text that the line contains.
+    pub grep: Option<String>,
+    pub follow: bool,
+}
+
+/// A line, and which instance wrote it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Said {
+    #[serde(flatten)]
+    pub line: Line,
+    pub instance: String,
+}
+
+impl Query {
+    fn wants_instance(&self, name: &str) -> bool {
+        let Some(wanted) = &self.instance else {
+            return true;
+        };
+        name == wanted
+            || name
+                .rsplit_once('-')
+                .is_some_and(|(_, number)| number == wanted)
+    }
+
+    fn wants(&self, said: &Said) -> bool {
+        let late = match self.since.and_then(time) {
+            Some(since) => said.line.time.as_str() >= since.as_str(),
+            None => true,
+        };
+        let found = self.grep.as_ref();
+        late && found.is_none_or(|text| said.line.text.contains(text))
+    }
+}
+
+fn time(seconds: i64) -> Option<String> {
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+    let whole = time
+        .format(&time::format_description::well_known::Rfc3339)
+        .ok()?;
+    // Sorts before every fraction of its second.
+    Some(whole.trim_end_matches('Z').to_owned())
+}
+
+/// The last lines of a text, bounded in number and in bytes.
+struct Last {
+    lines: VecDeque<Said>,
+    most: usize,
+    bytes: usize,
+    largest: usize,
+}
+
+impl Last {
+    fn new(most: usize, largest: usize) -> Self {
+        Self {
+            lines: VecDeque::new(),
+            most,
+            bytes: 0,
+            largest,
+        }
+    }
+
+    fn push(&mut self, said: Said) {
+        self.bytes += said.line.text.len() + 128;
+        self.lines.push_back(said);
+        while self.lines.len() > self.most || self.bytes > self.largest {
+            let Some(first) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= first.line.text.len() + 128;
+        }
+    }
+}
+
+/// The output that there is, oldest first, then with `follow` what is written from then on. An instance
+/// that cannot be read is left out, and the agent's log says why.
+pub fn output(agent: Arc<Agent>, app: AppName, query: Query) -> mpsc::Receiver<Said> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        let closed = sender.clone();
+        tokio::select! {
+            () = send(&agent, &app, query, sender) => {}
+            () = closed.closed() => {}
+        }
+    });
+    receiver
+}
+
+async fn send(agent: &Arc<Agent>, app: &AppName, query: Query, sender: mpsc::Sender<Said>) {
+    let begun = time(crate::store::now() / 1000);
+    let now = live(agent, app).await;
+    let past = past(agent, app, &query, &now).await;
+    // The time up to which each instance has been read.
+    let mut read = HashMap::new();
+    for instance in &now {
+        read.insert(instance.name.clone(), begun.clone());
+    }
+    for said in past {
+        read.insert(said.instance.clone(), Some(said.line.time.clone()));
+        if sender.send(said).await.is_err() {
+            return;
+        }
+    }
+    if !query.follow {
+        return;
+    }
+    let mut readers = JoinSet::new();
+    let mut being_read = HashSet::new();
+    loop {
+        for instance in live(agent, app).await {
+            let name = instance.name.clone();
+            if !query.wants_instance(&name) || !being_read.insert(name.clone()) {
+                continue;
+            }
+            // One that came later is read from its beginning.
+            let after = read.get(&name).cloned().flatten();
+            let reader = follow(
+                agent.clone(),
+                instance,
+                after,
+                query.clone(),
+                sender.clone(),
+            );
+            readers.spawn(async move { (name, reader.await) });
+        }
+        tokio::time::sleep(LOOK).await;
+        // Its container may not exist yet, or may be started again.
+        while let Some(Ok((name, up_to))) = readers.try_join_next() {
+            being_read.remove(&name);
+            read.insert(name, up_to);
+        }
+    }
+}
+
+async fn live(agent: &Agent, app: &AppName) -> Vec<Instance> {
+    let app = app.clone();
+    let all = agent
+        .store
+        .read(move |db| instances::of_app(db, &app))
+        .await;
+    all.unwrap_or_default()
+}
+
+/// The lines that there are, of instances that are gone too.
+async fn past(agent: &Agent, app: &AppName, query: &Query, now: &[Instance]) -> VecDeque<Said> {
+    let folder = folder(agent, app);
+    let wanted = query.clone();
+    let gone = tokio::task::spawn_blocking(move || kept(&folder, &wanted));
+    let mut all: Vec<Said> = gone.await.unwrap_or_default();
+    all.retain(|said| now.iter().all(|it| it.name != said.instance));
+    // Without a text to look for, the engine itself finds the last lines.
+    let tail = query.grep.is_none().then_some(query.lines);
+    let engine = Wanted {
+        follow: false,
+        since: query
+            .since
+            .map(|since| since.clamp(0, i32::MAX.into()) as i32),
+        tail,
+    };
+    for instance in now.iter().filter(|it| query.wants_instance(&it.name)) {
+        match last(agent, instance, engine, query).await {
+            Ok(lines) => all.extend(lines),
+            Err(error) => tracing::warn!(%app, %error, "some of its output cannot be read"),
+        }
+    }
+    all.sort_by(|a, b| a.line.time.cmp(&b.line.time));
+    let mut last = Last::new(query.lines, HELD);
+    all.into_iter().for_each(|said| last.push(said));
+    last.lines
+}
+
+async fn last(
+    agent: &Agent,
+    instance: &Instance,
+    wanted: Wanted,
+    query: &Query,
+) -> Result<VecDeque<Said>, EngineError> {
+    let mut lines = agent.engine.output(&instance.ours(), wanted).await?;
+    let mut last = Last::new(query.lines, HELD);
+    while let Some(line) = lines.next().await {
+        let said = Said {
+            line: line?,
+            instance: instance.name.clone(),
+        };
+        if query.wants(&said) {
+            last.push(said);
+        }
+    }
+    Ok(last.lines)
+}
+
+/// Sends what an instance says after the time `after` until its container stops; returns the time up
+/// to which it has been read.
+async fn follow(
+    agent: Arc<Agent>,
+    instance: Instance,
+    mut after: Option<String>,
+    query: Query,
+    sender: mpsc::Sender<Said>,
+) -> Option<String> {
+    let wanted = Wanted {
+        follow: true,
+        since: after.as_deref().and_then(seconds),
+        tail: None,
+    };
+    let Ok(mut lines) = agent.engine.output(&instance.ours(), wanted).await else {
+        return after;
+    };
+    while let Some(Ok(line)) = lines.next().await {
+        if after.as_ref().is_some_and(|after| line.time <= *after) {
+            continue;
+        }
+        after = Some(line.time.clone());
+        let said = Said {
+            line,
+            instance: instance.name.clone(),
+        };
+        if query.wants(&said) && sender.send(said).await.is_err() {
+            break;
+        }
+    }
+    after
+}
+
+/// The second in which a time is, since 1970.
+fn seconds(time: &str) -> Option<i32> {
+    let whole = format!("{}Z", time.get(..19)?);
+    let format = &time::format_description::well_known::Rfc3339;
+    let time = time::OffsetDateTime::parse(&whole, format).ok()?;
+    time.unix_timestamp().try_into().ok()
+}
+
+fn folder(agent: &Agent, app: &AppName) -> PathBuf {
+    let data_dir = agent.in_force().config.agent.data_dir.clone();
+    data_dir.join("output").join(app.as_str())
+}
+
+/// Keeps the last lines of an instance whose container is about to be removed. What cannot be kept is
+/// lost: it must not hold up a deployment.
+pub async fn keep(agent: &Agent, instance: &Instance) {
+    let query = Query {
+        lines: KEPT_LINES,
+        ..Query::default()
+    };
+    let wanted = Wanted {
+        follow: false,
+        since: None,
+        tail: Some(KEPT_LINES),
+    };
+    let read = tokio::time::timeout(KEEP, last(agent, instance, wanted, &query));
+    let Ok(Ok(lines)) = read.await else { return };
+    let mut kept = Last::new(KEPT_LINES, KEPT_BYTES);
+    lines.into_iter().for_each(|said| kept.push(said));
+    let (folder, name) = (folder(agent, &instance.app), instance.name.clone());
+    let write = tokio::task::spawn_blocking(move || write(&folder, &name, &kept.lines));
+    if let Ok(Err(error)) = write.await {
+        tracing::warn!(container = instance.name, %error, "its last lines are not kept");
+    }
+}
+
+/// Forgets the output of an app that is removed.
+pub async fn forget(agent: &Agent, app: &AppName) {
+    let _ = tokio::fs::remove_dir_all(folder(agent, app)).await;
+}
+
+/// Carries the output that is kept over to an app's new name.
+pub async fn rename(agent: &Agent, from: &AppName, to: &AppName) {
+    let _ = tokio::fs::rename(folder(agent, from), folder(agent, to)).await;
+}
+
+fn write(folder: &Path, name: &str, lines: &VecDeque<Said>) -> std::io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    let mut text = String::new();
+    for said in lines {
+        text += &serde_json::to_string(said)?;
+        text.push('\n');
+    }
+    std::fs::write(folder.join(name), text)?;
+    let mut files: Vec<_> = std::fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
+        .collect();
+    files.sort();
+    let beyond = files.len().saturating_sub(KEPT_INSTANCES);
+    files[..beyond]
+        .iter()
+        .try_for_each(|(_, path)| std::fs::remove_file(path))
+}
+
+/// The lines that are kept of instances that are gone. Blocks.
+fn kept(folder: &Path, query: &Query) -> Vec<Said> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter(|file| query.wants_instance(&file.file_name().to_string_lossy()));
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let mut lines = Vec::new();
+    for text in texts {
+        let read = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines.extend(read.filter(|said| query.wants(said)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::output::Stream;
+
+    fn said(time: &str, text: &str) -> Said {
+        Said {
+            line: Line {
+                time: time.into(),
+                stream: Stream::Stderr,
+                text: text.into(),
+            },
+            instance: "cutover-hello-d-0".into(),
+        }
+    }
+
+    #[test]
+    fn the_lines_of_the_last_instances_are_kept_and_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = VecDeque::from([
+            said("1970-01-01T00:00:09.5Z", "a"),
+            said("1970-01-01T00:00:10Z", "b"),
+        ]);
+        for number in 0..KEPT_INSTANCES + 5 {
+            write(folder.path(), &format!("cutover-hello-d-{number}"), &lines).unwrap();
+        }
+        let find = |query: Query| kept(folder.path(), &query).len();
+        assert_eq!(find(Query::default()), 2 * KEPT_INSTANCES);
+        let late = Query {
+            since: Some(10),
+            ..Query::default()
+        };
+        assert_eq!(find(late), KEPT_INSTANCES);
+        let one = Query {
+            instance: Some("24".into()),
+            grep: Some("b".into()),
+            ..Query::default()
+        };
+        assert_eq!(find(one), 1);
+    }
+
+    #[test]
+    fn a_second_has_its_text_and_back() {
+        let text = time(1_700_000_000).unwrap();
+        assert_eq!(text, "2023-11-14T22:13:20");
+        assert_eq!(seconds(&format!("{text}.123456789Z")), Some(1_700_000_000));
+        assert_eq!(seconds("now"), None);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let mut last = Last::new(3, 1000);
+        (0..9).for_each(|_| last.push(said("t", "x")));
+        assert_eq!(last.lines.len(), 3);
+        last.push(said("t", &"x".repeat(800)));
+        assert_eq!(last.lines.len(), 1);
+    }
+}

@@ -36,6 +36,7 @@ mod pushes;
 pub mod refusals;
 mod removal;
 mod responses;
+mod scale;
 mod secrets;
 mod view;
 mod webhook_secrets;
@@ -82,6 +83,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(output::show))
         .routes(routes!(deployments::rollback))
         .routes(routes!(deployments::restart))
+        .routes(routes!(scale::show, scale::change))
         .routes(routes!(secrets::list, secrets::change))
         .routes(routes!(deployments::show))
         .routes(routes!(log::show))

@@ -32,6 +32,7 @@ pub mod reload;
 pub mod remove;
 pub mod restart;
 pub mod rollback;
+pub mod scale;
 pub mod secret;
 pub mod serve;
 pub mod setup;
@@ -83,6 +84,7 @@ pub enum Verb {
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),
     Restart(restart::Restart),
+    Scale(scale::Scale),
     Status(status::Status),
     Deployments(deployments::Deployments),
     Releases(releases::Releases),
@@ -135,6 +137,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Deploy(args) => deploy::run(args, &global).await,
         Verb::Rollback(args) => rollback::run(args, &global).await,
         Verb::Restart(args) => restart::run(args, &global).await,
+        Verb::Scale(args) => scale::run(args, &global).await,
         Verb::Status(args) => status::run(args, &global).await,
         Verb::Deployments(args) => deployments::run(args, &global).await,
         Verb::Releases(args) => releases::run(args, &global).await,

@@ -37,6 +37,7 @@ pub mod removal;
 pub mod rollback;
 pub mod routes;
 pub mod run;
+pub mod scale;
 pub mod secrets;
 mod settings;
 mod slots;

@@ -37,6 +37,7 @@ pub mod pending_pushes;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
+pub mod scales;
 pub mod secrets;
 pub mod services;
 pub mod settings;

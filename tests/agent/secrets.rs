@@ -189,6 +189,12 @@ async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
     server.stop().await;
 }
 
+fn instances(server: &Server) -> i64 {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT count(*) FROM instances i JOIN apps a ON a.live_release = i.release";
+    db.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
 fn container_of(server: &Server) -> String {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
     let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
@@ -230,5 +236,21 @@ async fn a_secret_and_a_push_that_wait_do_not_take_each_others_place() {
         .unwrap();
     assert!(restart.status.success(), "{restart:?}");
     assert_ne!(container_of(&server), before);
+
+    // How many instances there are is kept through deployments.
+    let scaled = server
+        .cutover(&["scale", APP, "web=2", "--follow"])
+        .output()
+        .unwrap();
+    assert!(scaled.status.success(), "{scaled:?}");
+    assert_eq!(instances(&server), 2);
+    server.go_live("v3").await;
+    assert_eq!(instances(&server), 2);
+    let scaled = server
+        .cutover(&["scale", APP, "default", "--follow"])
+        .output()
+        .unwrap();
+    assert!(scaled.status.success(), "{scaled:?}");
+    assert_eq!(instances(&server), 1);
     server.stop().await;
 }

@@ -4,7 +4,7 @@ use crate::build::{self, BuildError};
 use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
-use crate::deploy::{settings, tend};
+use crate::deploy::{scale, settings, tend};
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
@@ -49,6 +49,8 @@ pub async fn build(
         .map(|before| format!(", the same image {}", before.built()));
     let detail = format!("{image}{}", how.unwrap_or_default());
 
+    let asked = scale::asked(line.agent, app).await?;
+    let web = web(app, image, built.image_id.clone(), asked);
     let release = Release {
         id: ReleaseId::new(),
         app: app.name.clone(),
@@ -56,7 +58,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        services: vec![web(app, image, built.image_id.clone())],
+        services: vec![web],
         created_at: now(),
         went_live: None,
         removed_at: None,
@@ -91,14 +93,14 @@ async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
 }
 
 /// The service of an app that does not name any.
-pub fn web(app: &App, image: String, image_id: String) -> Service {
+pub fn web(app: &App, image: String, image_id: String, asked: Option<u32>) -> Service {
     Service {
         name: ServiceName::web(),
         image,
         image_id,
         image_digest: None,
         settings: settings::of(app),
-        replicas: app.run.replicas,
+        replicas: asked.unwrap_or(app.run.replicas),
         port: Some(app.port),
         protocol: app.protocol,
     }

@@ -15,7 +15,7 @@ use crate::store::instances::{self, Instance};
 use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
-use crate::store::{apps, deployments, now};
+use crate::store::{apps, deployments, now, scales};
 
 /// The kept release that a rollback goes back to; the log says what it replaces.
 pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
@@ -59,6 +59,7 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
 /// A new release of the live one's images and settings.
 pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
     let (id, app) = (line.id.clone(), line.app.name.clone());
+    let configured = (line.agent.app(&app)).map(|app| app.run.replicas);
     let made = line.record(move |db| {
         // An attempt that was interrupted may have made it.
         let made = deployments::get(db, &id)?.and_then(|it| it.release);
@@ -70,7 +71,7 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
         let Some(live) = live.flatten() else {
             return Ok(None);
         };
-        let release = Release {
+        let mut release = Release {
             id: ReleaseId::new(),
             deployment: id.clone(),
             created_at: now(),
@@ -78,6 +79,10 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
             removed_at: None,
             ..live
         };
+        for service in &mut release.services {
+            let asked = scales::get(db, &app, &service.name)?;
+            service.replicas = asked.or(configured).unwrap_or(service.replicas);
+        }
         releases::insert(db, &release)?;
         deployments::set_release(db, &id, &release.id)?;
         let Release {

@@ -370,6 +370,14 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (app, name)
     ) STRICT;
 ",
+    "
+    CREATE TABLE scales (
+        app      TEXT NOT NULL,
+        service  TEXT NOT NULL,
+        replicas INTEGER NOT NULL,
+        PRIMARY KEY (app, service)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -136,7 +136,7 @@ fn service(
     name: ServiceName,
     image: &str,
 ) -> Service {
-    let mut service = build::web(app, image.to_owned(), container.image_id.clone());
+    let mut service = build::web(app, image.to_owned(), container.image_id.clone(), None);
     let route = candidate.route.as_ref();
     let targets = route.iter().flat_map(|route| &route.shares);
     let targets = targets.flat_map(|share| &share.targets);

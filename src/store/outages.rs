@@ -48,12 +48,6 @@ pub fn end(db: &Connection, app: &AppName) -> Result<()> {
     }
 }
 
-/// Whether the release that this deployment made live crashes.
-pub(super) fn is_of(db: &Connection, deployment: &DeploymentId) -> Result<bool> {
-    let mut query = db.prepare_cached("SELECT 1 FROM outages WHERE deployment = ?1")?;
-    Ok(query.exists([deployment.as_str()])?)
-}
-
 /// The deployment whose release is live.
 fn live(db: &Connection, app: &AppName) -> Result<Option<DeploymentId>> {
     match apps::serving(db, app)?.live {

@@ -9,20 +9,20 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Found, OrphanError, find};
-use crate::config::App;
-use crate::deploy::steps::fetch;
 use crate::deploy::{Agent, routes};
 use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
 use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
 use crate::proxy::table::{Route, Share, Table};
-use crate::store::apps::{self, Serving};
+use crate::store::apps;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::volumes::{self, Volume};
 use crate::store::{StoreError, actions, app_names, deployments};
 
 mod release;
+
+use release::Candidate;
 
 /// What was recorded again, and what was not.
 #[derive(Debug, Default)]
@@ -45,16 +45,6 @@ pub struct Left {
     pub app: Option<AppName>,
     pub name: String,
     pub reason: String,
-}
-
-/// The release of an app that serves although the database does not know it.
-struct Candidate {
-    release: ReleaseId,
-    containers: Vec<(FoundContainer, Details)>,
-    /// The route by which it serves; `None` if the proxy has none.
-    route: Option<Route>,
-    /// What the database said when this was found.
-    serving: Serving,
 }
 
 /// Adopts what serves of every app of deploy.toml, or of `only`. Runs to its end even if nobody waits
@@ -364,9 +354,4 @@ fn left(found: &Found, outcome: &Outcome, only: Option<&AppName>) -> Vec<Left> {
         }
     });
     containers.chain(images).collect()
-}
-
-/// The mirror of the app's repository.
-fn mirror(agent: &Agent, app: &App) -> crate::source::Mirror {
-    fetch::mirror_of(agent, app)
 }

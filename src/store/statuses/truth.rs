@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{StatusKind, StatusPhase, tell};
 use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::state::State;
-use crate::store::{Result, now, outages, parsed};
+use crate::store::{Result, now, parsed};
 
 /// Records the current status of a deployment. Called wherever its state or commit changes.
 pub(in crate::store) fn changed(db: &Connection, id: &DeploymentId) -> Result<()> {
@@ -63,10 +63,16 @@ pub(in crate::store) fn left(db: &Connection, id: &DeploymentId, commit: &Commit
 
 /// What is reported of a commit whose deployment `id` is in `state`.
 fn of_commit(db: &Connection, id: &DeploymentId, state: State) -> Result<StatusPhase> {
-    Ok(match state == State::Live && outages::is_of(db, id)? {
+    Ok(match state == State::Live && is_crashing(db, id)? {
         true => StatusPhase::Crashing,
         false => state.into(),
     })
+}
+
+/// Whether the release that this deployment made live crashes.
+fn is_crashing(db: &Connection, deployment: &DeploymentId) -> Result<bool> {
+    let mut query = db.prepare_cached("SELECT 1 FROM outages WHERE deployment = ?1")?;
+    Ok(query.exists([deployment.as_str()])?)
 }
 
 /// The deployment whose state is reported as the commit's: the newest that was not superseded,

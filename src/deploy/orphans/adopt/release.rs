@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Candidate, mirror};
 use crate::config::{App, Protocol};
 use crate::deploy::Agent;
-use crate::deploy::steps::build;
+use crate::deploy::steps::{build, fetch};
 use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
 use crate::engine::{Endpoint, EngineError, InstanceSpec};
-use crate::ids::{CommitId, DeploymentId, ServiceName};
+use crate::ids::{CommitId, DeploymentId, ReleaseId, ServiceName};
+use crate::proxy::table::Route;
 use crate::source::Want;
+use crate::store::apps::Serving;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
@@ -19,6 +20,16 @@ use crate::store::settings::Value;
 
 /// How long the commit may be looked for in the repository.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// The release of an app that serves although the database does not know it.
+pub struct Candidate {
+    pub release: ReleaseId,
+    pub containers: Vec<(FoundContainer, Details)>,
+    /// The route by which it serves; `None` if the proxy has none.
+    pub route: Option<Route>,
+    /// What the database said when this was found.
+    pub serving: Serving,
+}
 
 /// The service that a container is an instance of, by its name. `None` for the container of a job.
 pub fn service_of(container: &FoundContainer) -> Option<ServiceName> {
@@ -95,7 +106,7 @@ async fn commit(
             ));
         }
     };
-    let mirror = mirror(agent, app);
+    let mirror = fetch::mirror_of(agent, app);
     let look = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + LOOK;
         mirror.fetch(&want, &|_| {}, &CancellationToken::new(), deadline)

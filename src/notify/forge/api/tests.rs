@@ -23,23 +23,23 @@ fn every_phase_has_a_state_that_the_forge_knows() {
     let table = [
         (
             webhook::Forge::GitHub,
-            "pending pending success success failure failure error success error",
+            "pending pending success failure success failure failure error success error",
         ),
         (
             webhook::Forge::GitLab,
-            "pending running success success failed failed canceled success canceled",
+            "pending running success failed success failed failed canceled success canceled",
         ),
         (
             webhook::Forge::Forgejo,
-            "pending pending success success failure failure warning success warning",
+            "pending pending success failure success failure failure warning success warning",
         ),
         (
             webhook::Forge::Bitbucket,
-            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED STOPPED SUCCESSFUL STOPPED",
+            "INPROGRESS INPROGRESS SUCCESSFUL FAILED SUCCESSFUL FAILED FAILED STOPPED SUCCESSFUL STOPPED",
         ),
         (
             webhook::Forge::BitbucketDataCenter,
-            "INPROGRESS INPROGRESS SUCCESSFUL SUCCESSFUL FAILED FAILED CANCELLED SUCCESSFUL CANCELLED",
+            "INPROGRESS INPROGRESS SUCCESSFUL FAILED SUCCESSFUL FAILED FAILED CANCELLED SUCCESSFUL CANCELLED",
         ),
     ];
     for (forge, expected) in table {

@@ -9,7 +9,7 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     let has = |words: &str| cause.contains(words);
     Some(if has("no command specified") {
         "the image does not say what to run: add `CMD` or `ENTRYPOINT` to the Dockerfile"
-    } else if has("\"/bin/sh\"") && has("no such file or directory") {
+    } else if (has("\"/bin/sh\"") || has("exec /bin/sh ")) && has("no such file or directory") {
         "the image has no shell, which hooks and a `CMD` that is not a list need: write \
          `CMD [\"program\", \"argument\"]`, and give the image a shell if it has hooks"
     } else if has("exec") && has("operation not permitted") {
@@ -29,6 +29,10 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
 pub fn of_output(tail: &[String]) -> Option<&'static str> {
     let lines = || tail.iter().map(|line| line.to_ascii_lowercase());
     let any = |words: &[&str]| lines().any(|line| words.iter().all(|word| line.contains(word)));
+    // With an init process, the container starts, and it is the init that cannot run the program.
+    if let Some(line) = lines().find(|line| line.starts_with("[fatal tini (")) {
+        return of_start(&line);
+    }
     Some(
         if any(&["sudo", "no new privileges"]) || any(&["sudo", "setuid root"]) {
             "no program in a container can gain privileges, so `sudo` fails: switch the user with `USER` in \
@@ -101,6 +105,18 @@ mod tests {
                 "`sudo` fails",
             ),
             ("exec /usr/bin/server: operation not permitted", "setcap -r"),
+            (
+                "[FATAL tini (6)] exec /bin/sh failed: No such file or directory",
+                "has no shell",
+            ),
+            (
+                "[FATAL tini (6)] exec /nope failed: No such file or directory",
+                "is not in the image",
+            ),
+            (
+                "[FATAL tini (6)] exec /x failed: Permission denied",
+                "chmod +x",
+            ),
         ] {
             let tail: Vec<_> = line.lines().map(str::to_owned).collect();
             let said = of_output(&tail).unwrap_or_else(|| panic!("{line}"));

@@ -92,8 +92,7 @@ async fn a_commit_built_again_with_other_settings_does_not_lose_its_first_image(
     let (again, log) = server.ended(again["id"].as_str().unwrap()).await;
     assert_eq!(again.state, "live", "{log:#?}");
     assert!(
-        log.iter()
-            .any(|line| line.contains("reusing the existing image")),
+        log.iter().any(|line| line.contains("reusing the one that")),
         "{log:#?}"
     );
 

@@ -6,6 +6,8 @@
 pub mod ids;
 #[path = "../../src/log_limit.rs"]
 mod log_limit;
+#[path = "../../src/printable.rs"]
+mod printable;
 #[path = "../../src/proxy/mod.rs"]
 pub mod proxy;
 pub mod webhook;

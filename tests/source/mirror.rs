@@ -589,6 +589,8 @@ fn every_kind_of_change_is_a_changed_path() {
             ("mode", a, file),
         ],
     );
+    let mirror = scene.mirror();
+    fetch(&mirror, &branch("main")).unwrap();
     let new = commit_tree(
         git,
         &[
@@ -600,8 +602,6 @@ fn every_kind_of_change_is_a_changed_path() {
             ("new", b, file),
         ],
     );
-    let mirror = scene.mirror();
-    fetch(&mirror, &Want::Commit(old.clone())).unwrap();
     fetch(&mirror, &branch("main")).unwrap();
     let all = [
         "a",
@@ -638,8 +638,8 @@ fn what_is_too_much_to_compare_is_given_up_in_time() {
     let mirror = scene.mirror();
     for bottom in [tree_of(git, &[]), tree_of(git, &[("x", blob, 0o100644)])] {
         let old = commit_tree(git, &[("x", blob, 0o100644)]);
+        fetch(&mirror, &branch("main")).unwrap();
         let new = commit_tree(git, &[("bomb", bomb(bottom), 0o040000)]);
-        fetch(&mirror, &Want::Commit(old.clone())).unwrap();
         fetch(&mirror, &branch("main")).unwrap();
         let begun = Instant::now();
         let changed = mirror.changed_paths(&old, &new).unwrap();

@@ -1,6 +1,7 @@
 //! The outcome of a requested deployment, in words and as an exit code.
 
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::client::follow::{Following, Until};
 use super::client::{Client, view};
@@ -31,10 +32,12 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
         true => print::error(text),
         false => print::line(text),
     };
+    // One for the whole time: between two of them a signal would be lost.
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
     let mut following = Following::new(client, id);
     let mut deployment = tokio::select! {
         reached = following.until(Until::Switch, line) => reached?,
-        () = stopped() => leave(id, false),
+        () = stopped(&mut interrupt) => leave(id, false),
     };
     let was_serving = deployment.is_serving();
     if was_serving {
@@ -45,7 +48,7 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
         line(&said);
         deployment = tokio::select! {
             ended = following.until(Until::End, line) => ended?,
-            () = stopped() => leave(id, true),
+            () = stopped(&mut interrupt) => leave(id, true),
         };
     }
     if json {
@@ -59,10 +62,13 @@ pub async fn follow(client: &Client, id: &str, json: bool) -> Result<(), Error> 
     })
 }
 
-async fn stopped() {
-    // Without a handler, the signal ends the program anyway.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+async fn stopped(interrupt: &mut Option<Signal>) {
+    match interrupt {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        // Without a handler, the signal ends the program anyway.
+        None => std::future::pending().await,
     }
 }
 

@@ -31,6 +31,7 @@ pub async fn retire(line: &Line<'_>) -> Result<()> {
     old_images(line.agent, &line.app.name, line.app.deploy.keep_releases).await?;
     Checkpoint::Effected(Step::Retire).reach();
     let detail = match count {
+        0 => "there is no old instance to stop".to_owned(),
         1 => "1 old instance is stopped in the background".to_owned(),
         count => format!("{count} old instances are stopped in the background"),
     };

@@ -13,7 +13,7 @@ use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Policy;
-use crate::proxy::upstream::connection::Broken;
+use crate::proxy::upstream::connection::UpstreamError;
 use crate::proxy::upstream::upload::UploadError;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::Watch;
@@ -109,7 +109,7 @@ impl Attempt<'_> {
     }
 
     /// The connection to the app failed during the request.
-    pub fn broken(self, error: Broken) -> Response<ResponseBody> {
+    pub fn broken(self, error: UpstreamError) -> Response<ResponseBody> {
         tracing::debug!(
             app = self.claim.share().app,
             "no response from the app: {error}"
@@ -125,7 +125,7 @@ impl Attempt<'_> {
             let answer = last_page(StatusCode::BAD_REQUEST, "The request body ended early.");
             return refuse(self.watch, self.claim, answer);
         }
-        let (outcome, why) = match matches!(error, Broken::Malformed(_)) {
+        let (outcome, why) = match matches!(error, UpstreamError::Malformed(_)) {
             true => (Outcome::Malformed, "The app's response is not valid HTTP."),
             false => (
                 Outcome::Closed,

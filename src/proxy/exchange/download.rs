@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::proxy::downstream::response;
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
-use crate::proxy::upstream::connection::Broken;
+use crate::proxy::upstream::connection::UpstreamError;
 use crate::proxy::upstream::via::Via;
 use crate::proxy::watch::{Watch, now_ms};
 
@@ -168,7 +168,7 @@ impl Download {
     fn poll_upstream(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         match &mut self.via {
             Some(via) => via.poll_frame(cx),
             None => Poll::Ready(None),

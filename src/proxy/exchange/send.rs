@@ -9,7 +9,7 @@ use hyper::client::conn::TrySendError;
 use super::extended_connect::{asks_for_websocket, into_connect, switch};
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::share::LiveShare;
-use crate::proxy::upstream::connection::{Broken, Upstream};
+use crate::proxy::upstream::connection::{Upstream, UpstreamError};
 use crate::proxy::upstream::http2::Lease;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::via::{Via, to_http2};
@@ -20,7 +20,7 @@ pub enum Sent {
     Answer(Response<()>, Via),
     /// Not one byte was written: the request is unchanged.
     Unsent,
-    Failed(Broken),
+    Failed(UpstreamError),
     /// The client stopped sending the request's body.
     Stalled,
     Ended(Outcome),
@@ -68,7 +68,7 @@ async fn http1(
     .await;
     match result {
         Ok(Ok(answer)) => Sent::Answer(answer, Via::Http1(upstream)),
-        Ok(Err(Broken::Unsent)) => {
+        Ok(Err(UpstreamError::Unsent)) => {
             upstream.give_back(request);
             Sent::Unsent
         }
@@ -135,6 +135,6 @@ fn unsent_or_failed(
             *request = back;
             Sent::Unsent
         }
-        None => Sent::Failed(Broken::Http2(error.into_error())),
+        None => Sent::Failed(UpstreamError::Http2(error.into_error())),
     }
 }

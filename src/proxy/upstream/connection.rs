@@ -27,7 +27,7 @@ const MAX_READ: usize = 128 << 10;
 
 /// Why an app sent no response, or only a part of one.
 #[derive(Debug, Error)]
-pub enum Broken {
+pub enum UpstreamError {
     #[error("the app had closed the connection before anything was written")]
     Unsent,
     #[error("the app closed the connection")]
@@ -42,7 +42,7 @@ pub enum Broken {
     Http2(hyper::Error),
 }
 
-impl Broken {
+impl UpstreamError {
     /// What was wrong with the request's body, if that was the cause.
     pub fn of_request(&self) -> Option<&UploadError> {
         match self {
@@ -130,13 +130,16 @@ impl Upstream {
     }
 
     /// Continues to send the request, and waits for the response's head.
-    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, UpstreamError>> {
         self.send(cx)?;
         loop {
             while let Some(length) = head::length(&self.read) {
                 let head = Bytes::copy_from_slice(&self.read[..length]);
                 self.read.advance(length);
-                let head = app_head::read(head, &self.method).map_err(Broken::Malformed)?;
+                let head = app_head::read(head, &self.method).map_err(UpstreamError::Malformed)?;
                 let status = head.response.status();
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
@@ -146,14 +149,14 @@ impl Upstream {
                 return Poll::Ready(Ok(head.response));
             }
             if self.read.len() > head::MAX {
-                return Poll::Ready(Err(Broken::Malformed("the head is too long")));
+                return Poll::Ready(Err(UpstreamError::Malformed("the head is too long")));
             }
             let read = ready!(self.poll_fill(cx, READ));
             if !matches!(read, Ok(1..)) && self.reused && !self.sent {
-                return Poll::Ready(Err(Broken::Unsent));
+                return Poll::Ready(Err(UpstreamError::Unsent));
             }
             if read? == 0 {
-                return Poll::Ready(Err(Broken::Closed));
+                return Poll::Ready(Err(UpstreamError::Closed));
             }
         }
     }
@@ -162,7 +165,7 @@ impl Upstream {
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         if self.send(cx).is_err() {
             // The response counts, even if the app has not received all of the request.
             self.body = RequestBody::Empty;
@@ -173,7 +176,7 @@ impl Upstream {
                 Ok(Piece::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Piece::End) => return Poll::Ready(None),
                 Ok(Piece::None) => {}
-                Err(why) => return Poll::Ready(Some(Err(Broken::Malformed(why)))),
+                Err(why) => return Poll::Ready(Some(Err(UpstreamError::Malformed(why)))),
             }
             let room = match self.answer {
                 Decoder::Length(left) => usize::try_from(left).unwrap_or(MAX_READ),
@@ -181,7 +184,7 @@ impl Upstream {
             };
             match ready!(self.poll_fill(cx, room.clamp(READ, MAX_READ))) {
                 Ok(0) if self.answer == Decoder::UntilClose => return Poll::Ready(None),
-                Ok(0) => return Poll::Ready(Some(Err(Broken::Closed))),
+                Ok(0) => return Poll::Ready(Some(Err(UpstreamError::Closed))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
@@ -232,7 +235,7 @@ impl Upstream {
     }
 
     /// Writes until nothing is left or the app's socket accepts no more.
-    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
         loop {
             while self.written < self.write.len() || !self.data.is_empty() {
                 let head = &self.write[self.written..];
@@ -249,12 +252,12 @@ impl Upstream {
                 };
                 let n = n?;
                 if n == 0 {
-                    return Err(Broken::Closed);
+                    return Err(UpstreamError::Closed);
                 }
                 self.sent |= !self.io.is_refused();
                 if self.reused && !self.sent {
                     // At once, while the body is still whole: it will be sent over another connection.
-                    return Err(Broken::Unsent);
+                    return Err(UpstreamError::Unsent);
                 }
                 let of_head = n.min(self.write.len() - self.written);
                 self.written += of_head;
@@ -269,7 +272,7 @@ impl Upstream {
     }
 
     /// Takes the next part of the request's body. Returns whether there is more to write.
-    fn more(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+    fn more(&mut self, cx: &mut Context<'_>) -> Result<bool, UpstreamError> {
         if self.body.is_end_stream() && !self.chunked {
             self.body = RequestBody::Empty;
         }
@@ -278,7 +281,7 @@ impl Upstream {
         }
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(frame) => frame.transpose().map_err(Broken::Request)?,
+            Poll::Ready(frame) => frame.transpose().map_err(UpstreamError::Request)?,
         };
         let Some(frame) = frame else {
             self.body = RequestBody::Empty;
@@ -357,7 +360,7 @@ mod tests {
         let mut request = Request::post("/").body(body).unwrap();
         upstream.begin(&mut request);
         let answer = poll_fn(|cx| upstream.poll_answer(cx)).await;
-        assert!(matches!(answer, Err(Broken::Unsent)));
+        assert!(matches!(answer, Err(UpstreamError::Unsent)));
         upstream.give_back(&mut request);
         let body = request.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");

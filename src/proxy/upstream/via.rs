@@ -12,7 +12,7 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 
-use super::connection::{Broken, Upstream};
+use super::connection::{Upstream, UpstreamError};
 use super::http2::Lease;
 use super::replay::Replay;
 use super::request_body::RequestBody;
@@ -60,13 +60,13 @@ impl Via {
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         match self {
             Self::Http1(upstream) => upstream.poll_frame(cx),
             Self::Http2(lease) => match &mut lease.answer {
                 Some(body) => {
                     let frame = Pin::new(body).poll_frame(cx);
-                    frame.map(|frame| frame.map(|frame| frame.map_err(Broken::Http2)))
+                    frame.map(|frame| frame.map(|frame| frame.map_err(UpstreamError::Http2)))
                 }
                 None => Poll::Ready(None),
             },
@@ -157,15 +157,15 @@ impl Spare {
 
     /// Whether the same app may get the request again after this error: repeating it does no harm, or
     /// the app said that it did not process it.
-    pub fn may_repeat(&self, error: &Broken) -> bool {
+    pub fn may_repeat(&self, error: &UpstreamError) -> bool {
         self.harmless || is_unprocessed(error)
     }
 }
 
 /// Whether the app said over HTTP/2 that it has not processed the request: it refused the stream, or it
 /// is shutting down and the stream is beyond the last one that it accepts.
-fn is_unprocessed(error: &Broken) -> bool {
-    let Broken::Http2(error) = error else {
+fn is_unprocessed(error: &UpstreamError) -> bool {
+    let UpstreamError::Http2(error) = error else {
         return false;
     };
     let mut source = error.source();

@@ -79,7 +79,7 @@ impl Scene {
                     app: "hello".parse().unwrap(),
                     path: path.clone(),
                     branch: "main".into(),
-                    wants: Arc::new(|git_ref| match git_ref {
+                    ref_policy: Arc::new(|git_ref| match git_ref {
                         "refs/heads/main" | "refs/heads/next" => Ok(()),
                         _ => Err("only main is deployed from here".into()),
                     }),

@@ -48,7 +48,7 @@ fn find(api: &Api, name: &str) -> Found {
             app: app.name.clone(),
             path: path.clone(),
             branch: app.branch.clone(),
-            wants: {
+            ref_policy: {
                 let app = app.clone();
                 Arc::new(move |git_ref| intake::refusal(&app, git_ref).map(drop))
             },

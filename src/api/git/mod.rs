@@ -59,7 +59,7 @@ pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
 /// Stores something about the refs of a push. An error says why that failed.
 pub type Step<T> = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<T, String>> + Send + Sync;
 
-pub type Wants = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+pub type RefPolicy = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Pieces of a log's text.
 pub type Log = mpsc::Receiver<Vec<u8>>;
@@ -87,7 +87,7 @@ pub struct Repository {
     pub branch: String,
     /// Whether a push to this ref, `refs/…`, is deployed; an error is the reason why not. Pushes to
     /// other refs are refused.
-    pub wants: Arc<Wants>,
+    pub ref_policy: Arc<RefPolicy>,
 }
 
 struct Shared {

@@ -160,7 +160,7 @@ fn reasons<'a>(commands: &'a Commands, repository: &Repository) -> Vec<(&'a str,
     let mut good = true;
     let mut reasons = Vec::new();
     for update in &commands.updates {
-        let why = if let Err(why) = (repository.wants)(&update.git_ref) {
+        let why = if let Err(why) = (repository.ref_policy)(&update.git_ref) {
             why
         } else if is_zero(&update.new) {
             "a branch or tag that is deployed cannot be deleted".into()
@@ -312,7 +312,7 @@ mod tests {
             app: "hello".parse().unwrap(),
             path: folder.path().to_owned(),
             branch: "main".to_owned(),
-            wants: Arc::new(|_| Ok(())),
+            ref_policy: Arc::new(|_| Ok(())),
         };
         let (old, new) = ("0".repeat(40), "1".repeat(40));
         let command = format!("{old} {new} refs/heads/main\0report-status side-band-64k");

@@ -170,6 +170,17 @@ impl MovedRefId {
     pub fn new() -> Self {
         Self(stamp('m'))
     }
+
+    /// When it was created, in milliseconds since 1970.
+    pub fn created_at(&self) -> i64 {
+        let digit = |b| ALPHABET.iter().position(|letter| *letter == b).unwrap_or(0) as u64;
+        let stamp = self
+            .0
+            .bytes()
+            .skip(1)
+            .fold(0, |stamp, b| stamp << 5 | digit(b));
+        (stamp >> 20) as i64
+    }
 }
 
 impl ActionId {
@@ -238,6 +249,13 @@ fn stamped(kind: char, text: &str) -> Result<(), InvalidId> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_id_tells_its_time() {
+        let millis = 1_790_000_000_123;
+        let id: super::MovedRefId = super::first_of('m', millis).parse().unwrap();
+        assert_eq!(id.created_at(), millis);
+    }
+
     use super::*;
 
     #[test]

@@ -80,6 +80,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(apps::show, removal::remove))
         .routes(routes!(apps::deployments, deployments::deploy))
         .routes(routes!(apps::releases))
+        .routes(routes!(pushes::list))
         .routes(routes!(output::show))
         .routes(routes!(deployments::rollback))
         .routes(routes!(deployments::restart))

@@ -1,19 +1,23 @@
-//! Pushes to a bare repository on this machine, handed over by its post-receive hook.
+//! Pushes to a bare repository on this machine, handed over by its post-receive hook, and what became
+//! of every push.
 
 use std::path::PathBuf;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::page::Page;
-use super::responses::{Forbidden, Malformed, TooLarge};
+use super::page::{Page, PageQuery};
+use super::path::{AppPath, known};
+use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp};
+use super::view::{RequesterView, rfc3339};
 use super::{ApiError, Shared, auth, json};
 use crate::deploy::intake::{self, Moved, Outcome, Push};
 use crate::principal::{Principal, Requester, Role};
+use crate::store::moved_refs;
 
 /// A push to a bare repository.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -85,4 +89,80 @@ pub async fn receive(
     };
     let outcomes = intake::pushed(&api.agent, push, &caller).await?;
     Ok((StatusCode::ACCEPTED, Json(Page::whole(outcomes))))
+}
+
+/// What became of a ref that a push moved.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PushedRef)]
+pub struct PushedRef {
+    #[schema(example = "m1m8hz3qx458pr")]
+    id: String,
+    #[schema(format = DateTime)]
+    at: String,
+    #[schema(example = "refs/heads/main")]
+    r#ref: String,
+    /// The previous commit; null if the ref is new or the sender did not name it.
+    #[schema(required)]
+    old: Option<String>,
+    /// The new commit; null if the ref was deleted.
+    #[schema(required)]
+    new: Option<String>,
+    /// The webhook's delivery; null if the push came over git.
+    #[schema(required)]
+    delivery: Option<String>,
+    /// The deployment that it led to, or an earlier one that stands for it; null if none does.
+    #[schema(required)]
+    deployment: Option<String>,
+    /// Why it is not deployed, or why an earlier deployment stands for it.
+    #[schema(required)]
+    reason: Option<String>,
+    requested_by: RequesterView,
+}
+
+impl From<moved_refs::Recorded> for PushedRef {
+    fn from(row: moved_refs::Recorded) -> Self {
+        Self {
+            at: rfc3339(row.id.created_at()),
+            id: row.id.into(),
+            r#ref: row.git_ref,
+            old: row.old,
+            new: row.new,
+            delivery: row.delivery,
+            deployment: row.deployment,
+            reason: row.reason,
+            requested_by: row.requested_by.into(),
+        }
+    }
+}
+
+/// List what became of the pushes to an app
+///
+/// One item for each ref, whether it was deployed or not, newest first; kept for 90 days.
+#[utoipa::path(
+    get,
+    path = "/api/v1/apps/{app}/pushes",
+    operation_id = "listPushes",
+    tag = "webhooks",
+    params(AppPath, PageQuery),
+    responses(
+        (status = 200, description = "A page of pushed refs", body = Page<PushedRef>),
+        (status = 400, response = Malformed),
+        (status = 404, response = UnknownApp),
+    ),
+)]
+pub async fn list(
+    State(api): Shared,
+    caller: Principal,
+    Path(path): Path<AppPath>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<PushedRef>>, ApiError> {
+    let app = known(&api, &caller, Role::Read, &path.app).await?;
+    let (limit, cursor) = (query.limit()?, query.cursor());
+    let rows = (api.agent.store)
+        .read(move |db| moved_refs::list(db, &app, cursor.as_deref(), limit + 1))
+        .await?;
+    let items = rows.into_iter().map(PushedRef::from).collect();
+    Ok(Json(Page::new(items, limit, |item: &PushedRef| {
+        item.id.clone()
+    })))
 }

@@ -116,7 +116,7 @@ struct VolumeView {
 /// forge or the pusher says.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Requester)]
-struct RequesterView {
+pub struct RequesterView {
     kind: RequesterKind,
     /// The token's name.
     #[schema(required, example = "admin")]

@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::{Result, to_json};
+use super::{Result, json, parsed, to_json};
 use crate::ids::{AppName, CommitId, DeliveryId, DeploymentId, MovedRefId};
 use crate::principal::Requester;
 
@@ -39,4 +39,41 @@ pub fn insert(db: &Connection, moved: &MovedRef<'_>) -> Result<()> {
         to_json(moved.requested_by)?,
     ))?;
     Ok(())
+}
+
+/// What is recorded of a ref.
+pub struct Recorded {
+    pub id: MovedRefId,
+    pub delivery: Option<String>,
+    pub git_ref: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+    pub deployment: Option<String>,
+    pub reason: Option<String>,
+    pub requested_by: Requester,
+}
+
+/// A page of an app's, newest first, older than the id `before`.
+pub fn list(
+    db: &Connection,
+    app: &AppName,
+    before: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Recorded>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM moved_refs WHERE app = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+    )?;
+    let rows = query.query_map((app.as_str(), before.unwrap_or("~"), limit as i64), |row| {
+        Ok(Recorded {
+            id: parsed(row, "id")?,
+            delivery: row.get("delivery")?,
+            git_ref: row.get("ref")?,
+            old: row.get("old")?,
+            new: row.get("new")?,
+            deployment: row.get("deployment")?,
+            reason: row.get("reason")?,
+            requested_by: json(row, "requested_by")?.unwrap_or(Requester::Agent),
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

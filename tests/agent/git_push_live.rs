@@ -160,5 +160,19 @@ async fn of_several_refs_each_is_named_and_the_own_branch_goes_live() {
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     let by = "Requested by ann, git over HTTP with token `admin`";
     assert!(shown.contains(by), "{shown}");
+
+    let list = server.api(&format!("/api/v1/apps/{APP}/pushes")).await;
+    let refs = list["items"].as_array().unwrap();
+    let became: Vec<_> = refs
+        .iter()
+        .map(|it| (it["ref"].as_str().unwrap(), it["deployment"].as_str()))
+        .collect();
+    assert!(became.contains(&("refs/heads/main", Some(id))), "{list:#}");
+    assert!(became.contains(&("refs/heads/feature", None)), "{list:#}");
+    assert!(
+        refs.iter().all(|it| it["requested_by"]["user"] == "ann"),
+        "{list:#}"
+    );
+    assert!(refs.iter().any(|it| it["reason"].is_string()), "{list:#}");
     server.stop().await;
 }

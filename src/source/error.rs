@@ -36,9 +36,9 @@ pub enum SourceError {
     #[error("`{0}` is ambiguous: the id of more than one commit begins with it")]
     Ambiguous(String),
     #[error("the mirror of `{repo}` is damaged: {why}")]
-    Damaged { repo: String, why: String },
+    MirrorDamaged { repo: String, why: String },
     #[error("the repository `{repo}` is damaged: {why}")]
-    Broken { repo: String, why: String },
+    RepositoryDamaged { repo: String, why: String },
     #[error("the repository `{repo}` is not supported: {why}")]
     Unsupported { repo: String, why: String },
     #[error("failed to write the mirror at `{path}`: {cause}")]
@@ -62,8 +62,8 @@ impl SourceError {
             Self::InvalidRef(_) => "invalid_ref",
             Self::NoSuchCommit { .. } => "no_such_commit",
             Self::Ambiguous(_) => "ambiguous_commit",
-            Self::Damaged { .. } => "mirror_damaged",
-            Self::Broken { .. } => "repository_damaged",
+            Self::MirrorDamaged { .. } => "mirror_damaged",
+            Self::RepositoryDamaged { .. } => "repository_damaged",
             Self::Unsupported { .. } => "repository_unsupported",
             Self::Disk { .. } => "mirror_disk",
             Self::Cancelled => "cancelled",
@@ -91,8 +91,8 @@ impl SourceError {
                 "check whether it was pushed; a force-push may have removed it since"
             }
             Self::Ambiguous(_) => "give more digits of the commit",
-            Self::Damaged { .. } => "deploy again: the mirror will be created anew",
-            Self::Broken { .. } => "check the repository with `git fsck`",
+            Self::MirrorDamaged { .. } => "deploy again: the mirror will be created anew",
+            Self::RepositoryDamaged { .. } => "check the repository with `git fsck`",
             Self::Unsupported { .. } => "then deploy again",
             Self::Disk { .. } => "check the free disk space and the permissions of `data_dir`",
             Self::Cancelled => "deploy again when ready",

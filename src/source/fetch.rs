@@ -11,7 +11,7 @@ use super::resolve::{
     HEADS, TAGS, by_id, by_prefix, damaged, digits, is_ours, meanings, missing, or_near,
 };
 use super::transport::Failed;
-use super::{Commit, SourceError, Want};
+use super::{Commit, Revision, SourceError};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
@@ -37,7 +37,7 @@ pub(super) struct Fetch<'a> {
 impl Fetch<'_> {
     /// Fetches only the wanted commit into `git`, without its history, which is not needed: most of a
     /// repository's size is in its past and in its other branches.
-    pub(super) fn get(&self, git: &Repository, want: &Want) -> Result<Commit, SourceError> {
+    pub(super) fn get(&self, git: &Repository, revision: &Revision) -> Result<Commit, SourceError> {
         self.connected(git, |remote, options| {
             let heads = advertised(remote).map_err(|e| self.unreachable(&e))?;
             if heads.is_empty() {
@@ -46,20 +46,20 @@ impl Fetch<'_> {
                 });
             }
             self.drop_stale(git, &heads)?;
-            let (what, text) = match want {
-                Want::Branch(name) => ("branch", name.as_str()),
-                Want::Tag(name) => ("tag", name.as_str()),
-                Want::Commit(id) => ("commit", id.as_str()),
-                Want::Named(name) => ("branch, tag or commit", name.as_str()),
+            let (what, text) = match revision {
+                Revision::Branch(name) => ("branch", name.as_str()),
+                Revision::Tag(name) => ("tag", name.as_str()),
+                Revision::Commit(id) => ("commit", id.as_str()),
+                Revision::Named(name) => ("branch, tag or commit", name.as_str()),
             };
-            for full in self.meant(want)? {
+            for full in self.meant(revision)? {
                 if let Some(oid) = heads.get(&full) {
                     return self.get_ref(git, remote, options, &full, *oid);
                 }
             }
-            let found = match want {
-                Want::Commit(id) => return self.get_one(git, remote, options, id),
-                Want::Named(text) => self.by_digits(git, remote, options, &heads, text)?,
+            let found = match revision {
+                Revision::Commit(id) => return self.get_one(git, remote, options, id),
+                Revision::Named(text) => self.by_digits(git, remote, options, &heads, text)?,
                 _ => None,
             };
             let known = || heads.keys().map(String::as_str);
@@ -67,12 +67,12 @@ impl Fetch<'_> {
         })
     }
 
-    fn meant(&self, want: &Want) -> Result<Vec<String>, SourceError> {
-        Ok(match want {
-            Want::Branch(name) => vec![format!("{HEADS}{name}")],
-            Want::Tag(name) => vec![format!("{TAGS}{name}")],
-            Want::Commit(_) => Vec::new(),
-            Want::Named(name) => meanings(name)?,
+    fn meant(&self, revision: &Revision) -> Result<Vec<String>, SourceError> {
+        Ok(match revision {
+            Revision::Branch(name) => vec![format!("{HEADS}{name}")],
+            Revision::Tag(name) => vec![format!("{TAGS}{name}")],
+            Revision::Commit(_) => Vec::new(),
+            Revision::Named(name) => meanings(name)?,
         })
     }
 
@@ -91,7 +91,7 @@ impl Fetch<'_> {
         let id: CommitId = parsed(oid);
         by_id(git, &id, self.shown).map_err(|error| match error {
             SourceError::NoSuchCommit { .. } if !git.odb().is_ok_and(|odb| odb.exists(oid)) => {
-                SourceError::Damaged {
+                SourceError::MirrorDamaged {
                     repo: self.shown.to_owned(),
                     why: format!("`{full}` is missing"),
                 }
@@ -115,11 +115,11 @@ impl Fetch<'_> {
             return found;
         }
         let spec = format!("+{id}:refs/cutover/{id}");
-        if self.download(remote, options, &[&spec], ONE).is_err() {
-            self.going()?;
-            return found;
+        match self.download(remote, options, &[&spec], ONE) {
+            Ok(()) => by_id(git, id, self.shown),
+            Err(error) if denies(&error.to_string()) => found,
+            Err(error) => Err(error),
         }
-        by_id(git, id, self.shown)
     }
 
     /// The commit whose id begins with these digits, which a person typed: among the commits that
@@ -200,6 +200,20 @@ impl Fetch<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a server says by this that it has no such commit, or gives none by its id: the words of git,
+/// of libgit2 and of JGit. libgit2 does not read what stands in an error packet in place of the
+/// shallow commits.
+fn denies(why: &str) -> bool {
+    let words = [
+        "not our ref",
+        "unadvertised object",
+        "cannot fetch a specific object",
+        "unexpected packet type",
+        "not valid",
+    ];
+    words.iter().any(|word| why.contains(word))
 }
 
 fn advertised(remote: &git2::Remote<'_>) -> Result<HashMap<String, Oid>, Error> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use git2::{Config, ErrorCode, Repository};
 
 use super::resolve::{is_ours, line, resolve};
-use super::{Commit, SourceError, Want, init};
+use super::{Commit, Revision, SourceError, init};
 
 /// How many refs are checked for breakage: a repository with more is not searched to the end.
 const LOOKED_AT: usize = 1000;
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
             repo: repo(),
             why: line(error.message()),
         },
-        None => SourceError::Broken {
+        None => SourceError::RepositoryDamaged {
             repo: repo(),
             why: line(error.message()),
         },
@@ -33,11 +33,11 @@ pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
 /// only named in the log.
 pub(super) fn find(
     git: &Repository,
-    want: &Want,
+    revision: &Revision,
     repo: &str,
     log: &dyn Fn(&str),
 ) -> Result<Commit, SourceError> {
-    let found = resolve(git, want, repo);
+    let found = resolve(git, revision, repo);
     if matches!(found, Err(SourceError::NoSuchRef { .. })) && is_empty(git) {
         return Err(SourceError::Empty {
             repo: repo.to_owned(),

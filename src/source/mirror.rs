@@ -12,7 +12,7 @@ use url::Url;
 
 use super::fetch::Fetch;
 use super::transport::Failed;
-use super::{Commit, SourceError, Want, init, local, lock, resolve};
+use super::{Commit, Revision, SourceError, init, local, lock, resolve};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
@@ -42,7 +42,7 @@ impl Mirror {
     /// `deadline`, and when the server is silent for 30 seconds. Not to be called from async code.
     pub fn fetch(
         &self,
-        want: &Want,
+        revision: &Revision,
         log: &dyn Fn(&str),
         cancel: &CancellationToken,
         deadline: Instant,
@@ -61,7 +61,7 @@ impl Mirror {
         };
         fetch.going()?;
         if let Repo::Local(path) = &self.repo {
-            let found = local::find(&local::open(path)?, want, &shown, log);
+            let found = local::find(&local::open(path)?, revision, &shown, log);
             return found.map_err(broken);
         }
         if let Some(parent) = self.folder.parent() {
@@ -70,15 +70,15 @@ impl Mirror {
         let _lock = lock::take(&self.folder, cancel, deadline)?;
         if packs(&self.folder) >= PACKS {
             log("creating the mirror anew: it holds too many packs");
-            return self.make(&fetch, want);
+            return self.make(&fetch, revision);
         }
-        match self.open().and_then(|git| fetch.get(&git, want)) {
-            Err(SourceError::Damaged { why, .. }) => {
+        match self.open().and_then(|git| fetch.get(&git, revision)) {
+            Err(SourceError::MirrorDamaged { why, .. }) => {
                 if self.folder.exists() {
                     log(&format!("the mirror is damaged ({why}); creating it anew"));
                 }
                 // If a new mirror has the fault too, the fault is in the repository.
-                self.make(&fetch, want).map_err(broken)
+                self.make(&fetch, revision).map_err(broken)
             }
             done => done,
         }
@@ -135,12 +135,12 @@ impl Mirror {
     ///
     /// Nothing in it is synced to disk: objects lost in a power failure are detected by their hashes
     /// and fetched again. That is rare, whereas five syncs would slow down every fetch.
-    fn make(&self, fetch: &Fetch<'_>, want: &Want) -> Result<Commit, SourceError> {
+    fn make(&self, fetch: &Fetch<'_>, revision: &Revision) -> Result<Commit, SourceError> {
         let making = lock::beside(&self.folder, ".making");
         remove(&making).map_err(|cause| self.disk(cause))?;
         let made = Repository::init_bare(&making)
             .map_err(|e| self.disk(io::Error::other(e.message().to_owned())))
-            .and_then(|git| fetch.get(&git, want));
+            .and_then(|git| fetch.get(&git, revision));
         match made {
             Ok(commit) => {
                 let done = self.replace(&making).map_err(|cause| self.disk(cause));
@@ -185,7 +185,7 @@ impl Mirror {
 /// The same error, but saying that the repository itself is damaged, not the mirror.
 fn broken(error: SourceError) -> SourceError {
     match error {
-        SourceError::Damaged { repo, why } => SourceError::Broken { repo, why },
+        SourceError::MirrorDamaged { repo, why } => SourceError::RepositoryDamaged { repo, why },
         error => error,
     }
 }

@@ -33,7 +33,7 @@ use crate::ids::CommitId;
 
 /// Which commit is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
+pub enum Revision {
     /// The tip of a branch, without `refs/heads/`.
     Branch(String),
     /// What a tag points to, without `refs/tags/`.

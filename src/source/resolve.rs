@@ -3,7 +3,7 @@
 use git2::{ErrorCode, ObjectType, Oid, Reference, Repository};
 use time::OffsetDateTime;
 
-use super::{Commit, SourceError, Want};
+use super::{Commit, Revision, SourceError};
 use crate::config::similar;
 use crate::ids::CommitId;
 use crate::printable::printable;
@@ -14,8 +14,12 @@ pub(super) const TAGS: &str = "refs/tags/";
 pub(super) const FEWEST_DIGITS: usize = 7;
 
 /// Finds the wanted commit; `repo` names the repository in errors.
-pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
-    find(git, want, repo).map_err(|error| {
+pub(super) fn resolve(
+    git: &Repository,
+    revision: &Revision,
+    repo: &str,
+) -> Result<Commit, SourceError> {
+    find(git, revision, repo).map_err(|error| {
         let refs = git.references().into_iter().flatten().flatten();
         let names: Vec<_> = refs
             .filter_map(|found| found.name().ok().map(str::to_owned))
@@ -24,17 +28,17 @@ pub(super) fn resolve(git: &Repository, want: &Want, repo: &str) -> Result<Commi
     })
 }
 
-fn find(git: &Repository, want: &Want, repo: &str) -> Result<Commit, SourceError> {
+fn find(git: &Repository, revision: &Revision, repo: &str) -> Result<Commit, SourceError> {
     let missing = |what, name: &str| missing(repo, what, name);
-    match want {
-        Want::Branch(name) => {
+    match revision {
+        Revision::Branch(name) => {
             reference(git, &format!("{HEADS}{name}"), repo)?.ok_or_else(|| missing("branch", name))
         }
-        Want::Tag(name) => {
+        Revision::Tag(name) => {
             reference(git, &format!("{TAGS}{name}"), repo)?.ok_or_else(|| missing("tag", name))
         }
-        Want::Commit(id) => by_id(git, id, repo),
-        Want::Named(name) => {
+        Revision::Commit(id) => by_id(git, id, repo),
+        Revision::Named(name) => {
             for full in meanings(name)? {
                 if let Some(commit) = reference(git, &full, repo)? {
                     return Ok(commit);
@@ -184,7 +188,7 @@ fn describe(git: &Repository, oid: Oid, repo: &str) -> Result<Commit, SourceErro
 }
 
 pub(super) fn damaged(repo: &str, error: &git2::Error) -> SourceError {
-    SourceError::Damaged {
+    SourceError::MirrorDamaged {
         repo: repo.to_owned(),
         why: line(error.message()),
     }

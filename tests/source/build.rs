@@ -11,7 +11,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions};
 use cutover::build::{self, BuildError, Built, Context, Request};
 use cutover::config::{self, Repo, Source};
 use cutover::ids::{AgentId, AppName};
-use cutover::source::{Commit, Mirror, Want};
+use cutover::source::{Commit, Mirror, Revision};
 use cutover::store::images::Recorded;
 use cutover::store::log::Log;
 use futures_util::StreamExt;
@@ -144,7 +144,7 @@ impl Scene {
             .commit(Some("refs/heads/main"), &who, &who, "test", &tree, &parents))
         .unwrap();
         let far = Instant::now() + Duration::from_secs(30);
-        let want = Want::Branch("main".into());
+        let want = Revision::Branch("main".into());
         (self
             .mirror()
             .fetch(&want, &|_| {}, &CancellationToken::new(), far))
@@ -689,7 +689,7 @@ async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
     let mirror = Mirror::new(folder.clone(), repo, Source::default());
     let fetch = || {
         let far = Instant::now() + Duration::from_secs(30);
-        let want = Want::Branch("main".into());
+        let want = Revision::Branch("main".into());
         let fetch = || mirror.fetch(&want, &|_| {}, &CancellationToken::new(), far);
         tokio::task::block_in_place(fetch).unwrap();
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::tool;
 use cutover::config::{Repo, Source};
 use cutover::ids::CommitId;
-use cutover::source::{Changed, Commit, Mirror, SourceError, Want};
+use cutover::source::{Changed, Commit, Mirror, Revision, SourceError};
 use git2::{Oid, Repository, Signature, Time};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -83,21 +83,21 @@ fn commit(git: &Repository, branch: &str, text: &str) -> Oid {
         .unwrap()
 }
 
-fn fetch(mirror: &Mirror, want: &Want) -> Result<Commit, SourceError> {
+fn fetch(mirror: &Mirror, revision: &Revision) -> Result<Commit, SourceError> {
     let deadline = Instant::now() + Duration::from_secs(30);
-    mirror.fetch(want, &|_| {}, &CancellationToken::new(), deadline)
+    mirror.fetch(revision, &|_| {}, &CancellationToken::new(), deadline)
 }
 
-fn branch(name: &str) -> Want {
-    Want::Branch(name.into())
+fn branch(name: &str) -> Revision {
+    Revision::Branch(name.into())
 }
 
-fn named(name: &str) -> Want {
-    Want::Named(name.into())
+fn named(name: &str) -> Revision {
+    Revision::Named(name.into())
 }
 
-fn exactly(id: Oid) -> Want {
-    Want::Commit(id.to_string().parse().unwrap())
+fn exactly(id: Oid) -> Revision {
+    Revision::Commit(id.to_string().parse().unwrap())
 }
 
 #[test]
@@ -182,8 +182,11 @@ fn what_the_app_does_not_deploy_may_be_broken() {
             "{said}"
         );
     }
-    let error = fetch(&scene.local(), &Want::Tag("broken".into())).unwrap_err();
-    assert!(matches!(error, SourceError::Broken { .. }), "{error}");
+    let error = fetch(&scene.local(), &Revision::Tag("broken".into())).unwrap_err();
+    assert!(
+        matches!(error, SourceError::RepositoryDamaged { .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -255,7 +258,10 @@ fn a_commit_that_makes_no_sense_is_not_unreachable() {
         .unwrap();
     fs::write(scene.path().join("refs/heads/main"), format!("{commit}\n")).unwrap();
     let error = fetch(&scene.local(), &branch("main")).unwrap_err();
-    assert!(matches!(error, SourceError::Broken { .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::RepositoryDamaged { .. }),
+        "{error}"
+    );
     // git gives up on the other side.
     let away = fetch(&scene.mirror(), &branch("main")).unwrap_err();
     assert!(matches!(away, SourceError::BrokeOff { .. }), "{away}");
@@ -310,13 +316,13 @@ fn a_person_names_a_branch_a_tag_or_digits_of_a_commit() {
         .reference_symbolic(nowhere, "refs/heads/gone", false, ""))
     .unwrap();
     for mirror in scene.both() {
-        let id = |want: &Want| fetch(&mirror, want).unwrap().id.as_str().to_owned();
+        let id = |revision: &Revision| fetch(&mirror, revision).unwrap().id.as_str().to_owned();
         assert_eq!(id(&named("v1")), first.to_string());
         assert_eq!(id(&branch("alias")), first.to_string());
         assert_eq!(id(&named("feature/x")), second.to_string());
         assert_eq!(id(&named("refs/tags/feature/x")), first.to_string());
         assert_eq!(id(&named("refs/heads/feature/x")), second.to_string());
-        assert_eq!(id(&Want::Tag("feature/x".into())), first.to_string());
+        assert_eq!(id(&Revision::Tag("feature/x".into())), first.to_string());
         assert_eq!(id(&named(&first.to_string()[..7])), first.to_string());
         assert_eq!(id(&named(&second.to_string())), second.to_string());
         assert_eq!(id(&exactly(first)), first.to_string());
@@ -330,7 +336,7 @@ fn what_is_not_there_is_named_in_the_error() {
     let scene = Scene::new();
     let first = scene.commit("main", "one");
     for mirror in scene.both() {
-        let error = |want: &Want| fetch(&mirror, want).unwrap_err();
+        let error = |revision: &Revision| fetch(&mirror, revision).unwrap_err();
         let nowhere = error(&branch("nope"));
         assert!(
             matches!(nowhere, SourceError::NoSuchRef { .. }),
@@ -667,8 +673,8 @@ fn a_mirror_of_many_packs_is_made_anew() {
         most = most.max(count());
     }
     assert!(most <= 100 && count() < 10, "{most}, then {}", count());
-    for want in [branch("other"), Want::Tag("v1".into()), exactly(last)] {
-        fetch(&mirror, &want).unwrap();
+    for revision in [branch("other"), Revision::Tag("v1".into()), exactly(last)] {
+        fetch(&mirror, &revision).unwrap();
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cutover::config::{Repo, Secret, Source};
-use cutover::source::{Commit, Mirror, SourceError, Want};
+use cutover::source::{Commit, Mirror, Revision, SourceError};
 use git2::{Repository, Signature};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -45,8 +45,8 @@ fn fetch_until(
 ) -> Result<Commit, SourceError> {
     let mirror = Mirror::new(folder.join("mirror.git"), repo, access);
     let deadline = Instant::now() + Duration::from_secs(40);
-    let want = Want::Branch("main".into());
-    let fetch = || mirror.fetch(&want, &|_| {}, cancel, deadline);
+    let revision = Revision::Branch("main".into());
+    let fetch = || mirror.fetch(&revision, &|_| {}, cancel, deadline);
     // It blocks, which async code may not.
     tokio::task::block_in_place(fetch)
 }
@@ -177,6 +177,49 @@ async fn http_with_a_token_and_without() {
     let error = fetch(path, gone, Source::default()).unwrap_err();
     assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("404"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_is_not_taken_for_one_without_the_commit() {
+    if tool::find("git", "git").is_none() {
+        return;
+    }
+    let (folder, _) = origin();
+    let allow = ["config", "uploadpack.allowAnySHA1InWant", "true"];
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder.path().join("origin.git"));
+    assert!(git.args(allow).status().unwrap().success());
+    let root = Arc::new(folder.path().to_owned());
+    let app = Router::new().fallback(move |request: Request| {
+        let server = Server {
+            root: root.clone(),
+            token: None,
+        };
+        async move {
+            match *request.method() {
+                axum::http::Method::GET => serve(State(server), request).await,
+                _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let healthy = http(folder.path(), None).await;
+    let error = |at: SocketAddr| {
+        let repo = Repo::Http(format!("http://{at}/origin.git"));
+        let mirror = Mirror::new(folder.path().join("mirror.git"), repo, Source::default());
+        let other = Revision::Commit("0123456789abcdef0123456789abcdef01234567".parse().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(40);
+        let fetch = || mirror.fetch(&other, &|_| {}, &CancellationToken::new(), deadline);
+        tokio::task::block_in_place(fetch).unwrap_err()
+    };
+    let (failed, absent) = (error(address), error(healthy));
+    assert!(matches!(failed, SourceError::BrokeOff { .. }), "{failed}");
+    assert!(
+        matches!(absent, SourceError::NoSuchCommit { .. }),
+        "{absent}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
     let fetch = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
-        let get = |want| mirror.fetch(&want, &say, &cancel, deadline);
+        let get = |revision| mirror.fetch(&revision, &say, &cancel, deadline);
         let unskipped = |commit: Commit, pushed: &CommitId| match skip(&mirror, pushed) {
             Err(why) => Err(Stop::skipped("skipped", why)),
             Ok(()) => Ok(commit),
@@ -75,26 +75,26 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
         match (goal, tag) {
             // A pushed tag means exactly that commit, whatever it changes and whatever its message says.
             (Goal::Pushed(_), Some(tag)) => {
-                get(source::Want::Tag(tag)).map(|commit| not_live(commit, live.as_ref()))
+                get(source::Revision::Tag(tag)).map(|commit| not_live(commit, live.as_ref()))
             }
             // Deliveries arrive late and out of order, and a force-push may have removed the pushed
             // commit: the branch's tip is deployed, whichever commit the push named.
             (Goal::Pushed(id), None) => {
-                let tip = get(source::Want::Branch(branch.clone()))?;
+                let tip = get(source::Revision::Branch(branch.clone()))?;
                 let tip = unskipped(tip, &id)
                     .and_then(|tip| newest(tip, &id, &branch, live.as_ref(), &say));
                 let changed = |live: &CommitId, tip: &CommitId| {
                     mirror.changed_paths(live, tip).or_else(|_| {
                         // Missing if the mirror was created anew.
-                        get(source::Want::Commit(live.clone()))?;
+                        get(source::Revision::Commit(live.clone()))?;
                         mirror.changed_paths(live, tip)
                     })
                 };
                 Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), live.as_ref(), changed)))
             }
-            (Goal::Named(text), _) => get(source::Want::Named(text)).map(Ok),
+            (Goal::Named(text), _) => get(source::Revision::Named(text)).map(Ok),
             (Goal::Branch | Goal::Release(_) | Goal::Again, _) => {
-                get(source::Want::Branch(branch)).map(Ok)
+                get(source::Revision::Branch(branch)).map(Ok)
             }
         }
     });

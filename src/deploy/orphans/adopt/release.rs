@@ -11,7 +11,7 @@ use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
 use crate::engine::{Endpoint, EngineError, InstanceSpec};
 use crate::ids::{CommitId, DeploymentId, ReleaseId, ServiceName};
 use crate::proxy::table::Route;
-use crate::source::Want;
+use crate::source::Revision;
 use crate::store::apps::Serving;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
@@ -96,9 +96,9 @@ async fn commit(
         ImageTag::Deployment(_) => None,
     });
     let short = short.min();
-    let want = match (&container.commit, &short) {
-        (Some(id), _) => Want::Commit(id.clone()),
-        (None, Some(short)) => Want::Named(short.clone()),
+    let revision = match (&container.commit, &short) {
+        (Some(id), _) => Revision::Commit(id.clone()),
+        (None, Some(short)) => Revision::Named(short.clone()),
         (None, None) => {
             let name = &container.name;
             return Err(format!(
@@ -109,7 +109,7 @@ async fn commit(
     let mirror = fetch::mirror_of(agent, app);
     let look = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + LOOK;
-        mirror.fetch(&want, &|_| {}, &CancellationToken::new(), deadline)
+        mirror.fetch(&revision, &|_| {}, &CancellationToken::new(), deadline)
     });
     match (look.await, container.commit.clone()) {
         (Ok(Ok(found)), _) => Ok((found.id, found.message, found.author)),

@@ -28,11 +28,11 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
         "dockerfile parse error",
     ]) {
         "correct the Dockerfile's line and push again"
-    } else if has(&["type=secret"])
-        && any(&["not found", "no such file", "can't open", "cannot open"])
+    } else if (has(&["secret"]) && has(&[": not found"]))
+        || (has(&["type=secret"]) && any(&["no such file", "can't open", "cannot open"]))
     {
-        "builds get no secrets yet: pass what may be seen in the image's history in `args` under \
-         `[apps.NAME.build]`, and everything else to the running app in `env`"
+        "give the build the secret under `[apps.NAME.build]` in deploy.toml: \
+         `secrets = { ID = { file = \"PATH\" } }`, or `{ env = \"NAME\" }`"
     } else if has(&["type=ssh"]) || any(&["unset ssh forward key", "no ssh handler", "no ssh key"])
     {
         "builds get no SSH keys: commit what the step fetches, or fetch it over https"
@@ -134,7 +134,7 @@ mod tests {
             (
                 "RUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc",
                 "secret npmrc: not found",
-                "builds get no secrets yet",
+                "give the build the secret",
             ),
             (
                 "RUN --mount=type=ssh git clone git@example.com:x",

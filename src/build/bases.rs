@@ -18,6 +18,19 @@ pub(super) fn bases(dockerfile: &str, args: &BTreeMap<String, String>) -> Option
     Some(found.images)
 }
 
+/// The names of all build arguments that the Dockerfile declares.
+pub(super) fn declared(dockerfile: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in instructions(dockerfile) {
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
+        if name.eq_ignore_ascii_case("ARG") {
+            let words = rest.split_whitespace();
+            names.extend(words.map(|word| word.split('=').next().unwrap_or(word).to_owned()));
+        }
+    }
+    names
+}
+
 struct Found<'a> {
     /// As configured for the build.
     args: &'a BTreeMap<String, String>,
@@ -269,6 +282,13 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|it| (*it).to_owned()).collect();
             assert_eq!(of(dockerfile), Some(expected), "{dockerfile}");
         }
+    }
+
+    #[test]
+    fn arguments_are_found_wherever_they_are_declared() {
+        let dockerfile = "ARG A=1 B\nFROM x\narg \\\n  C=\"2\"\nRUN <<E\nARG D\nE\n# ARG E\n";
+        let found: Vec<_> = declared(dockerfile).into_iter().collect();
+        assert_eq!(found, ["A", "B", "C"]);
     }
 
     #[test]

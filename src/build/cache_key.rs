@@ -1,9 +1,11 @@
 //! A key for finding an existing image of exactly the same content and settings.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
-use super::Context;
 use super::walk::Kind;
+use super::{Context, Secret};
 use crate::config;
 use crate::ids::AppName;
 
@@ -11,13 +13,15 @@ use crate::ids::AppName;
 /// if it has any.
 pub type Base = (String, Option<String>);
 
-/// A digest of everything that goes into an image: the files sent to the builder, its settings, and the
-/// images that it builds on. A change to a file that .dockerignore excludes, or outside the context
+/// A digest of everything that goes into an image: the files, the Dockerfile, the settings, and the images
+/// that it builds on. A change to a file that .dockerignore excludes, or outside the context
 /// folder, does not change it.
 pub fn cache_key(
     app: &AppName,
     context: &Context,
     settings: &config::Build,
+    args: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, Secret>,
     bases: &[Base],
 ) -> String {
     let mut hash = Sha256::new();
@@ -26,12 +30,31 @@ pub fn cache_key(
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     };
-    add(b"2");
+    add(b"3");
     add(app.as_str().as_bytes());
-    add(context.dockerfile.as_bytes());
-    for (name, value) in &settings.args {
+    add(context.dockerfile.id.as_bytes());
+    for (name, value) in args {
         add(name.as_bytes());
         add(value.as_bytes());
+    }
+    let keys = [
+        ("target", settings.target.as_deref()),
+        ("platform", settings.platform.as_deref()),
+        ("network", settings.network.as_deref()),
+    ];
+    for (key, value) in keys {
+        add(key.as_bytes());
+        add(value.unwrap_or_default().as_bytes());
+    }
+    for (name, address) in &settings.extra_hosts {
+        add(b"host");
+        add(name.as_bytes());
+        add(address.as_bytes());
+    }
+    for (id, secret) in secrets {
+        add(b"secret");
+        add(id.as_bytes());
+        add(secret.version.as_bytes());
     }
     for (name, id) in bases {
         add(b"base");
@@ -47,7 +70,7 @@ pub fn cache_key(
                 add(b"link");
                 add(target);
             }
-            Kind::File { id, executable } => {
+            Kind::File { id, executable, .. } => {
                 add(if *executable { b"program" } else { b"file" });
                 add(id.as_bytes());
             }

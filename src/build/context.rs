@@ -1,40 +1,38 @@
-//! The build context: a commit's folder, read from the git object database and sent as a tar.
+//! The build context: a commit's folder, read from the git object database as the builder asks for it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use git2::Tree;
+use git2::{Oid, Tree};
 use tar::{EntryType, Header};
 use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
-use super::bases::bases;
+use super::dockerfile::{self, Dockerfile};
 use super::ignore::Ignore;
 use super::lfs::Lfs;
 use super::link;
-use super::objects::{FOLDER, LINK, Objects};
-use super::walk::{Kind, List, MAX_PATH, Walk};
+use super::objects::Objects;
+use super::walk::{Kind, List, Walk};
 use crate::config;
 use crate::engine::EngineError;
+use crate::engine::files::{FileEntry, FileKind, Files};
 use crate::source::{Commit, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
-const MAX_DOCKERFILE: u64 = 1 << 20;
 
-/// The checked list of what is sent to the builder. Reading and sending it block.
+/// The checked list of what the builder may ask for. Reading and sending it block.
 pub struct Context {
     objects: Objects,
     pub(super) list: List,
-    /// The Dockerfile's path relative to the context folder, with links resolved.
-    pub(super) dockerfile: String,
-    /// The images that the Dockerfile names; `None` if only the builder knows.
-    pub(super) bases: Option<BTreeSet<String>>,
-    /// Whether the Dockerfile seems to contain here-documents.
-    pub(super) here_documents: bool,
+    pub(super) dockerfile: Dockerfile,
+    /// In seconds since 1970.
     time: u64,
+    /// Why a file could not be read while it was sent.
+    pub(super) failed: Option<BuildError>,
 }
 
 impl Context {
@@ -56,38 +54,34 @@ impl Context {
         settings: &config::Build,
     ) -> Result<Self, BuildError> {
         let folder = within(&settings.context)?;
-        let dockerfile = within(&settings.dockerfile)?;
         let objects = Objects::open(mirror)?;
-        let (list, dockerfile, text) = {
-            let root = objects.folder(&commit.tree, &folder)?;
-            let (name, ignore) = rules(&objects, &root, &dockerfile)?;
-            let found = find_dockerfile(&objects, &root, &dockerfile, &settings.context)?;
+        let (list, dockerfile) = {
+            let root = objects.folder(&commit.tree, "")?;
+            let context = objects.folder(&commit.tree, &folder)?;
+            let named = settings.dockerfile.as_deref().map(within).transpose()?;
+            let dockerfile = dockerfile::find(&objects, &root, named.as_deref(), &folder)?;
+            let ignore = rules(&objects, &root, &dockerfile.named, &folder)?;
             let walk = Walk {
                 objects: &objects,
                 ignore: &ignore,
-                always: &[&dockerfile, &found, &name],
                 folder: &folder,
                 lfs: Lfs::above(&objects, &commit.tree, &folder)?,
                 stop,
             };
-            let text = (root.get_path(found.as_ref()).ok())
-                .and_then(|entry| objects.blob(entry.id(), &found, MAX_DOCKERFILE).ok())
-                .map(|blob| String::from_utf8_lossy(blob.content()).into_owned());
-            (walk.list(root)?, found, text)
+            (walk.list(context)?, dockerfile)
         };
         Ok(Self {
             dockerfile,
-            bases: text.as_ref().and_then(|text| bases(text, &settings.args)),
-            here_documents: text.is_some_and(|text| text.contains("<<")),
             objects,
             list,
-            // One time for all files: the builder's cache ignores it, and a web server that derives
-            // its ETags from time and size notices a new commit.
+            // One for all files: the builder's cache ignores it, and a web server that derives its
+            // ETags from time and size notices a new commit.
             time: commit.time.unix_timestamp().max(0) as u64,
+            failed: None,
         })
     }
 
-    /// How many files, folders and links are sent.
+    /// How many files, folders and links it has.
     pub fn entries(&self) -> usize {
         self.list.entries.len()
     }
@@ -97,29 +91,46 @@ impl Context {
         self.list.size
     }
 
-    /// Writes the tar. The same commit and settings give the same bytes.
+    /// The Dockerfile, in a folder of its own: whether the image gets it is up to .dockerignore.
+    pub(super) fn dockerfile_folder(&self) -> dockerfile::Folder {
+        dockerfile::Folder::of(&self.dockerfile, self.stamp(Some(self.dockerfile.id)))
+    }
+
+    /// A time in nanoseconds that is different for another content, even of two commits in one second.
+    fn stamp(&self, id: Option<Oid>) -> i64 {
+        let nanos = id.map_or(0, |id| {
+            let head = id.as_bytes().first_chunk().copied().unwrap_or_default();
+            i64::from(u32::from_be_bytes(head) % 1_000_000_000)
+        });
+        (self.time as i64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanos)
+    }
+
+    /// Writes all of it as a tar. The same commit and settings give the same bytes.
     pub fn send(&self, sink: impl Write) -> Result<(), BuildError> {
-        let gone = |error: io::Error| {
-            let why = format!("the builder stopped reading the context: {error}");
-            BuildError::Engine(EngineError::Stopped(why))
-        };
+        self.tar(None, sink)
+    }
+
+    /// `dockerfile`: the name under which the tar has the Dockerfile as well.
+    fn tar(&self, dockerfile: Option<&str>, sink: impl Write) -> Result<(), BuildError> {
         let mut tar = tar::Builder::new(sink);
+        if let Some(name) = dockerfile {
+            let mut header = self.header(EntryType::Regular, 0o644);
+            header.set_size(self.dockerfile.text.len() as u64);
+            let text = self.dockerfile.text.as_slice();
+            tar.append_data(&mut header, name, text).map_err(gone)?;
+        }
         for entry in &self.list.entries {
             let path = Path::new(OsStr::from_bytes(&entry.path));
-            let mut header = Header::new_gnu();
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(self.time);
-            header.set_size(0);
             let sent = match &entry.kind {
                 Kind::Folder => {
-                    header.set_entry_type(EntryType::Directory);
-                    header.set_mode(0o755);
+                    let mut header = self.header(EntryType::Directory, 0o755);
                     tar.append_data(&mut header, path, io::empty())
                 }
-                Kind::File { id, executable } => {
-                    header.set_entry_type(EntryType::Regular);
-                    header.set_mode(if *executable { 0o755 } else { 0o644 });
+                Kind::File { id, executable, .. } => {
+                    let mode = if *executable { 0o755 } else { 0o644 };
+                    let mut header = self.header(EntryType::Regular, mode);
                     let name = path.to_string_lossy();
                     (self.objects).content(*id, &name, |size, content| {
                         header.set_size(size);
@@ -127,8 +138,7 @@ impl Context {
                     })?
                 }
                 Kind::Link(target) => {
-                    header.set_entry_type(EntryType::Symlink);
-                    header.set_mode(0o777);
+                    let mut header = self.header(EntryType::Symlink, 0o777);
                     // Written verbatim; the crate normalizes only a long one.
                     match header.set_link_name_literal(target) {
                         Ok(()) => tar.append_data(&mut header, path, io::empty()),
@@ -140,58 +150,92 @@ impl Context {
         }
         (tar.into_inner().and_then(|mut sink| sink.flush())).map_err(gone)
     }
+
+    fn header(&self, kind: EntryType, mode: u32) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(self.time);
+        header.set_size(0);
+        header
+    }
+
+    /// Keeps the error, since all that the builder says is that it was not sent everything.
+    fn keep<T>(&mut self, done: Result<T, BuildError>) -> io::Result<T> {
+        done.map_err(|error| {
+            let said = io::Error::other(error.to_string());
+            self.failed.get_or_insert(error);
+            said
+        })
+    }
 }
 
-/// The rules, and the name of the file that they come from: one named after the Dockerfile takes
-/// precedence over `.dockerignore`.
+impl Files for Context {
+    fn entries(&self) -> Arc<[FileEntry]> {
+        let entries = self.list.entries.iter().map(|entry| {
+            let (id, kind) = match &entry.kind {
+                Kind::Folder => (None, FileKind::Folder),
+                Kind::Link(target) => (None, FileKind::Link(target.clone())),
+                Kind::File {
+                    id,
+                    size,
+                    executable,
+                } => {
+                    let (size, executable) = (*size, *executable);
+                    (Some(*id), FileKind::File { size, executable })
+                }
+            };
+            FileEntry {
+                path: entry.path.clone(),
+                time: self.stamp(id),
+                kind,
+            }
+        });
+        entries.collect()
+    }
+
+    fn content(&mut self, place: usize, to: &mut dyn Write) -> io::Result<()> {
+        let entry = self.list.entries.get(place);
+        let Some((Kind::File { id, .. }, path)) = entry.map(|entry| (&entry.kind, &entry.path))
+        else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let name = String::from_utf8_lossy(path);
+        let sent = (self.objects).content(*id, &name, |_, content| io::copy(content, to).map(drop));
+        self.keep(sent)?
+    }
+
+    fn tar(&mut self, dockerfile: &str, to: &mut dyn Write) -> io::Result<()> {
+        let sent = Self::tar(self, Some(dockerfile), to);
+        self.keep(sent)
+    }
+}
+
+fn gone(error: io::Error) -> BuildError {
+    let why = format!("the builder stopped reading the context: {error}");
+    BuildError::Engine(EngineError::Stopped(why))
+}
+
+/// A file named after the Dockerfile takes precedence over the context's `.dockerignore`.
 fn rules(
     objects: &Objects,
     root: &Tree<'_>,
     dockerfile: &str,
-) -> Result<(String, Ignore), BuildError> {
-    for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".into()] {
-        let path = followed(objects, root, &name)?;
+    folder: &str,
+) -> Result<Ignore, BuildError> {
+    let own = format!("{dockerfile}.dockerignore");
+    for name in [own, dockerfile::joined(folder, ".dockerignore")] {
+        let path = dockerfile::followed(objects, root, &name)?;
         if let Ok(entry) = root.get_path(path.as_ref())
             && entry.kind() == Some(git2::ObjectType::Blob)
         {
             let blob = objects.blob(entry.id(), &name, MAX_IGNORE)?;
-            let ignore = Ignore::parse(&name, &String::from_utf8_lossy(blob.content()))?;
-            return Ok((name, ignore));
+            return Ignore::parse(&name, &String::from_utf8_lossy(blob.content()));
         }
     }
-    Ok((String::new(), Ignore::default()))
-}
-
-/// The Dockerfile's path, with links resolved.
-fn find_dockerfile(
-    objects: &Objects,
-    root: &Tree<'_>,
-    named: &str,
-    context: &str,
-) -> Result<String, BuildError> {
-    let path = followed(objects, root, named)?;
-    match root.get_path(path.as_ref()).map(|entry| entry.filemode()) {
-        Ok(FOLDER) => Err(BuildError::DockerfileNotAFile(named.to_owned())),
-        Ok(_) => Ok(path),
-        Err(_) => Err(BuildError::NoDockerfile {
-            dockerfile: named.to_owned(),
-            context: context.to_owned(),
-        }),
-    }
-}
-
-/// Resolves the links of `path`, which is about to be read. All other links are sent as they are.
-fn followed(objects: &Objects, root: &Tree<'_>, path: &str) -> Result<String, BuildError> {
-    let target = |path: &str| {
-        let entry = root.get_path(path.as_ref()).ok()?;
-        let is_link = entry.filemode() == LINK;
-        let blob = (is_link.then(|| objects.blob(entry.id(), path, MAX_PATH as u64)))?.ok()?;
-        Some(String::from_utf8_lossy(blob.content()).into_owned())
-    };
-    link::follow(path, target).ok_or_else(|| BuildError::LinkOut {
-        link: path.to_owned(),
-        target: target(path).unwrap_or_default(),
-    })
+    Ok(Ignore::default())
 }
 
 /// Normalizes a configured path: `./a//b/` becomes `a/b`, and one that leads out is an error.

@@ -15,7 +15,9 @@ pub enum BuildError {
     Outside(String),
     #[error("the commit has no folder `{0}` to build from")]
     NoContext(String),
-    #[error("there is no `{dockerfile}` in `{context}` of this commit")]
+    #[error(
+        "there is no `{dockerfile}` in this commit, neither from its root nor in the context `{context}`"
+    )]
     NoDockerfile { dockerfile: String, context: String },
     #[error("the Dockerfile `{0}` is not a file")]
     DockerfileNotAFile(String),
@@ -29,7 +31,7 @@ pub enum BuildError {
     Submodule(String),
     #[error("{} in git only as Git LFS pointers", pointers(.0))]
     Lfs(Vec<String>),
-    #[error("`{link}` is a symbolic link out of the build context, to `{target}`")]
+    #[error("`{link}` is a symbolic link out of the repository, to `{target}`")]
     LinkOut { link: String, target: String },
     #[error("the tree of this commit has an entry with the invalid name `{0}`")]
     BadName(String),
@@ -48,6 +50,8 @@ pub enum BuildError {
         after: Duration,
         log_tail: Vec<String>,
     },
+    #[error("`build.{key}` cannot be read: {why}")]
+    Input { key: String, why: String },
     #[error("the build was cancelled")]
     Cancelled,
     #[error(transparent)]
@@ -72,6 +76,7 @@ impl BuildError {
             Self::Failed { message, .. } if is_engines_network(message) => "docker_error",
             Self::Failed { .. } => "build_failed",
             Self::TimedOut { .. } => "build_timeout",
+            Self::Input { .. } => "build_input",
             Self::Cancelled => "cancelled",
             Self::Engine(EngineError::Unreachable { .. }) => "docker_unreachable",
             Self::Engine(_) | Self::Gone(_) => "docker_error",
@@ -86,7 +91,7 @@ impl BuildError {
                 "correct the app's `build.context` in deploy.toml: it must be a folder of the repository; `.` is the root"
             }
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
-                "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path relative to the context folder"
+                "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path from the repository's root"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
             Self::Submodule(_) => {
@@ -95,7 +100,7 @@ impl BuildError {
             Self::Lfs(_) => {
                 "fetching from Git LFS is not supported: commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
             }
-            Self::LinkOut { .. } => "point it to a path within the context",
+            Self::LinkOut { .. } => "point it to a path within the repository",
             Self::BadName(_) => "check the repository with `git fsck`",
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed {
@@ -107,6 +112,9 @@ impl BuildError {
             ),
             Self::TimedOut { .. } => {
                 "raise the app's `build.timeout` in deploy.toml if the build needs more time"
+            }
+            Self::Input { .. } => {
+                "set the variable of the agent, or create the file so that the agent's user can read it"
             }
             Self::Cancelled => "deploy again when ready",
             Self::Engine(EngineError::Unreachable { .. }) => {

@@ -1,11 +1,14 @@
 //! Builds the image of a commit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::cache_key::{Base, cache_key};
-use super::{BuildError, Context, send};
+use super::{BuildError, Context, Inputs, bases};
 use crate::config;
 use crate::engine::{BuildFailure, BuildSpec, Engine};
 use crate::ids::AppName;
@@ -18,6 +21,9 @@ pub struct Request<'a> {
     pub app: &'a AppName,
     pub commit: &'a Commit,
     pub settings: &'a config::Build,
+    pub inputs: &'a Inputs,
+    /// The branch or tag that the commit was pushed to.
+    pub branch: &'a str,
     pub mirror: &'a Mirror,
     /// `name:tag`, at least one. The last belongs to this build alone and points to the image
     /// afterwards; the ones before it move to whatever was built last.
@@ -73,8 +79,18 @@ pub async fn image(
 
 async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built, BuildError> {
     let context = read(request).await?;
-    let bases = bases(engine, request, context.bases.as_ref()).await?;
-    let key = cache_key(request.app, &context, request.settings, &bases);
+    let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
+    let inputs = request.inputs;
+    let args = inputs.args(&dockerfile, request.commit, request.branch);
+    let bases = bases(engine, request, bases::bases(&dockerfile, &args).as_ref()).await?;
+    let key = cache_key(
+        request.app,
+        &context,
+        request.settings,
+        &args,
+        &inputs.secrets,
+        &bases,
+    );
     if !request.no_cache
         && !request.pull
         && let Some(recorded) = request.recorded.get(&key)
@@ -90,7 +106,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
             reused: Some(recorded.clone()),
         });
     }
-    let image_id = build(engine, request, context, log).await?;
+    let image_id = build(engine, request, context, &args, log).await?;
     if !engine.tag_image(&image_id, &request.tags).await? {
         return Err(BuildError::Gone(image_id));
     }
@@ -135,28 +151,41 @@ async fn build(
     engine: &Engine,
     request: &Request<'_>,
     context: Context,
+    args: &BTreeMap<String, String>,
     log: &Log,
 ) -> Result<String, BuildError> {
     let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
     log.line(&format!(
-        "sending {entries} files and folders, {kib} KiB, to the builder"
+        "the builder may ask for {entries} files and folders, {kib} KiB"
     ));
-    let dockerfile = context.dockerfile.clone();
+    let settings = request.settings;
+    let secrets = request.inputs.secrets.iter();
+    let shared_key = shared_key(request);
+    let named = context.dockerfile.named.clone();
     let spec = BuildSpec {
-        dockerfile: &dockerfile,
+        dockerfile: &named,
+        shared_key: &shared_key,
         // This build's own tag keeps the image if the agent dies before the other tags are set.
         name: request.tags.last().map(String::as_str).unwrap_or_default(),
-        args: &request.settings.args,
+        args,
         labels: &request.labels,
+        target: settings.target.as_deref(),
+        platform: settings.platform.as_deref(),
+        network: settings.network.as_deref(),
+        extra_hosts: &settings.extra_hosts,
+        shm_size: settings.shm_size,
+        secrets: secrets
+            .map(|(id, secret)| (id.clone(), secret.value.clone()))
+            .collect(),
         no_cache: request.no_cache,
         pull: request.pull,
-        timeout: request.settings.timeout,
     };
-    let here_documents = context.here_documents;
-    let (body, sending) = send::send(context);
-    let built = engine.build(&spec, body, log).await;
+    let here_documents = context.dockerfile.text.windows(2).any(|it| it == b"<<");
+    let dockerfile = Arc::new(Mutex::new(context.dockerfile_folder()));
+    let context = Arc::new(Mutex::new(context));
+    let built = engine.build(&spec, dockerfile, context.clone(), log).await;
     if built.is_err()
-        && let Ok(Err(error @ BuildError::Source(_))) = sending.await
+        && let Some(error @ BuildError::Source(_)) = context.lock().failed.take()
     {
         return Err(error);
     }
@@ -176,4 +205,11 @@ async fn build(
         }
         built => Ok(built?),
     }
+}
+
+/// The builder keeps a copy of the files for each agent, app and context.
+fn shared_key(request: &Request<'_>) -> String {
+    let labels: BTreeMap<_, _> = request.labels.iter().collect();
+    let of = format!("{} {} {labels:?}", request.app, request.settings.context);
+    hex::encode(Sha256::digest(of))
 }

@@ -1,20 +1,23 @@
-//! From a commit to an image: its tree is streamed to the engine's BuildKit, never checked out.
+//! From a commit to an image: the engine's BuildKit asks for the files of its tree, which is never checked
+//! out.
 
 mod advice;
 mod bases;
 mod cache_key;
 mod context;
+mod dockerfile;
 mod error;
 mod ignore;
 mod image;
+mod inputs;
 mod lfs;
 mod link;
 mod objects;
 mod pattern;
-mod send;
 mod walk;
 
 pub use cache_key::cache_key;
 pub use context::Context;
 pub use error::BuildError;
 pub use image::{Built, Request, image};
+pub use inputs::{Inputs, Secret};

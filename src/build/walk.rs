@@ -32,7 +32,11 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Kind {
     Folder,
-    File { id: Oid, executable: bool },
+    File {
+        id: Oid,
+        size: u64,
+        executable: bool,
+    },
     Link(Vec<u8>),
 }
 
@@ -55,8 +59,6 @@ struct Folder<'a> {
 pub(super) struct Walk<'a> {
     pub(super) objects: &'a Objects,
     pub(super) ignore: &'a Ignore,
-    /// Always listed, whatever the rules say.
-    pub(super) always: &'a [&'a str],
     /// The context's folder in the repository.
     pub(super) folder: &'a str,
     pub(super) lfs: Lfs,
@@ -97,11 +99,9 @@ impl Walk<'_> {
             let text = String::from_utf8_lossy(&path).into_owned();
             let (excluded, fits) = self.ignore.excludes(&text, &folder.fits);
             if mode == FOLDER {
-                let above =
-                    |kept: &&str| kept.strip_prefix(&text).is_some_and(|p| p.starts_with('/'));
                 if !excluded {
                     list.push(path.clone(), Kind::Folder)?;
-                } else if !self.ignore.has_exceptions() && !self.always.iter().any(above) {
+                } else if !self.ignore.has_exceptions() {
                     continue;
                 }
                 let tree = self.objects.tree(id)?;
@@ -113,7 +113,7 @@ impl Walk<'_> {
                     path,
                     fits,
                 });
-            } else if (!excluded || self.always.contains(&text.as_str()))
+            } else if !excluded
                 && list.add(self.objects, path, &text, id, mode)?
                 && self.is_pointer(&text, id)?
             {
@@ -160,12 +160,17 @@ impl List {
             SUBMODULE => return Err(BuildError::Submodule(text.to_owned())),
             LINK => Kind::Link(objects.blob(id, text, MAX_PATH as u64)?.content().to_vec()),
             mode => {
-                self.size += objects.size(id)?;
+                let size = objects.size(id)?;
+                self.size += size;
                 if self.size > MAX_TOTAL {
                     return Err(BuildError::TooLarge("its files exceed 4 GiB".into()));
                 }
                 let executable = mode == EXECUTABLE;
-                Kind::File { id, executable }
+                Kind::File {
+                    id,
+                    size,
+                    executable,
+                }
             }
         };
         let is_file = matches!(kind, Kind::File { .. });

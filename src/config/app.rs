@@ -9,12 +9,9 @@ use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::health::health;
-use super::values::{
-    duration, in_repository, inside, line, path, patterns, positive, secret, some_networks,
-    variables,
-};
+use super::values::{duration, in_repository, line, path, patterns, secret, some_networks};
 use super::{
-    App, Build, Deploy, Hooks, Protocol, Repo, Source, Strategy, Webhook, repo, report, run,
+    App, Deploy, Hooks, Protocol, Repo, Source, Strategy, Webhook, build, repo, report, run,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -114,7 +111,7 @@ fn app(
         .node("report")
         .and_then(|node| report::report(node, shown, repo.as_ref(), webhook.forge));
     let source = source(section.section("source"));
-    let build = build(section.section("build"));
+    let build = build::build(section.section("build"));
     let health = health(section.section("health"));
     let deploy = deploy(section.section("deploy"));
     let run = run::run(section.section("run"), binds);
@@ -210,26 +207,6 @@ fn source(mut section: Section<'_>) -> Source {
         token,
         ssh_key,
         host_key,
-    }
-}
-
-fn build(mut section: Section<'_>) -> Build {
-    let context = section.read("context", inside);
-    let dockerfile = section.read("dockerfile", |node| {
-        match node.str("the path of the Dockerfile, relative to the context folder")? {
-            // The context folder itself is not a Dockerfile.
-            "" | "." => node.wrong("the path of the Dockerfile, relative to the context folder"),
-            _ => inside(node),
-        }
-    });
-    let args = section.read("args", variables);
-    let timeout = section.read("timeout", |node| positive(&node));
-    section.done();
-    Build {
-        context: context.unwrap_or(".".into()),
-        dockerfile: dockerfile.unwrap_or("Dockerfile".into()),
-        args: args.unwrap_or_default(),
-        timeout: timeout.unwrap_or(Duration::from_secs(30 * 60)),
     }
 }
 

@@ -70,15 +70,17 @@ pub(super) fn container(section: &mut Section<'_>, targets: &mut BTreeSet<String
         init: section.read("init", |node| node.boolean()).unwrap_or(true),
         stop_signal: section.read("stop_signal", signal),
         ulimits: section.read("ulimits", ulimits).unwrap_or_default(),
-        shm_size: section.read("shm_size", |node| {
-            let text = node.str(units::SIZE)?;
-            let size = units::size(text).filter(|size| *size > 0);
-            size.or_else(|| node.wrong(units::SIZE))
-        }),
+        shm_size: section.read("shm_size", shm_size),
         extra_hosts: section.read("extra_hosts", hosts).unwrap_or_default(),
         dns: section.read("dns", addresses).unwrap_or_default(),
         labels: section.read("labels", labels).unwrap_or_default(),
     }
+}
+
+pub(super) fn shm_size(node: Node<'_>) -> Option<u64> {
+    let text = node.str(units::SIZE)?;
+    let size = units::size(text).filter(|size| *size > 0);
+    size.or_else(|| node.wrong(units::SIZE))
 }
 
 fn tmpfs(node: Node<'_>, targets: &mut BTreeSet<String>) -> Option<BTreeMap<String, Option<u64>>> {
@@ -177,7 +179,7 @@ fn ulimits(node: Node<'_>) -> Option<BTreeMap<String, (i64, i64)>> {
     Some(all)
 }
 
-fn hosts(node: Node<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn hosts(node: Node<'_>) -> Option<BTreeMap<String, String>> {
     const EXPECTED: &str = "a table of host names and addresses such as { db = \"192.0.2.7\" }; \
                             \"host-gateway\" stands for this machine";
     let mut all = BTreeMap::new();

@@ -16,6 +16,7 @@ mod addresses;
 mod app;
 mod app_proxy;
 mod binds;
+mod build;
 mod capabilities;
 pub mod changes;
 mod claims;
@@ -46,6 +47,7 @@ mod warnings;
 mod tests;
 
 pub use binds::mountable;
+pub use build::Build;
 pub use container::Container;
 pub use find::find;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
@@ -239,17 +241,6 @@ pub struct Source {
     /// The SSH server's pinned host key, in the form `SHA256:…` that `ssh-keygen -l` prints.
     /// Absent: known_hosts is used.
     pub host_key: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Build {
-    /// The folder of the repository that is sent to the builder, `.` for all of it. Relative,
-    /// without `..` or repeated slashes.
-    pub context: String,
-    /// The Dockerfile's path, relative to the context folder and inside it, in the same form.
-    pub dockerfile: String,
-    pub args: BTreeMap<String, String>,
-    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -78,7 +78,7 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
 }
 
 /// Messages do not show the values.
-fn environment(node: Node<'_>) -> Option<BTreeMap<String, Value>> {
+pub(super) fn environment(node: Node<'_>) -> Option<BTreeMap<String, Value>> {
     let mut all = BTreeMap::new();
     let expected = "a table of names and values such as { RUST_LOG = \"info\" }";
     for (name, node) in node.entries(expected)? {

@@ -38,6 +38,10 @@ impl Secret {
     /// The current value. A single newline at the end of a file is removed, because editors and
     /// `echo` add one.
     pub fn read(&self) -> Result<Vec<u8>, SecretError> {
+        self.value(true)
+    }
+
+    fn value(&self, without_newline: bool) -> Result<Vec<u8>, SecretError> {
         match self {
             Secret::Env(name) => {
                 use std::os::unix::ffi::OsStringExt;
@@ -60,7 +64,7 @@ impl Secret {
                 if value.len() as u64 > LONGEST {
                     return Err(SecretError::TooLong(path.clone()));
                 }
-                if value.ends_with(b"\n") {
+                if without_newline && value.ends_with(b"\n") {
                     value.pop();
                     if value.ends_with(b"\r") {
                         value.pop();
@@ -72,6 +76,11 @@ impl Secret {
                 Ok(value)
             }
         }
+    }
+
+    /// The current value with the newline at its end, for what is a file and not a word, such as .npmrc.
+    pub fn read_whole(&self) -> Result<Vec<u8>, SecretError> {
+        self.value(false)
     }
 
     /// The value as text, for tokens that go into a header or a password field. Surrounding white

@@ -93,7 +93,8 @@ fn what_the_example_calls_a_default_is_one() {
     assert_eq!(app.branch, "main");
     assert!(app.domains.is_empty() && app.webhook.secrets.is_empty());
     assert_eq!(app.build.context, example.build.context);
-    assert_eq!(app.build.dockerfile, example.build.dockerfile);
+    assert_eq!(app.build.dockerfile, None);
+    assert_eq!(example.build.dockerfile.as_deref(), Some("Dockerfile"));
     assert_eq!(app.build.timeout, example.build.timeout);
     let mut health = example.health.clone();
     health.host = None;
@@ -467,6 +468,14 @@ fn one_mistake_each() {
         ("hooks.release = \"a\\nb\"", "one line of text"),
         ("hooks.relase = 'x'", "did you mean `release`?"),
         ("build.context = \"a\u{7f}\"", "invalid TOML"),
+        ("build.target = 'a b'", "the name of a stage"),
+        ("build.args.X = 1", "a string: X"),
+        ("build.secrets.npmrc = 'x'", "where to read the secret from"),
+        ("build.secrets.'a b' = { env = 'X' }", "not a secret's id"),
+        ("build.platform = 'linux'", "a platform such as"),
+        ("build.network = 'bridge'", "\"host\" or \"none\""),
+        ("build.extra_hosts.x = 'y'", "\"host-gateway\""),
+        ("build.shm_size = 1", "an amount such as"),
         ("port = 81", "duplicate key"),
     ] {
         // `@` stands for a report that is otherwise valid.

@@ -38,7 +38,19 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let secrets = app.run.secrets.iter();
         let secrets =
             secrets.filter_map(|(name, it)| Some((format!("run.secrets.{name}"), it.as_ref()?)));
-        for (key, secret) in webhook.chain(token).chain(report).chain(env).chain(secrets) {
+        let args = app
+            .build
+            .args
+            .iter()
+            .filter_map(|(name, value)| match value {
+                Value::From(secret) => Some((format!("build.args.{name}"), secret)),
+                Value::Text(_) => None,
+            });
+        let mounted = app.build.secrets.iter();
+        let mounted = mounted.map(|(id, secret)| (format!("build.secrets.{id}"), secret));
+        let of_build = args.chain(mounted);
+        let all = webhook.chain(token).chain(report).chain(env).chain(secrets);
+        for (key, secret) in all.chain(of_build) {
             if let Err(error) = secret.read() {
                 warnings.push(format!("{at}.{key}`: {error}"));
             }
@@ -60,6 +72,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
                     path.display()
                 ));
             }
+        }
+        if let Some(path) = &app.build.args_file
+            && let Err(error) = env_file::read(path)
+        {
+            warnings.push(format!("{at}.build.args_file`: {error}"));
         }
         for volume in &app.run.volumes {
             if let VolumeSource::Host(path) = &volume.source
@@ -88,7 +105,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         for arg in app.build.args.keys().filter(|arg| looks_secret(arg)) {
             warnings.push(format!(
                 "{at}.build.args.{arg}` looks like a secret: build arguments stay readable in the image's \
-                 history; give secrets to the running app"
+                 history; pass it in `build.secrets`, or to the running app"
             ));
         }
         match &app.repo {

@@ -7,7 +7,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use hmac::{Hmac, KeyInit, Mac};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sha2::Sha256;
 
 use crate::ids::AppName;
 
@@ -31,7 +33,11 @@ pub enum VaultError {
 }
 
 /// The key, read. Not `Debug`, so that it cannot be logged.
-pub struct Vault(LessSafeKey);
+pub struct Vault {
+    cipher: LessSafeKey,
+    /// What versions of values are derived from.
+    versions: Hmac<Sha256>,
+}
 
 impl Vault {
     /// Reads the key. Blocks.
@@ -53,12 +59,30 @@ impl Vault {
             Err(error) => return Err(unusable(error.to_string())),
         };
         let bytes = hex::decode(text.trim());
-        let key = bytes
+        let keys = bytes
             .ok()
             .filter(|bytes| bytes.len() == KEY_LENGTH)
-            .and_then(|bytes| UnboundKey::new(&CHACHA20_POLY1305, &bytes).ok())
-            .ok_or_else(|| unusable("it is not 64 hexadecimal digits".into()))?;
-        Ok(Self(LessSafeKey::new(key)))
+            .and_then(|bytes| {
+                let cipher = UnboundKey::new(&CHACHA20_POLY1305, &bytes).ok()?;
+                let versions = Hmac::new_from_slice(&bytes).ok()?;
+                Some((cipher, versions))
+            });
+        let (cipher, versions) =
+            keys.ok_or_else(|| unusable("it is not 64 hexadecimal digits".into()))?;
+        Ok(Self {
+            cipher: LessSafeKey::new(cipher),
+            versions,
+        })
+    }
+
+    /// Tells one value of a secret from another; without the key it reveals nothing of it.
+    pub fn version(&self, name: &str, value: &[u8]) -> String {
+        let mut hash = self.versions.clone();
+        hash.update(b"cutover secret version\0");
+        hash.update(name.as_bytes());
+        hash.update(b"\0");
+        hash.update(value);
+        hex::encode(hash.finalize().into_bytes())
     }
 
     /// The same, with a new key if there is none yet. Blocks.
@@ -80,7 +104,7 @@ impl Vault {
         getrandom::fill(&mut nonce).expect("the operating system provides random bytes");
         let mut sealed = value.as_bytes().to_vec();
         let of = Aad::from(owner(app, name));
-        self.0
+        self.cipher
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), of, &mut sealed)
             .expect("a value is shorter than what the cipher can take");
         [&[FORM], &nonce[..], &sealed].concat()
@@ -93,7 +117,7 @@ impl Vault {
         let nonce = Nonce::try_assume_unique_for_key(&head[1..]).map_err(|_| damaged())?;
         let mut body = body.to_vec();
         let of = Aad::from(owner(app, name));
-        let opened = self.0.open_in_place(nonce, of, &mut body);
+        let opened = self.cipher.open_in_place(nonce, of, &mut body);
         let opened = opened.map_err(|_| damaged())?.to_vec();
         let known = head[0] == FORM;
         let text = String::from_utf8(opened).ok().filter(|_| known);
@@ -149,9 +173,13 @@ mod tests {
         let sealed = vault.seal(&app, "A", "hunter2");
         assert_ne!(sealed, vault.seal(&app, "A", "hunter2"), "a new nonce");
         assert!(!sealed.windows(7).any(|it| it == b"hunter2"));
+        let version = vault.version("A", b"hunter2");
+        assert_ne!(version, vault.version("A", b"hunter3"));
+        assert_ne!(version, vault.version("B", b"hunter2"));
         // Read again, the key is the same.
         let vault = Vault::open_or_make(folder.path()).unwrap();
         assert_eq!(vault.unseal(&app, "A", &sealed).unwrap(), "hunter2");
+        assert_eq!(vault.version("A", b"hunter2"), version);
         assert!(vault.unseal(&app, "B", &sealed).is_err());
         assert!(
             vault

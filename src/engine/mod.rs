@@ -6,14 +6,13 @@
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{AgentId, AppName, CommitId};
@@ -27,11 +26,13 @@ use crate::store::volumes::Volume;
 
 pub mod advice;
 mod docker;
+pub mod files;
 pub mod inventory;
 pub mod output;
 
 use docker::Docker;
 pub use docker::{Version, version};
+use files::Files;
 use inventory::{Details, FoundImage, Inventory};
 
 /// The containers and networks that Cutover creates carry these labels, so that left-over ones can
@@ -134,20 +135,30 @@ pub struct JobSpec<'a> {
     pub deadline: Duration,
 }
 
-/// What an image is built from, in addition to the context that is sent.
+/// What an image is built from, besides the files.
 pub struct BuildSpec<'a> {
-    /// The path of the Dockerfile within the context.
+    /// The path of the Dockerfile within the files that contain it.
     pub dockerfile: &'a str,
+    /// The name of the builder's copy of the files, by which the next build finds it.
+    pub shared_key: &'a str,
     /// `name:tag` that the image gets.
     pub name: &'a str,
     pub args: &'a BTreeMap<String, String>,
     pub labels: &'a HashMap<String, String>,
+    /// The stage that becomes the image; if absent, the last.
+    pub target: Option<&'a str>,
+    pub platform: Option<&'a str>,
+    /// `host` or `none`.
+    pub network: Option<&'a str>,
+    pub extra_hosts: &'a BTreeMap<String, String>,
+    /// In bytes.
+    pub shm_size: Option<u64>,
+    /// What `RUN --mount=type=secret` mounts, by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
     /// Asks the registries for the base images, even if the engine has some of these names.
     pub pull: bool,
-    /// How long the caller waits before it abandons the build.
-    pub timeout: Duration,
 }
 
 /// Why the engine did not build an image.
@@ -255,16 +266,17 @@ impl Engine {
         }
     }
 
-    /// Builds an image from the context with the builder's output in the log, and returns its id,
-    /// `sha256:…`. Dropping the future ends the build on the engine too.
+    /// Builds an image with the builder's output in the log, and returns its id, `sha256:…`. Dropping the
+    /// future ends the build on the engine too.
     pub async fn build(
         &self,
         spec: &BuildSpec<'_>,
-        context: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        dockerfile: Arc<Mutex<dyn Files>>,
+        context: Arc<Mutex<dyn Files>>,
         log: &Log,
     ) -> std::result::Result<String, BuildFailure> {
         match self {
-            Engine::Docker(docker) => docker.build(spec, context, log).await,
+            Engine::Docker(docker) => docker.build(spec, dockerfile, context, log).await,
         }
     }
 

@@ -7,5 +7,6 @@ use cutover::{cli, proxy};
 
 mod build;
 mod git_push;
+mod inputs;
 mod mirror;
 mod remote;

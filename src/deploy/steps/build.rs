@@ -1,9 +1,10 @@
 //! Build the image, or reuse the one built from the same tree and settings; and create the release.
 
-use crate::build::{self, BuildError};
+use crate::build::{self, BuildError, Inputs};
 use crate::config::App;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
+use crate::deploy::vault::{Vault, VaultError};
 use crate::deploy::{scale, settings, tend};
 use crate::ids::{ReleaseId, ServiceName};
 use crate::source::Commit;
@@ -27,10 +28,17 @@ pub async fn build(
     let mirror = fetch::mirror(line);
     let of = app.name.clone();
     let recorded = line.agent.store.read(move |db| images::of_app(db, &of));
+    let inputs = match inputs(line).await? {
+        Ok(inputs) => inputs,
+        Err(error) => return Err(stopped(line, error).await),
+    };
+    let branch = deployment.git_ref.as_deref().map(short);
     let request = build::Request {
         app: &app.name,
         commit,
         settings: &app.build,
+        inputs: &inputs,
+        branch: branch.unwrap_or(&app.branch),
         mirror: &mirror,
         tags,
         labels: engine.image_labels(&app.name),
@@ -73,6 +81,34 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// Reads the arguments and secrets of the build.
+async fn inputs(line: &Line<'_>) -> Result<Result<Inputs, BuildError>, Stop> {
+    let settings = line.app.build.clone();
+    let data_dir = line.agent.in_force().config.agent.data_dir.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        if settings.secrets.is_empty() {
+            return Ok(Inputs::read(&settings, |_, _| String::new()));
+        }
+        let vault = Vault::open_or_make(&data_dir)?;
+        Ok(Inputs::read(&settings, |id, value| {
+            vault.version(id, value)
+        }))
+    });
+    let read = read
+        .await
+        .map_err(|_| Stop::Interrupted("reading the build's secrets was interrupted".into()))?;
+    read.map_err(|error: VaultError| Stop::failed("secrets_key", error.to_string()))
+}
+
+/// A branch or tag as people call it.
+fn short(git_ref: &str) -> &str {
+    let folders = ["refs/heads/", "refs/tags/"];
+    let short = folders
+        .iter()
+        .find_map(|folder| git_ref.strip_prefix(folder));
+    short.unwrap_or(git_ref)
 }
 
 /// What an app writes to a volume that its image declares is not there any more after the next

@@ -1,5 +1,5 @@
-//! Hides the values of build arguments whose names look like secrets, wherever the builder or a program
-//! prints them.
+//! Hides the values of secrets, and of build arguments whose names look like secrets, wherever the builder
+//! or a program prints them.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,17 @@ const SHORTEST: usize = 6;
 pub(super) struct Mask<'a>(Vec<&'a str>);
 
 impl<'a> Mask<'a> {
-    pub(super) fn new(args: &'a BTreeMap<String, String>) -> Self {
-        let secrets = args.iter().filter(|(name, _)| looks_secret(name));
-        let values = secrets.map(|(_, value)| value.trim());
+    pub(super) fn new(
+        args: &'a BTreeMap<String, String>,
+        secrets: &'a BTreeMap<String, Vec<u8>>,
+    ) -> Self {
+        let args = args.iter().filter(|(name, _)| looks_secret(name));
+        let args = args.map(|(_, value)| value.as_str());
+        let secrets = secrets
+            .values()
+            .filter_map(|value| std::str::from_utf8(value).ok());
+        // The builder's output comes line by line.
+        let values = args.chain(secrets).flat_map(str::lines).map(str::trim);
         let mut values: Vec<_> = values.filter(|value| value.len() >= SHORTEST).collect();
         // One may contain another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
@@ -56,9 +64,10 @@ mod tests {
             ("VERSION", "version-1"),
         ];
         let args = args.map(arg).into();
-        let mask = Mask::new(&args);
-        let said = mask.hide("echo hush-hush hush-hush-2 1 version-1".to_owned());
-        assert_eq!(said, "echo *** *** 1 version-1");
+        let secrets = [("npmrc".to_owned(), b"//npm/:_auth=quiet-1\nx\n".to_vec())].into();
+        let mask = Mask::new(&args, &secrets);
+        let said = "echo hush-hush hush-hush-2 1 version-1 //npm/:_auth=quiet-1";
+        assert_eq!(mask.hide(said.to_owned()), "echo *** *** 1 version-1 ***");
         let failure = BuildFailure::Step {
             step: "RUN x hush-hush".into(),
             message: "x hush-hush".into(),

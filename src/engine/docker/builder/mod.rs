@@ -1,70 +1,113 @@
 //! Builds and names images with the BuildKit that is part of the Docker Engine.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
 
-use bollard::errors::Error;
 use bollard::models::{BuildInfo, BuildInfoAux};
-use bollard::query_parameters::{BuildImageOptions, BuilderVersion, TagImageOptions};
+use bollard::query_parameters::TagImageOptions;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use parking_lot::Mutex;
 
 use super::{Docker, EngineError, Result, status_code};
+use crate::engine::files::{FileKind, Files};
 use crate::engine::{BuildFailure, BuildSpec};
 use crate::store::log::Log;
 
+mod call;
 mod mask;
+mod messages;
 mod progress;
+mod query;
+mod secrets;
 mod session;
+mod sources;
+mod tar;
 
+use call::{Body, call};
 use mask::Mask;
+use messages::messages;
 use progress::Progress;
+use secrets::Values;
+use session::{Services, Session};
+use sources::Sources;
 
-/// bollard's default timeout is meant for short calls. The caller's timeout ends a build; this one
-/// only has to be longer.
-const BEYOND_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest message of a refusal, in bytes.
+const LONGEST: usize = 64 << 10;
 
 impl Docker {
     pub async fn build(
         &self,
         spec: &BuildSpec<'_>,
-        context: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        dockerfile: Arc<Mutex<dyn Files>>,
+        context: Arc<Mutex<dyn Files>>,
         log: &Log,
     ) -> std::result::Result<String, BuildFailure> {
-        let docker = self.client()?.with_timeout(spec.timeout + BEYOND_TIMEOUT);
-        let stream = session::build(docker, options(spec), context).map_err(|error| {
-            EngineError::Stopped(format!("failed to start the build's thread: {error}"))
-        })?;
-        let mask = Mask::new(spec.args);
-        let followed = self.follow(stream, &mask, log).await;
+        let services = Services {
+            sources: Arc::new(Sources {
+                context: context.clone(),
+                dockerfile,
+            }),
+            secrets: Arc::new(Values(spec.secrets.clone())),
+        };
+        let session = Session::open(&self.host, spec.shared_key, services).await;
+        let session = session.map_err(|error| self.unreachable(&error))?;
+        let asks_for_files = session.is_some() && is_text(&context);
+        let (tar, body) = match asks_for_files {
+            true => (None, Body::default()),
+            false => {
+                let (chunks, task) = tar::send(context);
+                (Some(task), body_of(chunks))
+            }
+        };
+        let query = query::query(
+            spec,
+            session.as_ref().map(|session| session.id.as_str()),
+            asks_for_files,
+        );
+        let request = Request::post(format!("/build?{query}"))
+            .header(HOST, "docker")
+            .header(CONTENT_TYPE, "application/x-tar")
+            .body(body);
+        let request = request.map_err(|error| refused(error.to_string()))?;
+        let called = call(&self.host, request).await;
+        let (answer, _connection) = called.map_err(|error| self.unreachable(&error))?;
+        let mask = Mask::new(spec.args, &spec.secrets);
+        let followed = self.follow(answer, &mask, log).await;
+        drop(tar);
         followed.map_err(|failure| mask.hide_in(failure))
     }
 
     /// Reads the engine's messages to the end and returns the image's id.
     async fn follow(
         &self,
-        stream: impl Stream<Item = std::result::Result<BuildInfo, Error>>,
+        answer: Response<Incoming>,
         mask: &Mask<'_>,
         log: &Log,
     ) -> std::result::Result<String, BuildFailure> {
         let mut progress = Progress::default();
+        if answer.status() != StatusCode::OK {
+            return Err(refused(refusal(answer).await).into());
+        }
         let mut image = None;
-        let mut stream = std::pin::pin!(stream);
-        while let Some(message) = stream.next().await {
-            match message {
-                Ok(info) => match info.aux {
-                    Some(BuildInfoAux::BuildKit(status)) => {
-                        for line in progress.take(status) {
-                            log.line(&mask.hide(line));
-                        }
+        let mut messages = std::pin::pin!(messages(answer.into_body()));
+        while let Some(message) = messages.next().await {
+            let info: BuildInfo = message.map_err(|error| self.unreachable(&error))?;
+            if let Some(message) = info.error_detail.and_then(|error| error.message) {
+                return Err(failed(&mut progress, message));
+            }
+            match info.aux {
+                Some(BuildInfoAux::BuildKit(status)) => {
+                    for line in progress.take(status) {
+                        log.line(&mask.hide(line));
                     }
-                    Some(BuildInfoAux::Default(id)) => image = id.id,
-                    None => {}
-                },
-                Err(Error::DockerStreamError { error }) => {
-                    return Err(failed(&mut progress, error));
                 }
-                Err(error) => return Err(self.failed("build the image")(error).into()),
+                Some(BuildInfoAux::Default(id)) => image = id.id,
+                None => {}
             }
         }
         image.ok_or_else(|| BuildFailure::Engine(not_there("it did not report the image's id")))
@@ -100,20 +143,38 @@ impl Docker {
     }
 }
 
-fn options(spec: &BuildSpec<'_>) -> BuildImageOptions {
-    let args = spec.args.iter();
-    BuildImageOptions {
-        dockerfile: spec.dockerfile.to_owned(),
-        t: Some(spec.name.to_owned()),
-        nocache: spec.no_cache,
-        pull: spec.pull.then(|| "true".to_owned()),
-        rm: true,
-        forcerm: true,
-        buildargs: Some(args.map(|(k, v)| (k.clone(), v.clone())).collect()),
-        labels: Some(spec.labels.clone()),
-        version: BuilderVersion::BuilderBuildKit,
-        session: Some(session::id()),
-        ..Default::default()
+/// Whether every name is text: BuildKit's protocol has no other.
+fn is_text(files: &Mutex<dyn Files>) -> bool {
+    let entries = files.lock().entries();
+    let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    entries.iter().all(|entry| {
+        is_text(&entry.path)
+            && match &entry.kind {
+                FileKind::Link(target) => is_text(target),
+                _ => true,
+            }
+    })
+}
+
+fn body_of(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
+/// What the engine says in place of building: `{"message": "…"}`.
+async fn refusal(answer: Response<Incoming>) -> String {
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+    let said = body
+        .ok()
+        .and_then(|body| serde_json::from_slice::<serde_json::Value>(&body.to_bytes()).ok());
+    let said = said.as_ref().and_then(|said| said["message"].as_str());
+    said.map_or_else(|| status.to_string(), str::to_owned)
+}
+
+fn refused(cause: String) -> EngineError {
+    EngineError::Refused {
+        what: "build the image".into(),
+        cause,
     }
 }
 

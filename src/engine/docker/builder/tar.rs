@@ -1,39 +1,45 @@
-//! Sends the context to the engine: written by a blocking thread, read by the request's body.
+//! Sends all files at once: written by a blocking thread, read by the request's body.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{BuildError, Context};
+use crate::engine::files::Files;
 
 /// In bytes.
 const CHUNK: usize = 64 << 10;
 /// Chunks buffered between the two, which bounds the memory that a slow engine can cost.
 const CHUNKS: usize = 8;
 
-/// Starts sending. The task returns an error if the context could not be read
-/// or the engine stopped reading it.
+/// What the tar calls the Dockerfile, which may be elsewhere in the repository or be ignored.
+pub(super) const DOCKERFILE: &str = ".cutover.Dockerfile";
+
+/// Starts sending.
 pub(super) fn send(
-    context: Context,
+    files: Arc<Mutex<dyn Files>>,
 ) -> (
     impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-    JoinHandle<Result<(), BuildError>>,
+    JoinHandle<()>,
 ) {
     let (chunks, receiver) = mpsc::channel(CHUNKS);
     let task = tokio::task::spawn_blocking(move || {
-        let sink = Sink {
+        let mut sink = Sink {
             chunks: chunks.clone(),
             chunk: BytesMut::with_capacity(CHUNK),
         };
-        let sent = context.send(sink);
+        let sent = files
+            .lock()
+            .tar(DOCKERFILE, &mut sink)
+            .and_then(|()| sink.flush());
         if sent.is_err() {
             // Without this, the engine would take a truncated tar for a complete one.
             let _ = chunks.blocking_send(Err(io::Error::other("failed to read the context")));
         }
-        sent
     });
     let body = stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|chunk| (chunk, receiver))

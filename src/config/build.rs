@@ -1,0 +1,133 @@
+//! `[apps.NAME.build]`: what an app's image is built from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::container::{hosts, shm_size};
+use super::file::{Node, Section};
+use super::run::environment;
+use super::values::{inside, path, positive, secret};
+use super::{Secret, Value};
+
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
+    /// repeated slashes.
+    pub context: String,
+    /// The Dockerfile's path from the repository's root, or else below the context folder, in the same
+    /// form. Absent: `Dockerfile` in the context folder, or else in the root.
+    pub dockerfile: Option<String>,
+    /// The stage that becomes the image. Absent: the last.
+    pub target: Option<String>,
+    pub args: BTreeMap<String, Value>,
+    /// A file of `NAME=VALUE` lines. Names in `args` take precedence over those in it.
+    pub args_file: Option<PathBuf>,
+    /// What `RUN --mount=type=secret` mounts, by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `linux/amd64` and the like. Absent: the engine's own.
+    pub platform: Option<String>,
+    /// The network of the steps, `host` or `none`. Absent: the engine's default.
+    pub network: Option<String>,
+    /// Addresses by host name, as in /etc/hosts.
+    pub extra_hosts: BTreeMap<String, String>,
+    /// The size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    pub timeout: Duration,
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self {
+            context: ".".into(),
+            dockerfile: None,
+            target: None,
+            args: BTreeMap::new(),
+            args_file: None,
+            secrets: BTreeMap::new(),
+            platform: None,
+            network: None,
+            extra_hosts: BTreeMap::new(),
+            shm_size: None,
+            timeout: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+pub(super) fn build(mut section: Section<'_>) -> Build {
+    let default = Build::default();
+    let build = Build {
+        context: section.read("context", inside).unwrap_or(default.context),
+        dockerfile: section.read("dockerfile", dockerfile),
+        target: section.read("target", target),
+        args: section.read("args", environment).unwrap_or_default(),
+        args_file: section.read("args_file", path),
+        secrets: section.read("secrets", secrets).unwrap_or_default(),
+        platform: section.read("platform", platform),
+        network: section.read("network", network),
+        extra_hosts: section.read("extra_hosts", hosts).unwrap_or_default(),
+        shm_size: section.read("shm_size", shm_size),
+        timeout: section
+            .read("timeout", |node| positive(&node))
+            .unwrap_or(default.timeout),
+    };
+    section.done();
+    build
+}
+
+fn dockerfile(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "the path of the Dockerfile, from the repository's root";
+    match node.str(EXPECTED)? {
+        // A folder.
+        "" | "." => node.wrong(EXPECTED),
+        _ => inside(node),
+    }
+}
+
+fn target(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "the name of a stage of the Dockerfile, as in `FROM … AS run`";
+    let text = node.str(EXPECTED)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let named = !text.is_empty() && text.chars().all(good);
+    named
+        .then(|| text.to_owned())
+        .or_else(|| node.wrong(EXPECTED))
+}
+
+fn secrets(node: Node<'_>) -> Option<BTreeMap<String, Secret>> {
+    const EXPECTED: &str = "a table of ids and places to read a secret from, such as \
+                            { npmrc = { file = \"/etc/cutover/npmrc\" }, token = { env = \"NPM_TOKEN\" } }";
+    let mut all = BTreeMap::new();
+    for (id, node) in node.entries(EXPECTED)? {
+        let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if id.is_empty() || !id.chars().all(good) {
+            node.report::<()>(format!(
+                "`{}` is not a secret's id: expected letters, digits, `_`, `-` and `.`, as in \
+                 `RUN --mount=type=secret,id=npmrc`",
+                id.escape_debug()
+            ));
+            continue;
+        }
+        all.extend(secret(node).map(|secret| (id.to_owned(), secret)));
+    }
+    Some(all)
+}
+
+fn platform(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "a platform such as \"linux/amd64\" or \"linux/arm/v7\"";
+    let text = node.str(EXPECTED)?;
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let part = |part: &str| !part.is_empty() && part.chars().all(good);
+    let good = (2..=3).contains(&text.split('/').count()) && text.split('/').all(part);
+    good.then(|| text.to_owned())
+        .or_else(|| node.wrong(EXPECTED))
+}
+
+fn network(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "\"default\", \"host\" or \"none\"";
+    match node.str(EXPECTED)? {
+        "default" => None,
+        text @ ("host" | "none") => Some(text.to_owned()),
+        _ => node.wrong(EXPECTED),
+    }
+}

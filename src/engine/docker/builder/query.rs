@@ -1,0 +1,57 @@
+//! What is to be built, as the query of `POST /build`.
+
+use serde_json::json;
+use url::form_urlencoded::Serializer;
+
+use super::tar;
+use crate::engine::BuildSpec;
+
+/// `asks_for_files`: the builder gets its files through the session, not in the request.
+pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files: bool) -> String {
+    let mut query = Serializer::new(String::new());
+    let mut add = |name: &str, value: &str| {
+        query.append_pair(name, value);
+    };
+    // BuildKit.
+    add("version", "2");
+    add(
+        "dockerfile",
+        match asks_for_files {
+            true => spec.dockerfile,
+            false => tar::DOCKERFILE,
+        },
+    );
+    add("t", spec.name);
+    add("rm", "1");
+    add("forcerm", "1");
+    add("buildargs", &json!(spec.args).to_string());
+    add("labels", &json!(spec.labels).to_string());
+    if spec.no_cache {
+        add("nocache", "1");
+    }
+    if spec.pull {
+        add("pull", "1");
+    }
+    if let Some(target) = spec.target {
+        add("target", target);
+    }
+    if let Some(platform) = spec.platform {
+        add("platform", platform);
+    }
+    if let Some(network) = spec.network {
+        add("networkmode", network);
+    }
+    for (name, address) in spec.extra_hosts {
+        add("extrahosts", &format!("{name}:{address}"));
+    }
+    if let Some(bytes) = spec.shm_size {
+        add("shmsize", &bytes.to_string());
+    }
+    if let Some(session) = session {
+        add("session", session);
+    }
+    if asks_for_files {
+        add("remote", "client-session");
+    }
+    query.finish()
+}

@@ -1,0 +1,220 @@
+//! What a build gets besides the context: its Dockerfile, arguments, secrets and settings.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::RemoveContainerOptions;
+use cutover::build::BuildError;
+use cutover::config::{Secret, Value};
+use futures_util::StreamExt;
+
+use crate::build::File::Text;
+use crate::build::{SCRATCH, Scene, base, remove_base};
+
+/// The files of an image, in a container that never runs.
+async fn files(scene: &Scene, image: &str) -> BTreeMap<String, String> {
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        cmd: Some(vec!["/none".to_owned()]),
+        ..Default::default()
+    };
+    let made = scene.docker.create_container(None, body).await.unwrap();
+    let mut bytes = Vec::new();
+    let mut export = Box::pin(scene.docker.export_container(&made.id));
+    while let Some(chunk) = export.next().await {
+        bytes.extend_from_slice(&chunk.unwrap());
+    }
+    drop(export);
+    let force = RemoveContainerOptions {
+        force: true,
+        ..Default::default()
+    };
+    (scene.docker.remove_container(&made.id, Some(force)).await).unwrap();
+    let mut all = BTreeMap::new();
+    for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text).unwrap();
+        all.insert(path, String::from_utf8_lossy(&text).into_owned());
+    }
+    all
+}
+
+fn in_app(files: &BTreeMap<String, String>) -> Vec<&str> {
+    let paths = files.keys().filter_map(|path| path.strip_prefix("app/"));
+    paths.filter(|path| !path.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn an_ignored_dockerfile_is_not_in_the_image() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        (".dockerignore", Text("Dockerfile\n.dockerignore\nsecret\n")),
+        ("a", Text("1")),
+        ("a-b/c", Text("2")),
+        ("secret", Text("3")),
+    ]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    assert_eq!(in_app(&found), ["a", "a-b/", "a-b/c"]);
+    // Only what has changed is sent again, and what is gone is gone.
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        (".dockerignore", Text("Dockerfile\n")),
+        ("a", Text("4")),
+        ("secret", Text("3")),
+    ]);
+    let built = scene.build(&commit, "two").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    assert_eq!(in_app(&found), [".dockerignore", "a", "secret"]);
+    assert_eq!(found["app/a"], "4");
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_dockerfile_may_be_anywhere_in_the_repository() {
+    let mut scene = Scene::new().await;
+    scene.settings.context = "apps/api".into();
+    scene.settings.dockerfile = Some("docker/api.Dockerfile".into());
+    let other = "FROM scratch\nCOPY . /other/\nCMD [\"x\"]\n";
+    let commit = scene.commit(&[
+        ("docker/api.Dockerfile", Text(SCRATCH)),
+        ("docker/api.Dockerfile.dockerignore", Text("b\n")),
+        ("apps/api/docker/api.Dockerfile", Text(other)),
+        ("apps/api/.dockerignore", Text("a\n")),
+        ("apps/api/a", Text("")),
+        ("apps/api/b", Text("")),
+        ("elsewhere", Text("")),
+    ]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    let expected = [".dockerignore", "a", "docker/", "docker/api.Dockerfile"];
+    assert_eq!(in_app(&found), expected);
+    // One that is not configured is the context's own.
+    scene.settings.dockerfile = None;
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(other)),
+        ("apps/api/Dockerfile", Text(SCRATCH)),
+    ]);
+    let built = scene.build(&commit, "two").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    assert_eq!(in_app(&found), ["Dockerfile"]);
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn the_stage_and_the_arguments_are_those_of_the_settings() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let folder = scene.folder.path().to_owned();
+    std::fs::write(folder.join("args"), "FILE=file\nBOTH=file\n").unwrap();
+    std::fs::write(folder.join("token"), "token\n").unwrap();
+    scene.settings.args_file = Some(folder.join("args"));
+    let args = [
+        ("BOTH", Value::Text("text".into())),
+        ("FROM_FILE", Value::From(Secret::File(folder.join("token")))),
+    ];
+    for (name, value) in args {
+        scene.settings.args.insert(name.into(), value);
+    }
+    scene.settings.target = Some("run".into());
+    scene.settings.network = Some("none".into());
+    let hosts = [("db.example".to_owned(), "192.0.2.7".to_owned())];
+    scene.settings.extra_hosts = hosts.into();
+    let dockerfile = format!(
+        "FROM {base} AS run\nARG FILE\nARG BOTH\nARG FROM_FILE\nARG SOURCE_COMMIT\nARG SOURCE_BRANCH\n\
+         RUN echo $FILE $BOTH $FROM_FILE $SOURCE_COMMIT $SOURCE_BRANCH > /said; cat /etc/hosts > /known\n\
+         FROM run AS dev\nRUN exit 1\n"
+    );
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    let expected = format!("file text token {} main\n", commit.id);
+    assert_eq!(found["said"], expected);
+    assert!(found["known"].contains("192.0.2.7\tdb.example"));
+    // A target that is not there is named.
+    scene.settings.target = Some("gone".into());
+    let error = scene.build(&commit, "two").await.unwrap_err();
+    assert!(error.to_string().contains("gone"), "{error}");
+    // What cannot be read is named before anything is built.
+    scene.settings.args_file = Some(folder.join("missing"));
+    let error = scene.build(&commit, "three").await.unwrap_err();
+    assert_eq!(error.code(), "build_input");
+    assert!(error.to_string().contains("`build.args_file`"), "{error}");
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn another_commit_is_another_image_only_if_it_asks_for_it() {
+    let scene = Scene::new().await;
+    for (arg, reused) in [("OTHER", true), ("SOURCE_COMMIT", false)] {
+        let dockerfile = format!("FROM scratch\nARG {arg}\nCOPY a /\nCMD [\"x\"]\n");
+        let files = [("Dockerfile", Text(&dockerfile)), ("a", Text(arg))];
+        scene.build(&scene.commit(&files), "one").await.unwrap();
+        let built = scene.build(&scene.commit(&files), "two").await.unwrap();
+        assert_eq!(built.reused.is_some(), reused, "{arg}");
+    }
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn secrets_are_mounted_and_nowhere_else() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    const CANARY: &str = "canary-5f1c0a";
+    let path = scene.folder.path().join("npmrc");
+    std::fs::write(&path, format!("//npm/:_auth={CANARY}\n")).unwrap();
+    let from = Secret::File(path.clone());
+    scene.settings.secrets.insert("npmrc".into(), from);
+    let dockerfile = format!(
+        "FROM {base}\nRUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc; \
+         cat /run/secrets/npmrc | sha256sum > /sum; echo done\nCMD [\"x\"]\n"
+    );
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files(&scene, &built.image_id).await;
+    let sum = |text: &str| {
+        use sha2::{Digest, Sha256};
+        hex::encode(Sha256::digest(text))
+    };
+    let expected = sum(&format!("//npm/:_auth={CANARY}\n"));
+    assert!(found["sum"].starts_with(&expected), "{}", found["sum"]);
+    // The image with all its layers, its history and its settings, and the log of a step that prints it.
+    let mut image = Vec::new();
+    let mut export = Box::pin(scene.docker.export_image(&built.image_id));
+    while let Some(chunk) = export.next().await {
+        image.extend_from_slice(&chunk.unwrap());
+    }
+    drop(export);
+    let holds = |bytes: &[u8]| memchr::memmem::find(bytes, CANARY.as_bytes()).is_some();
+    assert!(!holds(&image));
+    assert!(!holds(scene.log().as_bytes()), "{}", scene.log());
+    assert!(scene.log().contains("***"), "{}", scene.log());
+    assert!(!built.cache_key.contains(CANARY));
+    // The same value is the same image, another value is not.
+    let again = scene.build(&commit, "two").await.unwrap();
+    assert!(again.reused.is_some());
+    std::fs::write(&path, "other\n").unwrap();
+    let other = scene.build(&commit, "three").await.unwrap();
+    assert!(other.reused.is_none());
+    // One that is required and not configured says which key to set.
+    scene.settings.secrets.clear();
+    scene.no_cache = true;
+    let error = scene.build(&commit, "four").await.unwrap_err();
+    assert!(matches!(error, BuildError::Failed { .. }), "{error:?}");
+    assert!(
+        error.hint().contains("secrets = {"),
+        "{error} {}",
+        error.hint()
+    );
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}

@@ -2,19 +2,20 @@
 //! back. What its traffic says is compared with the old release's; whatever the traffic, an instance
 //! that ends or fails three probes in a row is proof enough.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
 use super::Result;
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
-use crate::engine::Run;
+use crate::engine::{Look, Run};
 use crate::proxy::control::{RouteStats, Tally};
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Failure};
+use crate::store::instances::{self, Instance};
 use crate::store::releases::Release;
-use crate::store::{instances, steps};
+use crate::store::steps;
 
 mod compare;
 mod probes;
@@ -23,10 +24,36 @@ use compare::Count;
 
 /// How often the release is checked.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the engine may take to say what became of an instance: the way back does not wait for it.
+const ANSWER: Duration = Duration::from_secs(1);
 
 pub enum Verdict {
     Good,
-    Bad(Failure),
+    Bad(Box<Proof>),
+}
+
+/// Why a release is rolled back.
+pub struct Proof {
+    /// Without the last lines of a log: who goes back does not wait for them.
+    pub failure: Failure,
+    /// When that became known.
+    pub at: Instant,
+    /// The instance that it concerns, if it is one alone.
+    pub instance: Option<Instance>,
+}
+
+impl Proof {
+    fn new(at: Instant, instance: Option<Instance>, code: &str, message: String) -> Self {
+        let failure = Failure {
+            step: Some(Step::Bake.to_string()),
+            ..Failure::new(code, message)
+        };
+        Self {
+            failure,
+            at,
+            instance,
+        }
+    }
 }
 
 /// How long the release is watched; `None` if it is not.
@@ -55,11 +82,11 @@ pub async fn bake(line: &Line<'_>, release: &Release, reached: State) -> Result<
     Checkpoint::Effected(Step::Bake).reach();
     let detail = match &verdict {
         Ok(detail) => detail.clone(),
-        Err(failure) => failure.message.clone(),
+        Err(proof) => proof.failure.message.clone(),
     };
     line.log.line(&format!("[bake] {detail}"));
     line.note(Step::Bake, Done::new((), detail));
-    Ok(verdict.map_or_else(Verdict::Bad, |_| Verdict::Good))
+    Ok(verdict.map_or_else(|proof| Verdict::Bad(Box::new(proof)), |_| Verdict::Good))
 }
 
 async fn began(line: &Line<'_>) -> Result<i64> {
@@ -72,10 +99,11 @@ async fn began(line: &Line<'_>) -> Result<i64> {
 }
 
 /// An instance that has ended fails its probes too.
-async fn unhealthy(line: &Line<'_>, release: &Release, why: String) -> Failure {
+async fn unhealthy(line: &Line<'_>, release: &Release, why: String) -> Proof {
+    let at = Instant::now();
     match died(line, release).await {
-        Some(message) => bad(line, release, "crashed_in_bake", message).await,
-        None => bad(line, release, "unhealthy_in_bake", why).await,
+        Some((instance, message)) => Proof::new(at, Some(instance), "crashed_in_bake", message),
+        None => Proof::new(at, None, "unhealthy_in_bake", why),
     }
 }
 
@@ -121,12 +149,13 @@ async fn watch(
     line: &Line<'_>,
     release: &Release,
     until: i64,
-) -> Result<std::result::Result<String, Failure>> {
+) -> Result<std::result::Result<String, Proof>> {
     let agent = line.agent;
     let mut changes = agent.hub.changes();
     let mut events = agent.engine.events().ok();
     let old = old_tally(line, release).await;
     let mut seen = Count::default();
+    let mut woken = Instant::now();
     while crate::store::now() < until {
         let app = line.app.name.clone();
         let next = agent
@@ -136,13 +165,14 @@ async fn watch(
         if let Some(next) = next {
             return Ok(Ok(format!("ended early: `{}` is waiting", next.id)));
         }
-        if let Some(message) = died(line, release).await {
-            return Ok(Err(bad(line, release, "crashed_in_bake", message).await));
+        if let Some((instance, message)) = died(line, release).await {
+            let proof = Proof::new(woken, Some(instance), "crashed_in_bake", message);
+            return Ok(Err(proof));
         }
         if let Some((count, why)) = judge(line, release, old.as_ref()).await {
             seen = count;
             if let Some(message) = why {
-                return Ok(Err(bad(line, release, "errors_in_bake", message).await));
+                return Ok(Err(Proof::new(woken, None, "errors_in_bake", message)));
             }
         }
         let event = async {
@@ -159,12 +189,13 @@ async fn watch(
             },
             () = tokio::time::sleep(LOOK) => {}
         }
+        woken = Instant::now();
     }
     Ok(Ok(compare::good(seen, old.as_ref().map(Count::from))))
 }
 
-/// What is wrong with an instance, if one has ended or restarted since the switch.
-async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
+/// An instance that has ended or restarted since the switch, and what is wrong with it.
+async fn died(line: &Line<'_>, release: &Release) -> Option<(Instance, String)> {
     let of = release.id.clone();
     let instances = line
         .agent
@@ -173,34 +204,34 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<String> {
         .await
         .ok()?;
     for instance in instances {
+        let ours = instance.ours();
+        let look = tokio::time::timeout(ANSWER, line.agent.engine.look(&ours)).await;
         // If Docker is unreachable, that says nothing about the release.
-        let Ok(look) = line.agent.engine.look(&instance.ours()).await else {
+        let Ok(Ok(look)) = look else {
             continue;
         };
-        let code = look.exit_code;
-        match (look.run, look.restarts) {
-            (Run::Missing, _) => return Some("the new version's container was removed".into()),
-            (Run::Exited | Run::Restarting, _) if look.out_of_memory => {
-                return Some(
-                    "the new version was killed after the switch because it exceeded its memory limit"
-                        .into(),
-                );
-            }
-            (Run::Exited | Run::Restarting, _) => {
-                return Some(format!(
-                    "the new version exited with code {code} after the switch"
-                ));
-            }
-            (_, 0) => {}
-            (_, 1) => return Some("the new version crashed once after the switch".into()),
-            (_, restarts) => {
-                return Some(format!(
-                    "the new version crashed {restarts} times after the switch"
-                ));
-            }
+        if let Some(why) = ended(&look) {
+            return Some((instance, why));
         }
     }
     None
+}
+
+fn ended(look: &Look) -> Option<String> {
+    Some(match (look.run, look.restarts) {
+        (Run::Missing, _) => "the new version's container was removed".to_owned(),
+        (Run::Exited | Run::Restarting, _) if look.out_of_memory => {
+            "the new version was killed after the switch because it exceeded its memory limit"
+                .into()
+        }
+        (Run::Exited | Run::Restarting, _) => {
+            let code = look.exit_code;
+            format!("the new version exited with code {code} after the switch")
+        }
+        (_, 0) => return None,
+        (_, 1) => "the new version crashed once after the switch".to_owned(),
+        (_, restarts) => format!("the new version crashed {restarts} times after the switch"),
+    })
 }
 
 /// The sum of all counters of the release: its errors must not be forgotten when the route's settings
@@ -221,33 +252,6 @@ impl From<&RouteStats> for Count {
     }
 }
 
-async fn bad(line: &Line<'_>, release: &Release, code: &str, message: String) -> Failure {
-    let of = release.id.clone();
-    let found = line
-        .agent
-        .store
-        .read(move |db| instances::of_release(db, &of))
-        .await;
-    let mut log_tail = vec![];
-    if let Some(first) = found
-        .ok()
-        .and_then(|instances| instances.into_iter().next())
-    {
-        log_tail = line
-            .agent
-            .engine
-            .log_tail(&first.ours(), 20)
-            .await
-            .unwrap_or_default();
-    }
-    Failure {
-        code: code.into(),
-        message,
-        step: Some("bake".into()),
-        log_tail,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +267,7 @@ mod tests {
             by_class: [0, requests - bad, 0, 0, bad],
             failures: Default::default(),
             retried: 0,
+            rescued: 0,
             in_flight: 0,
             websockets: 0,
             websockets_closed: 0,

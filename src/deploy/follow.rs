@@ -141,7 +141,9 @@ async fn send<T>(
             .await
             .ok()??;
         offset = copy(agent, id, offset, reader).await?;
-        if until.is_reached(deployment.state) {
+        // One that has just ended may still have its last lines to say.
+        let speaks = until != Until::Now && deployment.state.is_rest() && grown.is_some();
+        if until.is_reached(deployment.state) && !speaks {
             if until != Until::Now {
                 let read = agent.store.read(move |db| ending(db, deployment));
                 reader.send(Piece::End(Box::new(read.await.ok()?))).await?;

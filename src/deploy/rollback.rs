@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::checkpoint::Checkpoint;
-use super::line::Line;
-use super::{Agent, Result, intake, routes};
+use super::{Agent, Result, intake};
 use crate::engine::EngineError;
 use crate::ids::{AppName, CommitId, ReleaseId};
 use crate::principal::Requester;
-use crate::state::{Event, Step};
-use crate::store::deployments::{self, Deployment, Failure, Goal, NewDeployment, Trigger};
+use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, apps, steps};
+use crate::store::{StoreError, apps};
 
-const NOTHING_TO_GO_BACK_TO: &str =
-    "there is no earlier release to go back to, so it is still what serves";
+mod automatic;
+
+pub use automatic::automatic;
 
 /// The releases that one can go back to from the live one, the next one first: what was live before it
 /// first went live, what was before that, and so on. Those that failed in their own bake are left out,
@@ -38,18 +36,6 @@ fn earlier(db: &rusqlite::Connection, live: &Release) -> Result<Vec<Release>> {
 pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Release>> {
     match apps::serving(db, app)?.live {
         Some(live) => releases::get(db, &live),
-        None => Ok(None),
-    }
-}
-
-/// The release that an automatic rollback goes back to.
-fn previous(
-    db: &rusqlite::Connection,
-    app: &AppName,
-    has_images: impl Fn(&Release) -> bool,
-) -> Result<Option<Release>> {
-    match live(db, app)? {
-        Some(live) => Ok(earlier(db, &live)?.into_iter().find(has_images)),
         None => Ok(None),
     }
 }
@@ -261,50 +247,4 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
         pull: false,
         requested_by: by,
     }
-}
-
-/// Ends a deployment whose bake failed, and queues the rollback in the same transaction. Where there
-/// is none the deployment has failed, and its release is still what serves.
-pub async fn automatic(line: &Line<'_>, failure: Failure) -> Result<()> {
-    let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
-    let log = line.log.clone();
-    // A release whose image is gone cannot be started.
-    let images = line.agent.engine.image_ids().await.ok();
-    let has_images = move |release: &Release| {
-        let mut services = release.services.iter();
-        let is_there = |id: &String| images.as_ref().is_none_or(|images| images.contains(id));
-        services.all(|service| is_there(&service.image_id))
-    };
-    let queued = line
-        .record(move |db| {
-            let Some(back) = previous(db, &app, has_images)? else {
-                let message = format!("{}; {NOTHING_TO_GO_BACK_TO}", failed.message);
-                log.line(&message);
-                let failed = Failure { message, ..failed };
-                steps::failed(db, &id, Step::Bake, &failed.message)?;
-                deployments::end(db, &id, Event::Fail, Some(&failed))?;
-                return Ok(None);
-            };
-            deployments::end(db, &id, Event::RollBack, Some(&failed))?;
-            let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
-            let queued = deployments::enqueue(db, &new)?;
-            // Logged before the rest state, because a reader that follows the log stops there.
-            log.line(&format!("rolled back by `{}`", queued.id));
-            Ok(Some(queued))
-        })
-        .await?;
-    Checkpoint::Ended.reach();
-    let (app, deployment, why) = (&line.app.name, &line.id, failure.message);
-    match queued {
-        Some(queued) => {
-            tracing::warn!(%app, %deployment, by = %queued.id, "rolled back: {why}");
-            // The old release is still warm: it need not wait for the rollback's own steps.
-            if let Err(error) = routes::publish(line.agent).await {
-                tracing::warn!(%app, %deployment, %error, "the old release takes over with the rollback's switch");
-            }
-            intake::announce(line.agent, &queued);
-        }
-        None => tracing::error!(%app, %deployment, "failed: {why}; {NOTHING_TO_GO_BACK_TO}"),
-    }
-    Ok(())
 }

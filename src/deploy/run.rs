@@ -58,8 +58,8 @@ pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) ->
     if reached <= State::Draining {
         steps::drain::drain(line).await?;
     }
-    if let bake::Verdict::Bad(failure) = bake::bake(line, release, reached).await? {
-        return super::rollback::automatic(line, failure).await;
+    if let bake::Verdict::Bad(proof) = bake::bake(line, release, reached).await? {
+        return super::rollback::automatic(line, release, &proof).await;
     }
     steps::retire::retire(line).await?;
 

@@ -271,6 +271,22 @@ pub fn end(
     Ok(state)
 }
 
+/// Adds the last lines of a log to why a deployment ended.
+pub fn set_tail(db: &Connection, id: &DeploymentId, tail: Vec<String>) -> Result<()> {
+    let Some(error) = get(db, id)?.and_then(|it| it.error) else {
+        return Ok(());
+    };
+    let error = Failure {
+        log_tail: tail,
+        ..error
+    };
+    db.execute(
+        "UPDATE deployments SET error = ?2 WHERE id = ?1",
+        (id.as_str(), to_json(&error)?),
+    )?;
+    Ok(())
+}
+
 pub fn set_commit(
     db: &Connection,
     id: &DeploymentId,

@@ -145,10 +145,17 @@ async fn when_an_instance_dies_in_the_bake_the_warm_release_takes_over_at_once()
         report.requests()
     );
     assert!(report.failures.len() <= 20, "{report}");
-    // On a quiet machine a tenth of a second.
     assert!(took < Duration::from_secs(10), "{took:?}");
     let (ended, log) = server.ended(&id).await;
     assert_eq!(ended.state, "rolled_back", "{log:#?}");
+    let ms = log.iter().find_map(|line| {
+        let (_, rest) = line.split_once("every request again, ")?;
+        rest.split(' ').next()?.parse::<u64>().ok()
+    });
+    let ms = ms.unwrap_or_else(|| panic!("{log:#?}"));
+    println!("from the proof to the acknowledged table: {ms} ms");
+    // The goal is a tenth of a second; the bound is one for a machine that is busy with other tests.
+    assert!(ms < 5000, "{ms} ms: {log:#?}");
     let back = newest(&server).await;
     let (back, log) = server.ended(back["id"].as_str().unwrap()).await;
     assert_eq!(back.state, "live", "{log:#?}");

@@ -174,6 +174,12 @@ fn proxy(text: &mut Families, routes: &Routes) {
         each(|route| route.retried),
     );
     text.family(
+        "cutover_requests_rescued_total",
+        "counter",
+        "Requests that this release failed and another one of the app answered.",
+        each(|route| route.rescued),
+    );
+    text.family(
         "cutover_requests_in_flight",
         "gauge",
         "Requests that are under way.",
@@ -239,6 +245,7 @@ mod tests {
                 ..Default::default()
             },
             retried: 2,
+            rescued: 1,
             in_flight: 3,
             websockets: 1,
             websockets_closed: 5,
@@ -274,6 +281,7 @@ mod tests {
         assert_eq!(of(failed, 2, ",cause=\"timeout\""), 1.0);
         assert_eq!(of(failed, 2, ",cause=\"client\""), 1.0);
         assert_eq!(of("cutover_requests_retried_total", 2, ""), 2.0);
+        assert_eq!(of("cutover_requests_rescued_total", 2, ""), 1.0);
         assert_eq!(of("cutover_requests_in_flight", 2, ""), 3.0);
         assert_eq!(of("cutover_websockets", 2, ""), 1.0);
         assert_eq!(of("cutover_websockets_closed_total", 2, ""), 5.0);

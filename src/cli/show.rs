@@ -128,8 +128,12 @@ fn report_line(report: &view::Report) -> String {
 
 /// A receipt in words.
 pub fn receipt_line(receipt: &view::Receipt) -> String {
+    let rescued = match receipt.rescued {
+        0 => String::new(),
+        some => format!(", {some} answered by the other release"),
+    };
     format!(
-        "Switch: {}, {} failed, {} retried; {} drained in {} ms, {} closed",
+        "Switch: {}, {} failed, {} retried{rescued}; {} drained in {} ms, {} closed",
         words::counted(receipt.requests, "request"),
         receipt.failed,
         receipt.retried,

@@ -123,6 +123,9 @@ pub struct Receipt {
     pub requests: u64,
     pub failed: u64,
     pub retried: u64,
+    /// An agent of an earlier version does not tell.
+    #[serde(default)]
+    pub rescued: u64,
     pub drained: u64,
     pub websockets_closed: u64,
     pub drain_ms: u64,

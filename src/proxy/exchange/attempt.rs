@@ -179,9 +179,11 @@ impl Attempt<'_> {
     /// If another release has to answer, this one has failed, even though no client sees it.
     fn count_failed(&self, other: Option<&Claim>) {
         let share = self.claim.share();
-        if other.is_some_and(|other| other.share().release != share.release)
-            && let Some(visit) = &self.claim.visit
-        {
+        if other.is_none_or(|other| other.share().release == share.release) {
+            return;
+        }
+        share.counters.rescued.fetch_add(1, Relaxed);
+        if let Some(visit) = &self.claim.visit {
             share.record.count(visit, Outcome::Connect, 0);
         }
     }

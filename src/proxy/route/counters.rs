@@ -46,6 +46,7 @@ pub struct Counters {
     latency: [AtomicU64; BUCKETS],
     latency_sum_us: AtomicU64,
     pub retried: AtomicU64,
+    pub rescued: AtomicU64,
     pub websockets_closed: AtomicU64,
 }
 
@@ -55,6 +56,7 @@ pub struct Snapshot {
     pub requests: u64,
     pub failed: u64,
     pub retried: u64,
+    pub rescued: u64,
     pub websockets_closed: u64,
 }
 
@@ -87,6 +89,7 @@ impl Counters {
             requests: self.outcomes.iter().map(|n| n.load(Relaxed)).sum(),
             failed: self.failures().total(),
             retried: self.retried.load(Relaxed),
+            rescued: self.rescued.load(Relaxed),
             websockets_closed: self.websockets_closed.load(Relaxed),
         }
     }

@@ -42,6 +42,10 @@ pub struct Receipt {
     /// Requests that were sent again, because they were certainly not processed or because repeating
     /// them does no harm.
     pub retried: u64,
+    /// Requests that one of the releases failed and the other answered, so that no client saw it.
+    #[serde(default)]
+    #[cfg_attr(not(fuzzing), schema(required))]
+    pub rescued: u64,
     /// Requests to the old release that were in flight at the switch.
     pub drained: u64,
     pub websockets_closed: u64,
@@ -56,6 +60,7 @@ impl Receipt {
             requests: self.requests + other.requests,
             failed: self.failed + other.failed,
             retried: self.retried + other.retried,
+            rescued: self.rescued + other.rescued,
             drained: self.drained + other.drained,
             websockets_closed: self.websockets_closed + other.websockets_closed,
             drain_ms: self.drain_ms.max(other.drain_ms),
@@ -122,6 +127,7 @@ fn receipt(old: &[Arc<LiveShare>], before: u64) -> Receipt {
         receipt.requests += now.requests - then.requests;
         receipt.failed += now.failed - then.failed;
         receipt.retried += now.retried - then.retried;
+        receipt.rescued += now.rescued - then.rescued;
         receipt.websockets_closed += now.websockets_closed - then.websockets_closed;
     };
     let (mut drained, mut drain_ms) = (0, 0);

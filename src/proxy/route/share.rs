@@ -229,6 +229,7 @@ impl LiveShare {
             by_class: self.counters.by_class(),
             failures: self.counters.failures(),
             retried: self.counters.retried.load(Relaxed),
+            rescued: self.counters.rescued.load(Relaxed),
             in_flight,
             websockets,
             websockets_closed: self.counters.websockets_closed.load(Relaxed),

@@ -28,6 +28,9 @@ pub struct RouteStats {
     /// How often a request was sent again to the same app, because it was certainly not processed or
     /// because repeating it does no harm.
     pub retried: u64,
+    /// Requests that this release failed and another one of the app answered, so that no client saw it.
+    #[serde(default)]
+    pub rescued: u64,
     pub in_flight: u64,
     pub websockets: u64,
     /// WebSockets closed by a drain.
@@ -50,6 +53,7 @@ impl RouteStats {
         }
         self.failures.add(&other.failures);
         self.retried += other.retried;
+        self.rescued += other.rescued;
         self.in_flight += other.in_flight;
         self.websockets += other.websockets;
         self.websockets_closed += other.websockets_closed;

@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
 
 use crate::deploy::{Agent, retire_instance};
 use crate::engine::EngineError;
+use crate::ids::{AppName, ReleaseId};
 use crate::store::instances::{self, Instance};
 
-/// How many instances are stopped at the same time.
+/// How many instances of an app are stopped at the same time.
 const AT_ONCE: usize = 16;
+/// How many old releases of an app may take the whole of their `stop_grace`. An app that does not want
+/// to end, and is deployed again and again, would fill the machine.
+const RELEASES: usize = 3;
 /// How often the database is read without a wake-up, in case one was missed.
 const POLL: Duration = Duration::from_secs(30);
 /// The pause after an instance could not be stopped; it doubles up to [`LONGEST_PAUSE`].
@@ -29,7 +34,7 @@ struct Refused {
 
 pub async fn retire(agent: Arc<Agent>) {
     let mut stopping = FuturesUnordered::new();
-    let mut busy = HashSet::new();
+    let mut busy: HashMap<String, (AppName, CancellationToken)> = HashMap::new();
     let mut refused: HashMap<String, Refused> = HashMap::new();
     loop {
         let found = agent.store.read(instances::retiring).await;
@@ -38,14 +43,33 @@ pub async fn retire(agent: Arc<Agent>) {
             Vec::new()
         });
         refused.retain(|name, _| found.iter().any(|it| it.name == *name));
+        let hurried = hurried(&found);
+        for (name, (app, hurry)) in &busy {
+            if hurried.contains(name) && !hurry.is_cancelled() {
+                tracing::warn!(%app, container = name, "killed before its `stop_grace` was over: {RELEASES} newer \
+                    versions of the app are stopping too");
+                hurry.cancel();
+            }
+        }
         let now = Instant::now();
         let mut pause = POLL;
         for instance in found {
             let due = refused.get(&instance.name).map(|it| it.not_before);
             if let Some(left) = due.and_then(|due| due.checked_duration_since(now)) {
                 pause = pause.min(left);
-            } else if busy.len() < AT_ONCE && busy.insert(instance.name.clone()) {
-                stopping.push(stop(&agent, instance));
+            } else if !busy.contains_key(&instance.name)
+                && busy
+                    .values()
+                    .filter(|(app, _)| *app == instance.app)
+                    .count()
+                    < AT_ONCE
+            {
+                let hurry = CancellationToken::new();
+                if hurried.contains(&instance.name) {
+                    hurry.cancel();
+                }
+                busy.insert(instance.name.clone(), (instance.app.clone(), hurry.clone()));
+                stopping.push(stop(&agent, instance, hurry));
             }
         }
         tokio::select! {
@@ -63,9 +87,31 @@ pub async fn retire(agent: Arc<Agent>) {
     }
 }
 
-async fn stop(agent: &Agent, instance: Instance) -> (Instance, Result<(), EngineError>) {
+/// The instances of releases beyond those that may take their time.
+fn hurried(found: &[Instance]) -> HashSet<String> {
+    let mut newer: HashMap<&AppName, Vec<&ReleaseId>> = HashMap::new();
+    let mut hurried = HashSet::new();
+    // The newest first.
+    for instance in found.iter().rev() {
+        let releases = newer.entry(&instance.app).or_default();
+        if releases.contains(&&instance.release) {
+            continue;
+        }
+        match releases.len() < RELEASES {
+            true => releases.push(&instance.release),
+            false => drop(hurried.insert(instance.name.clone())),
+        }
+    }
+    hurried
+}
+
+async fn stop(
+    agent: &Agent,
+    instance: Instance,
+    hurry: CancellationToken,
+) -> (Instance, Result<(), EngineError>) {
     let begun = Instant::now();
-    let outcome = retire_instance(agent, &instance).await;
+    let outcome = retire_instance(agent, &instance, &hurry).await;
     if outcome.is_ok() {
         let ms = begun.elapsed().as_millis() as u64;
         tracing::info!(app = %instance.app, container = instance.name, ms, "stopped an old instance");

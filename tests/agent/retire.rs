@@ -18,6 +18,31 @@ fn stubborn(version: &str) -> Vec<File> {
     files
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_that_do_not_want_to_end_are_not_kept_without_end() {
+    let settings = SETTINGS.replace("stop_grace = \"2s\"", "stop_grace = \"10m\"\ninit = false");
+    let mut server = Server::with(&settings).await;
+    let mut load = None;
+    for version in ["v1", "v2", "v3", "v4", "v5", "v6"] {
+        let id = server.push_files(&stubborn(version), version).await;
+        let (deployment, log) = server.ended(&id).await;
+        assert_eq!(deployment.state, "live", "{log:#?}\n{}", server.log());
+        load.get_or_insert_with(|| server.load());
+    }
+    let few = async || retiring(&server).len() == 3;
+    assert!(soon(few).await, "{:?}\n{}", retiring(&server), server.log());
+    assert!(server.log().contains("killed before its `stop_grace`"));
+    let report = load.unwrap().stop().await;
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    for name in retiring(&server) {
+        docker().await.kill_container(&name, None).await.unwrap();
+    }
+    let stopped = soon(async || retiring(&server).is_empty()).await;
+    assert!(stopped, "{:?}\n{}", retiring(&server), server.log());
+    agrees(&server, "the end").await;
+    server.stop().await;
+}
+
 /// The containers of old instances that are being stopped.
 fn retiring(server: &Server) -> Vec<String> {
     let db = rusqlite::Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio_util::sync::CancellationToken;
 
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
@@ -51,8 +52,12 @@ pub fn mark(db: &Connection, app: &AppName) -> Result<usize> {
     instances::retire(db, app, [live.as_ref(), warm.as_ref()])
 }
 
-/// Stops and removes a retiring instance, then forgets it.
-pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result<(), EngineError> {
+/// Stops and removes a retiring instance, then forgets it. With `hurry`, it gets no more time to stop.
+pub async fn instance(
+    agent: &Agent,
+    instance: &Instance,
+    hurry: &CancellationToken,
+) -> std::result::Result<(), EngineError> {
     // It may be coming back: a repair that was begun while its release was live ends first.
     drop(agent.tend.repairs.write().await);
     let of = instance.release.clone();
@@ -70,7 +75,10 @@ pub async fn instance(agent: &Agent, instance: &Instance) -> std::result::Result
     }
     let (engine, ours) = (&agent.engine, instance.ours());
     engine.keep_running(&ours, false).await?;
-    engine.stop(&ours, grace).await?;
+    tokio::select! {
+        stopped = engine.stop(&ours, grace) => stopped?,
+        () = hurry.cancelled() => engine.stop(&ours, Duration::ZERO).await?,
+    }
     Checkpoint::Stopped.reach();
     output::keep(agent, instance).await;
     keep_volumes(agent, instance).await?;

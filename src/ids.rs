@@ -187,6 +187,17 @@ impl ActionId {
     pub fn new() -> Self {
         Self(stamp('x'))
     }
+
+    /// When it was made, in milliseconds since 1970.
+    pub fn made_at(&self) -> i64 {
+        let digit = |byte| ALPHABET.iter().position(|it| *it == byte).unwrap_or(0);
+        let stamp = self
+            .0
+            .bytes()
+            .skip(1)
+            .fold(0u128, |all, byte| all << 5 | digit(byte) as u128);
+        (stamp >> 20) as i64
+    }
 }
 
 impl AgentId {
@@ -300,5 +311,7 @@ mod tests {
         assert!(first < second);
         assert_eq!(first.as_str().parse::<DeploymentId>().unwrap(), first);
         assert!(first.as_str().parse::<ReleaseId>().is_err());
+        let action: ActionId = first_of('x', 1_700_000_000_123).parse().unwrap();
+        assert_eq!(action.made_at(), 1_700_000_000_123);
     }
 }

@@ -11,8 +11,8 @@ use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth};
 use crate::config::{self, changes::Change};
-use crate::deploy::difference;
 use crate::deploy::reload::{self, Reload, ReloadError};
+use crate::deploy::{difference, secrets};
 use crate::principal::{Principal, Role};
 use crate::store::app_names;
 
@@ -40,6 +40,8 @@ pub struct ConfigurationView {
     /// What is allowed but will not work as things are, such as a secret that is not set in the agent's
     /// environment.
     warnings: Vec<String>,
+    /// Why secrets that are stored cannot be used, or their key is not safe.
+    secrets: Vec<String>,
     /// Where the file and the agent differ, in one sentence; null if they do not.
     #[schema(required)]
     notice: Option<String>,
@@ -76,6 +78,7 @@ pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiErro
         lost: lost.map(String::from).collect(),
         unrecorded: api.agent.unrecorded.apps(),
         warnings: warnings.await.unwrap_or_default(),
+        secrets: secrets::problems(&api.agent).await?,
         notice: difference.notice,
     }))
 }
@@ -123,7 +126,7 @@ pub async fn reload(
     Query(query): Query<ReloadQuery>,
 ) -> Result<Json<Reload>, ApiError> {
     auth::check_role(&caller, Role::Admin)?;
-    let reload = reload::reload(&api.agent, query.dry_run).await;
+    let reload = reload::reload(&api.agent, query.dry_run, caller.who).await;
     reload.map(Json).map_err(|error| match error {
         ReloadError::Wrong(problems) => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,

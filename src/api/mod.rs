@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use crate::deploy::Agent;
 
+mod actions;
 mod apps;
 pub mod auth;
 mod body;
@@ -92,6 +93,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(pushes::receive))
         .routes(routes!(configuration::show))
         .routes(routes!(configuration::reload))
+        .routes(routes!(actions::list))
         .routes(routes!(orphans::list))
         .routes(routes!(orphans::gc))
         .routes(routes!(orphans::adopt))

@@ -336,7 +336,11 @@ impl AppView {
             instances.serving = serving.count() as u32;
             let (serving, wanted) = (instances.serving, instances.wanted);
             if serving < wanted {
-                let text = format!("`{}`: {serving} of {wanted} instances serve", self.name);
+                let them = match wanted {
+                    1 => "instance serves",
+                    _ => "instances serve",
+                };
+                let text = format!("`{}`: {serving} of {wanted} {them}", self.name);
                 self.problems.insert(0, text);
             }
         }

@@ -155,6 +155,7 @@ fn differences(path: &Path, configuration: Configuration) -> Vec<Found> {
     found.extend(unrecorded.map(|app| Found::Bad(notice::unrecorded(app))));
     let lost = configuration.lost.iter();
     found.extend(lost.map(|app| Found::Odd(notice::lost(app))));
+    found.extend(configuration.secrets.into_iter().map(Found::Bad));
     found
 }
 
@@ -175,7 +176,7 @@ async fn orphans(config: &Config) -> Vec<Found> {
         .collect();
     if all.len() > SHOWN {
         let more = all.len() - SHOWN;
-        found.push(Found::Odd(format!("{more} more are not in the database")));
+        found.push(Found::Odd(format!("not in the database are {more} more")));
     }
     if !all.is_empty() {
         found.push(Found::Odd(

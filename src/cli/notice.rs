@@ -17,6 +17,8 @@ pub struct Configuration {
     pub unrecorded: Vec<String>,
     /// What the agent warns of; an older one does not say.
     pub warnings: Option<Vec<String>>,
+    /// Why stored secrets cannot be used.
+    pub secrets: Vec<String>,
     pub notice: Option<String>,
 }
 

@@ -14,7 +14,9 @@ use super::{Agent, InForce, Result, output, removal, routes, secrets};
 use crate::config::changes::{self, Applies, Change};
 use crate::config::{self, Config, Loaded, Problems};
 use crate::ids::AppName;
-use crate::store::{StoreError, app_names, statuses};
+use crate::principal::Requester;
+use crate::source;
+use crate::store::{StoreError, actions, app_names, statuses};
 
 /// How long the response waits for the proxy to take the new routes.
 const PUBLISHED: Duration = Duration::from_secs(10);
@@ -62,7 +64,11 @@ pub enum ReloadError {
 
 /// Reads the agent's file again and, unless it is a `dry_run`, applies it. Runs to its end even if
 /// nobody waits for it any more.
-pub async fn reload(agent: &Arc<Agent>, dry_run: bool) -> std::result::Result<Reload, ReloadError> {
+pub async fn reload(
+    agent: &Arc<Agent>,
+    dry_run: bool,
+    by: Requester,
+) -> std::result::Result<Reload, ReloadError> {
     let agent = agent.clone();
     let done = tokio::spawn(async move {
         let _turn = agent.changing.lock().await;
@@ -76,6 +82,11 @@ pub async fn reload(agent: &Arc<Agent>, dry_run: bool) -> std::result::Result<Re
         let (loaded, warnings) = read.await.map_err(|_| ReloadError::Interrupted)??;
         let mut reload = shown(&agent, &loaded, warnings).await?;
         if !dry_run {
+            let keys: Vec<_> = reload.changes.iter().map(|it| it.key.clone()).collect();
+            let detail = serde_json::json!({ "changes": keys });
+            let record =
+                move |db: &_| actions::insert(db, actions::Kind::Reload, None, &detail, &by);
+            agent.store.write(record).await?;
             take_over(&agent, &before, loaded, &mut reload).await?;
         }
         Ok(reload)
@@ -233,8 +244,8 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
         tracing::info!(%from, %to, "carried the data of an app over to its new name");
         // Only an optimization: a missing mirror is fetched again.
         output::rename(agent, &from, &to).await;
-        let mirror = |name: &AppName| mirrors.join(format!("{name}.git"));
-        let _ = tokio::fs::rename(mirror(&from), mirror(&to)).await;
+        let [from, to] = [from, to].map(|name| mirrors.join(format!("{name}.git")));
+        let _ = tokio::task::spawn_blocking(move || source::rename_mirror(&from, &to)).await;
     }
     Ok(())
 }

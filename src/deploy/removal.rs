@@ -11,6 +11,7 @@ use super::{Agent, Result, output, routes, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::principal::Requester;
+use crate::source;
 use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
@@ -181,7 +182,11 @@ async fn attempt(
     }
     output::forget(agent, app).await;
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
-    let _ = tokio::fs::remove_dir_all(mirrors.join(format!("{app}.git"))).await;
+    let mirror = mirrors.join(format!("{app}.git"));
+    let removed = tokio::task::spawn_blocking(move || source::remove_mirror(&mirror));
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%app, %error, "the copy of its repository is not removed");
+    }
     let name = app.clone();
     agent
         .store

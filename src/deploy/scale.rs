@@ -5,7 +5,7 @@ use crate::config::App;
 use crate::ids::ServiceName;
 use crate::principal::Requester;
 use crate::store::deployments::{Deployment, Trigger};
-use crate::store::{apps, releases, scales};
+use crate::store::{actions, apps, releases, scales};
 
 /// Sets it, and queues a deployment of the live release if that has another number. With `None`,
 /// deploy.toml counts again.
@@ -19,6 +19,8 @@ pub async fn scale(
     let (name, file) = (app.name.clone(), app.run.replicas);
     let write = agent.store.write(move |db| {
         let web = ServiceName::web();
+        let detail = serde_json::json!({ "service": web.as_str(), "replicas": replicas });
+        actions::insert(db, actions::Kind::Scale, Some(&name), &detail, &by)?;
         scales::set(db, &name, &web, replicas)?;
         let live = apps::serving(db, &name)?.live;
         let live = live.map(|live| releases::get(db, &live)).transpose()?;

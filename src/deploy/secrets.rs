@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::vault::{Vault, VaultError};
-use super::{Agent, intake};
+use super::vault::{self, Vault, VaultError};
+use super::{Agent, intake, words};
 use crate::config::env_file;
 use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::store::deployments::{Deployment, Trigger};
-use crate::store::{StoreError, secrets};
+use crate::store::{StoreError, actions, secrets};
 
 /// The most secrets of one app, and the longest value in bytes: Linux takes no variable above 128 KiB.
 const MOST: usize = 500;
@@ -69,6 +69,9 @@ pub async fn change(
         Err(error) => return Err(error.into()),
     };
     let write = agent.store.write(move |db| {
+        let names: Vec<_> = change.set.keys().collect();
+        let detail = serde_json::json!({ "set": names, "unset": change.unset });
+        actions::insert(db, actions::Kind::Secrets, Some(&of), &detail, &by)?;
         let changed = store(db, &of, &change, vault.as_ref(), &by)?;
         let deployment = match changed > 0 && change.deploy {
             true => intake::again(db, &of, trigger, by)?,
@@ -165,6 +168,45 @@ pub async fn values(agent: &Agent, app: &AppName) -> Result<BTreeMap<String, Str
         each.collect::<std::result::Result<_, VaultError>>()
     });
     Ok(read.await.map_err(|_| StoreError::Stopped)??)
+}
+
+/// Whether the stored secrets can be used: a sentence for each thing that is wrong, with what to do.
+/// Names no secret.
+pub async fn problems(agent: &Agent) -> super::Result<Vec<String>> {
+    let read = agent.store.read(|db| {
+        let apps = secrets::apps(db)?.into_iter();
+        let each = apps.map(|app| Ok((secrets::of_app(db, &app)?, app)));
+        each.collect::<super::Result<Vec<_>>>()
+    });
+    let all = read.await?;
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data_dir = agent.in_force().config.agent.data_dir.clone();
+    let look = tokio::task::spawn_blocking(move || {
+        let vault = match Vault::open(&data_dir) {
+            Ok(vault) => vault,
+            Err(error) => return vec![error.to_string()],
+        };
+        let mut problems: Vec<_> = vault::too_open(&data_dir).into_iter().collect();
+        for (of_app, app) in all {
+            let (count, fails) = (of_app.len(), |it: &secrets::Secret| {
+                vault.unseal(&app, &it.name, &it.sealed).is_err()
+            });
+            let closed = of_app.into_iter().filter(fails).count();
+            if closed > 0 {
+                problems.push(format!(
+                    "{closed} of {} of `{app}` cannot be decrypted with `{}`: restore the key that belongs to \
+                     this database, or set them again (`cutover secret list {app}`, `cutover secret set {app} \
+                     NAME`)",
+                    words::counted(count as u64, "secret"),
+                    vault::path(&data_dir).display()
+                ));
+            }
+        }
+        problems
+    });
+    look.await.map_err(|_| StoreError::Stopped)
 }
 
 /// Seals the secrets of a renamed app for its new name; in the transaction that renames it. One that

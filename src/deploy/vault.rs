@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -26,10 +26,30 @@ pub enum VaultError {
          them again", .0.display()
     )]
     NoKey(PathBuf),
-    #[error("the key of the secrets, `{}`, cannot be used: {cause}", path.display())]
+    #[error(
+        "the key of the secrets, `{}`, cannot be used: {cause}; it has to belong to the user that the agent \
+         runs as, with mode 0600", path.display()
+    )]
     Key { path: PathBuf, cause: String },
     #[error("`{0}` cannot be decrypted with this key: set it again (`cutover secret set {1} {0}`)")]
     Damaged(String, AppName),
+}
+
+/// Where the key is.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join(KEY)
+}
+
+/// Whether others than the agent's user can read the key, and what to do about it. Blocks.
+pub fn too_open(data_dir: &Path) -> Option<String> {
+    let path = path(data_dir);
+    let mode = path.metadata().ok()?.permissions().mode();
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "the key of the secrets, `{0}`, can be read by others: `chmod 600 {0}`",
+            path.display()
+        )
+    })
 }
 
 /// The key, read. Not `Debug`, so that it cannot be logged.
@@ -42,7 +62,7 @@ pub struct Vault {
 impl Vault {
     /// Reads the key. Blocks.
     pub fn open(data_dir: &Path) -> Result<Self, VaultError> {
-        let path = data_dir.join(KEY);
+        let path = path(data_dir);
         let unusable = |cause: String| VaultError::Key {
             path: path.clone(),
             cause,

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::deploy::Agent;
 use crate::deploy::reload::{self, Reload};
+use crate::principal::Requester;
 
 /// Reloads the configuration on each SIGHUP, as `cutover reload` does.
 pub async fn reload(agent: Arc<Agent>) {
@@ -13,7 +14,9 @@ pub async fn reload(agent: Arc<Agent>) {
         return;
     };
     while hang_up.recv().await.is_some() {
-        match reload::reload(&agent, false).await {
+        // The kernel lets only the agent's own user and root send it.
+        let uid = rustix::process::geteuid().as_raw();
+        match reload::reload(&agent, false, Requester::Local { uid }).await {
             Ok(reload) => log(&reload),
             Err(error) => tracing::error!("failed to reload the configuration: {error}"),
         }

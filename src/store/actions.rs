@@ -1,9 +1,9 @@
-//! What people had the agent do other than to deploy: which app or what else it removed, and what it
-//! adopted. Recorded before it is done.
+//! What people had the agent do other than to deploy: what it removed, adopted or took over from
+//! deploy.toml, and which scales and secrets it changed. Recorded before it is done.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
-use super::{Result, to_json};
+use super::{Result, json, maybe_parsed, parsed, to_json};
 use crate::ids::{ActionId, AppName};
 use crate::principal::Requester;
 
@@ -12,6 +12,21 @@ pub enum Kind {
     Remove,
     Gc,
     Adopt,
+    Reload,
+    Scale,
+    Secrets,
+}
+
+/// Something that was done.
+#[derive(Debug, Clone)]
+pub struct Action {
+    pub id: ActionId,
+    /// A version of Cutover that is older than the database may not know it.
+    pub kind: String,
+    /// `None` if it concerns no app, or several.
+    pub app: Option<AppName>,
+    pub detail: serde_json::Value,
+    pub by: Requester,
 }
 
 impl Kind {
@@ -20,6 +35,9 @@ impl Kind {
             Kind::Remove => "remove",
             Kind::Gc => "gc",
             Kind::Adopt => "adopt",
+            Kind::Reload => "reload",
+            Kind::Scale => "scale",
+            Kind::Secrets => "secrets",
         }
     }
 }
@@ -43,4 +61,36 @@ pub fn insert(
         to_json(by)?,
     ))?;
     Ok(())
+}
+
+/// Those that `wanted` admits, newest first, older than the id `before`.
+pub fn list(
+    db: &Connection,
+    before: Option<&str>,
+    limit: usize,
+    wanted: impl Fn(&Action) -> bool,
+) -> Result<Vec<Action>> {
+    let mut query = db.prepare_cached("SELECT * FROM actions WHERE id < ?1 ORDER BY id DESC")?;
+    let mut found = Vec::new();
+    for action in query.query_map([before.unwrap_or("~")], from_row)? {
+        let action = action?;
+        if wanted(&action) {
+            found.push(action);
+        }
+        if found.len() == limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Action> {
+    let missing = || rusqlite::Error::InvalidQuery;
+    Ok(Action {
+        id: parsed(row, "id")?,
+        kind: row.get("action")?,
+        app: maybe_parsed(row, "app")?,
+        detail: json(row, "detail")?.ok_or_else(missing)?,
+        by: json(row, "requested_by")?.ok_or_else(missing)?,
+    })
 }

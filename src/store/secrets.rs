@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use super::{Result, json, now, to_json};
+use super::{Result, json, now, parsed, to_json};
 use crate::ids::AppName;
 use crate::principal::Requester;
 
@@ -58,6 +58,13 @@ pub fn unset_all(db: &Connection, app: &AppName) -> Result<()> {
 pub fn of_app(db: &Connection, app: &AppName) -> Result<Vec<Secret>> {
     let mut query = db.prepare_cached("SELECT * FROM secrets WHERE app = ?1 ORDER BY name")?;
     let rows = query.query_map([app.as_str()], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The apps that have one.
+pub fn apps(db: &Connection) -> Result<Vec<AppName>> {
+    let mut query = db.prepare_cached("SELECT DISTINCT app FROM secrets ORDER BY app")?;
+    let rows = query.query_map([], |row| parsed(row, "app"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -34,7 +35,8 @@ fn secret(server: &Server, arguments: &[&str], input: &str) -> Result<Value, Str
 /// The environment of the live release's only container.
 async fn environment(server: &Server) -> HashMap<String, String> {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
-    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release
+               WHERE i.retiring_since IS NULL";
     let name: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
     let found = docker().await.inspect_container(&name, None).await.unwrap();
     let env = found.config.unwrap().env.unwrap();
@@ -186,18 +188,64 @@ async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
     });
     assert!(back.await, "{}", server.log());
     assert_eq!(environment(&server).await["OTHER"], format!("{VALUE}-3"));
+
+    // Who changed them is on record, without a value.
+    let actions = server.api("/api/v1/actions?limit=1").await;
+    let newest = &actions["items"][0];
+    assert_eq!(
+        (&newest["action"], &newest["app"]),
+        (&json!("secrets"), &json!(APP))
+    );
+    assert_eq!(newest["requested_by"]["kind"], "local", "{newest}");
+    assert_eq!(newest["detail"]["set"], json!(["DATABASE_URL", "OTHER"]));
+    let cursor = actions["next"].as_str().unwrap();
+    let next = format!("/api/v1/actions?limit=9&cursor={cursor}");
+    assert!(!server.api(&next).await["items"].to_string().contains(VALUE));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_what_is_wrong_with_the_key() {
+    let mut server = Server::start().await;
+    secret(&server, &["set", APP, "A"], VALUE).unwrap();
+    secret(&server, &["set", APP, "B"], VALUE).unwrap();
+    let said = || {
+        let doctor = server.cutover(&["doctor"]).output().unwrap();
+        String::from_utf8(doctor.stdout).unwrap()
+    };
+    let key = server.stage.data_dir.join("secrets.key");
+    let moved = server.stage.data_dir.join("moved.key");
+    assert!(!said().contains("secrets.key"), "{}", said());
+
+    std::fs::rename(&key, &moved).unwrap();
+    assert!(said().contains("secrets.key`, is missing"), "{}", said());
+    std::fs::write(&key, format!("{}\n", "ab".repeat(32))).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let other = said();
+    assert!(
+        other.contains("2 of 2 secrets of `hello` cannot be decrypted"),
+        "{other}"
+    );
+    assert!(other.contains("chmod 600"), "{other}");
+    assert!(!other.contains(VALUE));
+    std::fs::write(&key, "nonsense").unwrap();
+    assert!(said().contains("cannot be used"), "{}", said());
+    std::fs::rename(&moved, &key).unwrap();
+    assert!(!said().contains("secrets.key"), "{}", said());
     server.stop().await;
 }
 
 fn instances(server: &Server) -> i64 {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
-    let sql = "SELECT count(*) FROM instances i JOIN apps a ON a.live_release = i.release";
+    let sql = "SELECT count(*) FROM instances i JOIN apps a ON a.live_release = i.release
+               WHERE i.retiring_since IS NULL";
     db.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 fn container_of(server: &Server) -> String {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
-    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release
+               WHERE i.retiring_since IS NULL";
     db.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 

@@ -81,14 +81,16 @@ pub async fn known(
     }
 }
 
-/// The app that was probably meant, of those that the caller may see.
 fn similar(api: &Api, caller: &Principal, name: &str) -> String {
+    let near = nearest(api, caller, name);
+    near.map_or(String::new(), |near| format!("did you mean `{near}`?"))
+}
+
+/// The app that was probably meant, of those that the caller may see.
+pub fn nearest(api: &Api, caller: &Principal, name: &str) -> Option<String> {
     let in_force = api.agent.in_force();
     let seen = in_force.config.apps.keys().filter(|app| caller.sees(app));
-    match similar::nearest(name, seen.map(AppName::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => String::new(),
-    }
+    similar::nearest(name, seen.map(AppName::as_str)).map(str::to_owned)
 }
 
 /// The app that had this name before.

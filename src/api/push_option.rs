@@ -3,9 +3,10 @@
 use crate::deploy::follow::Until;
 
 /// All of them. Options that do not begin with `cutover.` are meant for other programs.
-const KNOWN: [&str; 4] = [
+const KNOWN: [&str; 5] = [
     "cutover.skip",
     "cutover.no-cache",
+    "cutover.pull",
     "cutover.wait=end",
     "cutover.wait=false",
 ];

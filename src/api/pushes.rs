@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::page::{Page, PageQuery};
 use super::path::{AppPath, known};
-use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp};
+use super::responses::{Malformed, Refused, UnknownApp};
 use super::view::{RequesterView, rfc3339};
 use super::{ApiError, Shared, auth, json};
 use crate::deploy::intake::{self, Moved, Outcome, Push};
@@ -32,6 +32,10 @@ struct Pushes {
     #[serde(default)]
     #[schema(default = false)]
     no_cache: bool,
+    /// Ask the registries for newer base images of the same names, and build.
+    #[serde(default)]
+    #[schema(default = false)]
+    pull: bool,
     /// Record the push, but deploy nothing.
     #[serde(default)]
     #[schema(default = false)]
@@ -64,9 +68,7 @@ struct Update {
     request_body = Pushes,
     responses(
         (status = 202, description = "What each ref led to", body = Page<Outcome>),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 413, response = TooLarge),
+        Refused,
     ),
 )]
 pub async fn receive(
@@ -81,6 +83,7 @@ pub async fn receive(
         repository: pushes.repository,
         refs: pushes.updates.iter().map(read).collect(),
         no_cache: pushes.no_cache,
+        pull: pushes.pull,
         skip: pushes.skip,
         by: match &caller.who {
             Requester::Local { uid } => Requester::GitHook { uid: *uid },

@@ -69,9 +69,12 @@ pub async fn run(args: Receive, global: &Global) -> Result<(), Error> {
             .hint(format!("run {verbs} to deploy it")));
     }
     let skip = push_option::SKIP.iter().any(|option| has(option));
-    let no_cache = has("cutover.no-cache");
     let body = json!({
-        "repository": repository, "updates": updates, "no_cache": no_cache, "skip": skip
+        "repository": repository,
+        "updates": updates,
+        "no_cache": has("cutover.no-cache"),
+        "pull": has("cutover.pull"),
+        "skip": skip,
     });
     let answer = match client.post("/api/v1/pushes", &body).await {
         Ok(answer) => answer,

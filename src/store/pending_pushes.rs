@@ -19,6 +19,8 @@ pub struct PendingPush {
     pub commit: CommitId,
     /// `-o cutover.no-cache`: build without the cache of earlier images.
     pub no_cache: bool,
+    /// `-o cutover.pull`: ask the registries for the base images anew.
+    pub pull: bool,
     /// `-o cutover.skip`: do not deploy.
     pub skip: bool,
     pub requested_by: Requester,
@@ -28,8 +30,9 @@ pub struct PendingPush {
 pub fn insert(db: &Connection, push: &[PendingPush]) -> Result<()> {
     let at = now();
     let mut insert = db.prepare_cached(
-        "INSERT INTO pending_pushes (app, ref, old, commit_id, no_cache, skip, requested_by, at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO pending_pushes (app, ref, old, commit_id, no_cache, pull, skip, requested_by,
+                                     at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for one in push {
         insert.execute((
@@ -38,6 +41,7 @@ pub fn insert(db: &Connection, push: &[PendingPush]) -> Result<()> {
             one.old.as_ref().map(CommitId::as_str),
             one.commit.as_str(),
             one.no_cache,
+            one.pull,
             one.skip,
             to_json(&one.requested_by)?,
             at,
@@ -65,6 +69,7 @@ pub fn all(db: &Connection) -> Result<Vec<(i64, PendingPush)>> {
             old: maybe_parsed(row, "old")?,
             commit: parsed(row, "commit_id")?,
             no_cache: row.get("no_cache")?,
+            pull: row.get("pull")?,
             skip: row.get("skip")?,
             requested_by: json(row, "requested_by")?.ok_or(rusqlite::Error::InvalidQuery)?,
         };

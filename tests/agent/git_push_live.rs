@@ -36,7 +36,18 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
     let (good, text) = try_git(work, &["push", &url, "main"]);
     assert!(good && text.contains("reusing the one"), "{text}");
     git(work, &["commit", "-q", "--allow-empty", "-m", "anew"]);
-    let (good, text) = try_git(work, &["push", "-o", "cutover.no-cache", &url, "main"]);
+    let (good, text) = try_git(
+        work,
+        &[
+            "push",
+            "-o",
+            "cutover.no-cache",
+            "-o",
+            "cutover.pull",
+            &url,
+            "main",
+        ],
+    );
     assert!(good && !text.contains("reusing the one"), "{text}");
     assert!(
         text.contains("remote: `hello` is live with `cutover/hello:"),

@@ -322,7 +322,14 @@ async fn over_ssh_a_key_may_push_to_its_repository_and_do_nothing_else() {
     );
     assert_eq!(server.version().await, "v1");
     commit(&work, "v3", "");
-    let options = ["-o", "cutover.wait=false", "-o", "cutover.no-cache"];
+    let options = [
+        "-o",
+        "cutover.wait=false",
+        "-o",
+        "cutover.no-cache",
+        "-o",
+        "cutover.pull",
+    ];
     let said = git(
         &work,
         &[&["push"], &options[..], &["server", "main"]].concat(),

@@ -90,6 +90,10 @@ impl Scene {
                 },
                 _ => Found::NoSuchApp,
             }),
+            nearest: Box::new(|caller, name| {
+                let hello = "hello".parse().unwrap();
+                (name == "helo" && caller.sees(&hello)).then(|| hello.to_string())
+            }),
             principal: Box::new(principal),
             begin: Box::new(move |push| {
                 begun.fetch_add(push.len(), SeqCst);
@@ -296,6 +300,10 @@ async fn who_has_no_token_gets_nowhere() {
     let cases = [
         ("far", "push there"),
         ("nowhere", "there is no app `nowhere`"),
+        (
+            "helo",
+            "there is no app `helo`: did you mean `/git/hello.git`?",
+        ),
     ];
     for (app, reason) in cases {
         let args = vec!["push".into(), scene.url(app), "main".into()];

@@ -11,9 +11,10 @@ use crate::store::StoreError;
 /// Accepts pushes for the apps whose `repo` is a path on this machine, with a token of the API.
 pub fn of_agent(api: Arc<Api>) -> Git {
     let (apps, tokens, follows) = (api.clone(), api.clone(), api.clone());
-    let (begins, ends) = (api.clone(), api.clone());
+    let (begins, ends, names) = (api.clone(), api.clone(), api.clone());
     Git {
         repository: Box::new(move |name| find(&apps, name)),
+        nearest: Box::new(move |caller, name| path::nearest(&names, caller, name)),
         principal: Box::new(move |token| tokens.tokens.principal(token)),
         begin: Box::new(move |push| {
             let agent = begins.agent.clone();

@@ -41,6 +41,8 @@ const LONGEST_USER: usize = 100;
 pub struct Git {
     /// The repository that an app is deployed from.
     pub repository: Box<dyn Fn(&str) -> Found + Send + Sync>,
+    /// The app that was probably meant by a name, of those that the caller may see.
+    pub nearest: Box<Nearest>,
     /// The holder of a token. Compares in constant time.
     pub principal: Box<Authenticate>,
     /// Called before git may move a ref. An error refuses the push.
@@ -53,6 +55,8 @@ pub struct Git {
     /// A deployment's log as it grows. The last lines say how the deployment ended.
     pub follow: Box<dyn Fn(DeploymentId, Until) -> Log + Send + Sync>,
 }
+
+pub type Nearest = dyn Fn(&Principal, &str) -> Option<String> + Send + Sync;
 
 pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
 
@@ -211,7 +215,10 @@ impl Shared {
                 format!("the app `{app}` has been renamed to `{now}`: push to `/git/{now}.git`"),
             )),
             Found::NoSuchApp => {
-                let message = format!("there is no app `{}`", app.escape_debug());
+                let near = (self.git.nearest)(&principal, app);
+                let near = near.map(|near| format!(": did you mean `/git/{near}.git`?"));
+                let app = app.escape_debug();
+                let message = format!("there is no app `{app}`{}", near.unwrap_or_default());
                 Err(Refusal::new(StatusCode::NOT_FOUND, message))
             }
         }

@@ -187,6 +187,7 @@ fn pushes(commands: &Commands, repository: &Repository, pusher: &Requester) -> V
             old: update.old.parse().ok().filter(|_| !is_zero(&update.old)),
             commit: update.new.parse().ok()?,
             no_cache: commands.has("cutover.no-cache"),
+            pull: commands.has("cutover.pull"),
             skip: push_option::SKIP.iter().any(|option| commands.has(option)),
             requested_by: pusher.clone(),
         })
@@ -295,6 +296,7 @@ mod tests {
         };
         let git = Git {
             repository: Box::new(|_| Found::NoSuchApp),
+            nearest: Box::new(|_, _| None),
             principal: Box::new(|_| None),
             begin: count(0),
             end: count(1),

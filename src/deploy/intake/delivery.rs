@@ -130,7 +130,7 @@ fn store(db: &Connection, asked: Asked) -> Result<Stored> {
     }
     let new = NewDeployment {
         trigger: Trigger::Webhook,
-        ..queue::pushed(&asked.app.name, new, false, asked.by.clone())
+        ..queue::pushed(&asked.app.name, new, asked.by.clone())
     };
     let placed = match asked.decision.skip(at) {
         Some(why) => skip(db, &new, why)?,

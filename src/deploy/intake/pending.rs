@@ -52,6 +52,7 @@ pub async fn moved(agent: &Agent, taken: Vec<PendingPush>) -> Result<Vec<Outcome
         repository: path,
         refs: taken.iter().map(to_moved).collect(),
         no_cache: first.no_cache,
+        pull: first.pull,
         skip: first.skip,
         by: first.requested_by.clone(),
     };

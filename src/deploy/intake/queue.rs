@@ -18,7 +18,7 @@ pub(super) struct Placed {
 }
 
 /// The deployment of a pushed commit.
-pub(super) fn pushed(app: &AppName, moved: &Moved, no_cache: bool, by: Requester) -> NewDeployment {
+pub(super) fn pushed(app: &AppName, moved: &Moved, by: Requester) -> NewDeployment {
     NewDeployment {
         app: app.clone(),
         trigger: Trigger::Push,
@@ -29,7 +29,7 @@ pub(super) fn pushed(app: &AppName, moved: &Moved, no_cache: bool, by: Requester
         // Only the first line is shown; the rest may be long.
         message: moved.message.as_deref().and_then(first_line),
         author: moved.author.clone(),
-        no_cache,
+        no_cache: false,
         pull: false,
         requested_by: by,
     }
@@ -71,7 +71,7 @@ fn deploys(running: &Deployment, new: &NewDeployment) -> bool {
     running.commit == new.commit
         && running.git_ref == new.git_ref
         && new.commit.is_some()
-        && !new.no_cache
+        && !(new.no_cache || new.pull)
         && (State::Building..State::Draining).contains(&running.state)
 }
 

@@ -14,6 +14,7 @@ use crate::config::{App, Repo};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester};
 use crate::source;
+use crate::store::deployments::NewDeployment;
 use crate::store::pending_pushes;
 
 /// A push as parsed by its door.
@@ -22,6 +23,8 @@ pub struct Push {
     pub refs: Vec<Moved>,
     /// `-o cutover.no-cache`: build without the cache.
     pub no_cache: bool,
+    /// `-o cutover.pull`: ask the registries for the base images anew.
+    pub pull: bool,
     /// `-o cutover.skip` or `-o ci.skip`: deploy nothing.
     pub skip: bool,
     pub by: Requester,
@@ -98,7 +101,11 @@ fn store(
     for app in apps {
         let decision = decide(app, &refs, push.skip);
         let new = decision.chosen.map(|at| {
-            let new = queue::pushed(&app.name, &refs[at], push.no_cache, push.by.clone());
+            let new = NewDeployment {
+                no_cache: push.no_cache,
+                pull: push.pull,
+                ..queue::pushed(&app.name, &refs[at], push.by.clone())
+            };
             match decision.skip(at) {
                 Some(why) => skip(db, &new, why),
                 None => place(db, &new, true),

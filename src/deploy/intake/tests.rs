@@ -69,6 +69,7 @@ impl Scene {
             repository: self.repository.clone(),
             refs,
             no_cache: false,
+            pull: false,
             skip: false,
             by: Requester::GitHook { uid: 7 },
         }
@@ -256,6 +257,7 @@ fn row(git_ref: &str, commit: &CommitId, skip: bool) -> PendingPush {
         old: None,
         commit: commit.clone(),
         no_cache: false,
+        pull: false,
         skip,
         requested_by: Requester::GitHttp {
             token: "admin".to_owned(),

@@ -378,6 +378,10 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (app, service)
     ) STRICT, WITHOUT ROWID;
 ",
+    // A push may ask the registries for the base images.
+    "
+    ALTER TABLE pending_pushes ADD COLUMN pull INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -155,9 +155,11 @@ async fn build(
     log: &Log,
 ) -> Result<String, BuildError> {
     let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
-    log.line(&format!(
-        "the builder may ask for {entries} files and folders, {kib} KiB"
-    ));
+    let entries = match entries {
+        1 => "1 file".to_owned(),
+        many => format!("{many} files and folders"),
+    };
+    log.line(&format!("the builder may ask for {entries}, {kib} KiB"));
     let settings = request.settings;
     let secrets = request.inputs.secrets.iter();
     let shared_key = shared_key(request);

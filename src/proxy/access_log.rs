@@ -126,7 +126,7 @@ fn write(path: &Path, file: File, lines: &Receiver<Box<Entry>>, lost: &AtomicU64
             lost => limited!(
                 warn,
                 "lost lines of the access log",
-                "lost {lost} lines of the access log"
+                "lines of the access log that were lost: {lost}"
             ),
         }
         if rotated && size >= largest {

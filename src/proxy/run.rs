@@ -136,7 +136,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let why = until_told(&control, shutdown).await;
     tracing::info!(
-        "the proxy is shutting down: accepting no new connections, finishing {} requests",
+        "the proxy is shutting down: no new connections are accepted; requests to finish: {}",
         routes.under_way()
     );
     drop(sockets);

@@ -174,11 +174,12 @@ impl Fetch<'_> {
         fetched.map_err(|e| self.after_connecting(&e))?;
         let stats = remote.stats();
         if stats.received_objects() > 0 {
-            (self.log)(&format!(
-                "fetched {} objects, {} KiB",
-                stats.received_objects(),
-                stats.received_bytes().div_ceil(1024)
-            ));
+            let objects = match stats.received_objects() {
+                1 => "1 object".to_owned(),
+                many => format!("{many} objects"),
+            };
+            let kib = stats.received_bytes().div_ceil(1024);
+            (self.log)(&format!("fetched {objects}, {kib} KiB"));
         }
         Ok(())
     }

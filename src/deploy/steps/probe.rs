@@ -10,6 +10,7 @@ use crate::deploy::health::{Check, Unwell};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::start::service_of;
 use crate::deploy::steps::unhealthy::unhealthy;
+use crate::deploy::words::counted;
 use crate::engine::Status;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
@@ -47,7 +48,10 @@ pub async fn probe(
     let probes: u32 = try_join_all(probed).await?.into_iter().sum();
     Ok(Done::new(
         (),
-        format!("healthy at `{path}` after {probes} probes"),
+        format!(
+            "healthy at `{path}` after {}",
+            counted(probes.into(), "probe")
+        ),
     ))
 }
 

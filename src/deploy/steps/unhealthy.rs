@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::deploy::health::Unwell;
 use crate::deploy::line::Line;
+use crate::deploy::words::counted;
 use crate::engine::Listening;
 use crate::proxy::probe::ProbeError;
 use crate::store::instances::Instance;
@@ -25,8 +26,9 @@ pub async fn unhealthy(
     let limit = health.deadline;
     let Some(last) = last else {
         let (all, interval) = (health.successes, health.interval);
+        let all = counted(all.into(), "probe");
         return format!(
-            "the new version did not answer {all} probes, {interval:?} apart, within {limit:?}"
+            "the new version did not answer {all}, {interval:?} apart, within {limit:?}"
         );
     };
     let port = service.port.unwrap_or_default();

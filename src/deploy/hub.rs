@@ -1,18 +1,24 @@
 //! State that is only in memory: wake-ups, and handles on running deployments.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::ids::{AppName, DeploymentId};
+use crate::ids::{AppName, CommitId, DeploymentId};
 use crate::store::log::Log;
+
+/// How long what was found for a waiting deployment counts.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Nothing is lost with it: everything in it can be restored from the database.
 pub struct Hub {
     wakers: Shared<AppName, Arc<Notify>>,
     running: Shared<DeploymentId, Running>,
+    /// What was found for the deployment of an app that waits, and when.
+    found: Shared<AppName, (DeploymentId, CommitId, Instant)>,
     changes: watch::Sender<u64>,
 }
 
@@ -34,6 +40,7 @@ impl Hub {
         Self {
             wakers: Shared::default(),
             running: Shared::default(),
+            found: Shared::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -83,6 +90,18 @@ impl Hub {
         if let Some(entered) = self.running.lock().get_mut(id) {
             entered.waits = true;
         }
+    }
+
+    /// Keeps what was found for a deployment that waits: it need not be fetched again at its turn.
+    pub(super) fn found(&self, app: &AppName, id: &DeploymentId, commit: &CommitId) {
+        let found = (id.clone(), commit.clone(), Instant::now());
+        self.found.lock().insert(app.clone(), found);
+    }
+
+    /// What was found for a deployment a moment ago. After that, its branch may have moved on.
+    pub(super) fn take_found(&self, app: &AppName, of: &DeploymentId) -> Option<CommitId> {
+        let (id, commit, at) = self.found.lock().remove(app)?;
+        (id == *of && at.elapsed() < FRESH).then_some(commit)
     }
 
     pub(super) fn leave(&self, id: &DeploymentId) {

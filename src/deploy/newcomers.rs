@@ -64,10 +64,14 @@ async fn look(agent: &Agent, app: &App, newcomer: Deployment) -> Result<()> {
     agent.hub.waits(&line.id);
     // A fetch that is no longer waited for must not keep the next one from the mirror.
     let _stop = line.cancel.clone().drop_guard();
-    let found = steps::fetch::find(&line, &newcomer.goal, newcomer.git_ref.as_deref()).await;
+    let (goal, git_ref) = (&newcomer.goal, newcomer.git_ref.as_deref());
+    let found = steps::fetch::find(&line, goal, git_ref, None).await;
     let stop = match found {
         Ok(commit) => match admit(agent, app, newcomer, &commit).await? {
-            None => return Ok(()),
+            None => {
+                agent.hub.found(&app.name, &line.id, &commit.id);
+                return Ok(());
+            }
             Some(stop) => stop,
         },
         Err(Stop::Interrupted(_)) => {
@@ -99,7 +103,7 @@ async fn admit(
             Some(running)
                 if running.commit.as_ref() == Some(&commit)
                     && running.git_ref == newcomer.git_ref
-                    && !newcomer.no_cache =>
+                    && !(newcomer.no_cache || newcomer.pull) =>
             {
                 Ok(Admitted::Double(running.id))
             }

@@ -104,6 +104,11 @@ impl Mirror {
         fetch.default_branch().ok()?
     }
 
+    /// A commit that has been fetched; `None` if it has not, or is not there any more.
+    pub fn kept(&self, commit: &CommitId) -> Option<Commit> {
+        resolve::by_id(&self.open().ok()?, commit, &self.shown()).ok()
+    }
+
     /// A commit's whole message; `None` if the commit has not been fetched.
     pub fn message(&self, commit: &CommitId) -> Option<String> {
         super::bare::message_in(&self.open().ok()?, commit)

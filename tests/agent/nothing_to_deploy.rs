@@ -3,6 +3,7 @@
 
 use crate::server::{APP, SETTINGS, Server, files};
 use crate::support::demo::forge;
+use crate::support::wait::soon;
 use cutover::cli::client::view::Deployment;
 use serde_json::{Value, json};
 
@@ -88,6 +89,32 @@ async fn what_runs_runs_on_and_what_waits_keeps_its_place() {
     let (waited, log) = server.ended(&waiting).await;
     assert_eq!(waited.state, "live", "{log:#?}");
     assert_eq!(server.version().await, "v3");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_while_another_ran_is_not_fetched_again_at_its_turn() {
+    let mut server = Server::with(&settings("bake = \"0s\"")).await;
+    let slow = (server.stage).commit("by-hand", &files("v1", "slow-start 3000"), "v1");
+    let body = json!({ "ref": slow.unwrap().1 });
+    let path = format!("/api/v1/apps/{APP}/deployments");
+    let running: Value = server.stage.client().post(&path, &body).await.unwrap();
+    let running = running["id"].as_str().unwrap();
+    server.until_log(running, "[build]").await;
+    let waiting = server.push("v2", "").await;
+    let found = || {
+        let db = rusqlite::Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+        let sql = "SELECT found FROM deployments WHERE id = ?1";
+        db.query_row(sql, [&waiting], |row| row.get::<_, bool>(0))
+            .unwrap()
+    };
+    assert!(soon(async || found()).await, "{}", server.log());
+    assert_eq!(state(&server, &waiting).await, "queued");
+    // Whoever makes this one tells of it himself.
+    server.stage.commit("main", &files("v3", ""), "v3").unwrap();
+    let (waited, log) = server.ended(&waiting).await;
+    assert_eq!(waited.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v2", "{log:#?}");
     server.stop().await;
 }
 

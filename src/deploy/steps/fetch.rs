@@ -29,7 +29,8 @@ pub async fn fetch(
     goal: &Goal,
     git_ref: Option<&str>,
 ) -> Result<Done<Commit>, Stop> {
-    let commit = find(line, goal, git_ref).await?;
+    let known = line.agent.hub.take_found(&line.app.name, &line.id);
+    let commit = find(line, goal, git_ref, known).await?;
     let detail = format!("{} {}", commit.id.short(), commit.message);
     let (id, found) = (line.id.clone(), commit.clone());
     let app = line.app.name.clone();
@@ -52,8 +53,14 @@ pub async fn fetch(
     }))
 }
 
-/// Fetches the commit that a deployment deploys. An error if there is nothing to deploy.
-pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result<Commit, Stop> {
+/// Fetches the commit that a deployment deploys, unless it is `known` and still there. An error if
+/// there is nothing to deploy.
+pub async fn find(
+    line: &Line<'_>,
+    goal: &Goal,
+    git_ref: Option<&str>,
+    known: Option<CommitId>,
+) -> Result<Commit, Stop> {
     let pushed = |folder| git_ref.and_then(|name| name.strip_prefix(folder));
     let branch = match goal {
         Goal::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
@@ -68,6 +75,8 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
         let deadline = Instant::now() + DEADLINE;
         let say = |text: &str| log.line(text);
         let get = |revision| mirror.fetch(&revision, &say, &cancel, deadline);
+        let kept = known.and_then(|id| mirror.kept(&id));
+        let wanted = |revision| kept.clone().map_or_else(|| get(revision), Ok);
         let unskipped = |commit: Commit, pushed: &CommitId| match skip(&mirror, pushed) {
             Err(why) => Err(Stop::skipped("skipped", why)),
             Ok(()) => Ok(commit),
@@ -75,12 +84,12 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
         match (goal, tag) {
             // A pushed tag means exactly that commit, whatever it changes and whatever its message says.
             (Goal::Pushed(_), Some(tag)) => {
-                get(source::Revision::Tag(tag)).map(|commit| not_live(commit, live.as_ref()))
+                wanted(source::Revision::Tag(tag)).map(|commit| not_live(commit, live.as_ref()))
             }
             // Deliveries arrive late and out of order, and a force-push may have removed the pushed
             // commit: the branch's tip is deployed, whichever commit the push named.
             (Goal::Pushed(id), None) => {
-                let tip = get(source::Revision::Branch(branch.clone()))?;
+                let tip = wanted(source::Revision::Branch(branch.clone()))?;
                 let tip = unskipped(tip, &id)
                     .and_then(|tip| newest(tip, &id, &branch, live.as_ref(), &say));
                 let changed = |live: &CommitId, tip: &CommitId| {
@@ -92,9 +101,9 @@ pub async fn find(line: &Line<'_>, goal: &Goal, git_ref: Option<&str>) -> Result
                 };
                 Ok(tip.and_then(|tip| changes(tip, paths.as_ref(), live.as_ref(), changed)))
             }
-            (Goal::Named(text), _) => get(source::Revision::Named(text)).map(Ok),
+            (Goal::Named(text), _) => wanted(source::Revision::Named(text)).map(Ok),
             (Goal::Branch | Goal::Release(_) | Goal::Again, _) => {
-                get(source::Revision::Branch(branch)).map(Ok)
+                wanted(source::Revision::Branch(branch)).map(Ok)
             }
         }
     });

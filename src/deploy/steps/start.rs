@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use futures_util::{StreamExt, stream};
 use rusqlite::Connection;
 
 use crate::deploy::environment::{self, Purpose};
@@ -16,6 +17,9 @@ use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
 use crate::store::{apps, deployments, now, scales};
+
+/// How many instances are started at the same time.
+const AT_ONCE: usize = 8;
 
 /// The kept release that a rollback goes back to; the log says what it replaces.
 pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
@@ -171,30 +175,22 @@ async fn start_all(
     release: &Release,
     plan: Plan,
 ) -> Result<Done<Vec<Instance>>, Stop> {
-    let engine = &line.agent.engine;
     let Plan {
         mut instances,
         recorded,
     } = plan;
+    let starts = instances
+        .iter()
+        .map(|it| start_one(line, release, it, &recorded));
+    let starts = stream::iter(starts.collect::<Vec<_>>()).buffered(AT_ONCE);
+    // Each to its end, even if another one fails: the undo must find what the engine has made.
+    let outcomes: Vec<_> = starts.collect().await;
     let mut started = Vec::new();
-    for instance in &mut instances {
-        let service = service_of(release, instance)?;
-        let reachable = service.port.is_none() || instance.endpoint.is_some();
-        if reachable && engine.status(&instance.ours()).await? == Status::Running {
-            continue;
+    for (instance, outcome) in instances.iter_mut().zip(outcomes) {
+        if let Started::Now(endpoint) = outcome? {
+            instance.endpoint = endpoint;
+            started.push((instance.name.clone(), endpoint));
         }
-        let name = &instance.name;
-        let environment = environment::of(line.agent, release, service, name, Purpose::App).await?;
-        let spec = InstanceSpec {
-            instance,
-            service,
-            commit: &release.commit,
-            volumes: &[],
-            recorded: &recorded,
-            environment: &Ok(environment),
-        };
-        instance.endpoint = engine.start(&spec).await?;
-        started.push((instance.name.clone(), instance.endpoint));
     }
     let detail = match started.len() {
         0 => "still running".to_owned(),
@@ -205,6 +201,36 @@ async fn start_all(
         let mut each = started.iter();
         each.try_for_each(|(name, endpoint)| instances::set_endpoint(db, name, *endpoint))
     }))
+}
+
+enum Started {
+    Before,
+    Now(Option<Endpoint>),
+}
+
+async fn start_one(
+    line: &Line<'_>,
+    release: &Release,
+    instance: &Instance,
+    recorded: &[Endpoint],
+) -> Result<Started, Stop> {
+    let engine = &line.agent.engine;
+    let service = service_of(release, instance)?;
+    let reachable = service.port.is_none() || instance.endpoint.is_some();
+    if reachable && engine.status(&instance.ours()).await? == Status::Running {
+        return Ok(Started::Before);
+    }
+    let name = &instance.name;
+    let environment = environment::of(line.agent, release, service, name, Purpose::App).await?;
+    let spec = InstanceSpec {
+        instance,
+        service,
+        commit: &release.commit,
+        volumes: &[],
+        recorded,
+        environment: &Ok(environment),
+    };
+    Ok(Started::Now(engine.start(&spec).await?))
 }
 
 /// Removes the instances that the deployment created. Those of an earlier deployment that a rollback

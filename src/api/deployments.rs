@@ -10,9 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::ErrorBody;
 use super::path::{AppPath, DeploymentPath, FollowQuery, acting, find};
-use super::responses::{
-    Forbidden, Malformed, NotConfigured, TooLarge, UnknownApp, UnknownDeployment,
-};
+use super::responses::{Forbidden, Malformed, NotConfigured, Queued, UnknownDeployment};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::follow::Until;
@@ -102,17 +100,8 @@ const LONGEST_NAME: usize = 255;
     params(AppPath, FollowQuery),
     request_body = Option<DeployBody>,
     responses(
-        (
-            status = 202,
-            description = "Queued. With `follow=true`, the log as text",
-            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
-            content((DeploymentView = "application/json"), (String = "text/plain")),
-        ),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 404, response = UnknownApp),
+        Queued,
         (status = 409, response = NotConfigured),
-        (status = 413, response = TooLarge),
     ),
 )]
 pub async fn deploy(
@@ -155,15 +144,7 @@ pub async fn deploy(
     params(AppPath, FollowQuery),
     request_body = Option<RollbackBody>,
     responses(
-        (
-            status = 202,
-            description = "Queued. With `follow=true`, the log as text",
-            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
-            content((DeploymentView = "application/json"), (String = "text/plain")),
-        ),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 404, response = UnknownApp),
+        Queued,
         (
             status = 409,
             description = "There is no such release to roll back to",
@@ -174,7 +155,6 @@ pub async fn deploy(
                 "hint": "`cutover releases hello` lists them",
             }}),
         ),
-        (status = 413, response = TooLarge),
     ),
 )]
 pub async fn rollback(
@@ -215,15 +195,7 @@ pub async fn rollback(
     params(AppPath, FollowQuery),
     request_body = Option<RestartBody>,
     responses(
-        (
-            status = 202,
-            description = "Queued. With `follow=true`, the log as text",
-            headers(("Cutover-Deployment" = String, description = "The deployment's id")),
-            content((DeploymentView = "application/json"), (String = "text/plain")),
-        ),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 404, response = UnknownApp),
+        Queued,
         (
             status = 409,
             description = "Nothing is live",
@@ -234,7 +206,6 @@ pub async fn rollback(
                 "hint": "`cutover deploy hello` deploys the app",
             }}),
         ),
-        (status = 413, response = TooLarge),
     ),
 )]
 pub async fn restart(

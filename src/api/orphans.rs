@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::page::Page;
-use super::responses::{Forbidden, Malformed, TooLarge};
+use super::responses::{Forbidden, Refused};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth, json};
 use crate::deploy::orphans::adopt::{self, Outcome};
@@ -141,9 +141,7 @@ impl From<Removed> for GcView {
     request_body = GcBody,
     responses(
         (status = 200, description = "What was removed", body = GcView),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 413, response = TooLarge),
+        Refused,
     ),
 )]
 pub async fn gc(
@@ -230,9 +228,7 @@ impl From<Outcome> for AdoptionView {
     request_body = Option<AdoptBody>,
     responses(
         (status = 200, description = "What was recorded again", body = AdoptionView),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 413, response = TooLarge),
+        Refused,
     ),
 )]
 pub async fn adopt(

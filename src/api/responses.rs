@@ -1,11 +1,67 @@
-//! Error responses that several requests share, for the API's description.
+//! Responses that several requests share, for the API's description.
 
 // These types exist only for the description: the agent sends an `ApiError`.
 #![allow(dead_code)]
 
-use utoipa::ToResponse;
+use std::collections::BTreeMap;
+
+use utoipa::openapi::{Content, Header, Object, Ref, RefOr, Response, ResponseBuilder, Type};
+use utoipa::{IntoResponses, ToResponse};
 
 use super::error::ErrorBody;
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Why a request with a body is refused, whatever it asks for.
+pub struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> Responses {
+        BTreeMap::from([
+            reference::<Malformed>(400),
+            reference::<Forbidden>(403),
+            reference::<TooLarge>(413),
+        ])
+    }
+}
+
+/// The same, of a request about an app.
+pub struct RefusedOfApp;
+
+impl IntoResponses for RefusedOfApp {
+    fn responses() -> Responses {
+        let mut all = Refused::responses();
+        all.extend([reference::<UnknownApp>(404)]);
+        all
+    }
+}
+
+/// A request that queues a deployment of an app.
+pub struct Queued;
+
+impl IntoResponses for Queued {
+    fn responses() -> Responses {
+        let text = || Object::with_type(Type::String);
+        let mut id = Header::new(text());
+        id.description = Some("The deployment's id".to_owned());
+        let queued = ResponseBuilder::new()
+            .description("Queued. With `follow=true`, the log as text")
+            .header("Cutover-Deployment", id)
+            .content(
+                "application/json",
+                Content::new(Some(Ref::from_schema_name("Deployment"))),
+            )
+            .content("text/plain", Content::new(Some(text())));
+        let mut all = RefusedOfApp::responses();
+        all.insert("202".to_owned(), queued.build().into());
+        all
+    }
+}
+
+fn reference<'a, R: ToResponse<'a>>(status: u16) -> (String, RefOr<Response>) {
+    let (name, _) = R::response();
+    (status.to_string(), Ref::from_response_name(name).into())
+}
 
 /// The request is malformed.
 #[derive(ToResponse)]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::deployments::Caller;
 use super::path::{AppPath, acting};
-use super::responses::{Forbidden, Malformed, NotConfigured, TooLarge, UnknownApp};
+use super::responses::{Malformed, NotConfigured, RefusedOfApp, UnknownApp};
 use super::view::{self, DeploymentView};
 use super::{ApiError, Shared, json};
 use crate::deploy::scale;
@@ -81,11 +81,8 @@ pub async fn show(
     request_body = Option<ScaleBody>,
     responses(
         (status = 200, description = "The new scale", body = ScaleView),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 404, response = UnknownApp),
+        RefusedOfApp,
         (status = 409, response = NotConfigured),
-        (status = 413, response = TooLarge),
     ),
 )]
 pub async fn change(

@@ -13,7 +13,7 @@ use super::deployments::Caller;
 use super::error::ErrorBody;
 use super::page::Page;
 use super::path::{AppPath, acting, known};
-use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp};
+use super::responses::{Forbidden, Malformed, RefusedOfApp, UnknownApp};
 use super::view::{self, DeploymentView};
 use super::{ApiError, Shared};
 use crate::deploy::secrets::{self, Change, SecretsError};
@@ -113,10 +113,8 @@ pub async fn list(
     params(AppPath),
     request_body = SecretsBody,
     responses(
+        RefusedOfApp,
         (status = 200, description = "Changed", body = ChangedView),
-        (status = 400, response = Malformed),
-        (status = 403, response = Forbidden),
-        (status = 404, response = UnknownApp),
         (
             status = 409,
             description = "There is no such secret, or the agent's key cannot be used",
@@ -127,7 +125,6 @@ pub async fn list(
                 "hint": "`cutover secret list hello` lists them",
             }}),
         ),
-        (status = 413, response = TooLarge),
     ),
 )]
 pub async fn change(

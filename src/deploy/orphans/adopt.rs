@@ -2,7 +2,6 @@
 //! go back to it. What serves is what the proxy sends requests to or, where its table is lost too, what
 //! Docker was told to keep running.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +9,20 @@ use serde_json::json;
 
 use super::{Found, OrphanError, find};
 use crate::deploy::{Agent, routes};
-use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
+use crate::engine::inventory::{FoundImage, ImageTag};
 use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
-use crate::proxy::table::{Route, Share, Table};
+use crate::proxy::table::Table;
 use crate::store::apps;
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::volumes::{self, Volume};
-use crate::store::{StoreError, actions, app_names, deployments};
+use crate::store::{StoreError, actions, deployments};
 
+mod candidate;
 mod release;
 
-use release::Candidate;
+use candidate::{Candidate, candidate};
 
 /// What was recorded again, and what was not.
 #[derive(Debug, Default)]
@@ -139,72 +139,6 @@ async fn app(
         instances.push(instance);
     }
     record(agent, release, candidate, instances, &found.table, by).await
-}
-
-async fn candidate(
-    agent: &Agent,
-    name: &AppName,
-    found: &Found,
-) -> Result<Result<Candidate, String>, OrphanError> {
-    let of = name.clone();
-    let read = agent.store.read(move |db| {
-        let removing = app_names::is_being_removed(db, &of)?;
-        Ok((apps::serving(db, &of)?, removing))
-    });
-    let (serving, removing) = read.await?;
-    if removing {
-        return Ok(Err("it is being removed".to_owned()));
-    }
-    let route = route(&found.table, name);
-    let release = match &route {
-        Some((route, share)) if serving.generation < route.generation => {
-            match share.release.parse() {
-                Ok(release) => Some(release),
-                Err(_) => return Ok(Err("the proxy does not know its release".to_owned())),
-            }
-        }
-        None if serving.live.is_none() => None,
-        _ => return Ok(Err("what serves is in the database".to_owned())),
-    };
-    let mut groups: BTreeMap<ReleaseId, Vec<(FoundContainer, Details)>> = BTreeMap::new();
-    for container in &found.orphans.containers {
-        let is_of_app = container.app.as_ref() == Some(name);
-        let (true, Some(id)) = (is_of_app, &container.release) else {
-            continue;
-        };
-        let is_wanted = release.as_ref().is_none_or(|release| release == id);
-        if !is_wanted || release::service_of(container).is_none() {
-            continue;
-        }
-        let Some(details) = agent.engine.details(&container.id).await? else {
-            continue;
-        };
-        // Only what is live is kept running.
-        if release.is_some() || (details.running && details.keeps_running) {
-            let group = groups.entry(id.clone()).or_default();
-            group.push((container.clone(), details));
-        }
-    }
-    let newest = groups.pop_last();
-    let (release, containers) = match (release, newest) {
-        (Some(release), Some((_, containers))) => (release, containers),
-        (Some(release), None) => (release, Vec::new()),
-        (None, Some(newest)) => newest,
-        (None, None) => return Ok(Err("nothing of it serves".to_owned())),
-    };
-    Ok(Ok(Candidate {
-        release,
-        containers,
-        route: route.map(|(route, _)| route.clone()),
-        serving,
-    }))
-}
-
-/// The route by which an app serves, and the share that has most of its traffic.
-fn route<'a>(table: &'a Table, app: &AppName) -> Option<(&'a Route, &'a Share)> {
-    let route = table.routes.iter().find(|it| it.app == app.as_str())?;
-    let shares = route.shares.iter().filter(|it| !it.targets.is_empty());
-    Some((route, shares.max_by_key(|share| share.weight)?))
 }
 
 /// Everything about one app in one transaction, unless it was deployed meanwhile.

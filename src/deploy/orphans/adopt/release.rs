@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::candidate::{Candidate, service_of};
 use crate::config::{App, Protocol};
 use crate::deploy::Agent;
 use crate::deploy::steps::{build, fetch};
 use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
 use crate::engine::{Endpoint, EngineError, InstanceSpec};
-use crate::ids::{CommitId, DeploymentId, ReleaseId, ServiceName};
-use crate::proxy::table::Route;
+use crate::ids::{CommitId, DeploymentId, ServiceName};
 use crate::source::Revision;
-use crate::store::apps::Serving;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
@@ -20,29 +19,6 @@ use crate::store::settings::Value;
 
 /// How long the commit may be looked for in the repository.
 const LOOK: Duration = Duration::from_secs(30);
-
-/// The release of an app that serves although the database does not know it.
-pub struct Candidate {
-    pub release: ReleaseId,
-    pub containers: Vec<(FoundContainer, Details)>,
-    /// The route by which it serves; `None` if the proxy has none.
-    pub route: Option<Route>,
-    /// What the database said when this was found.
-    pub serving: Serving,
-}
-
-/// The service that a container is an instance of, by its name. `None` for the container of a job.
-pub fn service_of(container: &FoundContainer) -> Option<ServiceName> {
-    let (app, deployment) = (container.app.as_ref()?, container.deployment.as_ref()?);
-    let prefix = format!("cutover-{app}-{deployment}-");
-    let rest = container.name.strip_prefix(&prefix)?;
-    let is_index = |text: &str| text.parse::<u32>().is_ok();
-    match rest.rsplit_once('-') {
-        None if is_index(rest) => Some(ServiceName::web()),
-        Some((service, index)) if is_index(index) => service.parse().ok(),
-        _ => None,
-    }
-}
 
 /// The release of these containers; the error says why it cannot be recorded.
 pub async fn of(

@@ -1,6 +1,7 @@
 //! What people are told: the reason at the end of a long output, what to do about a known fault, and
 //! nothing that their terminal would obey.
 
+use crate::processes::rewrite;
 use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::tool;
 use cutover::cli::client::view::{Deployment, Failure};
@@ -135,6 +136,58 @@ async fn a_known_fault_is_answered_with_what_to_do() {
         error.message.contains("correct the Dockerfile's line"),
         "{error:?}"
     );
+    server.stop().await;
+}
+
+/// An image whose server has a file capability, set in it by `setcap`.
+fn with_file_capability() -> Option<Vec<File>> {
+    let busybox = std::fs::read("/bin/busybox").ok()?;
+    let setcap = std::fs::read("/usr/sbin/setcap").ok()?;
+    let linked = std::process::Command::new("ldd")
+        .arg("/usr/sbin/setcap")
+        .output()
+        .ok()?;
+    let program = |path: &str, bytes: Vec<u8>| File {
+        mode: 0o100_755,
+        ..File::new(path, bytes)
+    };
+    let dockerfile = "FROM scratch\nCOPY root /\nRUN [\"/setcap\", \"cap_net_raw+ep\", \"/server/busybox\"]\n\
+                      CMD [\"/server/busybox\", \"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n";
+    let mut files = vec![
+        File::new("Dockerfile", dockerfile),
+        program("root/server/busybox", busybox),
+        program("root/setcap", setcap),
+        File::new("root/www/health", "ok"),
+    ];
+    for path in String::from_utf8(linked.stdout).ok()?.split_whitespace() {
+        if path.starts_with('/') {
+            files.push(program(&format!("root{path}"), std::fs::read(path).ok()?));
+        }
+    }
+    Some(files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_with_file_capabilities_is_told_what_it_lacks_and_runs_once_it_has_it() {
+    let Some(files) = with_file_capability() else {
+        tool::skip(
+            "there is no /bin/busybox or no setcap (apt-get install busybox-static libcap2-bin)",
+        );
+        return;
+    };
+    let mut server = Server::with(SETTINGS).await;
+    let (_, error) = failed(&server, &files, "capability").await;
+    assert!(error.message.contains("file capabilities"), "{error:?}");
+    assert!(error.message.contains("`capabilities`"), "{error:?}");
+    let given = "[apps.hello.run]\ncapabilities = [\"NET_RAW\"]";
+    rewrite(&server, "[apps.hello.run]", given);
+    let reload = server.cutover(&["reload"]).output().unwrap();
+    assert!(reload.status.success(), "{reload:?}");
+    let deploy = server
+        .cutover(&["deploy", APP, "--follow"])
+        .output()
+        .unwrap();
+    assert!(deploy.status.success(), "{deploy:?}\n{}", server.log());
     server.stop().await;
 }
 

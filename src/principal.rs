@@ -2,6 +2,7 @@
 //! identifies the principal; every change records it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,22 @@ impl Role {
             Self::Deploy => "deploy",
             Self::Admin => "admin",
         }
+    }
+}
+
+/// Why a text is not a role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a role: expected `read`, `deploy` or `admin`")]
+pub struct InvalidRole(String);
+
+impl FromStr for Role {
+    type Err = InvalidRole;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        [Self::Read, Self::Deploy, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| InvalidRole(text.escape_debug().to_string()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -16,11 +16,16 @@ use super::error::Kind;
 use super::{Api, ApiError};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester, Role, Scope};
+use crate::store::{Store, tokens as table};
 
-/// The tokens that are accepted by the API.
-pub struct Tokens(Vec<Token>);
+/// The tokens that are accepted by the API: those that the agent was started with, and those in the
+/// database.
+pub struct Tokens {
+    fixed: Vec<Token>,
+    store: Store,
+}
 
-/// A token, of which only the hash is kept, so that it cannot be logged.
+/// A token that the agent was started with, of which only the hash is kept, so that it cannot be logged.
 pub struct Token {
     name: String,
     hash: [u8; 32],
@@ -45,44 +50,71 @@ impl Token {
     }
 }
 
+/// The token that the agent makes or is given by its environment.
+pub const ADMIN: &str = "admin";
+
 impl Tokens {
-    pub fn new(tokens: Vec<Token>) -> Self {
-        Self(tokens)
+    pub fn new(fixed: Vec<Token>, store: Store) -> Self {
+        Self { fixed, store }
     }
 
     /// The token `admin`: from `CUTOVER_TOKEN`, else from `data_dir/token`, which is created if it does
     /// not exist.
-    pub fn load(data_dir: &Path) -> io::Result<Self> {
+    pub fn load(data_dir: &Path, store: Store) -> io::Result<Self> {
         let text = match std::env::var("CUTOVER_TOKEN") {
             Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
             _ => read_or_make(data_dir)?,
         };
-        Ok(Self::admin(&text))
+        let admin = Token::new(ADMIN, &text, Scope::All, Role::Admin);
+        Ok(Self::new(vec![admin], store))
     }
 
-    /// A single token, `admin`, which may do everything.
-    pub fn admin(text: &str) -> Self {
-        Self(vec![Token::new("admin", text, Scope::All, Role::Admin)])
+    /// The holder of this token.
+    pub(super) async fn principal(&self, text: &str) -> Option<Principal> {
+        self.with_hash(&hashed(text)).await
     }
 
-    /// The holder of this token. Compares hashes, so that neither the time taken nor the length reveals
-    /// anything, and always with every token.
-    pub(super) fn principal(&self, text: &str) -> Option<Principal> {
-        let given: [u8; 32] = Sha256::digest(text).into();
+    /// The holder of the token with this SHA-256, in hex. Compares hashes, so that neither the time taken
+    /// nor the length reveals anything. Without the database, the token `admin` is accepted all the
+    /// same.
+    pub(super) async fn with_hash(&self, hash: &str) -> Option<Principal> {
+        let given = hex::decode(hash).ok()?;
         let mut found = None;
-        for token in &self.0 {
+        for token in &self.fixed {
             if bool::from(token.hash.ct_eq(&given)) {
                 found = Some(token);
             }
         }
-        found.map(|token| Principal {
-            who: Requester::Token {
-                token: token.name.clone(),
-            },
-            apps: token.apps.clone(),
-            role: token.role,
-        })
+        if let Some(token) = found {
+            return Some(holder(&token.name, token.apps.clone(), token.role));
+        }
+        let wanted = hash.to_owned();
+        let read = self.store.read(move |db| table::with_hash(db, &wanted));
+        let token = read.await.ok()??;
+        if table::is_used_anew(&token) {
+            let name = token.name.clone();
+            let used = self.store.write(move |db| table::set_used(db, &name));
+            if let Err(error) = used.await {
+                tracing::warn!(%error, "failed to record the use of a token");
+            }
+        }
+        Some(holder(&token.name, token.apps, token.role))
     }
+}
+
+fn holder(name: &str, apps: Scope, role: Role) -> Principal {
+    Principal {
+        who: Requester::Token {
+            token: name.to_owned(),
+        },
+        apps,
+        role,
+    }
+}
+
+/// SHA-256, in hex.
+pub(super) fn hashed(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
 }
 
 fn read_or_make(data_dir: &Path) -> io::Result<String> {
@@ -113,6 +145,13 @@ fn read_or_make(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The token that a request carries.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 /// Sets the [`Principal`] on a request, or answers 401. Handlers check what the principal may do.
 pub async fn authenticate(
     State(api): State<Arc<Api>>,
@@ -120,25 +159,18 @@ pub async fn authenticate(
     next: Next,
 ) -> Result<Response, ApiError> {
     let local = request.extensions().get::<Local>().copied();
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let bearer = given.and_then(|value| value.split_once(' '));
-    let principal = match (local, bearer) {
+    let principal = match (local, bearer(request.headers())) {
         // The socket's mode admits the agent's own user and root.
         (Some(Local { uid }), _) => Some(Principal::admin(Requester::Local { uid })),
-        (None, Some((scheme, token))) if scheme.eq_ignore_ascii_case("bearer") => {
-            api.tokens.principal(token.trim())
-        }
-        _ => None,
+        (None, Some(token)) => api.tokens.principal(token).await,
+        (None, None) => None,
     };
     let principal = principal.ok_or_else(unauthorized)?;
     request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }
 
-fn unauthorized() -> ApiError {
+pub(super) fn unauthorized() -> ApiError {
     ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
@@ -167,6 +199,23 @@ pub fn check(caller: &Principal, role: Role, app: &AppName) -> Result<(), ApiErr
     check_role(caller, role)
 }
 
+/// Checks that the caller may do this with the server itself, and so with every app.
+pub fn check_server(caller: &Principal, role: Role) -> Result<(), ApiError> {
+    check_role(caller, role)?;
+    match caller.apps {
+        Scope::All => Ok(()),
+        Scope::Apps(_) => Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!(
+                "{} is for some apps only; this concerns all of them",
+                caller.who
+            ),
+            "use a token for all apps",
+        )),
+    }
+}
+
 /// Checks only the caller's role, for requests that are not about one app.
 pub fn check_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
     if caller.may(role) {
@@ -189,8 +238,8 @@ pub fn check_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_token_is_made_once_and_only_its_owner_can_read_it() {
+    #[tokio::test]
+    async fn a_token_is_made_once_and_only_its_owner_can_read_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let first = read_or_make(folder.path()).unwrap();
@@ -200,10 +249,11 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        let tokens = Tokens::admin(&first);
-        let admin = tokens.principal(&first).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let tokens = Tokens::load(folder.path(), store).unwrap();
+        let admin = tokens.principal(&first).await.unwrap();
         assert_eq!((admin.apps, admin.role), (Scope::All, Role::Admin));
-        assert_eq!(tokens.principal(""), None);
-        assert_eq!(tokens.principal(&first[1..]), None);
+        assert_eq!(tokens.principal("").await, None);
+        assert_eq!(tokens.principal(&first[1..]).await, None);
     }
 }

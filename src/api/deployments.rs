@@ -16,7 +16,8 @@ use super::{Api, ApiError, Shared, json, log};
 use crate::deploy::follow::Until;
 use crate::deploy::rollback::{self, RollbackError};
 use crate::deploy::{cancel as stopping, intake};
-use crate::principal::{Principal, Role};
+use crate::ids::AppName;
+use crate::principal::{Principal, Requester, Role};
 use crate::source;
 use crate::state::State as DeploymentState;
 use crate::store::deployments::{Deployment, NewDeployment, Trigger};
@@ -113,16 +114,7 @@ pub async fn deploy(
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: DeployBody = json::parse(&body)?;
-    let wanted = checked(body.r#ref, "ref")?;
-    // If it were queued, it would take the place of a push that is waiting.
-    if let Some(Err(error)) = wanted.as_deref().map(source::can_be_named) {
-        return Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            error.code(),
-            error.to_string(),
-            error.hint(),
-        ));
-    }
+    let wanted = wanted(body.r#ref)?;
     let trigger = Caller::trigger(body.trigger);
     let new = NewDeployment {
         no_cache: body.no_cache,
@@ -131,6 +123,21 @@ pub async fn deploy(
     };
     let queued = intake::deployment(&api.agent, new).await?;
     answer(&api, queued, query.until()).await
+}
+
+/// What is to be deployed, if it can be the name of something.
+pub(super) fn wanted(name: Option<String>) -> Result<Option<String>, ApiError> {
+    let wanted = checked(name, "ref")?;
+    // If it were queued, it would take the place of a push that is waiting.
+    match wanted.as_deref().map(source::can_be_named) {
+        Some(Err(error)) => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            error.code(),
+            error.to_string(),
+            error.hint(),
+        )),
+        _ => Ok(wanted),
+    }
 }
 
 /// Roll back to an earlier release
@@ -167,20 +174,31 @@ pub async fn rollback(
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: RollbackBody = json::parse(&body)?;
     let to = checked(body.to, "to")?;
-    let asked = rollback::ask(&api.agent, &app.name, to, body.rebuild, caller.who).await;
-    let queued = asked.map_err(|error| match error {
+    let queued = roll_back(&api, &app.name, to, body.rebuild, caller.who).await?;
+    answer(&api, queued, query.until()).await
+}
+
+/// Queues a rollback.
+pub(super) async fn roll_back(
+    api: &Api,
+    app: &AppName,
+    to: Option<String>,
+    rebuild: bool,
+    by: Requester,
+) -> Result<Deployment, ApiError> {
+    let asked = rollback::ask(&api.agent, app, to, rebuild, by).await;
+    asked.map_err(|error| match error {
         RollbackError::Gone { .. } => ApiError::new(
             StatusCode::CONFLICT,
             "image_gone",
             error.to_string(),
-            error.hint(&app.name),
+            error.hint(app),
         ),
         RollbackError::Store(error) => {
-            ApiError::from(error).or_hint(format!("`cutover releases {}` lists them", app.name))
+            ApiError::from(error).or_hint(format!("`cutover releases {app}` lists them"))
         }
         RollbackError::Engine(error) => error.into(),
-    })?;
-    answer(&api, queued, query.until()).await
+    })
 }
 
 /// Start the live release again
@@ -310,7 +328,22 @@ pub async fn cancel(
     Path(path): Path<DeploymentPath>,
 ) -> Result<Response, ApiError> {
     let found = find(&api, &caller, Role::Deploy, &path.id).await?;
-    let now = stopping::cancel(&api.agent, &found.id, &caller.who)
+    let now = cancelled(&api, &found, &caller.who).await?;
+    let shown = api
+        .agent
+        .store
+        .read(move |db| view::deployment(db, now))
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
+}
+
+/// Cancels a deployment; returns it as it is afterwards.
+pub(super) async fn cancelled(
+    api: &Api,
+    found: &Deployment,
+    by: &Requester,
+) -> Result<Deployment, ApiError> {
+    let now = stopping::cancel(&api.agent, &found.id, by)
         .await?
         .ok_or_else(|| ApiError::no_such_deployment(found.id.as_str()))?;
     if stopping::is_too_late(now.state) && now.state != DeploymentState::Cancelled {
@@ -341,10 +374,5 @@ pub async fn cancel(
             hint,
         ));
     }
-    let shown = api
-        .agent
-        .store
-        .read(move |db| view::deployment(db, now))
-        .await?;
-    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
+    Ok(now)
 }

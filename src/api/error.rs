@@ -94,6 +94,22 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "unknown_deployment", message, hint)
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn message(&self) -> &str {
+        &self.detail.message
+    }
+
+    pub fn hint(&self) -> &str {
+        &self.detail.hint
+    }
+
+    pub fn kind(&self) -> Option<Kind> {
+        self.refused
+    }
+
     /// Sets the hint if there is none yet.
     pub fn or_hint(mut self, hint: String) -> Self {
         if self.detail.hint.is_empty() {
@@ -165,11 +181,13 @@ impl IntoResponse for ApiError {
 }
 
 /// Converts errors that axum itself returns (an invalid path or query, a body that is too large) to our
-/// format.
+/// format. Pages stay pages.
 pub async fn shaped(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
-    let is_shaped = kind.is_some_and(|kind| kind == "application/json");
+    let is_shaped = kind.is_some_and(|kind| {
+        kind == "application/json" || kind.as_bytes().starts_with(b"text/html")
+    });
     if !status.is_client_error() || is_shaped {
         return response;
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Api, Bodies, Health, Refusals, WebhookSecrets,
+    Api, Bodies, Health, Links, Refusals, WebhookSecrets,
     auth::{Token, Tokens},
 };
 use crate::deploy::Agent;
@@ -26,14 +26,18 @@ pub async fn api(folder: &Path) -> Arc<Api> {
     let engine = Engine::docker("unix:///nowhere".parse().unwrap(), id.clone(), folder);
     let proxy = Client::new(folder.join("nowhere"));
     Arc::new(Api {
+        tokens: Tokens::new(
+            vec![
+                Token::new("admin", "right", Scope::All, Role::Admin),
+                Token::new("reader", "reader", Scope::All, Role::Read),
+            ],
+            store.clone(),
+        ),
         agent: Arc::new(Agent::new(config, id, store, engine, proxy)),
-        tokens: Tokens::new(vec![
-            Token::new("admin", "right", Scope::All, Role::Admin),
-            Token::new("reader", "reader", Scope::All, Role::Read),
-        ]),
         health: Health::default(),
         bodies: Bodies::default(),
         refusals: Refusals::default(),
         webhook_secrets: WebhookSecrets::default(),
+        links: Links::default(),
     })
 }

@@ -77,7 +77,7 @@ pub async fn show(
         Ok(id) => id.parse().map_err(|_| bad_id())?,
         Err(_) => return Err(bad_id()),
     };
-    let events = events(&api, found, from, query.until()).await?;
+    let events = Sse::new(events(&api, found, from, query.until()).await?);
     Ok(events.keep_alive(KeepAlive::new()).into_response())
 }
 
@@ -96,12 +96,13 @@ pub fn text(api: &Api, id: DeploymentId, until: Until) -> Response {
     (header, Body::from_stream(pieces)).into_response()
 }
 
-async fn events(
+/// The log's lines from the offset `from` on, in bytes, and its end, as events.
+pub async fn events(
     api: &Api,
     deployment: Deployment,
     from: u64,
     until: Until,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + Send + 'static>, ApiError> {
+) -> Result<impl Stream<Item = Result<Event, Infallible>> + Send + use<>, ApiError> {
     let pieces = follow::pieces(api.agent.clone(), deployment.id.clone(), from, until);
     let pieces = received(pieces).map(Some);
     // Until now, the pieces do not end with the deployment's state: `None` adds the last event.
@@ -129,7 +130,7 @@ async fn events(
             None => vec![end(&state)],
         })
     });
-    Ok(Sse::new(events.map(Ok)))
+    Ok(events.map(Ok))
 }
 
 /// Splits a log into events.
@@ -287,7 +288,7 @@ mod tests {
         let queued = intake::deployment(&api.agent, new).await.unwrap();
         let often = KeepAlive::new().interval(std::time::Duration::from_millis(1));
         let events = events(&api, queued, 0, Until::End).await.unwrap();
-        let events = events.keep_alive(often);
+        let events = Sse::new(events).keep_alive(often);
         let mut body = events.into_response().into_body();
         let frame = http_body_util::BodyExt::frame(&mut body)
             .await

@@ -40,6 +40,7 @@ mod responses;
 mod scale;
 mod secrets;
 mod view;
+mod web;
 mod webhook_secrets;
 mod webhooks;
 
@@ -47,6 +48,7 @@ pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
 pub use refusals::Refusals;
+pub use web::Links;
 pub use webhook_secrets::WebhookSecrets;
 
 /// What the handlers share.
@@ -57,6 +59,7 @@ pub struct Api {
     pub bodies: Bodies,
     pub refusals: Refusals,
     pub webhook_secrets: WebhookSecrets,
+    pub links: Links,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
@@ -97,6 +100,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(orphans::list))
         .routes(routes!(orphans::gc))
         .routes(routes!(orphans::adopt))
+        .routes(routes!(web::links::create))
 }
 
 /// Every path of the agent's HTTP interface.
@@ -112,7 +116,8 @@ pub fn router(api: Arc<Api>) -> Router {
         // Whoever copies the URL into a forge's form may add a slash.
         .route("/hooks/{app}/", axum::routing::post(webhooks::receive))
         .merge(guarded)
-        .fallback(error::not_found)
+        .merge(web::router(api.clone()))
+        .fallback(web::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::map_response(error::shaped))
         .nest("/git", git)

@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 
 use super::error::Kind;
-use super::{Api, ApiError, peer};
+use super::{Api, ApiError, peer, web};
 use crate::ids::AppName;
 use crate::proxy::network_of;
 
@@ -186,25 +186,40 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         .refusals
         .count(client, peer, app.as_ref(), Instant::now())
     {
-        Some(wait) => too_many(wait, kind == Kind::GitToken),
+        Some(wait) => too_many(wait, Form::of(kind, &response)),
         None => response,
     }
 }
 
-fn too_many(wait: Duration, is_git: bool) -> Response {
+/// The form in which a client expects an answer.
+enum Form {
+    Json,
+    /// For git's user.
+    Text,
+    Page,
+}
+
+impl Form {
+    fn of(kind: Kind, response: &Response) -> Self {
+        let content = response.headers().get(header::CONTENT_TYPE);
+        match content {
+            _ if kind == Kind::GitToken => Self::Text,
+            Some(content) if content.as_bytes().starts_with(b"text/html") => Self::Page,
+            _ => Self::Json,
+        }
+    }
+}
+
+fn too_many(wait: Duration, form: Form) -> Response {
     let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
     let message = "too many requests of this client, or for this app, were refused";
     let hint = format!("wait {seconds} s; the right signature or token is always let in");
-    let mut response = match is_git {
-        true => (
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("{message}: {hint}\n"),
-        )
-            .into_response(),
-        false => {
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            ApiError::new(status, "too_many_refusals", message, hint).into_response()
-        }
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let error = ApiError::new(status, "too_many_refusals", message, &hint);
+    let mut response = match form {
+        Form::Text => (status, format!("{message}: {hint}\n")).into_response(),
+        Form::Page => web::refusal(None, error),
+        Form::Json => error.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -26,70 +26,70 @@ pub struct DeploymentView {
     #[schema(example = "d01m5z8k2q4x7a")]
     pub id: String,
     #[schema(example = "hello")]
-    app: String,
-    trigger: Trigger,
+    pub app: String,
+    pub trigger: Trigger,
     /// The ref that was pushed or asked for; null if none was named.
     #[schema(required, example = "refs/heads/main")]
-    r#ref: Option<String>,
+    pub r#ref: Option<String>,
     /// The full commit id; null until the commit is known.
     #[schema(
         required,
         pattern = "^[0-9a-f]{40}$",
         example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e"
     )]
-    commit: Option<String>,
+    pub commit: Option<String>,
     /// The first line of the commit message.
     #[schema(required, example = "Say hello in colour")]
-    message: Option<String>,
+    pub message: Option<String>,
     /// The commit's author.
     #[schema(required, example = "Ada Lovelace")]
-    author: Option<String>,
-    state: State,
+    pub author: Option<String>,
+    pub state: State,
     /// Whether the release of this deployment is the one that serves traffic now.
-    current: bool,
+    pub current: bool,
     /// The release's id; null until the image is built.
     #[schema(required, example = "r01m5z8k6c0d3f")]
-    release: Option<String>,
+    pub release: Option<String>,
     /// The image's tag: `cutover/APP:` and the first 12 digits of the commit.
     #[schema(required, example = "cutover/hello:8f3c2a9d41b0")]
-    image: Option<String>,
+    pub image: Option<String>,
     /// The image's id.
     #[schema(required, example = "sha256:9a0b44d5f1c26e83")]
-    image_id: Option<String>,
+    pub image_id: Option<String>,
     #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
-    created_at: String,
+    pub created_at: String,
     /// Whether the release is kept but its image is gone from Docker: somebody removed it.
-    image_gone: bool,
+    pub image_gone: bool,
     /// Null while the deployment is waiting or running.
     #[schema(required, format = DateTime, example = "2026-05-04T09:30:04.610Z")]
-    ended_at: Option<String>,
+    pub ended_at: Option<String>,
     /// The steps that have begun, in order.
-    steps: Vec<StepView>,
+    pub steps: Vec<StepView>,
     /// How long each finished step took, in milliseconds.
-    timings_ms: BTreeMap<String, i64>,
+    pub timings_ms: BTreeMap<String, i64>,
     /// Null until the old release has drained.
     #[schema(required)]
-    receipt: Option<Receipt>,
+    pub receipt: Option<Receipt>,
     /// Null unless the deployment failed, was rolled back or was replaced.
     #[schema(required)]
-    error: Option<Failure>,
+    pub error: Option<Failure>,
     /// Who requested it; null for deployments from before this was recorded.
     #[schema(required)]
-    requested_by: Option<RequesterView>,
+    pub requested_by: Option<RequesterView>,
     /// Who cancelled it; null if nobody did.
     #[schema(required)]
-    cancelled_by: Option<RequesterView>,
+    pub cancelled_by: Option<RequesterView>,
     /// Whether it builds without the cache of earlier images.
-    no_cache: bool,
+    pub no_cache: bool,
     /// Whether it asks the registries for newer base images.
-    pull: bool,
+    pub pull: bool,
     /// What the forge is told about this deployment; empty if no forge is told anything.
-    reports: Vec<ReportView>,
+    pub reports: Vec<ReportView>,
     /// Anonymous volumes that containers of its release have left, kept for as long as the release is.
-    volumes: Vec<VolumeView>,
+    pub volumes: Vec<VolumeView>,
     /// Whether its release is kept.
     #[serde(skip)]
-    kept: bool,
+    pub kept: bool,
 }
 
 impl DeploymentView {
@@ -104,12 +104,12 @@ impl DeploymentView {
 /// A volume that is kept although its container is gone.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Volume)]
-struct VolumeView {
+pub struct VolumeView {
     /// As `docker volume` knows it.
-    name: String,
+    pub name: String,
     /// Where it was in the container.
     #[schema(example = "/data")]
-    path: String,
+    pub path: String,
 }
 
 /// Who made a request. The token, the user id and the forge are verified; the user's name is what the
@@ -117,24 +117,24 @@ struct VolumeView {
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Requester)]
 pub struct RequesterView {
-    kind: RequesterKind,
+    pub kind: RequesterKind,
     /// The token's name.
     #[schema(required, example = "admin")]
-    token: Option<String>,
+    pub token: Option<String>,
     /// The user id on this machine.
     #[schema(required, example = 1000)]
-    uid: Option<u32>,
+    pub uid: Option<u32>,
     #[schema(required, example = "github")]
-    forge: Option<String>,
+    pub forge: Option<String>,
     #[schema(required, example = "ada")]
-    user: Option<String>,
+    pub user: Option<String>,
 }
 
 /// How the request arrived: with an API token, over the Unix socket, in a webhook, as `git push`
 /// over HTTP, through `hooks/post-receive`, or from the agent itself.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-enum RequesterKind {
+pub enum RequesterKind {
     Token,
     Local,
     Webhook,
@@ -181,19 +181,19 @@ impl From<Requester> for RequesterView {
 /// What a forge is told about a deployment.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Report)]
-struct ReportView {
-    kind: StatusKind,
-    phase: StatusPhase,
-    state: ReportState,
+pub struct ReportView {
+    pub kind: StatusKind,
+    pub phase: StatusPhase,
+    pub state: ReportState,
     /// Why the forge has not been told (yet).
     #[schema(required)]
-    error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// The state of a report.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum ReportState {
+pub enum ReportState {
     Waiting,
     Told,
     Refused,
@@ -202,24 +202,24 @@ enum ReportState {
 /// One step of a deployment.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Step)]
-struct StepView {
+pub struct StepView {
     #[schema(value_type = Step, inline)]
-    name: String,
-    state: StepState,
+    pub name: String,
+    pub state: StepState,
     #[schema(format = DateTime, example = "2026-05-04T09:30:00.140Z")]
-    started_at: String,
+    pub started_at: String,
     /// Null while the step runs.
     #[schema(required, format = DateTime, example = "2026-05-04T09:30:01.020Z")]
-    ended_at: Option<String>,
+    pub ended_at: Option<String>,
     /// What the step did, or why it failed.
     #[schema(required)]
-    detail: Option<String>,
+    pub detail: Option<String>,
 }
 
 /// The state of a step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum StepState {
+pub enum StepState {
     Started,
     Done,
     Failed,
@@ -234,42 +234,42 @@ pub struct ReleaseView {
     #[schema(example = "r01m5z8k6c0d3f")]
     pub id: String,
     #[schema(example = "hello")]
-    app: String,
+    pub app: String,
     /// The id of the deployment that made this release.
     #[schema(example = "d01m5z8k2q4x7a")]
-    deployment: String,
+    pub deployment: String,
     /// The full commit id.
     #[schema(
         pattern = "^[0-9a-f]{40}$",
         example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e"
     )]
-    commit: String,
+    pub commit: String,
     /// The first line of the commit message.
     #[schema(example = "Say hello in colour")]
-    message: String,
+    pub message: String,
     /// The commit's author.
     #[schema(example = "Ada Lovelace")]
-    author: String,
+    pub author: String,
     /// The image's tag: `cutover/APP:` and the first 12 digits of the commit.
     #[schema(example = "cutover/hello:8f3c2a9d41b0")]
-    image: String,
+    pub image: String,
     /// The image's id.
     #[schema(example = "sha256:9a0b44d5f1c26e83")]
-    image_id: String,
+    pub image_id: String,
     /// Whether this release is the one that serves traffic now.
-    current: bool,
+    pub current: bool,
     #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
-    created_at: String,
+    pub created_at: String,
     /// When it last went live; null if it never did.
     #[schema(required, format = DateTime, example = "2026-05-04T09:30:03.480Z")]
-    live_at: Option<String>,
+    pub live_at: Option<String>,
     /// Whether its image is kept, so that a rollback can go back to it.
-    kept: bool,
+    pub kept: bool,
     /// Whether it failed in its bake: a rollback that does not name it passes it by.
-    failed_bake: bool,
+    pub failed_bake: bool,
     /// Whether its image should be kept but is gone from Docker: somebody removed it. A rollback with
     /// `rebuild` builds it again.
-    gone: bool,
+    pub gone: bool,
 }
 
 impl ReleaseView {
@@ -286,45 +286,45 @@ impl ReleaseView {
 #[schema(as = App)]
 pub struct AppView {
     #[schema(example = "hello")]
-    name: String,
+    pub name: String,
     /// Whether the app is in deploy.toml. One that no longer is keeps serving until it is removed;
     /// its `repo` and `branch` are empty.
-    configured: bool,
+    pub configured: bool,
     /// The repository's address, or its path on this machine.
     #[schema(example = "https://github.com/acme/hello.git")]
-    repo: String,
+    pub repo: String,
     #[schema(example = "main")]
-    branch: String,
+    pub branch: String,
     #[schema(example = json!(["hello.example.com"]))]
-    domains: Vec<String>,
+    pub domains: Vec<String>,
     /// The live release; null before the first one.
     #[schema(required)]
-    release: Option<ReleaseView>,
+    pub release: Option<ReleaseView>,
     /// The newest deployment; null before the first one.
     #[schema(required)]
-    deployment: Option<DeploymentView>,
+    pub deployment: Option<DeploymentView>,
     /// The deployment that is under way, other than a waiting one; null if there is none.
     #[schema(required)]
-    running: Option<DeploymentView>,
+    pub running: Option<DeploymentView>,
     /// How many instances of the live release there should be, and how many serve; null before the first
     /// release.
     #[schema(required)]
-    instances: Option<InstancesView>,
+    pub instances: Option<InstancesView>,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
-    problems: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// The instances of a live release.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Instances)]
-struct InstancesView {
+pub struct InstancesView {
     #[schema(example = 2)]
-    wanted: u32,
+    pub wanted: u32,
     #[schema(example = 2)]
-    serving: u32,
+    pub serving: u32,
     #[serde(skip)]
-    names: Vec<String>,
+    pub names: Vec<String>,
 }
 
 impl AppView {

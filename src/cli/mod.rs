@@ -23,6 +23,7 @@ pub mod gc;
 pub mod init;
 pub mod logs;
 pub mod notice;
+pub mod open;
 pub mod outcome;
 pub mod print;
 pub mod proxy;
@@ -96,6 +97,7 @@ pub enum Verb {
     Adopt(adopt::Adopt),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
+    Open(open::Open),
     #[command(hide = true)]
     Receive(receive::Receive),
     Token(token::Token),
@@ -150,6 +152,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Gc(args) => gc::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
+        Verb::Open(args) => open::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global),
         Verb::Secret(args) => secret::run(args, &global).await,
         Verb::Completions(args) => completions::run(args),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, Refusals, WebhookSecrets, auth::Tokens};
+use crate::api::{self, Api, Bodies, Health, Links, Refusals, WebhookSecrets, auth::Tokens};
 use crate::config::Loaded;
 use crate::deploy::{Agent, intake, reload, routes};
 use crate::engine::Engine;
@@ -82,7 +82,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     let engine = Engine::docker(loaded.config.docker.host.clone(), id.clone(), &data_dir);
     let agent = Arc::new(Agent::new(loaded, id, store, engine, proxy));
 
-    let tokens = Tokens::load(&data_dir);
+    let tokens = Tokens::load(&data_dir, agent.store.clone());
     let tokens = tokens.map_err(|e| failed("failed to read or create the API's token", &e))?;
     let api = Arc::new(Api {
         agent: agent.clone(),
@@ -91,6 +91,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
         bodies: Bodies::default(),
         refusals: Refusals::default(),
         webhook_secrets: WebhookSecrets::default(),
+        links: Links::default(),
     });
     let router = api::router(api.clone());
     let socket = data_dir.join("agent.sock");

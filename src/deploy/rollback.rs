@@ -110,20 +110,7 @@ pub async fn ask(
     by: Requester,
 ) -> std::result::Result<Deployment, RollbackError> {
     let name = app.clone();
-    let find = agent.store.read(move |db| {
-        let release = match &to {
-            Some(text) => named(db, &name, text)?,
-            None => back(db, &name, 1)?,
-        };
-        let serving = apps::serving(db, &name)?;
-        if !again && serving.live.as_ref() == Some(&release.id) {
-            let id = &release.id;
-            return Err(StoreError::Refused(format!(
-                "the release `{id}` is live already"
-            )));
-        }
-        Ok(release)
-    });
+    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), again));
     let release = find.await?;
     if !again {
         has_images(agent, &release).await?;
@@ -132,10 +119,48 @@ pub async fn ask(
     if again {
         new.goal = Goal::Named(release.commit.to_string());
     }
-    let queued = agent.store.write(move |db| deployments::enqueue(db, &new));
-    let queued = queued.await?;
-    intake::announce(agent, &queued);
+    let queued = agent.store.write(move |db| match underway(db, &new)? {
+        Some(underway) => Ok((underway, false)),
+        None => Ok((deployments::enqueue(db, &new)?, true)),
+    });
+    let (queued, is_new) = queued.await?;
+    if is_new {
+        intake::announce(agent, &queued);
+    }
     Ok(queued)
+}
+
+/// The release that a rollback makes live: what `to` names, or the one that was live before. With `again`
+/// it may be the live one.
+pub fn target(
+    db: &rusqlite::Connection,
+    app: &AppName,
+    to: Option<&str>,
+    again: bool,
+) -> Result<Release> {
+    let release = match to {
+        Some(text) => named(db, app, text)?,
+        None => back(db, app, 1)?,
+    };
+    let serving = apps::serving(db, app)?;
+    if !again && serving.live.as_ref() == Some(&release.id) {
+        let id = &release.id;
+        return Err(StoreError::Refused(format!(
+            "the release `{id}` is live already"
+        )));
+    }
+    Ok(release)
+}
+
+/// A rollback to the same release that nothing newer follows: two people who press the button at once
+/// want one.
+fn underway(db: &rusqlite::Connection, new: &NewDeployment) -> Result<Option<Deployment>> {
+    let newest = deployments::open_of(db, &new.app)?.pop();
+    Ok(newest.filter(|newest| {
+        matches!(new.goal, Goal::Release(_))
+            && newest.goal == new.goal
+            && newest.cancelled_by.is_none()
+    }))
 }
 
 /// An error if an image of the release is gone. If Docker does not answer, that is found out later.

@@ -40,9 +40,11 @@ pub mod releases;
 pub mod scales;
 pub mod secrets;
 pub mod services;
+pub mod sessions;
 pub mod settings;
 pub mod statuses;
 pub mod steps;
+pub mod tokens;
 pub mod volumes;
 
 pub use examine::examine;

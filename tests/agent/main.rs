@@ -6,6 +6,7 @@ mod support;
 // As the files of the demo name them.
 use cutover::{cli, proxy};
 
+mod browser;
 mod counter;
 mod forge;
 mod forge_status;
@@ -17,6 +18,7 @@ mod bad_input;
 mod bake;
 mod bake_traffic;
 mod crash;
+mod dashboard;
 mod database;
 mod docker_away;
 mod faults;

@@ -94,7 +94,7 @@ impl Scene {
                 let hello = "hello".parse().unwrap();
                 (name == "helo" && caller.sees(&hello)).then(|| hello.to_string())
             }),
-            principal: Box::new(principal),
+            principal: Box::new(|token| Box::pin(async move { principal(&token) })),
             begin: Box::new(move |push| {
                 begun.fetch_add(push.len(), SeqCst);
                 Box::pin(async { Ok(()) })

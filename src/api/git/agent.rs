@@ -15,7 +15,10 @@ pub fn of_agent(api: Arc<Api>) -> Git {
     Git {
         repository: Box::new(move |name| find(&apps, name)),
         nearest: Box::new(move |caller, name| path::nearest(&names, caller, name)),
-        principal: Box::new(move |token| tokens.tokens.principal(token)),
+        principal: Box::new(move |token| {
+            let api = tokens.clone();
+            Box::pin(async move { api.tokens.principal(&token).await })
+        }),
         begin: Box::new(move |push| {
             let agent = begins.agent.clone();
             Box::pin(async move { stored(intake::pending::begin(&agent, push).await) })

@@ -58,7 +58,7 @@ pub struct Git {
 
 pub type Nearest = dyn Fn(&Principal, &str) -> Option<String> + Send + Sync;
 
-pub type Authenticate = dyn Fn(&str) -> Option<Principal> + Send + Sync;
+pub type Authenticate = dyn Fn(String) -> BoxFuture<'static, Option<Principal>> + Send + Sync;
 
 /// Stores something about the refs of a push. An error says why that failed.
 pub type Step<T> = dyn Fn(Vec<PendingPush>) -> BoxFuture<'static, Result<T, String>> + Send + Sync;
@@ -121,7 +121,7 @@ async fn refs(
         Some("service=git-receive-pack") => Role::Deploy,
         _ => Role::Read,
     };
-    let (repository, _) = shared.enter(&name, role, request.headers())?;
+    let (repository, _) = shared.enter(&name, role, request.headers()).await?;
     match request.uri().query() {
         Some("service=git-receive-pack") => {
             let (made, path) = (repository.clone(), repository.path.clone());
@@ -148,7 +148,7 @@ async fn fetch(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (repository, _) = shared.enter(&name, Role::Read, request.headers())?;
+    let (repository, _) = shared.enter(&name, Role::Read, request.headers()).await?;
     backend::pass(
         &shared,
         &repository,
@@ -164,23 +164,24 @@ async fn receive(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (repository, pusher) = shared.enter(&name, Role::Deploy, request.headers())?;
+    let (repository, pusher) = shared.enter(&name, Role::Deploy, request.headers()).await?;
     push::receive(shared, repository, pusher, request).await
 }
 
 impl Shared {
     /// Authorizes a request: first identifies the sender, then checks what is requested, so that nobody
     /// without a token learns which apps exist.
-    fn enter(
+    async fn enter(
         &self,
         name: &str,
         role: Role,
         headers: &HeaderMap,
     ) -> Result<(Repository, Principal), Refusal> {
         let given = credentials(headers);
-        let principal = given
-            .as_ref()
-            .and_then(|(_, token)| (self.git.principal)(token));
+        let principal = match &given {
+            Some((_, token)) => (self.git.principal)(token.clone()).await,
+            None => None,
+        };
         let (Some(principal), Some((user, _))) = (principal, given) else {
             return Err(unauthorized(headers));
         };

@@ -297,7 +297,7 @@ mod tests {
         let git = Git {
             repository: Box::new(|_| Found::NoSuchApp),
             nearest: Box::new(|_, _| None),
-            principal: Box::new(|_| None),
+            principal: Box::new(|_| Box::pin(async { None })),
             begin: count(0),
             end: count(1),
             moved: Box::new(|_| Box::pin(async { Ok(vec![]) })),

@@ -8,10 +8,10 @@ pub fn environment(config: &Config, app: &App) -> Option<String> {
     Some(format!("{}/", config.url(app.domains.first()?)))
 }
 
-/// The URL of a deployment's log, if the agent has a domain.
-pub fn log(config: &Config, id: &DeploymentId) -> Option<String> {
+/// The URL of a deployment's page, if the agent has a domain.
+pub fn page(config: &Config, id: &DeploymentId) -> Option<String> {
     let base = config.url(config.agent.domain.as_ref()?);
-    Some(format!("{base}/api/v1/deployments/{id}/log"))
+    Some(format!("{base}/deployments/{id}"))
 }
 
 #[cfg(test)]
@@ -29,19 +29,19 @@ mod tests {
             let config = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
             let app = config.apps.values().next().unwrap();
             let id = "d0000000000001".parse().unwrap();
-            (environment(&config, app).unwrap(), log(&config, &id))
+            (environment(&config, app).unwrap(), page(&config, &id))
         };
         assert_eq!(linked(""), ("http://a.example/".into(), None));
         assert_eq!(
             linked("proxy.http = '0.0.0.0:8080'").0,
             "http://a.example:8080/"
         );
-        let (environment, log) =
+        let (environment, page) =
             linked("proxy.https = '0.0.0.0:443'\nagent.domain = 'deploy.example'");
         assert_eq!(environment, "https://a.example/");
         assert_eq!(
-            log.unwrap(),
-            "https://deploy.example/api/v1/deployments/d0000000000001/log"
+            page.unwrap(),
+            "https://deploy.example/deployments/d0000000000001"
         );
         assert_eq!(
             linked("proxy.https = '0.0.0.0:8443'").0,

@@ -122,6 +122,6 @@ fn fact(
         step: step.filter(|_| status.phase == StatusPhase::Failed),
         environment: session.report.environment.clone(),
         environment_url: link::environment(config, app),
-        log_url: link::log(config, &status.deployment),
+        log_url: link::page(config, &status.deployment),
     }
 }

@@ -382,6 +382,33 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE pending_pushes ADD COLUMN pull INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE tokens (
+        name       TEXT PRIMARY KEY,
+        hash       TEXT NOT NULL UNIQUE,
+        prefix     TEXT NOT NULL,
+        role       TEXT NOT NULL,
+        all_apps   INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        created_by TEXT NOT NULL,
+        expires_at INTEGER,
+        used_at    INTEGER
+    ) STRICT;
+    CREATE TABLE token_apps (
+        token TEXT NOT NULL,
+        app   TEXT NOT NULL,
+        PRIMARY KEY (token, app)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE sessions (
+        hash       TEXT PRIMARY KEY,
+        holder     TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        seen_at    INTEGER NOT NULL,
+        browser    TEXT NOT NULL,
+        address    TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

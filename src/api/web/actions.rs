@@ -1,0 +1,111 @@
+//! What the buttons do. Each leads to the page of the deployment that it has queued.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::fields::Fields;
+use super::refusal::{For, Result};
+use super::viewer::Viewer;
+use crate::api::deployments as asked;
+use crate::api::path::{AppPath, DeploymentPath, acting, find};
+use crate::api::{ApiError, Shared};
+use crate::deploy::intake;
+use crate::principal::Role;
+use crate::store::apps;
+use crate::store::deployments::{Deployment, Goal, NewDeployment, Trigger};
+
+fn to(deployment: &Deployment) -> Response {
+    Redirect::to(&format!("/deployments/{}", deployment.id)).into_response()
+}
+
+pub async fn deploy(
+    State(api): Shared,
+    viewer: Viewer,
+    Path(path): Path<AppPath>,
+    fields: Fields,
+) -> Result {
+    let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
+    let app = app.told(&viewer)?;
+    let wanted = asked::wanted(fields.get("ref").map(str::to_owned)).told(&viewer)?;
+    let by = viewer.principal.who.clone();
+    let new = NewDeployment {
+        no_cache: fields.get("no_cache").is_some(),
+        pull: fields.get("pull").is_some(),
+        ..intake::wished(&app.name, wanted, Trigger::Api, by)
+    };
+    let queued = intake::deployment(&api.agent, new).await;
+    Ok(to(&queued.told(&viewer)?))
+}
+
+/// Only if what the page said was live still is: somebody else may have pressed a button too.
+pub async fn rollback(
+    State(api): Shared,
+    viewer: Viewer,
+    Path(path): Path<AppPath>,
+    fields: Fields,
+) -> Result {
+    let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
+    let name = app.told(&viewer)?.name.clone();
+    let of = name.clone();
+    let live = api.agent.store.read(move |db| apps::serving(db, &of));
+    let live = live.await.told(&viewer)?.live;
+    let seen = fields.get("from");
+    if live.as_ref().map(|live| live.as_str()) != seen {
+        let message =
+            format!("another release of `{name}` has gone live meanwhile; nothing was done");
+        let hint = "look at what is live now, and decide again";
+        let error = ApiError::new(StatusCode::CONFLICT, "changed", message, hint);
+        return Err(error).told(&viewer);
+    }
+    let by = viewer.principal.who.clone();
+    let queued = asked::roll_back(&api, &name, fields.get("to").map(str::to_owned), false, by);
+    Ok(to(&queued.await.told(&viewer)?))
+}
+
+pub async fn restart(State(api): Shared, viewer: Viewer, Path(path): Path<AppPath>) -> Result {
+    let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
+    let app = app.told(&viewer)?;
+    let by = viewer.principal.who.clone();
+    let queued = intake::restart(&api.agent, &app.name, Trigger::Api, by).await;
+    Ok(to(&queued.told(&viewer)?))
+}
+
+pub async fn cancel(
+    State(api): Shared,
+    viewer: Viewer,
+    Path(path): Path<DeploymentPath>,
+) -> Result {
+    let found = find(&api, &viewer.principal, Role::Deploy, &path.id).await;
+    let found = found.told(&viewer)?;
+    let now = asked::cancelled(&api, &found, &viewer.principal.who).await;
+    Ok(to(&now.told(&viewer)?))
+}
+
+/// The same once more: the same commit, or the same release.
+pub async fn retry(State(api): Shared, viewer: Viewer, Path(path): Path<DeploymentPath>) -> Result {
+    let found = find(&api, &viewer.principal, Role::Deploy, &path.id).await;
+    let found = found.told(&viewer)?;
+    let app = acting(&api, &viewer.principal, Role::Deploy, found.app.as_str()).await;
+    let app = app.told(&viewer)?;
+    let by = viewer.principal.who.clone();
+    let queued = match found.goal {
+        Goal::Release(release) => {
+            let to = Some(release.to_string());
+            asked::roll_back(&api, &app.name, to, false, by).await
+        }
+        Goal::Again => {
+            let queued = intake::restart(&api.agent, &app.name, Trigger::Api, by).await;
+            queued.map_err(ApiError::from)
+        }
+        _ => {
+            let commit = found.commit.map(String::from);
+            let wanted = commit.or(found.git_ref);
+            let new = intake::wished(&app.name, wanted, Trigger::Api, by);
+            intake::deployment(&api.agent, new)
+                .await
+                .map_err(ApiError::from)
+        }
+    };
+    Ok(to(&queued.told(&viewer)?))
+}

@@ -1,0 +1,247 @@
+//! An app: what is live, how its deployments went, and what it can go back to.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use maud::{Markup, html};
+
+use super::fields::Fields;
+use super::home::health;
+use super::layout::Page;
+use super::parts::{asked, commit, message, problems, state, when};
+use super::refusal::{For, Result};
+use super::timeline;
+use super::viewer::Viewer;
+use crate::api::path::{AppPath, known};
+use crate::api::view::{self, AppView, DeploymentView, ReleaseView};
+use crate::api::{Api, Shared, apps};
+use crate::principal::Role;
+use crate::store::secrets::Secret;
+use crate::store::{apps as table, deployments, instances, releases, secrets};
+
+/// How many deployments one page shows.
+const DEPLOYMENTS: usize = 20;
+/// How many releases.
+const RELEASES: usize = 20;
+
+struct Shown {
+    app: AppView,
+    deployments: Vec<DeploymentView>,
+    older: Option<String>,
+    releases: Vec<ReleaseView>,
+    instances: Vec<String>,
+    secrets: Vec<Secret>,
+}
+
+pub async fn show(
+    State(api): Shared,
+    viewer: Viewer,
+    Path(path): Path<AppPath>,
+    fields: Fields,
+) -> Result {
+    let shown = read(&api, &viewer, &path.app, fields.get("before")).await?;
+    let app = shown
+        .app
+        .name
+        .parse()
+        .ok()
+        .and_then(|name| api.agent.app(&name));
+    let address = app.map(|app| api.agent.in_force().config.app_url(&app));
+    let name = &shown.app.name;
+    let page = Page {
+        title: name,
+        viewer: Some(&viewer),
+        live: Some("/live".into()),
+        body: body(&shown, &viewer, address.as_deref()),
+    };
+    Ok(page.whole().into_response())
+}
+
+async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> Result<Shown> {
+    let name = known(api, &viewer.principal, Role::Read, name).await;
+    let name = name.told(viewer)?;
+    let (app, before) = (api.agent.app(&name), before.map(str::to_owned));
+    let is_admin = viewer.principal.may(Role::Admin);
+    let images = apps::images(api).await;
+    let read = api.agent.store.read(move |db| {
+        let app = match app {
+            Some(app) => view::app(db, &app)?,
+            None => view::lost_app(db, &name)?,
+        };
+        let rows = deployments::list(db, &name, before.as_deref(), DEPLOYMENTS + 1)?;
+        let more = rows.len() > DEPLOYMENTS;
+        let rows = rows.into_iter().take(DEPLOYMENTS);
+        let deployments = rows.map(|row| view::deployment(db, row));
+        let deployments = deployments.collect::<crate::store::Result<Vec<_>>>()?;
+        let serving = table::serving(db, &name)?;
+        let mut shown = Vec::new();
+        for row in releases::list(db, &name, None, RELEASES)? {
+            let release = view::release(db, row, &serving)?;
+            shown.push(match &images {
+                Some(images) => release.among(images),
+                None => release,
+            });
+        }
+        let of_live = match &serving.live {
+            Some(live) => instances::of_release(db, live)?,
+            None => Vec::new(),
+        };
+        Ok(Shown {
+            app,
+            older: deployments.last().filter(|_| more).map(|it| it.id.clone()),
+            deployments,
+            releases: shown,
+            instances: of_live.into_iter().map(|it| it.name).collect(),
+            secrets: if is_admin {
+                secrets::of_app(db, &name)?
+            } else {
+                Vec::new()
+            },
+        })
+    });
+    let shown = read.await.told(viewer)?;
+    let app = shown.app.tended(&api.agent.tend);
+    Ok(Shown { app, ..shown })
+}
+
+fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>) -> Markup {
+    let app = &shown.app;
+    let path = format!("/apps/{}", app.name);
+    let may = viewer.principal.may(Role::Deploy) && app.configured;
+    html! {
+        div #head data-fresh {
+            div.title {
+                h1 { (app.name) }
+                (health(app))
+                @if let Some(address) = address { a href=(address) rel="noreferrer" { (address) } }
+            }
+            @if may {
+                p.actions {
+                    a.button href={ (path) "/deploy" } { "Deploy" }
+                    @if app.release.is_some() {
+                        a.button href={ (path) "/rollback" } { "Roll back" }
+                        a.button href={ (path) "/restart" } { "Restart" }
+                    }
+                    a.button href={ (path) "/log" } { "Log" }
+                }
+            } @else {
+                p.actions { a.button href={ (path) "/log" } { "Log" } }
+            }
+            (problems(&app.problems))
+            @if let Some(release) = &app.release { (live(release)) }
+        }
+        section aria-labelledby="deployments-head" {
+            h2 #deployments-head { "Deployments" }
+            div #deployments data-fresh { (deployments_list(shown, &path)) }
+        }
+        section aria-labelledby="releases-head" {
+            h2 #releases-head { "Releases" }
+            div #releases data-fresh { (releases_table(shown, &path, may)) }
+        }
+        section aria-labelledby="runs-head" {
+            h2 #runs-head { "Runs as" }
+            div #runs data-fresh { (runs(shown)) }
+        }
+    }
+}
+
+fn live(release: &ReleaseView) -> Markup {
+    html! {
+        p {
+            "Live: " (message(Some(&release.message))) " "
+            span.quiet {
+                (commit(&release.commit)) " by " (release.author)
+                @if let Some(at) = &release.live_at { ", " (when(at)) }
+            }
+        }
+    }
+}
+
+fn deployments_list(shown: &Shown, path: &str) -> Markup {
+    let times = shown.deployments.iter().filter_map(work);
+    let longest = times.max().unwrap_or(Duration::from_secs(1));
+    html! {
+        @if shown.deployments.is_empty() {
+            p.quiet { "None yet: push to the branch " code { (shown.app.branch) } "." }
+        }
+        ol.timeline {
+            @for it in &shown.deployments {
+                li {
+                    a.state-link href={ "/deployments/" (it.id) } { (state(it.state)) }
+                    div.what {
+                        (message(it.message.as_deref()))
+                        p.quiet {
+                            @if let Some(id) = &it.commit { (commit(id)) " " }
+                            (asked(it)) ", " (when(&it.created_at))
+                        }
+                    }
+                    div.took {
+                        (timeline::bar(it, longest))
+                        @if let Some(time) = work(it) { (super::parts::duration(time)) }
+                    }
+                }
+            }
+        }
+        @if let Some(older) = &shown.older {
+            p { a href={ (path) "?before=" (older) } { "Older deployments" } }
+        }
+    }
+}
+
+/// The time that a deployment's steps took together.
+fn work(deployment: &DeploymentView) -> Option<Duration> {
+    let steps = deployment.steps.iter().filter_map(timeline::of);
+    Some(steps.sum()).filter(|sum: &Duration| !sum.is_zero())
+}
+
+fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
+    let kept = shown.releases.iter().filter(|it| it.live_at.is_some());
+    html! {
+        table {
+            thead { tr { th { "Release" } th { "Commit" } th { "Live" } th { "" } } }
+            tbody {
+                @for it in kept {
+                    tr {
+                        td { a href={ "/deployments/" (it.deployment) } { (message(Some(&it.message))) } }
+                        td { (commit(&it.commit)) }
+                        td {
+                            @if let Some(at) = &it.live_at { (when(at)) }
+                            @if it.failed_bake { " " span.state.warn { "failed its watch" } }
+                        }
+                        td.act {
+                            @if it.current { span.state.good { (super::parts::mark("good")) "current" } }
+                            @else if it.gone { span.quiet { "image removed" } }
+                            @else if !it.kept { span.quiet { "no longer kept" } }
+                            @else if may { a.button href={ (path) "/rollback?to=" (it.id) } { "Roll back to this" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn runs(shown: &Shown) -> Markup {
+    html! {
+        dl {
+            dt { "Instances" }
+            dd {
+                @if shown.instances.is_empty() { span.quiet { "none" } }
+                @for name in &shown.instances { code { (name) } " " }
+            }
+            dt { "Repository" }
+            dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }
+            @if !shown.secrets.is_empty() {
+                dt { "Secrets" }
+                dd {
+                    @for secret in &shown.secrets {
+                        code { (secret.name) } " "
+                        span.quiet { "version " (secret.version) ", " (when(&view::rfc3339(secret.set_at))) }
+                        br;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! All apps: one look that says whether all is well.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use maud::{Markup, html};
+
+use super::layout::Page;
+use super::parts::{command, commit, message, prose, state, strip, when};
+use super::refusal::{For, Result};
+use super::viewer::Viewer;
+use crate::api::Shared;
+use crate::api::view::{self, AppView};
+use crate::store::app_names;
+use crate::store::deployments::{self, Deployment};
+
+/// How many deployments the strip shows.
+const STRIP: usize = 10;
+
+struct Row {
+    app: AppView,
+    last: Vec<Deployment>,
+}
+
+impl Row {
+    /// What needs a person comes first, then what is on its way.
+    fn rank(&self) -> u8 {
+        let failed = self.last.first().is_some_and(|it| {
+            use crate::state::State::{Failed, RolledBack, Stuck};
+            matches!(it.state, Failed | RolledBack | Stuck)
+        });
+        match (&self.app.running, self.app.problems.is_empty()) {
+            (_, false) => 0,
+            _ if !self.app.configured => 1,
+            _ if failed => 1,
+            (Some(_), _) => 2,
+            _ => 3,
+        }
+    }
+}
+
+pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
+    let in_force = api.agent.in_force();
+    let (tend, caller) = (api.agent.tend.clone(), viewer.principal.clone());
+    let read = api.agent.store.read(move |db| {
+        let config = &in_force.config;
+        let row = |app: AppView, name: &crate::ids::AppName| {
+            let last = deployments::list(db, name, None, STRIP)?;
+            let app = app.tended(&tend);
+            Ok::<_, crate::store::StoreError>(Row { app, last })
+        };
+        let mut rows = Vec::new();
+        for app in config.apps.values().filter(|app| caller.sees(&app.name)) {
+            rows.push(row(view::app(db, app)?, &app.name)?);
+        }
+        for name in app_names::in_use(db)? {
+            if !config.apps.contains_key(&name) && caller.sees(&name) {
+                rows.push(row(view::lost_app(db, &name)?, &name)?);
+            }
+        }
+        Ok(rows)
+    });
+    let mut rows = read.await.told(&viewer)?;
+    rows.sort_by_key(Row::rank);
+    let problems: Vec<_> = rows
+        .iter()
+        .flat_map(|row| row.app.problems.clone())
+        .collect();
+    let title = match problems.len() {
+        0 => "Apps".to_owned(),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    };
+    let body = html! {
+        div #apps data-fresh {
+            h1 { "Apps" }
+            (super::parts::problems(&problems))
+            @if rows.is_empty() { (empty()) }
+            @else { ul.apps { @for row in &rows { (card(row)) } } }
+        }
+    };
+    let page = Page {
+        title: &title,
+        viewer: Some(&viewer),
+        live: Some("/live".into()),
+        body,
+    };
+    Ok(page.whole().into_response())
+}
+
+fn empty() -> Markup {
+    html! {
+        p { "There are no apps yet. On the server, add a section to deploy.toml and reload it:" }
+        (command("[apps.hello]\nrepo = \"https://github.com/acme/hello.git\"\nport = 8080"))
+        (command("cutover check && cutover reload"))
+    }
+}
+
+fn card(row: &Row) -> Markup {
+    let app = &row.app;
+    let path = format!("/apps/{}", app.name);
+    let newest = app.deployment.as_ref().filter(|_| row.rank() < 3);
+    html! {
+        li.card {
+            div.name {
+                h2 { a href=(path) { (app.name) } }
+                (health(app))
+            }
+            div.release {
+                @match &app.release {
+                    Some(release) => {
+                        (message(Some(&release.message)))
+                        p.quiet {
+                            (commit(&release.commit)) " by " (release.author) ", live "
+                            @if let Some(at) = &release.live_at { (when(at)) }
+                        }
+                    },
+                    None => p.quiet { "Nothing is live yet" },
+                }
+                @if !app.configured {
+                    p.hint { "no longer in deploy.toml; it serves until " (prose(&format!("`cutover remove {}`", app.name))) }
+                }
+            }
+            div.now {
+                @if let Some(running) = &app.running {
+                    p { a href={ "/deployments/" (running.id) } { (state(running.state)) } " "
+                        span.quiet { (message(running.message.as_deref())) } }
+                }
+                @if let Some(newest) = newest.filter(|it| app.running.as_ref().is_none_or(|run| run.id != it.id)) {
+                    p { a href={ "/deployments/" (newest.id) } { (state(newest.state)) } " "
+                        (when(newest.ended_at.as_ref().unwrap_or(&newest.created_at))) }
+                }
+                (strip(&row.last))
+            }
+        }
+    }
+}
+
+/// Whether an app serves as it should.
+pub fn health(app: &AppView) -> Markup {
+    use super::parts::mark;
+    html! {
+        @match &app.instances {
+            None => span.state.off { (mark("off")) "nothing live" },
+            Some(of) if of.serving == of.wanted => {
+                span.state.good { (mark("good")) "serving" }
+                @if of.wanted > 1 { span.quiet { (of.wanted) " instances" } }
+            },
+            Some(of) => span.state.bad { (mark("bad")) (of.serving) " of " (of.wanted) " instances serve" },
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The server: the engine, the proxy, the disk, what is odd, and who may come in.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use maud::{Markup, html};
+
+use super::layout::{Page, csrf};
+use super::parts::{mark, problems, prose, when};
+use super::refusal::{For, Result};
+use super::session;
+use super::viewer::Viewer;
+use crate::api::view::rfc3339;
+use crate::api::{Api, Shared, auth};
+use crate::config;
+use crate::deploy::difference;
+use crate::engine;
+use crate::principal::{Role, Scope};
+use crate::store::sessions::{self, Session};
+use crate::store::tokens::{self, Token};
+
+/// One line of the look at the server.
+struct Check {
+    class: &'static str,
+    name: &'static str,
+    text: String,
+}
+
+pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
+    let is_admin = auth::check_server(&viewer.principal, Role::Admin).is_ok();
+    let checks = checks(&api).await;
+    let mut odd = api.agent.tend.differences(None);
+    if is_admin {
+        odd.extend(oddities(&api).await);
+    } else {
+        let caller = &viewer.principal;
+        odd.retain(|_| caller.apps == Scope::All);
+    }
+    let sessions = sessions_of(&api, &viewer, is_admin).await.told(&viewer)?;
+    let tokens = match is_admin {
+        true => api.agent.store.read(tokens::all).await.told(&viewer)?,
+        false => Vec::new(),
+    };
+    let page = Page {
+        title: "Server",
+        viewer: Some(&viewer),
+        live: Some("/live".into()),
+        body: html! {
+            h1 { "Server" }
+            div #server data-fresh {
+                (problems(&odd))
+                dl.checks {
+                    @for check in &checks {
+                        dt { span class={ "state " (check.class) } { (mark(check.class)) (check.name) } }
+                        dd { (prose(&check.text)) }
+                    }
+                }
+                p.hint { code { "cutover doctor" } " on the server looks at more." }
+            }
+            @if is_admin { (token_table(&tokens)) }
+            (session_table(&sessions, &viewer))
+        },
+    };
+    Ok(page.whole().into_response())
+}
+
+async fn checks(api: &Api) -> Vec<Check> {
+    let config = api.agent.in_force();
+    let config = &config.config;
+    let (docker, proxy) = tokio::join!(
+        engine::version(&config.docker.host),
+        api.agent.proxy.hello()
+    );
+    let is = |good: bool| if good { "good" } else { "bad" };
+    let docker = Check {
+        class: is(docker.is_ok()),
+        name: "Docker",
+        text: match docker {
+            Ok(version) => format!("{} (API {})", version.engine, version.api),
+            Err(error) => error.to_string(),
+        },
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    let proxy = match proxy {
+        Ok(hello) => Check {
+            class: if hello.version == own { "good" } else { "warn" },
+            name: "Proxy",
+            text: format!(
+                "version {}, process {}, route table {}",
+                hello.version, hello.pid, hello.generation
+            ),
+        },
+        Err(error) => Check {
+            class: "bad",
+            name: "Proxy",
+            text: error.to_string(),
+        },
+    };
+    let agent = Check {
+        class: "good",
+        name: "Agent",
+        text: format!("version {own}, process {}", std::process::id()),
+    };
+    vec![agent, proxy, docker, disk(&config.agent.data_dir)]
+}
+
+/// With less free space than this, in bytes, the next build may not fit.
+const LITTLE: u64 = 2 << 30;
+
+fn disk(path: &std::path::Path) -> Check {
+    let (class, text) = match rustix::fs::statvfs(path) {
+        Ok(disk) => {
+            let free = disk.f_bavail * disk.f_frsize;
+            let all = disk.f_blocks * disk.f_frsize;
+            let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+            let class = if free < LITTLE { "bad" } else { "good" };
+            let text = format!(
+                "{:.1} of {:.1} GiB free in `{}`",
+                gib(free),
+                gib(all),
+                path.display()
+            );
+            (class, text)
+        }
+        Err(error) => ("bad", format!("`{}`: {error}", path.display())),
+    };
+    Check {
+        class,
+        name: "Disk",
+        text,
+    }
+}
+
+/// What works and is likely to surprise.
+async fn oddities(api: &Api) -> Vec<String> {
+    let difference = difference::difference(&api.agent).await;
+    let mut odd: Vec<_> = difference.notice.into_iter().collect();
+    odd.extend(difference.mistakes);
+    let unrecorded = api.agent.unrecorded.apps().into_iter();
+    odd.extend(unrecorded.map(|app| {
+        format!(
+            "`{app}` serves, but the database does not know it: `cutover adopt` records it again"
+        )
+    }));
+    let in_force = api.agent.in_force();
+    // Secrets are read from files, which may be slow.
+    let warnings = tokio::task::spawn_blocking(move || config::warnings(&in_force.config));
+    odd.extend(warnings.await.unwrap_or_default());
+    odd.extend(api.agent.tend.volumes(None));
+    odd
+}
+
+/// A session, and whose it is.
+type Held = (Session, String);
+
+async fn sessions_of(api: &Api, viewer: &Viewer, all: bool) -> crate::store::Result<Vec<Held>> {
+    let mut held = Vec::new();
+    for session in api.agent.store.read(sessions::all).await? {
+        let Some(principal) = session::principal(api, &session.holder).await else {
+            continue;
+        };
+        if all || principal.who == viewer.principal.who {
+            held.push((session, principal.who.to_string()));
+        }
+    }
+    Ok(held)
+}
+
+fn token_table(all: &[Token]) -> Markup {
+    html! {
+        section #tokens aria-labelledby="tokens-head" {
+            h2 #tokens-head { "Tokens" }
+            @if all.is_empty() {
+                p.quiet { "Only the one of the server itself. " code { "cutover token create NAME" } " makes others, "
+                          "with fewer rights." }
+            } @else {
+                table {
+                    thead { tr { th { "Name" } th { "Role" } th { "Apps" } th { "Used" } th { "Expires" } } }
+                    tbody {
+                        @for token in all {
+                            tr {
+                                td { (token.name) " " code { (token.prefix) "…" } }
+                                td { (token.role.as_str()) }
+                                td { (apps(&token.apps)) }
+                                td { @match token.used_at { Some(at) => (when(&rfc3339(at))), None => "never" } }
+                                td {
+                                    @match token.expires_at {
+                                        Some(_) if token.is_expired() => span.state.bad { (mark("bad")) "expired" },
+                                        Some(at) => { (rfc3339(at).get(..10).unwrap_or_default()) },
+                                        None => "never",
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn apps(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "all".to_owned(),
+        Scope::Apps(apps) => {
+            let names: Vec<_> = apps.iter().map(|app| app.as_str()).collect();
+            names.join(", ")
+        }
+    }
+}
+
+fn session_table(all: &[Held], viewer: &Viewer) -> Markup {
+    html! {
+        section #sessions aria-labelledby="sessions-head" {
+            h2 #sessions-head { "Signed in" }
+            @if all.is_empty() { p.quiet { "Nobody." } }
+            @else {
+                table {
+                    thead { tr { th { "Who" } th { "Browser" } th { "From" } th { "Seen" } th { "" } } }
+                    tbody {
+                        @for (session, who) in all {
+                            tr {
+                                td { (prose(who)) }
+                                td.browser { (session.browser) }
+                                td { (session.address) }
+                                td { (when(&rfc3339(session.seen_at))) }
+                                td.act {
+                                    @if viewer.session.as_ref() == Some(&session.hash) { span.quiet { "this one" } }
+                                    @else {
+                                        form method="post" action="/sessions/end" {
+                                            (csrf(viewer))
+                                            input type="hidden" name="session" value=(session.hash);
+                                            button { "End" }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The dashboard in a real browser: sign in, watch a push go live, roll back, read why a build failed.
+
+use ::http::Request;
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::server::{APP, File, Server, files};
+use crate::support::demo::http::Answer;
+use crate::support::wait::soon;
+
+const TAB: &str = "\u{E004}";
+const ENTER: &str = "\u{E007}";
+
+/// Signed in by a one-time link.
+async fn signed_in(server: &mut Server) -> (Browser, String) {
+    let site = format!("http://{}", server.agent().address);
+    let browser = Browser::start().await;
+    let link = server.cutover(&["open", "--print"]).output().unwrap();
+    let link = String::from_utf8(link.stdout).unwrap();
+    assert!(link.starts_with(&format!("{site}/open?code=")), "{link}");
+    browser.open(link.trim()).await;
+    browser.until("Apps").await;
+    (browser, site)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_is_watched_and_rolled_back_in_the_browser() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let site = format!("http://{}", server.agent().address);
+    let browser = Browser::start().await;
+
+    // By keyboard alone: the form, then the app, the first thing after the navigation.
+    browser.open(&site).await;
+    browser.enter("#token", "wrong").await;
+    browser.press(ENTER).await;
+    browser.until("not a token that is accepted here").await;
+    // That the browser says that the sign-in was refused is no fault.
+    browser.complaints().await;
+    browser.enter("#token", &server.token()).await;
+    browser.press(ENTER).await;
+    browser.until("serving").await;
+    browser.run("document.querySelector('main').focus()").await;
+    browser.press(TAB).await;
+    browser.press(ENTER).await;
+    browser.until("Deployments").await;
+
+    // A push goes live in the page that is open.
+    browser.run("window.stays = true").await;
+    let id = server.push("v2", "").await;
+    browser.until("v2").await;
+    server.ended(&id).await;
+    let live = "return document.querySelector('#deployments li').innerText";
+    let shown = soon(async || {
+        let first = browser.run(live).await.to_string();
+        first.contains("live") && first.contains("v2")
+    });
+    assert!(shown.await, "{}", browser.text().await);
+    assert_eq!(browser.run("return window.stays").await, true, "no reload");
+
+    // The way back says from what to what.
+    browser.click("a[href$='/rollback']").await;
+    browser.until("It does not undo").await;
+    let text = browser.text().await;
+    let (from, to) = (text.find("v2").unwrap(), text.find("v1").unwrap());
+    assert!(from < to, "{text}");
+    browser.click("form.actions button.main").await;
+    browser.until("rolled back by token admin").await;
+    browser.until("serves now").await;
+    assert_eq!(server.version().await, "v1");
+
+    // A build that fails: why comes first.
+    let broken = vec![File::new("Dockerfile", "FROM scratch\nCOPY not-there /\n")];
+    let id = server.push_files(&broken, "Break it").await;
+    browser.open(&format!("{site}/deployments/{id}")).await;
+    browser.until("failed").await;
+    let failed = soon(async || {
+        let error = browser
+            .run("return document.getElementById('error')?.innerText")
+            .await;
+        error.to_string().contains("not-there")
+    });
+    assert!(failed.await, "{}", browser.text().await);
+    browser.until("[build] failed").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_says_that_the_agent_is_away_and_comes_back() {
+    let mut server = Server::start().await;
+    // Its address has to stay the same.
+    let address = server.agent().address.to_string();
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let text = text.replacen("127.0.0.1:0", &address, 1);
+    std::fs::write(&server.stage.config, text).unwrap();
+    let (browser, _) = signed_in(&mut server).await;
+    browser.run("window.stays = true").await;
+    server.agent().kill().await.unwrap();
+    browser.until("The agent does not answer").await;
+    server.serve().await;
+    let back = soon(async || !browser.text().await.contains("does not answer")).await;
+    assert!(back, "{}", browser.text().await);
+    server.go_live("v1").await;
+    browser.until("serving").await;
+    assert_eq!(browser.run("return window.stays").await, true);
+    server.stop().await;
+}
+
+/// Runs where it becomes part of a page, in whichever way.
+const HOSTILE: &str = "\"'><img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_is_only_text() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let mut ids = vec![server.push_files(&files("v2", ""), HOSTILE).await];
+    server.ended(&ids[0]).await;
+    // In a build's output, and in its error.
+    let dockerfile = format!(
+        "FROM scratch\nCOPY [\"{}\", \"/\"]\n",
+        "<img src=x onerror=window.pwned=1>"
+    );
+    ids.push(
+        server
+            .push_files(&[File::new("Dockerfile", dockerfile)], HOSTILE)
+            .await,
+    );
+    server.ended(&ids[1]).await;
+    let body = json!({ "ref": HOSTILE.replace([' ', '"'], "") }).to_string();
+    let request = Request::post(format!("/api/v1/apps/{APP}/deployments"))
+        .header("authorization", format!("Bearer {}", server.token()));
+    let asked: Value = server.ask(request, body).await.json();
+    if let Some(id) = asked["id"].as_str() {
+        server.ended(id).await;
+        ids.push(id.to_owned());
+    }
+    let (browser, site) = signed_in(&mut server).await;
+    let mut paths = vec![
+        "/".into(),
+        format!("/apps/{APP}"),
+        "/server".into(),
+        format!("/apps/{APP}/rollback"),
+    ];
+    paths.extend(ids.iter().map(|id| format!("/deployments/{id}")));
+    let query: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    paths.push(format!("/apps/{APP}/log?grep={query}&instance={query}"));
+    paths.push(format!("/apps/{query}"));
+    for path in &paths {
+        browser.open(&format!("{site}{path}")).await;
+        let found = browser.run("return [window.pwned ?? 0, document.querySelectorAll('main img, main script, body > img, body > script').length]").await;
+        assert_eq!(found, json!([0, 0]), "{path}");
+        let text = browser.text().await;
+        let complaints = browser.complaints().await;
+        let complaints: Vec<_> = complaints.iter().filter(|it| !it.contains("404")).collect();
+        assert!(complaints.is_empty(), "{path}: {complaints:?}\n{text}");
+    }
+    browser
+        .open(&format!("{site}/deployments/{}", ids[0]))
+        .await;
+    browser.until("<img src=x").await;
+    server.stop().await;
+}
+
+/// Presses a button without a browser: the page's form with what it carries.
+async fn press(server: &Server, cookie: &str, page: &str) -> Answer {
+    let get = |path: &str| Request::get(path.to_owned()).header("cookie", cookie);
+    let shown = server.ask(get(page), "").await.text();
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    let main = shown.split("<main").nth(1).unwrap();
+    for field in main.split("<input type=\"hidden\" ").skip(1) {
+        let value = |name: &str| {
+            let rest = field.split(&format!("{name}=\"")).nth(1).unwrap();
+            rest.split('"').next().unwrap().to_owned()
+        };
+        body.append_pair(&value("name"), &value("value"));
+    }
+    let request = Request::post(page).header("cookie", cookie);
+    server.ask(request, body.finish()).await
+}
+
+async fn cookie(server: &mut Server) -> String {
+    let link = server.cutover(&["open", "--print"]).output().unwrap();
+    let link = String::from_utf8(link.stdout).unwrap();
+    let path = link.trim().split_once("/open").unwrap().1;
+    let opened = server.ask(Request::get(format!("/open{path}")), "").await;
+    let cookie = opened.headers["set-cookie"].to_str().unwrap();
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_who_roll_back_at_once_cause_one_rollback() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    server.go_live("v2").await;
+    let (one, two) = (cookie(&mut server).await, cookie(&mut server).await);
+    let page = format!("/apps/{APP}/rollback");
+    let (first, second) = tokio::join!(press(&server, &one, &page), press(&server, &two, &page));
+    let place = |answer: &Answer| answer.headers.get("location").cloned();
+    assert!(place(&first).is_some(), "{}", first.text());
+    // The second one comes to the first one's deployment, or too late.
+    if place(&second) != place(&first) {
+        assert_eq!(second.status, 409, "{}", second.text());
+    }
+    let id = place(&first).unwrap();
+    let id = id.to_str().unwrap().rsplit_once('/').unwrap().1;
+    assert_eq!(server.ended(id).await.0.state, "live");
+    let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
+    let all = list["items"].as_array().unwrap();
+    let rollbacks = all.iter().filter(|it| it["trigger"] == "rollback");
+    assert_eq!(rollbacks.count(), 1, "{list}");
+    assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}

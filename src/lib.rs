@@ -74,6 +74,7 @@ pub mod webhook;
 pub mod deploy;
 
 pub mod build;
+pub mod certificates;
 pub mod engine;
 pub mod proxy;
 pub mod source;

@@ -14,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use rustls::pki_types::CertificateDer;
 use tower_service::Service;
 
 /// Why a server was not reached. The text is without the proxy's password.
@@ -41,7 +42,17 @@ impl Outbound {
 
     /// The same with other proxies than the environment's.
     pub fn through(proxies: Matcher) -> Result<Self, String> {
-        let tls = crate::tls::client().map_err(|error| format!("failed to set up TLS: {error}"))?;
+        Self::with(proxies, Vec::new())
+    }
+
+    /// The same as [`Outbound::new`], trusting these authorities too.
+    pub fn trusting(more: Vec<CertificateDer<'_>>) -> Result<Self, String> {
+        Self::with(Matcher::from_env(), more)
+    }
+
+    fn with(proxies: Matcher, more: Vec<CertificateDer<'_>>) -> Result<Self, String> {
+        let tls = crate::tls::client_trusting(more);
+        let tls = tls.map_err(|error| format!("failed to set up TLS: {error}"))?;
         Ok(Self { tls, proxies })
     }
 

@@ -3,11 +3,20 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
 /// A client without a certificate of its own.
 pub fn client() -> Result<ClientConfig, rustls::Error> {
+    client_trusting(Vec::new())
+}
+
+/// The same, which trusts these authorities too.
+pub fn client_trusting(more: Vec<CertificateDer<'_>>) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
+    for authority in more {
+        roots.add(authority)?;
+    }
     // A single root that cannot be read must not lock every server out.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -77,7 +77,9 @@ fn check_of_a_good_file_is_one_line() {
         said(&output),
         "exit 0\n`./deploy.toml` is valid: 1 app\n\
          Warning: `apps.hello.webhook.secrets`: the environment variable `HELLO_WEBHOOK_SECRET`, \
-         which holds a secret, is not set\n"
+         which holds a secret, is not set\n\
+         Warning: `hello.example.com`: no public authority certifies this name: put a certificate into \
+         the folder `proxy.certificates`, or set `proxy.acme.directory` to an authority of your own\n"
     );
 }
 

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
+use crate::certificates::names::Name;
 use crate::deploy::tend::Tend;
 use crate::ids::AppName;
 use crate::proxy::control::RouteStats;
@@ -45,6 +46,9 @@ pub async fn metrics(State(api): Shared) -> Response {
         states,
     );
     tended(&mut text, &api.agent.tend);
+    if let Ok((names, _)) = super::certificates::all(&api).await {
+        certificates(&mut text, &names);
+    }
     let routes = api.agent.proxy.stats().await;
     let up = [("".to_owned(), u64::from(routes.is_ok()))];
     let help = "Whether the proxy answers the agent.";
@@ -76,6 +80,30 @@ fn tended(text: &mut Families, tend: &Tend) {
         tend.crashed()
             .into_iter()
             .map(|(app, count)| of(app, count)),
+    );
+}
+
+/// Adds the names that are served over TLS.
+fn certificates(text: &mut Families, names: &[Name]) {
+    let of = |it: &Name| format!("name=\"{}\"", it.name);
+    let expiry = names.iter().filter_map(|it| {
+        let leaf = it.leaf.as_ref()?;
+        Some((of(it), leaf.not_after / 1000))
+    });
+    text.family(
+        "cutover_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the certificate of a name expires.",
+        expiry,
+    );
+    let failing = names
+        .iter()
+        .map(|it| (of(it), u64::from(it.problem.is_some())));
+    text.family(
+        "cutover_certificate_problem",
+        "gauge",
+        "Whether something is wrong with the certificate of a name.",
+        failing,
     );
 }
 

@@ -14,6 +14,7 @@ mod actions;
 mod apps;
 pub mod auth;
 mod body;
+mod certificates;
 mod configuration;
 mod deployments;
 mod error;
@@ -97,6 +98,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(configuration::show))
         .routes(routes!(configuration::reload))
         .routes(routes!(actions::list))
+        .routes(routes!(certificates::list))
+        .routes(routes!(certificates::renew))
         .routes(routes!(orphans::list))
         .routes(routes!(orphans::gc))
         .routes(routes!(orphans::adopt))

@@ -260,7 +260,10 @@ mod tests {
                 let (_, deployment) = ask(1, deploy, hello, "right", nothing()).await;
                 let id = deployment["id"].as_str().unwrap();
                 let asked = format!("{} {path}", method.to_uppercase());
-                let of = |app: &str, id: &str| path.replace("{app}", app).replace("{id}", id);
+                let of = |app: &str, id: &str| {
+                    let path = path.replace("{app}", app).replace("{id}", id);
+                    path.replace("{name}", id)
+                };
                 let good = of("hello", id);
                 let huge = if path.starts_with("/hooks") {
                     26 << 20
@@ -295,6 +298,7 @@ mod tests {
                     let is_rare = ["/hooks/{app} 202", "/readyz 200"].contains(&place.as_str())
                         || place.ends_with("/rollback 202")
                         || place.ends_with("/restart 202")
+                        || place.ends_with("/renew 202")
                         || place.ends_with("/reload 422")
                         || place.ends_with("/orphans 200")
                         || place.ends_with("/adopt 200")

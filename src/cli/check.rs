@@ -13,7 +13,8 @@ pub struct Check {}
 pub fn run(_: Check, global: &Global) -> Result<(), Error> {
     let (path, config) = configuration::load(global)?;
     let warnings = crate::config::warnings(&config).into_iter();
-    for warning in warnings.chain(crate::source::warnings(&config)) {
+    let warnings = warnings.chain(crate::source::warnings(&config));
+    for warning in warnings.chain(crate::certificates::names::warnings(&config)) {
         print::error(format_args!("Warning: {warning}"));
     }
     let apps = match config.apps.len() {

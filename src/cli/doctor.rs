@@ -1,5 +1,6 @@
 //! `cutover doctor`: checks everything that has to work together, and reports what does not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use console::style;
 
 use super::client::Client;
 use super::notice::Configuration;
-use super::{Error, Global, configuration, gc, notice, print, words};
+use super::{Error, Global, certificates, configuration, gc, notice, print, words};
 use crate::config::{self, Config};
 use crate::engine::{self, Version};
 use crate::proxy::control;
@@ -48,6 +49,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     if let Some(in_force) = in_force {
         found.extend(differences(&path, in_force));
     }
+    found.extend(tls(&config).await);
     found.extend(orphans(&config).await);
     found.push(proxy(&config).await);
     let mut wrong = 0;
@@ -185,6 +187,30 @@ async fn orphans(config: &Config) -> Vec<Found> {
                 .to_owned(),
         ));
     }
+    found
+}
+
+/// The certificates, and the files that should be some.
+async fn tls(config: &Config) -> Vec<Found> {
+    let client = Client::local(&config.agent.data_dir);
+    let (look, copy) = (certificates::problems(&client).await, config.clone());
+    let read = move || crate::certificates::names::all(&copy, &BTreeMap::new());
+    let (names, broken) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let broken = broken.into_iter().map(|(path, why)| {
+        let path = path.display();
+        Found::Bad(format!(
+            "the certificate `{path}` cannot be used: {why}; its names are served with the one before, if \
+             there was one"
+        ))
+    });
+    let mut found: Vec<_> = broken.collect();
+    if look.is_empty() && found.is_empty() && !names.is_empty() {
+        let count = words::counted(names.len() as u64, "name");
+        found.push(Found::Good(format!(
+            "the certificates of {count} are in order"
+        )));
+    }
+    found.extend(look.into_iter().map(Found::Bad));
     found
 }
 

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod adopt;
 pub mod cancel;
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod completions;
@@ -92,6 +93,7 @@ pub enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Cancel(cancel::Cancel),
+    Certificates(certificates::Certificates),
     Reload(reload::Reload),
     Remove(remove::Remove),
     Adopt(adopt::Adopt),
@@ -146,6 +148,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Show(args) => show::run(args, &global).await,
         Verb::Logs(args) => logs::run(args, &global).await,
         Verb::Cancel(args) => cancel::run(args, &global).await,
+        Verb::Certificates(args) => certificates::run(args, &global).await,
         Verb::Reload(args) => reload::run(args, &global).await,
         Verb::Remove(args) => remove::run(args, &global).await,
         Verb::Adopt(args) => adopt::run(args, &global).await,

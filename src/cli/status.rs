@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::client::{Client, view};
 use super::table::Table;
-use super::{Error, Global, notice, print, words};
+use super::{Error, Global, certificates, notice, print, words};
 
 /// Show what is live and what is being deployed
 #[derive(Debug, Args)]
@@ -63,6 +63,9 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     // A problem with Docker is reported for every app.
     problems.dedup();
     for problem in problems {
+        print::line(format_args!("! {problem}"));
+    }
+    for problem in certificates::problems(&client).await {
         print::line(format_args!("! {problem}"));
     }
     for deployment in apps.iter().filter_map(|app| app.deployment.as_ref()) {

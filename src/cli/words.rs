@@ -16,6 +16,19 @@ pub fn ago(time: &str) -> String {
     crate::deploy::words::ago(since.try_into().unwrap_or_default())
 }
 
+/// `in 3 h`, or `now` if that time has come; `None` if it is not a time in RFC 3339.
+pub fn until(time: &str) -> Option<String> {
+    let then = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+    let left = (then - OffsetDateTime::now_utc()).whole_seconds();
+    Some(match left {
+        ..=0 => "now".to_owned(),
+        1..120 => format!("in {left} s"),
+        120..7_200 => format!("in {} min", left / 60),
+        7_200..172_800 => format!("in {} h", left / 3_600),
+        _ => format!("in {} days", left / 86_400),
+    })
+}
+
 /// The time between two RFC 3339 times.
 pub fn between(from: &str, to: &str) -> Option<Duration> {
     let from = OffsetDateTime::parse(from, &Rfc3339).ok()?;

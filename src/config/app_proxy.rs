@@ -20,6 +20,7 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
     let first_byte_timeout = section.read("first_byte_timeout", |node| positive(&node));
     let idle_timeout = section.read("idle_timeout", |node| positive(&node));
     let keep_alive = section.read("keep_alive", duration);
+    let https_redirect = section.read("https_redirect", |node| node.boolean());
     let hold = section.read("hold", duration);
     let pause = section.read("pause", duration);
     let maintenance = section.read("maintenance", notice);
@@ -33,6 +34,7 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
         first_byte_timeout: first_byte_timeout.unwrap_or(Duration::from_secs(60)),
         idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(60)),
         keep_alive: keep_alive.unwrap_or(Duration::from_millis(1500)),
+        https_redirect: https_redirect.unwrap_or(true),
         hold: hold.unwrap_or_default(),
         pause: pause.unwrap_or_default(),
         maintenance,

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
+mod acme;
 mod addresses;
 mod app;
 mod app_proxy;
@@ -46,6 +47,7 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
+pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
 pub use binds::mountable;
 pub use build::Build;
 pub use container::Container;
@@ -83,6 +85,7 @@ impl Config {
             },
             proxy: Proxy {
                 error_pages: self.proxy.error_pages,
+                acme: self.proxy.acme.filter(|_| running.proxy.https.is_some()),
                 ..running.proxy.clone()
             },
             docker: Docker {
@@ -113,6 +116,8 @@ pub struct Proxy {
     pub https: Option<SocketAddr>,
     /// The folder that contains `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
     pub certificates: Option<PathBuf>,
+    /// How certificates are ordered. Absent: not at all.
+    pub acme: Option<Acme>,
     /// The proxies whose X-Forwarded-For and similar headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// The listeners on which every connection must begin with a PROXY header.
@@ -305,6 +310,8 @@ pub struct AppProxy {
     pub keep_alive: Duration,
     /// How long a request waits while there is no instance to handle it, before it gets 503.
     pub hold: Duration,
+    /// Whether requests without TLS are redirected to where there is a certificate.
+    pub https_redirect: bool,
     /// How long every request is held back before it is forwarded. Zero: not at all.
     pub pause: Duration,
     /// If present, every request is answered with 503 and this notice.

@@ -12,7 +12,7 @@ use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::values::{networks, path, some_networks};
-use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, app, syntax};
+use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, syntax};
 
 /// In bytes. A larger file is not a configuration.
 const LONGEST: u64 = 1 << 20;
@@ -131,6 +131,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
     let http = addresses.read(&mut section, "http", Some(default));
     let https = addresses.read(&mut section, "https", None);
     let certificates = section.read("certificates", path);
+    let acme = acme::read(&mut section, https.is_some());
     let trusted_proxies = section.read("trusted_proxies", networks);
     let proxy_protocol = section
         .read("proxy_protocol", listeners)
@@ -144,6 +145,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
         http: http.unwrap_or(default),
         https,
         certificates,
+        acme,
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         proxy_protocol,
         access_log,

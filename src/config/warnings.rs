@@ -14,6 +14,16 @@ pub fn warnings(config: &Config) -> Vec<String> {
     for (status, path) in &config.proxy.error_pages {
         unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
     }
+    if let Some(acme) = &config.proxy.acme {
+        if let Some(path) = &acme.directory_ca {
+            certificate_warning(&mut warnings, path);
+        }
+        if let Some(account) = &acme.account
+            && let Err(error) = account.key.read()
+        {
+            warnings.push(format!("`proxy.acme.account.key`: {error}"));
+        }
+    }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
         // A repository on this machine is pushed to directly.
@@ -164,6 +174,15 @@ fn unread(warnings: &mut Vec<String>, key: &str, path: &Path) {
         let path = path.display();
         warnings.push(format!(
             "{key}`: `{path}` cannot be read ({error}); the proxy's own page is used instead"
+        ));
+    }
+}
+
+fn certificate_warning(warnings: &mut Vec<String>, path: &Path) {
+    if let Err(error) = std::fs::File::open(path) {
+        let path = path.display();
+        warnings.push(format!(
+            "`proxy.acme.directory_ca`: `{path}` cannot be read ({error}); no certificate is ordered"
         ));
     }
 }

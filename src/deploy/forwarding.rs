@@ -88,6 +88,7 @@ fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
         pause_ms: ms(app.pause),
         maintenance,
         strip_prefix: app.strip_path,
+        https_redirect: app.https_redirect,
         pages: pages.of(&app.error_pages),
         // Set from the release.
         h2c: false,

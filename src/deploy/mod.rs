@@ -72,6 +72,8 @@ pub struct Agent {
     pub hub: Hub,
     pub workers: Workers,
     pub tend: Arc<Tend>,
+    /// Notified when a certificate may be due.
+    pub certifying: Notify,
     /// Notified when instances are to be stopped.
     pub retiring: Notify,
     /// One publication of the route table at a time, so that they arrive in order.
@@ -96,6 +98,7 @@ impl Agent {
             hub: Hub::new(),
             workers: Workers::default(),
             tend: Arc::default(),
+            certifying: Notify::new(),
             retiring: Notify::new(),
             publishing: Mutex::new(()),
             unrecorded: Default::default(),

@@ -161,6 +161,7 @@ async fn take_over(
     *agent.in_force.write() = Arc::new(next);
     reload.applied = true;
     agent.hub.changed();
+    agent.certifying.notify_one();
     start_workers(agent).await;
     let published = timeout(PUBLISHED, routes::publish_anew(agent)).await;
     let why = match published {

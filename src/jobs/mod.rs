@@ -1,11 +1,13 @@
 //! Background work of the agent: one file per task, each a loop that runs as long as the agent.
 
+mod certify;
 mod prune;
 mod reconcile;
 mod reload;
 mod retire;
 mod sweep;
 
+pub use certify::certify;
 pub use prune::prune;
 pub use reconcile::reconcile;
 pub use reload::reload;

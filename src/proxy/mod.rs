@@ -31,6 +31,7 @@ mod threads;
 mod watch;
 mod worker;
 
+pub use downstream::certificates::{ACME, Folders, pem};
 pub use downstream::limits::{Limits, network_of};
 pub use log_file::OWN as LOG;
 pub use options::{ADDRESSES, Options, Settings};

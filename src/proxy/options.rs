@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::downstream::certificates::Folders;
 use super::downstream::limits::Limits;
 use super::worker;
 
@@ -111,6 +112,11 @@ impl Options {
             takeover: false,
             by_agent: false,
         }
+    }
+
+    /// Where the certificates are.
+    pub fn certificates(&self) -> Folders {
+        Folders::new(self.certificates.clone(), &self.data_dir)
     }
 
     /// The settings that an agent compares.

@@ -1,6 +1,7 @@
 //! The life of the proxy: binds, loads, serves and leaves.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,10 +17,12 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::control::publish::Publisher;
 use super::control::{self, Client, Control, Leave, disk, handover};
+use super::downstream::certificates::Certificates;
 use super::downstream::limits::Places;
 use super::downstream::server::{Server, Stage};
 use super::downstream::tls;
 use super::exchange::forward::Gateway;
+use super::exchange::redirect::Door;
 use super::log_file;
 use super::options::{ADDRESSES, Options};
 use super::route::routes::Routes;
@@ -69,13 +72,17 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         None => activated(),
     };
     let sockets = Sockets::open(inherited, taken.is_some(), &options).await?;
-    let certificates = tls::Certificates::load(options.certificates.clone());
+    let folders = options.certificates();
+    let certificates = tokio::task::spawn_blocking(|| Certificates::load(folders))
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?;
     let load = folder.clone();
     let table = tokio::task::spawn_blocking(move || disk::load(&load))
         .await
         .map_err(|error| failed(io::Error::other(error)))?;
     let routes = Arc::new(Routes::new(table, Arc::default()));
-    let server = Arc::new(server(&options, &routes, &certificates)?);
+    let (address, https) = sockets.addresses().map_err(failed)?;
+    let server = Arc::new(server(&options, &routes, &certificates, https)?);
     let stop = watch::Sender::new(false);
     let threads = start_threads(&options, &sockets, &server, &stop).map_err(RunError::Thread)?;
     if taken.as_ref().is_some_and(|taken| !taken.is_offered()) {
@@ -93,12 +100,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     if let Err(error) = write_addresses(&folder, &sockets) {
         tracing::error!(%error, "failed to write the proxy's addresses to `{ADDRESSES}`");
     }
-    let (address, _) = sockets.addresses().map_err(failed)?;
     tracing::info!(%address, generation = routes.generation(), "the proxy is serving");
 
     let leaving_socket = leaving_socket(&folder);
     let control = Arc::new(Control {
         routes: routes.clone(),
+        certificates: certificates.clone(),
         publisher: Publisher::new(folder.clone(), routes.clone()),
         leaving_socket: leaving_socket.clone(),
         sockets: sockets.copies().map_err(failed)?.into(),
@@ -187,7 +194,8 @@ async fn serves_on(before: &Client, pid: Option<Pid>) -> bool {
 fn server(
     options: &Options,
     routes: &Arc<Routes>,
-    certificates: &Arc<tls::Certificates>,
+    certificates: &Arc<Certificates>,
+    https: Option<SocketAddr>,
 ) -> Result<Server<Gateway>, RunError> {
     let access_log = options.access_log.clone().map(AccessLog::open);
     let access_log = access_log.transpose().map_err(RunError::Thread)?;
@@ -195,6 +203,10 @@ fn server(
         handler: Gateway {
             routes: routes.clone(),
             access_log: access_log.map(Arc::new),
+            door: https.map(|https| Door {
+                certificates: certificates.clone(),
+                port: https.port(),
+            }),
         },
         watches: routes.watches.clone(),
         limits: options.limits,
@@ -310,7 +322,7 @@ fn affordable_connections() -> usize {
 }
 
 /// Sweeps deadlines, closes what has been idle for too long, and reloads certificates.
-async fn keep(routes: Arc<Routes>, certificates: Arc<tls::Certificates>, folder: PathBuf) {
+async fn keep(routes: Arc<Routes>, certificates: Arc<Certificates>, folder: PathBuf) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut looked = None;

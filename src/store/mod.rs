@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 pub mod actions;
 pub mod app_names;
 pub mod apps;
+pub mod certificates;
 pub mod deliveries;
 pub mod deployments;
 mod examine;

@@ -6,6 +6,7 @@ mod support;
 // As the files of the demo name them.
 use cutover::{cli, proxy};
 
+mod authority;
 mod browser;
 mod counter;
 mod forge;
@@ -17,6 +18,7 @@ mod bad_flood;
 mod bad_input;
 mod bake;
 mod bake_traffic;
+mod certificates;
 mod crash;
 mod dashboard;
 mod database;

@@ -13,7 +13,7 @@ const FOLDERS: &[&[&str]] = &[
     &["config"],
     &["store"],
     &["source"],
-    &["build", "engine"],
+    &["build", "certificates", "engine"],
     &["deploy"],
     &["notify"],
     &["api"],

@@ -1,5 +1,6 @@
 //! What the agent says at its start to whoever started it.
 
+use crate::certificates;
 use crate::config::{self, App, Config, Repo};
 use crate::source;
 
@@ -13,7 +14,8 @@ pub fn say(config: &Config, listen: &str) {
         tracing::info!("`{name}` is served at {url}; {}", door(config, app, listen));
     }
     let warnings = config::warnings(config).into_iter();
-    for warning in warnings.chain(source::warnings(config)) {
+    let warnings = warnings.chain(source::warnings(config));
+    for warning in warnings.chain(certificates::names::warnings(config)) {
         tracing::warn!("{warning}");
     }
 }

@@ -90,6 +90,11 @@ impl Client {
             .await
     }
 
+    /// Returns when every handshake uses the certificates as they are on disk now.
+    pub async fn reload_certificates(&self) -> Result<(), Error> {
+        self.call(&Command::Certificates, ANSWER).await
+    }
+
     /// Tells the proxy to finish the requests in progress and exit.
     pub async fn stop(&self) -> Result<(), Error> {
         self.call(&Command::Stop, ANSWER).await

@@ -40,6 +40,8 @@ pub enum Command {
     Tallies {
         app: String,
     },
+    /// Read the certificates and the answers to challenges again. Older proxies refuse it.
+    Certificates,
     /// Return the whole table that requests are routed by now.
     Table,
     Stop,

@@ -17,6 +17,7 @@ use super::handover::{self, Offer};
 use super::publish::{Keeping, Publisher};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
 use crate::log_limit::limited;
+use crate::proxy::downstream::certificates::Certificates;
 use crate::proxy::options::Settings;
 use crate::proxy::route::drain::drain;
 use crate::proxy::route::routes::Routes;
@@ -31,6 +32,7 @@ const WARY: u32 = 60;
 /// What the commands on the control socket act on.
 pub struct Control {
     pub routes: Arc<Routes>,
+    pub certificates: Arc<Certificates>,
     pub publisher: Publisher,
     /// Where this proxy answers once a successor has its sockets.
     pub leaving_socket: PathBuf,
@@ -296,6 +298,10 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
         }
         Command::Stats => done(routes.stats()),
         Command::Tallies { app } => done(routes.tallies(&app)),
+        Command::Certificates => match reload_certificates(control).await {
+            Ok(()) => done(()),
+            Err(error) => refused(&error.to_string()),
+        },
         Command::Table => done(&*routes.table()),
         Command::Stop => {
             control.stop();
@@ -317,6 +323,16 @@ async fn publish(table: Table, control: &Control) -> Result<u64, String> {
         },
         None => Ok(generation),
     }
+}
+
+/// Also of the proxy before this one, which may still accept connections.
+async fn reload_certificates(control: &Control) -> Result<(), tokio::task::JoinError> {
+    if let Some(old) = &control.predecessor {
+        // It may be gone, or of a version that looks by itself.
+        let _ = old.reload_certificates().await;
+    }
+    let certificates = control.certificates.clone();
+    tokio::task::spawn_blocking(move || certificates.refresh()).await
 }
 
 fn done(value: impl Serialize) -> Vec<u8> {

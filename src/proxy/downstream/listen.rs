@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::certificates::CHALLENGE;
 use super::client_io::EARLY;
 use super::handler::{Connection, Handler};
 use super::limits::{Place, network_of};
@@ -108,6 +109,8 @@ async fn serve<H: Handler>(
             return;
         };
         match stream.get_ref().1.alpn_protocol() {
+            // The handshake was the answer to a challenge.
+            Some(CHALLENGE) => {}
             Some(b"h2") => Box::pin(http2::serve(stream, connection, place, server)).await,
             _ => Box::pin(http1::serve(stream, Vec::new(), connection, place, server)).await,
         }

@@ -1,5 +1,6 @@
 //! The client's side: accepting connections, TLS, HTTP/1 and HTTP/2, and their limits.
 
+pub mod certificates;
 pub mod client_io;
 pub mod handler;
 pub mod http1;

@@ -13,11 +13,13 @@ use super::attempt::Attempt;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::page::{self, last_page};
+use super::redirect::{Door, challenge_token, redirect, to_https};
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::live::NoRoute;
 use crate::proxy::route::routes::Routes;
+use crate::proxy::route::table::Page;
 use crate::proxy::route::visit::{Visit, client_key};
 use crate::proxy::wire::headers::FORWARDED_FOR;
 use crate::proxy::wire::request_id;
@@ -32,6 +34,8 @@ pub struct Gateway {
     pub routes: Arc<Routes>,
     /// Gets a line for each request.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Absent without TLS.
+    pub door: Option<Door>,
 }
 
 impl Handler for Gateway {
@@ -79,6 +83,12 @@ async fn forward(
             "The value of the Expect header is not supported.",
         );
     }
+    if let Some(door) = &gateway.door
+        && let Some(token) = challenge_token(request.uri().path()).map(str::to_owned)
+        && let Some(answer) = door.certificates.answer(&token).await
+    {
+        return page::custom(StatusCode::OK, &Page::from(&*answer));
+    }
     let name = host.to_str().unwrap_or("");
     let claim = match routes
         .claim_or_wait(name, request.uri().path(), watch)
@@ -101,6 +111,13 @@ async fn forward(
     request_id::ensure(request.headers_mut());
     if let Some(log) = &gateway.access_log {
         claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
+    }
+    let policy = &claim.share().policy;
+    if policy.https_redirect
+        && let Some(door) = &gateway.door
+        && let Some(to) = to_https(door, connection, name, &request)
+    {
+        return redirect(watch, claim, &to);
     }
     claim.visit = Some(visit(connection, &request));
     let policy = &claim.share().policy;

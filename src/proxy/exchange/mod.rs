@@ -8,5 +8,6 @@ pub mod download;
 pub mod extended_connect;
 pub mod forward;
 pub mod page;
+pub mod redirect;
 pub mod send;
 pub mod tunnel;

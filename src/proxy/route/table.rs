@@ -207,6 +207,13 @@ pub struct Policy {
     pub h2c: bool,
     /// Strip the path prefix before the app sees the path.
     pub strip_prefix: bool,
+    /// Requests without TLS are redirected to where there is a certificate for their host.
+    #[serde(skip_serializing_if = "is_false")]
+    pub https_redirect: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Default for Policy {
@@ -224,6 +231,7 @@ impl Default for Policy {
             pages: BTreeMap::new(),
             h2c: false,
             strip_prefix: false,
+            https_redirect: false,
         }
     }
 }

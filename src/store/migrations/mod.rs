@@ -409,6 +409,21 @@ const MIGRATIONS: &[&str] = &[
         address    TEXT NOT NULL
     ) STRICT;
 ",
+    // What is known of the names that certificates are ordered for, and when orders were placed, because
+    // authorities limit their number. The certificates themselves are files.
+    "
+    CREATE TABLE certificates (
+        name      TEXT PRIMARY KEY,
+        directory TEXT,
+        order_url TEXT,
+        asked_at  INTEGER,
+        failures  INTEGER NOT NULL DEFAULT 0,
+        error     TEXT,
+        next_try  INTEGER
+    ) STRICT;
+    CREATE TABLE certificate_orders (at INTEGER NOT NULL) STRICT;
+    CREATE INDEX certificate_orders_by_time ON certificate_orders (at);
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -1,0 +1,147 @@
+//! Every name that is to be served over TLS, and how it stands with its certificate.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::files::Files;
+use super::leaf::{self, Leaf};
+use super::schedule::{due, renewal};
+use crate::config::Config;
+use crate::store::certificates::State;
+use crate::store::now;
+
+/// One sentence for each name that has no certificate and gets none, and for each file of the owner's
+/// that cannot be used. Blocks.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let (names, broken) = all(config, &BTreeMap::new());
+    let names = names.into_iter().filter(|it| it.due.is_none());
+    let names = names.filter_map(|it| Some(format!("`{}`: {}", it.name, it.problem?)));
+    let broken = broken.into_iter();
+    let broken = broken.map(|(path, why)| format!("the certificate `{}`: {why}", path.display()));
+    names.chain(broken).collect()
+}
+
+/// One name.
+#[derive(Debug, Clone)]
+pub struct Name {
+    pub name: String,
+    /// Where its certificate comes from.
+    pub source: Source,
+    /// The certificate that is served.
+    pub leaf: Option<Leaf>,
+    pub state: State,
+    /// When a new one is ordered, in milliseconds since 1970; `None`: never, as things are.
+    pub due: Option<i64>,
+    /// What is wrong, and what to do.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file of the owner's.
+    File(PathBuf),
+    Ordered,
+    /// There is none, and none is ordered.
+    Nowhere,
+}
+
+/// A file of the owner's that cannot be used, and why.
+pub type Broken = (PathBuf, String);
+
+/// All names of the configuration, and the owner's files that cannot be used. Reads the files: blocks.
+pub fn all(config: &Config, states: &BTreeMap<String, State>) -> (Vec<Name>, Vec<Broken>) {
+    let files = Files::new(&config.agent.data_dir, config.proxy.certificates.clone());
+    let (own, broken) = owned(files.own());
+    let state = |name: &str| states.get(name).cloned().unwrap_or_default();
+    let names = config.certified_names().into_iter();
+    let names = names.map(|name| of(config, &files, &own, name, state(name)));
+    (names.collect(), broken)
+}
+
+fn of(config: &Config, files: &Files, own: &[(PathBuf, Leaf)], name: &str, state: State) -> Name {
+    let owned = own.iter().filter(|(_, leaf)| leaf.is_for(name));
+    // The one that the proxy serves: an exact name before a wildcard, and of several the last.
+    let owned = owned.max_by_key(|(path, leaf)| (leaf.names.iter().any(|own| own == name), path));
+    if let Some((path, leaf)) = owned {
+        let expired = leaf.not_after <= now();
+        return Name {
+            name: name.to_owned(),
+            source: Source::File(path.clone()),
+            problem: expired.then(|| {
+                format!(
+                    "the certificate `{}` has expired: replace it",
+                    path.display()
+                )
+            }),
+            leaf: Some(leaf.clone()),
+            state: State::default(),
+            due: None,
+        };
+    }
+    let leaf = leaf::read(&files.certificate(name)).ok();
+    let acme = config.proxy.acme.as_ref();
+    let cannot = match acme {
+        Some(acme) => acme.cannot(name).map(str::to_owned),
+        None => Some(
+            "there is no certificate for this name in the folder `proxy.certificates`, and \
+             `proxy.acme` is off"
+                .to_owned(),
+        ),
+    };
+    let due = match (acme, &cannot) {
+        (Some(acme), None) => Some(due(&state, leaf.as_ref(), &acme.directory)),
+        _ => None,
+    };
+    Name {
+        name: name.to_owned(),
+        source: match leaf.is_some() || due.is_some() {
+            true => Source::Ordered,
+            false => Source::Nowhere,
+        },
+        problem: cannot.or_else(|| problem(leaf.as_ref(), &state)),
+        leaf,
+        state,
+        due,
+    }
+}
+
+/// What people should know of a name that certificates are ordered for.
+fn problem(leaf: Option<&Leaf>, state: &State) -> Option<String> {
+    let error = state.error.as_ref()?;
+    Some(match leaf {
+        Some(leaf) if leaf.not_after <= now() => format!("its certificate has expired: {error}"),
+        Some(_) => format!("its certificate is not renewed yet: {error}"),
+        None => format!("it has no certificate yet: {error}"),
+    })
+}
+
+/// When a certificate that is served is renewed, in milliseconds since 1970.
+pub fn renews_at(name: &Name) -> Option<i64> {
+    match name.source {
+        Source::Ordered if name.due.is_some() => name.leaf.as_ref().map(renewal),
+        _ => None,
+    }
+}
+
+/// The owner's certificates, and those that cannot be used.
+fn owned(folder: &Path) -> (Vec<(PathBuf, Leaf)>, Vec<Broken>) {
+    let (mut good, mut broken) = (Vec::new(), Vec::new());
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (good, broken),
+        Err(error) => {
+            broken.push((folder.to_owned(), error.to_string()));
+            return (good, broken);
+        }
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension() == Some("pem".as_ref()) {
+            match leaf::read(&path) {
+                Ok(leaf) => good.push((path, leaf)),
+                Err(why) => broken.push((path, why)),
+            }
+        }
+    }
+    broken.sort();
+    (good, broken)
+}

@@ -1,0 +1,186 @@
+//! Orders and renews certificates, each name by itself: one that fails holds up no other.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::certificates::Failure;
+use crate::certificates::account::{self, Opened};
+use crate::certificates::files::Files;
+use crate::certificates::leaf::Leaf;
+use crate::certificates::names::{self, Source};
+use crate::certificates::order::{self, Desk};
+use crate::certificates::schedule::{self, HOUR, ORDERS};
+use crate::config::{Acme, Config};
+use crate::deploy::Agent;
+use crate::log_limit::limited;
+use crate::store::certificates::{self as table, State};
+use crate::store::now;
+
+/// How many certificates are ordered at the same time.
+const AT_ONCE: usize = 8;
+/// The files of the owner may change at any time.
+const POLL: Duration = Duration::from_secs(30);
+
+pub async fn certify(agent: Arc<Agent>) {
+    let files = files(&agent.in_force().config);
+    // What an agent before this one left.
+    let _ = tokio::task::spawn_blocking(move || files.clear_challenges()).await;
+    let mut ordering = FuturesUnordered::new();
+    let mut busy = HashSet::new();
+    let mut account: Option<(Acme, Opened)> = None;
+    loop {
+        let mut pause = POLL;
+        let config = agent.in_force().config.clone();
+        if let Some(acme) = config.proxy.acme.clone() {
+            let (due, next) = due(&agent, config, &busy, AT_ONCE - busy.len()).await;
+            pause = pause.min(next);
+            if account.as_ref().is_none_or(|(of, _)| *of != acme) {
+                account = None;
+            }
+            if !due.is_empty() && account.is_none() {
+                account = open(&agent, &acme, &due).await.map(|it| (acme.clone(), it));
+                pause = Duration::ZERO;
+            }
+            if let Some((_, opened)) = &account {
+                for (name, state) in due {
+                    busy.insert(name.clone());
+                    ordering.push(obtain(&agent, acme.clone(), opened.clone(), name, state));
+                }
+            }
+        }
+        tokio::select! {
+            () = agent.certifying.notified() => {}
+            Some((name, lost)) = ordering.next() => {
+                busy.remove(&name);
+                // Several orders may notice that an account was lost.
+                if let Some((acme, opened)) = &account
+                    && lost.as_deref() == Some(opened.account.id())
+                {
+                    account::forget(&self::files(&agent.in_force().config), &acme.directory).await;
+                    account = None;
+                }
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn files(config: &Config) -> Files {
+    Files::new(&config.agent.data_dir, config.proxy.certificates.clone())
+}
+
+/// Up to `most` names whose certificate is to be ordered now, and when to look again.
+async fn due(
+    agent: &Agent,
+    config: Config,
+    busy: &HashSet<String>,
+    most: usize,
+) -> (Vec<(String, State)>, Duration) {
+    let since = now() - HOUR;
+    let read = agent
+        .store
+        .read(move |db| Ok((table::all(db)?, table::orders_since(db, since)?)));
+    let (states, orders) = read.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "failed to read what is known of certificates");
+        (BTreeMap::new(), vec![now(); ORDERS])
+    });
+    let looked = tokio::task::spawn_blocking(move || names::all(&config, &states)).await;
+    let (names, _) = looked.unwrap_or_default();
+    let mut next = POLL;
+    let mut due = Vec::new();
+    let left = ORDERS.saturating_sub(orders.len());
+    for name in names {
+        let (Some(at), false) = (name.due, busy.contains(&name.name)) else {
+            continue;
+        };
+        let wait = Duration::from_millis((at - now()).max(0) as u64);
+        match wait.is_zero() && name.source == Source::Ordered {
+            true => due.push((name.name, name.state)),
+            false => next = next.min(wait),
+        }
+    }
+    // Those that have waited for somebody, or were begun, come first.
+    due.sort_by_key(|(_, state)| (state.order_url.is_none(), state.failures));
+    if due.len() > left {
+        limited!(
+            warn,
+            "certificates wait",
+            "{} certificates wait: no more than {ORDERS} are ordered in an hour",
+            due.len() - left
+        );
+    }
+    due.truncate(left.min(most));
+    (due, next)
+}
+
+/// Opens the account. If that fails, so do the names that are due.
+async fn open(agent: &Agent, acme: &Acme, due: &[(String, State)]) -> Option<Opened> {
+    let files = files(&agent.in_force().config);
+    match account::open(acme, &files).await {
+        Ok(opened) => Some(opened),
+        Err(failure) => {
+            for (name, state) in due {
+                failed(agent, name, state, &failure).await;
+            }
+            None
+        }
+    }
+}
+
+/// The name, and the account if the authority has lost it.
+async fn obtain(
+    agent: &Agent,
+    acme: Acme,
+    opened: Opened,
+    name: String,
+    state: State,
+) -> (String, Option<String>) {
+    let files = files(&agent.in_force().config);
+    let desk = Desk {
+        acme: &acme,
+        opened: &opened,
+        files: &files,
+        store: &agent.store,
+        proxy: &agent.proxy,
+    };
+    let mut lost = None;
+    match order::obtain(&desk, &name, &state).await {
+        Ok(leaf) => obtained(&name, &leaf),
+        Err(failure) => {
+            failed(agent, &name, &state, &failure).await;
+            if matches!(failure, Failure::NoAccount) {
+                lost = Some(opened.account.id().to_owned());
+            }
+        }
+    }
+    agent.hub.changed();
+    (name, lost)
+}
+
+fn obtained(name: &str, leaf: &Leaf) {
+    let days = (leaf.not_after - now()) / (24 * HOUR);
+    let issuer = &leaf.issuer;
+    tracing::info!(name, issuer, days, "obtained a certificate");
+}
+
+/// Records why there is no certificate yet, and when the next attempt is made.
+async fn failed(agent: &Agent, name: &str, state: &State, failure: &Failure) {
+    let pause = schedule::pause(failure, state.failures + 1);
+    let seconds = pause.as_secs();
+    tracing::warn!(
+        name,
+        "no certificate yet: {failure}; trying again in {seconds} s"
+    );
+    let (name, error) = (name.to_owned(), failure.to_string());
+    let next_try = now() + pause.as_millis() as i64;
+    let write = agent
+        .store
+        .write(move |db| table::failed(db, &name, &error, next_try));
+    if let Err(error) = write.await {
+        tracing::warn!(%error, "failed to record why a certificate is missing");
+    }
+}

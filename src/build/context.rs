@@ -1,32 +1,30 @@
 //! The build context: a commit's folder, read from the git object database as the builder asks for it.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use git2::{Oid, Tree};
 use tar::{EntryType, Header};
-use tokio_util::sync::CancellationToken;
 
-use super::BuildError;
 use super::dockerfile::{self, Dockerfile};
-use super::ignore::Ignore;
-use super::lfs::Lfs;
-use super::link;
+use super::ignore::{Fits, Ignore};
 use super::objects::Objects;
-use super::walk::{Kind, List, Walk};
+use super::walk::{Kind, List, Part, Place, Walk};
+use super::{BuildError, link, parts};
 use crate::config;
 use crate::engine::EngineError;
 use crate::engine::files::{FileEntry, FileKind, Files};
-use crate::source::{Commit, Mirror};
+use crate::source::{Commit, Fetching, Mirror};
 
 const MAX_IGNORE: u64 = 1 << 20;
 
 /// The checked list of what the builder may ask for. Reading and sending it block.
 pub struct Context {
-    objects: Objects,
+    parts: Vec<Part>,
     pub(super) list: List,
     pub(super) dockerfile: Dockerfile,
     /// In seconds since 1970.
@@ -36,43 +34,43 @@ pub struct Context {
 }
 
 impl Context {
-    /// Lists the context folder of `commit` without what its .dockerignore excludes. What cannot be
+    /// Lists the context folder of `commit` without what its .dockerignore excludes, and with its
+    /// submodules and the files of Git LFS, which are fetched if they are not here yet. What cannot be
     /// built is refused here, before the engine is involved.
     pub fn read(
         mirror: &Mirror,
         commit: &Commit,
         settings: &config::Build,
-    ) -> Result<Self, BuildError> {
-        Self::read_until(&CancellationToken::new(), mirror, commit, settings)
-    }
-
-    /// Like [`Context::read`], but gives up when `stop` is cancelled.
-    pub fn read_until(
-        stop: &CancellationToken,
-        mirror: &Mirror,
-        commit: &Commit,
-        settings: &config::Build,
+        fetching: &Fetching<'_>,
     ) -> Result<Self, BuildError> {
         let folder = within(&settings.context)?;
         let objects = Objects::open(mirror)?;
-        let (list, dockerfile) = {
+        let (ignore, dockerfile) = {
             let root = objects.folder(&commit.tree, "")?;
-            let context = objects.folder(&commit.tree, &folder)?;
             let named = settings.dockerfile.as_deref().map(within).transpose()?;
             let dockerfile = dockerfile::find(&objects, &root, named.as_deref(), &folder)?;
             let ignore = rules(&objects, &root, &dockerfile.named, &folder)?;
-            let walk = Walk {
-                objects: &objects,
-                ignore: &ignore,
-                folder: &folder,
-                lfs: Lfs::above(&objects, &commit.tree, &folder)?,
-                stop,
-            };
-            (walk.list(context)?, dockerfile)
+            (ignore, dockerfile)
         };
+        let root = objects.folder(&commit.tree, "")?.id();
+        let own = Part {
+            root,
+            objects,
+            folder,
+            path: Vec::new(),
+            fits: Fits::default(),
+            depth: 0,
+        };
+        let walk = Walk {
+            ignore: &ignore,
+            stop: fetching.cancel,
+            list: List::default(),
+            visited: 0,
+        };
+        let (parts, list) = parts::all(own, walk, fetching)?;
         Ok(Self {
             dockerfile,
-            objects,
+            parts,
             list,
             // One for all files: the builder's cache ignores it, and a web server that derives its
             // ETags from time and size notices a new commit.
@@ -128,11 +126,16 @@ impl Context {
                     let mut header = self.header(EntryType::Directory, 0o755);
                     tar.append_data(&mut header, path, io::empty())
                 }
-                Kind::File { id, executable, .. } => {
+                Kind::File {
+                    id,
+                    executable,
+                    place,
+                    ..
+                } => {
                     let mode = if *executable { 0o755 } else { 0o644 };
                     let mut header = self.header(EntryType::Regular, mode);
                     let name = path.to_string_lossy();
-                    (self.objects).content(*id, &name, |size, content| {
+                    self.content_of(*id, place, &name, |size, content| {
                         header.set_size(size);
                         tar.append_data(&mut header, path, content)
                     })?
@@ -162,6 +165,23 @@ impl Context {
         header
     }
 
+    /// Passes a file's size and content to `take`.
+    fn content_of(
+        &self,
+        id: Oid,
+        place: &Place,
+        name: &str,
+        take: impl FnOnce(u64, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<io::Result<()>, BuildError> {
+        match place {
+            Place::Part(number) => self.parts[*number].objects.content(id, name, take),
+            Place::Stored(path) => Ok(File::open(path).and_then(|mut file| {
+                let size = file.metadata()?.len();
+                take(size, &mut file)
+            })),
+        }
+    }
+
     /// Keeps the error, since all that the builder says is that it was not sent everything.
     fn keep<T>(&mut self, done: Result<T, BuildError>) -> io::Result<T> {
         done.map_err(|error| {
@@ -182,6 +202,7 @@ impl Files for Context {
                     id,
                     size,
                     executable,
+                    ..
                 } => {
                     let (size, executable) = (*size, *executable);
                     (Some(*id), FileKind::File { size, executable })
@@ -198,12 +219,14 @@ impl Files for Context {
 
     fn content(&mut self, place: usize, to: &mut dyn Write) -> io::Result<()> {
         let entry = self.list.entries.get(place);
-        let Some((Kind::File { id, .. }, path)) = entry.map(|entry| (&entry.kind, &entry.path))
+        let Some((Kind::File { id, place, .. }, path)) = entry.map(|it| (&it.kind, &it.path))
         else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let name = String::from_utf8_lossy(path);
-        let sent = (self.objects).content(*id, &name, |_, content| io::copy(content, to).map(drop));
+        let sent = self.content_of(*id, place, &name, |_, content| {
+            io::copy(content, to).map(drop)
+        });
         self.keep(sent)?
     }
 

@@ -27,10 +27,11 @@ pub enum BuildError {
         line: usize,
         why: &'static str,
     },
-    #[error("`{0}` is a git submodule, which is not supported")]
-    Submodule(String),
-    #[error("{} in git only as Git LFS pointers", pointers(.0))]
-    Lfs(Vec<String>),
+    #[error("{} in git only as Git LFS pointers, and cannot be fetched: {error}", pointers(.paths))]
+    Lfs {
+        paths: Vec<String>,
+        error: Box<SourceError>,
+    },
     #[error("`{link}` is a symbolic link out of the repository, to `{target}`")]
     LinkOut { link: String, target: String },
     #[error("the tree of this commit has an entry with the invalid name `{0}`")]
@@ -68,8 +69,7 @@ impl BuildError {
             Self::Outside(_) | Self::NoContext(_) => "no_context",
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => "no_dockerfile",
             Self::BadIgnore { .. } => "bad_dockerignore",
-            Self::Submodule(_) => "submodule",
-            Self::Lfs(_) => "lfs_pointer",
+            Self::Lfs { .. } => "lfs_pointer",
             Self::LinkOut { .. } => "link_out_of_context",
             Self::BadName(_) => "bad_tree",
             Self::TooLarge(_) => "context_too_large",
@@ -94,11 +94,8 @@ impl BuildError {
                 "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path from the repository's root"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
-            Self::Submodule(_) => {
-                "commit its files themselves (git subtree), or exclude it in .dockerignore"
-            }
-            Self::Lfs(_) => {
-                "fetching from Git LFS is not supported: commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
+            Self::Lfs { .. } => {
+                "push them (`git lfs push --all origin`) and check that the app's `source` may read them; or commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
             }
             Self::LinkOut { .. } => "point it to a path within the repository",
             Self::BadName(_) => "check the repository with `git fsck`",

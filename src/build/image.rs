@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -12,7 +13,7 @@ use super::{BuildError, Context, Inputs, bases};
 use crate::config;
 use crate::engine::{BuildFailure, BuildSpec, Engine};
 use crate::ids::AppName;
-use crate::source::{Commit, Mirror};
+use crate::source::{Commit, Fetching, Mirror};
 use crate::store::images::Recorded;
 use crate::store::log::Log;
 
@@ -78,7 +79,7 @@ pub async fn image(
 }
 
 async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built, BuildError> {
-    let context = read(request).await?;
+    let context = read(request, log).await?;
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
     let args = inputs.args(&dockerfile, request.commit, request.branch);
@@ -134,14 +135,22 @@ async fn bases(
     futures_util::future::try_join_all(ids).await
 }
 
-async fn read(request: &Request<'_>) -> Result<Context, BuildError> {
+async fn read(request: &Request<'_>, log: &Log) -> Result<Context, BuildError> {
     let mirror = request.mirror.clone();
     let commit = request.commit.clone();
     let settings = request.settings.clone();
+    let log = log.clone();
     // The timeout and a cancellation drop this future, not the thread.
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let read = move || Context::read_until(&stop, &mirror, &commit, &settings);
+    let read = move || {
+        let fetching = Fetching {
+            log: &|text| log.line(text),
+            cancel: &stop,
+            deadline: Instant::now() + settings.timeout,
+        };
+        Context::read(&mirror, &commit, &settings, &fetching)
+    };
     tokio::task::spawn_blocking(read)
         .await
         .expect("reading a context does not panic")

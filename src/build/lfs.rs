@@ -17,6 +17,28 @@ const VERSIONS: [&[u8]; 2] = [
     b"version https://hawser.github.com/spec/v1\n",
 ];
 
+/// What git holds in place of a file: the hash and the size of its content.
+pub(super) type Pointer = crate::source::Stored;
+
+/// As git-lfs does, whatever is not exactly a pointer is taken for the file itself.
+fn parsed(content: &[u8]) -> Option<Pointer> {
+    if !VERSIONS.iter().any(|version| content.starts_with(version)) {
+        return None;
+    }
+    let text = std::str::from_utf8(content).ok()?;
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    };
+    let oid = field("oid")?.strip_prefix("sha256:")?;
+    let is_hash = oid.len() == 64 && oid.bytes().all(|b| b.is_ascii_hexdigit());
+    let size = field("size")?.parse().ok()?;
+    is_hash.then(|| Pointer {
+        oid: oid.to_ascii_lowercase(),
+        size,
+    })
+}
+
 /// The `filter` rules of the .gitattributes files. The last rule that matches a file decides; the rules
 /// of a folder come after those of its parents.
 #[derive(Default)]
@@ -71,18 +93,17 @@ impl Lfs {
         Ok(())
     }
 
-    /// Whether git holds only an LFS pointer for the file at this path from the repository's root.
-    pub(super) fn is_pointer(
+    /// The pointer that git holds in place of the file at this path from the repository's root, if it does.
+    pub(super) fn pointer(
         &self,
         path: &str,
         size: u64,
         content: impl FnOnce() -> Result<Vec<u8>, BuildError>,
-    ) -> Result<bool, BuildError> {
+    ) -> Result<Option<Pointer>, BuildError> {
         if size >= MAX_POINTER || !self.covers(path) {
-            return Ok(false);
+            return Ok(None);
         }
-        let content = content()?;
-        Ok(VERSIONS.iter().any(|version| content.starts_with(version)))
+        Ok(parsed(&content()?))
     }
 
     fn covers(&self, path: &str) -> bool {
@@ -161,15 +182,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_is_told_by_its_first_line() {
+    fn a_pointer_is_told_by_its_form() {
         let lfs = Lfs(rule("", "* filter=lfs").into_iter().collect());
-        let is = |size, content: &[u8]| {
+        let of = |size, content: &[u8]| {
             let content = content.to_vec();
-            lfs.is_pointer("x", size, || Ok(content)).unwrap()
+            lfs.pointer("x", size, || Ok(content)).unwrap()
         };
-        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-        assert!(is(68, pointer));
-        assert!(!is(68, b"\x89PNG"));
-        assert!(!is(2000, pointer));
+        let hash = "ab".repeat(32);
+        let pointer = format!(
+            "{}oid sha256:{hash}\nsize 12\n",
+            "version https://git-lfs.github.com/spec/v1\n"
+        );
+        let expected = Pointer {
+            oid: hash,
+            size: 12,
+        };
+        assert_eq!(of(130, pointer.as_bytes()), Some(expected));
+        assert_eq!(of(2000, pointer.as_bytes()), None);
+        for other in [
+            "\u{89}PNG".to_owned(),
+            pointer.replace("size", "sise"),
+            pointer.replace("ab", "xy"),
+            pointer.replace("12", "-1"),
+        ] {
+            assert_eq!(of(130, other.as_bytes()), None, "{other}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod inputs;
 mod lfs;
 mod link;
 mod objects;
+mod parts;
 mod pattern;
 mod walk;
 

@@ -30,6 +30,10 @@ impl Objects {
         Ok(Self { git, mirror })
     }
 
+    pub(super) fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
     pub(super) fn tree(&self, id: Oid) -> Result<Tree<'_>, BuildError> {
         self.git.find_tree(id).map_err(|e| self.damaged(&e))
     }
@@ -87,7 +91,7 @@ impl Objects {
         }
     }
 
-    fn damaged(&self, error: &git2::Error) -> BuildError {
+    pub(super) fn damaged(&self, error: &git2::Error) -> BuildError {
         BuildError::Source(self.mirror.unreadable(error))
     }
 }

@@ -1,13 +1,14 @@
 //! Lists the contents of a commit's folder, without what .dockerignore excludes.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 
 use git2::{Oid, Tree};
 use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
 use super::ignore::{Fits, Ignore};
-use super::lfs::Lfs;
+use super::lfs::{Lfs, Pointer};
 use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
 // Far above what images are built from, far below what would exhaust a small server's memory.
@@ -36,8 +37,17 @@ pub(super) enum Kind {
         id: Oid,
         size: u64,
         executable: bool,
+        place: Place,
     },
     Link(Vec<u8>),
+}
+
+/// Where a file's content is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In the repository of this number.
+    Part(usize),
+    Stored(PathBuf),
 }
 
 #[derive(Default)]
@@ -55,42 +65,73 @@ struct Folder<'a> {
     fits: Fits,
 }
 
+/// A repository that the context is made of: the app's own, or a submodule's.
+pub(super) struct Part {
+    pub(super) objects: Objects,
+    /// The root folder of its commit.
+    pub(super) root: Oid,
+    /// The folder of it that is in the context; empty for all of it.
+    pub(super) folder: String,
+    /// Where that is in the context; empty for the context itself.
+    pub(super) path: Vec<u8>,
+    pub(super) fits: Fits,
+    /// How many submodules it is in.
+    pub(super) depth: usize,
+}
+
+/// What a part leaves to be looked at: it is elsewhere.
+#[derive(Default)]
+pub(super) struct Elsewhere {
+    pub(super) submodules: Vec<Submodule>,
+    /// The places in the list of files that are only pointers.
+    pub(super) pointers: Vec<(usize, Pointer)>,
+}
+
+pub(super) struct Submodule {
+    /// From the root of the repository that records it.
+    pub(super) named: String,
+    /// In the context.
+    pub(super) path: Vec<u8>,
+    pub(super) commit: Oid,
+    pub(super) fits: Fits,
+}
+
 /// Decides which files of a context are listed.
 pub(super) struct Walk<'a> {
-    pub(super) objects: &'a Objects,
     pub(super) ignore: &'a Ignore,
-    /// The context's folder in the repository.
-    pub(super) folder: &'a str,
-    pub(super) lfs: Lfs,
     /// Cancelled when nobody waits for the list any more.
     pub(super) stop: &'a CancellationToken,
+    pub(super) list: List,
+    pub(super) visited: usize,
 }
 
 impl Walk<'_> {
-    pub(super) fn list(mut self, root: Tree<'_>) -> Result<List, BuildError> {
-        let mut list = List::default();
-        let mut pointers = Vec::new();
-        self.lfs.enter(self.objects, &root, &self.full("", true))?;
+    /// Lists the files of a part, the `number`th.
+    pub(super) fn part(&mut self, part: &Part, number: usize) -> Result<Elsewhere, BuildError> {
+        let objects = &part.objects;
+        let root = objects.folder(&part.root.to_string(), &part.folder)?;
+        let mut found = Elsewhere::default();
+        let mut lfs = Lfs::above(objects, &part.root.to_string(), &part.folder)?;
+        lfs.enter(objects, &root, &part.full(&part.path, true))?;
         // Not recursive: whoever pushed the tree decides how deep it is.
         let mut stack = vec![Folder {
             tree: root,
             next: 0,
-            path: Vec::new(),
-            fits: Fits::default(),
+            path: part.path.clone(),
+            fits: part.fits.clone(),
         }];
-        let mut visited = 0;
         while let Some(folder) = stack.last_mut() {
             let Some(entry) = folder.tree.get(folder.next) else {
                 stack.pop();
                 continue;
             };
             folder.next += 1;
-            visited += 1;
-            if visited > MAX_VISITED {
+            self.visited += 1;
+            if self.visited > MAX_VISITED {
                 let message = format!("with what is ignored it has more than {MAX_VISITED} files");
                 return Err(BuildError::TooLarge(message));
             }
-            if visited % STRIDE == 0 && self.stop.is_cancelled() {
+            if self.visited.is_multiple_of(STRIDE) && self.stop.is_cancelled() {
                 return Err(BuildError::Cancelled);
             }
             let (id, mode) = (entry.id(), entry.filemode());
@@ -100,42 +141,62 @@ impl Walk<'_> {
             let (excluded, fits) = self.ignore.excludes(&text, &folder.fits);
             if mode == FOLDER {
                 if !excluded {
-                    list.push(path.clone(), Kind::Folder)?;
+                    self.list.push(path.clone(), Kind::Folder)?;
                 } else if !self.ignore.has_exceptions() {
                     continue;
                 }
-                let tree = self.objects.tree(id)?;
-                self.lfs
-                    .enter(self.objects, &tree, &self.full(&text, true))?;
+                let tree = objects.tree(id)?;
+                lfs.enter(objects, &tree, &part.full(&path, true))?;
                 stack.push(Folder {
                     tree,
                     next: 0,
                     path,
                     fits,
                 });
-            } else if !excluded
-                && list.add(self.objects, path, &text, id, mode)?
-                && self.is_pointer(&text, id)?
-            {
-                pointers.push(text);
+            } else if mode == SUBMODULE {
+                if !excluded {
+                    self.list.push(path.clone(), Kind::Folder)?;
+                }
+                if !excluded || self.ignore.has_exceptions() {
+                    found.submodules.push(Submodule {
+                        named: part.full(&path, false),
+                        path,
+                        commit: id,
+                        fits,
+                    });
+                }
+            } else if !excluded {
+                let full = part.full(&path, false);
+                let is_file = self.list.add(objects, path, &text, id, mode, number)?;
+                if let Some(pointer) = is_file
+                    .then(|| pointer(&lfs, objects, &full, id))
+                    .transpose()?
+                    .flatten()
+                {
+                    found.pointers.push((self.list.entries.len() - 1, pointer));
+                }
             }
         }
-        if !pointers.is_empty() {
-            return Err(BuildError::Lfs(pointers));
-        }
-        list.add_parents();
-        Ok(list)
+        Ok(found)
     }
+}
 
-    fn is_pointer(&self, path: &str, id: Oid) -> Result<bool, BuildError> {
-        let content = || Ok(self.objects.blob(id, path, u64::MAX)?.content().to_vec());
-        let size = self.objects.size(id)?;
-        self.lfs.is_pointer(&self.full(path, false), size, content)
-    }
+fn pointer(
+    lfs: &Lfs,
+    objects: &Objects,
+    path: &str,
+    id: Oid,
+) -> Result<Option<Pointer>, BuildError> {
+    let content = || Ok(objects.blob(id, path, u64::MAX)?.content().to_vec());
+    lfs.pointer(path, objects.size(id)?, content)
+}
 
-    /// A path of the context as one of the repository; a folder ends with `/`.
-    fn full(&self, path: &str, is_folder: bool) -> String {
-        let parts = [self.folder, path].into_iter();
+impl Part {
+    /// A path of the context as one of this repository; a folder ends with `/`.
+    fn full(&self, path: &[u8], is_folder: bool) -> String {
+        let below = path.get(self.path.len()..).unwrap_or_default();
+        let below = String::from_utf8_lossy(below);
+        let parts = [self.folder.as_str(), below.trim_start_matches('/')].into_iter();
         let mut full = (parts.filter(|part| !part.is_empty()))
             .collect::<Vec<_>>()
             .join("/");
@@ -147,7 +208,7 @@ impl Walk<'_> {
 }
 
 impl List {
-    /// Adds a file or link and returns whether it is a file. A submodule is an error.
+    /// Adds a file or link and returns whether it is a file.
     fn add(
         &mut self,
         objects: &Objects,
@@ -155,26 +216,51 @@ impl List {
         text: &str,
         id: Oid,
         mode: i32,
+        part: usize,
     ) -> Result<bool, BuildError> {
         let kind = match mode {
-            SUBMODULE => return Err(BuildError::Submodule(text.to_owned())),
             LINK => Kind::Link(objects.blob(id, text, MAX_PATH as u64)?.content().to_vec()),
             mode => {
                 let size = objects.size(id)?;
-                self.size += size;
-                if self.size > MAX_TOTAL {
-                    return Err(BuildError::TooLarge("its files exceed 4 GiB".into()));
-                }
+                self.grow(size)?;
                 let executable = mode == EXECUTABLE;
                 Kind::File {
                     id,
                     size,
                     executable,
+                    place: Place::Part(part),
                 }
             }
         };
         let is_file = matches!(kind, Kind::File { .. });
         self.push(path, kind).map(|()| is_file)
+    }
+
+    /// The file at this place in the list has this size, although it is not in git.
+    pub(super) fn of_size(&mut self, at: usize, bytes: u64) -> Result<(), BuildError> {
+        if let Some(Kind::File { size, .. }) = self.kind(at) {
+            *size = bytes;
+        }
+        self.grow(bytes)
+    }
+
+    /// It is there.
+    pub(super) fn stored(&mut self, at: usize, file: PathBuf) {
+        if let Some(Kind::File { place, .. }) = self.kind(at) {
+            *place = Place::Stored(file);
+        }
+    }
+
+    fn kind(&mut self, at: usize) -> Option<&mut Kind> {
+        self.entries.get_mut(at).map(|entry| &mut entry.kind)
+    }
+
+    fn grow(&mut self, bytes: u64) -> Result<(), BuildError> {
+        self.size = self.size.saturating_add(bytes);
+        match self.size > MAX_TOTAL {
+            true => Err(BuildError::TooLarge("its files exceed 4 GiB".into())),
+            false => Ok(()),
+        }
     }
 
     fn push(&mut self, path: Vec<u8>, kind: Kind) -> Result<(), BuildError> {
@@ -188,7 +274,7 @@ impl List {
 
     /// If an exception re-included a file whose folder is excluded, the folder is listed after all,
     /// so that it gets the same mode as the others.
-    fn add_parents(&mut self) {
+    pub(super) fn add_parents(&mut self) {
         let listed: HashSet<&[u8]> = (self.entries.iter())
             .filter(|entry| matches!(entry.kind, Kind::Folder))
             .map(|entry| entry.path.as_slice())

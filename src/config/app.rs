@@ -9,9 +9,9 @@ use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::health::health;
-use super::values::{duration, in_repository, line, path, patterns, secret, some_networks};
+use super::values::{duration, in_repository, line, patterns, secret, some_networks};
 use super::{
-    App, Deploy, Hooks, Protocol, Repo, Source, Strategy, Webhook, build, repo, report, run,
+    App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, source,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -110,7 +110,7 @@ fn app(
     let report = section
         .node("report")
         .and_then(|node| report::report(node, shown, repo.as_ref(), webhook.forge));
-    let source = source(section.section("source"));
+    let source = source::source(section.section("source"));
     let build = build::build(section.section("build"));
     let health = health(section.section("health"));
     let deploy = deploy(section.section("deploy"));
@@ -185,28 +185,6 @@ fn webhook(mut section: Section<'_>) -> Webhook {
         forge,
         networks,
         secrets: secrets.unwrap_or_default(),
-    }
-}
-
-fn source(mut section: Section<'_>) -> Source {
-    let username = section.read("username", line);
-    let token = section.read("token", secret);
-    let ssh_key = section.read("ssh_key", path);
-    let host_key = section.read("host_key", |node| {
-        const EXPECTED: &str =
-            "the fingerprint that `ssh-keygen -l` prints, `SHA256:` and 43 characters";
-        let text = node.str(EXPECTED)?;
-        let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
-        text.strip_prefix("SHA256:")
-            .filter(|print| print.len() == 43 && print.chars().all(base64))
-            .map_or_else(|| node.wrong(EXPECTED), |_| Some(text.to_owned()))
-    });
-    section.done();
-    Source {
-        username,
-        token,
-        ssh_key,
-        host_key,
     }
 }
 

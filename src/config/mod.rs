@@ -36,6 +36,7 @@ mod report;
 mod run;
 mod secret;
 pub mod similar;
+mod source;
 mod syntax;
 mod units;
 mod url;
@@ -62,6 +63,7 @@ pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use run::{Run, Value};
 pub use secret::{Secret, SecretError};
+pub use source::Source;
 pub use volumes::{Volume, VolumeSource};
 pub use warnings::{looks_secret, warnings};
 
@@ -232,20 +234,6 @@ pub struct GitHubApp {
     pub private_key: Secret,
     /// The id of the installation. Absent: looked up at GitHub.
     pub installation: Option<u64>,
-}
-
-/// How Cutover accesses a private repository: `[apps.NAME.source]`.
-#[derive(Debug, Clone, Default)]
-pub struct Source {
-    /// For HTTPS: the user name that goes with the token. Absent: `x-access-token`.
-    pub username: Option<String>,
-    /// For HTTPS.
-    pub token: Option<Secret>,
-    /// For SSH: the file of the private key.
-    pub ssh_key: Option<PathBuf>,
-    /// The SSH server's pinned host key, in the form `SHA256:…` that `ssh-keygen -l` prints.
-    /// Absent: known_hosts is used.
-    pub host_key: Option<String>,
 }
 
 #[derive(Debug, Clone)]

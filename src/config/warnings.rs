@@ -37,6 +37,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let webhook = webhook.map(|secret| ("webhook.secrets".to_owned(), secret));
         let token = app.source.token.iter();
         let token = token.map(|secret| ("source.token".to_owned(), secret));
+        let hosts = app.source.hosts.iter();
+        let hosts = hosts.filter_map(|(host, access)| {
+            Some((
+                format!("source.hosts.\"{host}\".token"),
+                access.token.as_ref()?,
+            ))
+        });
+        let token = token.chain(hosts);
         let report = app.report.iter().map(|report| match &report.auth {
             Auth::Token(secret) => ("report.token".to_owned(), secret),
             Auth::App(github) => ("report.private_key".to_owned(), &github.private_key),

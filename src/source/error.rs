@@ -43,6 +43,17 @@ pub enum SourceError {
     Unsupported { repo: String, why: String },
     #[error("failed to write the mirror at `{path}`: {cause}")]
     Disk { path: String, cause: io::Error },
+    #[error("the submodule `{path}` is not fetched: {why}")]
+    Submodule {
+        path: String,
+        why: String,
+        hint: String,
+    },
+    #[error("the submodule `{path}`: {error}")]
+    InSubmodule {
+        path: String,
+        error: Box<SourceError>,
+    },
     #[error("the fetch was cancelled")]
     Cancelled,
     #[error("the fetch from `{repo}` timed out")]
@@ -66,6 +77,8 @@ impl SourceError {
             Self::RepositoryDamaged { .. } => "repository_damaged",
             Self::Unsupported { .. } => "repository_unsupported",
             Self::Disk { .. } => "mirror_disk",
+            Self::Submodule { .. } => "submodule",
+            Self::InSubmodule { error, .. } => error.code(),
             Self::Cancelled => "cancelled",
             Self::TimedOut { .. } => "fetch_timeout",
         }
@@ -95,6 +108,8 @@ impl SourceError {
             Self::RepositoryDamaged { .. } => "check the repository with `git fsck`",
             Self::Unsupported { .. } => "then deploy again",
             Self::Disk { .. } => "check the free disk space and the permissions of `data_dir`",
+            Self::Submodule { hint, .. } => hint,
+            Self::InSubmodule { error, .. } => error.hint(),
             Self::Cancelled => "deploy again when ready",
             Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
         }

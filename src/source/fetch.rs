@@ -49,7 +49,7 @@ impl Fetch<'_> {
             let (what, text) = match revision {
                 Revision::Branch(name) => ("branch", name.as_str()),
                 Revision::Tag(name) => ("tag", name.as_str()),
-                Revision::Commit(id) => ("commit", id.as_str()),
+                Revision::Commit(id) | Revision::Recorded(id) => ("commit", id.as_str()),
                 Revision::Named(name) => ("branch, tag or commit", name.as_str()),
             };
             for full in self.meant(revision)? {
@@ -59,6 +59,7 @@ impl Fetch<'_> {
             }
             let found = match revision {
                 Revision::Commit(id) => return self.get_one(git, remote, options, id),
+                Revision::Recorded(id) => return self.get_anyhow(git, remote, options, &heads, id),
                 Revision::Named(text) => self.by_digits(git, remote, options, &heads, text)?,
                 _ => None,
             };
@@ -71,7 +72,7 @@ impl Fetch<'_> {
         Ok(match revision {
             Revision::Branch(name) => vec![format!("{HEADS}{name}")],
             Revision::Tag(name) => vec![format!("{TAGS}{name}")],
-            Revision::Commit(_) => Vec::new(),
+            Revision::Commit(_) | Revision::Recorded(_) => Vec::new(),
             Revision::Named(name) => meanings(name)?,
         })
     }
@@ -122,6 +123,26 @@ impl Fetch<'_> {
         }
     }
 
+    /// Like [`Fetch::get_one`], but goes on where the server refuses: to a tip, then to the whole history.
+    fn get_anyhow(
+        &self,
+        git: &Repository,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+        heads: &HashMap<String, Oid>,
+        id: &CommitId,
+    ) -> Result<Commit, SourceError> {
+        match self.get_one(git, remote, options, id) {
+            Err(SourceError::NoSuchCommit { .. }) => {}
+            done => return done,
+        }
+        if let Some((full, oid)) = heads.iter().find(|(_, oid)| oid.to_string() == id.as_str()) {
+            return self.get_ref(git, remote, options, full, *oid);
+        }
+        self.download_all(remote, options)?;
+        by_id(git, id, self.shown)
+    }
+
     /// The commit whose id begins with these digits, which a person typed: among the commits that
     /// were fetched before, else at the tip of a branch or tag, else in the whole history.
     fn by_digits(
@@ -149,10 +170,18 @@ impl Fetch<'_> {
         {
             return Ok(Some(commit));
         }
+        self.download_all(remote, options)?;
+        by_prefix(git, &digits, self.shown)
+    }
+
+    fn download_all(
+        &self,
+        remote: &mut Remote<'_>,
+        options: &mut FetchOptions<'_>,
+    ) -> Result<(), SourceError> {
         (self.log)("fetching the whole history to find the commit");
         let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        self.download(remote, options, &all, WHOLE)?;
-        by_prefix(git, &digits, self.shown)
+        self.download(remote, options, &all, WHOLE)
     }
 
     fn download(

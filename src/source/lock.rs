@@ -14,6 +14,9 @@ use super::SourceError;
 /// How long a mirror that goes is waited for: whoever fetches into it has been told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The folder beside a mirror with what else is fetched for its app: submodules and files of Git LFS.
+pub(super) const MORE: &str = ".d";
+
 /// Held while a mirror changes; the kernel releases it when the process dies.
 pub(super) struct Lock(#[allow(dead_code)] File);
 
@@ -75,6 +78,7 @@ pub fn remove_mirror(mirror: &Path) -> Result<(), SourceError> {
         other => other.map_err(disk),
     };
     gone(fs::remove_dir_all(mirror))?;
+    gone(fs::remove_dir_all(beside(mirror, MORE)))?;
     // The lock last, while it is held.
     [".host_key", ".lock"]
         .into_iter()
@@ -83,13 +87,16 @@ pub fn remove_mirror(mirror: &Path) -> Result<(), SourceError> {
 
 /// Moves a mirror to another name. Blocks.
 pub fn rename_mirror(from: &Path, to: &Path) -> Result<(), SourceError> {
-    if from.exists() && !to.exists() {
-        let _lock = take(from, &CancellationToken::new(), Instant::now() + PATIENCE)?;
-        let moved = fs::rename(from, to);
-        moved.map_err(|cause| SourceError::Disk {
-            path: from.display().to_string(),
-            cause,
-        })?;
+    for suffix in ["", MORE] {
+        let (old, new) = (beside(from, suffix), beside(to, suffix));
+        if old.exists() && !new.exists() {
+            let _lock = take(from, &CancellationToken::new(), Instant::now() + PATIENCE)?;
+            let moved = fs::rename(&old, &new);
+            moved.map_err(|cause| SourceError::Disk {
+                path: old.display().to_string(),
+                cause,
+            })?;
+        }
     }
     remove_mirror(from)
 }
@@ -115,6 +122,7 @@ mod tests {
         };
         fs::create_dir(&mirror).unwrap();
         fs::write(beside(&mirror, ".host_key"), "a key").unwrap();
+        fs::create_dir(beside(&mirror, MORE)).unwrap();
         let (held, opened) = (take(), File::open(beside(&mirror, ".lock")).unwrap());
         drop(held);
         remove_mirror(&mirror).unwrap();

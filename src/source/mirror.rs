@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::fetch::Fetch;
+use super::own::Own;
 use super::transport::Failed;
 use super::{Commit, Revision, SourceError, init, local, lock, resolve};
 use crate::config::{Repo, Source};
@@ -23,19 +24,26 @@ const PACKS: usize = 100;
 /// The mirror of one app's repository. Its methods block.
 #[derive(Debug, Clone)]
 pub struct Mirror {
-    folder: PathBuf,
-    repo: Repo,
-    access: Source,
+    pub(super) folder: PathBuf,
+    pub(super) repo: Repo,
+    pub(super) access: Source,
+    pub(super) own: Own,
 }
 
 impl Mirror {
     /// The mirror in `folder` (`data_dir/repos/<app>.git`), which the first fetch creates.
     pub fn new(folder: PathBuf, repo: Repo, access: Source) -> Self {
         Self {
+            own: Own::of(folder.clone(), repo.clone(), access.clone()),
             folder,
             repo,
             access,
         }
+    }
+
+    /// The commit, if it is there without a fetch.
+    pub(super) fn fetched(&self, id: &CommitId) -> Option<Commit> {
+        resolve::by_id(&self.open().ok()?, id, &self.shown()).ok()
     }
 
     /// Fetches the wanted commit, without its history, and returns it. Ends soon after `cancel` or

@@ -8,11 +8,14 @@ mod connection;
 mod error;
 mod fetch;
 mod init;
+mod lfs;
 mod local;
 mod lock;
 mod mirror;
+mod own;
 mod progress;
 mod resolve;
+mod submodule;
 mod transport;
 mod warnings;
 
@@ -23,9 +26,11 @@ pub use local::{is_work_tree, unsupported};
 pub use lock::{remove_mirror, rename_mirror};
 pub use mirror::Mirror;
 pub use resolve::can_be_named;
+pub use submodule::Fetching;
 pub use warnings::warnings;
 
 pub(crate) use init::once as init;
+pub(crate) use lfs::Stored;
 pub(crate) use mirror::without_password;
 
 use time::OffsetDateTime;
@@ -41,6 +46,8 @@ pub enum Revision {
     Tag(String),
     /// Exactly this commit.
     Commit(CommitId),
+    /// The same, even if all of the history has to be fetched to get it.
+    Recorded(CommitId),
     /// A person's text: a branch, a tag, either in full, or at least 7 digits of a commit, tried in
     /// this order.
     Named(String),

@@ -37,7 +37,7 @@ fn find(git: &Repository, revision: &Revision, repo: &str) -> Result<Commit, Sou
         Revision::Tag(name) => {
             reference(git, &format!("{TAGS}{name}"), repo)?.ok_or_else(|| missing("tag", name))
         }
-        Revision::Commit(id) => by_id(git, id, repo),
+        Revision::Commit(id) | Revision::Recorded(id) => by_id(git, id, repo),
         Revision::Named(name) => {
             for full in meanings(name)? {
                 if let Some(commit) = reference(git, &full, repo)? {

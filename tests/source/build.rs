@@ -11,7 +11,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions};
 use cutover::build::{self, BuildError, Built, Context, Inputs, Request};
 use cutover::config::{self, Repo, Source, Value};
 use cutover::ids::{AgentId, AppName};
-use cutover::source::{Commit, Mirror, Revision};
+use cutover::source::{Commit, Fetching, Mirror, Revision};
 use cutover::store::images::Recorded;
 use cutover::store::log::Log;
 use futures_util::StreamExt;
@@ -44,7 +44,7 @@ pub enum File<'a> {
     Text(&'a str),
     Program(&'a str),
     Link(&'a str),
-    Submodule,
+    Submodule(Oid),
 }
 use File::{Link, Program, Submodule, Text};
 
@@ -102,10 +102,10 @@ impl Scene {
                 Text(text) => (0o100644, *text),
                 Program(text) => (0o100755, *text),
                 Link(target) => (0o120000, *target),
-                Submodule => (0o160000, ""),
+                Submodule(_) => (0o160000, ""),
             };
             let id = match file {
-                Submodule => "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
+                Submodule(id) => *id,
                 _ => self.origin.blob(text.as_bytes()).unwrap(),
             };
             index
@@ -206,24 +206,8 @@ impl Scene {
         found.ok().and_then(|image| image.id)
     }
 
-    /// What the context holds, as `tar` lists it.
     fn sent(&self, commit: &Commit) -> Result<Vec<(String, u32, String)>, BuildError> {
-        let context = Context::read(&self.mirror(), commit, &self.settings)?;
-        let mut bytes = Vec::new();
-        context.send(&mut bytes)?;
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        let entries = archive.entries().unwrap().map(|entry| {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().display().to_string();
-            let mode = entry.header().mode().unwrap();
-            let link = entry.link_name().unwrap();
-            let content = match link {
-                Some(target) => target.display().to_string(),
-                None => std::io::read_to_string(&mut entry).unwrap(),
-            };
-            (path, mode, content)
-        });
-        Ok(entries.collect())
+        listed(&read(&self.mirror(), commit, &self.settings)?)
     }
 
     pub fn paths(&self, commit: &Commit) -> Vec<String> {
@@ -247,6 +231,53 @@ impl Scene {
             let _ = self.docker.remove_image(&image.id, Some(force), None).await;
         }
     }
+}
+
+/// A commit that is nowhere.
+pub fn lost() -> Oid {
+    "0123456789abcdef0123456789abcdef01234567".parse().unwrap()
+}
+
+/// Reads a context as a build does.
+pub fn read(
+    mirror: &Mirror,
+    commit: &Commit,
+    settings: &config::Build,
+) -> Result<Context, BuildError> {
+    read_until(&CancellationToken::new(), mirror, commit, settings)
+}
+
+fn read_until(
+    cancel: &CancellationToken,
+    mirror: &Mirror,
+    commit: &Commit,
+    settings: &config::Build,
+) -> Result<Context, BuildError> {
+    let fetching = Fetching {
+        log: &|_| {},
+        cancel,
+        deadline: Instant::now() + Duration::from_secs(60),
+    };
+    Context::read(mirror, commit, settings, &fetching)
+}
+
+/// What the context holds, as `tar` lists it: path, mode, and content or target.
+pub fn listed(context: &Context) -> Result<Vec<(String, u32, String)>, BuildError> {
+    let mut bytes = Vec::new();
+    context.send(&mut bytes)?;
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mode = entry.header().mode().unwrap();
+        let link = entry.link_name().unwrap();
+        let content = match link {
+            Some(target) => target.display().to_string(),
+            None => std::io::read_to_string(&mut entry).unwrap(),
+        };
+        (path, mode, content)
+    });
+    Ok(entries.collect())
 }
 
 pub const SCRATCH: &str = "FROM scratch\nCOPY . /app/\nCMD [\"/app/run\"]\n";
@@ -305,12 +336,12 @@ async fn a_known_fault_is_answered_with_the_one_thing_to_do() {
         (
             "secret",
             "{shell}RUN --mount=type=secret,id=npmrc cat /run/secrets/npmrc\n",
-            &["no secrets yet"],
+            &["give the build the secret"],
         ),
         (
             "required",
             "{shell}RUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc\n",
-            &["no secrets yet"],
+            &["give the build the secret"],
         ),
         (
             "ssh",
@@ -523,7 +554,7 @@ async fn dockerignore_is_honoured_also_for_the_dockerfile_and_itself() {
         ("docs/d", Text("")),
         // What is not sent may be anything.
         ("out", Link("/etc/passwd")),
-        ("sub", Submodule),
+        ("sub", Submodule(lost())),
     ]);
     let expected = ["docs", "docs/keep", "docs/keep/c", "src", "src/b"];
     assert_eq!(scene.paths(&commit), expected);
@@ -590,8 +621,8 @@ async fn what_cannot_be_built_is_refused_before_docker_is_asked() {
         (
             ".",
             "Dockerfile",
-            vec![dockerfile(), ("lib/sub", Submodule)],
-            "`lib/sub` is a git submodule",
+            vec![dockerfile(), ("lib/sub", Submodule(lost()))],
+            "the submodule `lib/sub` is not fetched: its address is not in .gitmodules",
         ),
         (
             ".",
@@ -639,7 +670,7 @@ async fn a_tree_bomb_behind_an_ignore_file_is_refused_in_time() {
     let stop = CancellationToken::new();
     stop.cancel();
     let (mirror, settings) = (scene.mirror(), &scene.settings);
-    let stopped = Context::read_until(&stop, &mirror, &commit, settings);
+    let stopped = read_until(&stop, &mirror, &commit, settings);
     assert!(matches!(stopped, Err(BuildError::Cancelled)));
     assert!(
         begun.elapsed() < Duration::from_secs(60),
@@ -691,7 +722,7 @@ async fn a_mirror_that_lost_a_file_says_so_and_is_made_again() {
     };
     fetch();
     std::fs::remove_dir_all(folder.join("objects/pack")).unwrap();
-    let read = || Context::read(&mirror, &commit, &scene.settings);
+    let read = || read(&mirror, &commit, &scene.settings);
     let error = read().err().unwrap();
     assert_eq!(error.code(), "mirror_damaged", "{error}");
     fetch();
@@ -747,33 +778,6 @@ async fn a_dockerfile_behind_a_link_is_found_also_where_it_is_ignored() {
     assert_eq!(scene.paths(&commit), [".dockerignore", "Dockerfile"]);
     scene.build(&commit, "one").await.unwrap();
     scene.clean_up().await;
-}
-
-#[tokio::test]
-async fn a_pointer_of_git_lfs_does_not_go_live_as_the_file() {
-    let mut scene = Scene::new().await;
-    let pointer = "version https://git-lfs.github.com/spec/v1\n\
-                   oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n\
-                   size 12345\n";
-    let files = |ignore| {
-        [
-            (
-                ".gitattributes",
-                Text("*.png filter=lfs diff=lfs merge=lfs -text\n"),
-            ),
-            ("app/Dockerfile", Text(SCRATCH)),
-            ("app/a.png", Text(pointer)),
-            ("app/b.png", Text("a real one")),
-            ("app/c.txt", Text(pointer)),
-            ("elsewhere.png", Text(pointer)),
-            ("app/.dockerignore", Text(ignore)),
-        ]
-    };
-    scene.settings.context = "app".into();
-    let error = scene.sent(&scene.commit(&files(""))).unwrap_err();
-    let expected = "`a.png` is in git only as Git LFS pointers";
-    assert_eq!(error.to_string(), expected);
-    scene.sent(&scene.commit(&files("*.png"))).unwrap();
 }
 
 #[tokio::test]
@@ -1019,15 +1023,15 @@ async fn measure() {
         let same = start.elapsed();
         assert!(built.reused.is_some());
         let start = Instant::now();
-        let context = Context::read(&scene.mirror(), &commit, &scene.settings).unwrap();
-        let read = start.elapsed();
+        let context = read(&scene.mirror(), &commit, &scene.settings).unwrap();
+        let reading = start.elapsed();
         let mut bytes = Vec::new();
         context.send(&mut bytes).unwrap();
-        let tar = start.elapsed() - read;
+        let tar = start.elapsed() - reading;
         // The engine's own time for as much work: the tar is ready, nothing is read, tagged or logged.
         let mut bytes = Vec::new();
         let text = format!("engine {round} {}", scene.agent);
-        let other = Context::read(&scene.mirror(), &commit_of(&text), &scene.settings).unwrap();
+        let other = read(&scene.mirror(), &commit_of(&text), &scene.settings).unwrap();
         other.send(&mut bytes).unwrap();
         let options = bollard::query_parameters::BuildImageOptionsBuilder::default()
             .t("cutover/measure:1")
@@ -1042,7 +1046,7 @@ async fn measure() {
         }
         let engine = start.elapsed();
         println!(
-            "changed {changed:?}, engine alone {engine:?}, same {same:?}, read {read:?}, tar {tar:?}"
+            "changed {changed:?}, engine alone {engine:?}, same {same:?}, read {reading:?}, tar {tar:?}"
         );
     }
     let force = RemoveImageOptions {

@@ -8,5 +8,7 @@ use cutover::{cli, proxy};
 mod build;
 mod git_push;
 mod inputs;
+mod lfs;
 mod mirror;
 mod remote;
+mod submodules;

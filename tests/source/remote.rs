@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::tool;
 
-const TOKEN: &str = "s3cret-token";
+pub const TOKEN: &str = "s3cret-token";
 
 /// A folder with a bare repository of one commit.
 fn origin() -> (TempDir, String) {
@@ -78,7 +78,7 @@ async fn serve(State(server): State<Server>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let (repo, rest) = path[1..].split_once(".git/").unwrap_or_default();
     let folder = server.root.join(format!("{repo}.git"));
-    if !folder.exists() {
+    if !folder.exists() || !matches!(rest, "info/refs" | "git-upload-pack") {
         return StatusCode::NOT_FOUND.into_response();
     }
     let advertise = rest == "info/refs";
@@ -124,18 +124,23 @@ pub async fn http(folder: &Path, token: Option<&'static str>) -> SocketAddr {
     http_at(folder, token, "127.0.0.1:0").await
 }
 
-async fn http_at(folder: &Path, token: Option<&'static str>, listen: &str) -> SocketAddr {
+/// git's smart protocol for the repositories in a folder.
+pub fn repositories(folder: &Path, token: Option<&'static str>) -> Router {
     let root = Arc::new(folder.to_owned());
-    let app = Router::new()
+    Router::new()
         .fallback(serve)
-        .with_state(Server { root, token });
+        .with_state(Server { root, token })
+}
+
+async fn http_at(folder: &Path, token: Option<&'static str>, listen: &str) -> SocketAddr {
+    let app = repositories(folder, token);
     let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
 
-fn with_token(folder: &Path, token: &str) -> Source {
+pub fn with_token(folder: &Path, token: &str) -> Source {
     let path = folder.join("token");
     std::fs::write(&path, format!("{token}\n")).unwrap();
     Source {

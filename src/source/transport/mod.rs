@@ -5,7 +5,9 @@ mod http;
 mod session;
 mod ssh;
 
-pub(super) use session::{Failed, Failure, Session};
+pub(super) use http::token_for;
+pub(super) use session::{CONNECT, Failed, Failure, SILENCE, Session};
+pub(super) use ssh::ask_for_lfs;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -19,6 +19,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::session::{Failure, SILENCE, Session};
+pub use token::header as token_for;
+
 use client::Client;
 use step::Step;
 

@@ -78,8 +78,17 @@ fn host(server: &str, is_url: bool) -> Option<(String, Option<u16>)> {
 
 /// The command that the server runs, quoted for its shell as git quotes it.
 pub fn command(path: &str) -> String {
-    let quoted = path.replace('\'', r"'\''").replace('!', r"'\!'");
-    format!("git-upload-pack '{quoted}'")
+    format!("git-upload-pack {}", quoted(path))
+}
+
+/// The command that says where its files of Git LFS are.
+pub fn lfs_command(path: &str) -> String {
+    let path = path.trim_start_matches('/');
+    format!("git-lfs-authenticate {} download", quoted(path))
+}
+
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''").replace('!', r"'\!'"))
 }
 
 #[cfg(test)]

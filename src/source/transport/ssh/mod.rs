@@ -25,6 +25,9 @@ pub fn transport(remote: &Remote<'_>, session: Arc<Session>) -> Result<Transport
     Transport::smart(remote, false, Ssh { session, process })
 }
 
+/// Of what a server says about its Git LFS, in bytes.
+const LONGEST: u64 = 64 << 10;
+
 type Running = Arc<Mutex<Option<(Process, Address)>>>;
 
 struct Ssh {
@@ -62,6 +65,15 @@ impl SmartSubtransport for Ssh {
 }
 
 fn start(session: &Session, url: &str) -> Result<(Process, Address), Failure> {
+    started(session, url, address::command)
+}
+
+/// Starts the command that `command` makes of the repository's path.
+fn started(
+    session: &Session,
+    url: &str,
+    command: fn(&str) -> String,
+) -> Result<(Process, Address), Failure> {
     let address = address::parse(url)
         .ok_or_else(|| Failure::Unreachable("its address is not one of ssh".into()))?;
     let key = session.source.ssh_key.as_deref();
@@ -69,8 +81,24 @@ fn start(session: &Session, url: &str) -> Result<(Process, Address), Failure> {
     if let Some(pinned) = &session.source.host_key {
         host_key::keep(session, &address, pinned)?;
     }
-    let process = Process::start(session, &address, key)?;
+    let process = Process::start(session, &address, key, &command(&address.path))?;
     Ok((process, address))
+}
+
+/// What the server says about its Git LFS: an address and what to send along, in JSON.
+pub fn ask_for_lfs(session: &Session, url: &str) -> Result<Vec<u8>, Failure> {
+    session.begin();
+    let (mut process, address) = started(session, url, address::lfs_command)?;
+    let mut said = Vec::new();
+    let mut stdout = (&mut process.stdout).take(LONGEST);
+    let read = session.wait(SILENCE, stdout.read_to_end(&mut said));
+    match read {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(Failure::Unreachable(error.to_string())),
+        Err(stopped) => return Err(stopped),
+    }
+    ended(session, Some((process, address)))?;
+    Ok(said)
 }
 
 /// Both ways: `ssh`'s standard input and output.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::address::{Address, command};
+use super::address::Address;
 use super::key::Key;
 use crate::config::Source;
 use crate::source::transport::session::{CONNECT, Failure, SILENCE, Session};
@@ -46,8 +46,13 @@ pub fn program(name: &str) -> Command {
 }
 
 impl Process {
-    /// Starts it. An error is one sentence.
-    pub fn start(session: &Session, address: &Address, key: Option<Key>) -> Result<Self, Failure> {
+    /// Starts it with a command for the server's shell. An error is one sentence.
+    pub fn start(
+        session: &Session,
+        address: &Address,
+        key: Option<Key>,
+        command: &str,
+    ) -> Result<Self, Failure> {
         let mut ssh = program("ssh");
         if Path::new(SYSTEM).exists() {
             ssh.args(["-F", SYSTEM]);
@@ -68,7 +73,7 @@ impl Process {
             ssh.args(["-p", &port.to_string()]);
         }
         ssh.args(["-l", user(address, &session.source)]);
-        ssh.args(["--", &address.host, &command(&address.path)]);
+        ssh.args(["--", &address.host, command]);
         ssh.stdin(Stdio::piped());
         ssh.stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = session.wait(SILENCE, async move {

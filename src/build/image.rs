@@ -51,6 +51,8 @@ pub struct Built {
     /// The record of the image that was built before from the same content and settings: nothing had
     /// to be built.
     pub reused: Option<Recorded>,
+    /// The paths of the volumes that the image declares.
+    pub volumes: Vec<String>,
 }
 
 /// How many lines of the log are part of the error of a build that timed out.
@@ -95,7 +97,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     if !request.no_cache
         && !request.pull
         && let Some(recorded) = request.recorded.get(&key)
-        && engine.tag_image(&recorded.id, &request.tags).await?
+        && let Some(volumes) = engine.tag_image(&recorded.id, &request.tags).await?
     {
         log.line(&format!(
             "nothing that goes into the image has changed: reusing the one {}",
@@ -105,16 +107,18 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
             image_id: recorded.id.clone(),
             cache_key: key,
             reused: Some(recorded.clone()),
+            volumes,
         });
     }
     let image_id = build(engine, request, context, &args, log).await?;
-    if !engine.tag_image(&image_id, &request.tags).await? {
+    let Some(volumes) = engine.tag_image(&image_id, &request.tags).await? else {
         return Err(BuildError::Gone(image_id));
-    }
+    };
     Ok(Built {
         image_id,
         cache_key: key,
         reused: None,
+        volumes,
     })
 }
 

@@ -281,8 +281,9 @@ impl Engine {
     }
 
     /// Gives an image its names, each `name:tag`, and makes sure that the last, which only this
-    /// image has, points to it. `false`: the image no longer exists.
-    pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<bool> {
+    /// image has, points to it. Returns the paths of the volumes that the image declares; `None`: it no
+    /// longer exists.
+    pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<Option<Vec<String>>> {
         match self {
             Engine::Docker(docker) => docker.tag_image(id, names).await,
         }
@@ -446,13 +447,6 @@ impl Engine {
     pub async fn make_volume(&self, name: &str, app: &AppName) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.make_volume(name, app).await,
-        }
-    }
-
-    /// The paths that the image declares as volumes.
-    pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
-        match self {
-            Engine::Docker(docker) => docker.volumes_of_image(id).await,
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn build(
         Ok(built) => built,
         Err(error) => return Err(stopped(line, error).await),
     };
-    say_volumes(line, &built.image_id).await?;
+    say_volumes(line, &built.volumes);
     let how = built
         .reused
         .as_ref()
@@ -113,9 +113,9 @@ fn short(git_ref: &str) -> &str {
 
 /// What an app writes to a volume that its image declares is not there any more after the next
 /// deployment, which surprises whoever kept a database in it.
-async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
+fn say_volumes(line: &Line<'_>, declared: &[String]) {
     let mounted = &line.app.run.volumes;
-    for path in line.agent.engine.volumes_of_image(image).await? {
+    for path in declared {
         if mounted
             .iter()
             .any(|it| it.target == path.trim_end_matches('/'))
@@ -123,9 +123,8 @@ async fn say_volumes(line: &Line<'_>, image: &str) -> Result<(), Stop> {
             continue;
         }
         line.log
-            .line(&format!("[build] warning: {}", tend::volume(&path)));
+            .line(&format!("[build] warning: {}", tend::volume(path)));
     }
-    Ok(())
 }
 
 /// The service of an app that does not name any.

@@ -1,6 +1,8 @@
 //! The switch: the point of no return is the commit of one transaction. Publishing the table and
 //! waiting until the proxy has it follow, and are repeated until they succeed.
 
+use futures_util::future::try_join_all;
+
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line, Stop, in_step};
 use crate::deploy::steps::probe;
@@ -19,15 +21,17 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         .agent
         .store
         .read(move |db| instances::of_release(db, &of));
-    for instance in instances.await? {
+    let instances = instances.await?;
+    try_join_all(instances.iter().map(async |instance| {
         // An instance may have ended since its last probe: Docker then refuses the policy, or the
         // status shows it.
         let kept = engine.keep_running(&instance.ours(), true).await;
         if engine.status(&instance.ours()).await? != Status::Running {
-            return Err(in_step(Step::Probe, probe::exited(line, &instance).await?));
+            return Err(in_step(Step::Probe, probe::exited(line, instance).await?));
         }
-        kept?;
-    }
+        Ok(kept?)
+    }))
+    .await?;
     let (app, id, cancel) = (
         line.app.name.clone(),
         release.id.clone(),

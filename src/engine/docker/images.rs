@@ -10,7 +10,7 @@ use super::{Docker, Result, gone_is_done, status_code};
 use crate::engine::inventory::{ImageName, ImageTag};
 
 impl Docker {
-    pub async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
+    pub(super) async fn volumes_of_image(&self, id: &str) -> Result<Vec<String>> {
         let found = self.client()?.inspect_image(id).await;
         let found = found.map_err(self.failed(format!("look at the image `{id}`")))?;
         Ok(found.config.and_then(|it| it.volumes).unwrap_or_default())

@@ -47,6 +47,13 @@ enum Made {
     Before,
 }
 
+/// What a container that has to be created gets besides what its environment names.
+struct Storage {
+    mounts: Vec<Mount>,
+    /// The paths of the volumes that its image declares.
+    declared: Vec<String>,
+}
+
 impl Docker {
     pub async fn start(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
         self.start_with(spec, Vec::new()).await
@@ -58,14 +65,21 @@ impl Docker {
         spec: &InstanceSpec<'_>,
         mounts: Vec<Mount>,
     ) -> Result<Option<Endpoint>> {
-        let network = self.network().await?;
+        // One look-up does not wait for the other.
+        let image = &spec.service.image_id;
+        let (network, declared) = tokio::join!(self.network(), self.volumes_of_image(image));
+        let network = network?;
+        // An image that is gone is no reason to leave a container that exists; one that does not exist
+        // cannot be created without it anyway.
+        let declared = declared.unwrap_or_default();
+        let storage = Storage { mounts, declared };
         let endpoint = match spec.service.port {
             Some(port) => {
-                let address = self.make_reachable(spec, &network, mounts).await?;
+                let address = self.make_reachable(spec, &network, storage).await?;
                 Some(Endpoint::new(address, port))
             }
             None => {
-                self.make(spec, &network, None, mounts).await?;
+                self.make(spec, &network, None, storage).await?;
                 None
             }
         };
@@ -84,12 +98,12 @@ impl Docker {
         &self,
         spec: &InstanceSpec<'_>,
         network: &Network,
-        mounts: Vec<Mount>,
+        storage: Storage,
     ) -> Result<IpAddr> {
         let instance = spec.instance;
         let _one = self.addresses.lock().await;
         let address = self.free_address(spec, network).await?;
-        match self.make(spec, network, Some(address), mounts).await? {
+        match self.make(spec, network, Some(address), storage).await? {
             Made::Now => Ok(address),
             Made::Before => self.address(&instance.name, network).await,
         }
@@ -100,7 +114,7 @@ impl Docker {
         spec: &InstanceSpec<'_>,
         network: &Network,
         address: Option<IpAddr>,
-        mounts: Vec<Mount>,
+        storage: Storage,
     ) -> Result<Made> {
         let instance = spec.instance;
         let name = &instance.name;
@@ -115,7 +129,8 @@ impl Docker {
         let mut body = self.body(spec.service, environment, &labels, network, address);
         if let Some(host) = &mut body.host_config {
             let named = host.mounts.take().unwrap_or_default();
-            host.mounts = Some(self.mounts(spec, [named, mounts].concat()).await);
+            let mounts = [named, storage.mounts].concat();
+            host.mounts = Some(self.mounts(spec, mounts, storage.declared));
         }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match self.client()?.create_container(Some(options), body).await {
@@ -134,8 +149,13 @@ impl Docker {
     }
 
     /// What a new container gets besides `mounts`: the volumes that it had before, and an anonymous one
-    /// for each other path that its image declares, with labels by which it can be found.
-    async fn mounts(&self, spec: &InstanceSpec<'_>, mut mounts: Vec<Mount>) -> Vec<Mount> {
+    /// for each other path that its image has `declared`, with labels by which it can be found.
+    fn mounts(
+        &self,
+        spec: &InstanceSpec<'_>,
+        mut mounts: Vec<Mount>,
+        declared: Vec<String>,
+    ) -> Vec<Mount> {
         let volume = |source: Option<String>, target: &str| Mount {
             typ: Some(MountType::VOLUME),
             source,
@@ -144,10 +164,6 @@ impl Docker {
         };
         let before = spec.volumes.iter();
         let before = before.map(|it| (it.path.clone(), Some(it.name.clone())));
-        // An image that is gone is no reason to leave a container that exists; one that does not exist
-        // cannot be created without it anyway.
-        let declared = self.volumes_of_image(&spec.service.image_id).await;
-        let declared = declared.unwrap_or_default();
         let declared = declared.into_iter().map(|path| (path, None));
         for (path, source) in before.chain(declared) {
             let has = |mount: &Mount| mount.target.as_deref().is_some_and(|it| same(it, &path));

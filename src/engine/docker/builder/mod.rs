@@ -113,7 +113,7 @@ impl Docker {
         image.ok_or_else(|| BuildFailure::Engine(not_there("it did not report the image's id")))
     }
 
-    pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<bool> {
+    pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<Option<Vec<String>>> {
         let docker = self.client()?;
         let tagged = futures_util::future::join_all(names.iter().map(|name| {
             let (repo, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
@@ -125,12 +125,12 @@ impl Docker {
         }));
         for done in tagged.await {
             match done {
-                Err(error) if status_code(&error) == Some(404) => return Ok(false),
+                Err(error) if status_code(&error) == Some(404) => return Ok(None),
                 done => done.map_err(self.failed(format!("name the image `{id}`")))?,
             }
         }
         let image = match docker.inspect_image(id).await {
-            Err(error) if status_code(&error) == Some(404) => return Ok(false),
+            Err(error) if status_code(&error) == Some(404) => return Ok(None),
             found => found.map_err(self.failed(format!("look at the image `{id}`")))?,
         };
         let has = image.repo_tags.unwrap_or_default();
@@ -138,7 +138,9 @@ impl Docker {
         // the same commit with labels of its own and may have moved them on already.
         match names.last().filter(|name| !has.contains(name)) {
             Some(name) => Err(not_there(&format!("`{name}` does not point to `{id}`"))),
-            None => Ok(true),
+            None => Ok(Some(
+                image.config.and_then(|it| it.volumes).unwrap_or_default(),
+            )),
         }
     }
 }

@@ -112,6 +112,20 @@ fn holder(name: &str, apps: Scope, role: Role) -> Principal {
     }
 }
 
+/// Random, in hex.
+pub(super) fn random() -> Result<String, ApiError> {
+    let mut bytes = [0u8; 32];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(hex::encode(bytes)),
+        Err(error) => {
+            tracing::error!(%error, "no random bytes");
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let message = "the system has no random bytes";
+            Err(ApiError::new(status, "no_random", message, "try again"))
+        }
+    }
+}
+
 /// SHA-256, in hex.
 pub(super) fn hashed(text: &str) -> String {
     hex::encode(Sha256::digest(text))

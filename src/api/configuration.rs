@@ -53,9 +53,16 @@ pub struct ConfigurationView {
     path = "/api/v1/configuration",
     operation_id = "getConfiguration",
     tag = "agent",
-    responses((status = 200, description = "The comparison", body = ConfigurationView)),
+    responses(
+        (status = 200, description = "The comparison", body = ConfigurationView),
+        (status = 403, response = Forbidden),
+    ),
 )]
-pub async fn show(State(api): Shared) -> Result<Json<ConfigurationView>, ApiError> {
+pub async fn show(
+    State(api): Shared,
+    caller: Principal,
+) -> Result<Json<ConfigurationView>, ApiError> {
+    auth::check_server(&caller, Role::Read)?;
     let difference = difference::difference(&api.agent).await;
     let in_force = api.agent.in_force();
     let in_use = api.agent.store.read(app_names::in_use).await?;
@@ -125,7 +132,7 @@ pub async fn reload(
     caller: Principal,
     Query(query): Query<ReloadQuery>,
 ) -> Result<Json<Reload>, ApiError> {
-    auth::check_role(&caller, Role::Admin)?;
+    auth::check_server(&caller, Role::Admin)?;
     let reload = reload::reload(&api.agent, query.dry_run, caller.who).await;
     reload.map(Json).map_err(|error| match error {
         ReloadError::Wrong(problems) => ApiError::new(

@@ -38,8 +38,11 @@ mod pushes;
 pub mod refusals;
 mod removal;
 mod responses;
+#[cfg(test)]
+mod roles;
 mod scale;
 mod secrets;
+mod tokens;
 mod view;
 mod web;
 mod webhook_secrets;
@@ -104,6 +107,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(orphans::gc))
         .routes(routes!(orphans::adopt))
         .routes(routes!(web::links::create))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
 }
 
 /// Every path of the agent's HTTP interface.

@@ -262,7 +262,7 @@ mod tests {
                 let asked = format!("{} {path}", method.to_uppercase());
                 let of = |app: &str, id: &str| {
                     let path = path.replace("{app}", app).replace("{id}", id);
-                    path.replace("{name}", id)
+                    path.replace("{name}", id).replace("{token}", app)
                 };
                 let good = of("hello", id);
                 let huge = if path.starts_with("/hooks") {
@@ -302,6 +302,8 @@ mod tests {
                         || place.ends_with("/reload 422")
                         || place.ends_with("/orphans 200")
                         || place.ends_with("/adopt 200")
+                        || place.ends_with("/tokens 201")
+                        || place.ends_with("/configuration 403")
                         || asked.starts_with("DELETE") && status == "200";
                     assert!(
                         is_rare || seen.contains(status),

@@ -82,7 +82,7 @@ pub async fn list(
     State(api): Shared,
     caller: Principal,
 ) -> Result<Json<Page<OrphanView>>, ApiError> {
-    auth::check_role(&caller, Role::Admin)?;
+    auth::check_server(&caller, Role::Admin)?;
     let all = orphans::list(&api.agent).await?;
     Ok(Json(Page::whole(
         all.into_iter().map(OrphanView::from).collect(),
@@ -149,7 +149,7 @@ pub async fn gc(
     caller: Principal,
     body: Bytes,
 ) -> Result<Json<GcView>, ApiError> {
-    auth::check_role(&caller, Role::Admin)?;
+    auth::check_server(&caller, Role::Admin)?;
     let body: GcBody = json::parse(&body)?;
     let removed = gc::gc(&api.agent, body.items, caller.who).await?;
     Ok(Json(removed.into()))
@@ -238,6 +238,9 @@ pub async fn adopt(
 ) -> Result<Json<AdoptionView>, ApiError> {
     auth::check_role(&caller, Role::Admin)?;
     let body: AdoptBody = json::parse(&body)?;
+    if body.app.is_none() {
+        auth::check_server(&caller, Role::Admin)?;
+    }
     let only = body.app.map(|name| name.parse::<AppName>()).transpose();
     let only = only.map_err(|error| ApiError::bad_request(error.to_string()))?;
     if let Some(app) = &only {

@@ -156,7 +156,7 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Open(args) => open::run(args, &global).await,
-        Verb::Token(args) => token::run(args, &global),
+        Verb::Token(args) => token::run(args, &global).await,
         Verb::Secret(args) => secret::run(args, &global).await,
         Verb::Completions(args) => completions::run(args),
     }

@@ -15,6 +15,8 @@ pub enum Kind {
     Reload,
     Scale,
     Secrets,
+    CreateToken,
+    RevokeToken,
 }
 
 /// Something that was done.
@@ -38,6 +40,8 @@ impl Kind {
             Kind::Reload => "reload",
             Kind::Scale => "scale",
             Kind::Secrets => "secrets",
+            Kind::CreateToken => "create-token",
+            Kind::RevokeToken => "revoke-token",
         }
     }
 }

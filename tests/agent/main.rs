@@ -48,5 +48,6 @@ mod retire;
 mod running;
 mod secrets;
 mod strangers;
+mod tokens;
 mod told;
 mod volumes;

@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::session::random;
-use crate::api::auth::{self, bearer, hashed};
+use crate::api::auth::{self, bearer, hashed, random};
 use crate::api::{ApiError, Shared};
 use crate::principal::{Principal, Requester};
 use crate::store::sessions::Holder;

@@ -15,6 +15,7 @@ use crate::config;
 use crate::deploy::difference;
 use crate::engine;
 use crate::principal::{Role, Scope};
+use crate::store::actions::{self, Action};
 use crate::store::sessions::{self, Session};
 use crate::store::tokens::{self, Token};
 
@@ -40,6 +41,13 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
         true => api.agent.store.read(tokens::all).await.told(&viewer)?,
         false => Vec::new(),
     };
+    let actions = match is_admin {
+        true => {
+            let read = |db: &_| actions::list(db, None, ACTIONS, |_| true);
+            api.agent.store.read(read).await.told(&viewer)?
+        }
+        false => Vec::new(),
+    };
     let page = Page {
         title: "Server",
         viewer: Some(&viewer),
@@ -56,7 +64,7 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
                 }
                 p.hint { code { "cutover doctor" } " on the server looks at more." }
             }
-            @if is_admin { (token_table(&tokens)) }
+            @if is_admin { (token_table(&tokens)) (action_table(&actions)) }
             (session_table(&sessions, &viewer))
         },
     };
@@ -204,6 +212,34 @@ fn apps(scope: &Scope) -> String {
         Scope::Apps(apps) => {
             let names: Vec<_> = apps.iter().map(|app| app.as_str()).collect();
             names.join(", ")
+        }
+    }
+}
+
+/// How many of the last actions are shown.
+const ACTIONS: usize = 20;
+
+fn action_table(all: &[Action]) -> Markup {
+    html! {
+        section aria-labelledby="actions-head" {
+            h2 #actions-head { "Done by people" }
+            @if all.is_empty() { p.quiet { "Nothing but deployments, which say themselves who asked for them." } }
+            @else {
+                table {
+                    thead { tr { th { "When" } th { "Who" } th { "What" } th { "App" } th { "" } } }
+                    tbody {
+                        @for one in all {
+                            tr {
+                                td { (when(&rfc3339(one.id.made_at()))) }
+                                td { (prose(&one.by.to_string())) }
+                                td { (one.kind) }
+                                td { @if let Some(app) = &one.app { (app) } }
+                                td { code { (one.detail.to_string()) } }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::fields::Fields;
 use super::viewer::{Viewer, forged, is_own};
 use super::{layout, refusal};
-use crate::api::auth::{Local, hashed};
+use crate::api::auth::{Local, hashed, random};
 use crate::api::{Api, ApiError};
 use crate::principal::{Principal, Requester};
 use crate::store::sessions::{self, Holder, Session};
@@ -46,20 +46,6 @@ pub fn set(headers: &HeaderMap, name: &str, value: &str, seconds: u32) -> String
         false => "",
     };
     format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
-}
-
-/// Random, in hex.
-pub fn random() -> Result<String, ApiError> {
-    let mut bytes = [0u8; 32];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Ok(hex::encode(bytes)),
-        Err(error) => {
-            tracing::error!(%error, "no random bytes");
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let message = "the system has no random bytes";
-            Err(ApiError::new(status, "no_random", message, "try again"))
-        }
-    }
 }
 
 /// Begins a session; returns the cookie's value.

@@ -12,7 +12,7 @@ use super::layout::Page;
 use super::refusal::{self, For, Result};
 use super::session::{self, cookie, read, set};
 use super::viewer::{Viewer, is_own};
-use crate::api::auth::hashed;
+use crate::api::auth::{hashed, random};
 use crate::api::error::Kind;
 use crate::api::{Api, ApiError, Shared, peer};
 use crate::principal::Role;
@@ -42,7 +42,7 @@ fn shown(
     let name = form_cookie(api);
     let value = match read(headers, &name) {
         Some(value) => value,
-        None => session::random()?,
+        None => random()?,
     };
     let page = Page {
         title: "Sign in",

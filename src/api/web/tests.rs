@@ -278,6 +278,44 @@ async fn a_one_time_link_signs_in_once() {
 }
 
 #[tokio::test]
+async fn whoever_signed_in_with_a_token_that_is_revoked_is_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::new(folder.path()).await;
+    let api = |request: axum::http::request::Builder, body: &str| {
+        let request = request.header("authorization", "Bearer right");
+        site.send(request, body.to_owned())
+    };
+    let body = r#"{"name": "ci", "role": "deploy", "apps": ["hello"], "expires": "1h"}"#;
+    let created = api(Request::post("/api/v1/tokens"), body).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{}", created.text);
+    let created: serde_json::Value = serde_json::from_str(&created.text).unwrap();
+    let cookies = site.sign_in(created["secret"].as_str().unwrap()).await;
+    let home = site.get("/", &cookies).await;
+    assert!(home.text.contains("/apps/hello") && !home.text.contains("/apps/far"));
+    assert_eq!(
+        site.get("/apps/far", &cookies).await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        site.get("/apps/hello/deploy", &cookies).await.status,
+        StatusCode::OK
+    );
+    let list = api(Request::get("/api/v1/tokens"), "").await.text;
+    assert!(
+        !list.contains(created["secret"].as_str().unwrap()),
+        "{list}"
+    );
+    let again = api(Request::post("/api/v1/tokens"), body).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    let revoked = api(Request::delete("/api/v1/tokens/ci"), "").await;
+    assert_eq!(revoked.status, StatusCode::OK);
+    assert_eq!(site.get("/", &cookies).await.status, StatusCode::SEE_OTHER);
+    let admin = site.sign_in("right").await;
+    let server = site.get("/server", &admin).await;
+    assert!(server.text.contains("revoke-token"), "{}", server.text);
+}
+
+#[tokio::test]
 async fn every_page_is_guarded_small_and_compressed() {
     let folder = tempfile::tempdir().unwrap();
     let site = Site::new(folder.path()).await;

@@ -48,6 +48,8 @@ const TABLE: &[(&str, Role, Of)] = &[
     ("GET /api/v1/configuration", Read, Server),
     ("POST /api/v1/reload", Admin, Server),
     ("GET /api/v1/actions", Admin, Seen),
+    ("GET /api/v1/certificates", Read, Seen),
+    ("POST /api/v1/certificates/{name}/renew", Admin, Seen),
     ("GET /api/v1/orphans", Admin, Server),
     ("POST /api/v1/gc", Admin, Server),
     ("POST /api/v1/adopt", Admin, Server),
@@ -115,7 +117,8 @@ async fn every_endpoint_lets_in_whom_the_table_says() {
         let asked = endpoint
             .replace("{app}", "hello")
             .replace("{id}", &id)
-            .replace("{token}", "nobody");
+            .replace("{token}", "nobody")
+            .replace("{name}", "nobody");
         assert_eq!(ask(&asked, "nobody").await.0, 401, "{endpoint}");
         // The lowest last: an app that was removed is not there for the next one.
         for (scope, _) in &scopes {

@@ -114,6 +114,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("retiring", jobs::retire(agent.clone())));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
     background.spawn(vital("certifying", jobs::certify(agent.clone())));
+    background.spawn(vital("counting traffic", jobs::traffic(agent.clone())));
     background.spawn(vital("reloading", jobs::reload(agent.clone())));
     background.spawn(vital("notifying", notify::start(agent.clone())));
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));

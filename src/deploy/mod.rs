@@ -43,6 +43,7 @@ mod settings;
 mod slots;
 mod steps;
 pub mod tend;
+pub mod traffic;
 mod undo;
 pub mod unrecorded;
 mod vault;
@@ -56,6 +57,7 @@ use queue::Workers;
 use slots::Slots;
 pub use steps::retire::instance as retire_instance;
 use tend::Tend;
+use traffic::Traffic;
 
 /// Everything that deployments need; one per process, shared by all.
 pub struct Agent {
@@ -74,6 +76,7 @@ pub struct Agent {
     pub tend: Arc<Tend>,
     /// Notified when a certificate may be due.
     pub certifying: Notify,
+    pub traffic: Traffic,
     /// Notified when instances are to be stopped.
     pub retiring: Notify,
     /// One publication of the route table at a time, so that they arrive in order.
@@ -99,6 +102,7 @@ impl Agent {
             workers: Workers::default(),
             tend: Arc::default(),
             certifying: Notify::new(),
+            traffic: Traffic::default(),
             retiring: Notify::new(),
             publishing: Mutex::new(()),
             unrecorded: Default::default(),

@@ -6,6 +6,7 @@ mod reconcile;
 mod reload;
 mod retire;
 mod sweep;
+mod traffic;
 
 pub use certify::certify;
 pub use prune::prune;
@@ -13,3 +14,4 @@ pub use reconcile::reconcile;
 pub use reload::reload;
 pub use retire::retire;
 pub use sweep::sweep;
+pub use traffic::traffic;

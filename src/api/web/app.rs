@@ -6,10 +6,11 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use maud::{Markup, html};
 
+use super::chart::{self, Mark};
 use super::fields::Fields;
 use super::home::health;
 use super::layout::Page;
-use super::parts::{asked, commit, message, problems, state, when};
+use super::parts::{asked, commit, message, moment, problems, state, when};
 use super::refusal::{For, Result};
 use super::timeline;
 use super::viewer::Viewer;
@@ -17,6 +18,8 @@ use crate::api::path::{AppPath, known};
 use crate::api::view::{self, AppView, DeploymentView, ReleaseView};
 use crate::api::{Api, Shared, apps};
 use crate::principal::Role;
+use crate::state::Step;
+use crate::store::now;
 use crate::store::secrets::Secret;
 use crate::store::{apps as table, deployments, instances, releases, secrets};
 
@@ -53,7 +56,7 @@ pub async fn show(
         title: name,
         viewer: Some(&viewer),
         live: Some("/live".into()),
-        body: body(&shown, &viewer, address.as_deref()),
+        body: body(&shown, &viewer, address.as_deref(), traffic(&api, &shown)),
     };
     Ok(page.whole().into_response())
 }
@@ -105,7 +108,24 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
     Ok(Shown { app, ..shown })
 }
 
-fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>) -> Markup {
+/// The last hour, with the switches in it.
+fn traffic(api: &Api, shown: &Shown) -> Markup {
+    let switch = |it: &DeploymentView| {
+        let step = it
+            .steps
+            .iter()
+            .find(|step| step.name == Step::Switch.as_str())?;
+        let at = moment(step.ended_at.as_deref()?)?;
+        Some(Mark {
+            at: (at.unix_timestamp_nanos() / 1_000_000) as i64,
+            what: it.message.clone().unwrap_or_default(),
+        })
+    };
+    let marks: Vec<_> = shown.deployments.iter().filter_map(switch).collect();
+    chart::hour(&api.agent.traffic.points(&shown.app.name), &marks, now())
+}
+
+fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) -> Markup {
     let app = &shown.app;
     let path = format!("/apps/{}", app.name);
     let may = viewer.principal.may(Role::Deploy) && app.configured;
@@ -130,6 +150,10 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>) -> Markup {
             }
             (problems(&app.problems))
             @if let Some(release) = &app.release { (live(release)) }
+        }
+        section aria-labelledby="traffic-head" {
+            h2 #traffic-head { "Traffic" }
+            div #traffic data-fresh { (traffic) }
         }
         section aria-labelledby="deployments-head" {
             h2 #deployments-head { "Deployments" }

@@ -4,14 +4,16 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use maud::{Markup, html};
 
+use super::chart;
 use super::layout::Page;
 use super::parts::{command, commit, message, prose, state, strip, when};
 use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::Shared;
 use crate::api::view::{self, AppView};
-use crate::store::app_names;
+use crate::deploy::traffic::{Minute, Point};
 use crate::store::deployments::{self, Deployment};
+use crate::store::{app_names, now};
 
 /// How many deployments the strip shows.
 const STRIP: usize = 10;
@@ -19,6 +21,8 @@ const STRIP: usize = 10;
 struct Row {
     app: AppView,
     last: Vec<Deployment>,
+    points: Vec<Point>,
+    minute: Option<Minute>,
 }
 
 impl Row {
@@ -41,12 +45,18 @@ impl Row {
 pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     let in_force = api.agent.in_force();
     let (tend, caller) = (api.agent.tend.clone(), viewer.principal.clone());
+    let agent = api.agent.clone();
     let read = api.agent.store.read(move |db| {
         let config = &in_force.config;
         let row = |app: AppView, name: &crate::ids::AppName| {
             let last = deployments::list(db, name, None, STRIP)?;
             let app = app.tended(&tend);
-            Ok::<_, crate::store::StoreError>(Row { app, last })
+            Ok::<_, crate::store::StoreError>(Row {
+                app,
+                last,
+                points: agent.traffic.points(name.as_str()),
+                minute: agent.traffic.minute(name.as_str(), now()),
+            })
         };
         let mut rows = Vec::new();
         for app in config.apps.values().filter(|app| caller.sees(&app.name)) {
@@ -119,6 +129,10 @@ fn card(row: &Row) -> Markup {
                 @if !app.configured {
                     p.hint { "no longer in deploy.toml; it serves until " (prose(&format!("`cutover remove {}`", app.name))) }
                 }
+            }
+            div.traffic {
+                (chart::spark(&row.points, now()))
+                p { (chart::minute(row.minute)) }
             }
             div.now {
                 @if let Some(running) = &app.running {

@@ -14,6 +14,7 @@ mod actions;
 mod app;
 mod app_log;
 mod assets;
+mod chart;
 mod compress;
 mod confirm;
 mod deployment;

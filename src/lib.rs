@@ -31,7 +31,7 @@
 //! 4. [`source`] fetches the branch's tip into a bare mirror, without its history, or reads a
 //!    repository on this machine in place. [`build`] streams the commit's tree to BuildKit and tags
 //!    the image. A release has one image and one set of settings for each of the app's services;
-//!    today every app has one service, `web`.
+//!    `web` takes the requests.
 //! 5. The app's test and release commands run in the new image as jobs: containers that end by
 //!    themselves and belong to no route.
 //! 6. [`engine`] starts the release's instances and answers with an endpoint for each one, a fixed

@@ -60,8 +60,8 @@ pub enum Event {
     Begin(Step),
     /// The last step is done.
     Finish,
-    /// A step failed and everything it and the ones before it did has been undone; or the bake did, and
-    /// there is nothing to go back to.
+    /// A step failed and everything it and the ones before it did has been undone; or one after the switch
+    /// did, and there is nothing to go back to.
     Fail,
     /// A newer deployment takes its place.
     Supersede,
@@ -102,7 +102,7 @@ pub fn next(state: State, event: Event) -> Result<State, Illegal> {
         (Draining, Event::Begin(Step::Bake)) => Ok(Baking),
         (Draining | Baking, Event::Begin(Step::Retire)) => Ok(state),
         (Draining | Baking, Event::Finish) => Ok(Live),
-        (_, Event::Fail) if before_switch || state == Baking => Ok(Failed),
+        (_, Event::Fail) if before_switch || matches!(state, Draining | Baking) => Ok(Failed),
         (_, Event::Supersede) if before_switch => Ok(Superseded),
         (_, Event::Skip) if before_switch => Ok(Skipped),
         (_, Event::Cancel) if before_switch => Ok(Cancelled),
@@ -305,10 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn after_the_switch_it_cannot_be_cancelled_or_run_again_and_fails_in_its_bake_alone() {
+    fn after_the_switch_it_cannot_be_cancelled_or_run_again_and_fails_in_its_drain_or_bake_alone() {
         for state in State::ALL.into_iter().filter(|s| s.is_switched()) {
             let fails = next(state, Event::Fail).is_ok();
-            assert_eq!(fails, state == State::Baking, "{state}");
+            let late = matches!(state, State::Draining | State::Baking);
+            assert_eq!(fails, late, "{state}");
             for event in [
                 Event::Cancel,
                 Event::Supersede,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Api, Bodies, Health, Links, Refusals, WebhookSecrets,
+    Api, Bodies, Health, Links, Refusals, Sessions, WebhookSecrets,
     auth::{Token, Tokens},
 };
 use crate::deploy::Agent;
@@ -17,6 +17,7 @@ use crate::store::Store;
 pub async fn api(folder: &Path) -> Arc<Api> {
     let path = folder.join("deploy.toml");
     let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
+               cron.cleanup = { schedule = '0 3 * * *', command = 'cleanup' }\n\
                [apps.far]\nrepo = 'far.git'\nport = 80\ndomains = ['far.example']\n\
                webhook.networks = ['203.0.113.0/24']";
     std::fs::write(&path, app).unwrap();
@@ -39,5 +40,6 @@ pub async fn api(folder: &Path) -> Arc<Api> {
         refusals: Refusals::default(),
         webhook_secrets: WebhookSecrets::default(),
         links: Links::default(),
+        sessions: Sessions::default(),
     })
 }

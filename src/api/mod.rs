@@ -16,12 +16,14 @@ pub mod auth;
 mod body;
 mod certificates;
 mod configuration;
+mod cron;
 mod deployments;
 mod error;
 #[cfg(test)]
 mod fixture;
 pub mod git;
 mod health;
+mod instances;
 mod json;
 pub mod listen;
 mod log;
@@ -42,7 +44,10 @@ mod responses;
 mod roles;
 mod scale;
 mod secrets;
+mod session;
+mod stop;
 mod tokens;
+mod variables;
 mod view;
 mod web;
 mod webhook_secrets;
@@ -52,6 +57,7 @@ pub use body::Bodies;
 pub use error::ApiError;
 pub use health::Health;
 pub use refusals::Refusals;
+pub use session::Sessions;
 pub use web::Links;
 pub use webhook_secrets::WebhookSecrets;
 
@@ -64,6 +70,8 @@ pub struct Api {
     pub refusals: Refusals,
     pub webhook_secrets: WebhookSecrets,
     pub links: Links,
+    /// Places for programs that people talk to.
+    pub sessions: Sessions,
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
@@ -90,6 +98,14 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(apps::releases))
         .routes(routes!(pushes::list))
         .routes(routes!(output::show))
+        .routes(routes!(instances::list))
+        .routes(routes!(variables::list, variables::change))
+        .routes(routes!(stop::stop))
+        .routes(routes!(stop::start))
+        .routes(routes!(session::run))
+        .routes(routes!(session::exec))
+        .routes(routes!(cron::list))
+        .routes(routes!(cron::runs, cron::run))
         .routes(routes!(deployments::rollback))
         .routes(routes!(deployments::restart))
         .routes(routes!(scale::show, scale::change))

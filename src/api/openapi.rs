@@ -262,7 +262,12 @@ mod tests {
                 let asked = format!("{} {path}", method.to_uppercase());
                 let of = |app: &str, id: &str| {
                     let path = path.replace("{app}", app).replace("{id}", id);
-                    path.replace("{name}", id).replace("{token}", app)
+                    let name = if path.contains("/cron/") {
+                        "cleanup"
+                    } else {
+                        id
+                    };
+                    path.replace("{name}", name).replace("{token}", app)
                 };
                 let good = of("hello", id);
                 let huge = if path.starts_with("/hooks") {
@@ -291,7 +296,7 @@ mod tests {
                     seen.insert(status.to_string());
                 }
                 // Responses that take more than a single request to provoke.
-                let rare = ["204", "408", "409", "503"];
+                let rare = ["101", "204", "408", "409", "503"];
                 let described = operation["responses"].as_object().unwrap().keys();
                 for status in described.filter(|status| !rare.contains(&status.as_str())) {
                     let place = format!("{path} {status}");
@@ -299,6 +304,7 @@ mod tests {
                         || place.ends_with("/rollback 202")
                         || place.ends_with("/restart 202")
                         || place.ends_with("/renew 202")
+                        || place.ends_with("/runs 202")
                         || place.ends_with("/reload 422")
                         || place.ends_with("/orphans 200")
                         || place.ends_with("/adopt 200")

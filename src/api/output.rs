@@ -37,6 +37,9 @@ pub struct OutputQuery {
     /// Only this instance: its name, or the number at its end.
     #[param(example = "0")]
     instance: Option<String>,
+    /// Only instances of this process.
+    #[param(example = "worker")]
+    process: Option<String>,
     /// Only lines that contain this text.
     grep: Option<String>,
 }
@@ -95,6 +98,7 @@ pub async fn show(
         lines: query.lines.unwrap_or(LINES).min(MOST),
         since: since.transpose()?,
         instance: query.instance,
+        process: query.process,
         grep: query.grep.filter(|text| !text.is_empty()),
         follow: query.follow,
     };

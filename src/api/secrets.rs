@@ -58,13 +58,13 @@ struct SecretsBody {
 
 /// What a change did.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SecretsChanged)]
+#[schema(as = Changed)]
 pub struct ChangedView {
-    /// How many secrets have another value than before, or none.
-    changed: usize,
+    /// How many have another value than before, or none.
+    pub(super) changed: usize,
     /// The deployment that brings them to the app; null if none is needed.
     #[schema(required)]
-    deployment: Option<DeploymentView>,
+    pub(super) deployment: Option<DeploymentView>,
 }
 
 /// List the secrets of an app

@@ -16,6 +16,7 @@ use crate::state::{State, Step};
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Goal, Trigger};
 use crate::store::releases::Release;
+use crate::store::services::Service;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps, volumes};
 
@@ -310,15 +311,42 @@ pub struct AppView {
     /// release.
     #[schema(required)]
     pub instances: Option<InstancesView>,
+    /// Set while a person has stopped the app.
+    #[schema(required)]
+    pub stopped: Option<StoppedView>,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
     pub problems: Vec<String>,
+}
+
+/// That an app was stopped.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stopped)]
+pub struct StoppedView {
+    #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
+    pub at: String,
+    #[schema(example = "token `admin`")]
+    pub by: String,
 }
 
 /// The instances of a live release.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Instances)]
 pub struct InstancesView {
+    #[schema(example = 2)]
+    pub wanted: u32,
+    #[schema(example = 2)]
+    pub serving: u32,
+    /// The same of each process, `web` included.
+    pub processes: Vec<ProcessView>,
+}
+
+/// The instances of one process of a live release.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Process)]
+pub struct ProcessView {
+    #[schema(example = "worker")]
+    pub name: String,
     #[schema(example = 2)]
     pub wanted: u32,
     #[schema(example = 2)]
@@ -331,16 +359,32 @@ impl AppView {
     /// Adds what the reconciler has found.
     pub fn tended(mut self, tend: &Tend) -> Self {
         self.problems = tend.problems(&self.name);
-        if let Some(instances) = &mut self.instances {
-            let serving = instances.names.iter().filter(|name| !tend.is_down(name));
-            instances.serving = serving.count() as u32;
+        if let Some(instances) = &mut self.instances
+            && self.stopped.is_none()
+        {
+            for process in &mut instances.processes {
+                let serving = process.names.iter().filter(|name| !tend.is_down(name));
+                process.serving = serving.count() as u32;
+            }
+            instances.serving = instances.processes.iter().map(|it| it.serving).sum();
             let (serving, wanted) = (instances.serving, instances.wanted);
             if serving < wanted {
+                let short = instances
+                    .processes
+                    .iter()
+                    .filter(|it| it.serving < it.wanted);
+                let short = short.map(|it| format!("{} {} of {}", it.name, it.serving, it.wanted));
                 let them = match wanted {
                     1 => "instance serves",
                     _ => "instances serve",
                 };
-                let text = format!("`{}`: {serving} of {wanted} {them}", self.name);
+                let text = match instances.processes.len() {
+                    1 => format!("`{}`: {serving} of {wanted} {them}", self.name),
+                    _ => {
+                        let short = short.collect::<Vec<_>>().join(", ");
+                        format!("`{}`: not every instance runs: {short}", self.name)
+                    }
+                };
                 self.problems.insert(0, text);
             }
         }
@@ -375,7 +419,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         Some(id) => volumes::of_release(db, id)?,
         None => Vec::new(),
     };
-    let web = release.as_ref().and_then(Release::web);
+    let web = release.as_ref().and_then(Release::main);
     Ok(DeploymentView {
         id: row.id.to_string(),
         app: row.app.to_string(),
@@ -455,7 +499,7 @@ fn step(record: steps::Record) -> StepView {
 }
 
 pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Result<ReleaseView> {
-    let web = row.web();
+    let web = row.main();
     let image = web.map(|service| service.image.clone());
     let image_id = web.map(|service| service.image_id.clone());
     Ok(ReleaseView {
@@ -506,18 +550,33 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
         deployment: last.map(|row| deployment(db, row)).transpose()?,
         running: running.map(|row| deployment(db, row)).transpose()?,
         instances,
+        stopped: crate::store::apps::stopped(db, name)?.map(|stopped| StoppedView {
+            at: rfc3339(stopped.at),
+            by: stopped.by.map_or(String::new(), |by| by.to_string()),
+        }),
         problems: Vec::new(),
     })
 }
 
 /// The instances of a live release that are recorded, all of which should serve.
 fn instances(db: &rusqlite::Connection, live: &Release) -> Result<InstancesView> {
-    let names = crate::store::instances::of_release(db, &live.id)?;
-    let names: Vec<_> = names.into_iter().map(|it| it.name).collect();
+    let all = crate::store::instances::of_release(db, &live.id)?;
+    let process = |service: &Service| {
+        let its = all.iter().filter(|it| it.service == service.name);
+        let names: Vec<_> = its.map(|it| it.name.clone()).collect();
+        ProcessView {
+            name: service.name.to_string(),
+            wanted: service.replicas,
+            serving: names.len() as u32,
+            names,
+        }
+    };
+    let mut services: Vec<_> = live.services.iter().collect();
+    services.sort_by_key(|it| (it.port.is_none(), it.name.clone()));
     Ok(InstancesView {
         wanted: live.services.iter().map(|service| service.replicas).sum(),
-        serving: names.len() as u32,
-        names,
+        serving: all.len() as u32,
+        processes: services.into_iter().map(process).collect(),
     })
 }
 

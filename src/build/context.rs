@@ -262,7 +262,7 @@ fn rules(
 }
 
 /// Normalizes a configured path: `./a//b/` becomes `a/b`, and one that leads out is an error.
-fn within(path: &str) -> Result<String, BuildError> {
+pub(super) fn within(path: &str) -> Result<String, BuildError> {
     (!path.starts_with('/'))
         .then(|| link::follow(path, |_| None))
         .flatten()

@@ -15,6 +15,7 @@ mod link;
 mod objects;
 mod parts;
 mod pattern;
+mod procfile;
 mod walk;
 
 pub use cache_key::cache_key;
@@ -22,3 +23,4 @@ pub use context::Context;
 pub use error::BuildError;
 pub use image::{Built, Request, image};
 pub use inputs::{Inputs, Secret};
+pub use procfile::procfile;

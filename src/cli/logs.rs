@@ -32,6 +32,9 @@ pub struct Logs {
     /// Only this instance: the container's name, or the number at its end
     #[arg(long, value_name = "N")]
     instance: Option<String>,
+    /// Only this process, such as web or worker
+    #[arg(long, value_name = "PROCESS")]
+    process: Option<String>,
     /// Only lines that contain this text
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
@@ -86,6 +89,7 @@ async fn of_app(client: &Client, args: &Logs) -> Result<(), Error> {
     let more = [
         ("since", &args.since),
         ("instance", &args.instance),
+        ("process", &args.process),
         ("grep", &args.grep),
     ];
     for (key, value) in more {

@@ -15,10 +15,12 @@ pub mod client;
 pub mod completions;
 pub mod configuration;
 pub mod confirm;
+pub mod cron;
 mod demo;
 pub mod deploy;
 pub mod deployments;
 pub mod doctor;
+pub mod env;
 pub mod error;
 pub mod gc;
 pub mod init;
@@ -28,6 +30,7 @@ pub mod open;
 pub mod outcome;
 pub mod print;
 pub mod proxy;
+pub mod ps;
 pub mod receive;
 pub mod releases;
 pub mod reload;
@@ -37,10 +40,12 @@ pub mod rollback;
 pub mod scale;
 pub mod secret;
 pub mod serve;
+pub mod session;
 pub mod setup;
 pub mod show;
 pub mod shutdown;
 pub mod status;
+pub mod stop;
 pub mod table;
 pub mod telemetry;
 pub mod token;
@@ -87,11 +92,17 @@ pub enum Verb {
     Rollback(rollback::Rollback),
     Restart(restart::Restart),
     Scale(scale::Scale),
+    Stop(stop::Stop),
+    Start(stop::Start),
     Status(status::Status),
     Deployments(deployments::Deployments),
     Releases(releases::Releases),
+    Ps(ps::Ps),
     Show(show::Show),
     Logs(logs::Logs),
+    Cron(cron::Cron),
+    Run(session::Run),
+    Exec(session::Exec),
     Cancel(cancel::Cancel),
     Certificates(certificates::Certificates),
     Reload(reload::Reload),
@@ -104,6 +115,7 @@ pub enum Verb {
     Receive(receive::Receive),
     Token(token::Token),
     Secret(secret::Secret),
+    Env(env::Env),
     Completions(completions::Completions),
 }
 
@@ -124,14 +136,17 @@ pub fn run(cli: Cli) -> ExitCode {
     // A blocked read of stdin or a slow name lookup must not delay the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.report(),
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<(), Error> {
+async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
     let global = cli.global;
-    match cli.verb {
+    let ended = match cli.verb {
+        // The exit code is that of somebody else's program.
+        Verb::Run(args) => return session::run(args, &global).await,
+        Verb::Exec(args) => return session::exec(args, &global).await,
         Verb::Serve(args) => serve::run(args, &global).await,
         Verb::Proxy(args) => proxy::run(args, &global).await,
         Verb::Check(args) => check::run(args, &global),
@@ -142,11 +157,15 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Rollback(args) => rollback::run(args, &global).await,
         Verb::Restart(args) => restart::run(args, &global).await,
         Verb::Scale(args) => scale::run(args, &global).await,
+        Verb::Stop(args) => stop::stop(args, &global).await,
+        Verb::Start(args) => stop::start(args, &global).await,
         Verb::Status(args) => status::run(args, &global).await,
         Verb::Deployments(args) => deployments::run(args, &global).await,
         Verb::Releases(args) => releases::run(args, &global).await,
+        Verb::Ps(args) => ps::run(args, &global).await,
         Verb::Show(args) => show::run(args, &global).await,
         Verb::Logs(args) => logs::run(args, &global).await,
+        Verb::Cron(args) => cron::run(args, &global).await,
         Verb::Cancel(args) => cancel::run(args, &global).await,
         Verb::Certificates(args) => certificates::run(args, &global).await,
         Verb::Reload(args) => reload::run(args, &global).await,
@@ -158,6 +177,8 @@ async fn dispatch(cli: Cli) -> Result<(), Error> {
         Verb::Open(args) => open::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global).await,
         Verb::Secret(args) => secret::run(args, &global).await,
+        Verb::Env(args) => env::run(args, &global).await,
         Verb::Completions(args) => completions::run(args),
-    }
+    };
+    ended.map(|()| ExitCode::SUCCESS)
 }

@@ -1,5 +1,7 @@
 //! `cutover scale`: how many instances an app has.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,14 +9,14 @@ use serde_json::{Value, json};
 use super::client::{Client, view};
 use super::{Error, Global, notice, outcome, print};
 
-/// Set how many instances an app has, kept through deployments; without a number, show it
+/// Set how many instances an app's processes have, kept through deployments; without a number, show it
 #[derive(Debug, Args)]
 pub struct Scale {
     /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// Number of instances, such as 3 or web=3; `default` for what deploy.toml says
-    #[arg(value_name = "N")]
-    replicas: Option<String>,
+    /// Number of instances, such as `3` or `web=3 worker=2`; `default` for what deploy.toml says
+    #[arg(value_name = "PROCESS=N")]
+    numbers: Vec<String>,
     /// Follow the log until the deployment has ended
     #[arg(long, short)]
     follow: bool,
@@ -26,18 +28,27 @@ pub struct Scale {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Scaled {
+    processes: Vec<Process>,
+    deployment: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Process {
+    name: String,
     replicas: Option<u32>,
     configured: u32,
-    deployment: Option<Value>,
 }
 
 pub async fn run(args: Scale, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let path = format!("/api/v1/apps/{}/scale", view::segment(&args.app));
-    let answer = match &args.replicas {
-        None => client.get(&path).await?,
-        Some(text) => {
-            let body = json!({ "replicas": number(text)?, "trigger": "cli" });
+    let wanted = args.numbers.iter().map(|text| number(text));
+    let wanted = wanted.collect::<Result<BTreeMap<_, _>, _>>()?;
+    let answer = match wanted.is_empty() {
+        true => client.get(&path).await?,
+        false => {
+            let body = json!({ "processes": wanted, "trigger": "cli" });
             notice::say(&client).await;
             client.post(&path, &body).await?
         }
@@ -48,11 +59,8 @@ pub async fn run(args: Scale, global: &Global) -> Result<(), Error> {
         return Ok(());
     }
     if !args.json {
-        let file = scaled.configured;
-        print::line(match scaled.replicas {
-            Some(asked) => format!("`{}`: web={asked} (deploy.toml: {file})", args.app),
-            None => format!("`{}`: web={file}, as in deploy.toml", args.app),
-        });
+        let all = scaled.processes.iter().map(shown).collect::<Vec<_>>();
+        print::line(format_args!("`{}`: {}", args.app, all.join(", ")));
     }
     match scaled.deployment {
         Some(queued) => outcome::after(&client, queued, args.follow, args.json).await,
@@ -60,15 +68,24 @@ pub async fn run(args: Scale, global: &Global) -> Result<(), Error> {
     }
 }
 
-fn number(text: &str) -> Result<Option<u32>, Error> {
-    let number = text.strip_prefix("web=").unwrap_or(text);
-    if number == "default" {
-        return Ok(None);
+fn shown(process: &Process) -> String {
+    let (name, file) = (&process.name, process.configured);
+    match process.replicas {
+        Some(asked) => format!("{name}={asked} (deploy.toml: {file})"),
+        None => format!("{name}={file}"),
     }
-    number.parse().map(Some).map_err(|_| {
+}
+
+fn number(text: &str) -> Result<(String, Option<u32>), Error> {
+    let (name, number) = text.split_once('=').unwrap_or(("web", text));
+    if number == "default" {
+        return Ok((name.to_owned(), None));
+    }
+    let number = number.parse().map_err(|_| {
         Error::usage(format!(
             "`{}` is not a number of instances: expected for example `3` or `web=3`",
             text.escape_debug()
         ))
-    })
+    });
+    Ok((name.to_owned(), Some(number?)))
 }

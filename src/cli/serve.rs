@@ -12,7 +12,9 @@ use tokio::task::JoinSet;
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
-use crate::api::{self, Api, Bodies, Health, Links, Refusals, WebhookSecrets, auth::Tokens};
+use crate::api::{
+    self, Api, Bodies, Health, Links, Refusals, Sessions, WebhookSecrets, auth::Tokens,
+};
 use crate::config::Loaded;
 use crate::deploy::{Agent, intake, reload, routes};
 use crate::engine::Engine;
@@ -92,6 +94,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
         refusals: Refusals::default(),
         webhook_secrets: WebhookSecrets::default(),
         links: Links::default(),
+        sessions: Sessions::default(),
     });
     let router = api::router(api.clone());
     let socket = data_dir.join("agent.sock");
@@ -111,6 +114,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     ));
     background.spawn(vital("sweeping", jobs::sweep(agent.clone())));
     background.spawn(vital("reconciling", jobs::reconcile(agent.clone())));
+    background.spawn(vital("scheduling", jobs::schedule(agent.clone())));
     background.spawn(vital("retiring", jobs::retire(agent.clone())));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
     background.spawn(vital("certifying", jobs::certify(agent.clone())));

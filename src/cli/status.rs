@@ -59,6 +59,14 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         margin: "",
     };
     table.show(apps.iter().flat_map(rows).collect());
+    for app in &apps {
+        if let Some(stopped) = &app.stopped {
+            let (name, ago, by) = (&app.name, words::ago(&stopped.at), &stopped.by);
+            print::line(format_args!(
+                "`{name}` was stopped {ago} by {by}: `cutover start {name}` starts it"
+            ));
+        }
+    }
     let mut problems: Vec<_> = apps.iter().flat_map(|app| &app.problems).collect();
     // A problem with Docker is reported for every app.
     problems.dedup();
@@ -79,6 +87,22 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     Ok(())
 }
 
+/// `2`, `1 of 2`, `web 2, worker 1 of 2`
+fn instances(of: &view::Instances) -> String {
+    let count = |serving: u32, wanted: u32| match serving == wanted {
+        true => serving.to_string(),
+        false => format!("{serving} of {wanted}"),
+    };
+    match of.processes.as_slice() {
+        [] | [_] => count(of.serving, of.wanted),
+        all => {
+            let each = all.iter();
+            let each = each.map(|it| format!("{} {}", it.name, count(it.serving, it.wanted)));
+            each.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
 /// One line for the app, with the deployment that is under way or else the newest one; another for one
 /// that waits behind it.
 fn rows(app: &view::App) -> Vec<Vec<String>> {
@@ -90,10 +114,7 @@ fn rows(app: &view::App) -> Vec<Vec<String>> {
         app.name.clone(),
         live.map_or("-".into(), |r| words::short(&r.commit).to_owned()),
         since.map_or("-".into(), words::ago),
-        app.instances.map_or("-".into(), |of| match of.serving {
-            serving if serving == of.wanted => serving.to_string(),
-            serving => format!("{serving} of {}", of.wanted),
-        }),
+        app.instances.as_ref().map_or("-".into(), instances),
         first.map_or("-".into(), |d| d.id.clone()),
         first.map_or("-".into(), |d| d.state.clone()),
         match app.domains.as_slice() {

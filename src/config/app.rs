@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
+use super::command::command;
+use super::cron::crons;
 use super::file::{Node, Section};
 use super::health::health;
-use super::values::{duration, in_repository, line, patterns, secret, some_networks};
+use super::process::{Processes, processes};
+use super::values::{duration, in_repository, patterns, secret, some_networks};
 use super::{
     App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, source,
 };
@@ -89,15 +92,23 @@ fn app(
     let mut proxy = section.section("proxy");
     let prefix = proxy.read("path", prefix).unwrap_or("/".into());
     let paths = section.read("paths", in_repository);
+    let processes = section.read("processes", processes);
+    let procfile = section.read("procfile", |node| node.boolean());
+    let cron = section.read("cron", crons);
+    let port = port(&mut section, processes.as_ref());
     let domains = section.node("domains");
     let named = domains.is_some();
     let domains = domains.and_then(|node| domains_of(node, &prefix, &owner, claims));
-    if !named || domains.as_ref().is_some_and(Vec::is_empty) {
+    let takes_requests = port != Some(None);
+    if takes_requests && (!named || domains.as_ref().is_some_and(Vec::is_empty)) {
         claims.every_other_host(whole, &prefix, &owner);
     }
-    let port = section.required("port", "the port that the app listens on", |node| {
-        node.integer(1, 65535)
-    });
+    if named && !takes_requests {
+        section.report(format!(
+            "`{}` needs `port`: expected the port that the app listens on",
+            section.key("domains")
+        ));
+    }
     let protocol = section.read("protocol", |node| {
         const EXPECTED: &str = "\"http1\" or \"h2c\"";
         match node.str(EXPECTED)? {
@@ -127,7 +138,7 @@ fn app(
         tags: tags.unwrap_or_default(),
         paths,
         domains: domains.unwrap_or_default(),
-        port: port? as u16,
+        port: port?,
         protocol: protocol.unwrap_or_default(),
         webhook,
         report,
@@ -136,10 +147,26 @@ fn app(
         health,
         deploy,
         run,
+        processes,
+        procfile: procfile.unwrap_or(true),
+        cron: cron.unwrap_or_default(),
         hooks,
         proxy,
     };
     Some((app, was_at))
+}
+
+/// `Some(None)` for an app that has processes other than `web` alone.
+fn port(section: &mut Section<'_>, processes: Option<&Processes>) -> Option<Option<u16>> {
+    let alone = processes.is_some_and(|it| it.web.is_none() && !it.others.is_empty());
+    if alone && !section.has("port") {
+        section.read("port", |_| Some(()));
+        return Some(None);
+    }
+    let port = section.required("port", "the port that the app listens on", |node| {
+        node.integer(1, 65535)
+    });
+    port.map(|port| Some(port as u16))
 }
 
 fn repository(node: Node<'_>) -> Option<Repo> {
@@ -214,8 +241,8 @@ fn deploy(mut section: Section<'_>) -> Deploy {
 }
 
 fn hooks(mut section: Section<'_>) -> Hooks {
-    let test = section.read("test", line);
-    let release = section.read("release", line);
+    let test = section.read("test", command);
+    let release = section.read("release", command);
     section.done();
     Hooks { test, release }
 }

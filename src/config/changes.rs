@@ -49,7 +49,16 @@ const AT_START: [&str; 9] = [
 ];
 
 /// The keys and sections of an app that take effect with its next deployment.
-const OF_A_DEPLOYMENT: [&str; 6] = ["port", "protocol", "build", "health", "run", "hooks"];
+const OF_A_DEPLOYMENT: [&str; 8] = [
+    "port",
+    "protocol",
+    "build",
+    "health",
+    "run",
+    "processes",
+    "procfile",
+    "hooks",
+];
 
 /// The keys that differ, sorted. Text that is not valid TOML counts as having no keys.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {

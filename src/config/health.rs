@@ -6,10 +6,14 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, header};
 use toml::de::DeValue;
 
-use super::Health;
 use super::claims;
+use super::command::command;
 use super::file::{Node, Section};
-use super::values::positive;
+use super::values::{duration, positive};
+use super::{Check, Health};
+
+/// How long a process must have run to count as healthy.
+const RUNNING: Duration = Duration::from_secs(3);
 
 /// The most header fields of a probe.
 const MAX_HEADERS: usize = 32;
@@ -27,15 +31,7 @@ const NOT_THEIRS: [HeaderName; 8] = [
 ];
 
 pub(super) fn health(mut section: Section<'_>) -> Health {
-    let path = section.read("path", |node| {
-        const EXPECTED: &str = "a path such as \"/\" or \"/healthz\", without spaces";
-        let text = node.str(EXPECTED)?;
-        let good = text.starts_with('/')
-            && !text.contains('#')
-            && text.parse::<http::uri::PathAndQuery>().is_ok();
-        good.then(|| text.to_owned())
-            .or_else(|| node.wrong(EXPECTED))
-    });
+    let path = section.read("path", a_path);
     let host = section.read("host", a_host);
     let headers = section.read("headers", some_headers);
     let interval = section.read("interval", |node| positive(&node));
@@ -51,7 +47,79 @@ pub(super) fn health(mut section: Section<'_>) -> Health {
         timeout: timeout.unwrap_or(Duration::from_secs(5)),
         successes: successes.unwrap_or(2) as u32,
         deadline: deadline.unwrap_or(Duration::from_secs(60)),
+        check: Check::Route,
     };
+    reachable(&section, &health, deadline_node);
+    section.done();
+    health
+}
+
+/// Of a process that takes no requests.
+pub(super) fn of_process(mut section: Section<'_>) -> Health {
+    let http = section.read("http", a_path);
+    let port = section.read("port", |node| node.integer(1, 65535));
+    let tcp = section.read("tcp", |node| node.integer(1, 65535));
+    let command = section.read("command", command);
+    let running = section.read("running", duration);
+    let ways = ["http", "tcp", "command", "running"].map(|key| section.has(key));
+    if ways.iter().filter(|has| **has).count() > 1 {
+        section.report(format!(
+            "`{}`, `tcp`, `command` and `running` are four ways to check: expected one of them",
+            section.key("http")
+        ));
+    }
+    if section.has("http") != section.has("port") {
+        section.report(format!(
+            "`{}` and `port` belong together: expected both or neither",
+            section.key("http")
+        ));
+    }
+    let interval = section.read("interval", |node| positive(&node));
+    let timeout = section.read("timeout", |node| positive(&node));
+    let successes = section.read("successes", |node| node.integer(1, 100));
+    let deadline_node = section.node("deadline");
+    let deadline = deadline_node.as_ref().and_then(positive);
+    let check = match (port, tcp, command) {
+        (Some(port), ..) => Check::Http { port: port as u16 },
+        (_, Some(port), _) => Check::Tcp { port: port as u16 },
+        (_, _, Some(command)) => Check::Command(command),
+        _ => Check::Running {
+            ms: running.unwrap_or(RUNNING).as_millis() as u64,
+        },
+    };
+    let health = Health {
+        path: http.unwrap_or("/".into()),
+        host: None,
+        headers: BTreeMap::new(),
+        interval: interval.unwrap_or(Duration::from_millis(500)),
+        timeout: timeout.unwrap_or(Duration::from_secs(5)),
+        successes: successes.unwrap_or(2) as u32,
+        deadline: deadline.unwrap_or(Duration::from_secs(60)),
+        check,
+    };
+    reachable(&section, &health, deadline_node);
+    section.done();
+    health
+}
+
+/// A process that is healthy once it has run for a while.
+pub(super) fn running() -> Health {
+    Health {
+        path: "/".into(),
+        host: None,
+        headers: BTreeMap::new(),
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_secs(5),
+        successes: 2,
+        deadline: Duration::from_secs(60),
+        check: Check::Running {
+            ms: RUNNING.as_millis() as u64,
+        },
+    }
+}
+
+/// Reports a deadline that cannot be met.
+fn reachable(section: &Section<'_>, health: &Health, deadline_node: Option<Node<'_>>) {
     let least = health.interval.saturating_mul(health.successes - 1);
     if least >= health.deadline {
         let text = format!(
@@ -67,8 +135,16 @@ pub(super) fn health(mut section: Section<'_>) -> Health {
             None => section.report(text),
         }
     }
-    section.done();
-    health
+}
+
+fn a_path(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "a path such as \"/\" or \"/healthz\", without spaces";
+    let text = node.str(EXPECTED)?;
+    let good = text.starts_with('/')
+        && !text.contains('#')
+        && text.parse::<http::uri::PathAndQuery>().is_ok();
+    good.then(|| text.to_owned())
+        .or_else(|| node.wrong(EXPECTED))
 }
 
 /// The name that probes ask for.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use crate::ids::AppName;
+use crate::ids::{AppName, ServiceName};
 use crate::webhook::Forge;
 
 mod acme;
@@ -21,7 +22,9 @@ mod build;
 mod capabilities;
 pub mod changes;
 mod claims;
+mod command;
 mod container;
+mod cron;
 pub mod env_file;
 mod file;
 mod find;
@@ -31,6 +34,8 @@ mod path_filter;
 mod paths;
 mod pattern;
 mod problems;
+mod process;
+pub mod procfile;
 mod repo;
 mod report;
 mod run;
@@ -51,12 +56,15 @@ mod tests;
 pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
 pub use binds::mountable;
 pub use build::Build;
+pub use command::Command;
 pub use container::Container;
+pub use cron::{Cron, Overlap, Schedule};
 pub use find::find;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
+pub use process::{Process, Processes};
 pub(crate) use repo::repo as repository;
 #[cfg(test)]
 pub(crate) use report::address as forge_address;
@@ -162,8 +170,9 @@ pub struct App {
     /// Host names in lower case; `*.example.com` matches every name below it. Empty: the app serves
     /// every host that no other app claims.
     pub domains: Vec<String>,
-    /// The port that the app listens on inside its container.
-    pub port: u16,
+    /// The port that the app listens on inside its container. `None`: it takes no requests, and has
+    /// processes only.
+    pub port: Option<u16>,
     pub protocol: Protocol,
     pub webhook: Webhook,
     /// If absent, nothing is reported to a forge.
@@ -173,6 +182,12 @@ pub struct App {
     pub health: Health,
     pub deploy: Deploy,
     pub run: Run,
+    /// `None`: those of the repository's Procfile.
+    pub processes: Option<Processes>,
+    /// Whether a Procfile is read.
+    pub procfile: bool,
+    /// Commands that run at certain times, by name.
+    pub cron: BTreeMap<ServiceName, Cron>,
     pub hooks: Hooks,
     pub proxy: AppProxy,
 }
@@ -248,6 +263,24 @@ pub struct Health {
     /// How many successful probes in a row make an instance healthy.
     pub successes: u32,
     pub deadline: Duration,
+    pub check: Check,
+}
+
+/// How an instance is asked whether it is healthy. Stored with a release.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// As a visitor comes: `path` at the app's own port.
+    #[default]
+    Route,
+    /// `path` at a port that gets no other requests.
+    Http { port: u16 },
+    /// It accepts connections.
+    Tcp { port: u16 },
+    /// The command succeeds in its container.
+    Command(Command),
+    /// It has run for so long.
+    Running { ms: u64 },
 }
 
 #[derive(Debug, Clone)]
@@ -273,9 +306,9 @@ pub enum Strategy {
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
     /// Run in the new image before it is released, e.g. the app's own tests.
-    pub test: Option<String>,
-    /// Run in the new image before it gets traffic, e.g. migrations.
-    pub release: Option<String>,
+    pub test: Option<Command>,
+    /// Run in the new image before it gets traffic, e.g. migrations. Absent: that of the Procfile.
+    pub release: Option<Command>,
 }
 
 /// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike the settings that a release

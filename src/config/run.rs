@@ -9,9 +9,9 @@ use toml::de::DeValue;
 use super::capabilities::capabilities;
 use super::container::{Container, container};
 use super::file::{Node, Section};
-use super::values::{duration, path, secret, variable_name};
+use super::values::{cpus, duration, memory, path, secret, variable_name};
 use super::volumes::{Volume, volumes};
-use super::{Secret, env_file, units};
+use super::{Secret, env_file};
 
 /// The settings that a release runs with.
 #[derive(Debug, Clone)]
@@ -49,14 +49,8 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
         secrets(node, env.as_ref().unwrap_or(&BTreeMap::new()))
     });
     let replicas = section.read("replicas", |node| node.integer(1, 100));
-    let memory = section.read("memory", |node| {
-        let text = node.str(units::MEMORY)?;
-        units::memory(text).or_else(|| node.wrong(units::MEMORY))
-    });
-    let cpus = section.read("cpus", |node| {
-        let number = node.float().filter(|n| (0.01..=1024.0).contains(n));
-        number.or_else(|| node.wrong("a number of processors such as 0.5 or 2.0"))
-    });
+    let memory = section.read("memory", memory);
+    let cpus = section.read("cpus", cpus);
     let stop_grace = section.read("stop_grace", duration);
     let capabilities = section.read("capabilities", capabilities);
     let mut targets = BTreeSet::new();

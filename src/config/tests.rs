@@ -26,7 +26,8 @@ fn the_example_is_complete_and_good() {
     let app = &config.apps[&"hello".parse().unwrap()];
     assert_eq!(app.webhook.secrets.len(), 2);
     assert_eq!(app.run.memory, Some(512 << 20));
-    assert_eq!(app.hooks.release.as_deref(), Some("./migrate up"));
+    let release = app.hooks.release.as_ref().map(Command::to_string);
+    assert_eq!(release.as_deref(), Some("./migrate up"));
     assert_eq!(config.agent.domain.as_deref(), Some("deploy.example.com"));
     let report = app.report.as_ref().unwrap();
     assert_eq!(report.address.api, "https://api.github.com");
@@ -73,6 +74,58 @@ fn a_token_is_all_that_a_report_needs_where_the_repository_says_the_rest() {
     // If the host does not identify the forge, the webhook's forge does.
     let report = parse("repo = 'https://git.lan/acme/hello.git'\nwebhook.forge = 'forgejo'");
     assert_eq!(report.address.api, "https://git.lan/api/v1");
+}
+
+#[test]
+fn a_process_needs_a_command_and_one_way_to_be_checked() {
+    let with = |text: &str| format!("{LEAST}[apps.a.processes.{text}\n");
+    for (text, said) in [
+        ("w]", "`apps.a.processes.w.command` is missing"),
+        ("w]\ncommand = []", "expected a line for the image's shell"),
+        (
+            "w]\ncommand = ['']",
+            "expected a line for the image's shell",
+        ),
+        ("w]\ncommand = 'x'\nport = 1", "unknown key `port`"),
+        ("'W x']\ncommand = 'x'", "is not a service name"),
+        ("release]\ncommand = 'x'", "hooks.release"),
+        (
+            "web]\ncommand = 'x'\nreplicas = 2",
+            "unknown key `replicas`",
+        ),
+        ("w]\ncommand = 'x'\nreplicas = 101", "from 0 to 100"),
+        (
+            "w]\ncommand = 'x'\nhealth = { tcp = 1, running = '1s' }",
+            "expected one of them",
+        ),
+        ("w]\ncommand = 'x'\nhealth.http = '/'", "belong together"),
+        (
+            "w]\ncommand = 'x'\nhealth = { tcp = 1, successes = 3, deadline = '1s' }",
+            "too short",
+        ),
+        ("w]\ncommand = 'x'\nhealth.path = '/'", "unknown key `path`"),
+    ] {
+        let found = problems(&with(text)).join("\n");
+        assert!(found.contains(said), "{text}: {found}");
+    }
+    let config = parse(&with("w]\ncommand = ['x', '--y z']\nhealth.tcp = 9")).unwrap();
+    let app = &config.apps[&"a".parse().unwrap()];
+    let process = &app.processes.as_ref().unwrap().others[&"w".parse().unwrap()];
+    assert_eq!(process.command.to_string(), "x '--y z'");
+    assert_eq!((process.replicas, process.overlap), (1, true));
+    assert_eq!(process.health.check, Check::Tcp { port: 9 });
+}
+
+#[test]
+fn an_app_of_processes_alone_takes_no_host() {
+    let worker = "[apps.a.processes.w]\ncommand = 'x'\n";
+    let both = format!("[apps.a]\nrepo = 'r'\n{worker}[apps.b]\nrepo = 'r'\nport = 1\n");
+    let config = parse(&both).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.apps[&"a".parse().unwrap()].port, None);
+    let named = format!("[apps.a]\nrepo = 'r'\ndomains = ['a.test']\n{worker}");
+    assert!(problems(&named)[0].contains("`apps.a.domains` needs `port`"));
+    let web = "[apps.a]\nrepo = 'r'\n[apps.a.processes.web]\ncommand = 'x'\n";
+    assert!(problems(web)[0].contains("`apps.a.port` is missing"));
 }
 
 #[test]
@@ -169,7 +222,7 @@ fn the_contracts_own_example_is_good() {
     );
     let secret = Secret::File("/etc/cutover/hello.secret".into());
     assert_eq!(app.webhook.secrets, [secret]);
-    assert_eq!((app.port, app.run.cpus), (8080, Some(2.0)));
+    assert_eq!((app.port, app.run.cpus), (Some(8080), Some(2.0)));
 }
 
 #[test]

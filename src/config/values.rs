@@ -134,6 +134,16 @@ pub(super) fn duration(node: Node<'_>) -> Option<Duration> {
     units::duration(text).or_else(|| node.wrong(units::DURATION))
 }
 
+pub(super) fn memory(node: Node<'_>) -> Option<u64> {
+    let text = node.str(units::MEMORY)?;
+    units::memory(text).or_else(|| node.wrong(units::MEMORY))
+}
+
+pub(super) fn cpus(node: Node<'_>) -> Option<f64> {
+    let number = node.float().filter(|n| (0.01..=1024.0).contains(n));
+    number.or_else(|| node.wrong("a number of processors such as 0.5 or 2.0"))
+}
+
 pub(super) fn positive(node: &Node<'_>) -> Option<Duration> {
     let text = node.str(units::DURATION)?;
     let duration = units::duration(text).filter(|duration| !duration.is_zero());

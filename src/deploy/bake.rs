@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use super::Result;
 use super::checkpoint::Checkpoint;
 use super::line::{Done, Line};
+use super::words;
 use crate::engine::{Look, Run};
 use crate::proxy::control::{RouteStats, Tally};
 use crate::state::{State, Step};
@@ -43,6 +44,15 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// What is known already, with the last lines.
+    pub fn of(failure: Failure) -> Self {
+        Self {
+            failure,
+            at: Instant::now(),
+            instance: None,
+        }
+    }
+
     fn new(at: Instant, instance: Option<Instance>, code: &str, message: String) -> Self {
         let failure = Failure {
             step: Some(Step::Bake.to_string()),
@@ -210,27 +220,29 @@ async fn died(line: &Line<'_>, release: &Release) -> Option<(Instance, String)> 
         let Ok(Ok(look)) = look else {
             continue;
         };
-        if let Some(why) = ended(&look) {
+        if let Some(why) = ended(&instance, &look) {
             return Some((instance, why));
         }
     }
     None
 }
 
-fn ended(look: &Look) -> Option<String> {
+fn ended(instance: &Instance, look: &Look) -> Option<String> {
+    let who = words::who(&instance.service, "");
     Some(match (look.run, look.restarts) {
-        (Run::Missing, _) => "the new version's container was removed".to_owned(),
+        (Run::Missing, _) => {
+            let who = words::who(&instance.service, "container");
+            format!("{who} was removed")
+        }
         (Run::Exited | Run::Restarting, _) if look.out_of_memory => {
-            "the new version was killed after the switch because it exceeded its memory limit"
-                .into()
+            format!("{who} was killed after the switch because it exceeded its memory limit")
         }
         (Run::Exited | Run::Restarting, _) => {
-            let code = look.exit_code;
-            format!("the new version exited with code {code} after the switch")
+            format!("{who} exited with code {} after the switch", look.exit_code)
         }
         (_, 0) => return None,
-        (_, 1) => "the new version crashed once after the switch".to_owned(),
-        (_, restarts) => format!("the new version crashed {restarts} times after the switch"),
+        (_, 1) => format!("{who} crashed once after the switch"),
+        (_, restarts) => format!("{who} crashed {restarts} times after the switch"),
     })
 }
 

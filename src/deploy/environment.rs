@@ -124,7 +124,7 @@ fn identity(
     all
 }
 
-/// The variables of deploy.toml. Blocks.
+/// The variables of deploy.toml, and those that Cutover keeps. Blocks.
 fn variables(settings: &Settings) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     if let Some(path) = &settings.env_file {
@@ -141,6 +141,7 @@ fn variables(settings: &Settings) -> Result<BTreeMap<String, String>> {
         };
         all.insert(name.clone(), value);
     }
+    all.extend(settings.kept.clone());
     Ok(all)
 }
 

@@ -202,7 +202,7 @@ pub fn ending(db: &rusqlite::Connection, deployment: Deployment) -> Result<Endin
         Some(id) => releases::get(db, id)?,
         None => None,
     };
-    let web = release.as_ref().and_then(|release| release.web());
+    let web = release.as_ref().and_then(|release| release.main());
     let (code, why) = match deployment.error {
         Some(error) => (error.code, error.message),
         None => Default::default(),

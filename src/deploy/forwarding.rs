@@ -42,14 +42,17 @@ impl Forwarding {
     /// Reads the pages' files. Blocks.
     pub fn of(config: &Config) -> Self {
         let mut pages = Pages { left: ALL };
-        let route = |app: &Arc<App>| AppRoute {
+        let mut route = |app: &Arc<App>| AppRoute {
             hosts: app.domains.clone(),
             path_prefix: app.proxy.path.clone(),
             policy: policy(&app.proxy, &mut pages),
         };
-        let routes: Vec<_> = config.apps.values().map(route).collect();
+        let mut routed = |app: &Arc<App>| {
+            let takes_requests = app.port.is_some();
+            takes_requests.then(|| (app.name.clone(), route(app)))
+        };
         Self {
-            apps: config.apps.keys().cloned().zip(routes).collect(),
+            apps: config.apps.values().filter_map(&mut routed).collect(),
             pages: pages.of(&config.proxy.error_pages),
         }
     }

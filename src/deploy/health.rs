@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use url::Url;
 
 use super::Agent;
-use crate::config::{App, Protocol};
+use crate::config::{self, App, Protocol};
+use crate::engine::{EngineError, Exit};
 use crate::proxy::probe::{ProbeError, Question, Reply, probe};
+use crate::store::instances::Instance;
 use crate::store::services::Service;
 
 /// How many redirects from http to https, or from one of the app's names to another, are followed.
@@ -40,11 +44,91 @@ pub enum Unwell {
          would be sent round in circles"
     )]
     Circle { path: String },
+    #[error("port {port} does not accept connections: {why}")]
+    NotListening { port: u16, why: String },
+    #[error("`{command}` {how}")]
+    Command { command: String, how: String },
+    /// That says nothing about the instance.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 impl Unwell {
     pub fn is_refused(&self) -> bool {
         matches!(self, Unwell::Silent(ProbeError::Refused(_)))
+    }
+}
+
+/// Asks the instances of a service, whichever way it is to be asked.
+pub struct Asker<'a> {
+    agent: &'a Agent,
+    visit: Check,
+    check: &'a config::Check,
+}
+
+impl<'a> Asker<'a> {
+    pub fn of(agent: &'a Agent, app: &App, service: &'a Service) -> Self {
+        Self {
+            agent,
+            visit: Check::of(agent, app, service),
+            check: &service.settings.health.check,
+        }
+    }
+
+    /// Whether there is nothing to ask: it is healthy as long as it runs.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.check, config::Check::Running { .. })
+    }
+
+    pub async fn ask(&self, instance: &Instance) -> Result<(), Unwell> {
+        match self.check {
+            config::Check::Route => match instance.endpoint {
+                Some(target) => self.visit.ask(target).await,
+                None => Ok(()),
+            },
+            config::Check::Http { port } => {
+                let target = self.address(instance, *port).await?;
+                self.visit.ask(target).await
+            }
+            config::Check::Tcp { port } => {
+                let target = self.address(instance, *port).await?;
+                let connect = timeout(self.visit.limit, TcpStream::connect(target)).await;
+                let why = match connect {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!("no answer within {:?}", self.visit.limit),
+                };
+                Err(Unwell::NotListening { port: *port, why })
+            }
+            config::Check::Command(command) => {
+                let (engine, limit) = (&self.agent.engine, self.visit.limit);
+                let ended = engine
+                    .execute(&instance.ours(), &command.argv(), limit)
+                    .await?;
+                let how = match ended {
+                    Some(Exit { code: 0, .. }) => return Ok(()),
+                    Some(Exit { code, tail }) => match tail.last() {
+                        Some(last) => format!("exited with code {code}: {last}"),
+                        None => format!("exited with code {code}"),
+                    },
+                    None => format!("did not end within {limit:?}"),
+                };
+                let command = command.to_string();
+                Err(Unwell::Command { command, how })
+            }
+            config::Check::Running { .. } => Ok(()),
+        }
+    }
+
+    /// A process takes no requests, so any address of its own will do.
+    async fn address(&self, instance: &Instance, port: u16) -> Result<SocketAddr, Unwell> {
+        let look = self.agent.engine.look(&instance.ours()).await?;
+        let missing = || Unwell::NotListening {
+            port,
+            why: "the container has no address".to_owned(),
+        };
+        let address = look.address.ok_or_else(missing)?;
+        Ok(SocketAddr::new(address, port))
     }
 }
 
@@ -58,8 +142,9 @@ impl Check {
             headers: health.headers.clone(),
             domains: app.domains.clone(),
             secure: agent.in_force().config.proxy.https.is_some(),
-            stripped: Some(app.proxy.path.clone()).filter(|_| app.proxy.strip_path),
-            h2c: service.protocol == Protocol::H2c,
+            stripped: Some(app.proxy.path.clone())
+                .filter(|_| app.proxy.strip_path && health.check == config::Check::Route),
+            h2c: service.protocol == Protocol::H2c && health.check == config::Check::Route,
             limit: health.timeout,
         }
     }

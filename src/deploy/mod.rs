@@ -15,6 +15,7 @@ use crate::store::{Store, StoreError};
 pub mod bake;
 pub mod cancel;
 pub mod checkpoint;
+pub mod cron;
 pub mod difference;
 pub mod ending;
 pub mod environment;
@@ -39,13 +40,17 @@ pub mod routes;
 pub mod run;
 pub mod scale;
 pub mod secrets;
+mod services;
+pub mod session;
 mod settings;
 mod slots;
 mod steps;
+pub mod stop;
 pub mod tend;
 pub mod traffic;
 mod undo;
 pub mod unrecorded;
+pub mod variables;
 mod vault;
 mod waiting;
 mod warm;
@@ -77,6 +82,8 @@ pub struct Agent {
     /// Notified when a certificate may be due.
     pub certifying: Notify,
     pub traffic: Traffic,
+    /// Notified when a scheduled command may be due, or has ended.
+    pub scheduling: Notify,
     /// Notified when instances are to be stopped.
     pub retiring: Notify,
     /// One publication of the route table at a time, so that they arrive in order.
@@ -103,6 +110,7 @@ impl Agent {
             tend: Arc::default(),
             certifying: Notify::new(),
             traffic: Traffic::default(),
+            scheduling: Notify::new(),
             retiring: Notify::new(),
             publishing: Mutex::new(()),
             unrecorded: Default::default(),
@@ -119,7 +127,33 @@ fn instance_name(app: &AppName, id: &DeploymentId, service: &ServiceName, index:
     }
 }
 
+/// The service of the instance that has this container.
+fn process_of(container: &str) -> &str {
+    let parts = container.match_indices('-').map(|(at, _)| at + 1);
+    let parts: Vec<usize> = parts.collect();
+    let id = parts.iter().rev().find_map(|at| {
+        let (id, rest) = container[*at..].split_once('-')?;
+        id.parse::<DeploymentId>().ok().map(|_| rest)
+    });
+    let service = id.and_then(|rest| rest.rsplit_once('-'));
+    service.map_or("web", |(service, _)| service)
+}
+
 /// Wake-ups by app, and handles by running deployment.
 type Shared<K, V> = parking_lot::Mutex<HashMap<K, V>>;
 
 type Result<T> = std::result::Result<T, StoreError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_s_name_says_its_service() {
+        let (app, id) = ("my-app".parse().unwrap(), DeploymentId::new());
+        for service in ["web", "worker", "a-b-0"] {
+            let name = instance_name(&app, &id, &service.parse().unwrap(), 7);
+            assert_eq!(process_of(&name), service, "{name}");
+        }
+    }
+}

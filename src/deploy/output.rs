@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::{Agent, process_of};
 use crate::engine::output::Line;
 use crate::engine::{EngineError, Wanted};
 use crate::ids::AppName;
@@ -39,6 +39,8 @@ pub struct Query {
     pub since: Option<i64>,
     /// An instance's name, or the number at its end.
     pub instance: Option<String>,
+    /// A process, such as `web`.
+    pub process: Option<String>,
     /// A text that the line contains.
     pub grep: Option<String>,
     pub follow: bool,
@@ -54,6 +56,10 @@ pub struct Said {
 
 impl Query {
     fn wants_instance(&self, name: &str) -> bool {
+        let process = self.process.as_deref();
+        if process.is_some_and(|process| process_of(name) != process) {
+            return false;
+        }
         let Some(wanted) = &self.instance else {
             return true;
         };

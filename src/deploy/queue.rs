@@ -13,6 +13,7 @@ use super::{Agent, Result, images, newcomers, recover, run};
 use crate::config::{self, App};
 use crate::ids::AppName;
 use crate::state::Event;
+use crate::store::apps;
 use crate::store::deployments::{self, Deployment, Failure, Trigger};
 use crate::store::instances::{self, Instance};
 use crate::vital::vital;
@@ -93,7 +94,10 @@ async fn work(agent: Arc<Agent>, name: AppName) {
         let of = name.clone();
         let next = agent
             .store
-            .read(move |db| deployments::next_in_queue(db, &of))
+            .read(move |db| match apps::stopped(db, &of)? {
+                Some(_) => Ok(None),
+                None => deployments::next_in_queue(db, &of),
+            })
             .await;
         let outcome = match next {
             Ok(Some(deployment)) if is_lost(&agent, &deployment) => {

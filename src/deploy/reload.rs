@@ -159,6 +159,7 @@ async fn take_over(
     }
     Checkpoint::Reloaded.reach();
     *agent.in_force.write() = Arc::new(next);
+    agent.scheduling.notify_one();
     reload.applied = true;
     agent.hub.changed();
     agent.certifying.notify_one();

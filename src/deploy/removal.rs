@@ -16,7 +16,9 @@ use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, app_names, apps, named_volumes, secrets, volumes};
+use crate::store::{
+    StoreError, actions, app_names, apps, jobs, named_volumes, secrets, variables, volumes,
+};
 use serde::Serialize;
 
 /// The drain deadline for an app that is no longer in deploy.toml.
@@ -164,6 +166,13 @@ async fn attempt(
     let drain = agent.app(app).map_or(DRAIN, |app| app.deploy.drain);
     let proxy = &agent.proxy;
     proxy.drain(app.as_str(), generation, drain, drain).await?;
+    let name = app.clone();
+    let jobs = agent.store.read(move |db| jobs::open_of_app(db, &name));
+    for job in jobs.await? {
+        agent.engine.remove(&job.ours()).await?;
+        let ended = move |db: &_| jobs::ended(db, &job.name, None);
+        agent.store.write(ended).await?;
+    }
     for (instance, release) in instances {
         stop(agent, &instance, release, with_volumes).await?;
         Checkpoint::Removed.reach();
@@ -177,7 +186,10 @@ async fn attempt(
         retire::remove_volumes(agent, kept.await?).await?;
         remove_named_volumes(agent, app).await?;
         let name = app.clone();
-        let forget = move |db: &_| secrets::unset_all(db, &name);
+        let forget = move |db: &_| {
+            secrets::unset_all(db, &name)?;
+            variables::unset_all(db, &name)
+        };
         agent.store.write(forget).await?;
     }
     output::forget(agent, app).await;

@@ -11,7 +11,7 @@ use super::{Agent, InForce, unrecorded, warm};
 use crate::config::{self, Protocol};
 use crate::ids::AppName;
 use crate::proxy::control;
-use crate::proxy::table::{Policy, Route, Share, Table};
+use crate::proxy::table::{Page, Policy, Route, Share, Table};
 use crate::store::{StoreError, app_names, apps, instances, releases};
 
 /// The owner of the agent's own route. Never the name of an app.
@@ -203,9 +203,13 @@ fn route(
             }
         }
     }
+    let stopped = apps::stopped(db, app)?.is_some();
+    if stopped {
+        targets.clear();
+    }
     let mut release = serving.live.map(|id| id.to_string()).unwrap_or_default();
     let mut before = None;
-    match warm::of(db, app)? {
+    match warm::of(db, app)?.filter(|_| !stopped) {
         Some(warm) if warm.takes_over => {
             release = warm.release.to_string();
             targets = warm.endpoints;
@@ -227,6 +231,10 @@ fn route(
         warm: before,
         policy: Policy {
             h2c: protocol == Protocol::H2c,
+            maintenance: match stopped {
+                true => Some(Page::from("503 This app is stopped.\n")),
+                false => of_app.policy.maintenance,
+            },
             ..of_app.policy
         },
     })

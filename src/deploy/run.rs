@@ -32,13 +32,13 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
                     steps::fetch::fetch(line, goal, deployment.git_ref.as_deref()),
                 )
                 .await?;
-            let release = line
+            let made = line
                 .step(Step::Build, steps::build::build(line, &commit, deployment))
                 .await?;
             drop(slot);
-            steps::command::test(line, &release).await?;
-            steps::command::release(line, &release).await?;
-            release
+            steps::command::test(line, &made.release).await?;
+            steps::command::release(line, &made).await?;
+            made.release
         }
     };
     let instances = steps::start::start(line, &release).await?;
@@ -53,10 +53,13 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
 pub async fn after_switch(line: &Line<'_>, release: &Release, reached: State) -> Result<()> {
     if reached == State::Switching {
         steps::switch::publish(line, release).await;
-        steps::drain::begin(line).await?;
+        steps::drain::begin(line, release).await?;
     }
     if reached <= State::Draining {
         steps::drain::drain(line).await?;
+        if let Err(failure) = steps::hand_over::hand_over(line, release).await? {
+            return super::rollback::automatic(line, release, &bake::Proof::of(failure)).await;
+        }
     }
     if let bake::Verdict::Bad(proof) = bake::bake(line, release, reached).await? {
         return super::rollback::automatic(line, release, &proof).await;

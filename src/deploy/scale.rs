@@ -1,46 +1,98 @@
-//! How many instances an app has: what a person asked for or, without that, what deploy.toml says.
+//! How many instances the services of an app have: what a person asked for or, without that, what
+//! deploy.toml says.
 
-use super::{Agent, Result, intake};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Connection;
+
+use super::{Agent, Result, intake, rollback, services};
 use crate::config::App;
 use crate::ids::ServiceName;
 use crate::principal::Requester;
 use crate::store::deployments::{Deployment, Trigger};
-use crate::store::{actions, apps, releases, scales};
+use crate::store::{StoreError, actions, scales};
 
-/// Sets it, and queues a deployment of the live release if that has another number. With `None`,
-/// deploy.toml counts again.
+/// The scale of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    pub service: ServiceName,
+    /// What a person asked for.
+    pub asked: Option<u32>,
+    /// What deploy.toml says.
+    pub configured: u32,
+}
+
+/// The scales of an app's services, those that only its live release has included.
+pub async fn of(agent: &Agent, app: &App) -> Result<Vec<Scale>> {
+    let app = app.clone();
+    let read = move |db: &Connection| {
+        let asked = scales::of_app(db, &app.name)?;
+        let all = known(db, &app)?.into_iter();
+        let all = all.map(|service| Scale {
+            asked: asked.get(&service).copied(),
+            configured: services::configured(&app, &service),
+            service,
+        });
+        Ok(all.collect())
+    };
+    agent.store.read(read).await
+}
+
+/// Sets some of them, and queues a deployment of the live release if that has other numbers. With
+/// `None`, deploy.toml counts again.
 pub async fn scale(
     agent: &Agent,
     app: &App,
-    replicas: Option<u32>,
+    wanted: BTreeMap<ServiceName, Option<u32>>,
     trigger: Trigger,
     by: Requester,
 ) -> Result<Option<Deployment>> {
-    let (name, file) = (app.name.clone(), app.run.replicas);
+    tracing::info!(app = %app.name, ?wanted, "scaled");
+    let app = app.clone();
     let write = agent.store.write(move |db| {
-        let web = ServiceName::web();
-        let detail = serde_json::json!({ "service": web.as_str(), "replicas": replicas });
-        actions::insert(db, actions::Kind::Scale, Some(&name), &detail, &by)?;
-        scales::set(db, &name, &web, replicas)?;
-        let live = apps::serving(db, &name)?.live;
-        let live = live.map(|live| releases::get(db, &live)).transpose()?;
-        let has = live.flatten().and_then(|it| it.web().map(|it| it.replicas));
-        match has {
-            Some(has) if has != replicas.unwrap_or(file) => intake::again(db, &name, trigger, by),
-            _ => Ok(None),
+        let known = known(db, &app)?;
+        for (service, replicas) in &wanted {
+            if !known.contains(service) {
+                return Err(unknown(&app, service, &known));
+            }
+            let detail = serde_json::json!({ "service": service, "replicas": replicas });
+            actions::insert(db, actions::Kind::Scale, Some(&app.name), &detail, &by)?;
+            scales::set(db, &app.name, service, *replicas)?;
+        }
+        let live = rollback::live(db, &app.name)?;
+        let other = live.into_iter().flat_map(|live| live.services);
+        let mut other = other.filter(|has| {
+            let wanted = wanted.get(&has.name);
+            let file = || services::configured(&app, &has.name);
+            wanted.is_some_and(|wanted| wanted.unwrap_or_else(file) != has.replicas)
+        });
+        match other.next() {
+            Some(_) => intake::again(db, &app.name, trigger, by),
+            None => Ok(None),
         }
     });
     let queued = write.await?;
-    tracing::info!(app = %app.name, ?replicas, "scaled");
     if let Some(queued) = &queued {
         intake::announce(agent, queued);
     }
     Ok(queued)
 }
 
-/// What a person asked for.
-pub async fn asked(agent: &Agent, app: &App) -> Result<Option<u32>> {
-    let name = app.name.clone();
-    let read = move |db: &_| scales::get(db, &name, &ServiceName::web());
-    agent.store.read(read).await
+/// The services that deploy.toml names, and those of the live release.
+fn known(db: &Connection, app: &App) -> Result<BTreeSet<ServiceName>> {
+    let mut known: BTreeSet<_> = app.port.map(|_| ServiceName::web()).into_iter().collect();
+    let named = app.processes.iter().flat_map(|it| it.others.keys());
+    known.extend(named.cloned());
+    let live = rollback::live(db, &app.name)?.into_iter();
+    known.extend(live.flat_map(|it| it.services).map(|it| it.name));
+    Ok(known)
+}
+
+fn unknown(app: &App, service: &ServiceName, known: &BTreeSet<ServiceName>) -> StoreError {
+    let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    StoreError::Refused(format!(
+        "`{}` has no process `{service}`: it has {}",
+        app.name,
+        known.join(", ")
+    ))
 }

@@ -1,13 +1,30 @@
 //! The settings that a release of an app gets, from deploy.toml as it is in force.
 
-use crate::config::{self, App, Secret};
+use crate::config::{self, App, Process, Secret};
 use crate::store::settings::{Container, Health, Place, Settings, Value, Volume, VolumeSource};
 
+/// Of a process: where it has none of its own, those of the app.
+pub fn of_process(app: &App, process: &Process) -> Settings {
+    let of_app = of(app);
+    Settings {
+        command: Some(process.command.clone()),
+        overlap: process.overlap,
+        memory: process.memory.or(of_app.memory),
+        cpus: process.cpus.or(of_app.cpus),
+        stop_grace: process.stop_grace.unwrap_or(of_app.stop_grace),
+        health: health(&process.health),
+        ..of_app
+    }
+}
+
 pub fn of(app: &App) -> Settings {
-    let (run, health) = (&app.run, &app.health);
+    let run = &app.run;
     let (env, secrets) = (run.env.iter(), run.secrets.iter());
     Settings {
+        command: None,
+        overlap: true,
         env: env.map(|(name, it)| (name.clone(), value(it))).collect(),
+        kept: Default::default(),
         env_file: run.env_file.clone(),
         secrets: secrets
             .map(|(name, it)| (name.clone(), it.as_ref().map(place)))
@@ -18,15 +35,20 @@ pub fn of(app: &App) -> Settings {
         capabilities: run.capabilities.clone(),
         volumes: run.volumes.iter().map(volume).collect(),
         container: container(&run.container),
-        health: Health {
-            path: health.path.clone(),
-            host: health.host.clone(),
-            headers: health.headers.clone(),
-            interval: health.interval,
-            timeout: health.timeout,
-            successes: health.successes,
-            deadline: health.deadline,
-        },
+        health: health(&app.health),
+    }
+}
+
+fn health(health: &config::Health) -> Health {
+    Health {
+        path: health.path.clone(),
+        host: health.host.clone(),
+        headers: health.headers.clone(),
+        interval: health.interval,
+        timeout: health.timeout,
+        successes: health.successes,
+        deadline: health.deadline,
+        check: health.check.clone(),
     }
 }
 

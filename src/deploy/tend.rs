@@ -215,6 +215,13 @@ impl Tend {
         found.is_some_and(|it| it.trouble != Trouble::Elsewhere)
     }
 
+    /// What is wrong with an instance, and for people what happened to it.
+    pub fn trouble(&self, instance: &str) -> Option<(Trouble, String)> {
+        let all = self.found.lock();
+        let found = all.differences.get(instance)?;
+        Some((found.trouble, found.detail.clone()))
+    }
+
     /// Begins an attempt to bring an instance back; returns what is wrong with it. `None` if it is not
     /// yet time for one, or if none is needed: Docker restarts a crashed instance itself, and one that
     /// is starting needs only time. A person has to say what becomes of one that is elsewhere.

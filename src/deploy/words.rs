@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::ids::ServiceName;
 use crate::store::now;
 use crate::store::releases::Release;
 
@@ -36,6 +37,16 @@ pub fn counted(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
+    }
+}
+
+/// An instance of the new version, as the subject of a sentence: `the new version's process `worker``;
+/// of `web` its `container`, or just the version.
+pub fn who(service: &ServiceName, container: &str) -> String {
+    match (service.as_str(), container) {
+        ("web", "") => "the new version".to_owned(),
+        ("web", container) => format!("the new version's {container}"),
+        (process, _) => format!("the new version's process `{process}`"),
     }
 }
 

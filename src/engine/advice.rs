@@ -3,6 +3,10 @@
 const FILE_CAPABILITIES: &str = "the program has file capabilities that the container does not get: \
     remove them in the Dockerfile with `setcap -r`, or list them in `capabilities` under `[apps.NAME.run]`";
 
+const NO_SHELL: &str = "the image has no shell, which commands that are not lists need: write \
+    `[\"program\", \"argument\"]`, or give the image a shell";
+const NOT_THERE: &str = "the program that is to run is not in the image, or its interpreter is not";
+
 /// What to do about a container that the engine could not create or start.
 pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     let cause = cause.to_ascii_lowercase();
@@ -10,8 +14,7 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     Some(if has("no command specified") {
         "the image does not say what to run: add `CMD` or `ENTRYPOINT` to the Dockerfile"
     } else if (has("\"/bin/sh\"") || has("exec /bin/sh ")) && has("no such file or directory") {
-        "the image has no shell, which hooks and a `CMD` that is not a list need: write \
-         `CMD [\"program\", \"argument\"]`, and give the image a shell if it has hooks"
+        NO_SHELL
     } else if has("exec") && has("operation not permitted") {
         FILE_CAPABILITIES
     } else if has("exec format error") {
@@ -19,10 +22,22 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     } else if has("exec") && has("permission denied") {
         "the program is not executable: run `chmod +x` on it in the Dockerfile"
     } else if has("exec") && (has("no such file or directory") || has("not found in $path")) {
-        "the program that `CMD` or `ENTRYPOINT` names is not in the image, or its interpreter is not"
+        NOT_THERE
     } else {
         return None;
     })
+}
+
+/// What to do about a program that could not be run for a person, by what came in place of its output.
+pub fn of_command(head: &[String]) -> Option<&'static str> {
+    let first = head.first()?.to_ascii_lowercase();
+    let is_ours =
+        first.starts_with("oci runtime exec failed") || first.starts_with("[fatal tini (");
+    match of_start(&first).filter(|_| is_ours)? {
+        NO_SHELL => Some("the image has no shell: name a program that it has, after `--`"),
+        NOT_THERE => Some("the program is not in the image, or its interpreter is not"),
+        other => Some(other),
+    }
 }
 
 /// What to do about a program that failed, by its last lines.

@@ -15,6 +15,7 @@ use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Command;
 use crate::ids::{AgentId, AppName, CommitId};
 use crate::store::StoreError;
 use crate::store::instances::Instance;
@@ -29,6 +30,7 @@ mod docker;
 pub mod files;
 pub mod inventory;
 pub mod output;
+pub mod session;
 
 use docker::Docker;
 pub use docker::{Version, version};
@@ -129,10 +131,11 @@ pub struct JobSpec<'a> {
     /// The service whose image and settings the job runs with.
     pub service: &'a Service,
     pub environment: &'a Environment,
-    /// Passed to `/bin/sh -c` in the image, as a Dockerfile's RUN would.
-    pub command: &'a str,
+    pub command: &'a Command,
     /// How long the job may run.
     pub deadline: Duration,
+    /// Whether it has a terminal, if it reads what a person types.
+    pub terminal: Option<bool>,
 }
 
 /// What an image is built from, besides the files.
@@ -314,6 +317,33 @@ impl Engine {
     ) -> Result<Exit> {
         match self {
             Engine::Docker(docker) => docker.run(job, log, cancel).await,
+        }
+    }
+
+    /// Makes a job's container, unless it exists.
+    pub async fn make_job(&self, job: &JobSpec<'_>) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.make_job(job).await,
+        }
+    }
+
+    /// Waits for the end of a job, with its output from the beginning in the log; starts it if it never
+    /// was. `None` if its container does not exist. The container is left.
+    pub async fn attend(&self, ours: &Ours, log: &Log) -> Result<Option<Exit>> {
+        match self {
+            Engine::Docker(docker) => docker.attend(ours, log).await,
+        }
+    }
+
+    /// Runs a program in a running instance; `None` if it has not ended within `limit`.
+    pub async fn execute(
+        &self,
+        ours: &Ours,
+        argv: &[String],
+        limit: Duration,
+    ) -> Result<Option<Exit>> {
+        match self {
+            Engine::Docker(docker) => docker.execute(ours, argv, limit).await,
         }
     }
 

@@ -5,6 +5,7 @@ mod prune;
 mod reconcile;
 mod reload;
 mod retire;
+mod schedule;
 mod sweep;
 mod traffic;
 
@@ -13,5 +14,6 @@ pub use prune::prune;
 pub use reconcile::reconcile;
 pub use reload::reload;
 pub use retire::retire;
+pub use schedule::schedule;
 pub use sweep::sweep;
 pub use traffic::traffic;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::deploy::{Agent, recover};
+use crate::deploy::{Agent, recover, session};
+use crate::store::now;
 
 const PERIOD: Duration = Duration::from_secs(600);
 
 /// Sweeps at start, and then every ten minutes.
 pub async fn sweep(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(PERIOD);
+    let started = now();
     loop {
         ticks.tick().await;
         match agent.store.remove_old_logs().await {
@@ -21,6 +23,9 @@ pub async fn sweep(agent: Arc<Agent>) {
             Err(error) => tracing::warn!(%error, "failed to remove old logs"),
         }
         agent.wait_for_engine().await;
+        if let Err(error) = session::end_before(&agent, started).await {
+            tracing::warn!(%error, "failed to end what people ran with an earlier agent");
+        }
         match recover::orphans(&agent).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed orphaned containers"),

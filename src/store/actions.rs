@@ -1,5 +1,6 @@
 //! What people had the agent do other than to deploy: what it removed, adopted or took over from
-//! deploy.toml, and which scales and secrets it changed. Recorded before it is done.
+//! deploy.toml, which scales, secrets and variables it changed, what it stopped and started, and which
+//! programs it ran for them. Recorded before it is done.
 
 use rusqlite::{Connection, Row};
 
@@ -17,6 +18,11 @@ pub enum Kind {
     Secrets,
     CreateToken,
     RevokeToken,
+    Variables,
+    Run,
+    Exec,
+    Stop,
+    Start,
 }
 
 /// Something that was done.
@@ -42,6 +48,11 @@ impl Kind {
             Kind::Secrets => "secrets",
             Kind::CreateToken => "create-token",
             Kind::RevokeToken => "revoke-token",
+            Kind::Variables => "variables",
+            Kind::Run => "run",
+            Kind::Exec => "exec",
+            Kind::Stop => "stop",
+            Kind::Start => "start",
         }
     }
 }

@@ -106,7 +106,7 @@ pub fn take_off(db: &Connection, app: &AppName) -> Result<u64> {
 /// is lower.
 pub fn end_removal(db: &Connection, app: &AppName) -> Result<()> {
     db.execute(
-        "UPDATE apps SET removing = NULL, route = NULL WHERE name = ?1",
+        "UPDATE apps SET removing = NULL, route = NULL, stopped_at = NULL WHERE name = ?1",
         [app.as_str()],
     )?;
     Ok(())
@@ -189,7 +189,8 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let write = store.write(|db| {
             db.execute_batch(
-                "INSERT INTO apps VALUES ('old', 'r0000000000001', 4, 'the route', NULL, 0);
+                "INSERT INTO apps (name, live_release, route_generation, route)
+                    VALUES ('old', 'r0000000000001', 4, 'the route');
                  INSERT INTO meta VALUES ('generation', '7');
                  INSERT INTO deployments (id, app, trigger, want, state, created_at, ended_at)
                     VALUES ('d1', 'old', '\"push\"', '\"branch\"', 'live', 1, 2),

@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, maybe_parsed, parsed};
+use super::{Result, json, maybe_parsed, now, parsed, to_json};
 use crate::ids::{AgentId, AppName, ReleaseId};
+use crate::principal::Requester;
 
 /// The release that serves an app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,10 +26,48 @@ pub fn serving(db: &Connection, app: &AppName) -> Result<Serving> {
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// The live release of each app that has one, except apps that are being removed.
+/// That a person stopped an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    pub at: i64,
+    pub by: Option<Requester>,
+}
+
+/// Whether an app is stopped, and by whom.
+pub fn stopped(db: &Connection, app: &AppName) -> Result<Option<Stopped>> {
+    let mut query = db.prepare_cached(
+        "SELECT stopped_at, stopped_by FROM apps WHERE name = ?1 AND stopped_at IS NOT NULL",
+    )?;
+    let found = query.query_row([app.as_str()], |row| {
+        Ok(Stopped {
+            at: row.get("stopped_at")?,
+            by: json(row, "stopped_by")?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+pub fn set_stopped(db: &Connection, app: &AppName, by: &Requester) -> Result<()> {
+    db.execute(
+        "INSERT INTO apps (name, stopped_at, stopped_by) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET stopped_at = ?2, stopped_by = ?3",
+        (app.as_str(), now(), to_json(by)?),
+    )?;
+    Ok(())
+}
+
+/// Whether it was stopped.
+pub fn set_started(db: &Connection, app: &AppName) -> Result<bool> {
+    let sql = "UPDATE apps SET stopped_at = NULL, stopped_by = NULL
+               WHERE name = ?1 AND stopped_at IS NOT NULL";
+    Ok(db.execute(sql, [app.as_str()])? > 0)
+}
+
+/// The live release of each app that has one, except apps that are being removed or are stopped.
 pub fn live_releases(db: &Connection) -> Result<Vec<ReleaseId>> {
     let mut query = db.prepare_cached(
-        "SELECT live_release FROM apps WHERE live_release IS NOT NULL AND removing IS NULL",
+        "SELECT live_release FROM apps
+         WHERE live_release IS NOT NULL AND removing IS NULL AND stopped_at IS NULL",
     )?;
     let rows = query.query_map([], |row| parsed(row, "live_release"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

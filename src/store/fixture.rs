@@ -32,7 +32,10 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         image_id: "sha256:1".into(),
         image_digest: None,
         settings: Settings {
+            command: None,
+            overlap: true,
             env: Default::default(),
+            kept: Default::default(),
             env_file: None,
             secrets: Default::default(),
             memory: None,
@@ -49,6 +52,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
                 timeout: Duration::from_secs(1),
                 successes: 1,
                 deadline: Duration::from_secs(5),
+                check: Default::default(),
             },
         },
         replicas,

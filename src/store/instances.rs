@@ -118,6 +118,30 @@ pub fn retire(db: &Connection, app: &AppName, but: [Option<&ReleaseId>; 2]) -> R
     Ok(update.execute((app.as_str(), now(), first, second))?)
 }
 
+/// Retires the instances of an app's processes, which take no requests, that do not belong to the
+/// release `but`; returns how many.
+pub fn retire_processes(db: &Connection, app: &AppName, but: &ReleaseId) -> Result<usize> {
+    let mut update = db.prepare_cached(
+        "UPDATE instances SET retiring_since = ?2
+         WHERE app = ?1 AND retiring_since IS NULL AND release <> ?3 AND EXISTS (
+            SELECT 1 FROM services
+            WHERE services.release = instances.release AND services.name = instances.service
+              AND services.port IS NULL)",
+    )?;
+    Ok(update.execute((app.as_str(), now(), but.as_str()))?)
+}
+
+/// The services of which releases of an app other than `but` still have an instance.
+pub fn services_of_others(
+    db: &Connection,
+    app: &AppName,
+    but: &ReleaseId,
+) -> Result<HashSet<ServiceName>> {
+    let all = of_app(db, app)?.into_iter();
+    let others = all.filter(|instance| instance.release != *but);
+    Ok(others.map(|instance| instance.service).collect())
+}
+
 /// Records that the instances of a release are needed after all.
 pub fn keep(db: &Connection, release: &ReleaseId) -> Result<()> {
     let sql = "UPDATE instances SET retiring_since = NULL WHERE release = ?1";

@@ -19,6 +19,7 @@ pub mod actions;
 pub mod app_names;
 pub mod apps;
 pub mod certificates;
+pub mod crons;
 pub mod deliveries;
 pub mod deployments;
 mod examine;
@@ -46,6 +47,7 @@ pub mod settings;
 pub mod statuses;
 pub mod steps;
 pub mod tokens;
+pub mod variables;
 pub mod volumes;
 
 pub use examine::examine;
@@ -160,6 +162,15 @@ impl Store {
     /// The path of a deployment's log.
     pub fn log_path(&self, id: &crate::ids::DeploymentId) -> PathBuf {
         self.logs.join(format!("{id}.log"))
+    }
+
+    /// The path of the log of a scheduled command's runs.
+    pub fn cron_log_path(
+        &self,
+        app: &crate::ids::AppName,
+        name: &crate::ids::ServiceName,
+    ) -> PathBuf {
+        self.logs.join(format!("cron-{app}-{name}.log"))
     }
 
     /// Removes the oldest logs until the rest take at most 1 GiB; returns how many it removed.

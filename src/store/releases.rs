@@ -34,9 +34,14 @@ impl Release {
         self.services.len() == other.services.len() && pairs.all(|(one, two)| one.runs_like(two))
     }
 
-    /// The service that takes requests, and whose image is shown as the release's.
+    /// The service that takes requests; an app may have none.
     pub fn web(&self) -> Option<&Service> {
         self.service(&ServiceName::web())
+    }
+
+    /// The service whose image is shown as the release's, and that commands run as.
+    pub fn main(&self) -> Option<&Service> {
+        self.web().or(self.services.first())
     }
 }
 

@@ -1,8 +1,10 @@
 //! How many instances a person asked for, in place of what deploy.toml says.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
-use super::Result;
+use super::{Result, parsed};
 use crate::ids::{AppName, ServiceName};
 
 pub fn get(db: &Connection, app: &AppName, service: &ServiceName) -> Result<Option<u32>> {
@@ -10,6 +12,15 @@ pub fn get(db: &Connection, app: &AppName, service: &ServiceName) -> Result<Opti
         db.prepare_cached("SELECT replicas FROM scales WHERE app = ?1 AND service = ?2")?;
     let found = query.query_row((app.as_str(), service.as_str()), |row| row.get(0));
     Ok(found.optional()?)
+}
+
+/// What was asked for, by service.
+pub fn of_app(db: &Connection, app: &AppName) -> Result<BTreeMap<ServiceName, u32>> {
+    let mut query = db.prepare_cached("SELECT service, replicas FROM scales WHERE app = ?1")?;
+    let rows = query.query_map([app.as_str()], |row| {
+        Ok((parsed(row, "service")?, row.get("replicas")?))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// With `None`, deploy.toml counts again.

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Check, Command};
+
 /// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
 /// and keep a reader of the older form in this file.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
+/// Had no `command`, `overlap`, `kept` and `health.check`: its rows fit [`Settings`] too.
+const SECOND: u64 = 2;
 /// Had no more than `env` without references, the limits, `stop_grace` and `health`: its rows fit
 /// [`Settings`], and what they do not mention is off, as it was.
 const FIRST: u64 = 1;
@@ -18,7 +22,16 @@ const FIRST: u64 = 1;
 /// Stored with the release, so that a rollback brings the settings back too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// What runs in place of the image's own command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+    /// Whether new instances start while those of another release still run.
+    #[serde(default = "yes")]
+    pub overlap: bool,
     pub env: BTreeMap<String, Value>,
+    /// Variables that Cutover keeps, in place of those of the same name in `env`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, String>,
     /// A file of `NAME=VALUE` lines, read whenever a container is made.
     #[serde(default)]
     pub env_file: Option<PathBuf>,
@@ -115,6 +128,12 @@ pub struct Health {
     pub successes: u32,
     #[serde(rename = "deadline_ms", with = "millis")]
     pub deadline: Duration,
+    #[serde(default)]
+    pub check: Check,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Serialize)]
@@ -137,7 +156,7 @@ pub(super) fn from_json(text: &str) -> Result<Settings, String> {
     let version = value.get("version").map_or(Some(0), |it| it.as_u64());
     let read = match version {
         Some(0) => serde_json::from_value::<v0::Settings>(value).map(Settings::from),
-        Some(FIRST | VERSION) => serde_json::from_value(value),
+        Some(FIRST | SECOND | VERSION) => serde_json::from_value(value),
         _ => return Err("the settings of a release were written by a newer version".into()),
     };
     read.map_err(|error| format!("failed to read the settings of a release: {error}"))
@@ -194,7 +213,10 @@ mod v0 {
         fn from(Settings { run, health }: Settings) -> Self {
             let text = |(name, value)| (name, super::Value::Text(value));
             Self {
+                command: None,
+                overlap: true,
                 env: run.env.into_iter().map(text).collect(),
+                kept: BTreeMap::new(),
                 env_file: None,
                 secrets: BTreeMap::new(),
                 memory: run.memory,
@@ -211,6 +233,7 @@ mod v0 {
                     timeout: health.timeout,
                     successes: health.successes,
                     deadline: health.deadline,
+                    check: Default::default(),
                 },
             }
         }
@@ -224,12 +247,15 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_and_says_its_version() {
         let settings = Settings {
+            command: Some(Command::Program(vec!["bin/jobs".into(), "--all".into()])),
+            overlap: false,
             env: [
                 ("A".to_owned(), Value::Text("1".into())),
                 ("B".to_owned(), Value::From(Place::Env("HELLO_B".into()))),
                 ("C".to_owned(), Value::From(Place::File("/c".into()))),
             ]
             .into(),
+            kept: [("A".to_owned(), "2".to_owned())].into(),
             env_file: Some("/hello.env".into()),
             secrets: [
                 ("D".to_owned(), None),
@@ -266,6 +292,7 @@ mod tests {
                 timeout: Duration::from_secs(5),
                 successes: 2,
                 deadline: Duration::from_secs(60),
+                check: Check::Command(Command::Shell("bin/check".into())),
             },
         };
         let text = to_json(&settings).unwrap();
@@ -283,6 +310,8 @@ mod tests {
         assert_eq!(read.env["A"], Value::Text("1".into()));
         assert_eq!(read.container, Container::default());
         assert!(!read.container.init && read.volumes.is_empty());
+        assert!(read.command.is_none() && read.overlap);
+        assert_eq!(read.health.check, Check::Route);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Server {
         let mut lines = Vec::new();
         let client = self.stage.client();
         let follow = follow::to_the_end(&client, id, |line| lines.push(line.to_owned()));
-        let followed = tokio::time::timeout(Duration::from_secs(120), follow).await;
+        let followed = tokio::time::timeout(Duration::from_secs(300), follow).await;
         let ended = followed.unwrap_or_else(|_| panic!("`{id}` has not ended\n{}", self.log()));
         let ended = ended.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
         (ended, lines)

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks until it is so, for at most half a minute; gives whether it ever was.
+/// Looks until it is so, for at most a minute and a half; gives whether it ever was.
 pub async fn soon(mut is: impl AsyncFnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !is().await {

@@ -23,6 +23,7 @@
 //! no-root            `/` is answered with 404
 //! unhealthy-after MS every answer is a 503 that long after its start
 //! fail N PATH        each Nth request of PATH is answered with 500
+//! worker-exits MS    as a worker, exits with code 4 that long after its start
 //! ```
 //!
 //! As a plain process, without an image, it takes its version from `HELLO_VERSION` and its port from
@@ -36,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod tool;
 mod websocket;
 
 struct App {
@@ -87,13 +89,19 @@ fn main() {
         started: Instant::now(),
         asked: AtomicU64::new(0),
     });
-    // As `/bin/sh -c COMMAND` it stands in for a shell, which an image FROM scratch does not have.
-    if let [_, flag, command] = std::env::args().collect::<Vec<_>>().as_slice()
-        && flag == "-c"
-    {
-        println!("{}: {command}", app.version);
-        exit(i32::from(app.is("command-fails")))
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // As `/bin/sh -c COMMAND` it stands in for a shell, which an image FROM scratch does not have. All that
+    // it can run is itself.
+    if let ["-c", command] = arguments[..] {
+        let mut words = command.split_whitespace();
+        if words.next() != Some("/hello") {
+            println!("{}: {command}", app.version);
+            exit(i32::from(app.is("command-fails")))
+        }
+        arguments = words.collect();
     }
+    tool::run(&app, &arguments);
     if app.is("exit-at-start") {
         println!("{}: cannot find the flux capacitor", app.version);
         exit(7)

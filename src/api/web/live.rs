@@ -90,6 +90,7 @@ fn output(api: &Api, app: AppName, fields: &Fields, since: Option<String>) -> Ev
         lines: if seconds.is_some() { 1000 } else { 0 },
         since: seconds.map(|time| time.unix_timestamp()),
         instance: fields.get("instance").map(str::to_owned),
+        process: fields.get("process").map(str::to_owned),
         grep: fields.get("grep").map(str::to_owned),
         follow: true,
     };

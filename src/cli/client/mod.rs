@@ -6,6 +6,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder};
 
 use super::{Error, Global, configuration};
 
@@ -15,7 +17,7 @@ mod transport;
 pub mod view;
 
 pub use lines::Lines;
-pub use transport::Endpoint;
+pub use transport::{Endpoint, Open};
 
 /// The longest response that is read, in bytes; only a log is longer.
 const CAP: usize = 64 << 20;
@@ -89,6 +91,30 @@ impl Client {
         Ok(Lines::new(response.into_body()))
     }
 
+    /// Opens a WebSocket.
+    pub async fn web_socket(&self, path: &str) -> Result<WebSocketStream<Open>, Error> {
+        let uri = format!("ws://{}{}", self.endpoint.host(), self.endpoint.path(path));
+        let uri = uri.parse::<http::Uri>();
+        let uri = uri.map_err(|error| Error::usage("invalid request").because(&error))?;
+        let mut request = ClientRequestBuilder::new(uri)
+            .with_header("user-agent", concat!("cutover/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.with_header("authorization", format!("Bearer {token}"));
+        }
+        let stream = self.endpoint.open().await?;
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(answer)) => {
+                let status = answer.status();
+                Err(refused(
+                    status,
+                    answer.body().as_deref().unwrap_or_default(),
+                ))
+            }
+            Err(error) => Err(self.endpoint.lost().because(&error)),
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -155,22 +181,29 @@ impl Client {
     async fn refusal(&self, response: Response<Incoming>) -> Error {
         let status = response.status();
         let bytes = Limited::new(response.into_body(), CAP).collect().await;
-        let bytes = bytes.map(|body| body.to_bytes()).unwrap_or_default();
-        let answer: view::Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
-        let message = match answer.error.message {
-            text if text.is_empty() => format!("the agent answered {status}"),
-            text => text,
-        };
-        let error = match status.is_client_error() {
-            true => Error::usage(message),
-            false => Error::failed(message),
-        };
-        match answer.error.hint {
-            _ if status == StatusCode::UNAUTHORIZED => error
-                .hint("set `CUTOVER_TOKEN` to what `cutover token` prints on the agent's machine"),
-            // On the command line, clap has described what can be given.
-            Some(hint) if !hint.contains("/api/") => error.hint(hint),
-            _ => error,
+        refused(
+            status,
+            &bytes.map(|body| body.to_bytes()).unwrap_or_default(),
+        )
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    let answer: view::Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let message = match answer.error.message {
+        text if text.is_empty() => format!("the agent answered {status}"),
+        text => text,
+    };
+    let error = match status.is_client_error() {
+        true => Error::usage(message),
+        false => Error::failed(message),
+    };
+    match answer.error.hint {
+        _ if status == StatusCode::UNAUTHORIZED => {
+            error.hint("set `CUTOVER_TOKEN` to what `cutover token` prints on the agent's machine")
         }
+        // On the command line, clap has described what can be given.
+        Some(hint) if !hint.contains("/api/") => error.hint(hint),
+        _ => error,
     }
 }

@@ -90,7 +90,8 @@ impl Endpoint {
         }
     }
 
-    async fn open(&self) -> Result<Box<dyn Stream>, Error> {
+    /// A connection, within a deadline that the caller sets.
+    pub(super) async fn open(&self) -> Result<Open, Error> {
         let url = match self {
             Self::Unix(path) => {
                 return match UnixStream::connect(path).await {
@@ -119,7 +120,10 @@ impl Endpoint {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection of any kind.
+pub type Open = Box<dyn Stream>;
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 fn tls() -> Result<TlsConnector, Error> {

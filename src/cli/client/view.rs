@@ -185,13 +185,31 @@ pub struct App {
     /// The one that is under way.
     pub running: Option<Deployment>,
     pub instances: Option<Instances>,
+    pub stopped: Option<Stopped>,
     /// What does not run as it should.
     pub problems: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Stopped {
+    pub at: String,
+    pub by: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Instances {
+    pub wanted: u32,
+    pub serving: u32,
+    /// `web` first.
+    pub processes: Vec<Process>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    pub name: String,
     pub wanted: u32,
     pub serving: u32,
 }

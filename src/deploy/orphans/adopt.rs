@@ -191,7 +191,10 @@ async fn record(
         apps::set_live(db, app, &release.id)?;
         Ok(Ok(Adopted {
             app: app.clone(),
-            image: release.web().map(|it| it.image.clone()).unwrap_or_default(),
+            image: release
+                .main()
+                .map(|it| it.image.clone())
+                .unwrap_or_default(),
             release: release.id.clone(),
             containers,
         }))

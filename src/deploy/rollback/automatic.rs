@@ -111,6 +111,13 @@ fn previous(
 /// Adds the bad release's last lines to why the deployment ended. Whoever follows its log waits for
 /// them, since the line has not been left yet.
 async fn tell(line: &Line<'_>, release: &Release, proof: &Proof) {
+    let known = &proof.failure.log_tail;
+    if !known.is_empty() {
+        for text in known {
+            line.log.line(&format!("  | {text}"));
+        }
+        return;
+    }
     let (agent, id) = (line.agent, line.id.clone());
     let told = tokio::time::timeout(TELL, async {
         let instance = match &proof.instance {

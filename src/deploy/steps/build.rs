@@ -1,25 +1,31 @@
 //! Build the image, or reuse the one built from the same tree and settings; and create the release.
 
 use crate::build::{self, BuildError, Inputs};
-use crate::config::App;
+use crate::config::Command;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
-use crate::deploy::{scale, settings, tend};
-use crate::ids::{ReleaseId, ServiceName};
+use crate::deploy::{services, tend};
+use crate::ids::ReleaseId;
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
 use crate::store::images::Recorded;
 use crate::store::releases::{self, Release};
-use crate::store::services::Service;
 use crate::store::{deployments, images, now};
+
+/// A new release, and the Procfile's command that is to run before it gets traffic.
+pub struct Made {
+    pub release: Release,
+    pub command: Option<Command>,
+}
 
 pub async fn build(
     line: &Line<'_>,
     commit: &Commit,
     deployment: &Deployment,
-) -> Result<Done<Release>, Stop> {
+) -> Result<Done<Made>, Stop> {
     let app = line.app;
+    let wanted = services::wanted(line, commit).await?;
     let engine = &line.agent.engine;
     let image = format!("cutover/{}:{}", app.name, commit.id.short());
     // The second tag is the deployment's own: when the same commit is built again with other settings,
@@ -57,8 +63,6 @@ pub async fn build(
         .map(|before| format!(", the same image {}", before.built()));
     let detail = format!("{image}{}", how.unwrap_or_default());
 
-    let asked = scale::asked(line.agent, app).await?;
-    let web = web(app, image, built.image_id.clone(), asked);
     let release = Release {
         id: ReleaseId::new(),
         app: app.name.clone(),
@@ -66,7 +70,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        services: vec![web],
+        services: services::services(app, &wanted, &image, &built.image_id),
         created_at: now(),
         went_live: None,
         removed_at: None,
@@ -76,7 +80,11 @@ pub async fn build(
         id: built.image_id,
         deployment: Some(line.id.clone()),
     });
-    Ok(Done::new(release, detail).recording(move |db| {
+    let made = Made {
+        release,
+        command: wanted.release,
+    };
+    Ok(Done::new(made, detail).recording(move |db| {
         images::insert(db, &row.app, &key, &image)?;
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
@@ -124,20 +132,6 @@ fn say_volumes(line: &Line<'_>, declared: &[String]) {
         }
         line.log
             .line(&format!("[build] warning: {}", tend::volume(path)));
-    }
-}
-
-/// The service of an app that does not name any.
-pub fn web(app: &App, image: String, image_id: String, asked: Option<u32>) -> Service {
-    Service {
-        name: ServiceName::web(),
-        image,
-        image_id,
-        image_digest: None,
-        settings: settings::of(app),
-        replicas: asked.unwrap_or(app.run.replicas),
-        port: Some(app.port),
-        protocol: app.protocol,
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::config::Command;
 use crate::deploy::Agent;
 use crate::deploy::environment::{self, Purpose};
 use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::steps::build::Made;
 use crate::engine::{EngineError, JobSpec};
 use crate::ids::DeploymentId;
 use crate::state::Step;
@@ -18,23 +20,29 @@ use crate::store::releases::Release;
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 pub async fn test(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
-    match line.app.hooks.test.as_deref() {
+    match &line.app.hooks.test {
         Some(command) => run(line, release, JobKind::Test, command).await,
         None => Ok(()),
     }
 }
 
-pub async fn release(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
-    match line.app.hooks.release.as_deref() {
-        Some(command) => run(line, release, JobKind::Release, command).await,
+/// What deploy.toml names or, without that, the Procfile.
+pub async fn release(line: &Line<'_>, made: &Made) -> Result<(), Stop> {
+    match line.app.hooks.release.as_ref().or(made.command.as_ref()) {
+        Some(command) => run(line, &made.release, JobKind::Release, command).await,
         None => Ok(()),
     }
 }
 
-async fn run(line: &Line<'_>, release: &Release, kind: JobKind, command: &str) -> Result<(), Stop> {
+async fn run(
+    line: &Line<'_>,
+    release: &Release,
+    kind: JobKind,
+    command: &Command,
+) -> Result<(), Stop> {
     let step = match kind {
         JobKind::Test => Step::Test,
-        JobKind::Release => Step::Release,
+        _ => Step::Release,
     };
     let name = format!("cutover-{}-{}-{step}", line.app.name, line.id);
     let (app, of) = (line.app.name.clone(), release.id.clone());
@@ -49,15 +57,15 @@ async fn to_its_end(
     line: &Line<'_>,
     release: &Release,
     job: Job,
-    command: &str,
+    command: &Command,
 ) -> Result<Done<()>, Stop> {
-    let Some(service) = release.web() else {
-        let what = format!("the release `{}` has no service `web`", release.id);
+    let Some(service) = release.main() else {
+        let what = format!("the release `{}` has no service", release.id);
         return Err(Stop::failed("no_service", what));
     };
     let purpose = match job.kind {
         JobKind::Test => Purpose::Test,
-        JobKind::Release => Purpose::App,
+        _ => Purpose::App,
     };
     let environment = environment::of(line.agent, release, service, &job.name, purpose).await?;
     let spec = JobSpec {
@@ -66,6 +74,7 @@ async fn to_its_end(
         environment: &environment,
         command,
         deadline: DEADLINE,
+        terminal: None,
     };
     let engine = &line.agent.engine;
     let exit = engine.run(&spec, &line.log, &line.cancel).await?;
@@ -77,7 +86,7 @@ async fn to_its_end(
     }
     let failure = match kind {
         JobKind::Test => "test_failed",
-        JobKind::Release => "release_command_failed",
+        _ => "release_command_failed",
     };
     line.agent.store.write(ended).await?;
     let what = format!("`{command}` exited with code {code}");

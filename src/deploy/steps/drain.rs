@@ -5,10 +5,17 @@ use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
 use crate::deploy::words::counted;
 use crate::state::Step;
-use crate::store::{apps, deployments};
+use crate::store::releases::Release;
+use crate::store::{apps, deployments, instances};
 
-pub async fn begin(line: &Line<'_>) -> Result<()> {
-    line.begin(Step::Drain, |_| Ok(())).await
+/// From here on the old release's processes, which take no requests, are stopped.
+pub async fn begin(line: &Line<'_>, release: &Release) -> Result<()> {
+    let (app, live) = (line.app.name.clone(), release.id.clone());
+    let retire = move |db: &_| instances::retire_processes(db, &app, &live);
+    if line.begin(Step::Drain, retire).await? > 0 {
+        line.agent.retiring.notify_one();
+    }
+    Ok(())
 }
 
 pub async fn drain(line: &Line<'_>) -> Result<()> {

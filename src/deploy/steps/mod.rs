@@ -11,6 +11,7 @@ pub mod build;
 pub mod command;
 pub mod drain;
 pub mod fetch;
+pub mod hand_over;
 pub mod probe;
 pub mod retire;
 pub mod start;

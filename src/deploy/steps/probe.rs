@@ -1,16 +1,16 @@
 //! Probe the new instances until each is healthy, or the deadline has passed.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use crate::deploy::health::{Check, Unwell};
+use crate::config::Check;
+use crate::deploy::health::{Asker, Unwell};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::start::service_of;
 use crate::deploy::steps::unhealthy::unhealthy;
-use crate::deploy::words::counted;
+use crate::deploy::words::{self, counted};
 use crate::engine::Status;
 use crate::store::instances::Instance;
 use crate::store::releases::Release;
@@ -34,24 +34,21 @@ pub async fn probe(
 ) -> Result<Done<()>, Stop> {
     let began = Instant::now();
     let mut probed = Vec::new();
-    let mut path = "";
     for instance in instances {
         let service = service_of(release, instance)?;
-        // Without a port there is nothing to probe.
-        if let Some(target) = instance.endpoint {
-            probed.push(until_healthy_or_ended(
-                line, service, instance, target, began,
-            ));
-            path = &service.settings.health.path;
-        }
+        probed.push(until_healthy_or_ended(line, service, instance, began));
     }
     let probes: u32 = try_join_all(probed).await?.into_iter().sum();
+    let web = release.web().map(|web| &web.settings.health.path);
     Ok(Done::new(
         (),
-        format!(
-            "healthy at `{path}` after {}",
-            counted(probes.into(), "probe")
-        ),
+        match web {
+            Some(path) => {
+                let probes = counted(probes.into(), "probe");
+                format!("healthy at `{path}` after {probes}")
+            }
+            None => "every process is healthy".to_owned(),
+        },
     ))
 }
 
@@ -59,7 +56,6 @@ async fn until_healthy_or_ended(
     line: &Line<'_>,
     service: &Service,
     instance: &Instance,
-    target: SocketAddr,
     began: Instant,
 ) -> Result<u32, Stop> {
     tokio::select! {
@@ -68,7 +64,7 @@ async fn until_healthy_or_ended(
             ended?;
             Err(exited(line, instance).await?)
         }
-        healthy = until_healthy(line, service, instance, target, began) => healthy,
+        healthy = until_healthy(line, service, instance, began) => healthy,
     }
 }
 
@@ -91,11 +87,14 @@ async fn until_healthy(
     line: &Line<'_>,
     service: &Service,
     instance: &Instance,
-    target: SocketAddr,
     began: Instant,
 ) -> Result<u32, Stop> {
     let health = &service.settings.health;
-    let check = Check::of(line.agent, line.app, service);
+    if let Check::Running { ms } = health.check {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        return Ok(0);
+    }
+    let asker = Asker::of(line.agent, line.app, service);
     let deadline = began + health.deadline;
     let mut unwell_pause = FIRST_PAUSE;
     let mut in_a_row = 0;
@@ -104,7 +103,7 @@ async fn until_healthy(
     let mut last = None;
     loop {
         probes += 1;
-        let pause = match check.ask(target).await {
+        let pause = match asker.ask(instance).await {
             Ok(()) => {
                 in_a_row += 1;
                 if in_a_row >= health.successes {
@@ -154,7 +153,8 @@ pub(super) async fn exited(line: &Line<'_>, instance: &Instance) -> Result<Stop,
         Status::Running => "exited and was restarted".to_owned(),
     };
     let tail = engine.log_tail(&instance.ours(), TAIL).await?;
-    let what = format!("the new version's container {how} before it went live");
+    let who = words::who(&instance.service, "container");
+    let what = format!("{who} {how} before it went live");
     Ok(Stop::failed("exited", what).with_output(tail))
 }
 

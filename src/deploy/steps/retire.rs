@@ -62,12 +62,13 @@ pub async fn instance(
     drop(agent.tend.repairs.write().await);
     let of = instance.release.clone();
     let release = agent.store.read(move |db| releases::get(db, &of)).await?;
-    let grace = release
-        .as_ref()
-        .and_then(|release| release.service(&instance.service))
-        .map(|service| service.settings.stop_grace)
-        .unwrap_or_default();
-    leave(agent, &instance.app).await?;
+    let service = release.as_ref();
+    let service = service.and_then(|release| release.service(&instance.service));
+    let grace = service.map_or(Duration::ZERO, |it| it.settings.stop_grace);
+    // A process takes no requests.
+    if service.is_none_or(|it| it.port.is_some()) {
+        leave(agent, &instance.app).await?;
+    }
     let serving = routes::targets(&routes::routed(agent).await);
     if start::serves(agent, instance, &serving).await? {
         let why = "the proxy sends requests to it: the database is an old copy";

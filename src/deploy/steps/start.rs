@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::deploy::environment::{self, Purpose};
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::{Agent, instance_name, output, rollback, routes, words};
+use crate::deploy::{Agent, instance_name, output, rollback, routes, services, words};
 use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
@@ -16,7 +16,7 @@ use crate::store::instances::{self, Instance};
 use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
-use crate::store::{apps, deployments, now, scales};
+use crate::store::{apps, deployments, now, scales, variables};
 
 /// How many instances are started at the same time.
 const AT_ONCE: usize = 8;
@@ -63,7 +63,7 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
 /// A new release of the live one's images and settings.
 pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
     let (id, app) = (line.id.clone(), line.app.name.clone());
-    let configured = (line.agent.app(&app)).map(|app| app.run.replicas);
+    let configured = line.agent.app(&app);
     let made = line.record(move |db| {
         // An attempt that was interrupted may have made it.
         let made = deployments::get(db, &id)?.and_then(|it| it.release);
@@ -84,8 +84,11 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
             ..live
         };
         for service in &mut release.services {
+            service.settings.kept = variables::values(db, &app)?;
             let asked = scales::get(db, &app, &service.name)?;
-            service.replicas = asked.or(configured).unwrap_or(service.replicas);
+            let file = configured.as_ref();
+            let file = file.map(|app| services::configured(app, &service.name));
+            service.replicas = asked.or(file).unwrap_or(service.replicas);
         }
         releases::insert(db, &release)?;
         deployments::set_release(db, &id, &release.id)?;
@@ -102,7 +105,7 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
     let nothing = || Stop::failed("nothing_live", "nothing is live that could start again");
     let release = release.ok_or_else(nothing)?;
     line.log
-        .line("the live release again, with the secrets of now");
+        .line("the live release again, with the variables and secrets of now");
     can_start(line, &release).await?;
     Ok(release)
 }
@@ -126,9 +129,36 @@ async fn can_start(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
 /// Starts what is not running yet. Rows are written before containers are created.
 pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
     let (id, wanted) = (line.id.clone(), release.clone());
-    let plan = move |db: &Connection| plan(db, &id, &wanted);
-    let effect = |planned| start_all(line, release, planned);
+    let plan = move |db: &Connection| plan(db, &id, &wanted, When::BeforeSwitch);
+    let effect = async |planned| {
+        let (instances, started) = start_all(line, release, planned).await?;
+        let detail = match started.len() {
+            0 => "still running".to_owned(),
+            count => words::counted(count as u64, "instance"),
+        };
+        let done = Done::new(instances, detail);
+        Ok(done.recording(move |db| record(db, &started)))
+    };
     line.step_after(Step::Start, plan, effect).await
+}
+
+/// Starts what could not run beside the old release; returns what was not running yet.
+pub async fn late(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
+    let (id, wanted) = (line.id.clone(), release.clone());
+    let plan = move |db: &Connection| plan(db, &id, &wanted, When::AfterSwitch);
+    let planned = line.agent.store.write(plan).await?;
+    let (mut instances, started) = start_all(line, release, planned).await?;
+    instances.retain(|it| started.iter().any(|(name, _)| *name == it.name));
+    let write = move |db: &Connection| record(db, &started);
+    line.agent.store.write(write).await?;
+    Ok(instances)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Without what must not run beside instances that another release still has.
+    BeforeSwitch,
+    AfterSwitch,
 }
 
 struct Plan {
@@ -139,10 +169,20 @@ struct Plan {
 
 /// The release's instances: those that are still warm, and a new row for each missing one. A release
 /// may have lost some of its instances, and those that are retiring are none of it.
-fn plan(db: &Connection, id: &DeploymentId, release: &Release) -> crate::deploy::Result<Plan> {
+fn plan(
+    db: &Connection,
+    id: &DeploymentId,
+    release: &Release,
+    when: When,
+) -> crate::deploy::Result<Plan> {
     let mut instances = instances::of_release(db, &release.id)?;
+    let others = match when {
+        When::BeforeSwitch => instances::services_of_others(db, &release.app, &release.id)?,
+        When::AfterSwitch => HashSet::new(),
+    };
     let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
-    for service in &release.services {
+    let now = |it: &&Service| it.settings.overlap || !others.contains(&it.name);
+    for service in release.services.iter().filter(now) {
         let of = instances.iter().filter(|it| it.service == service.name);
         let missing = (service.replicas as usize).saturating_sub(of.count());
         let names = (0..).map(|index| instance_name(&release.app, id, &service.name, index));
@@ -174,7 +214,7 @@ async fn start_all(
     line: &Line<'_>,
     release: &Release,
     plan: Plan,
-) -> Result<Done<Vec<Instance>>, Stop> {
+) -> Result<(Vec<Instance>, Running), Stop> {
     let Plan {
         mut instances,
         recorded,
@@ -192,15 +232,15 @@ async fn start_all(
             started.push((instance.name.clone(), endpoint));
         }
     }
-    let detail = match started.len() {
-        0 => "still running".to_owned(),
-        1 => "1 instance".to_owned(),
-        many => format!("{many} instances"),
-    };
-    Ok(Done::new(instances, detail).recording(move |db| {
-        let mut each = started.iter();
-        each.try_for_each(|(name, endpoint)| instances::set_endpoint(db, name, *endpoint))
-    }))
+    Ok((instances, started))
+}
+
+/// What was not running yet, by name.
+type Running = Vec<(String, Option<Endpoint>)>;
+
+fn record(db: &Connection, started: &Running) -> crate::deploy::Result<()> {
+    let mut each = started.iter();
+    each.try_for_each(|(name, endpoint)| instances::set_endpoint(db, name, *endpoint))
 }
 
 enum Started {
@@ -298,14 +338,14 @@ mod tests {
         let write = store.write(|db| {
             let release = release(db, 3)?;
             let first = release.deployment.clone();
-            let made = plan(db, &first, &release)?.instances;
+            let made = plan(db, &first, &release, When::BeforeSwitch)?.instances;
             let names = |instances: &[Instance]| -> Vec<String> {
                 instances.iter().map(|it| it.name.clone()).collect()
             };
             let of = |id: &DeploymentId, index: u32| format!("cutover-hello-{id}-{index}");
             assert_eq!(names(&made), [of(&first, 0), of(&first, 1), of(&first, 2)]);
             assert_eq!(
-                plan(db, &first, &release)?.instances,
+                plan(db, &first, &release, When::BeforeSwitch)?.instances,
                 made,
                 "it can be repeated"
             );
@@ -313,7 +353,7 @@ mod tests {
             // The retiring was cut short by a rollback.
             instances::delete(db, &of(&first, 1))?;
             let back = DeploymentId::new();
-            let planned = plan(db, &back, &release)?.instances;
+            let planned = plan(db, &back, &release, When::BeforeSwitch)?.instances;
             assert_eq!(
                 names(&planned),
                 [of(&first, 0), of(&first, 2), of(&back, 0)]
@@ -325,7 +365,7 @@ mod tests {
 
             // The same deployment again, with one of its own names free.
             instances::delete(db, &of(&first, 0))?;
-            let again = plan(db, &first, &release)?.instances;
+            let again = plan(db, &first, &release, When::BeforeSwitch)?.instances;
             assert_eq!(again.len(), 3);
             Ok(())
         });

@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 
+use crate::config::Check;
 use crate::deploy::health::Unwell;
 use crate::deploy::line::Line;
-use crate::deploy::words::counted;
+use crate::deploy::words::{self, counted};
 use crate::engine::Listening;
 use crate::proxy::probe::ProbeError;
 use crate::store::instances::Instance;
@@ -20,17 +21,19 @@ pub async fn unhealthy(
     instance: &Instance,
     last: Option<&Unwell>,
 ) -> String {
-    let listening = line.agent.engine.listening(&instance.ours()).await;
-    let listening = listening.unwrap_or_default();
     let health = &service.settings.health;
     let limit = health.deadline;
+    let who = words::who(&instance.service, "");
     let Some(last) = last else {
         let (all, interval) = (health.successes, health.interval);
         let all = counted(all.into(), "probe");
-        return format!(
-            "the new version did not answer {all}, {interval:?} apart, within {limit:?}"
-        );
+        return format!("{who} did not answer {all}, {interval:?} apart, within {limit:?}");
     };
+    if health.check != Check::Route {
+        return format!("{who} did not become healthy within {limit:?}: {last}");
+    }
+    let listening = line.agent.engine.listening(&instance.ours()).await;
+    let listening = listening.unwrap_or_default();
     let port = service.port.unwrap_or_default();
     let path = &health.path;
     let mut text = format!(
@@ -96,7 +99,8 @@ fn advice(last: &Unwell, port: u16, listening: &Listening) -> Option<String> {
         Unwell::Status { status: 404 | 405 | 410, .. } => {
             Some("set `health.path` to a path that answers with 2xx or 3xx".into())
         }
-        Unwell::Status { .. } => None,
+        Unwell::Status { .. } | Unwell::NotListening { .. } => None,
+        Unwell::Command { .. } | Unwell::Engine(_) => None,
         Unwell::Circle { .. } => Some(
             "let the app trust `X-Forwarded-Proto`, or send what it looks at with `health.headers`".into(),
         ),

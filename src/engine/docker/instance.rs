@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use super::network::{Network, addresses_of};
 use super::output::Tail;
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
+use crate::config::Command;
 use crate::engine::{self, Endpoint, Environment, Found, InstanceSpec, MountSource, Status};
 use crate::store::ours::Ours;
 use crate::store::services::Service;
@@ -127,6 +128,7 @@ impl Docker {
         labels.extend((instance.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
         let environment = environment_of(spec)?;
         let mut body = self.body(spec.service, environment, &labels, network, address);
+        body.entrypoint = spec.service.settings.command.as_ref().map(Command::argv);
         if let Some(host) = &mut body.host_config {
             let named = host.mounts.take().unwrap_or_default();
             let mounts = [named, storage.mounts].concat();

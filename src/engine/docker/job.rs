@@ -1,5 +1,6 @@
-//! Runs one job: a container that ends by itself.
+//! Runs jobs: containers that end by themselves.
 
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder,
 };
@@ -10,6 +11,7 @@ use super::output::Tail;
 use super::{Docker, EngineError, Result, instance, label, status_code};
 use crate::engine::{Exit, JobSpec};
 use crate::store::log::Log;
+use crate::store::ours::Ours;
 
 /// How many of its last lines a job's end is told with.
 const TAIL: usize = 20;
@@ -21,21 +23,30 @@ impl Docker {
         log: &Log,
         cancel: &CancellationToken,
     ) -> Result<Exit> {
+        let ours = spec.job.ours();
         // A container left by an earlier attempt is not reused: nobody saw how it ended.
-        self.remove(&spec.job.ours()).await?;
+        self.remove(&ours).await?;
+        let run = async {
+            self.make_job(spec).await?;
+            let gone = || {
+                let what = format!("the container `{}` was removed", ours.name);
+                EngineError::Stopped(what)
+            };
+            self.attend(&ours, log).await?.ok_or_else(gone)
+        };
         let outcome = tokio::select! {
-            outcome = self.run_to_end(spec, log) => outcome,
+            outcome = run => outcome,
             () = cancel.cancelled() => Err(EngineError::Stopped("it was cancelled".into())),
             () = tokio::time::sleep(spec.deadline) => Err(EngineError::Stopped(format!(
                 "`{}` did not end within {:?}",
                 spec.command, spec.deadline
             ))),
         };
-        self.remove(&spec.job.ours()).await?;
+        self.remove(&ours).await?;
         outcome
     }
 
-    async fn run_to_end(&self, spec: &JobSpec<'_>, log: &Log) -> Result<Exit> {
+    pub async fn make_job(&self, spec: &JobSpec<'_>) -> Result<()> {
         let docker = self.client()?;
         let network = self.network().await?;
         let job = spec.job;
@@ -47,19 +58,37 @@ impl Docker {
         labels.extend((job.deployment.iter()).map(|id| (label::DEPLOYMENT, id.as_str())));
         labels.extend((job.mark.iter()).map(|mark| (label::MARK, mark.as_str())));
         let mut body = self.body(spec.service, spec.environment, &labels, &network, None);
-        body.entrypoint = Some(vec!["/bin/sh".into(), "-c".into()]);
-        body.cmd = Some(vec![spec.command.to_owned()]);
+        body.entrypoint = Some(spec.command.argv());
+        if let Some(terminal) = spec.terminal {
+            body.tty = Some(terminal);
+            body.open_stdin = Some(true);
+            body.stdin_once = Some(true);
+            body.attach_stdin = Some(true);
+        }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let what = || format!("run `{}`", spec.command);
-        docker
-            .create_container(Some(options), body)
-            .await
-            .map_err(self.failed(what()))?;
-        docker
-            .start_container(name, None)
-            .await
-            .map_err(self.failed(what()))?;
+        match docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(()),
+            Err(error)
+                if status_code(&error) == Some(409) && self.find(&job.ours()).await?.is_some() =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(self.failed(format!("run `{}`", spec.command))(error)),
+        }
+    }
 
+    pub async fn attend(&self, ours: &Ours, log: &Log) -> Result<Option<Exit>> {
+        let name = &ours.name;
+        let what = || format!("run the container `{name}`");
+        let Some(found) = self.find(ours).await? else {
+            return Ok(None);
+        };
+        let docker = self.client()?;
+        let state = found.state.and_then(|it| it.status);
+        if state == Some(ContainerStateStatusEnum::CREATED) {
+            let started = docker.start_container(name, None).await;
+            started.map_err(self.failed(what()))?;
+        }
         let follow = LogsOptionsBuilder::new()
             .follow(true)
             .stdout(true)
@@ -72,22 +101,27 @@ impl Docker {
             tail.output(&chunk);
             log.line(&instance::plain(chunk));
         }
-        let exit = |code| Exit {
+        let code = self.exit_code(ours).await?;
+        Ok(code.map(|code| Exit {
             code,
             tail: tail.lines(),
-        };
+        }))
+    }
+
+    /// Waits for a container's end; `None` if it does not exist.
+    pub(super) async fn exit_code(&self, ours: &Ours) -> Result<Option<i64>> {
+        let what = || format!("wait for the container `{}`", ours.name);
         let options = WaitContainerOptionsBuilder::new()
             .condition("not-running")
             .build();
-        let mut wait = std::pin::pin!(docker.wait_container(name, Some(options)));
+        let docker = self.client()?;
+        let mut wait = std::pin::pin!(docker.wait_container(&ours.name, Some(options)));
         match wait.next().await {
-            Some(Ok(ended)) => Ok(exit(ended.status_code)),
+            Some(Ok(ended)) => Ok(Some(ended.status_code)),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
-                Ok(exit(code))
+                Ok(Some(code))
             }
-            Some(Err(error)) if status_code(&error) == Some(404) => Err(EngineError::Stopped(
-                format!("the container `{name}` was removed"),
-            )),
+            Some(Err(error)) if status_code(&error) == Some(404) => Ok(None),
             Some(Err(error)) => Err(self.failed(what())(error)),
             None => Err(EngineError::Stopped(
                 "Docker did not report an exit code".into(),

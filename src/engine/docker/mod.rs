@@ -9,6 +9,7 @@ use crate::ids::{AgentId, AppName};
 use network::Network;
 
 mod builder;
+mod execute;
 mod images;
 mod instance;
 mod inventory;
@@ -17,6 +18,7 @@ mod lines;
 mod listening;
 mod network;
 mod output;
+mod session;
 mod tend;
 mod volume;
 

@@ -424,6 +424,41 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE certificate_orders (at INTEGER NOT NULL) STRICT;
     CREATE INDEX certificate_orders_by_time ON certificate_orders (at);
 ",
+    // Runs of schedules, each with what another agent needs to go on with it.
+    "
+    CREATE TABLE crons (
+        app      TEXT NOT NULL,
+        name     TEXT NOT NULL,
+        seen     INTEGER NOT NULL,
+        schedule TEXT NOT NULL,
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE jobs ADD COLUMN cron TEXT;
+    ALTER TABLE jobs ADD COLUMN due_at INTEGER;
+    ALTER TABLE jobs ADD COLUMN command TEXT;
+    ALTER TABLE jobs ADD COLUMN timeout_ms INTEGER;
+    ALTER TABLE jobs ADD COLUMN requested_by TEXT;
+    ALTER TABLE jobs ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN outcome TEXT;
+    ALTER TABLE jobs ADD COLUMN log_tail TEXT;
+    CREATE INDEX jobs_by_cron ON jobs (app, cron, started_at) WHERE cron IS NOT NULL;
+    CREATE INDEX jobs_open ON jobs (kind) WHERE ended_at IS NULL;
+",
+    // Apps that a person stopped, and variables that Cutover keeps for them.
+    "
+    ALTER TABLE apps ADD COLUMN stopped_at INTEGER;
+    ALTER TABLE apps ADD COLUMN stopped_by TEXT;
+
+    CREATE TABLE variables (
+        app    TEXT NOT NULL,
+        name   TEXT NOT NULL,
+        value  TEXT NOT NULL,
+        set_at INTEGER NOT NULL,
+        set_by TEXT NOT NULL,
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::candidate::{Candidate, service_of};
 use crate::config::{App, Protocol};
 use crate::deploy::Agent;
-use crate::deploy::steps::{build, fetch};
+use crate::deploy::{services, settings, steps::fetch};
 use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
 use crate::engine::{Endpoint, EngineError, InstanceSpec};
 use crate::ids::{CommitId, DeploymentId, ServiceName};
@@ -123,17 +123,19 @@ fn service(
     name: ServiceName,
     image: &str,
 ) -> Service {
-    let mut service = build::web(app, image.to_owned(), container.image_id.clone(), None);
+    let mut service = services::web(app, image.to_owned(), container.image_id.clone());
     let route = candidate.route.as_ref();
     let targets = route.iter().flat_map(|route| &route.shares);
     let targets = targets.flat_map(|share| &share.targets);
     let mut own = targets.filter(|target| container.addresses.contains(&target.ip()));
     let told = details.env.get("PORT").and_then(|port| port.parse().ok());
-    let port = own
-        .next()
-        .map(|target| target.port())
-        .or(told)
-        .unwrap_or(app.port);
+    let port = own.next().map(|target| target.port()).or(told).or(app.port);
+    let processes = app.processes.as_ref();
+    if name == ServiceName::web() {
+        service.settings.command = processes.and_then(|it| it.web.clone());
+    } else if let Some(process) = processes.and_then(|it| it.others.get(&name)) {
+        service.settings = settings::of_process(app, process);
+    }
     let settings = &mut service.settings;
     // No more than deploy.toml has in the open: some of what a container was told is secret.
     for (name, value) in &mut settings.env {
@@ -151,7 +153,7 @@ fn service(
         };
     }
     service.replicas = 1;
-    service.port = (name == ServiceName::web()).then_some(port);
+    service.port = port.filter(|_| name == ServiceName::web());
     service.name = name;
     service
 }

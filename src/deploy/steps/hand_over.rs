@@ -1,0 +1,93 @@
+//! Start the processes that must not run beside those of the old release: these have to end first. Part
+//! of the drain, after the switch: what fails here is rolled back.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::deploy::Result;
+use crate::deploy::line::{Line, Stop, in_step};
+use crate::deploy::steps::{probe, start};
+use crate::state::Step;
+use crate::store::deployments::Failure;
+use crate::store::instances;
+use crate::store::releases::Release;
+
+/// How long the old ones may take, in addition to their grace.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How long to wait for a change before looking anyway.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Returns when they run and are healthy, or why they do not. Can be repeated.
+pub async fn hand_over(
+    line: &Line<'_>,
+    release: &Release,
+) -> Result<std::result::Result<(), Failure>> {
+    if release.services.iter().all(|it| it.settings.overlap) {
+        return Ok(Ok(()));
+    }
+    if let Some(failure) = until_old_ones_ended(line, release).await? {
+        return Ok(Err(failure));
+    }
+    loop {
+        match start_late(line, release).await {
+            Ok(()) => return Ok(Ok(())),
+            Err(Stop::Failed(failure)) => return Ok(Err(failure)),
+            Err(stop) => {
+                tracing::warn!(deployment = %line.id, ?stop, "interrupted; starting again")
+            }
+        }
+        line.agent.wait_for_engine().await;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Option<Failure>> {
+    let late = release.services.iter().filter(|it| !it.settings.overlap);
+    let late: Vec<_> = late.collect();
+    let grace = late.iter().map(|it| it.settings.stop_grace).max();
+    let deadline = Instant::now() + grace.unwrap_or_default() + PATIENCE;
+    let mut changes = line.agent.hub.changes();
+    let mut said = false;
+    loop {
+        let (app, live) = (release.app.clone(), release.id.clone());
+        let others = move |db: &_| instances::services_of_others(db, &app, &live);
+        let others = line.agent.store.read(others).await?;
+        let Some(service) = late.iter().find(|it| others.contains(&it.name)) else {
+            return Ok(None);
+        };
+        let name = &service.name;
+        if Instant::now() > deadline {
+            let what = format!("the old version's process `{name}` does not end");
+            return Ok(Some(Failure::new("old_process_runs", what)));
+        }
+        if !said {
+            said = true;
+            line.log
+                .line(&format!("[drain] waiting for the end of the old `{name}`"));
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn start_late(line: &Line<'_>, release: &Release) -> std::result::Result<(), Stop> {
+    let started = start::late(line, release).await;
+    let started = started.map_err(|stop| in_step(Step::Start, stop))?;
+    if started.is_empty() {
+        return Ok(());
+    }
+    let probed = probe::probe(line, release, &started).await;
+    probed.map_err(|stop| in_step(Step::Probe, stop))?;
+    for instance in &started {
+        line.agent
+            .engine
+            .keep_running(&instance.ours(), true)
+            .await?;
+    }
+    line.log.line("[drain] the new processes took over");
+    line.agent.tend.switched.notify_one();
+    Ok(())
+}

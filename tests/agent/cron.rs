@@ -1,0 +1,143 @@
+//! Scheduled commands: each run takes place once, whatever happens to the agent.
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::server::{APP, SETTINGS, Server};
+use crate::support::docker::docker;
+use crate::support::wait::soon;
+
+/// As often as a schedule can.
+const MINUTELY: &str = "volumes = [\"VOLUME:/data\"]
+[apps.hello.cron.tick]
+schedule = \"* * * * *\"
+command = [\"/hello\", \"append\", \"/data/ticks\", \"tick\"]
+[apps.hello.cron.never]
+schedule = \"0 0 29 2 *\"
+command = [\"/hello\", \"exit\", \"3\"]
+timeout = \"20s\"
+[apps.hello.cron.long]
+schedule = \"0 0 29 2 *\"
+command = [\"/hello\", \"sleep\", \"SLEEP\"]
+timeout = \"15s\"
+";
+
+async fn settle(server: &Server, name: &str, state: &str) -> Value {
+    let path = format!("/api/v1/apps/{APP}/cron/{name}/runs");
+    let mut found = Value::Null;
+    let so = soon(async || {
+        found = server.api(&path).await["items"][0].clone();
+        found["state"] == state
+    });
+    assert!(so.await, "{found}\n{}", server.log());
+    found
+}
+
+fn run(server: &Server, arguments: &[&str]) -> Result<String, String> {
+    let done = server.cutover(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    match done.status.success() {
+        true => Ok(text(&done.stdout)),
+        false => Err(text(&done.stderr)),
+    }
+}
+
+/// The agent believes that it last looked this long ago, in milliseconds, and that nothing ran since.
+fn forget(server: &Server, name: &str, ms: i64) {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "UPDATE crons SET seen = seen - ?2 WHERE name = ?1";
+    assert_eq!(db.execute(sql, (name, ms)).unwrap(), 1);
+    let sql = "DELETE FROM jobs WHERE cron = ?1 AND ended_at IS NOT NULL";
+    db.execute(sql, [name]).unwrap();
+}
+
+async fn containers(server: &Server) -> usize {
+    let docker = docker().await;
+    let all = ListContainersOptionsBuilder::new().all(true).build();
+    let all = docker.list_containers(Some(all)).await.unwrap();
+    let data_dir = server.stage.data_dir.display().to_string();
+    let ours = all.into_iter().filter(|it| {
+        let labels = it.labels.as_ref().unwrap();
+        let name = it.names.as_ref().unwrap()[0].clone();
+        labels.get("cutover.data-dir") == Some(&data_dir) && name.contains("-cron-")
+    });
+    ours.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_takes_place_once_although_the_agent_is_killed() {
+    let volume = format!("ticks-{}", std::process::id());
+    let settings = MINUTELY
+        .replace("VOLUME", &volume)
+        .replace("SLEEP", "60000");
+    let mut server = Server::with(&format!("{SETTINGS}{settings}")).await;
+    let refused = run(&server, &["cron", APP, "never", "--run"]).unwrap_err();
+    assert!(refused.contains("live"), "{refused}");
+    server.go_live("v1").await;
+
+    // By hand: its exit code is told.
+    run(&server, &["cron", APP, "never", "--run"]).unwrap();
+    let failed = settle(&server, "never", "failed").await;
+    assert_eq!(failed["exit_code"], 3, "{failed}");
+    let shown = run(&server, &["cron", APP, "never"]).unwrap();
+    assert!(shown.contains("failed with code 3"), "{shown}");
+    let shown = run(&server, &["cron", APP]).unwrap();
+    assert!(shown.contains("0 0 29 2 * UTC"), "{shown}");
+    assert!(
+        run(&server, &["cron", APP, "nevr"])
+            .unwrap_err()
+            .contains("`never`")
+    );
+
+    // It takes too long.
+    run(&server, &["cron", APP, "long", "--run"]).unwrap();
+    let stopped = settle(&server, "long", "stopped").await;
+    assert!(
+        stopped["outcome"].as_str().unwrap().contains("15s"),
+        "{stopped}"
+    );
+
+    // Killed in the middle of a run: the next agent goes on with it.
+    run(&server, &["cron", APP, "long", "--run"]).unwrap();
+    let running = settle(&server, "long", "running").await;
+    let began = soon(async || containers(&server).await == 1).await;
+    assert!(began, "{}", server.log());
+    server.agent().kill().await.unwrap();
+    server.serve().await;
+    let ended = settle(&server, "long", "stopped").await;
+    assert_eq!(ended["id"], running["id"], "the same run: {ended}");
+
+    // Its time passed several times while no agent ran: once.
+    forget(&server, "tick", 60_000);
+    run(&server, &["cron", APP, "never", "--run"]).unwrap();
+    settle(&server, "tick", "succeeded").await;
+    server.agent().kill().await.unwrap();
+    forget(&server, "tick", 10 * 60_000);
+    server.serve().await;
+    let made_up = soon(async || ticks(&server).await > 0).await;
+    assert!(made_up, "{}", server.log());
+    let path = format!("/api/v1/apps/{APP}/cron/tick/runs");
+    let all = server.api(&path).await["items"].as_array().unwrap().clone();
+    let mut due: Vec<_> = all.iter().map(|it| it["due_at"].to_string()).collect();
+    let count = due.len();
+    due.sort();
+    due.dedup();
+    assert_eq!(due.len(), count, "each once: {all:#?}");
+    assert!(ticks(&server).await <= 2, "{all:#?}");
+    let gone = soon(async || containers(&server).await == 0).await;
+    assert!(gone, "no container is left");
+
+    let removed = server.cutover(&["remove", APP, "--yes", "--volumes"]);
+    assert!({ removed }.status().unwrap().success());
+    server.stop().await;
+}
+
+/// How many runs of `tick` have succeeded.
+async fn ticks(server: &Server) -> usize {
+    let runs = server
+        .api(&format!("/api/v1/apps/{APP}/cron/tick/runs"))
+        .await;
+    let runs = runs["items"].as_array().unwrap().iter();
+    runs.filter(|it| it["state"] == "succeeded").count()
+}

@@ -1,0 +1,293 @@
+//! `cutover run` and `cutover exec`: through a pipe, and through a real terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::server::{APP, SETTINGS, Server};
+use crate::support::docker::docker;
+use crate::support::wait::soon;
+
+/// The containers of runs.
+async fn runs(server: &Server) -> usize {
+    let docker = docker().await;
+    let all = ListContainersOptionsBuilder::new().all(true).build();
+    let all = docker.list_containers(Some(all)).await.unwrap();
+    let data_dir = server.stage.data_dir.display().to_string();
+    let ours = all.into_iter().filter(|it| {
+        let labels = it.labels.as_ref().unwrap();
+        let name = it.names.as_ref().unwrap()[0].clone();
+        labels.get("cutover.data-dir") == Some(&data_dir) && name.contains("-run-")
+    });
+    ours.count()
+}
+
+async fn until_runs(server: &Server, count: usize) {
+    let so = soon(async || runs(server).await == count).await;
+    assert!(so, "{}", server.log());
+}
+
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn piped(server: &Server, arguments: &[&str], input: &str) -> Ended {
+    let mut command = server.cutover(arguments);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let done = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended {
+        code: done.status.code(),
+        out: text(done.stdout),
+        err: text(done.stderr),
+    }
+}
+
+/// A person at a terminal.
+struct Person {
+    terminal: File,
+    said: mpsc::Receiver<Vec<u8>>,
+    seen: String,
+    child: std::process::Child,
+}
+
+impl Person {
+    fn sits_at(mut command: Command) -> Self {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let path = ptsname(&terminal, Vec::new()).unwrap();
+        let other = || {
+            let mut options = File::options();
+            let options = options.read(true).write(true);
+            options.open(path.to_str().unwrap()).unwrap()
+        };
+        resize(&terminal, 91, 33);
+        let spawned = command
+            .stdin(other())
+            .stdout(other())
+            .stderr(other())
+            .spawn();
+        let terminal = File::from(terminal);
+        let mut reader = terminal.try_clone().unwrap();
+        let (sender, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            terminal,
+            said,
+            seen: String::new(),
+            child: spawned.unwrap(),
+        }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.terminal.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn reads(&mut self, text: &str) {
+        let begun = Instant::now();
+        while !self.seen.contains(text) {
+            let left = Duration::from_secs(90).saturating_sub(begun.elapsed());
+            match self.said.recv_timeout(left) {
+                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
+                Err(_) => panic!("no `{text}` in:\n{}", self.seen),
+            }
+        }
+        self.seen.clear();
+    }
+}
+
+fn resize(terminal: &impl std::os::fd::AsFd, columns: u16, rows: u16) {
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_as_if_it_ran_here_and_nothing_is_left_of_it() {
+    let mut server = Server::start().await;
+    let early = piped(&server, &["run", APP, "--", "/hello", "talk"], "");
+    assert_eq!(early.code, Some(1), "{}", early.err);
+    assert!(early.err.contains("live"), "{}", early.err);
+    server.go_live("v1").await;
+
+    // Through a pipe: both streams, the end of the input, and the exit code.
+    for verb in ["run", "exec"] {
+        let talk = [verb, APP, "--", "/hello", "talk"];
+        let said = piped(&server, &talk, "hi\nexit 7\n");
+        assert_eq!(said.code, Some(7), "{verb}: {} {}", said.out, said.err);
+        assert_eq!(said.out, "terminal: false\nsaid: hi\n", "{verb}");
+        assert_eq!(said.err, "bye\n", "{verb}");
+        let ended = piped(&server, &talk, "hi\n");
+        assert_eq!(ended.code, Some(9), "{verb}: its input ended");
+        let no_shell = piped(&server, &[verb, APP], "");
+        assert!(
+            no_shell.err.contains("no shell"),
+            "{verb}: {}",
+            no_shell.err
+        );
+        assert_ne!(no_shell.code, Some(0), "{verb}");
+    }
+    let wrong = piped(
+        &server,
+        &["exec", APP, "--instance", "x", "--", "/hello"],
+        "",
+    );
+    assert!(wrong.err.contains("no such instance"), "{}", wrong.err);
+    until_runs(&server, 0).await;
+
+    // At a terminal: its size, when that changes, and Ctrl-C.
+    for verb in ["run", "exec"] {
+        let command = server.cutover(&[verb, APP, "-it", "--", "/hello", "talk"]);
+        let mut person = Person::sits_at(command);
+        person.reads("terminal: true");
+        person.types("size\r");
+        person.reads("91x33");
+        resize(&person.terminal, 120, 40);
+        let pid = Pid::from_raw(person.child.id() as i32).unwrap();
+        kill_process(pid, Signal::WINCH).unwrap();
+        let begun = Instant::now();
+        while !person.seen.contains("120x40") {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", person.seen);
+            person.types("size\r");
+            std::thread::sleep(Duration::from_millis(200));
+            while let Ok(bytes) = person.said.try_recv() {
+                person.seen += &String::from_utf8_lossy(&bytes);
+            }
+        }
+        person.types("\u{3}");
+        let code = person.child.wait().unwrap().code();
+        assert_eq!(code, Some(130), "{verb}: {}", person.seen);
+    }
+
+    // The person goes away, or the agent.
+    let hold = server.cutover(&["run", APP, "--", "/hello", "sleep", "600000"]);
+    let mut gone = { hold }.stdin(Stdio::piped()).spawn().unwrap();
+    until_runs(&server, 1).await;
+    gone.kill().unwrap();
+    gone.wait().unwrap();
+    until_runs(&server, 0).await;
+    let hold = server.cutover(&["run", APP, "--", "/hello", "sleep", "600000"]);
+    let mut left = { hold }.stdin(Stdio::piped()).spawn().unwrap();
+    until_runs(&server, 1).await;
+    server.agent().kill().await.unwrap();
+    assert_eq!(left.wait().unwrap().code(), Some(3), "the agent is gone");
+    server.serve().await;
+    until_runs(&server, 0).await;
+    assert_eq!(server.version().await, "v1");
+
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let count = |action: &str| -> i64 {
+        let sql = "SELECT count(*) FROM actions WHERE action = ?1 AND detail LIKE '%/hello%'";
+        db.query_row(sql, [action], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("run"), count("exec")), (5, 3));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_stays_stopped_until_it_is_started() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let load = server.load();
+    let done = |arguments: &[&str]| {
+        let done = server.cutover(arguments).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    done(&["restart", APP, "--follow"]);
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{report}");
+
+    done(&["stop", APP]);
+    let answer = server.get("/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("stopped"), "{}", answer.text());
+    let instances = format!("/api/v1/apps/{APP}/instances");
+    let none = soon(async || server.api(&instances).await["items"] == serde_json::json!([]));
+    assert!(none.await, "{}", server.log());
+    assert!(done(&["status"]).contains("was stopped"));
+
+    // Through a restart of the agent; and what is pushed waits.
+    let id = server.push("v2", "").await;
+    server.agent().kill().await.unwrap();
+    server.serve().await;
+    assert_eq!(server.get("/").await.status, 503);
+    let waits = server.api(&format!("/api/v1/deployments/{id}")).await;
+    assert_eq!(waits["state"], "queued");
+
+    let done = |arguments: &[&str]| {
+        let done = server.cutover(arguments).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    done(&["start", APP, "--follow"]);
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v2");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_is_kept_over_the_file_s_and_goes_back_with_a_rollback() {
+    let mut server = Server::with(&format!(
+        "{SETTINGS}env = {{ A = \"file\", B = \"file\" }}\n"
+    ))
+    .await;
+    let done = |arguments: &[&str]| {
+        let done = server.cutover(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        match done.status.success() {
+            true => Ok(text(&done.stdout)),
+            false => Err(text(&done.stderr)),
+        }
+    };
+    let env = async || {
+        let text = server.get("/env").await.text();
+        let lines = text.lines().filter(|line| "ABC".contains(&line[..1]));
+        let lines = lines.filter(|line| line[1..].starts_with('='));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    server.go_live("v1").await;
+    done(&["env", "set", APP, "A=kept", "C=with = and space", "-f"]).unwrap();
+    assert_eq!(env().await, "A=kept B=file C=with = and space");
+    let again = done(&["env", "set", APP, "A=kept"]).unwrap();
+    assert!(again.contains("No value"), "{again}");
+    let listed = done(&["env", "list", APP]).unwrap();
+    assert!(listed.contains("with = and space"), "{listed}");
+    for wrong in [["set", "1A=x"], ["unset", "NONE"], ["set", "A"]] {
+        let [verb, argument] = wrong;
+        done(&["env", verb, APP, argument]).unwrap_err();
+    }
+    done(&["env", "unset", APP, "A", "-f"]).unwrap();
+    assert_eq!(env().await, "A=file B=file C=with = and space");
+    done(&["rollback", APP, "-f"]).unwrap();
+    assert_eq!(env().await, "A=kept B=file C=with = and space");
+    server.go_live("v2").await;
+    assert_eq!(env().await, "A=file B=file C=with = and space");
+    server.stop().await;
+}

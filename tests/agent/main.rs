@@ -19,6 +19,7 @@ mod bad_input;
 mod bake;
 mod bake_traffic;
 mod certificates;
+mod complaints;
 mod crash;
 mod cron;
 mod dashboard;

@@ -64,7 +64,10 @@ impl Config {
     /// The names that are to have a certificate, whether from the owner's files or ordered.
     pub fn certified_names(&self) -> BTreeSet<&str> {
         let apps = self.apps.values().flat_map(|app| &app.domains);
-        let names = apps.chain(&self.agent.domain).map(String::as_str);
+        let names = apps
+            .chain(&self.agent.domain)
+            .chain(self.proxy.redirects.keys());
+        let names = names.map(String::as_str);
         match self.proxy.https {
             Some(_) => names.filter(|name| !is_address(name)).collect(),
             None => BTreeSet::new(),

@@ -127,7 +127,7 @@ fn app(
     let deploy = deploy(section.section("deploy"));
     let run = run::run(section.section("run"), binds);
     let hooks = hooks(section.section("hooks"));
-    let proxy = app_proxy(proxy, prefix);
+    let proxy = app_proxy(proxy, prefix, domains.as_deref().unwrap_or_default());
     section.done();
     let app = App {
         name: name?,

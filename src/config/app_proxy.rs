@@ -7,10 +7,12 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::file::{Node, Section};
+use super::front::front;
 use super::values::{duration, line, path, positive};
 use super::{AppProxy, Notice, units};
 
-pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
+/// `domains`: the app's.
+pub(super) fn app_proxy(mut section: Section<'_>, prefix: String, domains: &[String]) -> AppProxy {
     let strip_path = section.read("strip_path", |node| node.boolean());
     let max_body = section.read("max_body", |node| {
         let text = node.str(units::SIZE)?;
@@ -25,8 +27,10 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String) -> AppProxy {
     let pause = section.read("pause", duration);
     let maintenance = section.read("maintenance", notice);
     let error_pages = section.read("error_pages", |node| pages(node, &[413, 502, 503, 504]));
+    let front = front(&mut section, domains);
     section.done();
     AppProxy {
+        front,
         path: prefix,
         strip_path: strip_path.unwrap_or(false),
         max_body,

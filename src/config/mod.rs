@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, ServiceName};
+use crate::proxy::front::{Front, Redirect};
 use crate::webhook::Forge;
 
 mod acme;
@@ -28,6 +29,7 @@ mod cron;
 pub mod env_file;
 mod file;
 mod find;
+mod front;
 mod health;
 mod loaded;
 mod path_filter;
@@ -95,6 +97,7 @@ impl Config {
             },
             proxy: Proxy {
                 error_pages: self.proxy.error_pages,
+                redirects: self.proxy.redirects,
                 acme: self.proxy.acme.filter(|_| running.proxy.https.is_some()),
                 ..running.proxy.clone()
             },
@@ -126,6 +129,8 @@ pub struct Proxy {
     pub https: Option<SocketAddr>,
     /// The folder that contains `NAME.pem` and `NAME.key`. Absent: `certs` in the data folder.
     pub certificates: Option<PathBuf>,
+    /// Where hosts lead that have no app.
+    pub redirects: BTreeMap<String, Redirect>,
     /// How certificates are ordered. Absent: not at all.
     pub acme: Option<Acme>,
     /// The proxies whose X-Forwarded-For and similar headers are trusted.
@@ -331,6 +336,8 @@ pub struct AppProxy {
     pub keep_alive: Duration,
     /// How long a request waits while there is no instance to handle it, before it gets 503.
     pub hold: Duration,
+    /// What requests have to pass first, if anything.
+    pub front: Option<Arc<Front>>,
     /// Whether requests without TLS are redirected to where there is a certificate.
     pub https_redirect: bool,
     /// How long every request is held back before it is forwarded. Zero: not at all.

@@ -12,7 +12,7 @@ use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::values::{networks, path, some_networks};
-use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, syntax};
+use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front, syntax};
 
 /// In bytes. A larger file is not a configuration.
 const LONGEST: u64 = 1 << 20;
@@ -93,7 +93,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let mut claims = Claims::default();
     let mut addresses = Addresses::default();
     let agent = agent(root.section("agent"), &mut claims, &mut addresses);
-    let proxy = proxy(root.section("proxy"), &mut addresses);
+    let proxy = proxy(root.section("proxy"), &mut claims, &mut addresses);
     let docker = docker(root.section("docker"));
     let apps = root.read("apps", |node| {
         app::apps(node, &mut claims, &docker.allow_binds)
@@ -126,7 +126,7 @@ fn agent(
     })
 }
 
-fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
+fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresses) -> Proxy {
     let default = SocketAddr::from(([0, 0, 0, 0], 80));
     let http = addresses.read(&mut section, "http", Some(default));
     let https = addresses.read(&mut section, "https", None);
@@ -137,6 +137,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
         .read("proxy_protocol", listeners)
         .unwrap_or_default();
     let access_log = section.read("access_log", path);
+    let redirects = section.read("redirects", |node| front::redirects(node, claims));
     let error_pages = section.read("error_pages", |node| {
         pages(node, &[404, 413, 502, 503, 504])
     });
@@ -149,6 +150,7 @@ fn proxy(mut section: Section<'_>, addresses: &mut Addresses) -> Proxy {
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         proxy_protocol,
         access_log,
+        redirects: redirects.unwrap_or_default(),
         error_pages: error_pages.unwrap_or_default(),
     }
 }

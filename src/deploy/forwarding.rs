@@ -92,6 +92,7 @@ fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
         maintenance,
         strip_prefix: app.strip_path,
         https_redirect: app.https_redirect,
+        front: app.front.clone(),
         pages: pages.of(&app.error_pages),
         // Set from the release.
         h2c: false,

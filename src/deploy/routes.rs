@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::forwarding::AppRoute;
 use super::tend::Tend;
 use super::{Agent, InForce, unrecorded, warm};
-use crate::config::{self, Protocol};
+use crate::config::{self, Config, Protocol};
 use crate::ids::AppName;
 use crate::proxy::control;
+use crate::proxy::front::Front;
 use crate::proxy::table::{Page, Policy, Route, Share, Table};
 use crate::store::{StoreError, app_names, apps, instances, releases};
 
 /// The owner of the agent's own route. Never the name of an app.
 const AGENT: &str = "@agent";
+/// The owner of the routes that lead elsewhere.
+const REDIRECTS: &str = "@redirects";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -113,6 +117,7 @@ fn table(
     if let Some(agent) = agent_route(&config.agent) {
         routes.extend(claims.left_of(agent));
     }
+    routes.extend(redirects(config).filter_map(|route| claims.left_of(route)));
     let kept: HashSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
     let apps = config.apps.values();
     for app in apps.filter(|app| !kept.contains(app.name.as_str())) {
@@ -158,6 +163,22 @@ fn agent_route(agent: &config::Agent) -> Option<Route> {
         app: AGENT.into(),
         hosts: vec![domain.clone()],
         shares: vec![Share::whole("agent", 0, vec![agent.listen])],
+        ..Default::default()
+    })
+}
+
+/// The hosts without an app that lead elsewhere.
+fn redirects(config: &Config) -> impl Iterator<Item = Route> + '_ {
+    config.proxy.redirects.iter().map(|(host, to)| Route {
+        app: REDIRECTS.into(),
+        hosts: vec![host.clone()],
+        policy: Policy {
+            front: Some(Arc::new(Front {
+                redirect: Some(to.clone()),
+                ..Front::default()
+            })),
+            ..Policy::default()
+        },
         ..Default::default()
     })
 }

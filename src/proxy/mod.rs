@@ -35,6 +35,7 @@ pub use downstream::certificates::{ACME, Folders, pem};
 pub use downstream::limits::{Limits, network_of};
 pub use log_file::OWN as LOG;
 pub use options::{ADDRESSES, Options, Settings};
+pub use route::front;
 pub use route::table;
 pub use run::{RunError, raise_file_limit, run};
 pub use sockets::listen_hint;

@@ -203,6 +203,7 @@ fn server(
         handler: Gateway {
             routes: routes.clone(),
             access_log: access_log.map(Arc::new),
+            trusted: options.trusted.clone(),
             door: https.map(|https| Door {
                 certificates: certificates.clone(),
                 port: https.port(),

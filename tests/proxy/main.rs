@@ -11,6 +11,7 @@ mod proxy;
 mod version;
 
 mod connecting;
+mod front;
 mod grpc;
 mod http2;
 mod load;

@@ -9,6 +9,7 @@ use super::download::{Download, ResponseBody};
 use super::extended_connect::{Upgrade, accept, is_websocket};
 use super::page::{self, last, last_page};
 use super::tunnel;
+use crate::log_limit::limited;
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::routes::Routes;
@@ -125,9 +126,29 @@ impl Attempt<'_> {
             let answer = last_page(StatusCode::BAD_REQUEST, "The request body ended early.");
             return refuse(self.watch, self.claim, answer);
         }
-        let (outcome, why) = match matches!(error, UpstreamError::Malformed(_)) {
-            true => (Outcome::Malformed, "The app's response is not valid HTTP."),
-            false => (
+        let (outcome, why) = match error {
+            UpstreamError::Malformed(why) => {
+                limited!(
+                    warn,
+                    "an app's response is not valid HTTP",
+                    app = self.claim.share().app,
+                    "an app's response is not valid HTTP: {why}"
+                );
+                (Outcome::Malformed, "The app's response is not valid HTTP.")
+            }
+            UpstreamError::LongHead(most) => {
+                limited!(
+                    warn,
+                    "the header of an app's response is too long",
+                    app = self.claim.share().app,
+                    most,
+                    "the header of an app's response is longer than {} KiB",
+                    most >> 10
+                );
+                let why = "The header of the app's response is too long.";
+                (Outcome::LongHead, why)
+            }
+            _ => (
                 Outcome::Closed,
                 "The app closed the connection before it responded.",
             ),

@@ -14,6 +14,7 @@ use crate::proxy::route::table::Policy;
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::Upload;
 use crate::proxy::wire::headers::{FORWARDED_PREFIX, strip_hop_by_hop};
+use crate::proxy::wire::request_target::below;
 
 /// Removes the hop-by-hop fields, adds the forwarding fields, and limits the body in size and time.
 /// The second value is the client's connection, in case the app switches protocols.
@@ -118,7 +119,7 @@ fn origin_form(uri: Uri, path_prefix: &str, strip_prefix: bool) -> Uri {
     }
     let text = uri.path_and_query().map_or("/", |p| p.as_str());
     let text = match strip {
-        true => text.strip_prefix(prefix).unwrap_or(text),
+        true => below(text, prefix).unwrap_or(text),
         false => text,
     };
     let text = match text.starts_with('/') || text == "*" {

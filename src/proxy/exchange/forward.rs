@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering::*;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 
 use super::answer::{refuse, too_large};
 use super::app_request::app_request;
 use super::attempt::Attempt;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
+use super::front::{Stopped, Visitor, change_answer, client_address, stopped};
 use super::page::{self, last_page};
-use super::redirect::{Door, challenge_token, redirect, to_https};
+use super::redirect::{Door, came_secure, challenge_token, moved, redirected, to_https};
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub routes: Arc<Routes>,
     /// Gets a line for each request.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Proxies in front, whose word on a client's address counts.
+    pub trusted: Vec<IpNet>,
     /// Absent without TLS.
     pub door: Option<Door>,
 }
@@ -117,7 +121,24 @@ async fn forward(
         && let Some(door) = &gateway.door
         && let Some(to) = to_https(door, connection, name, &request)
     {
-        return redirect(watch, claim, &to);
+        return redirected(watch, claim, moved(StatusCode::PERMANENT_REDIRECT, &to));
+    }
+    let front = policy.front.clone();
+    let mut secure = false;
+    if let Some(front) = &front {
+        secure = came_secure(connection, &request);
+        let visitor = Visitor {
+            address: client_address(connection, &request, &gateway.trusted),
+            host: name,
+            secure,
+        };
+        let door = gateway.door.as_ref();
+        let door = door.filter(|_| secure || policy.https_redirect);
+        match stopped(front, &claim.share().app, &visitor, door, &request) {
+            Some(Stopped::Elsewhere(answer)) => return redirected(watch, claim, answer),
+            Some(Stopped::Refused(answer)) => return refuse(watch, claim, answer),
+            None => {}
+        }
     }
     claim.visit = Some(visit(connection, &request));
     let policy = &claim.share().policy;
@@ -131,18 +152,23 @@ async fn forward(
         return refuse(watch, claim, answer);
     }
     let prefix = &claim.share().path_prefix;
-    let (request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
-
-    Attempt {
+    let (mut request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
+    if let Some(front) = &front {
+        front.request_headers.apply(request.headers_mut());
+    }
+    let attempt = Attempt {
         routes,
         watch,
         claim,
         host,
         tried: Vec::new(),
         left: Vec::new(),
+    };
+    let mut answer = attempt.run(request, on_upgrade).await;
+    if let Some(front) = &front {
+        change_answer(front, secure, answer.headers_mut());
     }
-    .run(request, on_upgrade)
-    .await
+    answer
 }
 
 fn visit(connection: &Connection, request: &Request<Incoming>) -> Visit {

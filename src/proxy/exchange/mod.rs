@@ -7,6 +7,7 @@ pub mod connect;
 pub mod download;
 pub mod extended_connect;
 pub mod forward;
+pub mod front;
 pub mod page;
 pub mod redirect;
 pub mod send;

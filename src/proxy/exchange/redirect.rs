@@ -64,9 +64,12 @@ pub fn came_secure<B>(connection: &Connection, request: &Request<B>) -> bool {
     client.secure || client.trusted && said()
 }
 
-/// Ends a request by sending its client elsewhere, for good.
-pub fn redirect(watch: &Watch, mut claim: Claim, to: &str) -> Response<ResponseBody> {
-    let answer = moved(StatusCode::PERMANENT_REDIRECT, to);
+/// Ends a request by sending its client elsewhere.
+pub fn redirected(
+    watch: &Watch,
+    mut claim: Claim,
+    answer: Response<ResponseBody>,
+) -> Response<ResponseBody> {
     claim.status = answer.status().as_u16();
     claim.end(Outcome::Answered);
     watch.share.store(0, SeqCst);

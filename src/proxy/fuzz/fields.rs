@@ -74,6 +74,7 @@ pub fn assert_stripped(headers: &HeaderMap) {
     let own = [
         "x-forwarded-for",
         "x-forwarded-host",
+        "x-forwarded-port",
         "x-forwarded-proto",
         "x-real-ip",
     ];

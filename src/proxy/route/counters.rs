@@ -15,6 +15,8 @@ pub enum Outcome {
     Timeout,
     Closed,
     Malformed,
+    /// The header of the app's response was too long.
+    LongHead,
     /// Cut off at the drain's deadline.
     Drained,
     /// The client went away, or violated the protocol.
@@ -29,13 +31,14 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::Closed => "closed",
             Self::Malformed => "malformed",
+            Self::LongHead => "long_header",
             Self::Drained => "drained",
             Self::Client => "client",
         }
     }
 }
 
-const OUTCOMES: usize = 7;
+const OUTCOMES: usize = 8;
 /// Powers of two, in microseconds: the last bound but one is 2^26 us, about a minute.
 const BUCKETS: usize = 28;
 
@@ -79,6 +82,7 @@ impl Counters {
             timeout: of(Outcome::Timeout),
             closed: of(Outcome::Closed),
             malformed: of(Outcome::Malformed),
+            long_header: of(Outcome::LongHead),
             drained: of(Outcome::Drained),
             client: of(Outcome::Client),
         }

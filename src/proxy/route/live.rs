@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::share::LiveShare;
 use super::table::{Route, Table};
+use crate::proxy::wire::request_target::below;
 
 /// Why no route took a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl LiveTable {
         let routes = self.of_host(host).ok_or(NoRoute::UnknownHost)?;
         let found = routes
             .iter()
-            .find(|route| has_prefix(path, &route.path_prefix));
+            .find(|route| below(path, &route.path_prefix).is_some());
         found.map(Arc::as_ref).ok_or(NoRoute::UnknownPath)
     }
 
@@ -215,14 +216,6 @@ pub fn without_port(host: &str) -> &str {
         _ => host,
     };
     name.strip_suffix('.').unwrap_or(name)
-}
-
-/// Whether `path` lies under `prefix`, comparing whole segments.
-fn has_prefix(path: &str, prefix: &str) -> bool {
-    let prefix = prefix.trim_end_matches('/');
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-        || prefix.is_empty()
 }
 
 #[cfg(test)]

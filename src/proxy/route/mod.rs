@@ -4,8 +4,10 @@
 pub mod claim;
 pub mod counters;
 pub mod drain;
+pub mod front;
 pub mod hold;
 pub mod live;
+pub mod rate;
 pub mod routes;
 pub mod share;
 pub mod stats;

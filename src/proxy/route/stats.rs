@@ -75,6 +75,9 @@ pub struct Failures {
     pub closed: u64,
     /// The app's response was not valid HTTP.
     pub malformed: u64,
+    /// The header of the app's response was too long.
+    #[serde(default)]
+    pub long_header: u64,
     /// Cut off at the drain's deadline.
     pub drained: u64,
     /// The client went away first. Not counted as failed in a [`Receipt`].
@@ -83,12 +86,13 @@ pub struct Failures {
 
 impl Failures {
     /// The name of each cause, and its count.
-    pub fn by_cause(&self) -> [(&'static str, u64); 6] {
+    pub fn by_cause(&self) -> [(&'static str, u64); 7] {
         [
             ("connect", self.connect),
             ("timeout", self.timeout),
             ("closed", self.closed),
             ("malformed", self.malformed),
+            ("long_header", self.long_header),
             ("drained", self.drained),
             ("client", self.client),
         ]
@@ -99,12 +103,13 @@ impl Failures {
         self.timeout += other.timeout;
         self.closed += other.closed;
         self.malformed += other.malformed;
+        self.long_header += other.long_header;
         self.drained += other.drained;
         self.client += other.client;
     }
 
     /// All except those that the client caused.
     pub fn total(&self) -> u64 {
-        self.connect + self.timeout + self.closed + self.malformed + self.drained
+        self.connect + self.timeout + self.closed + self.malformed + self.long_header + self.drained
     }
 }

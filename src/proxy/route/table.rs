@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::front::Front;
 
 /// All routes. Always sent whole, never as a difference.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -210,6 +213,9 @@ pub struct Policy {
     /// Requests without TLS are redirected to where there is a certificate for their host.
     #[serde(skip_serializing_if = "is_false")]
     pub https_redirect: bool,
+    /// What requests have to pass first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub front: Option<Arc<Front>>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -232,6 +238,7 @@ impl Default for Policy {
             h2c: false,
             strip_prefix: false,
             https_redirect: false,
+            front: None,
         }
     }
 }

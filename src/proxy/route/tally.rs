@@ -119,7 +119,11 @@ impl Record {
     pub fn count(&self, visit: &Visit, outcome: Outcome, status: u16) {
         let failed = match outcome {
             Outcome::Answered => status >= 500,
-            Outcome::Connect | Outcome::Timeout | Outcome::Closed | Outcome::Malformed => true,
+            Outcome::Connect
+            | Outcome::Timeout
+            | Outcome::Closed
+            | Outcome::Malformed
+            | Outcome::LongHead => true,
             Outcome::Drained | Outcome::Client => false,
         };
         let span = &self.spans[self.present.load(Relaxed) & 1];

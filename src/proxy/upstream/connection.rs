@@ -36,6 +36,8 @@ pub enum UpstreamError {
     Io(#[from] io::Error),
     #[error("invalid response: {0}")]
     Malformed(&'static str),
+    #[error("the response's header is longer than {} KiB", .0 >> 10)]
+    LongHead(usize),
     #[error("{0}")]
     Request(UploadError),
     #[error("{0}")]
@@ -149,7 +151,7 @@ impl Upstream {
                 return Poll::Ready(Ok(head.response));
             }
             if self.read.len() > head::MAX {
-                return Poll::Ready(Err(UpstreamError::Malformed("the head is too long")));
+                return Poll::Ready(Err(UpstreamError::LongHead(head::MAX)));
             }
             let read = ready!(self.poll_fill(cx, READ));
             if !matches!(read, Ok(1..)) && self.reused && !self.sent {

@@ -8,11 +8,13 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
 use hyper::ext::ReasonPhrase;
+use memchr::memchr_iter;
 
 use super::app_body::Decoder;
 
-/// The most header fields that a response may have.
-const MAX_FIELDS: usize = 100;
+/// How many header fields are read without allocating memory for them. Few responses have more, and only
+/// the length of the whole head is limited.
+const USUAL: usize = 100;
 
 /// Fields that are not allowed as trailers (RFC 9110, 6.5.1): they frame or route a message or
 /// authenticate its sender, and could contradict what has already been acted on.
@@ -92,16 +94,21 @@ fn field(name: &HeaderName, value: &HeaderValue, to: &mut Vec<u8>) {
 
 /// Reads a complete head of a response to a request with this method. An error says what is wrong.
 pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; USUAL];
+    let mut many = Vec::new();
     let mut parsed = httparse::Response::new(&mut []);
-    let complete = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut parsed, &head, &mut fields)
-        .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => "too many header fields",
-            httparse::Error::HeaderName => "invalid header name",
-            httparse::Error::HeaderValue => "invalid header value",
-            _ => "invalid status line",
-        })?;
+    let config = httparse::ParserConfig::default();
+    let mut complete = config.parse_response_with_uninit_headers(&mut parsed, &head, &mut fields);
+    if complete == Err(httparse::Error::TooManyHeaders) {
+        many.resize_with(memchr_iter(b'\n', &head).count(), MaybeUninit::uninit);
+        parsed = httparse::Response::new(&mut []);
+        complete = config.parse_response_with_uninit_headers(&mut parsed, &head, &mut many);
+    }
+    let complete = complete.map_err(|error| match error {
+        httparse::Error::HeaderName => "invalid header name",
+        httparse::Error::HeaderValue => "invalid header value",
+        _ => "invalid status line",
+    })?;
     let (httparse::Status::Complete(_), Some(code)) = (complete, parsed.code) else {
         return Err("incomplete head");
     };
@@ -124,7 +131,9 @@ pub fn read(head: Bytes, method: &Method) -> Result<AnswerHead, &'static str> {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.map_err(|_| "invalid header name")?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-        headers.append(name, value.map_err(|_| "invalid header value")?);
+        let value = value.map_err(|_| "invalid header value")?;
+        let added = headers.try_append(name, value);
+        added.map_err(|_| "too many different header fields")?;
     }
     let keeps = keeps(&headers, old);
     let body = decoder(&mut headers, status, method, old)?;
@@ -250,6 +259,20 @@ mod tests {
         assert!(get("Content-Length: 5\r\nContent-Length: 6\r\n").is_err());
         assert!(get("A: b\r\n c\r\n").is_err(), "a folded line");
         assert!(get("A : b\r\n").is_err(), "a blank before the colon");
+    }
+
+    #[test]
+    fn there_may_be_many_fields() {
+        let cookies = "Set-Cookie: a=b\r\n".repeat(150);
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{cookies}\r\n");
+        let read = read(Bytes::from(text), &Method::GET);
+        let headers = read.unwrap_or_else(|why| panic!("{why}")).response;
+        let cookies = headers.headers().get_all(header::SET_COOKIE).iter();
+        assert_eq!(cookies.count(), 150);
+        // As many as fit into the longest head.
+        let names: String = (0..head::MAX / 9).map(|n| format!("{n:05}:\r\n")).collect();
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{names}\r\n");
+        assert_eq!(of(&text, Method::GET), Ok((200, Decoder::Length(0), true)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// The prefix of fields that only a proxy can set.
 const FORWARDED_ANY: &str = "x-forwarded-";
 /// Tells the app which path prefix was stripped from the request's path.
@@ -27,9 +28,16 @@ pub struct Client {
     /// Whether the forwarding fields that it sends are kept.
     pub trusted: bool,
     address_text: HeaderValue,
-    /// The last `Forwarded` line with its host, kept because most requests of a connection name the
-    /// same host.
-    forwarded: Option<(HeaderValue, HeaderValue)>,
+    /// What the last request's host led to, kept because most requests of a connection name the same.
+    last: Option<Introduction>,
+}
+
+#[derive(Clone)]
+struct Introduction {
+    host: HeaderValue,
+    /// The `Forwarded` line.
+    forwarded: HeaderValue,
+    port: HeaderValue,
 }
 
 impl Client {
@@ -41,7 +49,7 @@ impl Client {
             secure,
             trusted,
             address_text: HeaderValue::try_from(text).expect("an address is visible ASCII"),
-            forwarded: None,
+            last: None,
         }
     }
 
@@ -49,15 +57,19 @@ impl Client {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Sets X-Forwarded-For, -Proto, -Host and Forwarded. Values that the client sent for these, and
+    /// Sets X-Forwarded-For, -Proto, -Host, -Port and Forwarded. Values that the client sent for these, and
     /// any other X-Forwarded-… field, are kept only if the client is trusted.
     pub fn introduce(&mut self, headers: &mut HeaderMap, host: &HeaderValue) {
-        let forwarded = self.forwarded(host);
+        let (forwarded, port) = self.introduction(host);
         if self.trusted {
             append(headers, FORWARDED_FOR, &self.address_text);
             append(headers, FORWARDED, &forwarded);
-            let proto = HeaderValue::from_static(self.scheme());
-            headers.entry(FORWARDED_PROTO).or_insert(proto);
+            // The port belongs to the scheme: who names one and not the other is not added to.
+            if !headers.contains_key(FORWARDED_PROTO) {
+                let proto = HeaderValue::from_static(self.scheme());
+                headers.insert(FORWARDED_PROTO, proto);
+                headers.entry(FORWARDED_PORT).or_insert(port);
+            }
             headers.entry(FORWARDED_HOST).or_insert(host.clone());
             return;
         }
@@ -70,16 +82,18 @@ impl Client {
         headers.insert(FORWARDED, forwarded);
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme()));
         headers.insert(FORWARDED_HOST, host.clone());
+        headers.insert(FORWARDED_PORT, port);
         if headers.contains_key(REAL_IP) {
             headers.insert(REAL_IP, self.address_text.clone());
         }
     }
 
-    fn forwarded(&mut self, host: &HeaderValue) -> HeaderValue {
-        if let Some((known, line)) = &self.forwarded
-            && known == host
+    /// The `Forwarded` line, and the port that the client named or that its scheme implies.
+    fn introduction(&mut self, host: &HeaderValue) -> (HeaderValue, HeaderValue) {
+        if let Some(last) = &self.last
+            && last.host == host
         {
-            return line.clone();
+            return (last.forwarded.clone(), last.port.clone());
         }
         let node = match self.address {
             IpAddr::V4(v4) => v4.to_string(),
@@ -94,8 +108,20 @@ impl Client {
         // A copy: the received value is a part of its read buffer, all of which would be kept for as
         // long as the connection.
         let known = HeaderValue::from_bytes(host.as_bytes());
-        self.forwarded = known.ok().map(|known| (known, line.clone()));
-        line
+        let named = host_text.rsplit_once(':').map(|(_, port)| port);
+        let named = named.filter(|port| !port.is_empty() && !port.contains(']'));
+        let port = match (named, self.secure) {
+            (Some(port), _) => HeaderValue::from_str(port).ok(),
+            (None, true) => Some(HeaderValue::from_static("443")),
+            (None, false) => Some(HeaderValue::from_static("80")),
+        };
+        let port = port.unwrap_or(HeaderValue::from_static(""));
+        self.last = known.ok().map(|host| Introduction {
+            host,
+            forwarded: line.clone(),
+            port: port.clone(),
+        });
+        (line, port)
     }
 }
 
@@ -279,7 +305,7 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a.org");
         assert!(!headers.contains_key("x-forwarded-prefix"));
-        assert!(!headers.contains_key("x-forwarded-port"));
+        assert_eq!(headers["x-forwarded-port"], "80");
         assert_eq!(headers["x-real-ip"], "1.2.3.4");
         assert_eq!(
             headers["forwarded"],

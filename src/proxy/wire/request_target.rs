@@ -50,9 +50,77 @@ pub fn is_valid<B>(request: &Request<B>) -> bool {
     scheme && !name_alone && (uri.path() != "*" || request.method() == Method::OPTIONS)
 }
 
+/// What of a path follows `prefix`, comparing whole segments; `None` if it does not lie below it. Escapes
+/// mean what they stand for, but an escaped slash separates nothing. Segments count as they stand: `/a//b`
+/// and `/a/../b` lie below `/a`, and `/A` does not.
+pub fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let prefix = prefix.trim_end_matches('/');
+    let rest = match path.strip_prefix(prefix) {
+        Some(rest) => rest,
+        None => unescaped_prefix(path, prefix)?,
+    };
+    (rest.is_empty() || rest.starts_with(['/', '?']) || prefix.is_empty()).then_some(rest)
+}
+
+/// What follows the bytes of `path` that stand for those of `prefix`.
+fn unescaped_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    for &wanted in prefix.as_bytes() {
+        let (byte, length) = match bytes.get(at)? {
+            b'%' => (escaped(bytes.get(at + 1..at + 3)?)?, 3),
+            &byte => (byte, 1),
+        };
+        if byte != wanted || byte == b'/' && length == 3 {
+            return None;
+        }
+        at += length;
+    }
+    // Only whole ASCII characters were passed.
+    path.get(at..)
+}
+
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16);
+    let value = digit(digits[0])? * 16 + digit(digits[1])?;
+    u8::try_from(value).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_lies_below_whole_segments_however_they_are_escaped() {
+        for (path, rest) in [
+            ("/api", ""),
+            ("/api/x", "/x"),
+            ("/api?x", "?x"),
+            ("/%61pi/x", "/x"),
+            ("/%61%70%69", ""),
+            ("/api/../b", "/../b"),
+            ("/api//x", "//x"),
+            ("/api/%2e%2e/b", "/%2e%2e/b"),
+        ] {
+            assert_eq!(below(path, "/api"), Some(rest), "{path}");
+        }
+        for other in [
+            "/",
+            "/apis",
+            "/API",
+            "//api",
+            "/x/../api",
+            "/api%2Fx",
+            "%2Fapi",
+            "/%6",
+            "/%zzpi",
+            "/ap\u{131}",
+        ] {
+            assert_eq!(below(other, "/api"), None, "{other}");
+        }
+        assert_eq!(below("/x", "/"), Some("/x"));
+        assert_eq!(below("*", "/"), Some("*"));
+    }
 
     #[test]
     fn a_host_is_a_name_or_an_address_and_maybe_a_port() {

@@ -1,0 +1,271 @@
+//! What is in front of every app: redirects, who comes in, header fields, and challenges.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::proxy::{Proxy, app, read_head, route, says};
+use crate::support::tool;
+use cutover::proxy::front::{Changes, Front, RateLimit, Redirect};
+use cutover::proxy::table::{Policy, Route, Table};
+use tokio::io::AsyncWriteExt;
+
+/// An app that answers with the head that it was sent.
+async fn mirror() -> SocketAddr {
+    app(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nServer: mirror\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{head}",
+            head.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await
+}
+
+fn behind(front: Front, hosts: &[&str], target: SocketAddr) -> Route {
+    Route {
+        hosts: hosts.iter().map(|host| host.to_string()).collect(),
+        policy: Policy {
+            front: Some(Arc::new(front)),
+            ..Policy::default()
+        },
+        ..route("app", 1, &[target])
+    }
+}
+
+async fn publish(proxy: &Proxy, routes: Vec<Route>) {
+    proxy.client.publish(&Table::new(1, routes)).await.unwrap();
+}
+
+async fn get(proxy: &Proxy, host: &str, path: &str, fields: &str) -> String {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
+    proxy.raw(&request).await.to_lowercase()
+}
+
+fn certify(folder: &Path, file: &str, name: &str) {
+    let made = rcgen::generate_simple_self_signed(vec![name.into()]).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let text = made.signing_key.serialize_pem() + &made.cert.pem();
+    std::fs::write(folder.join(file), text).unwrap();
+}
+
+#[tokio::test]
+async fn hosts_lead_to_the_canonical_one_and_to_elsewhere() {
+    let proxy = Proxy::start().await;
+    let canonical = Front {
+        canonical: Some("www.a.test".into()),
+        ..Front::default()
+    };
+    let old = |host: &str, keep_path, permanent| Route {
+        app: "@redirects".into(),
+        ..behind(
+            Front {
+                redirect: Some(Redirect {
+                    to: "https://new.test".into(),
+                    permanent,
+                    keep_path,
+                }),
+                ..Front::default()
+            },
+            &[host],
+            "127.0.0.1:1".parse().unwrap(),
+        )
+    };
+    let hosts = ["a.test", "www.a.test"];
+    let routes = vec![
+        behind(canonical, &hosts, mirror().await),
+        old("old.test", true, true),
+        old("gone.test", false, false),
+    ];
+    publish(&proxy, routes).await;
+    let answer = get(&proxy, "A.test.:81", "/x?y=%2f", "").await;
+    assert!(answer.starts_with("http/1.1 308 "), "{answer}");
+    assert!(
+        answer.contains("\r\nlocation: http://www.a.test:81/x?y=%2f\r\n"),
+        "{answer}"
+    );
+    let answer = get(&proxy, "WWW.a.test.:81", "/x", "").await;
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\nx-forwarded-port: 81\r\n"), "{answer}");
+    let answer = get(&proxy, "old.test", "/x?y", "").await;
+    assert!(answer.starts_with("http/1.1 308 "), "{answer}");
+    assert!(
+        answer.contains("\r\nlocation: https://new.test/x?y\r\n"),
+        "{answer}"
+    );
+    let answer = get(&proxy, "gone.test", "/x?y", "").await;
+    assert!(answer.starts_with("http/1.1 307 "), "{answer}");
+    assert!(
+        answer.contains("\r\nlocation: https://new.test\r\n"),
+        "{answer}"
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_come_in_is_told_so_by_the_address_that_trusted_proxies_name() {
+    let proxy = Proxy::start_with(|options| {
+        options.trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let front = Front {
+        deny: vec!["192.0.2.0/24".parse().unwrap()],
+        rate_limit: Some(RateLimit {
+            requests: 1,
+            window_ms: 60_000,
+            burst: 2,
+        }),
+        request_headers: Changes {
+            set: BTreeMap::from([("x-stage".into(), "live".into())]),
+            ..Changes::default()
+        },
+        response_headers: Changes {
+            remove: vec!["server".into()],
+            add: BTreeMap::from([("x-frame-options".into(), "DENY".into())]),
+            ..Changes::default()
+        },
+        ..Front::default()
+    };
+    publish(&proxy, vec![behind(front, &[], mirror().await)]).await;
+    let from = |address: &str| format!("X-Forwarded-For: 6.6.6.6, {address}, 127.0.0.9\r\n");
+    let denied = get(&proxy, "a.test", "/", &from("192.0.2.7")).await;
+    assert!(denied.starts_with("http/1.1 403 "), "{denied}");
+    for _ in 0..2 {
+        let taken = get(&proxy, "a.test", "/", &from("198.51.100.1")).await;
+        assert!(taken.starts_with("http/1.1 200 "), "{taken}");
+        assert!(taken.contains("\r\nx-frame-options: deny\r\n"), "{taken}");
+        assert!(!taken.contains("\r\nserver: mirror\r\n"), "{taken}");
+        assert!(taken.contains("\r\nx-stage: live\r\n"), "{taken}");
+    }
+    let more = get(&proxy, "a.test", "/", &from("198.51.100.1")).await;
+    assert!(more.starts_with("http/1.1 429 "), "{more}");
+    assert!(more.contains("\r\nretry-after: "), "{more}");
+    let other = get(&proxy, "a.test", "/", &from("198.51.100.2")).await;
+    assert!(other.starts_with("http/1.1 200 "), "{other}");
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_challenge_is_answered_from_its_file_and_everything_else_redirected() {
+    let proxy = Proxy::start_with(|options| {
+        options.https = Some("127.0.0.1:0".parse().unwrap());
+        options.trusted = vec!["127.0.0.1/32".parse().unwrap()];
+        certify(
+            &options.data_dir.join("acme/certificates"),
+            "a.pem",
+            "a.test",
+        );
+    })
+    .await;
+    let route = Route {
+        policy: Policy {
+            https_redirect: true,
+            ..Policy::default()
+        },
+        ..route("app", 1, &[mirror().await])
+    };
+    publish(&proxy, vec![route]).await;
+    let port = proxy.https.unwrap().port();
+    let answer = get(&proxy, "a.test", "/x", "").await;
+    assert!(answer.starts_with("http/1.1 308 "), "{answer}");
+    let to = format!("\r\nlocation: https://a.test:{port}/x\r\n");
+    assert!(answer.contains(&to), "{answer}");
+    // Where TLS has ended already, and where there is no certificate.
+    let secure = get(&proxy, "a.test", "/x", "X-Forwarded-Proto: https\r\n").await;
+    assert!(secure.starts_with("http/1.1 200 "), "{secure}");
+    assert!(!secure.contains("x-forwarded-port: 80"), "{secure}");
+    let other = get(&proxy, "b.test", "/x", "").await;
+    assert!(other.starts_with("http/1.1 200 "), "{other}");
+    // Nobody tells the proxy of the answer, as when it has just taken over.
+    let challenges = proxy.folder.join("acme/challenges");
+    std::fs::create_dir_all(&challenges).unwrap();
+    std::fs::write(challenges.join("tok_en-1"), "tok_en-1.thumb").unwrap();
+    let path = "/.well-known/acme-challenge/tok_en-1";
+    for host in ["a.test", "nobody.test"] {
+        let answer = get(&proxy, host, path, "").await;
+        assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\ntok_en-1.thumb"), "{answer}");
+    }
+    // Another one's is the app's.
+    let answer = get(&proxy, "b.test", "/.well-known/acme-challenge/other", "").await;
+    assert!(
+        answer.contains("get /.well-known/acme-challenge/other"),
+        "{answer}"
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_may_have_many_fields_and_one_that_is_too_long_is_counted() {
+    let proxy = Proxy::start().await;
+    let many = "Set-Cookie: a=b\r\n".repeat(150);
+    let many = format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n");
+    let many = says(String::leak(many), std::time::Duration::ZERO).await;
+    proxy.publish(1, &[many]).await;
+    let answer = proxy.get("/").await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    assert_eq!(answer.matches("set-cookie: a=b\r\n").count(), 150);
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200 << 10));
+    let long = says(String::leak(long), std::time::Duration::ZERO).await;
+    proxy.publish(2, &[long]).await;
+    let answer = proxy.get("/").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let stats = proxy.client.stats().await.unwrap();
+    let counted = stats.iter().map(|route| route.failures.long_header);
+    assert_eq!(counted.sum::<u64>(), 1, "{stats:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sslscan_has_nothing_to_complain_about_and_a_client_without_a_name_gets_the_default() {
+    let Some(sslscan) = tool::find("sslscan", "sslscan") else {
+        return;
+    };
+    let proxy = Proxy::start_with(|options| {
+        options.https = Some("127.0.0.1:0".parse().unwrap());
+        certify(&options.certificates, "default.pem", "z.test");
+        certify(&options.certificates, "a.pem", "a.test");
+    })
+    .await;
+    let address = proxy.https.unwrap().to_string();
+    let scan = async |name: &str| {
+        let mut command = tokio::process::Command::new(&sslscan);
+        command.args(["--no-colour", "--no-failed"]);
+        if !name.is_empty() {
+            command.arg(format!("--sni-name={name}"));
+        }
+        tool::output(command.arg(&address)).await.1
+    };
+    let text = scan("a.test").await;
+    for line in [
+        "SSLv2     disabled",
+        "SSLv3     disabled",
+        "TLSv1.0   disabled",
+        "TLSv1.1   disabled",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    for line in ["TLSv1.2   enabled", "TLSv1.3   enabled"] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    let accepted = text.lines().filter(|line| line.contains("bits  "));
+    for line in accepted {
+        assert!(
+            !line.contains("CBC") && !line.contains("RC4") && !line.contains("NULL"),
+            "{line}"
+        );
+        assert!(line.contains("GCM") || line.contains("CHACHA20"), "{line}");
+    }
+    assert!(
+        !text.contains("vulnerable to heartbleed") || text.contains("not vulnerable"),
+        "{text}"
+    );
+    assert!(text.contains("DNS:a.test"), "{text}");
+    // By its address it sends no name.
+    let text = scan("").await;
+    assert!(text.contains("DNS:z.test"), "{text}");
+    proxy.stop().await;
+}

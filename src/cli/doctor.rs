@@ -1,7 +1,8 @@
 //! `cutover doctor`: checks everything that has to work together, and reports what does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use console::style;
@@ -15,6 +16,9 @@ use crate::proxy::control;
 
 /// With less free space than this, in bytes, the next build may not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
+
+/// How long DNS may take to answer.
+const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// How many things that the database does not know are named.
 const SHOWN: usize = 20;
@@ -210,8 +214,42 @@ async fn tls(config: &Config) -> Vec<Found> {
             "the certificates of {count} are in order"
         )));
     }
-    found.extend(look.into_iter().map(Found::Bad));
+    let more = look.len().saturating_sub(SHOWN);
+    let looked = look
+        .into_iter()
+        .take(SHOWN)
+        .map(|(name, problem)| async move {
+            let leads = leads_to(&name).await;
+            Found::Bad(format!("{problem}{leads}"))
+        });
+    found.extend(futures_util::future::join_all(looked).await);
+    if more > 0 {
+        let text = format!("{more} more names have a problem: see `cutover certificates`");
+        found.push(Found::Bad(text));
+    }
     found
+}
+
+/// Where a name leads in DNS, which is often the reason.
+async fn leads_to(name: &str) -> String {
+    if name.contains('*') {
+        return String::new();
+    }
+    let look = tokio::net::lookup_host((name, 443));
+    match tokio::time::timeout(LOOK_UP, look).await {
+        Err(_) => "; DNS does not answer in time".to_owned(),
+        Ok(Err(_)) => {
+            "; in DNS it leads nowhere: add a record that leads to this machine".to_owned()
+        }
+        Ok(Ok(found)) => {
+            let found: BTreeSet<String> = found.map(|it| it.ip().to_string()).collect();
+            let found: Vec<String> = found.into_iter().collect();
+            format!(
+                "; in DNS it leads to {}, which must be this machine",
+                found.join(", ")
+            )
+        }
+    }
 }
 
 async fn proxy(config: &Config) -> Found {

@@ -22,6 +22,8 @@ use crate::store::now;
 
 /// How many certificates are ordered at the same time.
 const AT_ONCE: usize = 8;
+/// The pause where the database does not take when the next attempt is to be made.
+const UNRECORDED: Duration = Duration::from_secs(5);
 /// The files of the owner may change at any time.
 const POLL: Duration = Duration::from_secs(30);
 
@@ -43,7 +45,10 @@ pub async fn certify(agent: Arc<Agent>) {
             }
             if !due.is_empty() && account.is_none() {
                 account = open(&agent, &acme, &due).await.map(|it| (acme.clone(), it));
-                pause = Duration::ZERO;
+                // The names have just got another time.
+                if account.is_none() {
+                    pause = Duration::from_secs(1);
+                }
             }
             if let Some((_, opened)) = &account {
                 for (name, state) in due {
@@ -182,5 +187,7 @@ async fn failed(agent: &Agent, name: &str, state: &State, failure: &Failure) {
         .write(move |db| table::failed(db, &name, &error, next_try));
     if let Err(error) = write.await {
         tracing::warn!(%error, "failed to record why a certificate is missing");
+        // What is not recorded is due again at once.
+        tokio::time::sleep(UNRECORDED).await;
     }
 }

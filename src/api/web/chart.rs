@@ -151,7 +151,7 @@ fn drawing(lines: &[(&str, String)], marks: &[Mark], now: i64) -> Markup {
             line.base x1="0" y1="100" x2="720" y2="100" {}
             @for mark in marks.iter().filter(|mark| mark.at > now - KEPT) {
                 @let at = format!("{:.1}", x(mark.at, now));
-                line.switch x1=(at) y1="0" x2=(at) y2="100" { title { (mark.what) } }
+                line.moment x1=(at) y1="0" x2=(at) y2="100" { title { (mark.what) } }
             }
             @for (class, path) in lines { path class=(class) d=(path) {} }
         }

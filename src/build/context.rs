@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use git2::{Oid, Tree};
+use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use super::dockerfile::{self, Dockerfile};
 use super::ignore::{Fits, Ignore};
 use super::objects::Objects;
+use super::times::Times;
 use super::walk::{Kind, List, Part, Place, Walk};
 use super::{BuildError, link, parts};
 use crate::config;
@@ -27,7 +29,7 @@ pub struct Context {
     parts: Vec<Part>,
     pub(super) list: List,
     pub(super) dockerfile: Dockerfile,
-    /// In seconds since 1970.
+    /// The commit's, in seconds since 1970.
     time: u64,
     /// Why a file could not be read while it was sent.
     pub(super) failed: Option<BuildError>,
@@ -67,14 +69,16 @@ impl Context {
             list: List::default(),
             visited: 0,
         };
-        let (parts, list) = parts::all(own, walk, fetching)?;
+        let (parts, mut list) = parts::all(own, walk, fetching)?;
+        let time = commit.time.unix_timestamp().max(0) as u64;
+        let record = mirror.more().join("times").join(times_of(settings));
+        Times::read(&record).set(&mut list, time);
+        Times::write(record, &list);
         Ok(Self {
             dockerfile,
             parts,
             list,
-            // One for all files: the builder's cache ignores it, and a web server that derives its
-            // ETags from time and size notices a new commit.
-            time: commit.time.unix_timestamp().max(0) as u64,
+            time,
             failed: None,
         })
     }
@@ -91,18 +95,7 @@ impl Context {
 
     /// The Dockerfile, in a folder of its own: whether the image gets it is up to .dockerignore.
     pub(super) fn dockerfile_folder(&self) -> dockerfile::Folder {
-        dockerfile::Folder::of(&self.dockerfile, self.stamp(Some(self.dockerfile.id)))
-    }
-
-    /// A time in nanoseconds that is different for another content, even of two commits in one second.
-    fn stamp(&self, id: Option<Oid>) -> i64 {
-        let nanos = id.map_or(0, |id| {
-            let head = id.as_bytes().first_chunk().copied().unwrap_or_default();
-            i64::from(u32::from_be_bytes(head) % 1_000_000_000)
-        });
-        (self.time as i64)
-            .saturating_mul(1_000_000_000)
-            .saturating_add(nanos)
+        dockerfile::Folder::of(&self.dockerfile, stamp(self.time, self.dockerfile.id))
     }
 
     /// Writes all of it as a tar. The same commit and settings give the same bytes.
@@ -130,10 +123,12 @@ impl Context {
                     id,
                     executable,
                     place,
+                    time,
                     ..
                 } => {
                     let mode = if *executable { 0o755 } else { 0o644 };
                     let mut header = self.header(EntryType::Regular, mode);
+                    header.set_mtime(*time);
                     let name = path.to_string_lossy();
                     self.content_of(*id, place, &name, |size, content| {
                         header.set_size(size);
@@ -195,22 +190,26 @@ impl Context {
 impl Files for Context {
     fn entries(&self) -> Arc<[FileEntry]> {
         let entries = self.list.entries.iter().map(|entry| {
-            let (id, kind) = match &entry.kind {
-                Kind::Folder => (None, FileKind::Folder),
-                Kind::Link(target) => (None, FileKind::Link(target.clone())),
+            let (time, kind) = match &entry.kind {
+                Kind::Folder => (stamp(self.time, Oid::ZERO_SHA1), FileKind::Folder),
+                Kind::Link(target) => (
+                    stamp(self.time, Oid::ZERO_SHA1),
+                    FileKind::Link(target.clone()),
+                ),
                 Kind::File {
                     id,
                     size,
                     executable,
+                    time,
                     ..
                 } => {
                     let (size, executable) = (*size, *executable);
-                    (Some(*id), FileKind::File { size, executable })
+                    (stamp(*time, *id), FileKind::File { size, executable })
                 }
             };
             FileEntry {
                 path: entry.path.clone(),
-                time: self.stamp(id),
+                time,
                 kind,
             }
         });
@@ -234,6 +233,20 @@ impl Files for Context {
         let sent = Self::tar(self, Some(dockerfile), to);
         self.keep(sent)
     }
+}
+
+/// A time in nanoseconds that is different for another content, even of two commits in one second.
+fn stamp(seconds: u64, id: Oid) -> i64 {
+    let head = id.as_bytes().first_chunk().copied().unwrap_or_default();
+    let nanos = i64::from(u32::from_be_bytes(head) % 1_000_000_000);
+    (seconds as i64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanos)
+}
+
+/// The name of the record of a context folder.
+fn times_of(settings: &config::Build) -> String {
+    hex::encode(&Sha256::digest(&settings.context)[..8])
 }
 
 fn gone(error: io::Error) -> BuildError {

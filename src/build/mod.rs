@@ -16,6 +16,7 @@ mod objects;
 mod parts;
 mod pattern;
 mod procfile;
+mod times;
 mod walk;
 
 pub use cache_key::cache_key;

@@ -38,6 +38,8 @@ pub(super) enum Kind {
         size: u64,
         executable: bool,
         place: Place,
+        /// When it last changed, in seconds since 1970.
+        time: u64,
     },
     Link(Vec<u8>),
 }
@@ -229,6 +231,7 @@ impl List {
                     size,
                     executable,
                     place: Place::Part(part),
+                    time: 0,
                 }
             }
         };

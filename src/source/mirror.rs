@@ -41,6 +41,11 @@ impl Mirror {
         }
     }
 
+    /// The folder for what else is kept of its app.
+    pub(crate) fn more(&self) -> PathBuf {
+        self.own.more()
+    }
+
     /// The commit, if it is there without a fetch.
     pub(super) fn fetched(&self, id: &CommitId) -> Option<Commit> {
         resolve::by_id(&self.open().ok()?, id, &self.shown()).ok()

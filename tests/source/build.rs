@@ -81,7 +81,7 @@ impl Scene {
         )
     }
 
-    fn log_path(&self) -> PathBuf {
+    pub fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
@@ -95,7 +95,7 @@ impl Scene {
     }
 
     /// The same with a folder of this name and tree.
-    fn commit_with(&self, files: &[(&str, File<'_>)], folder: Option<(&str, Oid)>) -> Commit {
+    pub fn commit_with(&self, files: &[(&str, File<'_>)], folder: Option<(&str, Oid)>) -> Commit {
         let mut index = git2::Index::new().unwrap();
         for (path, file) in files {
             let (mode, text) = match file {
@@ -926,7 +926,7 @@ async fn cancelling_and_the_timeout_end_the_step_on_the_engine() {
     };
     // The argument finds the process.
     let mark = (1_000_000 + u64::from(std::process::id())).to_string();
-    let dockerfile = format!("FROM {base}\nRUN echo begun; sleep {mark}\n");
+    let dockerfile = format!("FROM {base}\nRUN echo begun; sleep {mark} & sleep {mark}\n");
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
     let cancel = CancellationToken::new();
     let (ended, ()) = tokio::join!(scene.build_until(&commit, "one", &cancel), async {
@@ -994,24 +994,33 @@ async fn count_connections() {
 }
 
 /// What [`build::image`] costs beyond the engine's own time. Figures, not a promise:
-/// `cargo test --release --test source -- --ignored --nocapture measure`.
+/// `cargo test --release --test source -- --ignored --nocapture measure`. `FILES` and `MIB` say how much
+/// there is in the context besides the line that changes.
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn measure() {
     let scene = Scene::new().await;
-    let names: Vec<String> = (0..300)
+    let number = |name: &str, usual| match std::env::var(name) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => usual,
+    };
+    let names: Vec<String> = (0..number("FILES", 300))
         .map(|i| format!("src/{}/file{i}", i % 20))
         .collect();
     let body = "x".repeat(2000);
+    let mut large = vec![0u8; number("MIB", 0) << 20];
+    getrandom::fill(&mut large).unwrap();
+    let large: String = large.iter().map(|byte| char::from(byte & 0x7f)).collect();
     let commit_of = |text: &str| {
         let mut files: Vec<_> = (names.iter())
             .map(|name| (name.as_str(), Text(&body)))
             .collect();
+        files.push(("large", Text(&large)));
         files.extend([("Dockerfile", Text(SCRATCH)), ("line", Text(text))]);
         scene.commit(&files)
     };
     scene.build(&commit_of("0"), "warm").await.unwrap();
-    for round in 0..10 {
+    for round in 0..number("ROUNDS", 10) {
         let text = format!("{round} {}", scene.agent);
         let commit = commit_of(&text);
         let start = Instant::now();

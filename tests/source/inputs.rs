@@ -13,7 +13,7 @@ use crate::build::File::Text;
 use crate::build::{SCRATCH, Scene, base, remove_base};
 
 /// The files of an image, in a container that never runs.
-async fn files(scene: &Scene, image: &str) -> BTreeMap<String, String> {
+async fn files_of(scene: &Scene, image: &str) -> BTreeMap<String, String> {
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
         cmd: Some(vec!["/none".to_owned()]),
@@ -58,7 +58,7 @@ async fn an_ignored_dockerfile_is_not_in_the_image() {
         ("secret", Text("3")),
     ]);
     let built = scene.build(&commit, "one").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     assert_eq!(in_app(&found), ["a", "a-b/", "a-b/c"]);
     // Only what has changed is sent again, and what is gone is gone.
     let commit = scene.commit(&[
@@ -68,9 +68,37 @@ async fn an_ignored_dockerfile_is_not_in_the_image() {
         ("secret", Text("3")),
     ]);
     let built = scene.build(&commit, "two").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     assert_eq!(in_app(&found), [".dockerignore", "a", "secret"]);
     assert_eq!(found["app/a"], "4");
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn only_what_has_changed_is_sent_again() {
+    let scene = Scene::new().await;
+    let mut large = vec![0u8; 3 << 20];
+    getrandom::fill(&mut large).unwrap();
+    let large: String = large.iter().map(|byte| char::from(byte & 0x7f)).collect();
+    let mut sent_much = Vec::new();
+    for small in ["one", "two"] {
+        let _ = std::fs::remove_file(scene.log_path());
+        let commit = scene.commit(&[
+            ("Dockerfile", Text(SCRATCH)),
+            ("large", Text(&large)),
+            ("small", Text(small)),
+        ]);
+        let built = scene.build(&commit, small).await.unwrap();
+        let found = files_of(&scene, &built.image_id).await;
+        assert_eq!(found["app/small"], small);
+        assert_eq!(found["app/large"].len(), large.len());
+        let log = scene.log();
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains("transferring context"));
+        sent_much.push(lines.any(|line| line.contains("MB")));
+    }
+    assert_eq!(sent_much, [true, false]);
     scene.clean_up().await;
 }
 
@@ -90,7 +118,7 @@ async fn a_dockerfile_may_be_anywhere_in_the_repository() {
         ("elsewhere", Text("")),
     ]);
     let built = scene.build(&commit, "one").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     let expected = [".dockerignore", "a", "docker/", "docker/api.Dockerfile"];
     assert_eq!(in_app(&found), expected);
     // One that is not configured is the context's own.
@@ -100,7 +128,7 @@ async fn a_dockerfile_may_be_anywhere_in_the_repository() {
         ("apps/api/Dockerfile", Text(SCRATCH)),
     ]);
     let built = scene.build(&commit, "two").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     assert_eq!(in_app(&found), ["Dockerfile"]);
     scene.clean_up().await;
 }
@@ -133,7 +161,7 @@ async fn the_stage_and_the_arguments_are_those_of_the_settings() {
     );
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
     let built = scene.build(&commit, "one").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     let expected = format!("file text token {} main\n", commit.id);
     assert_eq!(found["said"], expected);
     assert!(found["known"].contains("192.0.2.7\tdb.example"));
@@ -180,7 +208,7 @@ async fn secrets_are_mounted_and_nowhere_else() {
     );
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
     let built = scene.build(&commit, "one").await.unwrap();
-    let found = files(&scene, &built.image_id).await;
+    let found = files_of(&scene, &built.image_id).await;
     let sum = |text: &str| {
         use sha2::{Digest, Sha256};
         hex::encode(Sha256::digest(text))
@@ -216,5 +244,29 @@ async fn secrets_are_mounted_and_nowhere_else() {
         error.hint()
     );
     remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+/// BuildKit's protocol has no such names: the context goes up as a tar.
+#[tokio::test]
+async fn a_name_that_is_not_text_is_built_all_the_same() {
+    let mut scene = Scene::new().await;
+    scene.settings.context = "app".into();
+    scene.settings.dockerfile = Some("docker/x".into());
+    let app = {
+        let mut app = scene.origin.treebuilder(None).unwrap();
+        let blob = scene.origin.blob(b"odd").unwrap();
+        app.insert(&b"\xffodd"[..], blob, 0o100644).unwrap();
+        let ignore = scene.origin.blob(b".dockerignore\n").unwrap();
+        app.insert(".dockerignore", ignore, 0o100644).unwrap();
+        app.write().unwrap()
+    };
+    let files = [("docker/x", Text(SCRATCH)), ("else", Text(""))];
+    let commit = scene.commit_with(&files, Some(("app", app)));
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files_of(&scene, &built.image_id).await;
+    let odd: Vec<_> = found.keys().filter(|path| path.ends_with("odd")).collect();
+    assert_eq!(odd.len(), 1, "{:?}", in_app(&found));
+    assert!(!found.contains_key("app/.dockerignore"));
     scene.clean_up().await;
 }

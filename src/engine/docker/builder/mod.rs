@@ -19,6 +19,7 @@ use crate::engine::{BuildFailure, BuildSpec};
 use crate::store::log::Log;
 
 mod call;
+mod logins;
 mod mask;
 mod messages;
 mod progress;

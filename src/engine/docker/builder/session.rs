@@ -11,6 +11,7 @@ use bollard::health::{
 };
 use bollard::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard::moby::filesync::packet::file_sync_server::FileSyncServer;
+use bollard::moby::filesync::v1::auth_server::AuthServer;
 use futures_util::stream::{self, Empty};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{Request, Response, StatusCode};
@@ -24,11 +25,13 @@ use tonic::body::Body as Answer;
 use tower_service::Service;
 
 use super::call::{Body, Connection, call};
+use super::logins::Logins;
 use super::secrets::Values;
 use super::sources::Sources;
 
 /// What the builder may call.
-const METHODS: [&str; 3] = [
+const METHODS: [&str; 4] = [
+    "/moby.filesync.v1.Auth/Credentials",
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
@@ -104,6 +107,7 @@ async fn answer_to(
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     match service {
         "grpc.health.v1.Health" => HealthServer::new(Healthy).call(request).await,
+        "moby.filesync.v1.Auth" => AuthServer::new(Logins).call(request).await,
         "moby.filesync.v1.FileSync" => {
             let sources = services.sources.clone();
             FileSyncServer::from_arc(sources).call(request).await

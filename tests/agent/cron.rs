@@ -112,6 +112,9 @@ async fn a_run_takes_place_once_although_the_agent_is_killed() {
     forget(&server, "tick", 60_000);
     run(&server, &["cron", APP, "never", "--run"]).unwrap();
     settle(&server, "tick", "succeeded").await;
+    // A container whose row is forgotten below would be nobody's.
+    let quiet = soon(async || containers(&server).await == 0).await;
+    assert!(quiet, "{}", server.log());
     server.agent().kill().await.unwrap();
     forget(&server, "tick", 10 * 60_000);
     server.serve().await;

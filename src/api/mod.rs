@@ -28,6 +28,7 @@ mod json;
 pub mod listen;
 mod log;
 mod metrics;
+mod notify;
 mod openapi;
 mod orphans;
 mod output;
@@ -125,6 +126,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(web::links::create))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(notify::test))
 }
 
 /// Every path of the agent's HTTP interface.

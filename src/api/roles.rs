@@ -64,6 +64,7 @@ const TABLE: &[(&str, Role, Of)] = &[
     ("POST /api/v1/gc", Admin, Server),
     ("POST /api/v1/adopt", Admin, Server),
     ("POST /api/v1/links", Read, Seen),
+    ("POST /api/v1/notify/test", Admin, Server),
     ("GET /api/v1/tokens", Admin, Server),
     ("POST /api/v1/tokens", Admin, Server),
     ("DELETE /api/v1/tokens/{token}", Admin, Server),

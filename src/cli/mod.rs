@@ -26,6 +26,7 @@ pub mod gc;
 pub mod init;
 pub mod logs;
 pub mod notice;
+pub mod notify;
 pub mod open;
 pub mod outcome;
 pub mod print;
@@ -111,6 +112,7 @@ pub enum Verb {
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
     Open(open::Open),
+    Notify(notify::Notify),
     #[command(hide = true)]
     Receive(receive::Receive),
     Token(token::Token),
@@ -174,6 +176,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Gc(args) => gc::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
+        Verb::Notify(args) => notify::run(args, &global).await,
         Verb::Open(args) => open::run(args, &global).await,
         Verb::Token(args) => token::run(args, &global).await,
         Verb::Secret(args) => secret::run(args, &global).await,

@@ -121,6 +121,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("counting traffic", jobs::traffic(agent.clone())));
     background.spawn(vital("reloading", jobs::reload(agent.clone())));
     background.spawn(vital("notifying", notify::start(agent.clone())));
+    background.spawn(vital("telling people", notify::tell_people(agent.clone())));
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
     let removals = reload::complete_removals(agent.clone());
     background.spawn(removals);

@@ -32,6 +32,7 @@ mod find;
 mod front;
 mod health;
 mod loaded;
+mod notify;
 mod path_filter;
 mod paths;
 mod pattern;
@@ -63,6 +64,7 @@ pub use container::Container;
 pub use cron::{Cron, Overlap, Schedule};
 pub use find::find;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
+pub use notify::{Notifier, NotifierKind, NotifyEvent};
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
@@ -84,6 +86,8 @@ pub struct Config {
     pub proxy: Proxy,
     pub docker: Docker,
     pub apps: BTreeMap<AppName, Arc<App>>,
+    /// Whom to tell what happens, by name.
+    pub notify: BTreeMap<String, Arc<Notifier>>,
 }
 
 impl Config {
@@ -106,6 +110,7 @@ impl Config {
                 ..self.docker
             },
             apps: self.apps,
+            notify: self.notify,
         }
     }
 }

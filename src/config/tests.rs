@@ -280,7 +280,7 @@ env = { PORT = 8080 }
             "21:12: `apps.other.deploy.strategy` is `\"canary\"`: expected \"blue-green\"; this strategy is not \
              supported yet",
             "23:16: `apps.other.run.env.PORT` is a whole number: expected a string: PORT = \"…\", with quotes",
-            "25:2: unknown key `bananas` at the top of the file: expected one of `agent`, `proxy`, `docker`, `apps`",
+            "25:2: unknown key `bananas` at the top of the file: expected one of `agent`, `proxy`, `docker`, `apps`, `notify`",
         ]
     );
 }

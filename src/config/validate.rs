@@ -11,6 +11,7 @@ use super::addresses::Addresses;
 use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
+use super::notify::notifiers;
 use super::values::{networks, path, some_networks};
 use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front, syntax};
 
@@ -98,12 +99,14 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let apps = root.read("apps", |node| {
         app::apps(node, &mut claims, &docker.allow_binds)
     });
+    let notify = root.read("notify", notifiers);
     root.done();
     Some(Config {
         agent: agent?,
         proxy,
         docker,
         apps: apps.unwrap_or_default(),
+        notify: notify.unwrap_or_default(),
     })
 }
 

@@ -24,6 +24,16 @@ pub fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("`proxy.acme.account.key`: {error}"));
         }
     }
+    for (name, notifier) in &config.notify {
+        for (key, secret) in [
+            ("url", Some(&notifier.url)),
+            ("secret", notifier.secret.as_ref()),
+        ] {
+            if let Some(Err(error)) = secret.map(Secret::read) {
+                warnings.push(format!("`notify.{name}.{key}`: {error}"));
+            }
+        }
+    }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
         // A repository on this machine is pushed to directly.

@@ -1,5 +1,5 @@
-//! Notifications about deployments: today to the forges, as commit statuses and as the forge's own
-//! deployments.
+//! Notifications about deployments: to the forges, as commit statuses and as the forge's own
+//! deployments, and to `people`.
 //!
 //! [`crate::store::outbox`] holds what is waiting; each message is written in the transaction of the
 //! change that it reports. One task, [`start`], sends what is due: one message per key at a time, so
@@ -8,5 +8,7 @@
 
 mod forge;
 mod outbox;
+mod people;
 
 pub use outbox::start;
+pub use people::{Told, start as tell_people, test};

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::releases::Release;
 use super::{
-    Result, StoreError, app_names, json, maybe_parsed, now, parsed, statuses, steps, to_json,
+    Result, StoreError, app_names, events, json, maybe_parsed, now, parsed, statuses, steps,
+    to_json,
 };
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::principal::Requester;
@@ -268,6 +269,7 @@ pub fn end(
     let mut update =
         db.prepare_cached("UPDATE deployments SET ended_at = ?2, error = ?3 WHERE id = ?1")?;
     update.execute((id.as_str(), now(), error))?;
+    events::ended(db, id, state)?;
     Ok(state)
 }
 

@@ -22,6 +22,7 @@ pub mod certificates;
 pub mod crons;
 pub mod deliveries;
 pub mod deployments;
+pub mod events;
 mod examine;
 #[cfg(test)]
 pub mod fixture;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, apps, deployments, now, parsed, statuses};
+use super::{Result, apps, deployments, events, now, parsed, statuses};
+use crate::config::NotifyEvent;
 use crate::ids::{AppName, DeploymentId};
 use crate::state::State;
 
@@ -30,7 +31,9 @@ pub fn begin(db: &Connection, app: &AppName) -> Result<()> {
         "INSERT INTO outages (app, deployment, since) VALUES (?1, ?2, ?3)
          ON CONFLICT (app) DO UPDATE SET deployment = ?2, since = ?3 WHERE deployment <> ?2",
     )?;
-    upsert.execute((app.as_str(), id.as_str(), now()))?;
+    if upsert.execute((app.as_str(), id.as_str(), now()))? > 0 {
+        events::happened(db, app, &id, NotifyEvent::Crashing)?;
+    }
     statuses::changed(db, &id)
 }
 
@@ -43,7 +46,10 @@ pub fn end(db: &Connection, app: &AppName) -> Result<()> {
         parsed::<DeploymentId>(row, "deployment")
     });
     match ended.optional()? {
-        Some(id) if live(db, app)?.as_ref() == Some(&id) => statuses::changed(db, &id),
+        Some(id) if live(db, app)?.as_ref() == Some(&id) => {
+            events::happened(db, app, &id, NotifyEvent::Recovered)?;
+            statuses::changed(db, &id)
+        }
         _ => Ok(()),
     }
 }

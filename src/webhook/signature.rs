@@ -109,6 +109,13 @@ pub fn standard(
     })
 }
 
+/// The signature of what we send as Standard Webhooks; `None` if the secret begins with `whsec_` and is
+/// not base64 after it.
+pub fn sign_standard(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> Option<[u8; 32]> {
+    let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+    key(secret).map(|key| mac(&key, &parts))
+}
+
 fn key(secret: &[u8]) -> Option<Vec<u8>> {
     match secret.strip_prefix(b"whsec_") {
         Some(encoded) => STANDARD.decode(encoded).ok(),

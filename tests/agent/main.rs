@@ -30,6 +30,7 @@ mod git_push_live;
 mod health;
 mod not_ours;
 mod nothing_to_deploy;
+mod notify;
 mod orphans;
 mod output;
 mod post_receive;

@@ -12,4 +12,6 @@ mod session;
 mod tell;
 mod token;
 
+pub(super) use link::page;
 pub use tell::Forges;
+pub(super) use tell::backoff;

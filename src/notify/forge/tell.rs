@@ -127,7 +127,7 @@ async fn record(
 
 /// Doubles with each attempt, less a random part of up to a half, so that many apps do not retry at
 /// the same moment.
-fn backoff(attempts: u32) -> Duration {
+pub fn backoff(attempts: u32) -> Duration {
     let whole = FIRST_PAUSE.saturating_mul(1 << attempts.min(20));
     let whole = whole.min(LONGEST_PAUSE);
     let mut random = [0u8; 2];

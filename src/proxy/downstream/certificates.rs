@@ -328,6 +328,10 @@ pub fn pem(path: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(|chain| chain.collect::<Result<Vec<_>, _>>())
         .map_err(|error| error.to_string())?;
+    // Said before the key is looked for, perhaps in the same file: that may be a pipe.
+    if chain.is_empty() {
+        return Err("no certificate in it".into());
+    }
     let mut file = path.with_extension("key");
     if !file.exists() {
         file = path.to_owned();

@@ -12,6 +12,21 @@ struct Rule {
     /// `!`: what matches is sent after all.
     except: bool,
     pattern: Pattern,
+    text: String,
+}
+
+impl Rule {
+    /// Whether it can match something below this folder, by what it begins with.
+    fn reaches_below(&self, folder: &str) -> bool {
+        let below = format!("{folder}/");
+        match self.text.find(['*', '?', '[', '\\']) {
+            None => self.text.starts_with(&below),
+            Some(wildcard) => {
+                let literal = &self.text[..wildcard];
+                literal.starts_with(&below) || below.starts_with(literal)
+            }
+        }
+    }
 }
 
 /// Which rules match a folder: they need not be checked again for its contents.
@@ -43,7 +58,11 @@ impl Ignore {
                 line: number + 1,
                 why,
             })?;
-            rules.push(Rule { except, pattern });
+            rules.push(Rule {
+                except,
+                pattern,
+                text,
+            });
         }
         Ok(Self(rules))
     }
@@ -65,7 +84,12 @@ impl Ignore {
         (excluded, Fits(fits))
     }
 
-    /// Whether anything in an excluded folder may still be sent.
+    /// Whether anything in this excluded folder may still be sent.
+    pub(super) fn readmits_below(&self, folder: &str) -> bool {
+        (self.0.iter()).any(|rule| rule.except && rule.reaches_below(folder))
+    }
+
+    /// Whether anything in any excluded folder may still be sent.
     pub(super) fn has_exceptions(&self) -> bool {
         self.0.iter().any(|rule| rule.except)
     }
@@ -119,6 +143,27 @@ mod tests {
         assert!(excluded("!a\n*", "a"));
         assert!(excluded("\u{feff}a\r\nb\r\n", "a"));
         assert!(!excluded(".\n/", "a"));
+    }
+
+    #[test]
+    fn only_some_exceptions_reach_into_a_folder() {
+        let reaches = |text: &str| {
+            let ignore = Ignore::parse(".dockerignore", text).unwrap();
+            ignore.readmits_below("lib/sub")
+        };
+        for text in ["!lib/sub/a", "!**/*.md", "!lib/*/a", "!lib/s*", "!*"] {
+            assert!(reaches(text), "{text}");
+        }
+        for text in [
+            "*",
+            "lib/sub/a",
+            "!lib",
+            "!lib/su",
+            "!docs/*",
+            "!lib/subs/*",
+        ] {
+            assert!(!reaches(text), "{text}");
+        }
     }
 
     #[test]

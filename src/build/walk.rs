@@ -159,7 +159,7 @@ impl Walk<'_> {
                 if !excluded {
                     self.list.push(path.clone(), Kind::Folder)?;
                 }
-                if !excluded || self.ignore.has_exceptions() {
+                if !excluded || self.ignore.readmits_below(&text) {
                     found.submodules.push(Submodule {
                         named: part.full(&path, false),
                         path,

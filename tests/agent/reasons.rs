@@ -215,10 +215,16 @@ async fn what_is_built_before_is_named_and_can_be_built_anew() {
     let (_, log) = deploy(&[]).await;
     assert!(log.contains(&built), "{log}");
     let (answer, log) = deploy(&["--no-cache"]).await;
-    assert!(!log.contains("reusing") && log.contains("load build definition"), "{log}");
+    assert!(
+        !log.contains("reusing") && log.contains("load build definition"),
+        "{log}"
+    );
     assert_eq!(answer["no_cache"], true);
     let (answer, log) = deploy(&["--pull"]).await;
-    assert!(!log.contains("reusing") && log.contains("load build definition"), "{log}");
+    assert!(
+        !log.contains("reusing") && log.contains("load build definition"),
+        "{log}"
+    );
     assert_eq!(answer["pull"], true);
     let output = server
         .cutover(&["show", answer["id"].as_str().unwrap()])

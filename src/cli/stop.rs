@@ -57,7 +57,7 @@ pub async fn start(args: Start, global: &Global) -> Result<(), Error> {
         None => {
             let app = &args.app;
             print::line(format_args!(
-                "`{app}` is not stopped, and nothing of it waits to be started"
+                "`{app}` is not stopped: its next push or deployment goes live"
             ));
             Ok(())
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, view};
-use super::{Error, Global, notice, outcome, print, table, words};
+use super::kept::{Kept, Then, change};
+use super::{Error, Global, print, table, words};
 use crate::config::looks_secret;
 
 /// Keep variables for an app, in place of those of deploy.toml
@@ -58,27 +59,6 @@ struct List {
     json: bool,
 }
 
-/// What happens after a change.
-#[derive(Debug, Args)]
-struct Then {
-    /// Leave the change to the next deployment
-    #[arg(long)]
-    no_deploy: bool,
-    /// Follow the log until the deployment has ended
-    #[arg(long, short, conflicts_with = "no_deploy")]
-    follow: bool,
-    /// Print the API's response as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Changed {
-    changed: u64,
-    deployment: Option<Value>,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Variable {
@@ -87,6 +67,11 @@ struct Variable {
     set_at: String,
     set_by: String,
 }
+
+const VARIABLES: Kept = Kept {
+    route: "env",
+    noun: "variable",
+};
 
 pub async fn run(args: Env, global: &Global) -> Result<(), Error> {
     match args.verb {
@@ -103,43 +88,20 @@ pub async fn run(args: Env, global: &Global) -> Result<(), Error> {
                     "Hint: `{name}` looks like a secret, which `cutover secret set` keeps encrypted"
                 );
             }
-            change(global, &args.app, json!({ "set": set }), &args.then).await
+            change(
+                global,
+                VARIABLES,
+                &args.app,
+                json!({ "set": set }),
+                &args.then,
+            )
+            .await
         }
         Verb::Unset(args) => {
             let body = json!({ "unset": args.names });
-            change(global, &args.app, body, &args.then).await
+            change(global, VARIABLES, &args.app, body, &args.then).await
         }
         Verb::List(args) => list(args, global).await,
-    }
-}
-
-async fn change(global: &Global, app: &str, mut body: Value, then: &Then) -> Result<(), Error> {
-    let client = Client::new(global)?;
-    if !then.follow {
-        notice::say(&client).await;
-    }
-    body["deploy"] = json!(!then.no_deploy);
-    body["trigger"] = json!("cli");
-    let path = format!("/api/v1/apps/{}/env", view::segment(app));
-    let answer = client.post(&path, &body).await?;
-    let done: Changed = view::read(&answer)?;
-    if then.json && !then.follow {
-        print::json(&answer);
-        return Ok(());
-    }
-    if !then.json {
-        print::line(match done.changed {
-            0 => "No value has changed".to_owned(),
-            count => format!("Changed: {}", words::counted(count, "variable")),
-        });
-    }
-    match done.deployment {
-        Some(deployment) => outcome::after(&client, deployment, then.follow, then.json).await,
-        None if done.changed > 0 => {
-            print::line("The app gets it with its next deployment");
-            Ok(())
-        }
-        None => Ok(()),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod env;
 pub mod error;
 pub mod gc;
 pub mod init;
+mod kept;
 pub mod logs;
 pub mod notice;
 pub mod notify;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, view};
-use super::{Error, Global, notice, outcome, print, table, words};
+use super::kept::{Kept, Then, change};
+use super::{Error, Global, print, table, words};
 use crate::config::env_file;
 
 /// Keep an app's secrets; without a verb, print a new random webhook secret
@@ -71,22 +72,13 @@ struct List {
     json: bool,
 }
 
-/// What happens after a change.
-#[derive(Debug, Args)]
-struct Then {
-    /// Leave the change to the next deployment
-    #[arg(long)]
-    no_deploy: bool,
-    /// Follow the log until the deployment has ended
-    #[arg(long, short, conflicts_with = "no_deploy")]
-    follow: bool,
-    /// Print the API's response as JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// The longest input that is read, in bytes; the API takes 64 KiB.
 const LONGEST: u64 = 1 << 20;
+
+const SECRETS: Kept = Kept {
+    route: "secrets",
+    noun: "secret",
+};
 
 pub async fn run(args: Secret, global: &Global) -> Result<(), Error> {
     match args.verb {
@@ -94,11 +86,18 @@ pub async fn run(args: Secret, global: &Global) -> Result<(), Error> {
         Some(Verb::Set(args)) => {
             let value = value(&args.name)?;
             let set = BTreeMap::from([(args.name, value)]);
-            change(global, &args.app, json!({ "set": set }), &args.then).await
+            change(
+                global,
+                SECRETS,
+                &args.app,
+                json!({ "set": set }),
+                &args.then,
+            )
+            .await
         }
         Some(Verb::Unset(args)) => {
             let body = json!({ "unset": args.names });
-            change(global, &args.app, body, &args.then).await
+            change(global, SECRETS, &args.app, body, &args.then).await
         }
         Some(Verb::Import(args)) => {
             let read = match args.file.to_str() {
@@ -109,7 +108,14 @@ pub async fn run(args: Secret, global: &Global) -> Result<(), Error> {
             if set.is_empty() {
                 return Err(Error::usage("the file has no variables"));
             }
-            change(global, &args.app, json!({ "set": set }), &args.then).await
+            change(
+                global,
+                SECRETS,
+                &args.app,
+                json!({ "set": set }),
+                &args.then,
+            )
+            .await
         }
         Some(Verb::List(args)) => list(args, global).await,
     }
@@ -137,44 +143,6 @@ fn input() -> Result<String, Error> {
     let read = stdin().take(LONGEST).read_to_string(&mut text);
     read.map_err(|error| Error::usage("the input cannot be read").because(&error))?;
     Ok(text)
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Changed {
-    changed: usize,
-    deployment: Option<Value>,
-}
-
-async fn change(global: &Global, app: &str, mut body: Value, then: &Then) -> Result<(), Error> {
-    let client = Client::new(global)?;
-    if !then.follow {
-        notice::say(&client).await;
-    }
-    body["deploy"] = json!(!then.no_deploy);
-    body["trigger"] = json!("cli");
-    let path = format!("/api/v1/apps/{}/secrets", view::segment(app));
-    let answer = client.post(&path, &body).await?;
-    let done: Changed = view::read(&answer)?;
-    if then.json && !then.follow {
-        print::json(&answer);
-        return Ok(());
-    }
-    if !then.json {
-        print::line(match done.changed {
-            0 => "No value has changed".to_owned(),
-            1 => "1 secret has changed".to_owned(),
-            many => format!("{many} secrets have changed"),
-        });
-    }
-    match done.deployment {
-        Some(deployment) => outcome::after(&client, deployment, then.follow, then.json).await,
-        None if done.changed > 0 => {
-            print::line("The app gets it with its next deployment");
-            Ok(())
-        }
-        None => Ok(()),
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]

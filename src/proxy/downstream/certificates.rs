@@ -1,6 +1,7 @@
 //! Certificates and the answers to an authority's challenges, from files that are read again when they
 //! change. A handshake never waits for a file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io;
@@ -185,14 +186,17 @@ impl Certificates {
 
     fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let known = self.known.read();
-        let name = name.to_ascii_lowercase();
-        // A wildcard stands for exactly one label.
-        let parent = name.split_once('.').map(|(_, parent)| parent);
-        let wildcard = parent.map(|parent| format!("*.{parent}"));
-        let of = |names: &ByName| {
-            let exact = names.get(&name);
-            exact.or_else(|| names.get(wildcard.as_ref()?)).cloned()
+        // Every request without TLS comes here, mostly with an exact name in lower case.
+        let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
         };
+        // A wildcard stands for exactly one label.
+        let wild = |names: &ByName| {
+            let (_, parent) = name.split_once('.')?;
+            names.get(&format!("*.{parent}")).cloned()
+        };
+        let of = |names: &ByName| names.get(name.as_ref()).cloned().or_else(|| wild(names));
         of(&known.own).or_else(|| of(&known.ordered))
     }
 }

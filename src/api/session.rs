@@ -85,6 +85,8 @@ enum Said<'a> {
     Error { message: &'a str },
 }
 
+type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Where {
     OwnContainer,
@@ -118,7 +120,7 @@ pub async fn run(
     caller: Principal,
     Path(path): Path<AppPath>,
     headers: HeaderMap,
-    socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    socket: Upgrade,
 ) -> Result<Response, ApiError> {
     open(
         api,
@@ -153,7 +155,7 @@ pub async fn exec(
     caller: Principal,
     Path(path): Path<AppPath>,
     headers: HeaderMap,
-    socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    socket: Upgrade,
 ) -> Result<Response, ApiError> {
     open(api, caller, &path.app, &headers, socket, Where::Instance).await
 }
@@ -163,7 +165,7 @@ async fn open(
     caller: Principal,
     app: &str,
     headers: &HeaderMap,
-    socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    socket: Upgrade,
     place: Where,
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Admin, app).await?;

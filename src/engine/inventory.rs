@@ -42,7 +42,7 @@ pub struct FoundContainer {
 #[derive(Debug, Clone)]
 pub struct FoundImage {
     pub id: String,
-    /// Its names that have the form that Cutover gives.
+    /// Its names that have the form that Cutover gives, those by commit first: people know it by them.
     pub names: Vec<ImageName>,
     pub app: Option<AppName>,
     pub created_at: i64,

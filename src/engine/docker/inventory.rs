@@ -17,7 +17,7 @@ use super::network::addresses_of;
 use super::tend::is_anonymous;
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::inventory::{
-    Details, FoundContainer, FoundImage, FoundNetwork, FoundVolume, ImageName, Inventory,
+    Details, FoundContainer, FoundImage, FoundNetwork, FoundVolume, ImageName, ImageTag, Inventory,
 };
 
 type Labels = HashMap<String, String>;
@@ -216,8 +216,10 @@ fn container(summary: ContainerSummary) -> Option<FoundContainer> {
 
 fn image(summary: ImageSummary) -> FoundImage {
     let names = summary.repo_tags.iter();
+    let mut names: Vec<_> = names.filter_map(|name| ImageName::parse(name)).collect();
+    names.sort_by_key(|name| matches!(name.tag, ImageTag::Deployment(_)));
     FoundImage {
-        names: names.filter_map(|name| ImageName::parse(name)).collect(),
+        names,
         app: parsed(&summary.labels, label::image::APP),
         created_at: summary.created * 1000,
         size: summary.size.max(0) as u64,
@@ -232,5 +234,22 @@ fn volume(volume: Volume) -> FoundVolume {
         release: parsed(&volume.labels, label::RELEASE),
         created_at: volume.created_at.map_or(0, millis),
         name: volume.name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_by_its_commit_where_it_has_such_a_name() {
+        let by_deployment = "cutover/shop:d1m8jdrhjnbw11".to_owned();
+        let by_commit = "cutover/shop:d6b0abbc77fe".to_owned();
+        let found = image(ImageSummary {
+            repo_tags: vec![by_deployment.clone(), by_commit.clone()],
+            ..Default::default()
+        });
+        let names: Vec<_> = found.names.into_iter().map(|name| name.full).collect();
+        assert_eq!(names, [by_commit, by_deployment]);
     }
 }

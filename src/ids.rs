@@ -166,6 +166,16 @@ impl DeliveryId {
     }
 }
 
+/// When an id was made, in milliseconds since 1970.
+pub fn stamped_at(id: &str) -> i64 {
+    let digit = |byte| ALPHABET.iter().position(|it| *it == byte).unwrap_or(0) as u64;
+    let stamp = id
+        .bytes()
+        .skip(1)
+        .fold(0, |all, byte| all << 5 | digit(byte));
+    (stamp >> 20) as i64
+}
+
 impl MovedRefId {
     pub fn new() -> Self {
         Self(stamp('m'))
@@ -173,13 +183,7 @@ impl MovedRefId {
 
     /// When it was created, in milliseconds since 1970.
     pub fn created_at(&self) -> i64 {
-        let digit = |b| ALPHABET.iter().position(|letter| *letter == b).unwrap_or(0) as u64;
-        let stamp = self
-            .0
-            .bytes()
-            .skip(1)
-            .fold(0, |stamp, b| stamp << 5 | digit(b));
-        (stamp >> 20) as i64
+        stamped_at(&self.0)
     }
 }
 
@@ -190,13 +194,7 @@ impl ActionId {
 
     /// When it was made, in milliseconds since 1970.
     pub fn made_at(&self) -> i64 {
-        let digit = |byte| ALPHABET.iter().position(|it| *it == byte).unwrap_or(0);
-        let stamp = self
-            .0
-            .bytes()
-            .skip(1)
-            .fold(0u128, |all, byte| all << 5 | digit(byte) as u128);
-        (stamp >> 20) as i64
+        stamped_at(&self.0)
     }
 }
 

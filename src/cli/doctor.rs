@@ -11,11 +11,9 @@ use super::client::Client;
 use super::notice::Configuration;
 use super::{Error, Global, certificates, configuration, gc, notice, print, words};
 use crate::config::{self, Config};
+use crate::deploy::space::Space;
 use crate::engine::{self, Version};
 use crate::proxy::control;
-
-/// With less free space than this, in bytes, the next build may not fit.
-const LITTLE_SPACE: u64 = 2 << 30;
 
 /// How long DNS may take to answer.
 const LOOK_UP: Duration = Duration::from_secs(3);
@@ -92,18 +90,18 @@ async fn docker(host: &str) -> Found {
 
 fn data_dir(path: &Path) -> Vec<Found> {
     let shown = path.display();
-    let free = match rustix::fs::statvfs(path) {
-        Ok(disk) => disk.f_bavail * disk.f_frsize,
-        Err(rustix::io::Errno::NOENT) => {
+    let space = match Space::of(path) {
+        Ok(space) => space,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = format!("`{shown}` does not exist yet; `cutover serve` creates it");
             return vec![Found::Odd(text)];
         }
         Err(error) => return vec![Found::Bad(format!("`{shown}` cannot be read: {error}"))],
     };
-    let text = format!("{} free in `{shown}`", free_space(free));
-    vec![match free {
-        free if free < LITTLE_SPACE => Found::Bad(format!("only {text}")),
-        _ => Found::Good(text),
+    let text = format!("{} free in `{shown}`", free_space(space.free));
+    vec![match space.is_little() {
+        true => Found::Bad(format!("only {text}")),
+        false => Found::Good(text),
     }]
 }
 

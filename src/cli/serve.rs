@@ -26,7 +26,7 @@ use crate::proxy::{
     control::{self, Client},
     listen_hint,
 };
-use crate::store::{Store, apps};
+use crate::store::{Store, apps, runs};
 use crate::vital::vital;
 
 mod data_plane;
@@ -118,10 +118,14 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("retiring", jobs::retire(agent.clone())));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
     background.spawn(vital("certifying", jobs::certify(agent.clone())));
+    background.spawn(vital("looking at disks", jobs::alarms(agent.clone())));
     background.spawn(vital("counting traffic", jobs::traffic(agent.clone())));
     background.spawn(vital("reloading", jobs::reload(agent.clone())));
     background.spawn(vital("notifying", notify::start(agent.clone())));
     background.spawn(vital("telling people", notify::tell_people(agent.clone())));
+    if let Err(error) = agent.store.write(runs::begin).await {
+        tracing::warn!(%error, "failed to record that the agent runs");
+    }
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
     let removals = reload::complete_removals(agent.clone());
     background.spawn(removals);
@@ -142,6 +146,8 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     // No work has to be finished here: the next start continues what a worker leaves.
     background.shutdown().await;
     agent.workers.end_all().await;
+    // Otherwise the next one says that this one did not end in order.
+    let _ = agent.store.write(runs::end).await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

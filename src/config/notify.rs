@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use super::file::{Node, Section};
-use super::values::secret;
+use super::notifier_kind::{NotifierKind, check};
+use super::quiet::{self, Quiet};
+use super::values::{line, secret};
 use crate::ids::AppName;
 
 /// Somebody who is told.
@@ -16,28 +19,34 @@ use crate::ids::AppName;
 pub struct Notifier {
     pub kind: NotifierKind,
     /// Where to send. Such addresses contain what authorizes their holder.
-    pub url: Secret,
-    /// What signs a webhook, or the token of an ntfy server.
+    pub url: Option<Secret>,
+    /// What signs a webhook, or the token of ntfy, Telegram or Pushover.
     pub secret: Option<Secret>,
+    /// Pushover's user or group.
+    pub user: Option<Secret>,
+    /// Telegram's chat.
+    pub chat: Option<String>,
+    /// The sender of e-mail.
+    pub from: Option<Mailbox>,
+    /// The recipients of e-mail.
+    pub to: Vec<Mailbox>,
     pub events: Vec<NotifyEvent>,
     /// `None`: all of them.
     pub apps: Option<Vec<AppName>>,
+    /// When only what cannot wait is sent.
+    pub quiet: Option<Quiet>,
 }
 
 impl Notifier {
-    pub fn wants(&self, event: NotifyEvent, app: &AppName) -> bool {
-        let of_app = self.apps.as_ref().is_none_or(|apps| apps.contains(app));
+    /// `app` is `None` for what happens to the server.
+    pub fn wants(&self, event: NotifyEvent, app: Option<&AppName>) -> bool {
+        let of_app = match (&self.apps, app) {
+            (None, _) => true,
+            (Some(apps), Some(app)) => apps.contains(app),
+            (Some(_), None) => false,
+        };
         of_app && self.events.contains(&event)
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotifierKind {
-    /// JSON, signed as Standard Webhooks says.
-    Webhook,
-    /// Slack's incoming webhooks, which Mattermost, Rocket.Chat and Discord (`…/slack`) understand too.
-    Slack,
-    Ntfy,
 }
 
 /// What somebody may want to be told.
@@ -53,16 +62,25 @@ pub enum NotifyEvent {
     Crashing,
     /// What had failed, was rolled back or crashed works again.
     Recovered,
+    /// A name gets no certificate, or its certificate expires.
+    Certificate,
+    /// A disk is nearly full.
+    Disk,
+    /// The agent runs again after it was killed, crashed, or lost its machine.
+    Restarted,
 }
 
 impl NotifyEvent {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Live,
         Self::Failed,
         Self::RolledBack,
         Self::Stuck,
         Self::Crashing,
         Self::Recovered,
+        Self::Certificate,
+        Self::Disk,
+        Self::Restarted,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -73,12 +91,25 @@ impl NotifyEvent {
             Self::Stuck => "stuck",
             Self::Crashing => "crashing",
             Self::Recovered => "recovered",
+            Self::Certificate => "certificate",
+            Self::Disk => "disk",
+            Self::Restarted => "restarted",
         }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
     /// Whether it is bad news.
     pub fn is_bad(self) -> bool {
         !matches!(self, Self::Live | Self::Recovered)
+    }
+
+    /// Whether somebody has to be woken: what serves is broken, or is about to be. After a deployment
+    /// that failed or was rolled back, the release before it serves.
+    pub fn is_urgent(self) -> bool {
+        matches!(self, Self::Stuck | Self::Crashing | Self::Disk)
     }
 }
 
@@ -88,8 +119,8 @@ impl fmt::Display for NotifyEvent {
     }
 }
 
-const EVENTS: &str = "events among \"live\", \"failed\", \"rolled_back\", \"stuck\", \"crashing\" and \
-                      \"recovered\"";
+const EVENTS: &str = "events among \"live\", \"failed\", \"rolled_back\", \"stuck\", \"crashing\", \
+                      \"recovered\", \"certificate\", \"disk\" and \"restarted\"";
 
 pub(super) fn notifiers(node: Node<'_>) -> Option<BTreeMap<String, Arc<Notifier>>> {
     let mut all = BTreeMap::new();
@@ -109,23 +140,27 @@ pub(super) fn notifiers(node: Node<'_>) -> Option<BTreeMap<String, Arc<Notifier>
 }
 
 fn notifier(mut section: Section<'_>) -> Option<Notifier> {
-    const KINDS: &str = "\"webhook\", \"slack\" or \"ntfy\"";
-    let kind = section.required("kind", KINDS, |node| match node.str(KINDS)? {
-        "webhook" => Some(NotifierKind::Webhook),
-        "slack" => Some(NotifierKind::Slack),
-        "ntfy" => Some(NotifierKind::Ntfy),
-        _ => node.wrong(KINDS),
+    let kinds = NotifierKind::expected();
+    let kind = section.required("kind", &kinds, |node| {
+        let text = node.str(&kinds)?;
+        let found = NotifierKind::ALL.into_iter().find(|it| it.as_str() == text);
+        found.or_else(|| node.wrong(&kinds))
     });
-    const URL: &str =
-        "where to read the address from, `{ env = \"NAME\" }` or `{ file = \"PATH\" }`";
-    let url = section.required("url", URL, secret);
+    let url = section.read("url", secret);
     let key = section.read("secret", secret);
+    let user = section.read("user", secret);
+    let chat = section.read("chat", line);
+    let from = section.read("from", mailbox);
+    let to = section.read("to", |node| {
+        let all = node.array("an array of addresses such as [\"ops@example.com\"]")?;
+        match all.is_empty() {
+            true => node.wrong("at least one address"),
+            false => all.into_iter().map(mailbox).collect(),
+        }
+    });
     let events = section.read("events", |node| {
         let one = |node: Node<'_>| {
-            let text = node.str(EVENTS)?;
-            let found = NotifyEvent::ALL
-                .into_iter()
-                .find(|event| event.as_str() == text);
+            let found = NotifyEvent::named(node.str(EVENTS)?);
             found.or_else(|| node.wrong(EVENTS))
         };
         node.array(EVENTS)?.into_iter().map(one).collect()
@@ -138,30 +173,32 @@ fn notifier(mut section: Section<'_>) -> Option<Notifier> {
         };
         node.array(EXPECTED)?.into_iter().map(one).collect()
     });
-    match (kind, &key) {
-        (Some(NotifierKind::Webhook), None) => {
-            let name = section.key("secret");
-            section.report(format!(
-                "`{name}` is missing: expected where to read the key from that signs what is sent"
-            ));
-        }
-        (Some(NotifierKind::Slack), Some(_)) => {
-            let name = section.key("secret");
-            section.report(format!(
-                "`{name}` is not used by \"slack\": its address authorizes"
-            ));
-        }
-        _ => {}
+    let quiet = quiet::read(&mut section);
+    if let Some(kind) = kind {
+        check(kind, &section);
     }
     section.done();
-    use NotifyEvent::{Crashing, Failed, Recovered, RolledBack, Stuck};
+    let but_live = NotifyEvent::ALL
+        .into_iter()
+        .filter(|it| *it != NotifyEvent::Live);
     Some(Notifier {
         kind: kind?,
-        url: url?,
+        url,
         secret: key,
-        events: events.unwrap_or_else(|| vec![Failed, RolledBack, Stuck, Crashing, Recovered]),
+        user,
+        chat,
+        from,
+        to: to.unwrap_or_default(),
+        events: events.unwrap_or_else(|| but_live.collect()),
         apps,
+        quiet,
     })
+}
+
+fn mailbox(node: Node<'_>) -> Option<Mailbox> {
+    const EXPECTED: &str = "an address such as \"ops@example.com\" or \"Ops <ops@example.com>\"";
+    let text = node.str(EXPECTED)?;
+    text.parse().ok().or_else(|| node.wrong(EXPECTED))
 }
 
 #[cfg(test)]
@@ -185,10 +222,12 @@ mod tests {
         );
         let all = config.unwrap().notify;
         let (hello, other) = ("hello".parse().unwrap(), "other".parse().unwrap());
-        assert!(all["ops"].wants(NotifyEvent::Failed, &other));
-        assert!(!all["ops"].wants(NotifyEvent::Live, &other));
-        assert!(all["ci"].wants(NotifyEvent::Live, &hello));
-        assert!(!all["ci"].wants(NotifyEvent::Live, &other));
+        assert!(all["ops"].wants(NotifyEvent::Failed, Some(&other)));
+        assert!(!all["ops"].wants(NotifyEvent::Live, Some(&other)));
+        assert!(all["ops"].wants(NotifyEvent::Disk, None));
+        assert!(all["ci"].wants(NotifyEvent::Live, Some(&hello)));
+        assert!(!all["ci"].wants(NotifyEvent::Live, Some(&other)));
+        assert!(!all["ci"].wants(NotifyEvent::Live, None));
     }
 
     #[test]
@@ -197,7 +236,10 @@ mod tests {
             "[notify.a]\nkind = 'pigeon'\nurl = 'https://hooks.example/secret'\nevents = ['all']\n\
              [notify.b]\nkind = 'webhook'\nurl = { env = 'U' }\n\
              [notify.c]\nkind = 'slack'\nurl = { env = 'U' }\nsecret = { env = 'S' }\n\
-             [notify.'D E']\nkind = 'ntfy'",
+             [notify.'D E']\nkind = 'ntfy'\n\
+             [notify.m]\nkind = 'email'\nurl = { env = 'U' }\nfrom = 'nobody'\nto = []\n\
+             [notify.t]\nkind = 'telegram'\nsecret = { env = 'S' }\nquiet = '25:00-7:00'\n\
+             [notify.q]\nkind = 'discord'\nurl = { env = 'U' }\ntimezone = 'Mars/Base'\nuser = 'u'",
         )
         .unwrap_err();
         for word in [
@@ -208,6 +250,12 @@ mod tests {
             "`notify.c.secret` is not used",
             "a receiver's name",
             "url` is missing",
+            "`notify.m.from`",
+            "`notify.m.to`",
+            "`notify.t.chat` is missing",
+            "`notify.t.quiet`",
+            "`notify.q.timezone`",
+            "`notify.q.user`",
         ] {
             assert!(error.contains(word), "{word}:\n{error}");
         }

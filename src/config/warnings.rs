@@ -26,8 +26,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     for (name, notifier) in &config.notify {
         for (key, secret) in [
-            ("url", Some(&notifier.url)),
+            ("url", notifier.url.as_ref()),
             ("secret", notifier.secret.as_ref()),
+            ("user", notifier.user.as_ref()),
         ] {
             if let Some(Err(error)) = secret.map(Secret::read) {
                 warnings.push(format!("`notify.{name}.{key}`: {error}"));

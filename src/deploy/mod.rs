@@ -44,12 +44,14 @@ mod services;
 pub mod session;
 mod settings;
 mod slots;
+pub mod space;
 mod steps;
 pub mod stop;
 pub mod tend;
 pub mod traffic;
 mod undo;
 pub mod unrecorded;
+pub mod usage;
 pub mod variables;
 mod vault;
 mod waiting;
@@ -63,6 +65,7 @@ use slots::Slots;
 pub use steps::retire::instance as retire_instance;
 use tend::Tend;
 use traffic::Traffic;
+use usage::Usages;
 
 /// Everything that deployments need; one per process, shared by all.
 pub struct Agent {
@@ -82,6 +85,7 @@ pub struct Agent {
     /// Notified when a certificate may be due.
     pub certifying: Notify,
     pub traffic: Traffic,
+    pub usages: Usages,
     /// Notified when a scheduled command may be due, or has ended.
     pub scheduling: Notify,
     /// Notified when instances are to be stopped.
@@ -110,6 +114,7 @@ impl Agent {
             tend: Arc::default(),
             certifying: Notify::new(),
             traffic: Traffic::default(),
+            usages: Usages::default(),
             scheduling: Notify::new(),
             retiring: Notify::new(),
             publishing: Mutex::new(()),

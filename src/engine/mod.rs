@@ -256,6 +256,15 @@ pub enum Engine {
     Docker(Docker),
 }
 
+/// What a container uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// The time on processors since it was started.
+    pub cpu: Duration,
+    /// In bytes, without what the kernel only caches.
+    pub memory: u64,
+}
+
 impl Engine {
     /// The Docker Engine at `host`. Sends no request yet.
     pub fn docker(host: String, agent: AgentId, data_dir: &Path) -> Self {
@@ -497,6 +506,20 @@ impl Engine {
     pub async fn id(&self) -> Result<Option<String>> {
         match self {
             Engine::Docker(docker) => docker.engine_id().await,
+        }
+    }
+
+    /// What a container uses; `None` if it does not run.
+    pub async fn used(&self, name: &str) -> Result<Option<Used>> {
+        match self {
+            Engine::Docker(docker) => docker.used(name).await,
+        }
+    }
+
+    /// Where the engine keeps its data, if that is on this machine.
+    pub async fn folder(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Engine::Docker(docker) => docker.folder().await,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Background work of the agent: one file per task, each a loop that runs as long as the agent.
 
+mod alarms;
 mod certify;
 mod prune;
 mod reconcile;
@@ -9,6 +10,7 @@ mod schedule;
 mod sweep;
 mod traffic;
 
+pub use alarms::alarms;
 pub use certify::certify;
 pub use prune::prune;
 pub use reconcile::reconcile;

@@ -24,9 +24,37 @@ pub const TELLING: Topic = Topic {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub what: NotifyEvent,
-    pub deployment: DeploymentId,
+    /// The deployment that it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentId>,
+    /// In words, if it happened to no deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// In milliseconds since 1970.
     pub at: i64,
+}
+
+/// What happened to the server, or to what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// What it is about: that something is over is told to whoever is told of it.
+    pub about: NotifyEvent,
+    pub app: Option<AppName>,
+    pub title: String,
+    pub text: String,
+}
+
+/// Records that something happened to the server.
+pub fn said(db: &Connection, what: NotifyEvent, said: Said) -> Result<()> {
+    // No app has an empty name.
+    let key = said.app.clone().map_or_else(String::new, String::from);
+    let event = Event {
+        what,
+        deployment: None,
+        said: Some(said),
+        at: now(),
+    };
+    outbox::append(db, &HAPPENED, &key, &to_json(&event)?)
 }
 
 /// Records that something happened to a deployment, or to what it made live.
@@ -38,7 +66,8 @@ pub fn happened(
 ) -> Result<()> {
     let event = Event {
         what,
-        deployment: deployment.clone(),
+        deployment: Some(deployment.clone()),
+        said: None,
         at: now(),
     };
     outbox::append(db, &HAPPENED, app.as_str(), &to_json(&event)?)
@@ -101,7 +130,7 @@ mod tests {
             let event: Event = serde_json::from_str(&waiting[0].payload).unwrap();
             assert_eq!(
                 (event.what, event.deployment),
-                (NotifyEvent::Failed, failed)
+                (NotifyEvent::Failed, Some(failed))
             );
             hand_on(db, &waiting[0], &["ops".into(), "ci".into()])?;
             assert!(outbox::waiting(db, &HAPPENED)?.is_empty());

@@ -16,8 +16,10 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod actions;
+pub mod alarms;
 pub mod app_names;
 pub mod apps;
+pub mod arrivals;
 pub mod certificates;
 pub mod crons;
 pub mod deliveries;
@@ -40,6 +42,7 @@ pub mod pending_pushes;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
+pub mod runs;
 pub mod scales;
 pub mod secrets;
 pub mod services;

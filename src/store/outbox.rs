@@ -85,6 +85,18 @@ pub fn waiting(db: &Connection, topic: &Topic) -> Result<Vec<Message>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// How many messages of a topic [`all`] reads.
+const READ: i64 = 2000;
+
+/// The messages of a topic, in the order in which they were added, up to a number that bounds what is read
+/// at once.
+pub fn all(db: &Connection, topic: &Topic) -> Result<Vec<Message>> {
+    let mut query =
+        db.prepare_cached("SELECT * FROM outbox WHERE topic = ?1 ORDER BY id LIMIT ?2")?;
+    let rows = query.query_map((topic.name, READ), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Removes a message that was delivered, or never will be. Returns whether it is gone: otherwise a newer
 /// message has replaced it in the meantime, which is now due at once.
 pub fn settle(db: &Connection, message: &Message) -> Result<bool> {
@@ -120,6 +132,20 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Message> {
         due_at: row.get("due_at")?,
         attempts: row.get("attempts")?,
     })
+}
+
+#[cfg(test)]
+pub fn example(payload: String, due_at: i64, attempts: u32) -> Message {
+    Message {
+        id: 1,
+        revision: 1,
+        topic: String::new(),
+        key: String::new(),
+        payload,
+        since: 0,
+        due_at,
+        attempts,
+    }
 }
 
 #[cfg(test)]

@@ -36,11 +36,16 @@ async fn receiver(first: &[&'static str]) -> (String, Got) {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await.unwrap();
-            let status = answers.next().unwrap_or("200 OK\r\n");
-            if status.starts_with("200") {
+            let answer = answers.next().unwrap_or("200 OK\r\n");
+            if answer.starts_with("200") {
                 kept.lock().push((head, String::from_utf8(body).unwrap()));
             }
-            let answer = format!("HTTP/1.1 {status}content-length: 0\r\nconnection: close\r\n\r\n");
+            // What follows a bar is the body.
+            let (status, body) = answer.split_once('|').unwrap_or((answer, ""));
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
             let _ = stream.get_mut().write_all(answer.as_bytes()).await;
         }
     });
@@ -119,5 +124,177 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
         "{}",
         server.log()
     );
+    server.stop().await;
+}
+
+/// A mail server that refuses the first `busy` mails for now, and keeps what comes after `DATA`.
+async fn mail_server(mut busy: usize) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://ops:hunter2@{}", listener.local_addr().unwrap());
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let kept = got.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut answer = "220 mail.test".to_owned();
+            let mut data: Option<String> = None;
+            loop {
+                if data.is_none() {
+                    answer += "\r\n";
+                    let _ = stream.get_mut().write_all(answer.as_bytes()).await;
+                }
+                let mut line = String::new();
+                if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    break;
+                }
+                if let Some(text) = &mut data {
+                    if line != ".\r\n" {
+                        *text += &line;
+                        continue;
+                    }
+                    kept.lock().extend(data.take());
+                    answer = "250 OK".into();
+                    continue;
+                }
+                answer = match line.get(..4).unwrap_or_default() {
+                    "EHLO" => "250-mail.test\r\n250 AUTH PLAIN".into(),
+                    "AUTH" => "235 OK".into(),
+                    "MAIL" if busy > 0 => {
+                        busy -= 1;
+                        "451 later".into()
+                    }
+                    "DATA" => {
+                        let _ = stream.get_mut().write_all(b"354 go on\r\n").await;
+                        data = Some(String::new());
+                        continue;
+                    }
+                    "QUIT" => "221 bye".into(),
+                    _ => "250 OK".into(),
+                };
+            }
+        }
+    });
+    (url, got)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_is_asked_as_its_documentation_says() {
+    let mut settings = SETTINGS.to_owned();
+    let (mut urls, mut got) = (Vec::new(), Vec::new());
+    for (kind, keys) in [
+        ("slack", ""),
+        ("mattermost", ""),
+        ("discord", ""),
+        ("teams", ""),
+        ("telegram", "secret = { env = 'TOKEN' }\nchat = '-100'\n"),
+        (
+            "pushover",
+            "secret = { env = 'TOKEN' }\nuser = { env = 'TOKEN' }\n",
+        ),
+    ] {
+        let (url, requests) = receiver(&[]).await;
+        settings +=
+            &format!("[notify.{kind}]\nkind = '{kind}'\nurl = {{ env = '{kind}' }}\n{keys}");
+        urls.push((kind, url));
+        got.push((kind, requests));
+    }
+    let (mail, mails) = mail_server(0).await;
+    settings += "[notify.mail]\nkind = 'email'\nurl = { env = 'MAIL' }\nfrom = 'cutover@x.test'\n\
+                 to = ['Ops <ops@x.test>']\n";
+    let mut server = Server::idle(&settings).await;
+    for (kind, url) in &urls {
+        server.set_env(kind, url);
+    }
+    server.set_env("TOKEN", "hunter2");
+    server.set_env("MAIL", &mail);
+    server.serve().await;
+    let output = server.cutover(&["notify", "test"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}\n{}", server.log());
+    for (kind, requests) in got {
+        let (head, body) = requests.lock()[0].clone();
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        let text = match kind {
+            "slack" => &json["text"],
+            "mattermost" => &json["attachments"][0]["title"],
+            "discord" => &json["embeds"][0]["title"],
+            "teams" => &json["attachments"][0]["content"]["body"][0]["inlines"][0]["text"],
+            "telegram" => {
+                assert!(
+                    head.starts_with("post /hunter2/bothunter2/sendmessage "),
+                    "{head}"
+                );
+                assert_eq!(json["chat_id"], "-100");
+                &json["text"]
+            }
+            _ => {
+                assert!(head.starts_with("post /hunter2/1/messages.json "), "{head}");
+                assert!(body.contains("title=Cutover+can+reach+you"), "{body}");
+                continue;
+            }
+        };
+        let text = text.as_str().unwrap_or_else(|| panic!("{kind}: {body}"));
+        assert!(text.contains("Cutover can reach you"), "{kind}: {body}");
+    }
+    let mail = mails.lock()[0].clone();
+    assert!(
+        mail.contains("Subject: Cutover can reach you\r\n"),
+        "{mail}"
+    );
+    assert!(mail.contains("To: Ops <ops@x.test>\r\n"), "{mail}");
+    assert!(!server.log().contains("hunter2"), "{}", server.log());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_the_server_is_told_later_at_once_and_not_at_night() {
+    let slowly = ["429 Slowly\r\n|{\"ok\":false,\"parameters\":{\"retry_after\":8}}"];
+    let (phone, on_phone) = receiver(&slowly).await;
+    let (night, at_night) = receiver(&[]).await;
+    let (mail, mails) = mail_server(1).await;
+    // From an hour ago until an hour from now.
+    let hour = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        / 3600;
+    let quiet = format!("{:02}:00-{:02}:00", (hour + 23) % 24, (hour + 2) % 24);
+    let settings = format!(
+        "{SETTINGS}\n[notify.phone]\nkind = 'telegram'\nurl = {{ env = 'PHONE' }}\n\
+         secret = {{ env = 'TOKEN' }}\nchat = '1'\n\
+         [notify.night]\nkind = 'ntfy'\nurl = {{ env = 'NIGHT' }}\nquiet = '{quiet}'\n\
+         [notify.mail]\nkind = 'email'\nurl = {{ env = 'MAIL' }}\nfrom = 'c@x.test'\nto = ['o@x.test']\n"
+    );
+    let mut server = Server::idle(&settings).await;
+    server.set_env("PHONE", &phone);
+    server.set_env("NIGHT", &night);
+    server.set_env("MAIL", &mail);
+    server.set_env("TOKEN", "hunter2");
+    server.serve().await;
+    server.stop().await;
+    server.serve().await;
+    server.agent().kill().await.unwrap();
+    server.serve().await;
+    // While the phone's server wants to be left alone, something else happens.
+    let busy = soon(async || server.log().contains("it answered 429")).await;
+    assert!(busy, "{}", server.log());
+    let broken = vec![File::new("Dockerfile", "FROM scratch\nCOPY not-there /\n")];
+    let id = server.push_files(&broken, "Break it").await;
+    server.ended(&id).await;
+    let mailed = || mails.lock().concat();
+    let told = soon(async || !on_phone.lock().is_empty() && mailed().contains("failed")).await;
+    assert!(
+        told,
+        "{:?}\n{:?}\n{}",
+        on_phone.lock(),
+        mails.lock(),
+        server.log()
+    );
+    let body = on_phone.lock()[0].1.clone();
+    assert!(body.contains("2 things happened"), "{body}");
+    assert!(body.contains("The agent was restarted") && body.contains("a deployment failed"));
+    assert_eq!(on_phone.lock().len(), 1);
+    assert!(mailed().contains("The agent was restarted"), "{}", mailed());
+    assert!(at_night.lock().is_empty(), "{:?}", at_night.lock());
     server.stop().await;
 }

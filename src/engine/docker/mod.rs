@@ -20,6 +20,7 @@ mod network;
 mod output;
 mod session;
 mod tend;
+mod usage;
 mod volume;
 
 /// How long an engine may take to answer before it counts as unreachable.
@@ -65,6 +66,16 @@ impl Docker {
     pub async fn engine_id(&self) -> Result<Option<String>> {
         let info = self.client()?.with_timeout(ANSWER).info().await;
         Ok(info.map_err(self.failed("say its id"))?.id)
+    }
+
+    /// Where the engine keeps its data, if that is on this machine.
+    pub async fn folder(&self) -> Result<Option<std::path::PathBuf>> {
+        if !self.host.starts_with("unix:") {
+            return Ok(None);
+        }
+        let info = self.client()?.with_timeout(ANSWER).info().await;
+        let info = info.map_err(self.failed("say where its data is"))?;
+        Ok(info.docker_root_dir.map(Into::into))
     }
 
     pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {

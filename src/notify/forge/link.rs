@@ -10,8 +10,12 @@ pub fn environment(config: &Config, app: &App) -> Option<String> {
 
 /// The URL of a deployment's page, if the agent has a domain.
 pub fn page(config: &Config, id: &DeploymentId) -> Option<String> {
-    let base = config.url(config.agent.domain.as_ref()?);
-    Some(format!("{base}/deployments/{id}"))
+    Some(format!("{}deployments/{id}", home(config)?))
+}
+
+/// The URL of the dashboard, if the agent has a domain.
+pub fn home(config: &Config) -> Option<String> {
+    Some(format!("{}/", config.url(config.agent.domain.as_ref()?)))
 }
 
 #[cfg(test)]

@@ -12,6 +12,6 @@ mod session;
 mod tell;
 mod token;
 
-pub(super) use link::page;
+pub(super) use link::{home, page};
 pub use tell::Forges;
 pub(super) use tell::backoff;

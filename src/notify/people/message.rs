@@ -1,15 +1,14 @@
-//! An event in words, and as each kind of receiver expects it. Pure.
+//! What happened, in words. Pure.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::config::{NotifierKind, NotifyEvent};
+use crate::config::NotifyEvent;
 use crate::deploy::words::subject;
 use crate::store::deployments::Deployment;
-use crate::webhook::signature;
+use crate::store::events::Said;
+
+/// How many things one message for several lists.
+const LISTED: usize = 15;
 
 /// What a receiver is told.
 #[derive(Debug, Clone)]
@@ -20,20 +19,16 @@ pub struct Message {
     pub text: String,
     pub link: Option<String>,
     pub is_bad: bool,
-    /// For programs.
+    pub is_urgent: bool,
+    /// In milliseconds since 1970.
+    pub at: i64,
+    /// What it is, for programs, and the data of it.
+    pub kind: String,
     pub data: serde_json::Value,
-    kind: String,
-    at: i64,
-}
-
-/// A request, but for its address.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Sent {
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
 }
 
 impl Message {
+    /// About a deployment, or what it made live.
     pub fn new(
         id: String,
         what: NotifyEvent,
@@ -49,6 +44,7 @@ impl Message {
             NotifyEvent::Stuck => format!("{app} is stuck"),
             NotifyEvent::Crashing => format!("{app} keeps crashing"),
             NotifyEvent::Recovered => format!("{app} works again"),
+            other => format!("{app}: {other}"),
         };
         let commit = of.commit.as_ref().map(|commit| commit.short().to_owned());
         let mut text = match (&of.message, &commit) {
@@ -78,9 +74,69 @@ impl Message {
             text,
             link,
             is_bad: what.is_bad(),
-            data,
-            kind: format!("deployment.{what}"),
+            is_urgent: what.is_urgent(),
             at,
+            kind: format!("deployment.{what}"),
+            data,
+        }
+    }
+
+    /// About what no deployment did; `app` is `None` for the whole server.
+    pub fn said(
+        id: String,
+        what: NotifyEvent,
+        said: &Said,
+        app: Option<&str>,
+        at: i64,
+        link: Option<String>,
+    ) -> Self {
+        Self {
+            id,
+            title: said.title.clone(),
+            text: said.text.clone(),
+            is_bad: what.is_bad(),
+            is_urgent: what.is_urgent(),
+            at,
+            kind: format!("server.{what}"),
+            data: json!({
+                "app": app, "about": said.about, "title": said.title, "text": said.text, "url": link,
+            }),
+            link,
+        }
+    }
+
+    /// What happened at the same time, as one; `all` is not empty.
+    pub fn group(mut all: Vec<Self>, link: Option<String>) -> Self {
+        if all.len() == 1 {
+            return all.remove(0);
+        }
+        let bad = all.iter().filter(|it| it.is_bad).count();
+        let title = match bad {
+            0 => format!("{} things happened", all.len()),
+            bad => format!("{} things happened, {bad} of them bad", all.len()),
+        };
+        let mut text = String::new();
+        for one in all.iter().take(LISTED) {
+            let more = one.text.lines().next().unwrap_or_default();
+            let line = match more {
+                "" => one.title.clone(),
+                more => format!("{}: {more}", one.title),
+            };
+            text += &format!("- {line}\n");
+        }
+        if all.len() > LISTED {
+            text += &format!("and {} more\n", all.len() - LISTED);
+        }
+        Self {
+            id: format!("{}_{}", all[0].id, all.len()),
+            title,
+            text: text.trim_end().to_owned(),
+            link,
+            is_bad: bad > 0,
+            is_urgent: all.iter().any(|it| it.is_urgent),
+            at: all.iter().map(|it| it.at).max().unwrap_or_default(),
+            kind: "group".to_owned(),
+            data: json!(all.into_iter().map(|it| it.data).collect::<Vec<_>>()),
         }
     }
 
@@ -92,147 +148,49 @@ impl Message {
             text: "Somebody ran `cutover notify test`.".to_owned(),
             link: None,
             is_bad: false,
-            data: json!({}),
-            kind: "test".to_owned(),
+            is_urgent: false,
             at,
+            kind: "test".to_owned(),
+            data: json!({}),
         }
     }
+}
 
-    /// As this kind of receiver expects it; `now` is in seconds since 1970. An error is one sentence.
-    pub fn sent(&self, kind: NotifierKind, secret: Option<&str>, now: i64) -> Result<Sent, String> {
-        match kind {
-            NotifierKind::Webhook => self.webhook(secret.unwrap_or_default(), now),
-            NotifierKind::Slack => Ok(self.slack()),
-            NotifierKind::Ntfy => Ok(self.ntfy(secret)),
-        }
-    }
-
-    /// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
-    fn webhook(&self, secret: &str, now: i64) -> Result<Sent, String> {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.at) * 1_000_000);
-        let at = at.ok().and_then(|at| at.format(&Rfc3339).ok());
-        let body = json!({ "type": self.kind, "timestamp": at, "data": self.data }).to_string();
-        let timestamp = now.to_string();
-        let mac =
-            signature::sign_standard(secret.as_bytes(), &self.id, &timestamp, body.as_bytes());
-        let mac = mac.ok_or("the secret begins with `whsec_` and is not base64 after it")?;
-        Ok(Sent {
-            headers: vec![
-                ("content-type", "application/json".into()),
-                ("webhook-id", self.id.clone()),
-                ("webhook-timestamp", timestamp),
-                ("webhook-signature", format!("v1,{}", STANDARD.encode(mac))),
-            ],
-            body,
-        })
-    }
-
-    /// <https://docs.slack.dev/messaging/formatting-message-text>
-    fn slack(&self) -> Sent {
-        // What others write must neither format nor mention anybody.
-        let escaped = |text: &str| {
-            let text = text.replace('&', "&amp;");
-            text.replace('<', "&lt;").replace('>', "&gt;")
-        };
-        let mut text = format!("*{}*\n{}", escaped(&self.title), escaped(&self.text));
-        if let Some(link) = &self.link {
-            text += &format!("\n<{link}|Look>");
-        }
-        Sent {
-            headers: vec![("content-type", "application/json".into())],
-            body: json!({ "text": text }).to_string(),
-        }
-    }
-
-    /// <https://docs.ntfy.sh/publish/>
-    fn ntfy(&self, token: Option<&str>) -> Sent {
-        let mut headers = vec![
-            ("title", self.title.clone()),
-            (
-                "priority",
-                if self.is_bad { "high" } else { "default" }.into(),
-            ),
-            (
-                "tags",
-                if self.is_bad {
-                    "warning"
-                } else {
-                    "white_check_mark"
-                }
-                .into(),
-            ),
-        ];
-        headers.extend(self.link.clone().map(|link| ("click", link)));
-        headers.extend(token.map(|token| ("authorization", format!("Bearer {token}"))));
-        Sent {
-            headers,
-            body: self.text.clone(),
-        }
+/// At most so many characters, the last of which says that more was left out.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
-
-    fn message() -> Message {
-        Message {
-            text: "<!channel> & <b>".into(),
-            link: Some("https://deploy.example/deployments/d1".into()),
-            ..Message::test(1_000)
-        }
-    }
 
     #[test]
-    fn a_webhook_is_signed_as_the_standard_says() {
-        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let sent = message()
-            .sent(NotifierKind::Webhook, Some(secret), 1_700_000_000)
-            .unwrap();
-        let header = |name: &str| {
-            let found = sent.headers.iter().find(|(key, _)| *key == name);
-            found.unwrap().1.as_str()
+    fn what_happens_at_the_same_time_is_one_message() {
+        let one = |n: usize| Message {
+            title: format!("app{n} is stuck"),
+            text: "Fix it (aaaaaaa) by Ada\nmore".into(),
+            is_bad: n == 0,
+            ..Message::test(n as i64)
         };
-        let parts = (
-            header("webhook-id"),
-            header("webhook-timestamp"),
-            header("webhook-signature"),
-        );
-        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let secrets = [secret.as_bytes().to_vec()];
-        assert!(signature::standard(
-            &secrets,
-            parts,
-            sent.body.as_bytes(),
-            now
-        ));
+        assert_eq!(Message::group(vec![one(0)], None).title, "app0 is stuck");
+        let group = Message::group((0..20).map(one).collect(), None);
+        assert_eq!(group.title, "20 things happened, 1 of them bad");
         assert!(
-            sent.body.contains("\"timestamp\":\"1970-01-01T00:00:01Z\""),
-            "{}",
-            sent.body
+            group
+                .text
+                .starts_with("- app0 is stuck: Fix it (aaaaaaa) by Ada\n- app1 ")
         );
-        let wrong = message().sent(NotifierKind::Webhook, Some("whsec_%"), 0);
-        assert!(wrong.is_err());
+        assert!(group.text.ends_with("\nand 5 more"), "{}", group.text);
+        assert!(group.is_bad && !group.is_urgent);
     }
 
     #[test]
-    fn what_others_write_formats_nothing() {
-        let sent = message().sent(NotifierKind::Slack, None, 0).unwrap();
-        assert!(
-            sent.body.contains("&lt;!channel&gt; &amp; &lt;b&gt;"),
-            "{}",
-            sent.body
-        );
-        assert!(
-            sent.body
-                .contains("<https://deploy.example/deployments/d1|Look>")
-        );
-        let sent = message().sent(NotifierKind::Ntfy, Some("tk_1"), 0).unwrap();
-        assert_eq!(sent.body, "<!channel> & <b>");
-        assert!(
-            sent.headers
-                .contains(&("authorization", "Bearer tk_1".into()))
-        );
+    fn what_is_cut_says_so() {
+        assert_eq!(cut("ääääh", 5), "ääääh");
+        assert_eq!(cut("ääääh", 4), "äää…");
     }
 }

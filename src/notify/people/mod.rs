@@ -1,7 +1,12 @@
-//! Telling people what happens to apps: `[notify.NAME]` of deploy.toml.
+//! Telling people what happens to apps and to the server: `[notify.NAME]` of deploy.toml.
 
+mod choice;
+mod email;
+mod kind;
 mod message;
 mod send;
 mod tell;
+mod test;
 
-pub use tell::{Told, start, test};
+pub use tell::start;
+pub use test::{Told, test};

@@ -1,16 +1,18 @@
 //! One request to a receiver. Its address is a secret: no error names it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 
-use super::message::Sent;
+use super::kind::Sent;
 use crate::outbound::Outbound;
 
 /// From the DNS look-up to the head of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How much of a refusal is read, in bytes.
+const CAP: usize = 16 << 10;
 /// The longest pause that a receiver may ask for.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
@@ -33,9 +35,9 @@ impl Problem {
     }
 }
 
-pub async fn send(outbound: &Outbound, url: &str, sent: Sent) -> Result<(), Problem> {
+pub async fn send(outbound: &Outbound, sent: Sent) -> Result<(), Problem> {
     let wrong = || Problem::Refused("the address is not an `http` or `https` URL".into());
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let uri: Uri = sent.url.parse().map_err(|_| wrong())?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
         return Err(wrong());
     }
@@ -57,7 +59,15 @@ pub async fn send(outbound: &Outbound, url: &str, sent: Sent) -> Result<(), Prob
             channel.map_err(|error| later(format!("it cannot be reached: {error}")))?;
         let answer = channel.send(request).await;
         let answer = answer.map_err(|error| later(format!("it did not answer: {error}")))?;
-        judge(answer.status(), answer.headers())
+        let (head, body) = answer.into_parts();
+        let body = match head.status.is_success() {
+            true => Bytes::new(),
+            false => Limited::new(body, CAP)
+                .collect()
+                .await
+                .map_or(Bytes::new(), |it| it.to_bytes()),
+        };
+        judge(head.status, &head.headers, &body)
     };
     match tokio::time::timeout(DEADLINE, exchange).await {
         Ok(outcome) => outcome,
@@ -68,7 +78,7 @@ pub async fn send(outbound: &Outbound, url: &str, sent: Sent) -> Result<(), Prob
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Problem> {
+fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     let why = format!("it answered {}", status.as_u16());
     let busy = matches!(
         status,
@@ -78,12 +88,29 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Problem> {
         status if status.is_success() => Ok(()),
         status if busy || status.is_server_error() => {
             let wait = headers.get(header::RETRY_AFTER);
-            let wait = wait.and_then(|wait| wait.to_str().ok()?.parse().ok());
-            let wait = wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST));
+            let wait = wait.and_then(|wait| pause(wait.to_str().ok()?));
+            let wait = wait.or_else(|| asked(body)).map(|wait| wait.min(LONGEST));
             Err(Problem::Later { wait, why })
         }
         _ => Err(Problem::Refused(why)),
     }
+}
+
+/// What `Retry-After` says: seconds, of which Discord sends parts too, or a date.
+fn pause(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the body asks for, as Discord's and Telegram's do.
+fn asked(body: &[u8]) -> Option<Duration> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let wait = [&body["parameters"]["retry_after"], &body["retry_after"]];
+    let seconds = wait.into_iter().find_map(serde_json::Value::as_f64)?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -92,20 +119,36 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_sent_again() {
-        let judged = |status: u16, wait: &str| {
+        let judged = |status: u16, wait: &str, body: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("retry-after", wait.parse().unwrap());
-            judge(StatusCode::from_u16(status).unwrap(), &headers)
+            judge(
+                StatusCode::from_u16(status).unwrap(),
+                &headers,
+                body.as_bytes(),
+            )
         };
         let wait = |outcome| match outcome {
-            Err(Problem::Later { wait, .. }) => Some(wait.map(|wait| wait.as_secs())),
+            Err(Problem::Later { wait, .. }) => Some(wait.map(|wait| wait.as_millis())),
             _ => None,
         };
-        assert_eq!(judged(204, "5"), Ok(()));
-        assert_eq!(wait(judged(429, "5")), Some(Some(5)));
-        assert_eq!(wait(judged(503, "99999")), Some(Some(7200)));
-        assert_eq!(wait(judged(500, "soon")), Some(None));
-        assert!(matches!(judged(404, "5"), Err(Problem::Refused(_))));
+        assert_eq!(judged(204, "5", ""), Ok(()));
+        assert_eq!(wait(judged(429, "5", "")), Some(Some(5000)));
+        assert_eq!(wait(judged(429, "0.25", "")), Some(Some(250)));
+        assert_eq!(wait(judged(503, "99999", "")), Some(Some(7_200_000)));
+        assert_eq!(
+            wait(judged(503, "Sun, 06 Nov 1994 08:49:37 GMT", "")),
+            Some(Some(0))
+        );
+        assert_eq!(wait(judged(500, "soon", "")), Some(None));
+        let telegram = r#"{"ok":false,"parameters":{"retry_after":7}}"#;
+        assert_eq!(wait(judged(429, "", telegram)), Some(Some(7000)));
+        assert_eq!(
+            wait(judged(429, "", r#"{"retry_after":1.5}"#)),
+            Some(Some(1500))
+        );
+        assert_eq!(wait(judged(429, "-1", r#"{"retry_after":-1}"#)), Some(None));
+        assert!(matches!(judged(404, "5", ""), Err(Problem::Refused(_))));
     }
 
     #[tokio::test]
@@ -118,10 +161,11 @@ mod tests {
             "https://hunter2.invalid/x",
         ] {
             let sent = Sent {
+                url: url.to_owned(),
                 headers: vec![],
                 body: String::new(),
             };
-            let error = send(&outbound, url, sent).await.unwrap_err();
+            let error = send(&outbound, sent).await.unwrap_err();
             assert!(!error.why().contains("hunter2"), "{error:?}");
         }
     }

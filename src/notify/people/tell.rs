@@ -1,15 +1,20 @@
-//! Hands events on to the receivers that want them, and sends what waits for each, in order.
+//! Hands events on to the receivers that want them, and sends what waits for each, in order. What happens
+//! while a receiver is told, or right after, comes as one message.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use tokio::task::JoinSet;
 
+use super::choice::{Choice, choose};
+use super::kind::{Keys, request};
 use super::message::Message;
 use super::send::{Problem, send};
-use crate::config::{Config, Notifier};
+use super::{email, message};
+use crate::config::{Config, Notifier, NotifierKind, SecretError};
 use crate::deploy::Agent;
-use crate::notify::forge::{backoff, page};
+use crate::notify::forge::{backoff, home, page};
 use crate::outbound::Outbound;
 use crate::store::events::{self, Event, HAPPENED, TELLING};
 use crate::store::{self, Result, deployments, outbox};
@@ -18,28 +23,34 @@ use crate::store::{self, Result, deployments, outbox};
 const POLL: Duration = Duration::from_secs(60);
 /// How long a message is retried before it is given up.
 const GIVE_UP: i64 = 24 * 3600 * 1000;
-
-/// What became of a test.
-pub struct Told {
-    pub name: String,
-    /// Why the receiver was not told.
-    pub error: Option<String>,
-}
+/// The least time between two messages to a receiver of people, in milliseconds: what happens meanwhile
+/// is one message.
+const GATHERS: i64 = 5_000;
 
 /// Sends until it is dropped, which is safe at any time: what was not recorded as sent is sent again.
 pub async fn start(agent: Arc<Agent>) {
     let outbound = match Outbound::new() {
-        Ok(outbound) => outbound,
+        Ok(outbound) => Arc::new(outbound),
         Err(error) => {
             tracing::error!("nobody is notified until the agent is restarted: {error}");
             return;
         }
     };
     let mut changes = agent.hub.changes();
+    let mut sending = JoinSet::new();
+    // Until when nothing more is sent to a receiver; i64::MAX while it is being told. A restart forgets
+    // it and sends once more.
+    let mut held: HashMap<String, i64> = HashMap::new();
     loop {
         changes.mark_unchanged();
-        let pause = match turn(&agent, &outbound).await {
-            Ok(pause) => pause,
+        let pause = match next(&agent, &held).await {
+            Ok((due, pause)) => {
+                for (name, batch) in due {
+                    held.insert(name.clone(), i64::MAX);
+                    sending.spawn(tell(agent.clone(), outbound.clone(), name, batch));
+                }
+                pause
+            }
             Err(error) => {
                 tracing::warn!(%error, "failed to read or write what people are told");
                 Duration::from_secs(1)
@@ -47,32 +58,50 @@ pub async fn start(agent: Arc<Agent>) {
         };
         tokio::select! {
             _ = changes.changed() => {}
+            Some(ended) = sending.join_next() => match ended {
+                Ok((name, until)) => drop(held.insert(name, until)),
+                Err(error) => {
+                    // Which receiver the task had is not known: start over with all of them.
+                    tracing::error!(%error, "a task that tells people failed");
+                    sending.shutdown().await;
+                    held.clear();
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            },
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// Hands on and sends what is due; returns when to look again.
-async fn turn(agent: &Agent, outbound: &Outbound) -> Result<Duration> {
+type Due = Vec<(String, Vec<outbox::Message>)>;
+
+/// Hands on what happened; returns what is due, and when to look again.
+async fn next(agent: &Agent, held: &HashMap<String, i64>) -> Result<(Due, Duration)> {
     let in_force = agent.in_force();
     let config = &in_force.config;
     while hand_on(agent, config).await? {}
-    let waiting = agent.store.read(|db| outbox::waiting(db, &TELLING)).await?;
-    let (due, later): (Vec<_>, Vec<_>) = waiting
-        .into_iter()
-        .partition(|message| message.due_at <= store::now());
-    if due.is_empty() {
-        let next = later
-            .iter()
-            .map(|message| message.due_at - store::now())
-            .min();
-        let next = next.map(|left| Duration::from_millis(left.max(1) as u64));
-        return Ok(next.map_or(POLL, |next| next.min(POLL)));
+    let waiting = agent.store.read(|db| outbox::all(db, &TELLING)).await?;
+    let mut by_receiver: BTreeMap<String, Vec<outbox::Message>> = BTreeMap::new();
+    for message in waiting {
+        by_receiver
+            .entry(message.key.clone())
+            .or_default()
+            .push(message);
     }
-    for told in join_all(due.into_iter().map(|it| tell(agent, outbound, config, it))).await {
-        told?;
+    let (mut due, mut pause) = (Due::new(), POLL);
+    let now = store::now();
+    for (name, waiting) in by_receiver {
+        let until = held.get(&name).copied().unwrap_or_default();
+        let to = config.notify.get(&name).map(Arc::as_ref);
+        let Choice { batch, next } = choose(waiting, to, until, now);
+        if !batch.is_empty() {
+            due.push((name, batch));
+        }
+        if let Some(at) = next {
+            pause = pause.min(Duration::from_millis((at.saturating_sub(now)).max(1) as u64));
+        }
     }
-    Ok(Duration::ZERO)
+    Ok((due, pause))
 }
 
 /// Hands one event of each app on; returns whether there was any.
@@ -83,18 +112,19 @@ async fn hand_on(agent: &Agent, config: &Config) -> Result<bool> {
         .await?;
     let any = !waiting.is_empty();
     for message in waiting {
-        let receivers = match (
-            serde_json::from_str::<Event>(&message.payload),
-            message.key.parse(),
-        ) {
-            (Ok(event), Ok(app)) => {
+        let app = message.key.parse().ok();
+        let receivers = match serde_json::from_str::<Event>(&message.payload) {
+            Ok(event) => {
+                let about = event.said.as_ref().map_or(event.what, |said| said.about);
                 let wants = |(name, it): (&String, &Arc<Notifier>)| {
-                    it.wants(event.what, &app).then(|| name.clone())
+                    let wanted =
+                        it.wants(event.what, app.as_ref()) && it.wants(about, app.as_ref());
+                    wanted.then(|| name.clone())
                 };
                 config.notify.iter().filter_map(wants).collect()
             }
             // Of a newer version.
-            _ => Vec::new(),
+            Err(_) => Vec::new(),
         };
         let write = move |db: &_| events::hand_on(db, &message, &receivers);
         agent.store.write(write).await?;
@@ -102,54 +132,86 @@ async fn hand_on(agent: &Agent, config: &Config) -> Result<bool> {
     Ok(any)
 }
 
-/// Tells one receiver, and records the outcome.
+/// Tells one receiver, and records the outcome. Returns until when nothing more is to be sent to it.
 async fn tell(
-    agent: &Agent,
-    outbound: &Outbound,
-    config: &Config,
-    waiting: outbox::Message,
-) -> Result<()> {
-    let name = waiting.key.clone();
-    let outcome = match (
-        config.notify.get(&name),
-        read(agent, config, &waiting).await?,
-    ) {
-        (Some(notifier), Some(message)) => sent(outbound, notifier, &message).await,
-        (None, _) => Err(Problem::Refused("it is no longer in deploy.toml".into())),
-        (_, None) => Ok(()),
-    };
-    let outcome = match outcome {
-        Err(Problem::Later { why, .. }) if store::now() - waiting.since > GIVE_UP => {
-            Err(Problem::Refused(format!("given up after a day: {why}")))
-        }
-        outcome => outcome,
-    };
-    match outcome {
-        Ok(()) => agent
-            .store
-            .write(move |db| outbox::settle(db, &waiting))
-            .await
-            .map(drop),
-        Err(Problem::Refused(why)) => {
-            tracing::warn!(receiver = name, "a notification was not delivered: {why}");
-            agent
-                .store
-                .write(move |db| outbox::settle(db, &waiting))
-                .await
-                .map(drop)
-        }
-        Err(Problem::Later { wait, why }) => {
-            if waiting.attempts == 0 {
-                tracing::info!(receiver = name, "a notification will be sent again: {why}");
-            }
-            let pause = wait.unwrap_or_else(|| backoff(waiting.attempts));
-            let due_at = store::now() + pause.as_millis() as i64;
-            agent
-                .store
-                .write(move |db| outbox::postpone(db, &waiting, due_at))
-                .await
+    agent: Arc<Agent>,
+    outbound: Arc<Outbound>,
+    name: String,
+    batch: Vec<outbox::Message>,
+) -> (String, i64) {
+    match tell_and_record(&agent, &outbound, &name, batch).await {
+        Ok(until) => (name, until),
+        Err(error) => {
+            tracing::warn!(%error, "failed to read or write what people are told");
+            (name, store::now() + 1000)
         }
     }
+}
+
+async fn tell_and_record(
+    agent: &Agent,
+    outbound: &Outbound,
+    name: &str,
+    batch: Vec<outbox::Message>,
+) -> Result<i64> {
+    let in_force = agent.in_force();
+    let config = &in_force.config;
+    let mut messages = Vec::new();
+    for waiting in &batch {
+        messages.extend(read(agent, config, waiting).await?);
+    }
+    let outcome = match config.notify.get(name) {
+        None => Err(Problem::Refused("it is no longer in deploy.toml".into())),
+        Some(_) if messages.is_empty() => Ok(()),
+        Some(to) => {
+            let message = message::Message::group(messages, home(config));
+            deliver(outbound, to, &message).await
+        }
+    };
+    let (given_up, again): (Vec<_>, Vec<_>) = match &outcome {
+        Err(Problem::Later { .. }) => {
+            let oldest = store::now() - GIVE_UP;
+            batch.into_iter().partition(|it| it.since < oldest)
+        }
+        _ => (batch, Vec::new()),
+    };
+    if let Err(problem) = &outcome
+        && !given_up.is_empty()
+    {
+        let (count, why) = (given_up.len(), problem.why());
+        tracing::warn!(
+            receiver = name,
+            count,
+            "a notification was not delivered: {why}"
+        );
+    }
+    let attempts = again.iter().map(|it| it.attempts).max();
+    let wait = match &outcome {
+        Err(Problem::Later { wait, .. }) => *wait,
+        _ => None,
+    };
+    let pause = wait.unwrap_or_else(|| backoff(attempts.unwrap_or_default()));
+    let due_at = store::now() + pause.as_millis() as i64;
+    if let (Some(0), Err(problem)) = (attempts, &outcome) {
+        let why = problem.why();
+        tracing::info!(receiver = name, "a notification will be sent again: {why}");
+    }
+    let record = move |db: &_| {
+        for message in &given_up {
+            outbox::settle(db, message)?;
+        }
+        again
+            .iter()
+            .try_for_each(|it| outbox::postpone(db, it, due_at))
+    };
+    agent.store.write(record).await?;
+    let groups = config.notify.get(name).is_some_and(|to| to.kind.groups());
+    Ok(match outcome {
+        Ok(()) if groups => store::now() + GATHERS,
+        // Not even what comes new is sent before the time that the receiver named.
+        Err(_) if wait.is_some() => due_at,
+        _ => 0,
+    })
 }
 
 /// The event that waits, with what is known about it now; `None` if its deployment is gone.
@@ -161,7 +223,17 @@ async fn read(
     let Ok(event) = serde_json::from_str::<Event>(&waiting.payload) else {
         return Ok(None);
     };
-    let id = event.deployment.clone();
+    if let Some(said) = &event.said {
+        let id = format!("msg_{}_{}", event.what, event.at);
+        let app = said.app.as_ref().map(crate::ids::AppName::as_str);
+        let link = home(config).map(|home| format!("{home}server"));
+        return Ok(Some(Message::said(
+            id, event.what, said, app, event.at, link,
+        )));
+    }
+    let Some(id) = event.deployment.clone() else {
+        return Ok(None);
+    };
     let found = agent
         .store
         .read(move |db| deployments::get(db, &id))
@@ -173,51 +245,32 @@ async fn read(
     }))
 }
 
-async fn sent(
+/// Tells one receiver now.
+pub async fn deliver(
     outbound: &Outbound,
     to: &Notifier,
     message: &Message,
 ) -> std::result::Result<(), Problem> {
-    let (url, secret) = (to.url.clone(), to.secret.clone());
+    let (url, secret, user) = (to.url.clone(), to.secret.clone(), to.user.clone());
+    let chat = to.chat.clone();
     // Secrets are read from files, which may be slow.
     let read = tokio::task::spawn_blocking(move || {
-        let secret = secret.map(|secret| secret.read_text()).transpose()?;
-        Ok::<_, crate::config::SecretError>((url.read_text()?, secret))
+        let text = |it: Option<crate::config::Secret>| it.map(|it| it.read_text()).transpose();
+        Ok::<_, SecretError>(Keys {
+            url: text(url)?,
+            secret: text(secret)?,
+            user: text(user)?,
+            chat,
+        })
     });
     let later = |why: String| Problem::Later { wait: None, why };
     let read = read.await.map_err(|error| later(error.to_string()))?;
-    let (url, secret) = read.map_err(|error| later(error.to_string()))?;
-    let now = store::now() / 1000;
-    let sent = message
-        .sent(to.kind, secret.as_deref(), now)
-        .map_err(Problem::Refused)?;
-    send(outbound, &url, sent).await
-}
-
-/// Sends a test to one receiver, or to all; `None` if there is none of this name.
-pub async fn test(
-    agent: &Agent,
-    only: Option<&str>,
-) -> std::result::Result<Option<Vec<Told>>, String> {
-    let outbound = Outbound::new()?;
-    let in_force = agent.in_force();
-    let all = in_force.config.notify.iter();
-    let chosen: Vec<_> = all
-        .filter(|(name, _)| only.is_none_or(|only| only == *name))
-        .collect();
-    if chosen.is_empty() && only.is_some() {
-        return Ok(None);
+    let keys = read.map_err(|error| later(error.to_string()))?;
+    if let (NotifierKind::Email, Some(from)) = (to.kind, &to.from) {
+        let url = keys.url.as_deref().unwrap_or_default();
+        return email::send(message, url, from, &to.to).await;
     }
-    let message = Message::test(store::now());
-    let told = chosen.into_iter().map(|(name, notifier)| {
-        let (outbound, message) = (&outbound, &message);
-        async move {
-            let outcome = sent(outbound, notifier, message).await;
-            Told {
-                name: name.clone(),
-                error: outcome.err().map(|problem| problem.why().to_owned()),
-            }
-        }
-    });
-    Ok(Some(join_all(told).await))
+    let now = store::now() / 1000;
+    let sent = request(to.kind, message, &keys, now).map_err(Problem::Refused)?;
+    send(outbound, sent).await
 }

@@ -459,6 +459,23 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (app, name)
     ) STRICT, WITHOUT ROWID;
 ",
+    // What is wrong with the server for as long as it is.
+    "
+    CREATE TABLE alarms (
+        what    TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        app     TEXT,
+        over    TEXT NOT NULL,
+        since   INTEGER NOT NULL,
+        PRIMARY KEY (what, subject)
+    ) STRICT, WITHOUT ROWID;
+",
+    // What arrived for an app is listed by app.
+    "
+    CREATE INDEX deliveries_by_app ON deliveries (app, id);
+    CREATE INDEX moved_refs_by_app ON moved_refs (app, id);
+    CREATE INDEX moved_refs_by_delivery ON moved_refs (delivery) WHERE delivery IS NOT NULL;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

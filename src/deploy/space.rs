@@ -1,0 +1,42 @@
+//! The space on a disk.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// With less free space than this, in bytes, the next build may not fit.
+const LITTLE: u64 = 2 << 30;
+
+/// In bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub free: u64,
+    pub all: u64,
+}
+
+impl Space {
+    /// That of the disk that a folder is on.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(Self {
+            free: disk.f_bavail * disk.f_frsize,
+            all: disk.f_blocks * disk.f_frsize,
+        })
+    }
+
+    pub fn is_little(self) -> bool {
+        self.free < LITTLE
+    }
+
+    /// Whether there is clearly enough again: between this and little, nothing changes.
+    pub fn is_enough(self) -> bool {
+        self.free >= LITTLE / 2 * 3
+    }
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        write!(f, "{:.1} of {:.1} GiB free", gib(self.free), gib(self.all))
+    }
+}

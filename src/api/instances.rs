@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use super::page::Page;
 use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
-use super::{ApiError, Shared};
+use super::{Api, ApiError, Shared};
+use crate::ids::AppName;
 use crate::principal::{Principal, Role};
-use crate::store::{apps, instances, releases};
+use crate::store::{StoreError, apps, instances, releases};
 
 /// One container of an app.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,22 +21,22 @@ use crate::store::{apps, instances, releases};
 pub struct InstanceView {
     /// The container's name.
     #[schema(example = "cutover-hello-d01m5z8k2q4x7a-worker-0")]
-    name: String,
+    pub name: String,
     #[schema(example = "worker")]
-    process: String,
+    pub process: String,
     #[schema(example = "r01m5z8k6c0d3f")]
-    release: String,
+    pub release: String,
     /// The full commit id; null if the release is not known any more.
     #[schema(required, example = "8f3c2a9d41b07e65c1d2f0a8b94e7763d5102c9e")]
-    commit: Option<String>,
+    pub commit: Option<String>,
     /// `running`; `starting` until its release is live, `warm` where it can still come back to that,
     /// `stopping`; or what is wrong: `stopped`, `removed`, `paused`, `disconnected`, `crashed`,
     /// `elsewhere`.
     #[schema(example = "running")]
-    state: String,
+    pub state: String,
     /// More about what is wrong.
     #[schema(required)]
-    detail: Option<String>,
+    pub detail: Option<String>,
 }
 
 /// List the instances of an app
@@ -59,6 +60,10 @@ pub async fn list(
     Path(path): Path<AppPath>,
 ) -> Result<Json<Page<InstanceView>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
+    Ok(Json(Page::whole(of_app(&api, app).await?)))
+}
+
+pub async fn of_app(api: &Api, app: AppName) -> Result<Vec<InstanceView>, StoreError> {
     let tend = api.agent.tend.clone();
     let read = api.agent.store.read(move |db| {
         let live = apps::serving(db, &app)?.live;
@@ -90,5 +95,5 @@ pub async fn list(
         }
         Ok(all)
     });
-    Ok(Json(Page::whole(read.await?)))
+    read.await
 }

@@ -1,17 +1,28 @@
-//! Each app's requests of the last hour, from the proxy's counters: for people who look, kept in memory
-//! only.
+//! Each app's requests of the last hour and the last day, from the proxy's counters: for people who look,
+//! kept in memory only.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::proxy::control::RouteStats;
 
-/// The time that one point stands for.
-pub const STEP: Duration = Duration::from_secs(10);
-/// How long points are kept, in milliseconds.
-pub const KEPT: i64 = 3_600_000;
+/// A series of points: the time that one stands for, and how long they are kept, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub step: i64,
+    pub kept: i64,
+}
+
+pub const HOUR: Span = Span {
+    step: 10_000,
+    kept: 3_600_000,
+};
+pub const DAY: Span = Span {
+    step: 300_000,
+    kept: 24 * 3_600_000,
+};
 /// What counts as now, in milliseconds.
 const MINUTE: i64 = 60_000;
 
@@ -50,7 +61,10 @@ type Key = (String, String, u64);
 
 #[derive(Default)]
 struct App {
-    points: VecDeque<Point>,
+    hour: VecDeque<Point>,
+    day: VecDeque<Point>,
+    /// What will be the day's next point, and when it began.
+    part: Option<(i64, Risen)>,
     /// The durations of the last minute's points.
     recent: VecDeque<(i64, Durations)>,
 }
@@ -59,8 +73,9 @@ struct App {
 type Durations = Vec<(u64, u64)>;
 
 impl Traffic {
-    /// Adds what the counters have risen by since the last look.
-    pub fn take(&self, stats: Vec<RouteStats>, now: i64) {
+    /// Adds what the counters have risen by since the last look. Apps that are `stopped`, and those
+    /// without a release, answer 503 on purpose: that is no failure.
+    pub fn take(&self, stats: Vec<RouteStats>, stopped: &HashSet<String>, now: i64) {
         let mut all = self.0.lock();
         let mut after: HashMap<Key, RouteStats> = HashMap::new();
         for route in stats {
@@ -81,26 +96,24 @@ impl Traffic {
             let old = before
                 .get(&key)
                 .filter(|old| old.requests <= route.requests);
-            risen.entry(key.0).or_default().add(&route, old);
+            let counts = !key.1.is_empty() && !stopped.contains(&key.0);
+            risen.entry(key.0).or_default().count(&route, old, counts);
         }
         for (app, risen) in risen.into_iter().filter(|(_, it)| it.requests > 0) {
             let app = all.apps.entry(app).or_default();
-            app.points.push_back(Point {
-                at: now,
-                requests: risen.requests,
-                failed: risen.failed,
-                p50: quantile(&risen.durations, 0.5),
-                p99: quantile(&risen.durations, 0.99),
-            });
+            app.hour.push_back(risen.point(now));
+            let (_, part) = app.part.get_or_insert((now - HOUR.step, Risen::default()));
+            part.add(&risen);
             app.recent.push_back((now, risen.durations));
         }
         for app in all.apps.values_mut() {
-            while app
-                .points
-                .front()
-                .is_some_and(|first| first.at < now - KEPT)
-            {
-                app.points.pop_front();
+            if let Some((_, part)) = app.part.take_if(|(begun, _)| now - *begun >= DAY.step) {
+                app.day.push_back(part.point(now));
+            }
+            for (points, span) in [(&mut app.hour, HOUR), (&mut app.day, DAY)] {
+                while points.front().is_some_and(|it| it.at < now - span.kept) {
+                    points.pop_front();
+                }
             }
             while app
                 .recent
@@ -110,28 +123,33 @@ impl Traffic {
                 app.recent.pop_front();
             }
         }
-        all.apps.retain(|_, app| !app.points.is_empty());
+        let is_used = |app: &App| !app.hour.is_empty() || !app.day.is_empty();
+        all.apps.retain(|_, app| is_used(app));
     }
 
     /// The last hour of an app, oldest first.
-    pub fn points(&self, app: &str) -> Vec<Point> {
+    pub fn hour(&self, app: &str) -> Vec<Point> {
         let all = self.0.lock();
-        all.apps
-            .get(app)
-            .map_or(Vec::new(), |app| app.points.iter().copied().collect())
+        let app = all.apps.get(app);
+        app.map_or(Vec::new(), |app| app.hour.iter().copied().collect())
+    }
+
+    /// The last day of an app, oldest first; the last point is of the part that is not over.
+    pub fn day(&self, app: &str, now: i64) -> Vec<Point> {
+        let all = self.0.lock();
+        let Some(app) = all.apps.get(app) else {
+            return Vec::new();
+        };
+        let part = app.part.as_ref().map(|(_, part)| part.point(now));
+        app.day.iter().copied().chain(part).collect()
     }
 
     /// The last minute of an app; `None` if it had no requests in the last hour.
     pub fn minute(&self, app: &str, now: i64) -> Option<Minute> {
         let all = self.0.lock();
-        let app = all.apps.get(app)?;
+        let app = all.apps.get(app).filter(|app| !app.hour.is_empty())?;
         let mut minute = Minute::default();
-        for point in app
-            .points
-            .iter()
-            .rev()
-            .take_while(|it| it.at > now - MINUTE)
-        {
+        for point in app.hour.iter().rev().take_while(|it| it.at > now - MINUTE) {
             minute.requests += point.requests;
             minute.failed += point.failed;
         }
@@ -153,11 +171,29 @@ struct Risen {
 }
 
 impl Risen {
-    fn add(&mut self, route: &RouteStats, old: Option<&RouteStats>) {
+    fn point(&self, at: i64) -> Point {
+        Point {
+            at,
+            requests: self.requests,
+            failed: self.failed,
+            p50: quantile(&self.durations, 0.5),
+            p99: quantile(&self.durations, 0.99),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        add(&mut self.durations, &other.durations);
+    }
+
+    fn count(&mut self, route: &RouteStats, old: Option<&RouteStats>, failures: bool) {
         // A failure after the head of the answer has another status than 5xx; one before it is in both.
         let failed = |route: &RouteStats| route.by_class[4].max(route.failures.total());
         self.requests += route.requests - old.map_or(0, |old| old.requests);
-        self.failed += failed(route).saturating_sub(old.map_or(0, failed));
+        if failures {
+            self.failed += failed(route).saturating_sub(old.map_or(0, failed));
+        }
         let durations = route
             .latency_us
             .iter()
@@ -231,14 +267,18 @@ mod tests {
 
     #[test]
     fn only_what_came_since_the_last_look_counts() {
-        let traffic = Traffic::default();
-        traffic.take(vec![route("r1", 1000, 500)], 0);
-        assert_eq!(traffic.points("hello"), []);
+        let (traffic, none) = (Traffic::default(), HashSet::new());
+        traffic.take(vec![route("r1", 1000, 500)], &none, 0);
+        assert_eq!(traffic.hour("hello"), []);
         // A new release begins at 0, and so does a proxy that was restarted.
-        traffic.take(vec![route("r1", 1010, 500), route("r2", 90, 10)], 10_000);
-        traffic.take(vec![route("r2", 5, 0)], 20_000);
-        traffic.take(vec![route("r2", 5, 0)], 30_000);
-        let points = traffic.points("hello");
+        traffic.take(
+            vec![route("r1", 1010, 500), route("r2", 90, 10)],
+            &none,
+            10_000,
+        );
+        traffic.take(vec![route("r2", 5, 0)], &none, 20_000);
+        traffic.take(vec![route("r2", 5, 0)], &none, 30_000);
+        let points = traffic.hour("hello");
         let counts: Vec<_> = points
             .iter()
             .map(|it| (it.at, it.requests, it.failed))
@@ -250,17 +290,33 @@ mod tests {
         assert_eq!((minute.requests, minute.failed), (105, 10));
         assert_eq!(traffic.minute("hello", 100_000).unwrap().requests, 0);
         assert_eq!(traffic.minute("other", 0), None);
-        traffic.take(vec![], 20_000 + KEPT + 1);
-        assert_eq!(traffic.points("hello"), []);
+        traffic.take(vec![], &none, 20_000 + HOUR.kept + 1);
+        assert_eq!(traffic.hour("hello"), []);
     }
 
     #[test]
-    fn an_hour_is_all_that_is_kept() {
-        let traffic = Traffic::default();
+    fn an_hour_is_all_that_is_kept_of_what_is_fine() {
+        let (traffic, none) = (Traffic::default(), HashSet::new());
         for step in 0..1000 {
-            traffic.take(vec![route("r1", step, 0)], step as i64 * 10_000);
+            traffic.take(vec![route("r1", step, 0)], &none, step as i64 * 10_000);
         }
-        assert_eq!(traffic.points("hello").len(), 361);
+        assert_eq!(traffic.hour("hello").len(), 361);
+        let day = traffic.day("hello", 9_990_000);
+        assert_eq!(day.len(), 34);
+        assert_eq!(day.iter().map(|it| it.requests).sum::<u64>(), 999);
         assert!(traffic.0.lock().apps["hello"].recent.len() <= 6);
+    }
+
+    #[test]
+    fn what_is_not_meant_to_serve_does_not_fail() {
+        let (traffic, none) = (Traffic::default(), HashSet::new());
+        let stopped = HashSet::from(["hello".to_owned()]);
+        traffic.take(vec![], &none, 0);
+        traffic.take(vec![route("", 5, 5)], &none, 10_000);
+        traffic.take(vec![route("", 5, 5), route("r1", 7, 7)], &stopped, 20_000);
+        traffic.take(vec![route("", 5, 5), route("r1", 9, 9)], &none, 30_000);
+        let hour = traffic.hour("hello");
+        let counts: Vec<_> = hour.iter().map(|it| (it.requests, it.failed)).collect();
+        assert_eq!(counts, [(5, 0), (7, 0), (2, 2)]);
     }
 }

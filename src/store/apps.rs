@@ -1,5 +1,7 @@
 //! Which release of an app is live. The route table is derived from this and from the instances.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Result, json, maybe_parsed, now, parsed, to_json};
@@ -45,6 +47,13 @@ pub fn stopped(db: &Connection, app: &AppName) -> Result<Option<Stopped>> {
         })
     });
     Ok(found.optional()?)
+}
+
+/// The names of all apps that are stopped.
+pub fn all_stopped(db: &Connection) -> Result<HashSet<String>> {
+    let mut query = db.prepare_cached("SELECT name FROM apps WHERE stopped_at IS NOT NULL")?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub fn set_stopped(db: &Connection, app: &AppName, by: &Requester) -> Result<()> {

@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use super::chart::{self, Mark};
 use super::fields::Fields;
 use super::home::health;
+use super::instances::Instances;
 use super::layout::Page;
 use super::parts::{asked, commit, message, moment, problems, state, when};
 use super::refusal::{For, Result};
@@ -16,12 +17,14 @@ use super::timeline;
 use super::viewer::Viewer;
 use crate::api::path::{AppPath, known};
 use crate::api::view::{self, AppView, DeploymentView, ReleaseView};
-use crate::api::{Api, Shared, apps};
+use crate::api::{Api, Shared, apps, certificates};
+use crate::certificates::names::Name;
+use crate::deploy::traffic::{DAY, HOUR};
 use crate::principal::Role;
 use crate::state::Step;
 use crate::store::now;
 use crate::store::secrets::Secret;
-use crate::store::{apps as table, deployments, instances, releases, secrets};
+use crate::store::{apps as table, deployments, releases, secrets};
 
 /// How many deployments one page shows.
 const DEPLOYMENTS: usize = 20;
@@ -33,7 +36,8 @@ struct Shown {
     deployments: Vec<DeploymentView>,
     older: Option<String>,
     releases: Vec<ReleaseView>,
-    instances: Vec<String>,
+    instances: Instances,
+    domains: Vec<Name>,
     secrets: Vec<Secret>,
 }
 
@@ -52,11 +56,17 @@ pub async fn show(
         .and_then(|name| api.agent.app(&name));
     let address = app.map(|app| api.agent.in_force().config.app_url(&app));
     let name = &shown.app.name;
+    let day = fields.get("traffic") == Some("day");
     let page = Page {
         title: name,
         viewer: Some(&viewer),
         live: Some("/live".into()),
-        body: body(&shown, &viewer, address.as_deref(), traffic(&api, &shown)),
+        body: body(
+            &shown,
+            &viewer,
+            address.as_deref(),
+            traffic(&api, &shown, day),
+        ),
     };
     Ok(page.whole().into_response())
 }
@@ -65,6 +75,17 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
     let name = known(api, &viewer.principal, Role::Read, name).await;
     let name = name.told(viewer)?;
     let (app, before) = (api.agent.app(&name), before.map(str::to_owned));
+    let instances = Instances::read(api, name.clone()).await.told(viewer)?;
+    let domains = match &app {
+        Some(app) => certificates::all(api)
+            .await
+            .told(viewer)?
+            .0
+            .into_iter()
+            .filter(|it| app.domains.contains(&it.name))
+            .collect(),
+        None => Vec::new(),
+    };
     let is_admin = viewer.principal.may(Role::Admin);
     let images = apps::images(api).await;
     let read = api.agent.store.read(move |db| {
@@ -86,16 +107,13 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
                 None => release,
             });
         }
-        let of_live = match &serving.live {
-            Some(live) => instances::of_release(db, live)?,
-            None => Vec::new(),
-        };
         Ok(Shown {
             app,
             older: deployments.last().filter(|_| more).map(|it| it.id.clone()),
             deployments,
             releases: shown,
-            instances: of_live.into_iter().map(|it| it.name).collect(),
+            instances,
+            domains,
             secrets: if is_admin {
                 secrets::of_app(db, &name)?
             } else {
@@ -108,8 +126,8 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
     Ok(Shown { app, ..shown })
 }
 
-/// The last hour, with the switches in it.
-fn traffic(api: &Api, shown: &Shown) -> Markup {
+/// The last hour or day, with the switches in it.
+fn traffic(api: &Api, shown: &Shown, day: bool) -> Markup {
     let switch = |it: &DeploymentView| {
         let step = it
             .steps
@@ -122,7 +140,22 @@ fn traffic(api: &Api, shown: &Shown) -> Markup {
         })
     };
     let marks: Vec<_> = shown.deployments.iter().filter_map(switch).collect();
-    chart::hour(&api.agent.traffic.points(&shown.app.name), &marks, now())
+    let (traffic, name, path) = (
+        &api.agent.traffic,
+        &shown.app.name,
+        format!("/apps/{}", shown.app.name),
+    );
+    let (points, span) = match day {
+        true => (traffic.day(name, now()), DAY),
+        false => (traffic.hour(name), HOUR),
+    };
+    html! {
+        (chart::whole(&points, &marks, span, now()))
+        p.quiet {
+            @if day { a href={ (path) "#traffic-head" } { "The last hour" } }
+            @else { a href={ (path) "?traffic=day#traffic-head" } { "The last day" } }
+        }
+    }
 }
 
 fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) -> Markup {
@@ -143,10 +176,10 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
                         a.button href={ (path) "/rollback" } { "Roll back" }
                         a.button href={ (path) "/restart" } { "Restart" }
                     }
-                    a.button href={ (path) "/log" } { "Log" }
+                    (elsewhere(&path))
                 }
             } @else {
-                p.actions { a.button href={ (path) "/log" } { "Log" } }
+                p.actions { (elsewhere(&path)) }
             }
             (problems(&app.problems))
             @if let Some(release) = &app.release { (live(release)) }
@@ -163,10 +196,28 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
             h2 #releases-head { "Releases" }
             div #releases data-fresh { (releases_table(shown, &path, may)) }
         }
+        section aria-labelledby="instances-head" {
+            h2 #instances-head { "Instances" }
+            div #instances data-fresh { (shown.instances.table()) }
+        }
+        @if !shown.domains.is_empty() {
+            section aria-labelledby="domains-head" {
+                h2 #domains-head { "Domains" }
+                div #domains data-fresh { (super::certificates::table(&shown.domains)) }
+            }
+        }
         section aria-labelledby="runs-head" {
             h2 #runs-head { "Runs as" }
             div #runs data-fresh { (runs(shown)) }
         }
+    }
+}
+
+/// The other pages about the app.
+fn elsewhere(path: &str) -> Markup {
+    html! {
+        a.button href={ (path) "/log" } { "Log" }
+        a.button href={ (path) "/deliveries" } { "Deliveries" }
     }
 }
 
@@ -249,11 +300,6 @@ fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
 fn runs(shown: &Shown) -> Markup {
     html! {
         dl {
-            dt { "Instances" }
-            dd {
-                @if shown.instances.is_empty() { span.quiet { "none" } }
-                @for name in &shown.instances { code { (name) } " " }
-            }
             dt { "Repository" }
             dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }
             @if !shown.secrets.is_empty() {

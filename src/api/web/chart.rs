@@ -1,11 +1,11 @@
-//! Requests over the last hour, drawn by the server.
+//! Requests over the last hour or day, drawn by the server.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use maud::{Markup, html};
 
-use crate::deploy::traffic::{KEPT, Minute, Point, STEP};
+use crate::deploy::traffic::{HOUR, Minute, Point, Span};
 use crate::deploy::words::took;
 
 /// In the drawing's own units.
@@ -48,25 +48,39 @@ fn percent(part: u64, of: u64) -> String {
     format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
 }
 
-fn x(at: i64, now: i64) -> f64 {
-    (WIDTH * (1.0 - (now - at) as f64 / KEPT as f64)).clamp(0.0, WIDTH)
+/// What is drawn: which time, and until when.
+#[derive(Clone, Copy)]
+struct Axis {
+    span: Span,
+    now: i64,
+}
+
+impl Axis {
+    fn x(self, at: i64) -> f64 {
+        let part = (self.now - at) as f64 / self.span.kept as f64;
+        (WIDTH * (1.0 - part)).clamp(0.0, WIDTH)
+    }
+
+    fn a_second(self, count: u64) -> f64 {
+        count as f64 / (self.span.step as f64 / 1000.0)
+    }
 }
 
 /// A line through the values; steps without a point are 0.
-fn path(points: &[Point], now: i64, most: f64, value: impl Fn(&Point) -> f64) -> String {
-    let step = STEP.as_millis() as i64;
+fn path(points: &[Point], axis: Axis, most: f64, value: impl Fn(&Point) -> f64) -> String {
+    let (step, now) = (axis.span.step, axis.now);
     let mut path = String::new();
     let mut last: Option<i64> = None;
     let y = |value: f64| HEIGHT - value / most.max(f64::MIN_POSITIVE) * (HEIGHT - 4.0);
     for point in points {
-        let here = x(point.at, now);
+        let here = axis.x(point.at);
         match last {
             Some(last) if point.at - last < 2 * step => {}
             last => {
                 if let Some(last) = last {
-                    let _ = write!(path, "L{:.1} {HEIGHT}", x(last + step, now));
+                    let _ = write!(path, "L{:.1} {HEIGHT}", axis.x(last + step));
                 }
-                let before = x(point.at - step, now);
+                let before = axis.x(point.at - step);
                 let letter = if last.is_some() { 'L' } else { 'M' };
                 let _ = write!(path, "{letter}{before:.1} {HEIGHT}");
             }
@@ -78,7 +92,7 @@ fn path(points: &[Point], now: i64, most: f64, value: impl Fn(&Point) -> f64) ->
         let _ = write!(
             path,
             "L{:.1} {HEIGHT}L{WIDTH} {HEIGHT}",
-            x(last + step, now)
+            axis.x(last + step)
         );
     }
     path
@@ -88,37 +102,34 @@ fn most(points: &[Point], value: impl Fn(&Point) -> f64) -> f64 {
     points.iter().map(value).fold(0.0, f64::max)
 }
 
-fn a_second(point: &Point) -> f64 {
-    point.requests as f64 / STEP.as_secs_f64()
-}
-
-fn failed(point: &Point) -> f64 {
-    point.failed as f64 / STEP.as_secs_f64()
-}
-
 /// The last hour as a small line.
 pub fn spark(points: &[Point], now: i64) -> Markup {
+    let axis = Axis { span: HOUR, now };
+    let a_second = |it: &Point| axis.a_second(it.requests);
     let most = most(points, a_second);
     html! {
         @if !points.is_empty() {
             svg.spark role="img" viewBox="0 0 720 100" preserveAspectRatio="none"
                 aria-label={ "Requests in the last hour, at most " (rate(most)) " a second" } {
-                path.line d=(path(points, now, most, a_second)) {}
-                path.line.bad d=(path(points, now, most, failed)) {}
+                path.line d=(path(points, axis, most, a_second)) {}
+                path.line.bad d=(path(points, axis, most, |it| axis.a_second(it.failed))) {}
             }
         }
     }
 }
 
-/// The last hour: requests and failures, and how long they took, with marks.
-pub fn hour(points: &[Point], marks: &[Mark], now: i64) -> Markup {
+/// Requests and failures, and how long they took, with marks.
+pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
+    let axis = Axis { span, now };
+    let a_second = |it: &Point| axis.a_second(it.requests);
+    let what = if span == HOUR { "hour" } else { "day" };
     let busiest = most(points, a_second);
     let slowest = points.iter().map(|it| it.p99).max().unwrap_or_default();
     let seconds = |time: Duration| time.as_secs_f64();
     let total: u64 = points.iter().map(|it| it.requests).sum();
     let bad: u64 = points.iter().map(|it| it.failed).sum();
     html! {
-        @if points.is_empty() { p.quiet { "No requests in the last hour." } }
+        @if points.is_empty() { p.quiet { "No requests in the last " (what) "." } }
         @else {
             div.charts {
                 figure {
@@ -128,29 +139,29 @@ pub fn hour(points: &[Point], marks: &[Mark], now: i64) -> Markup {
                         @else { "none of " (total) " failed" }
                     }
                     (drawing(&[
-                        ("line", path(points, now, busiest, a_second)),
-                        ("line bad", path(points, now, busiest, failed)),
-                    ], marks, now))
+                        ("line", path(points, axis, busiest, a_second)),
+                        ("line bad", path(points, axis, busiest, |it| axis.a_second(it.failed))),
+                    ], marks, axis))
                 }
                 figure {
                     figcaption { "Time to answer: p99 at most " span.number { (took(slowest)) } ", and p50 below it" }
                     (drawing(&[
-                        ("line", path(points, now, seconds(slowest), |it| seconds(it.p99))),
-                        ("line low", path(points, now, seconds(slowest), |it| seconds(it.p50))),
-                    ], marks, now))
+                        ("line", path(points, axis, seconds(slowest), |it| seconds(it.p99))),
+                        ("line low", path(points, axis, seconds(slowest), |it| seconds(it.p50))),
+                    ], marks, axis))
                 }
             }
-            p.axis.quiet aria-hidden="true" { span { "an hour ago" } span { "now" } }
+            p.axis.quiet aria-hidden="true" { span { (if span == HOUR { "an hour ago" } else { "a day ago" }) } span { "now" } }
         }
     }
 }
 
-fn drawing(lines: &[(&str, String)], marks: &[Mark], now: i64) -> Markup {
+fn drawing(lines: &[(&str, String)], marks: &[Mark], axis: Axis) -> Markup {
     html! {
         svg.chart aria-hidden="true" viewBox="0 0 720 100" preserveAspectRatio="none" {
             line.base x1="0" y1="100" x2="720" y2="100" {}
-            @for mark in marks.iter().filter(|mark| mark.at > now - KEPT) {
-                @let at = format!("{:.1}", x(mark.at, now));
+            @for mark in marks.iter().filter(|mark| mark.at > axis.now - axis.span.kept) {
+                @let at = format!("{:.1}", axis.x(mark.at));
                 line.moment x1=(at) y1="0" x2=(at) y2="100" { title { (mark.what) } }
             }
             @for (class, path) in lines { path class=(class) d=(path) {} }
@@ -176,7 +187,11 @@ mod tests {
             point(3_010_000, 20),
             point(3_300_000, 20),
         ];
-        let drawn = path(&points, 3_600_000, 2.0, a_second);
+        let axis = Axis {
+            span: HOUR,
+            now: 3_600_000,
+        };
+        let drawn = path(&points, axis, 2.0, |it| axis.a_second(it.requests));
         assert_eq!(
             drawn,
             "M598.0 100L600.0 52.0L602.0 4.0L604.0 100L658.0 100L660.0 4.0L662.0 100L720 100"

@@ -3,7 +3,10 @@
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use maud::{Markup, html};
+use rusqlite::Connection;
 
+use super::fold::folded;
+use super::forge_link;
 use super::layout::{Page, csrf};
 use super::log_tail::LogTail;
 use super::parts::{asked, between, commit, duration, message, prose, state, when};
@@ -17,15 +20,20 @@ use crate::deploy::words::counted;
 use crate::principal::Role;
 use crate::proxy::control::Tally;
 use crate::state::State as Reached;
-use crate::store::deployments::Failure;
+use crate::store::apps::serving;
+use crate::store::deployments::{Deployment, Failure};
+use crate::store::releases::{self, Release};
 
 pub async fn show(State(api): Shared, viewer: Viewer, Path(path): Path<DeploymentPath>) -> Result {
     let found = find(&api, &viewer.principal, Role::Read, &path.id).await;
     let found = found.told(&viewer)?;
     let (app, is_rest) = (found.app.clone(), found.state.is_rest());
     let log = LogTail::read(&api.agent.store.log_path(&found.id)).await;
-    let read = api.agent.store.read(move |db| view::deployment(db, found));
-    let shown = read.await.told(&viewer)?;
+    let read = api.agent.store.read(move |db| {
+        let from = before(db, &found)?.map(|release| release.commit.to_string());
+        Ok((view::deployment(db, found)?, from))
+    });
+    let (shown, from) = read.await.told(&viewer)?;
     let shown = match apps::images(&api).await {
         Some(images) => shown.among(&images),
         None => shown,
@@ -38,7 +46,9 @@ pub async fn show(State(api): Shared, viewer: Viewer, Path(path): Path<Deploymen
         true => "/live".to_owned(),
         false => format!("/live?deployment={}&from={}", shown.id, log.end),
     };
-    let may = viewer.principal.may(Role::Deploy) && api.agent.app(&app).is_some();
+    let of_app = api.agent.app(&app);
+    let may = viewer.principal.may(Role::Deploy) && of_app.is_some();
+    let changes = forge_link::changes(of_app.as_deref(), from.as_deref(), shown.commit.as_deref());
     let what = shown.message.as_deref().unwrap_or(&shown.id);
     let page = Page {
         title: &format!(
@@ -49,7 +59,7 @@ pub async fn show(State(api): Shared, viewer: Viewer, Path(path): Path<Deploymen
         viewer: Some(&viewer),
         live: Some(live),
         body: html! {
-            (head(&shown, &viewer, may))
+            (head(&shown, &viewer, may, changes))
             div #steps data-fresh {
                 @if let Some(error) = &shown.error { (failure(error, shown.state)) }
                 (steps(&shown))
@@ -62,6 +72,21 @@ pub async fn show(State(api): Shared, viewer: Viewer, Path(path): Path<Deploymen
     Ok(page.whole().into_response())
 }
 
+/// The release that was live before this deployment's; what is live, if it has none.
+fn before(db: &Connection, of: &Deployment) -> crate::store::Result<Option<Release>> {
+    let own = match &of.release {
+        Some(id) => releases::get(db, id)?,
+        None => None,
+    };
+    match own {
+        Some(own) => releases::before(db, &own),
+        None => match serving(db, &of.app)?.live {
+            Some(live) => releases::get(db, &live),
+            None => Ok(None),
+        },
+    }
+}
+
 /// What the watch has counted so far. Without the proxy's answer, nothing is shown.
 async fn tallies(api: &Api, shown: &DeploymentView) -> Vec<Tally> {
     api.agent
@@ -71,7 +96,7 @@ async fn tallies(api: &Api, shown: &DeploymentView) -> Vec<Tally> {
         .unwrap_or_default()
 }
 
-fn head(shown: &DeploymentView, viewer: &Viewer, may: bool) -> Markup {
+fn head(shown: &DeploymentView, viewer: &Viewer, may: bool, changes: Markup) -> Markup {
     let path = format!("/deployments/{}", shown.id);
     let (is_open, switched) = (!shown.state.is_rest(), shown.state.is_switched());
     html! {
@@ -88,6 +113,7 @@ fn head(shown: &DeploymentView, viewer: &Viewer, may: bool) -> Markup {
                 (asked(shown)) " " (when(&shown.created_at))
                 @if let Some(time) = timeline::whole(shown) { ", took " (duration(time)) }
                 @if let Some(who) = &shown.cancelled_by { ", cancelled by " (super::parts::requester(who)) }
+                " " (changes)
             }
             @if may {
                 div.actions {
@@ -221,20 +247,11 @@ fn log_section(shown: &DeploymentView, log: &LogTail) -> Markup {
                 p.quiet { "The beginning is left out here. " a href={ "/deployments/" (shown.id) "/log" } { "The whole log" } }
             }
             pre.log #log tabindex="0" aria-labelledby="log-head" {
-                @for line in log.text.lines() { span class=[log_class(line)] { (line) "\n" } }
+                (folded(&log.text))
             }
             @if log.begin == 0 {
                 p { a href={ "/deployments/" (shown.id) "/log" } { "As text" } }
             }
         }
-    }
-}
-
-/// As in `script.js`, for the lines that come later.
-fn log_class(line: &str) -> Option<&'static str> {
-    match line.as_bytes() {
-        [b'[', ..] => Some("head"),
-        [b' ', b' ', ..] => Some("out"),
-        _ => None,
     }
 }

@@ -54,7 +54,7 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
             Ok::<_, crate::store::StoreError>(Row {
                 app,
                 last,
-                points: agent.traffic.points(name.as_str()),
+                points: agent.traffic.hour(name.as_str()),
                 minute: agent.traffic.minute(name.as_str(), now()),
             })
         };

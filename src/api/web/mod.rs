@@ -14,16 +14,22 @@ mod actions;
 mod app;
 mod app_log;
 mod assets;
+mod certificates;
 mod chart;
 mod compress;
 mod confirm;
+mod deliveries;
 mod deployment;
 mod fields;
+mod fold;
+mod forge_link;
 mod home;
+mod instances;
 mod layout;
 pub mod links;
 mod live;
 mod log_tail;
+mod machine;
 mod parts;
 mod refusal;
 mod server;
@@ -43,6 +49,7 @@ pub fn router(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/", get(home::show))
         .route("/apps/{app}", get(app::show))
         .route("/apps/{app}/log", get(app_log::show))
+        .route("/apps/{app}/deliveries", get(deliveries::show))
         .route(
             "/apps/{app}/deploy",
             get(confirm::deploy).post(actions::deploy),

@@ -1,34 +1,30 @@
 //! The server: the engine, the proxy, the disk, what is odd, and who may come in.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::IntoResponse;
 use maud::{Markup, html};
 
 use super::layout::{Page, csrf};
+use super::machine;
 use super::parts::{mark, problems, prose, when};
 use super::refusal::{For, Result};
 use super::session;
 use super::viewer::Viewer;
 use crate::api::view::rfc3339;
-use crate::api::{Api, Shared, auth};
+use crate::api::{Api, Shared, auth, certificates};
 use crate::config;
-use crate::deploy::difference;
-use crate::engine;
+use crate::deploy::words::counted;
+use crate::deploy::{difference, orphans};
 use crate::principal::{Role, Scope};
 use crate::store::actions::{self, Action};
 use crate::store::sessions::{self, Session};
 use crate::store::tokens::{self, Token};
 
-/// One line of the look at the server.
-struct Check {
-    class: &'static str,
-    name: &'static str,
-    text: String,
-}
-
 pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     let is_admin = auth::check_server(&viewer.principal, Role::Admin).is_ok();
-    let checks = checks(&api).await;
+    let checks = machine::checks(&api).await;
     let mut odd = api.agent.tend.differences(None);
     if is_admin {
         odd.extend(oddities(&api).await);
@@ -48,6 +44,17 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
         }
         false => Vec::new(),
     };
+    let mut names = match is_admin {
+        true => {
+            let (names, broken) = certificates::all(&api).await.told(&viewer)?;
+            odd.extend(broken.iter().map(|(path, why)| {
+                format!("the certificate `{}` cannot be used: {why}", path.display())
+            }));
+            names
+        }
+        false => Vec::new(),
+    };
+    names.sort_by_key(|it| it.problem.is_none());
     let page = Page {
         title: "Server",
         viewer: Some(&viewer),
@@ -64,6 +71,12 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
                 }
                 p.hint { code { "cutover doctor" } " on the server looks at more." }
             }
+            @if !names.is_empty() {
+                section aria-labelledby="certificates-head" {
+                    h2 #certificates-head { "Certificates" }
+                    div #certificates data-fresh { (super::certificates::table(&names)) }
+                }
+            }
             @if is_admin { (token_table(&tokens)) (action_table(&actions)) }
             (session_table(&sessions, &viewer))
         },
@@ -71,72 +84,8 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     Ok(page.whole().into_response())
 }
 
-async fn checks(api: &Api) -> Vec<Check> {
-    let config = api.agent.in_force();
-    let config = &config.config;
-    let (docker, proxy) = tokio::join!(
-        engine::version(&config.docker.host),
-        api.agent.proxy.hello()
-    );
-    let is = |good: bool| if good { "good" } else { "bad" };
-    let docker = Check {
-        class: is(docker.is_ok()),
-        name: "Docker",
-        text: match docker {
-            Ok(version) => format!("{} (API {})", version.engine, version.api),
-            Err(error) => error.to_string(),
-        },
-    };
-    let own = env!("CARGO_PKG_VERSION");
-    let proxy = match proxy {
-        Ok(hello) => Check {
-            class: if hello.version == own { "good" } else { "warn" },
-            name: "Proxy",
-            text: format!(
-                "version {}, process {}, route table {}",
-                hello.version, hello.pid, hello.generation
-            ),
-        },
-        Err(error) => Check {
-            class: "bad",
-            name: "Proxy",
-            text: error.to_string(),
-        },
-    };
-    let agent = Check {
-        class: "good",
-        name: "Agent",
-        text: format!("version {own}, process {}", std::process::id()),
-    };
-    vec![agent, proxy, docker, disk(&config.agent.data_dir)]
-}
-
-/// With less free space than this, in bytes, the next build may not fit.
-const LITTLE: u64 = 2 << 30;
-
-fn disk(path: &std::path::Path) -> Check {
-    let (class, text) = match rustix::fs::statvfs(path) {
-        Ok(disk) => {
-            let free = disk.f_bavail * disk.f_frsize;
-            let all = disk.f_blocks * disk.f_frsize;
-            let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-            let class = if free < LITTLE { "bad" } else { "good" };
-            let text = format!(
-                "{:.1} of {:.1} GiB free in `{}`",
-                gib(free),
-                gib(all),
-                path.display()
-            );
-            (class, text)
-        }
-        Err(error) => ("bad", format!("`{}`: {error}", path.display())),
-    };
-    Check {
-        class,
-        name: "Disk",
-        text,
-    }
-}
+/// How long the engine may take to list what it has.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What works and is likely to surprise.
 async fn oddities(api: &Api) -> Vec<String> {
@@ -154,6 +103,15 @@ async fn oddities(api: &Api) -> Vec<String> {
     let warnings = tokio::task::spawn_blocking(move || config::warnings(&in_force.config));
     odd.extend(warnings.await.unwrap_or_default());
     odd.extend(api.agent.tend.volumes(None));
+    let orphans = orphans::list(&api.agent);
+    if let Ok(Ok(orphans)) = tokio::time::timeout(PATIENCE, orphans).await
+        && !orphans.is_empty()
+    {
+        let found = counted(orphans.len() as u64, "thing");
+        odd.push(format!(
+            "{found} with this agent's labels are in no record: `cutover gc` shows and removes them"
+        ));
+    }
     odd
 }
 

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::file::{Node, Section};
 use super::values::secret;
-use super::{Auth, GitHubApp, Repo, Report};
+use super::{App, Auth, GitHubApp, Repo, Report};
 use crate::webhook;
 
 mod address;
@@ -17,6 +17,20 @@ mod remote;
 pub(crate) use address::tests::address;
 pub use address::{Asked, ForgeAddress, Missing, encoded};
 pub use api::ForgeApi;
+
+impl App {
+    /// The forge that has the repository, as far as the configuration or the repository's address tells.
+    pub fn forge(&self) -> Option<ForgeAddress> {
+        if let Some(report) = &self.report {
+            return Some(report.address.clone());
+        }
+        let asked = Asked {
+            forge: self.webhook.forge,
+            ..Asked::default()
+        };
+        ForgeAddress::find(&self.repo, &asked).ok()
+    }
+}
 
 /// Reads the section. `shown` is the app's name as written in the file, `sender` the forge of its
 /// webhook.

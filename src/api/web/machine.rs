@@ -1,0 +1,93 @@
+//! What the server consists of, and whether it is well.
+
+use super::instances::size;
+use crate::api::Api;
+use crate::deploy::space::Space;
+use crate::engine;
+
+/// One line of the look at the server.
+pub struct Check {
+    pub class: &'static str,
+    pub name: &'static str,
+    pub text: String,
+}
+
+pub async fn checks(api: &Api) -> Vec<Check> {
+    let config = api.agent.in_force();
+    let config = &config.config;
+    let (docker, proxy) = tokio::join!(
+        engine::version(&config.docker.host),
+        api.agent.proxy.hello()
+    );
+    let is = |good: bool| if good { "good" } else { "bad" };
+    let docker = Check {
+        class: is(docker.is_ok()),
+        name: "Docker",
+        text: match docker {
+            Ok(version) => format!("{} (API {})", version.engine, version.api),
+            Err(error) => error.to_string(),
+        },
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    let proxy = match proxy {
+        Ok(hello) => Check {
+            class: if hello.version == own { "good" } else { "warn" },
+            name: "Proxy",
+            text: format!(
+                "version {}, process {}, route table {}",
+                hello.version, hello.pid, hello.generation
+            ),
+        },
+        Err(error) => Check {
+            class: "bad",
+            name: "Proxy",
+            text: error.to_string(),
+        },
+    };
+    let agent = Check {
+        class: "good",
+        name: "Agent",
+        text: format!("version {own}, process {}", std::process::id()),
+    };
+    let mut checks = vec![agent, proxy, docker, disk("Disk", &config.agent.data_dir)];
+    if let Ok(Some(folder)) = api.agent.engine.folder().await {
+        checks.push(disk("Docker's disk", &folder));
+    }
+    checks.extend(memory());
+    checks
+}
+
+/// Of the machine, and of the agent.
+fn memory() -> Option<Check> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let all = kib(&text, "MemTotal:")? << 10;
+    let free = kib(&text, "MemAvailable:")? << 10;
+    let own = std::fs::read_to_string("/proc/self/status").ok();
+    let own = own.and_then(|own| kib(&own, "VmRSS:"));
+    let own = own.map(|own| format!("; the agent takes {}", size(own << 10)));
+    Some(Check {
+        class: if free < all / 20 { "bad" } else { "good" },
+        name: "Memory",
+        text: format!(
+            "{} of {} available{}",
+            size(free),
+            size(all),
+            own.unwrap_or_default()
+        ),
+    })
+}
+
+fn disk(name: &'static str, path: &std::path::Path) -> Check {
+    let (class, text) = match Space::of(path) {
+        Ok(space) => {
+            let class = if space.is_little() { "bad" } else { "good" };
+            (class, format!("{space} in `{}`", path.display()))
+        }
+        Err(error) => ("bad", format!("`{}`: {error}", path.display())),
+    };
+    Check { class, name, text }
+}

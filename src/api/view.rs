@@ -532,13 +532,22 @@ pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppVie
 
 /// An app that is no longer in deploy.toml.
 pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
+    let last = deployments::list(db, name, None, 1)?.into_iter().next();
+    let running = deployments::running(db, name)?;
+    Ok(AppView {
+        deployment: last.map(|row| deployment(db, row)).transpose()?,
+        running: running.map(|row| deployment(db, row)).transpose()?,
+        ..without_deployments(db, name)?
+    })
+}
+
+/// An app as it serves; what deploy.toml says of it, and its deployments, are left out.
+pub fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
     let serving = crate::store::apps::serving(db, name)?;
     let live = match &serving.live {
         Some(id) => crate::store::releases::get(db, id)?,
         None => None,
     };
-    let last = deployments::list(db, name, None, 1)?.into_iter().next();
-    let running = deployments::running(db, name)?;
     let instances = live.as_ref().map(|live| instances(db, live)).transpose()?;
     Ok(AppView {
         name: name.to_string(),
@@ -547,8 +556,8 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
         branch: String::new(),
         domains: crate::deploy::routes::hosts(db, name)?,
         release: live.map(|row| release(db, row, &serving)).transpose()?,
-        deployment: last.map(|row| deployment(db, row)).transpose()?,
-        running: running.map(|row| deployment(db, row)).transpose()?,
+        deployment: None,
+        running: None,
         instances,
         stopped: crate::store::apps::stopped(db, name)?.map(|stopped| StoppedView {
             at: rfc3339(stopped.at),

@@ -26,14 +26,16 @@ pub struct Arrival {
 
 /// Ids begin with a letter for their kind; what follows sorts by time.
 const LIST: &str = "
-    SELECT substr(id, 2) AS place, id, delivery, NULL AS forge, NULL AS event, ref, new, deployment, reason,
-        requested_by
-    FROM moved_refs WHERE app = ?1 AND id < 'm' || ?2
+    SELECT substr(id, 2) AS place, * FROM (
+        SELECT id, delivery, NULL AS forge, NULL AS event, ref, new, deployment, reason, requested_by
+        FROM moved_refs WHERE app = ?1 AND id < 'm' || ?2 ORDER BY id DESC LIMIT ?3)
     UNION ALL
-    SELECT substr(id, 2), id, id, forge, event, NULL, NULL, deployment, reason, NULL
-    FROM deliveries d WHERE app = ?1 AND id < 'w' || ?2
-        AND NOT EXISTS (SELECT 1 FROM moved_refs m WHERE m.delivery = d.id)
-    ORDER BY 1 DESC LIMIT ?3";
+    SELECT substr(id, 2), * FROM (
+        SELECT id, id, forge, event, NULL, NULL, deployment, reason, NULL
+        FROM deliveries d WHERE app = ?1 AND id < 'w' || ?2 AND deployment IS NULL
+            AND NOT EXISTS (SELECT 1 FROM moved_refs m WHERE m.delivery = d.id)
+        ORDER BY id DESC LIMIT ?3)
+    ORDER BY place DESC LIMIT ?3";
 
 /// A page of an app's, older than `before`.
 pub fn list(

@@ -19,7 +19,9 @@ use crate::store::{app_names, now};
 const STRIP: usize = 10;
 
 struct Row {
+    /// Without its deployments.
     app: AppView,
+    running: Option<Deployment>,
     last: Vec<Deployment>,
     points: Vec<Point>,
     minute: Option<Minute>,
@@ -32,7 +34,7 @@ impl Row {
             use crate::state::State::{Failed, RolledBack, Stuck};
             matches!(it.state, Failed | RolledBack | Stuck)
         });
-        match (&self.app.running, self.app.problems.is_empty()) {
+        match (&self.running, self.app.problems.is_empty()) {
             (_, false) => 0,
             _ if !self.app.configured => 1,
             _ if failed => 1,
@@ -49,22 +51,26 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     let read = api.agent.store.read(move |db| {
         let config = &in_force.config;
         let row = |app: AppView, name: &crate::ids::AppName| {
-            let last = deployments::list(db, name, None, STRIP)?;
             let app = app.tended(&tend);
             Ok::<_, crate::store::StoreError>(Row {
                 app,
-                last,
+                running: deployments::running(db, name)?,
+                last: deployments::list(db, name, None, STRIP)?,
                 points: agent.traffic.hour(name.as_str()),
                 minute: agent.traffic.minute(name.as_str(), now()),
             })
         };
         let mut rows = Vec::new();
         for app in config.apps.values().filter(|app| caller.sees(&app.name)) {
-            rows.push(row(view::app(db, app)?, &app.name)?);
+            let shown = AppView {
+                configured: true,
+                ..view::without_deployments(db, &app.name)?
+            };
+            rows.push(row(shown, &app.name)?);
         }
         for name in app_names::in_use(db)? {
             if !config.apps.contains_key(&name) && caller.sees(&name) {
-                rows.push(row(view::lost_app(db, &name)?, &name)?);
+                rows.push(row(view::without_deployments(db, &name)?, &name)?);
             }
         }
         Ok(rows)
@@ -108,7 +114,7 @@ fn empty() -> Markup {
 fn card(row: &Row) -> Markup {
     let app = &row.app;
     let path = format!("/apps/{}", app.name);
-    let newest = app.deployment.as_ref().filter(|_| row.rank() < 3);
+    let newest = row.last.first().filter(|_| row.rank() < 3);
     html! {
         li.card {
             div.name {
@@ -135,13 +141,13 @@ fn card(row: &Row) -> Markup {
                 p { (chart::minute(row.minute)) }
             }
             div.now {
-                @if let Some(running) = &app.running {
+                @if let Some(running) = &row.running {
                     p { a href={ "/deployments/" (running.id) } { (state(running.state)) } " "
                         span.quiet { (message(running.message.as_deref())) } }
                 }
-                @if let Some(newest) = newest.filter(|it| app.running.as_ref().is_none_or(|run| run.id != it.id)) {
+                @if let Some(newest) = newest.filter(|it| row.running.as_ref().is_none_or(|run| run.id != it.id)) {
                     p { a href={ "/deployments/" (newest.id) } { (state(newest.state)) } " "
-                        (when(newest.ended_at.as_ref().unwrap_or(&newest.created_at))) }
+                        (when(&view::rfc3339(newest.ended_at.unwrap_or(newest.created_at)))) }
                 }
                 (strip(&row.last))
             }

@@ -472,9 +472,17 @@ const MIGRATIONS: &[&str] = &[
 ",
     // What arrived for an app is listed by app.
     "
-    CREATE INDEX deliveries_by_app ON deliveries (app, id);
+    CREATE INDEX deliveries_by_app ON deliveries (app, id) WHERE deployment IS NULL;
     CREATE INDEX moved_refs_by_app ON moved_refs (app, id);
     CREATE INDEX moved_refs_by_delivery ON moved_refs (delivery) WHERE delivery IS NOT NULL;
+",
+    // With a hundred thousand deployments: the counts in the metrics, the releases that an app keeps, and
+    // whether apps share an image.
+    "
+    CREATE INDEX deployments_by_state ON deployments (app, state);
+    CREATE INDEX releases_kept ON releases (app) WHERE removed_at IS NULL;
+    CREATE INDEX services_by_image ON services (image_id);
+    CREATE INDEX instances_by_release ON instances (release);
 ",
 ];
 

@@ -1,24 +1,29 @@
-//! Compiles the sample app into a static binary that is embedded in `cutover`, so that the demo and
-//! the tests build `FROM scratch` images without a registry and without a compiler at run time.
+//! Compiles two programs into static binaries that are embedded in `cutover`, so that images are built
+//! `FROM scratch`, without a registry and without a compiler at run time: the sample app of the demo
+//! and the tests, and the server of static sites.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = "examples/hello/src/main.rs";
+/// Each program's name, and the folder of its source.
+const PROGRAMS: [(&str, &str); 2] = [("hello", "examples/hello/src"), ("site", "site/src")];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=examples/hello/src");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("hello");
-    if let Err(why) = compile(&out) {
-        // `cutover demo` says what is missing; everything else works without the sample app.
-        println!("cargo::warning=the sample app is left out: {why}");
-        std::fs::write(&out, b"").expect("OUT_DIR can be written");
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    for (name, source) in PROGRAMS {
+        println!("cargo::rerun-if-changed={source}");
+        let out = folder.join(name);
+        if let Err(why) = compile(name, source, &out) {
+            // Whatever needs it says what is missing; everything else works without.
+            println!("cargo::warning=the program `{name}` is left out: {why}");
+            std::fs::write(&out, b"").expect("OUT_DIR can be written");
+        }
     }
 }
 
-fn compile(out: &Path) -> Result<(), String> {
+fn compile(name: &str, source: &str, out: &Path) -> Result<(), String> {
     let target = env::var("TARGET").expect("cargo sets TARGET");
     if !target.contains("-linux-") {
         return Err(format!("{target} has no Linux containers of its own"));
@@ -26,10 +31,10 @@ fn compile(out: &Path) -> Result<(), String> {
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
     rustc
         .args(["--edition", "2024", "--crate-type", "bin"])
-        .args(["--crate-name", "hello", "--target", &target])
+        .args(["--crate-name", name, "--target", &target])
         .args(["-C", "target-feature=+crt-static", "-C", "opt-level=s"])
         .args(["-C", "panic=abort", "-C", "strip=symbols"])
-        .args(["-C", "codegen-units=1", SOURCE, "-o"])
+        .args(["-C", "codegen-units=1", &format!("{source}/main.rs"), "-o"])
         .arg(out);
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
         let mut flag = std::ffi::OsString::from("linker=");

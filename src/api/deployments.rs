@@ -13,6 +13,7 @@ use super::path::{AppPath, DeploymentPath, FollowQuery, acting, find};
 use super::responses::{Forbidden, Malformed, NotConfigured, Queued, UnknownDeployment};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, json, log};
+use crate::config::App;
 use crate::deploy::follow::Until;
 use crate::deploy::rollback::{self, RollbackError};
 use crate::deploy::{cancel as stopping, intake};
@@ -30,6 +31,9 @@ struct DeployBody {
     /// A branch, tag or commit; the tip of the app's branch if absent.
     #[schema(nullable = false, min_length = 1, max_length = 255, example = "main")]
     r#ref: Option<String>,
+    /// Of an app with `image`: another tag or digest of it, or the whole name with one.
+    #[schema(nullable = false, min_length = 1, max_length = 255, example = "v2")]
+    image: Option<String>,
     /// Build without the cache of earlier images.
     #[serde(default)]
     #[schema(default = false)]
@@ -114,7 +118,7 @@ pub async fn deploy(
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: DeployBody = json::parse(&body)?;
-    let wanted = wanted(body.r#ref)?;
+    let wanted = wanted(&app, body.r#ref, body.image)?;
     let trigger = Caller::trigger(body.trigger);
     let new = NewDeployment {
         no_cache: body.no_cache,
@@ -126,8 +130,33 @@ pub async fn deploy(
 }
 
 /// What is to be deployed, if it can be the name of something.
-pub(super) fn wanted(name: Option<String>) -> Result<Option<String>, ApiError> {
-    let wanted = checked(name, "ref")?;
+pub(super) fn wanted(
+    app: &App,
+    git_ref: Option<String>,
+    image: Option<String>,
+) -> Result<Option<String>, ApiError> {
+    let (git_ref, image) = (checked(git_ref, "ref")?, checked(image, "image")?);
+    let name = &app.name;
+    match (app.image(), git_ref, image) {
+        (None, git_ref, None) => revision(git_ref),
+        (None, _, Some(_)) => Err(ApiError::bad_request(format!(
+            "`{name}` is built from its repository: name a `ref` in place of `image`"
+        ))),
+        (Some(_), Some(_), _) => Err(ApiError::bad_request(format!(
+            "`{name}` has an image in place of a repository: name an `image` in place of `ref`"
+        ))),
+        (Some(_), None, None) => Ok(None),
+        (Some(of), None, Some(text)) => match of.other(&text) {
+            Ok(image) => Ok(Some(image.to_string())),
+            Err(expected) => Err(ApiError::bad_request(format!(
+                "`image` is `{}`: expected {expected}",
+                text.escape_debug()
+            ))),
+        },
+    }
+}
+
+fn revision(wanted: Option<String>) -> Result<Option<String>, ApiError> {
     // If it were queued, it would take the place of a push that is waiting.
     match wanted.as_deref().map(source::can_be_named) {
         Some(Err(error)) => Err(ApiError::new(

@@ -257,6 +257,12 @@ pub struct ReleaseView {
     /// The image's id.
     #[schema(example = "sha256:9a0b44d5f1c26e83")]
     pub image_id: String,
+    /// What it was made from, by its digest, if that comes from a registry; null if it was built here.
+    #[schema(
+        required,
+        example = "ghcr.io/acme/hello:1@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+    )]
+    pub image_digest: Option<String>,
     /// Whether this release is the one that serves traffic now.
     pub current: bool,
     #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
@@ -291,7 +297,8 @@ pub struct AppView {
     /// Whether the app is in deploy.toml. One that no longer is keeps serving until it is removed;
     /// its `repo` and `branch` are empty.
     pub configured: bool,
-    /// The repository's address, or its path on this machine.
+    /// The repository's address, or its path on this machine; of an app without one, its image, and
+    /// `branch` is empty.
     #[schema(example = "https://github.com/acme/hello.git")]
     pub repo: String,
     #[schema(example = "main")]
@@ -502,7 +509,9 @@ pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Re
     let web = row.main();
     let image = web.map(|service| service.image.clone());
     let image_id = web.map(|service| service.image_id.clone());
+    let image_digest = web.and_then(|service| service.image_digest.clone());
     Ok(ReleaseView {
+        image_digest,
         current: serving.live.as_ref() == Some(&row.id),
         id: row.id.to_string(),
         app: row.app.to_string(),
@@ -524,7 +533,10 @@ pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppVie
     Ok(AppView {
         configured: true,
         repo: repo(&app.repo),
-        branch: app.branch.clone(),
+        branch: match app.image() {
+            Some(_) => String::new(),
+            None => app.branch.clone(),
+        },
         domains: app.domains.clone(),
         ..lost_app(db, &app.name)?
     })
@@ -593,6 +605,7 @@ fn repo(repo: &crate::config::Repo) -> String {
     match repo {
         crate::config::Repo::Http(url) | crate::config::Repo::Ssh(url) => url.clone(),
         crate::config::Repo::Local(path) => path.display().to_string(),
+        crate::config::Repo::Image(image) => image.to_string(),
     }
 }
 

@@ -5,18 +5,18 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 
 use super::error::ErrorBody;
 use super::error::Kind;
 use super::path::{AppPath, configured};
 use super::responses::{TooManyRefusals, UnknownApp};
-use super::webhook_secrets::{self, Read, WebhookSecrets};
+use super::webhook_secrets::{self, WebhookSecrets};
 use super::{Api, ApiError, Shared, peer};
 use crate::config::App;
 use crate::deploy::intake::{self, Answer};
-use crate::webhook::{self, Received, Refusal};
+use crate::webhook::{self, Refusal};
 
 /// A form, in which some forges send their JSON.
 #[derive(utoipa::ToSchema)]
@@ -29,6 +29,9 @@ struct PayloadForm {
 ///
 /// The delivery is on disk before it is answered. Sending the same signed body again returns the first
 /// deployment. The forge, its signature and its event are detected from the request headers.
+///
+/// For an app with `image`, a registry sends: signed as its forge signs, with the secret as `Authorization`, or
+/// with `?token=`.
 #[utoipa::path(
     post,
     path = "/hooks/{app}",
@@ -81,10 +84,21 @@ pub async fn receive(
     let headers = &request.headers;
     let client = peer::address(&api.agent.in_force().config, &request);
     let body = api.bodies.read(client, headers, body).await?;
-    let received = verified(&api, &app, headers, &body)
-        .await
-        .map_err(refused)?;
-    let answer = intake::delivery(&api.agent, &app, received).await?;
+    let answer = match app.image() {
+        None => {
+            let forge = app.webhook.forge;
+            let receive = |secrets: &[Vec<u8>]| webhook::receive(forge, secrets, headers, &body);
+            let received = verified(&api, &app, receive).await.map_err(refused)?;
+            intake::delivery(&api.agent, &app, received).await?
+        }
+        Some(image) => {
+            let query = request.uri.query();
+            let receive =
+                |secrets: &[Vec<u8>]| webhook::registry::receive(secrets, headers, query, &body);
+            let notice = verified(&api, &app, receive).await.map_err(refused)?;
+            intake::image::told(&api.agent, &app, image, notice).await?
+        }
+    };
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
@@ -112,25 +126,22 @@ fn allowed(api: &Api, app: &App, request: &Parts) -> Result<(), ApiError> {
 
 /// Verifies the signature and parses the delivery. Before a delivery is refused, the secrets are read
 /// again, because the one that signed it may have been added a moment ago.
-async fn verified(
+async fn verified<T>(
     api: &Arc<Api>,
     app: &App,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Received, Refusal> {
+    receive: impl Fn(&[Vec<u8>]) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let now = Instant::now();
-    let receive =
-        |secrets: &Read| webhook::receive(app.webhook.forge, &secrets.values, headers, body);
     let recent = now.checked_sub(webhook_secrets::FRESH).unwrap_or(now);
     let recent = WebhookSecrets::since(api, app, recent).await;
-    let received = receive(&recent);
-    if received != Err(Refusal::Unauthenticated) {
+    let received = receive(&recent.values);
+    if !matches!(received, Err(Refusal::Unauthenticated)) {
         return received;
     }
     let newest = WebhookSecrets::since(api, app, now).await;
     match newest.values == recent.values {
         true => received,
-        false => receive(&newest),
+        false => receive(&newest.values),
     }
 }
 

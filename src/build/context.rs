@@ -16,7 +16,7 @@ use super::ignore::{Fits, Ignore};
 use super::objects::Objects;
 use super::times::Times;
 use super::walk::{Kind, List, Part, Place, Walk};
-use super::{BuildError, link, parts};
+use super::{BuildError, link, parts, site};
 use crate::config;
 use crate::engine::EngineError;
 use crate::engine::files::{FileEntry, FileKind, Files};
@@ -45,21 +45,30 @@ impl Context {
         settings: &config::Build,
         fetching: &Fetching<'_>,
     ) -> Result<Self, BuildError> {
-        let folder = within(&settings.context)?;
+        let folder = within(match &settings.site {
+            Some(site) => &site.dir,
+            None => &settings.context,
+        })?;
         let objects = Objects::open(mirror)?;
-        let (ignore, dockerfile) = {
-            let root = objects.folder(&commit.tree, "")?;
-            let named = settings.dockerfile.as_deref().map(within).transpose()?;
-            let dockerfile = dockerfile::find(&objects, &root, named.as_deref(), &folder)?;
-            let ignore = rules(&objects, &root, &dockerfile.named, &folder)?;
-            (ignore, dockerfile)
+        let (ignore, dockerfile, path) = match &settings.site {
+            Some(site) => {
+                site::check(&objects, commit, &folder)?;
+                (Ignore::default(), site::dockerfile(site), site::FOLDER)
+            }
+            None => {
+                let root = objects.folder(&commit.tree, "")?;
+                let named = settings.dockerfile.as_deref().map(within).transpose()?;
+                let dockerfile = dockerfile::find(&objects, &root, named.as_deref(), &folder)?;
+                let ignore = rules(&objects, &root, &dockerfile.named, &folder)?;
+                (ignore, dockerfile, "")
+            }
         };
         let root = objects.folder(&commit.tree, "")?.id();
         let own = Part {
             root,
             objects,
             folder,
-            path: Vec::new(),
+            path: path.into(),
             fits: Fits::default(),
             depth: 0,
         };
@@ -70,6 +79,9 @@ impl Context {
             visited: 0,
         };
         let (parts, mut list) = parts::all(own, walk, fetching)?;
+        if let Some(site) = &settings.site {
+            site::add(&mut list, site, fetching.log)?;
+        }
         let time = commit.time.unix_timestamp().max(0) as u64;
         let record = mirror.more().join("times").join(times_of(settings));
         Times::read(&record).set(&mut list, time);
@@ -81,6 +93,18 @@ impl Context {
             time,
             failed: None,
         })
+    }
+
+    /// Nothing but an image that exists: the builder pulls it, and it gets the app's labels.
+    pub(super) fn of_image(image: &str) -> Self {
+        let text = format!("FROM {image}\n");
+        Self {
+            parts: Vec::new(),
+            list: List::default(),
+            dockerfile: Dockerfile::made(text),
+            time: 0,
+            failed: None,
+        }
     }
 
     /// How many files, folders and links it has.
@@ -170,6 +194,7 @@ impl Context {
     ) -> Result<io::Result<()>, BuildError> {
         match place {
             Place::Part(number) => self.parts[*number].objects.content(id, name, take),
+            Place::Own(bytes) => Ok(take(bytes.len() as u64, &mut &**bytes)),
             Place::Stored(path) => Ok(File::open(path).and_then(|mut file| {
                 let size = file.metadata()?.len();
                 take(size, &mut file)
@@ -246,7 +271,11 @@ fn stamp(seconds: u64, id: Oid) -> i64 {
 
 /// The name of the record of a context folder.
 fn times_of(settings: &config::Build) -> String {
-    hex::encode(&Sha256::digest(&settings.context)[..8])
+    let folder = match &settings.site {
+        Some(site) => format!("site {}", site.dir),
+        None => settings.context.clone(),
+    };
+    hex::encode(&Sha256::digest(folder)[..8])
 }
 
 fn gone(error: io::Error) -> BuildError {

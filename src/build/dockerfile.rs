@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use git2::{Oid, Tree};
+use git2::{ObjectType, Oid, Tree};
 
 use super::BuildError;
 use super::link;
@@ -22,6 +22,18 @@ pub(super) struct Dockerfile {
     pub(super) named: String,
     pub(super) id: Oid,
     pub(super) text: Vec<u8>,
+}
+
+impl Dockerfile {
+    /// One that is in no repository.
+    pub(super) fn made(text: String) -> Self {
+        let text = text.into_bytes();
+        Self {
+            named: USUAL.to_owned(),
+            id: Oid::hash_object(ObjectType::Blob, &text).unwrap_or(Oid::ZERO_SHA1),
+            text,
+        }
+    }
 }
 
 /// Finds it from the repository's root or, if it is not there, below the context's folder. One that is

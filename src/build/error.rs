@@ -21,6 +21,14 @@ pub enum BuildError {
     NoDockerfile { dockerfile: String, context: String },
     #[error("the Dockerfile `{0}` is not a file")]
     DockerfileNotAFile(String),
+    #[error("the commit has no folder `{0}` to serve")]
+    NoSite(String),
+    #[error("there is no `{fallback}` in `{dir}` to fall back on")]
+    NoFallback { fallback: String, dir: String },
+    #[error(
+        "this `cutover` was built without its server for static sites, which must be linked statically"
+    )]
+    NoServer,
     #[error("line {line} of `{file}`: {why}")]
     BadIgnore {
         file: String,
@@ -68,6 +76,8 @@ impl BuildError {
             Self::Source(error) => error.code(),
             Self::Outside(_) | Self::NoContext(_) => "no_context",
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => "no_dockerfile",
+            Self::NoSite(_) | Self::NoFallback { .. } => "no_site",
+            Self::NoServer => "no_site_server",
             Self::BadIgnore { .. } => "bad_dockerignore",
             Self::Lfs { .. } => "lfs_pointer",
             Self::LinkOut { .. } => "link_out_of_context",
@@ -91,7 +101,16 @@ impl BuildError {
                 "correct the app's `build.context` in deploy.toml: it must be a folder of the repository; `.` is the root"
             }
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
-                "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path from the repository's root"
+                "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path from the repository's root; an app that is a folder of files needs none, with `kind = \"static\"` and `dir`"
+            }
+            Self::NoSite(_) => {
+                "commit it, or correct the app's `dir` in deploy.toml: it must be a folder of the repository; `.` is the root"
+            }
+            Self::NoFallback { .. } => {
+                "commit it, or correct the app's `fallback` in deploy.toml: it must be a path below `dir`"
+            }
+            Self::NoServer => {
+                "on Debian or Ubuntu: run `apt-get install libc6-dev`, touch build.rs and build again"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
             Self::Lfs { .. } => {

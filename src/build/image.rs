@@ -21,6 +21,8 @@ use crate::store::log::Log;
 pub struct Request<'a> {
     pub app: &'a AppName,
     pub commit: &'a Commit,
+    /// The image in a registry, with its digest, that takes the place of a commit's files.
+    pub from: Option<&'a str>,
     pub settings: &'a config::Build,
     pub inputs: &'a Inputs,
     /// The branch or tag that the commit was pushed to.
@@ -140,6 +142,9 @@ async fn bases(
 }
 
 async fn read(request: &Request<'_>, log: &Log) -> Result<Context, BuildError> {
+    if let Some(image) = request.from {
+        return Ok(Context::of_image(image));
+    }
     let mirror = request.mirror.clone();
     let commit = request.commit.clone();
     let settings = request.settings.clone();
@@ -168,11 +173,13 @@ async fn build(
     log: &Log,
 ) -> Result<String, BuildError> {
     let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
-    let entries = match entries {
-        1 => "1 file".to_owned(),
-        many => format!("{many} files and folders"),
-    };
-    log.line(&format!("the builder may ask for {entries}, {kib} KiB"));
+    match entries {
+        0 => {}
+        1 => log.line(&format!("the builder may ask for 1 file, {kib} KiB")),
+        many => log.line(&format!(
+            "the builder may ask for {many} files and folders, {kib} KiB"
+        )),
+    }
     let settings = request.settings;
     let secrets = request.inputs.secrets.iter();
     let shared_key = shared_key(request);
@@ -225,6 +232,10 @@ async fn build(
 /// The builder keeps a copy of the files for each agent, app and context.
 fn shared_key(request: &Request<'_>) -> String {
     let labels: BTreeMap<_, _> = request.labels.iter().collect();
-    let of = format!("{} {} {labels:?}", request.app, request.settings.context);
+    let (context, site) = (&request.settings.context, &request.settings.site);
+    let of = match site {
+        Some(site) => format!("{} site {} {labels:?}", request.app, site.dir),
+        None => format!("{} {context} {labels:?}", request.app),
+    };
     hex::encode(Sha256::digest(of))
 }

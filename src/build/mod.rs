@@ -16,6 +16,7 @@ mod objects;
 mod parts;
 mod pattern;
 mod procfile;
+mod site;
 mod times;
 mod walk;
 
@@ -25,3 +26,4 @@ pub use error::BuildError;
 pub use image::{Built, Request, image};
 pub use inputs::{Inputs, Secret};
 pub use procfile::procfile;
+pub use site::SERVER;

@@ -50,6 +50,8 @@ pub(super) enum Place {
     /// In the repository of this number.
     Part(usize),
     Stored(PathBuf),
+    /// Part of this program.
+    Own(&'static [u8]),
 }
 
 #[derive(Default)]
@@ -266,7 +268,7 @@ impl List {
         }
     }
 
-    fn push(&mut self, path: Vec<u8>, kind: Kind) -> Result<(), BuildError> {
+    pub(super) fn push(&mut self, path: Vec<u8>, kind: Kind) -> Result<(), BuildError> {
         if self.entries.len() >= MAX_ENTRIES {
             let message = format!("it has more than {MAX_ENTRIES} files");
             return Err(BuildError::TooLarge(message));

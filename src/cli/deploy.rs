@@ -6,7 +6,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, notice, outcome};
 
-/// Deploy an app: the tip of its branch, or another branch, tag or commit
+/// Deploy an app: the tip of its branch, or another branch, tag or commit; or its image
 #[derive(Debug, Args)]
 pub struct Deploy {
     /// Name of the app
@@ -14,6 +14,9 @@ pub struct Deploy {
     /// Branch, tag or commit to deploy [default: the tip of the app's branch]
     #[arg(long = "ref", value_name = "REF")]
     git_ref: Option<String>,
+    /// Another tag or digest of an app's `image`, or the whole name with one [default: as in deploy.toml]
+    #[arg(long, value_name = "REF", conflicts_with = "git_ref")]
+    image: Option<String>,
     /// Build without the cache of earlier images
     #[arg(long)]
     no_cache: bool,
@@ -42,8 +45,10 @@ pub async fn run(args: Deploy, global: &Global) -> Result<(), Error> {
             body[name] = json!(true);
         }
     }
-    if let Some(git_ref) = &args.git_ref {
-        body["ref"] = json!(git_ref);
+    for (name, given) in [("ref", &args.git_ref), ("image", &args.image)] {
+        if let Some(given) = given {
+            body[name] = json!(given);
+        }
     }
     let path = format!("/api/v1/apps/{}/deployments", view::segment(&args.app));
     let answer = client.post(&path, &body).await?;

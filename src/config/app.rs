@@ -12,9 +12,9 @@ use super::cron::crons;
 use super::file::{Node, Section};
 use super::health::health;
 use super::process::{Processes, processes};
-use super::values::{duration, in_repository, patterns, secret, some_networks};
+use super::values::{duration, in_repository, patterns, positive, secret, some_networks};
 use super::{
-    App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, source,
+    App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, site, source,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -82,7 +82,24 @@ fn app(
         let name = node.str(EXPECTED)?.parse();
         name.map_or_else(|_| node.wrong(EXPECTED), Some)
     });
-    let repo = section.required("repo", repo::REPO, repository);
+    let is_image = section.has("image");
+    let repo = match is_image {
+        true => image(&mut section),
+        false => section.required("repo", repo::REPO, repository),
+    };
+    let poll = section.read("poll", poll);
+    if poll.is_some() && matches!(&repo, Some(Repo::Image(image)) if image.digest.is_some()) {
+        section.report(format!(
+            "`{}` is of no use with a digest in `image`, which never stands for anything else",
+            section.key("poll")
+        ));
+    }
+    if section.has("poll") && !is_image {
+        section.report(format!(
+            "`{}` needs `image`: a repository tells by its webhook when there is something new",
+            section.key("poll")
+        ));
+    }
     let branch = section.read("branch", |node| {
         let text = node.str("a branch name")?;
         repo::branch(text).map_or_else(|expected| node.wrong(expected), Some)
@@ -94,8 +111,13 @@ fn app(
     let paths = section.read("paths", in_repository);
     let processes = section.read("processes", processes);
     let procfile = section.read("procfile", |node| node.boolean());
+    let is_site = section.has("kind");
+    let site = site::site(&mut section);
     let cron = section.read("cron", crons);
-    let port = port(&mut section, processes.as_ref());
+    let port = match is_site && !section.has("port") {
+        true => Some(Some(site::PORT)),
+        false => port(&mut section, processes.as_ref()),
+    };
     let domains = section.node("domains");
     let named = domains.is_some();
     let domains = domains.and_then(|node| domains_of(node, &prefix, &owner, claims));
@@ -120,10 +142,12 @@ fn app(
     let webhook = webhook(section.section("webhook"));
     let report = section
         .node("report")
+        .filter(|_| !is_image)
         .and_then(|node| report::report(node, shown, repo.as_ref(), webhook.forge));
     let source = source::source(section.section("source"));
-    let build = build::build(section.section("build"));
-    let health = health(section.section("health"));
+    let build = build::build(section.section("build"), site);
+    let usual = if is_site { site::HEALTH } else { "/" };
+    let health = health(section.section("health"), usual);
     let deploy = deploy(section.section("deploy"));
     let run = run::run(section.section("run"), binds);
     let hooks = hooks(section.section("hooks"));
@@ -133,6 +157,7 @@ fn app(
         name: name?,
         was,
         repo: repo?,
+        poll,
         branch: branch.unwrap_or("main".into()),
         branches: branches.unwrap_or_default(),
         tags: tags.unwrap_or_default(),
@@ -148,7 +173,7 @@ fn app(
         deploy,
         run,
         processes,
-        procfile: procfile.unwrap_or(true),
+        procfile: procfile.unwrap_or(true) && !is_site && !is_image,
         cron: cron.unwrap_or_default(),
         hooks,
         proxy,
@@ -167,6 +192,51 @@ fn port(section: &mut Section<'_>, processes: Option<&Processes>) -> Option<Opti
         node.integer(1, 65535)
     });
     port.map(|port| Some(port as u16))
+}
+
+/// What there is no use for without a repository.
+const OF_A_REPOSITORY: [&str; 12] = [
+    "repo",
+    "branch",
+    "branches",
+    "tags",
+    "paths",
+    "source",
+    "build",
+    "report",
+    "kind",
+    "dir",
+    "fallback",
+    "immutable",
+];
+
+fn image(section: &mut Section<'_>) -> Option<Repo> {
+    for key in OF_A_REPOSITORY {
+        if section.has(key) {
+            section.report(format!(
+                "`{}` is of no use with `image`, which comes from a registry: remove one of them",
+                section.key(key)
+            ));
+        }
+    }
+    // Known all the same, so that it is reported once.
+    section.node("repo");
+    section.read("image", |node| {
+        let text = node.str("the name of an image")?;
+        match text.parse() {
+            Ok(image) => Some(Repo::Image(image)),
+            Err(expected) => node.wrong(expected),
+        }
+    })
+}
+
+fn poll(node: Node<'_>) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_secs(5);
+    let every = positive(&node)?;
+    match every < LEAST {
+        true => node.wrong("5s or more"),
+        false => Some(every),
+    }
 }
 
 fn repository(node: Node<'_>) -> Option<Repo> {

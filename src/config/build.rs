@@ -8,10 +8,12 @@ use super::container::{hosts, shm_size};
 use super::file::{Node, Section};
 use super::run::environment;
 use super::values::{inside, path, positive, secret};
-use super::{Secret, Value};
+use super::{Secret, Site, Value};
 
 #[derive(Debug, Clone)]
 pub struct Build {
+    /// A folder of files that is served as it is, without a Dockerfile.
+    pub site: Option<Site>,
     /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
     /// repeated slashes.
     pub context: String,
@@ -39,6 +41,7 @@ pub struct Build {
 impl Default for Build {
     fn default() -> Self {
         Self {
+            site: None,
             context: ".".into(),
             dockerfile: None,
             target: None,
@@ -54,9 +57,33 @@ impl Default for Build {
     }
 }
 
-pub(super) fn build(mut section: Section<'_>) -> Build {
+/// What only a Dockerfile makes use of.
+const OF_A_DOCKERFILE: [&str; 10] = [
+    "context",
+    "dockerfile",
+    "target",
+    "args",
+    "args_file",
+    "secrets",
+    "platform",
+    "network",
+    "extra_hosts",
+    "shm_size",
+];
+
+pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
+    if site.is_some() {
+        let unused = OF_A_DOCKERFILE.into_iter().filter(|key| section.has(key));
+        for key in unused.collect::<Vec<_>>() {
+            section.report(format!(
+                "`{}` is of no use with `kind = \"static\"`, which needs no Dockerfile: remove one of them",
+                section.key(key)
+            ));
+        }
+    }
     let default = Build::default();
     let build = Build {
+        site,
         context: section.read("context", inside).unwrap_or(default.context),
         dockerfile: section.read("dockerfile", dockerfile),
         target: section.read("target", target),

@@ -49,7 +49,11 @@ const AT_START: [&str; 9] = [
 ];
 
 /// The keys and sections of an app that take effect with its next deployment.
-const OF_A_DEPLOYMENT: [&str; 8] = [
+const OF_A_DEPLOYMENT: [&str; 12] = [
+    "kind",
+    "dir",
+    "fallback",
+    "immutable",
     "port",
     "protocol",
     "build",

@@ -30,7 +30,8 @@ const NOT_THEIRS: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-pub(super) fn health(mut section: Section<'_>) -> Health {
+/// `usual`: the path where none is named.
+pub(super) fn health(mut section: Section<'_>, usual: &str) -> Health {
     let path = section.read("path", a_path);
     let host = section.read("host", a_host);
     let headers = section.read("headers", some_headers);
@@ -40,7 +41,7 @@ pub(super) fn health(mut section: Section<'_>) -> Health {
     let deadline_node = section.node("deadline");
     let deadline = deadline_node.as_ref().and_then(positive);
     let health = Health {
-        path: path.unwrap_or("/".into()),
+        path: path.unwrap_or(usual.into()),
         host,
         headers: headers.unwrap_or_default(),
         interval: interval.unwrap_or(Duration::from_millis(500)),

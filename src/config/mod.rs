@@ -31,6 +31,7 @@ mod file;
 mod find;
 mod front;
 mod health;
+mod image;
 mod loaded;
 mod notifier_kind;
 mod notify;
@@ -46,6 +47,7 @@ mod report;
 mod run;
 mod secret;
 pub mod similar;
+mod site;
 mod source;
 mod syntax;
 mod units;
@@ -65,6 +67,7 @@ pub use command::Command;
 pub use container::Container;
 pub use cron::{Cron, Overlap, Schedule};
 pub use find::find;
+pub use image::Image;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use notifier_kind::NotifierKind;
 pub use notify::{Notifier, NotifyEvent};
@@ -79,6 +82,7 @@ pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use run::{Run, Value};
 pub use secret::{Secret, SecretError};
+pub use site::Site;
 pub use source::Source;
 pub use volumes::{Volume, VolumeSource};
 pub use warnings::{looks_secret, warnings};
@@ -173,6 +177,8 @@ pub struct App {
     /// The app's former name; its releases, routes and history are carried over.
     pub was: Option<AppName>,
     pub repo: Repo,
+    /// How often the registry is asked for another image of the same name. `None`: never.
+    pub poll: Option<Duration>,
     pub branch: String,
     /// Further branches whose pushes are deployed, as patterns.
     pub branches: Vec<Pattern>,
@@ -206,6 +212,16 @@ pub struct App {
     pub proxy: AppProxy,
 }
 
+impl App {
+    /// Its image, if that comes from a registry.
+    pub fn image(&self) -> Option<&Image> {
+        match &self.repo {
+            Repo::Image(image) => Some(image),
+            _ => None,
+        }
+    }
+}
+
 /// The protocol that an app speaks on its port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -224,6 +240,8 @@ pub enum Repo {
     Ssh(String),
     /// A bare repository on this machine.
     Local(PathBuf),
+    /// None: what is deployed is in a registry.
+    Image(Image),
 }
 
 #[derive(Debug, Clone)]

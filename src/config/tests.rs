@@ -735,3 +735,55 @@ fn random_damage_never_panics() {
         }
     }
 }
+
+#[test]
+fn a_folder_of_files_needs_little_and_takes_no_dockerfiles_keys() {
+    let least = "[apps.a]\nrepo = 'r'\nkind = 'static'\ndir = './public/'\n";
+    let config = parse(least).unwrap();
+    let app = &config.apps[&"a".parse().unwrap()];
+    let site = app.build.site.as_ref().unwrap();
+    assert_eq!((site.dir.as_str(), app.port), ("public", Some(8080)));
+    assert_eq!(app.health.path, "/.cutover/health");
+    assert!(!app.procfile && site.fallback.is_none() && site.immutable.is_empty());
+    for (text, expected) in [
+        ("kind = 'static'\n", "`apps.a.dir` is missing"),
+        ("kind = 'x'\ndir = '.'\n", "expected \"static\""),
+        ("dir = 'x'\nport = 1\n", "`apps.a.dir` needs `kind"),
+        ("kind = 'static'\ndir = '../x'\n", "`apps.a.dir`"),
+        (
+            "kind = 'static'\ndir = '.'\nbuild.target = 'x'\n",
+            "`apps.a.build.target` is of no use",
+        ),
+        (
+            "kind = 'static'\ndir = '.'\nhooks.test = 'x'\n",
+            "`apps.a.hooks` is of no use",
+        ),
+    ] {
+        let found = problems(&format!("[apps.a]\nrepo = 'r'\n{text}"));
+        assert!(found.iter().any(|it| it.contains(expected)), "{found:?}");
+    }
+}
+
+#[test]
+fn an_image_takes_the_place_of_a_repository() {
+    let config = parse("[apps.a]\nimage = 'reg.test:5000/a/b'\nport = 1\npoll = '5m'\n").unwrap();
+    let app = &config.apps[&"a".parse().unwrap()];
+    let image = app.image().map(ToString::to_string);
+    assert_eq!(image.as_deref(), Some("reg.test:5000/a/b:latest"));
+    assert_eq!(app.poll, Some(Duration::from_secs(300)));
+    let pinned = format!("image = 'a@sha256:{}'\npoll = '5m'\n", "0".repeat(64));
+    for (text, expected) in [
+        ("image = 'A'\n", "expected the name of an image"),
+        ("image = 'a'\nrepo = 'r'\n", "`apps.a.repo` is of no use"),
+        (
+            "image = 'a'\nbuild.target = 'x'\n",
+            "`apps.a.build` is of no use",
+        ),
+        ("image = 'a'\npoll = '1s'\n", "expected 5s or more"),
+        ("repo = 'r'\npoll = '5m'\n", "`apps.a.poll` needs `image`"),
+        (pinned.as_str(), "`apps.a.poll` is of no use with a digest"),
+    ] {
+        let found = problems(&format!("[apps.a]\nport = 1\n{text}"));
+        assert!(found.iter().any(|it| it.contains(expected)), "{found:?}");
+    }
+}

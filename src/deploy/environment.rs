@@ -85,7 +85,10 @@ pub async fn of(
         .read(move |db| deployments::get(db, &deployment));
     let git_ref = made_by.await?.and_then(|made_by| made_by.git_ref);
     let app = agent.app(&release.app);
-    let branch = app.map(|app| format!("refs/heads/{}", app.branch));
+    let branch = app.map(|app| match app.image() {
+        Some(image) => image.to_string(),
+        None => format!("refs/heads/{}", app.branch),
+    });
     let mut variables = identity(release, service, name, git_ref.or(branch));
     let read = settings.clone();
     let own = tokio::task::spawn_blocking(move || self::variables(&read));

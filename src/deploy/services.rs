@@ -90,8 +90,14 @@ async fn of_procfile(
     Ok((processes, found.release))
 }
 
-/// The services, ordered by name.
-pub fn services(app: &App, wanted: &Wanted, image: &str, image_id: &str) -> Vec<Service> {
+/// The services, ordered by name. `from`: the image in a registry that theirs is made from, if any.
+pub fn services(
+    app: &App,
+    wanted: &Wanted,
+    image: &str,
+    image_id: &str,
+    from: Option<&str>,
+) -> Vec<Service> {
     let replicas = |name: &ServiceName, file| wanted.asked.get(name).copied().unwrap_or(file);
     let web = app.port.map(|_| {
         let mut web = web(app, image.to_owned(), image_id.to_owned());
@@ -113,6 +119,7 @@ pub fn services(app: &App, wanted: &Wanted, image: &str, image_id: &str) -> Vec<
     let mut all: Vec<_> = web.into_iter().chain(others).collect();
     for service in &mut all {
         service.settings.kept = wanted.kept.clone();
+        service.image_digest = from.map(str::to_owned);
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all

@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Command;
+use crate::config::{Command, Image};
 use crate::ids::{AgentId, AppName, CommitId};
 use crate::store::StoreError;
 use crate::store::instances::Instance;
@@ -493,6 +493,13 @@ impl Engine {
     pub async fn image_id(&self, name: &str) -> Result<Option<String>> {
         match self {
             Engine::Docker(docker) => docker.image_id(name).await,
+        }
+    }
+
+    /// The digest, `sha256:…`, of what a name stands for in its registry now.
+    pub async fn digest(&self, image: &Image) -> Result<String> {
+        match self {
+            Engine::Docker(docker) => docker.digest(image).await,
         }
     }
 

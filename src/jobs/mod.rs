@@ -2,6 +2,7 @@
 
 mod alarms;
 mod certify;
+mod poll;
 mod prune;
 mod reconcile;
 mod reload;
@@ -12,6 +13,7 @@ mod traffic;
 
 pub use alarms::alarms;
 pub use certify::certify;
+pub use poll::poll;
 pub use prune::prune;
 pub use reconcile::reconcile;
 pub use reload::reload;

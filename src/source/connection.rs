@@ -152,6 +152,7 @@ fn address(repo: &Repo) -> String {
     match repo {
         Repo::Http(url) | Repo::Ssh(url) => url.clone(),
         Repo::Local(path) => path.display().to_string(),
+        Repo::Image(image) => image.to_string(),
     }
 }
 

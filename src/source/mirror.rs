@@ -189,6 +189,7 @@ impl Mirror {
         match &self.repo {
             Repo::Local(path) => path.display().to_string(),
             Repo::Http(url) | Repo::Ssh(url) => without_password(url),
+            Repo::Image(image) => image.to_string(),
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Trigger {
     Cli,
     Rollback,
     AutoRollback,
+    /// The registry has another image under the app's name for it.
+    Poll,
 }
 
 /// What a deployment should make live.

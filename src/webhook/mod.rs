@@ -8,12 +8,14 @@ mod payload;
 mod push;
 mod receive;
 mod refusal;
+pub mod registry;
 pub mod signature;
 
 pub use forge::Forge;
 pub use push::{Content, Push, Ref};
 pub use receive::{Received, receive};
 pub use refusal::Refusal;
+pub use registry::Notice;
 
 #[cfg(test)]
 mod tests;

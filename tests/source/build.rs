@@ -171,6 +171,7 @@ impl Scene {
         let request = Request {
             app: &self.app,
             commit,
+            from: None,
             settings: &self.settings,
             inputs: &inputs,
             branch: "main",

@@ -48,6 +48,10 @@ fn find(api: &Api, name: &str) -> Found {
         };
     };
     match &app.repo {
+        Repo::Image(image) => Found::Elsewhere {
+            app: app.name.clone(),
+            address: image.to_string(),
+        },
         Repo::Local(path) => Found::Repository(Repository {
             app: app.name.clone(),
             path: path.clone(),

@@ -27,7 +27,12 @@ pub async fn deploy(
 ) -> Result {
     let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
     let app = app.told(&viewer)?;
-    let wanted = asked::wanted(fields.get("ref").map(str::to_owned)).told(&viewer)?;
+    let named = fields.get("ref").map(str::to_owned);
+    let (git_ref, image) = match app.image() {
+        Some(_) => (None, named),
+        None => (named, None),
+    };
+    let wanted = asked::wanted(&app, git_ref, image).told(&viewer)?;
     let by = viewer.principal.who.clone();
     let new = NewDeployment {
         no_cache: fields.get("no_cache").is_some(),
@@ -99,8 +104,12 @@ pub async fn retry(State(api): Shared, viewer: Viewer, Path(path): Path<Deployme
             queued.map_err(ApiError::from)
         }
         _ => {
-            let commit = found.commit.map(String::from);
-            let wanted = commit.or(found.git_ref);
+            // Of an image, the message is its whole name.
+            let exactly = match app.image() {
+                Some(_) => found.message,
+                None => found.commit.map(String::from),
+            };
+            let wanted = exactly.or(found.git_ref);
             let new = intake::wished(&app.name, wanted, Trigger::Api, by);
             intake::deployment(&api.agent, new)
                 .await

@@ -300,8 +300,13 @@ fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
 fn runs(shown: &Shown) -> Markup {
     html! {
         dl {
-            dt { "Repository" }
-            dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }
+            @if shown.app.branch.is_empty() {
+                dt { "Image" }
+                dd { code { (shown.app.repo) } }
+            } @else {
+                dt { "Repository" }
+                dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }
+            }
             @if !shown.secrets.is_empty() {
                 dt { "Secrets" }
                 dd {

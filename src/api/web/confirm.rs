@@ -135,17 +135,22 @@ pub async fn deploy(State(api): Shared, viewer: Viewer, Path(path): Path<AppPath
     let app = app.told(&viewer)?;
     let repo = match &app.repo {
         crate::config::Repo::Local(path) => path.display().to_string(),
+        crate::config::Repo::Image(image) => image.to_string(),
         crate::config::Repo::Http(url) | crate::config::Repo::Ssh(url) => {
             crate::source::without_password(url)
         }
+    };
+    let (what, usual) = match app.image() {
+        Some(image) => ("Tag or digest", &image.tag),
+        None => ("Branch, tag or commit", &app.branch),
     };
     let body = html! {
         p { "Fetches " code { (repo) } ", builds an image and lets it take over once it is healthy. "
             (prose("If it fails, what is live stays.")) }
         form.fields method="post" action={ "/apps/" (app.name) "/deploy" } {
             (csrf(&viewer))
-            label for="ref" { "Branch, tag or commit" }
-            input #ref name="ref" maxlength="255" placeholder=(app.branch) spellcheck="false" autocapitalize="off";
+            label for="ref" { (what) }
+            input #ref name="ref" maxlength="255" placeholder=(usual) spellcheck="false" autocapitalize="off";
             label.check { input type="checkbox" name="no_cache" value="yes"; " Build without the cache" }
             label.check { input type="checkbox" name="pull" value="yes"; " Look for newer base images" }
             div.actions {

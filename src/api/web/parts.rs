@@ -121,7 +121,7 @@ pub fn strip(deployments: &[crate::store::deployments::Deployment]) -> Markup {
 /// Who asked for it, and how.
 pub fn asked(deployment: &DeploymentView) -> Markup {
     let how = match deployment.trigger {
-        Trigger::Webhook | Trigger::Push => "pushed",
+        Trigger::Webhook | Trigger::Push | Trigger::Poll => "pushed",
         Trigger::Api | Trigger::Cli => "requested",
         Trigger::Rollback => "rolled back",
         Trigger::AutoRollback => "rolled back",

@@ -32,6 +32,8 @@ fn door(config: &Config, app: &App, listen: &str) -> String {
             path.display(),
             app.name
         ),
-        Repo::Http(_) | Repo::Ssh(_) => format!("webhook: {agent}/hooks/{}", app.name),
+        Repo::Http(_) | Repo::Ssh(_) | Repo::Image(_) => {
+            format!("webhook: {agent}/hooks/{}", app.name)
+        }
     }
 }

@@ -16,7 +16,7 @@ impl Remote {
     /// `None` for a repository on this machine, or an address that cannot be parsed.
     pub(super) fn of(repo: &Repo) -> Option<Self> {
         let (web, path) = match repo {
-            Repo::Local(_) => return None,
+            Repo::Local(_) | Repo::Image(_) => return None,
             Repo::Http(text) => {
                 let url = Url::parse(text).ok()?;
                 (url.origin().ascii_serialization(), url.path().to_owned())

@@ -13,6 +13,7 @@ use crate::ids::{AppName, CommitId, DeploymentId, InvalidId};
 mod again;
 mod decide;
 mod delivery;
+pub mod image;
 pub mod pending;
 mod queue;
 mod record;

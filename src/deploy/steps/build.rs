@@ -39,9 +39,12 @@ pub async fn build(
         Err(error) => return Err(stopped(line, error).await),
     };
     let branch = deployment.git_ref.as_deref().map(short);
+    // Of an app without a repository, the commit's message is the image with its digest.
+    let from = app.image().map(|_| commit.message.clone());
     let request = build::Request {
         app: &app.name,
         commit,
+        from: from.as_deref(),
         settings: &app.build,
         inputs: &inputs,
         branch: branch.unwrap_or(&app.branch),
@@ -70,7 +73,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        services: services::services(app, &wanted, &image, &built.image_id),
+        services: services::services(app, &wanted, &image, &built.image_id, from.as_deref()),
         created_at: now(),
         went_live: None,
         removed_at: None,

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::{App, PathFilter};
 use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::steps::image;
 use crate::deploy::{Agent, filter};
 use crate::ids::CommitId;
 use crate::source::{self, Changed, Commit, Mirror, SourceError};
 use crate::store::deployments::{self, Goal};
-use crate::store::{apps, pushes, releases};
+use crate::store::pushes;
 
 /// A fetch that takes longer is assumed to hang.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -31,7 +32,10 @@ pub async fn fetch(
 ) -> Result<Done<Commit>, Stop> {
     let known = line.agent.hub.take_found(&line.app.name, &line.id);
     let commit = find(line, goal, git_ref, known).await?;
-    let detail = format!("{} {}", commit.id.short(), commit.message);
+    let detail = match line.app.image() {
+        Some(_) => commit.message.clone(),
+        None => format!("{} {}", commit.id.short(), commit.message),
+    };
     let (id, found) = (line.id.clone(), commit.clone());
     let app = line.app.name.clone();
     let read = match goal {
@@ -61,13 +65,16 @@ pub async fn find(
     git_ref: Option<&str>,
     known: Option<CommitId>,
 ) -> Result<Commit, Stop> {
+    if let Some(image) = line.app.image() {
+        return image::find(line, image, goal).await;
+    }
     let pushed = |folder| git_ref.and_then(|name| name.strip_prefix(folder));
     let branch = match goal {
         Goal::Pushed(_) => pushed("refs/heads/").unwrap_or(&line.app.branch).to_owned(),
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let live = live(line).await?;
+    let live = image::live(line.agent, &line.app.name).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
     let (log, cancel, goal) = (line.log.clone(), line.cancel.clone(), goal.clone());
@@ -111,18 +118,6 @@ pub async fn find(
         .await
         .map_err(|e| Stop::failed("fetch", format!("the fetch failed: {e}")))?;
     outcome.map_err(stopped)?
-}
-
-/// The live commit.
-async fn live(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
-    let app = line.app.name.clone();
-    let read = line.agent.store.read(move |db| {
-        Ok(match apps::serving(db, &app)?.live {
-            Some(live) => releases::get(db, &live)?.map(|release| release.commit),
-            None => None,
-        })
-    });
-    Ok(read.await?)
 }
 
 /// The commit that a push stands for now: the tip of its branch. If another push has made the tip live

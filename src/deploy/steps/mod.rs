@@ -12,6 +12,7 @@ pub mod command;
 pub mod drain;
 pub mod fetch;
 pub mod hand_over;
+pub mod image;
 pub mod probe;
 pub mod retire;
 pub mod start;

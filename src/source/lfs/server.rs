@@ -74,7 +74,7 @@ impl Server {
                 let action: Action = serde_json::from_slice(&said).map_err(|_| none())?;
                 action.target()?
             }
-            Repo::Local(_) => return Err(none()),
+            Repo::Local(_) | Repo::Image(_) => return Err(none()),
         };
         Ok(Self {
             session: session.clone(),

@@ -83,6 +83,7 @@ fn joined(parent: &Repo, relative: &str) -> Option<String> {
     let base = match parent {
         Repo::Http(text) | Repo::Ssh(text) => text.clone(),
         Repo::Local(path) => path.to_str()?.to_owned(),
+        Repo::Image(_) => return None,
     };
     let mut base = base.trim_end_matches('/').to_owned();
     let mut rest = relative;
@@ -110,7 +111,7 @@ fn joined(parent: &Repo, relative: &str) -> Option<String> {
 /// In lower case; `None` for a path.
 fn host(repo: &Repo) -> Option<String> {
     let (server, _) = match repo {
-        Repo::Local(_) => return None,
+        Repo::Local(_) | Repo::Image(_) => return None,
         Repo::Http(text) => (Url::parse(text).ok()?.host_str()?.to_owned(), ()),
         Repo::Ssh(text) => (ssh(text)?.1, ()),
     };
@@ -316,6 +317,7 @@ mod tests {
             let text = |repo: &Repo| match repo {
                 Repo::Http(text) | Repo::Ssh(text) => text.to_ascii_lowercase(),
                 Repo::Local(path) => path.display().to_string(),
+                Repo::Image(image) => image.to_string(),
             };
             assert_eq!(text(&found), text(&repo(expected)), "{own} {url}");
         }

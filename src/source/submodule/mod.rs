@@ -58,6 +58,7 @@ impl Mirror {
         let name = match &repo {
             Repo::Http(text) | Repo::Ssh(text) => text.clone(),
             Repo::Local(path) => path.display().to_string(),
+            Repo::Image(image) => image.to_string(),
         };
         let name = hex::encode(&Sha256::digest(name)[..16]);
         let mirror = Self {

@@ -93,7 +93,7 @@ impl Auth for Logins {
 }
 
 /// The login for a registry. An error is one sentence without secrets.
-async fn login(host: &str) -> Result<Option<Pair>, String> {
+pub(in crate::engine::docker) async fn login(host: &str) -> Result<Option<Pair>, String> {
     let Some(path) = path() else {
         return Ok(None);
     };

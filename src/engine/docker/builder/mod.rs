@@ -30,6 +30,7 @@ mod sources;
 mod tar;
 
 use call::{Body, call};
+pub(super) use logins::login;
 use mask::Mask;
 use messages::messages;
 use progress::Progress;

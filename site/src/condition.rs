@@ -1,0 +1,50 @@
+//! What a client has already, and which part it wants.
+
+use crate::request::Request;
+
+pub enum Part {
+    /// From the first to the last byte.
+    Of(u64, u64),
+    Whole,
+    /// It has no such part.
+    None,
+}
+
+/// Whether the client has this content.
+pub fn is_known(request: &Request, mark: &str, modified: &str) -> bool {
+    match (&request.if_none_match, &request.if_modified_since) {
+        (Some(marks), _) => {
+            let mut marks = marks.split(',').map(str::trim);
+            marks.any(|it| it == "*" || it.strip_prefix("W/").unwrap_or(it) == mark)
+        }
+        // The time that it was told; a client does not make up others.
+        (None, Some(time)) => time == modified,
+        (None, None) => false,
+    }
+}
+
+pub fn part(request: &Request, mark: &str, modified: &str, size: u64) -> Part {
+    let Some(range) = &request.range else {
+        return Part::Whole;
+    };
+    if request.if_range.as_ref().is_some_and(|it| it != mark && it != modified) {
+        return Part::Whole;
+    }
+    // Several parts at once are answered with everything.
+    let range = range.strip_prefix("bytes=").filter(|it| !it.contains(','));
+    let Some((first, last)) = range.and_then(|it| it.trim().split_once('-')) else {
+        return Part::Whole;
+    };
+    let end = size.saturating_sub(1);
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first > last => Part::Whole,
+        (Ok(first), _) if first >= size => Part::None,
+        (Ok(first), Ok(last)) => Part::Of(first, last.min(end)),
+        (Ok(first), Err(_)) if last.is_empty() => Part::Of(first, end),
+        (Err(_), Ok(last)) if first.is_empty() => match last.min(size) {
+            0 => Part::None,
+            length => Part::Of(size - length, end),
+        },
+        _ => Part::Whole,
+    }
+}

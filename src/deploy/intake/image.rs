@@ -1,0 +1,109 @@
+//! News of an app's image in a registry: what its registry sends, and what asking it finds.
+
+use rusqlite::Connection;
+use sha2::{Digest, Sha256};
+
+use super::queue::{announce, wished};
+use super::{Agent, Answer, Result};
+use crate::config::{App, Image};
+use crate::deploy::steps::image;
+use crate::ids::{AppName, CommitId, DeliveryId};
+use crate::principal::Requester;
+use crate::store::deliveries::{self, NewDelivery};
+use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::webhook::Notice;
+
+const REGISTRY: &str = "registry";
+/// How many deployments back the last one of the app's own image is looked for.
+const BACK: usize = 200;
+
+/// Stores a registry's delivery with what it leads to. Each leads to a look at the registry: payloads
+/// repeat word for word.
+pub async fn told(agent: &Agent, app: &App, of: &Image, notice: Notice) -> Result<Answer> {
+    let reason = reason(of, notice);
+    let by = Requester::Webhook {
+        forge: REGISTRY.to_owned(),
+        user: None,
+    };
+    let new = match &reason {
+        None => Some(wished(&app.name, None, Trigger::Webhook, by)),
+        Some(_) => None,
+    };
+    let delivery = NewDelivery {
+        app: app.name.clone(),
+        forge: REGISTRY.to_owned(),
+        forge_delivery: None,
+        event: "push".to_owned(),
+        body_hash: hex::encode(Sha256::digest(DeliveryId::new().as_str())),
+        moves: Vec::new(),
+    };
+    let stored = agent.store.write(move |db| {
+        let queued = new.map(|new| deployments::enqueue(db, &new)).transpose()?;
+        let id = queued.as_ref().map(|queued| queued.id.clone());
+        let outcome = deliveries::insert(db, &delivery, id, reason)?;
+        Ok((outcome, queued))
+    });
+    let (outcome, queued) = stored.await?;
+    if let Some(queued) = &queued {
+        announce(agent, queued);
+    }
+    Ok(Answer {
+        delivery: outcome.delivery,
+        deployment: outcome.deployment,
+        reason: outcome.reason,
+        refs: Vec::new(),
+    })
+}
+
+/// Why nothing is deployed.
+fn reason(of: &Image, notice: Notice) -> Option<String> {
+    if let Some(digest) = &of.digest {
+        return Some(format!(
+            "the app's `image` is `{digest}`, whatever is pushed"
+        ));
+    }
+    match notice.pushed {
+        Err(why) => Some(why),
+        Ok(tags) if tags.is_empty() || tags.contains(&of.tag) => None,
+        Ok(tags) => Some(format!(
+            "the tag `{}` was pushed; the app's `image` has `{}`",
+            tags.join("`, `").escape_debug(),
+            of.tag
+        )),
+    }
+}
+
+/// Asks the registry, and queues a deployment if it has an image that no deployment of the app's own
+/// image has been for. An error is a sentence.
+pub async fn poll(agent: &Agent, app: &App, of: &Image) -> std::result::Result<(), String> {
+    let digest = image::digest(agent, of).await;
+    let digest = digest.map_err(|error| error.to_string())?;
+    let Some(id) = image::id(&digest) else {
+        return Err(format!("`{}` is no SHA-256 digest", digest.escape_debug()));
+    };
+    let name = app.name.clone();
+    let new = NewDeployment {
+        commit: Some(id.clone()),
+        message: Some(format!("{of}@{digest}")),
+        ..wished(&name, None, Trigger::Poll, Requester::Agent)
+    };
+    let stored = agent.store.write(move |db| {
+        Ok(match is_new(db, &name, &id)? {
+            true => Some(deployments::enqueue(db, &new)?),
+            false => None,
+        })
+    });
+    if let Some(queued) = stored.await.map_err(|error| error.to_string())? {
+        announce(agent, &queued);
+    }
+    Ok(())
+}
+
+/// Whether the last deployment of what the app's name stood for was of something else. What failed or was
+/// rolled back is not tried again until there is another image.
+fn is_new(db: &Connection, app: &AppName, id: &CommitId) -> Result<bool> {
+    let all = deployments::list(db, app, None, BACK)?;
+    let last = all.into_iter().find(|it| it.goal == Goal::Branch);
+    let on_its_way = |it: &Deployment| it.ended_at.is_none() && it.commit.is_none();
+    Ok(last.is_none_or(|it| it.commit.as_ref() != Some(id) && !on_its_way(&it)))
+}

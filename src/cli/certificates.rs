@@ -78,16 +78,13 @@ pub async fn run(args: Certificates, global: &Global) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names whose certificates have a problem, each with what is wrong; none if the agent does not say, as
-/// an older one.
-pub async fn problems(client: &Client) -> Vec<(String, String)> {
-    let Ok(answer) = client.get("/api/v1/certificates").await else {
-        return Vec::new();
-    };
-    let all: Result<view::List<Certificate>, _> = view::read(&answer);
-    let all = all.map_or(Vec::new(), |all| all.items);
+/// The names whose certificates have a problem, each with what is wrong; `None` if the agent does not say,
+/// as an older one.
+pub async fn problems(client: &Client) -> Option<Vec<(String, String)>> {
+    let answer = client.get("/api/v1/certificates").await.ok()?;
+    let all: view::List<Certificate> = view::read(&answer).ok()?;
     let told = |it: Certificate| Some((it.name.clone(), it.told()?));
-    all.into_iter().filter_map(told).collect()
+    Some(all.items.into_iter().filter_map(told).collect())
 }
 
 impl Certificate {

@@ -10,6 +10,7 @@ use console::style;
 use super::client::Client;
 use super::notice::Configuration;
 use super::{Error, Global, certificates, configuration, gc, notice, print, words};
+use crate::certificates::names::{self, Name};
 use crate::config::{self, Config};
 use crate::deploy::space::Space;
 use crate::engine::{self, Version};
@@ -196,8 +197,14 @@ async fn orphans(config: &Config) -> Vec<Found> {
 async fn tls(config: &Config) -> Vec<Found> {
     let client = Client::local(&config.agent.data_dir);
     let (look, copy) = (certificates::problems(&client).await, config.clone());
-    let read = move || crate::certificates::names::all(&copy, &BTreeMap::new());
+    let read = move || names::all(&copy, &BTreeMap::new());
     let (names, broken) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let look = look.unwrap_or_else(|| {
+        let told = |it: &Name| Some(format!("`{}`: {}", it.name, it.problem.as_ref()?));
+        let names = names.iter();
+        let told = names.filter_map(|it| Some((it.name.clone(), told(it)?)));
+        told.collect()
+    });
     let broken = broken.into_iter().map(|(path, why)| {
         let path = path.display();
         Found::Bad(format!(

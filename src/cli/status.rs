@@ -73,7 +73,7 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     for problem in problems {
         print::line(format_args!("! {problem}"));
     }
-    for (_, problem) in certificates::problems(&client).await {
+    for (_, problem) in certificates::problems(&client).await.unwrap_or_default() {
         print::line(format_args!("! {problem}"));
     }
     for deployment in apps.iter().filter_map(|app| app.deployment.as_ref()) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::basic_auth::basic_auth;
 use super::file::{Node, Section};
 use super::front::front;
 use super::values::{duration, line, path, positive};
@@ -28,9 +29,11 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String, domains: &[Str
     let maintenance = section.read("maintenance", notice);
     let error_pages = section.read("error_pages", |node| pages(node, &[413, 502, 503, 504]));
     let front = front(&mut section, domains);
+    let basic_auth = basic_auth(&mut section);
     section.done();
     AppProxy {
         front,
+        basic_auth,
         path: prefix,
         strip_path: strip_path.unwrap_or(false),
         max_body,

@@ -63,6 +63,10 @@ impl<'a> Section<'a> {
         join(&self.path, key)
     }
 
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Reports a problem with the section itself.
     pub fn report(&self, text: String) {
         self.file.report(self.start, text);

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::values::{networks, positive, some_networks};
-use crate::proxy::front::{Changes, Front, RateLimit, Redirect};
+use crate::proxy::front::{Changes, Front, PathPattern, RateLimit, Redirect};
 
 /// Fields that frame a message or belong to a connection: changing them would break it.
 const FRAMING: [&str; 12] = [
@@ -43,6 +43,8 @@ pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc
         allow: section.read("allow", some_networks).unwrap_or_default(),
         deny: section.read("deny", networks).unwrap_or_default(),
         rate_limit: section.read("rate_limit", rate_limit),
+        // Its passwords are read when the routes are made.
+        basic_auth: None,
         request_headers: section.read("request_headers", changes).unwrap_or_default(),
         response_headers: section
             .read("response_headers", changes)
@@ -81,6 +83,17 @@ fn rate_limit(node: Node<'_>) -> Option<RateLimit> {
         window_ms: window?.as_millis() as u64,
         burst: burst.unwrap_or(requests),
     })
+}
+
+/// Paths of requests, such as `/up` and `/hooks/*`.
+pub(super) fn path_patterns(node: Node<'_>) -> Option<Vec<PathPattern>> {
+    const EXPECTED: &str =
+        "an array of paths such as [\"/up\", \"/hooks/*\"], in which `*` stands for anything";
+    let pattern = |node: Node<'_>| {
+        let text = node.str(EXPECTED)?;
+        PathPattern::parse(text).or_else(|| node.wrong(EXPECTED))
+    };
+    node.array(EXPECTED)?.into_iter().map(pattern).collect()
 }
 
 fn changes(node: Node<'_>) -> Option<Changes> {

@@ -18,6 +18,7 @@ mod acme;
 mod addresses;
 mod app;
 mod app_proxy;
+mod basic_auth;
 mod binds;
 mod build;
 mod capabilities;
@@ -61,6 +62,7 @@ mod warnings;
 mod tests;
 
 pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
+pub use basic_auth::{BasicAuth, BasicUser};
 pub use binds::mountable;
 pub use build::Build;
 pub use command::Command;
@@ -365,6 +367,8 @@ pub struct AppProxy {
     pub hold: Duration,
     /// What requests have to pass first, if anything.
     pub front: Option<Arc<Front>>,
+    /// Who has to name themselves. Absent: nobody.
+    pub basic_auth: Option<BasicAuth>,
     /// Whether requests without TLS are redirected to where there is a certificate.
     pub https_redirect: bool,
     /// How long every request is held back before it is forwarded. Zero: not at all.

@@ -58,6 +58,11 @@ pub(super) fn secret(node: Node<'_>) -> Option<Secret> {
         (Some(one @ ("env" | "file", _)), None) => one,
         _ => return node.wrong_unshown(EXPECTED),
     };
+    secret_in(kind, value)
+}
+
+/// The same as one key of several: `kind` is `env` or `file`.
+pub(super) fn secret_in(kind: &str, value: Node<'_>) -> Option<Secret> {
     let DeValue::String(text) = value.value.get_ref() else {
         return value.wrong_unshown("a string");
     };

@@ -77,9 +77,18 @@ pub fn warnings(config: &Config) -> Vec<String> {
             });
         let mounted = app.build.secrets.iter();
         let mounted = mounted.map(|(id, secret)| (format!("build.secrets.{id}"), secret));
-        let of_build = args.chain(mounted);
+        let users = app.proxy.basic_auth.iter().flat_map(|auth| &auth.users);
+        let passwords =
+            users.filter_map(|user| Some(("proxy.basic_auth".to_owned(), user.secret()?)));
+        let others = args.chain(mounted).chain(passwords);
+        if app.proxy.basic_auth.is_some() && config.proxy.https.is_none() {
+            warnings.push(format!(
+                "{at}.proxy.basic_auth`: passwords are sent unencrypted to a proxy without TLS; set \
+                 `proxy.https`, unless another proxy in front has it"
+            ));
+        }
         let all = webhook.chain(token).chain(report).chain(env).chain(secrets);
-        for (key, secret) in all.chain(of_build) {
+        for (key, secret) in all.chain(others) {
             if let Err(error) = secret.read() {
                 warnings.push(format!("{at}.{key}`: {error}"));
             }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{App, AppProxy, Config, Notice};
+use crate::config::{App, AppProxy, BasicUser, Config, Notice};
 use crate::ids::AppName;
+use crate::proxy::front::{BasicAuth, Front, User};
 use crate::proxy::table::{Page, Policy};
 
 /// The largest page file, in bytes.
@@ -45,7 +46,7 @@ impl Forwarding {
         let mut route = |app: &Arc<App>| AppRoute {
             hosts: app.domains.clone(),
             path_prefix: app.proxy.path.clone(),
-            policy: policy(&app.proxy, &mut pages),
+            policy: policy(app, &mut pages),
         };
         let mut routed = |app: &Arc<App>| {
             let takes_requests = app.port.is_some();
@@ -73,7 +74,8 @@ struct Pages {
     left: usize,
 }
 
-fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
+fn policy(app: &App, pages: &mut Pages) -> Policy {
+    let (name, app) = (&app.name, &app.proxy);
     let ms = |duration: Duration| duration.as_millis() as u64;
     let maintenance = app.maintenance.as_ref().map(|notice| match notice {
         Notice::Text(text) => Page::from(format!("{text}\n").as_str()),
@@ -92,11 +94,38 @@ fn policy(app: &AppProxy, pages: &mut Pages) -> Policy {
         maintenance,
         strip_prefix: app.strip_path,
         https_redirect: app.https_redirect,
-        front: app.front.clone(),
+        front: front(name, app),
         pages: pages.of(&app.error_pages),
         // Set from the release.
         h2c: false,
     }
+}
+
+/// What requests have to pass first. Who has no password that can be read does not come in.
+fn front(name: &AppName, app: &AppProxy) -> Option<Arc<Front>> {
+    let Some(auth) = &app.basic_auth else {
+        return app.front.clone();
+    };
+    let user = |user: &BasicUser| match user.hash(name) {
+        Ok(hash) => Some(User {
+            name: user.name.clone(),
+            hash,
+        }),
+        Err(error) => {
+            let user = &user.name;
+            tracing::error!(
+                app = %name,
+                "`apps.{name}.proxy.basic_auth`: {error}; `{user}` cannot come in until the next `cutover reload`"
+            );
+            None
+        }
+    };
+    let mut front = app.front.as_deref().cloned().unwrap_or_default();
+    front.basic_auth = Some(BasicAuth {
+        users: auth.users.iter().filter_map(user).collect(),
+        except: auth.except.clone(),
+    });
+    Some(Arc::new(front))
 }
 
 impl Pages {

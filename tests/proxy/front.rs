@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::proxy::{Proxy, app, read_head, route, says};
 use crate::support::tool;
-use cutover::proxy::front::{Changes, Front, RateLimit, Redirect};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cutover::proxy::front::{BasicAuth, Changes, Front, PathPattern, RateLimit, Redirect, User};
 use cutover::proxy::table::{Policy, Route, Table};
 use tokio::io::AsyncWriteExt;
 
@@ -145,6 +147,92 @@ async fn who_may_not_come_in_is_told_so_by_the_address_that_trusted_proxies_name
     assert!(more.contains("\r\nretry-after: "), "{more}");
     let other = get(&proxy, "a.test", "/", &from("198.51.100.2")).await;
     assert!(other.starts_with("http/1.1 200 "), "{other}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_to_name_themselves_comes_in_by_the_right_password_alone() {
+    let proxy = Proxy::start_with(|options| {
+        options.trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let user = |name: &str, password: &str| User {
+        name: name.into(),
+        hash: bcrypt::hash(password, 4).unwrap(),
+    };
+    let guarded = |users: Vec<User>| Front {
+        basic_auth: Some(BasicAuth {
+            users,
+            except: ["/up", "/hooks/*"]
+                .map(|it| PathPattern::parse(it).unwrap())
+                .into(),
+        }),
+        ..Front::default()
+    };
+    let target = mirror().await;
+    let users = vec![user("ann", "s:cret"), user("bob", "other")];
+    publish(&proxy, vec![behind(guarded(users), &[], target)]).await;
+    let says = |text: &str, from: &str| {
+        let text = STANDARD.encode(text);
+        format!("Authorization: Basic {text}\r\nX-Forwarded-For: {from}\r\n")
+    };
+    let asked = get(&proxy, "a.test", "/", "").await;
+    assert!(asked.starts_with("http/1.1 401 "), "{asked}");
+    let realm = "\r\nwww-authenticate: basic realm=\"app\", charset=\"utf-8\"\r\n";
+    assert!(asked.contains(realm), "{asked}");
+    for (path, status) in [
+        ("/up", 200),
+        ("/hooks/a/b", 200),
+        ("/up/", 401),
+        ("/hooks/../admin", 401),
+        ("/hooks/%2e%2e/admin", 401),
+        ("/hooks//admin", 401),
+    ] {
+        let answer = get(&proxy, "a.test", path, "").await;
+        assert!(
+            answer.starts_with(&format!("http/1.1 {status} ")),
+            "{path}: {answer}"
+        );
+    }
+    for right in ["ann:s:cret", "bob:other", "ann:s:cret"] {
+        let answer = get(&proxy, "a.test", "/", &says(right, "192.0.2.1")).await;
+        assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    }
+    for wrong in ["ann:other", "bob:s:cret", "eve:other", "ann:"] {
+        let answer = get(&proxy, "a.test", "/", &says(wrong, "192.0.2.2")).await;
+        assert!(answer.starts_with("http/1.1 401 "), "{wrong}: {answer}");
+    }
+    // Guessing ends, also with a right one that is not known yet; others still come in.
+    for _ in 0..6 {
+        get(&proxy, "a.test", "/", &says("ann:guess", "192.0.2.2")).await;
+    }
+    let guessed = get(&proxy, "a.test", "/", &says("ann:guess", "192.0.2.2")).await;
+    assert!(guessed.starts_with("http/1.1 429 "), "{guessed}");
+    assert!(guessed.contains("\r\nretry-after: "), "{guessed}");
+    let other = get(&proxy, "a.test", "/", &says("ann:guess", "192.0.2.3")).await;
+    assert!(other.starts_with("http/1.1 401 "), "{other}");
+    let known = get(&proxy, "a.test", "/", &says("ann:s:cret", "192.0.2.2")).await;
+    assert!(known.starts_with("http/1.1 200 "), "{known}");
+    // A new password ends the old one at once, and without any user nobody comes in.
+    let table = |generation, users| {
+        let route = Route {
+            generation,
+            ..behind(guarded(users), &[], target)
+        };
+        Table::new(generation, vec![route])
+    };
+    let users = vec![user("ann", "new")];
+    proxy.client.publish(&table(2, users)).await.unwrap();
+    for (text, status) in [("ann:s:cret", 401), ("ann:new", 200)] {
+        let answer = get(&proxy, "a.test", "/", &says(text, "192.0.2.4")).await;
+        assert!(
+            answer.starts_with(&format!("http/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    proxy.client.publish(&table(3, Vec::new())).await.unwrap();
+    let nobody = get(&proxy, "a.test", "/", &says("ann:new", "192.0.2.4")).await;
+    assert!(nobody.starts_with("http/1.1 401 "), "{nobody}");
     proxy.stop().await;
 }
 

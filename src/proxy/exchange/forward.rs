@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::answer::{refuse, too_large};
 use super::app_request::app_request;
 use super::attempt::Attempt;
+use super::basic_auth::challenged;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::front::{Stopped, Visitor, change_answer, client_address, stopped};
@@ -138,6 +139,14 @@ async fn forward(
             Some(Stopped::Elsewhere(answer)) => return redirected(watch, claim, answer),
             Some(Stopped::Refused(answer)) => return refuse(watch, claim, answer),
             None => {}
+        }
+        if let Some(auth) = &front.basic_auth {
+            let (client, path) = (client_key(visitor.address, None), request.uri().path());
+            // Boxed, since it is rare.
+            let asked = challenged(auth, &claim.share().app, client, path, request.headers());
+            if let Some(answer) = Box::pin(asked).await {
+                return refuse(watch, claim, answer);
+            }
         }
     }
     claim.visit = Some(visit(connection, &request));

@@ -1,6 +1,7 @@
 //! Who comes in, and who is sent elsewhere.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use ipnet::IpNet;
@@ -46,11 +47,7 @@ pub fn stopped<B>(
         let client = client_key(visitor.address, None);
         if let Err(wait) = rate::count(app, &client, limit, now_ms()) {
             let why = "Too many requests; try again later.";
-            let mut answer = page::page(StatusCode::TOO_MANY_REQUESTS, why);
-            let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
-            let headers = answer.headers_mut();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            return Some(Stopped::Refused(answer));
+            return Some(Stopped::Refused(too_many(wait, why)));
         }
     }
     let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
@@ -73,6 +70,15 @@ pub fn stopped<B>(
     };
     let answer = moved(StatusCode::PERMANENT_REDIRECT, &to);
     Some(Stopped::Elsewhere(answer))
+}
+
+/// What a client gets that has to wait.
+pub fn too_many(wait: Duration, why: &str) -> Response<ResponseBody> {
+    let mut answer = page::page(StatusCode::TOO_MANY_REQUESTS, why);
+    let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
+    let headers = answer.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    answer
 }
 
 fn led(redirect: &Redirect, target: &str) -> Response<ResponseBody> {

@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::pattern::PathPattern;
+
 /// Whatever is absent costs nothing.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(default)]
@@ -22,6 +24,9 @@ pub struct Front {
     /// Networks whose clients do not.
     pub deny: Vec<IpNet>,
     pub rate_limit: Option<RateLimit>,
+    /// Who has to name themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
     pub request_headers: Changes,
     pub response_headers: Changes,
 }
@@ -43,6 +48,30 @@ pub struct RateLimit {
     pub window_ms: u64,
     /// How many may come at once.
     pub burst: u32,
+}
+
+/// Who comes in by name and password (RFC 7617). Without a user: nobody.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct BasicAuth {
+    pub users: Vec<User>,
+    /// Paths for which nobody is asked.
+    #[serde(default)]
+    pub except: Vec<PathPattern>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq)]
+pub struct User {
+    pub name: String,
+    /// Of the password, by bcrypt.
+    pub hash: String,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Changes of header fields, in this order.

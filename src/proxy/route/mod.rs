@@ -7,6 +7,7 @@ pub mod drain;
 pub mod front;
 pub mod hold;
 pub mod live;
+pub mod pattern;
 pub mod rate;
 pub mod routes;
 pub mod share;

@@ -32,7 +32,12 @@ static RATES: LazyLock<Rates> = LazyLock::new(Rates::new);
 
 /// Counts a request. `Err`: it is too many, and how long to wait.
 pub fn count(app: &str, client: &ClientKey, limit: RateLimit, now_ms: u64) -> Result<(), Duration> {
-    RATES.count(app, client, limit, now_ms)
+    RATES.pass(app, client, limit, now_ms, true)
+}
+
+/// Whether a request would be too many, and how long to wait. Counts nothing.
+pub fn ask(app: &str, client: &ClientKey, limit: RateLimit, now_ms: u64) -> Result<(), Duration> {
+    RATES.pass(app, client, limit, now_ms, false)
 }
 
 impl Rates {
@@ -43,12 +48,13 @@ impl Rates {
         }
     }
 
-    fn count(
+    fn pass(
         &self,
         app: &str,
         client: &ClientKey,
         limit: RateLimit,
         now_ms: u64,
+        counts: bool,
     ) -> Result<(), Duration> {
         let client = self.keys.hash_one((app, client)).max(1);
         let now = now_ms * 1000;
@@ -57,6 +63,7 @@ impl Rates {
         let mut set = self.sets[client as usize % SETS].lock();
         let place = match set.iter().position(|cell| cell.client == client) {
             Some(place) => place,
+            None if !counts => return Ok(()),
             None => {
                 let silent = (0..WAYS).min_by_key(|&place| set[place].until);
                 let place = silent.unwrap_or(0);
@@ -68,7 +75,9 @@ impl Rates {
         if until > now + room {
             return Err(Duration::from_micros(until - now - room));
         }
-        set[place].until = until + each;
+        if counts {
+            set[place].until = until + each;
+        }
         Ok(())
     }
 }
@@ -86,14 +95,17 @@ mod tests {
     #[test]
     fn a_burst_is_taken_and_then_one_request_after_the_other() {
         let rates = Rates::new();
-        let at = |ms| rates.count("a", &[1; 16], LIMIT, ms);
+        let at = |ms| rates.pass("a", &[1; 16], LIMIT, ms, true);
         assert_eq!([at(0), at(0), at(0)], [Ok(()); 3]);
+        let asked = |client| rates.pass("a", &[client; 16], LIMIT, 0, false);
+        assert!(asked(1).is_err());
+        assert_eq!([asked(3); 4], [Ok(()); 4], "asking counts nothing");
         assert_eq!(at(0), Err(Duration::from_millis(100)));
         assert_eq!(at(100), Ok(()));
         assert!(at(100).is_err());
         // Others are not concerned.
-        assert_eq!(rates.count("a", &[2; 16], LIMIT, 100), Ok(()));
-        assert_eq!(rates.count("b", &[1; 16], LIMIT, 100), Ok(()));
+        assert_eq!(rates.pass("a", &[2; 16], LIMIT, 100, true), Ok(()));
+        assert_eq!(rates.pass("b", &[1; 16], LIMIT, 100, true), Ok(()));
         let taken = (0..100).filter(|n| at(1000 + n * 10).is_ok()).count();
         assert!((10..=13).contains(&taken), "{taken}");
     }
@@ -107,13 +119,13 @@ mod tests {
             key
         };
         for n in 0..200_000 {
-            let _ = rates.count("a", &key(n), LIMIT, 0);
+            let _ = rates.pass("a", &key(n), LIMIT, 0, true);
         }
         let busy = key(7_000_000);
-        while rates.count("a", &busy, LIMIT, 1000).is_ok() {}
+        while rates.pass("a", &busy, LIMIT, 1000, true).is_ok() {}
         for n in 0..10_000 {
-            let _ = rates.count("a", &key(n), LIMIT, 1000);
+            let _ = rates.pass("a", &key(n), LIMIT, 1000, true);
         }
-        assert!(rates.count("a", &busy, LIMIT, 1000).is_err());
+        assert!(rates.pass("a", &busy, LIMIT, 1000, true).is_err());
     }
 }

@@ -225,6 +225,12 @@ fn proxy(text: &mut Families, routes: &Routes) {
         "WebSockets that were told to come back to a newer release.",
         each(|route| route.websockets_closed),
     );
+    text.family(
+        "cutover_requests_header_too_long_total",
+        "counter",
+        "Requests that were refused with 431, because their header is too long.",
+        each(|route| route.long_requests),
+    );
     let name = "cutover_request_duration_seconds";
     let help = "From a request's arrival to the end of its answer.";
     text.head(name, "histogram", help);
@@ -277,6 +283,7 @@ mod tests {
             in_flight: 3,
             websockets: 1,
             websockets_closed: 5,
+            long_requests: 6,
             latency_us: (0..28).map(|i| (1 << i, u64::from(i == 7))).collect(),
             latency_sum_us: 1_500_000,
         }
@@ -313,6 +320,8 @@ mod tests {
         assert_eq!(of("cutover_requests_in_flight", 2, ""), 3.0);
         assert_eq!(of("cutover_websockets", 2, ""), 1.0);
         assert_eq!(of("cutover_websockets_closed_total", 2, ""), 5.0);
+        let long = of("cutover_requests_header_too_long_total", 2, "");
+        assert_eq!(long, 6.0);
         let took = "cutover_request_duration_seconds";
         let bucket = format!("{took}_bucket");
         assert_eq!(of(&bucket, 2, ",le=\"0.000064\""), 0.0);

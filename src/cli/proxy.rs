@@ -60,5 +60,6 @@ pub fn options(config: Config) -> Options {
     options.proxy_protocol = proxy.proxy_protocol.http;
     options.proxy_protocol_tls = proxy.proxy_protocol.https;
     options.access_log = proxy.access_log;
+    options.limits.head = proxy.header_limit;
     options
 }

@@ -168,7 +168,6 @@ fn user(node: Node<'_>) -> Option<BasicUser> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{Config, load, warnings};
 
     fn read(proxy: &str) -> Result<Config, String> {

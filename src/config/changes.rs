@@ -36,7 +36,7 @@ pub enum Applies {
 }
 
 /// The settings that the proxy reads only when it starts, or that the agent opens only once.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 10] = [
     "agent.listen",
     "agent.data_dir",
     "docker.host",
@@ -46,6 +46,7 @@ const AT_START: [&str; 9] = [
     "proxy.trusted_proxies",
     "proxy.proxy_protocol",
     "proxy.access_log",
+    "proxy.header_limit",
 ];
 
 /// The keys and sections of an app that take effect with its next deployment.

@@ -156,6 +156,8 @@ pub struct Proxy {
     pub error_pages: BTreeMap<u16, PathBuf>,
     /// The file of the access log. Absent: no log is written.
     pub access_log: Option<PathBuf>,
+    /// How long the head of a request or a response may be, in bytes.
+    pub header_limit: usize,
 }
 
 /// Some of the proxy's listeners.

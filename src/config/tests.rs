@@ -163,7 +163,7 @@ fn what_the_example_calls_a_default_is_one() {
     let mut proxy = example.proxy.clone();
     (proxy.max_body, proxy.maintenance) = (None, None);
     proxy.error_pages.clear();
-    proxy.front = None;
+    (proxy.front, proxy.basic_auth) = (None, None);
     assert_eq!(format!("{:?}", app.proxy), format!("{proxy:?}"));
 }
 

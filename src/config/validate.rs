@@ -13,7 +13,10 @@ use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
 use super::values::{networks, path, some_networks};
-use super::{Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front, syntax};
+use super::{
+    Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front, syntax, units,
+};
+use crate::proxy::{HEADER_LIMIT, HIGHEST_HEADER_LIMIT};
 
 /// In bytes. A larger file is not a configuration.
 const LONGEST: u64 = 1 << 20;
@@ -140,6 +143,12 @@ fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresse
         .read("proxy_protocol", listeners)
         .unwrap_or_default();
     let access_log = section.read("access_log", path);
+    let header_limit = section.read("header_limit", |node| {
+        const EXPECTED: &str = "an amount from \"4k\" to \"128k\"";
+        let size = units::size(node.str(EXPECTED)?);
+        let size = size.filter(|size| (4 << 10..=HIGHEST_HEADER_LIMIT as u64).contains(size));
+        size.or_else(|| node.wrong(EXPECTED))
+    });
     let redirects = section.read("redirects", |node| front::redirects(node, claims));
     let error_pages = section.read("error_pages", |node| {
         pages(node, &[404, 413, 502, 503, 504])
@@ -153,6 +162,7 @@ fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresse
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         proxy_protocol,
         access_log,
+        header_limit: header_limit.map_or(HEADER_LIMIT, |limit| limit as usize),
         redirects: redirects.unwrap_or_default(),
         error_pages: error_pages.unwrap_or_default(),
     }

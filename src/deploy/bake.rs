@@ -283,6 +283,7 @@ mod tests {
             in_flight: 0,
             websockets: 0,
             websockets_closed: 0,
+            long_requests: 0,
             latency_us: vec![],
             latency_sum_us: 0,
         }

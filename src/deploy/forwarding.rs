@@ -46,7 +46,7 @@ impl Forwarding {
         let mut route = |app: &Arc<App>| AppRoute {
             hosts: app.domains.clone(),
             path_prefix: app.proxy.path.clone(),
-            policy: policy(app, &mut pages),
+            policy: policy(app, config, &mut pages),
         };
         let mut routed = |app: &Arc<App>| {
             let takes_requests = app.port.is_some();
@@ -74,7 +74,7 @@ struct Pages {
     left: usize,
 }
 
-fn policy(app: &App, pages: &mut Pages) -> Policy {
+fn policy(app: &App, config: &Config, pages: &mut Pages) -> Policy {
     let (name, app) = (&app.name, &app.proxy);
     let ms = |duration: Duration| duration.as_millis() as u64;
     let maintenance = app.maintenance.as_ref().map(|notice| match notice {
@@ -98,6 +98,7 @@ fn policy(app: &App, pages: &mut Pages) -> Policy {
         pages: pages.of(&app.error_pages),
         // Set from the release.
         h2c: false,
+        header_limit: config.proxy.header_limit,
     }
 }
 

@@ -260,6 +260,7 @@ mod tests {
             in_flight: 0,
             websockets: 0,
             websockets_closed: 0,
+            long_requests: 0,
             latency_us: vec![(1000, requests - failed), (2000, failed), (u64::MAX, 0)],
             latency_sum_us: 0,
         }

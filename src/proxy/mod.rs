@@ -40,3 +40,4 @@ pub use route::table;
 pub use run::{RunError, raise_file_limit, run};
 pub use sockets::listen_hint;
 pub use upstream::probe;
+pub use wire::head::{MAX as HIGHEST_HEADER_LIMIT, USUAL as HEADER_LIMIT};

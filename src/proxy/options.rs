@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::downstream::certificates::Folders;
 use super::downstream::limits::Limits;
+use super::wire::head;
 use super::worker;
 
 /// The file in the data folder that holds the addresses in use.
@@ -60,6 +61,13 @@ pub struct Settings {
     /// For the plain port and for the TLS port.
     pub proxy_protocol: (bool, bool),
     pub access_log: Option<PathBuf>,
+    #[serde(default = "usual")]
+    pub header_limit: usize,
+}
+
+/// What a proxy has that does not name its own.
+fn usual() -> usize {
+    head::USUAL
 }
 
 impl Settings {
@@ -78,6 +86,7 @@ impl Settings {
                 self.proxy_protocol == other.proxy_protocol,
             ),
             ("access_log", self.access_log == other.access_log),
+            ("header_limit", self.header_limit == other.header_limit),
         ];
         each.into_iter()
             .filter(|(_, same)| !same)
@@ -101,6 +110,7 @@ impl Options {
                 head_ms: 15_000,
                 idle_ms: 75_000,
                 write_ms: 60_000,
+                head: head::USUAL,
             },
             max_connections: 100_000,
             max_per_client: 4_096,
@@ -128,6 +138,7 @@ impl Options {
             trusted_proxies: self.trusted.clone(),
             proxy_protocol: (self.proxy_protocol, self.proxy_protocol_tls),
             access_log: self.access_log.clone(),
+            header_limit: self.limits.head,
         }
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::wire::framing::LongHead;
+
 /// No deadline is set.
 pub const NEVER: u64 = u64::MAX;
 /// The value of [`Watch::share`] while a request is held back until its route can serve it.
@@ -81,6 +83,10 @@ pub struct Watch {
     streams: AtomicUsize,
     /// The request's body is larger than allowed.
     pub too_large: AtomicBool,
+    /// The connection's request whose head is too long, which is its last.
+    pub long_head: OnceLock<Box<LongHead>>,
+    /// A head has more fields than hyper's part of the connection takes, which is to be made anew.
+    pub widens: AtomicBool,
 }
 
 impl Watch {
@@ -109,6 +115,11 @@ impl Watch {
             && self.between.load(Relaxed)
             && self.share.load(SeqCst) == 0
             && !self.answering.load(SeqCst)
+    }
+
+    /// Whether hyper's part of the connection can be made anew now: nothing is in progress.
+    pub fn may_widen(&self) -> bool {
+        self.widens.load(Relaxed) && self.share.load(SeqCst) == 0 && !self.answering.load(SeqCst)
     }
 
     /// Whether the connection only waits for its client's next request.
@@ -201,6 +212,8 @@ impl Watches {
             parent,
             streams: AtomicUsize::new(0),
             too_large: AtomicBool::new(false),
+            long_head: OnceLock::new(),
+            widens: AtomicBool::new(false),
         });
         self.0.lock().push(Arc::downgrade(&watch));
         watch

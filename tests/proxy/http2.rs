@@ -147,7 +147,7 @@ async fn a_header_list_has_a_limit_and_the_connection_goes_on() {
     proxy.publish(1, &[App::start(1).await.address]).await;
     let (mut client, _) = connect(&proxy).await;
     let mut large = get("/");
-    for n in 0..40 {
+    for n in 0..70 {
         let name: http::HeaderName = format!("x-{n}").parse().unwrap();
         large
             .headers_mut()

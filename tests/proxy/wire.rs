@@ -298,21 +298,120 @@ async fn head_no_content_and_old_clients() {
 #[tokio::test]
 async fn long_heads_and_long_targets_have_their_own_answers() {
     let proxy = with_mirror().await;
-    let long = "x".repeat(40_000);
-    let answer = proxy
-        .raw(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    let fields = "X: 1\r\n".repeat(200);
-    let answer = proxy
-        .raw(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    for (length, status) in [(60_000, 200), (66_000, 431)] {
+        let long = "x".repeat(length);
+        let answer = proxy
+            .raw(&format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: {long}\r\n\r\n"
+            ))
+            .await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{length}: {answer}");
+    }
+    let counted = async || proxy.client.stats().await.unwrap()[0].long_requests == 1;
+    assert!(soon(counted).await, "for its app");
     for (length, status) in [(16_000, 200), (17_000, 414)] {
         let path = "x".repeat(length);
         let answer = proxy.get(&format!("/{path}")).await;
         let expected = format!("HTTP/1.1 {status} ");
         assert!(answer.starts_with(&expected), "{length}: {answer}");
+    }
+    proxy.stop().await;
+}
+
+/// A request with this many header fields and a few more.
+fn many(fields: usize, path: &str, last: bool) -> String {
+    let fields: String = (0..fields).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let close = if last { "Connection: close\r\n" } else { "" };
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n{close}{fields}\r\n")
+}
+
+#[tokio::test]
+async fn a_request_may_have_many_fields_wherever_it_stands_and_however_it_is_cut() {
+    let proxy = with_mirror().await;
+    let few = "GET /few HTTP/1.1\r\nHost: a\r\n\r\n";
+    let requests = [
+        vec![many(150, "/1", true)],
+        vec![
+            many(101, "/1", false),
+            many(300, "/2", false),
+            many(99, "/3", true),
+        ],
+        vec![
+            few.to_owned(),
+            many(150, "/2", false),
+            few.to_owned(),
+            many(1_500, "/4", true),
+        ],
+    ];
+    for requests in requests {
+        let whole = requests.concat();
+        for size in [whole.len(), 1_000, 97] {
+            let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+            for part in whole.as_bytes().chunks(size) {
+                stream.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.unwrap();
+            let good = answers.matches("HTTP/1.1 200 ").count();
+            assert_eq!(good, requests.len(), "{size}: {answers:.2000}");
+        }
+    }
+    // One after the other on a connection that has come to rest in between.
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    for number in 0..3 {
+        let request = many(150 << number, "/", false);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // The answer's head, and its body, which is the request's.
+        let mut answer = String::new();
+        while answer.matches("\r\n\r\n").count() < 2 {
+            let mut part = [0; 4096];
+            let read = stream.read(&mut part).await.unwrap();
+            assert!(read > 0, "{answer:.2000}");
+            answer += std::str::from_utf8(&part[..read]).unwrap();
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:.2000}");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_limit_of_a_head_can_be_set() {
+    let proxy = Proxy::start_with(|options| options.limits.head = 4 << 10).await;
+    let target = says(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        Duration::ZERO,
+    )
+    .await;
+    proxy.publish(1, &[target]).await;
+    for (length, status) in [(3_900, 200), (4_200, 431)] {
+        let long = "x".repeat(length);
+        let answer = proxy
+            .raw(&format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: {long}\r\n\r\n"
+            ))
+            .await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{length}: {answer}");
+    }
+    let long = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n",
+        "x".repeat(5_000)
+    );
+    let target = says(String::leak(long), Duration::ZERO).await;
+    let mut limited = route("app", 2, &[target]);
+    for (generation, limit, status) in [(2, 4 << 10, 502), (3, 8 << 10, 200)] {
+        limited.generation = generation;
+        limited.policy.header_limit = limit;
+        let table = Table::new(generation, vec![limited.clone()]);
+        proxy.client.publish(&table).await.unwrap();
+        let answer = proxy.get("/").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{limit}: {answer}"
+        );
     }
     proxy.stop().await;
 }
@@ -358,6 +457,7 @@ async fn slow_heads_idle_connections_and_stuck_uploads_run_into_their_deadlines(
             head_ms: 300,
             idle_ms: 200,
             write_ms: 300,
+            ..options.limits
         };
     })
     .await;

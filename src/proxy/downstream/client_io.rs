@@ -18,6 +18,9 @@ use crate::proxy::wire::framing::Reader;
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_MS: u64 = 3_000;
 
+/// How many header fields of a request hyper takes without allocating memory for each request.
+pub const FIELDS: usize = 100;
+
 /// The most bytes that are read ahead.
 pub const EARLY: usize = 1 << 10;
 
@@ -35,6 +38,10 @@ pub struct ClientIo<S> {
     early: Vec<u8>,
     /// The stream (TLS) has its own closing message, which the client waits for.
     says_goodbye: bool,
+    /// How many header fields of a request hyper's part of the connection takes.
+    fields: usize,
+    /// `early` begins with a part of a head that has more.
+    withheld: bool,
     /// After the shutdown: how many bytes may still be read and discarded.
     linger: Option<usize>,
 }
@@ -55,15 +62,46 @@ impl<S> ClientIo<S> {
         Self {
             stream,
             _place: place,
-            reader: Reader::default(),
+            reader: Reader::new(limits.head),
             watch,
             limits,
             refused: false,
             stalled: false,
             early,
             says_goodbye: secure,
+            fields: FIELDS,
+            withheld: false,
             linger: None,
         }
+    }
+
+    /// How many header fields of a request are passed on to hyper.
+    pub fn fields(&self) -> usize {
+        self.fields
+    }
+
+    /// Passes on requests with so many header fields.
+    #[cfg(any(test, fuzzing))]
+    pub fn set_fields(&mut self, fields: usize) {
+        self.fields = fields;
+    }
+
+    /// Takes back what hyper has read of the head that is withheld. False: none is.
+    pub fn take_back(&mut self, read: &[u8]) -> bool {
+        let withheld = std::mem::take(&mut self.withheld);
+        if withheld {
+            self.early.splice(..0, read.iter().copied());
+        }
+        withheld
+    }
+
+    /// Keeps a head back that has more fields than hyper takes, with everything that came with it.
+    fn withhold(&mut self, bytes: &[u8]) {
+        self.early.splice(..0, bytes.iter().copied());
+        self.fields = self.reader.fields().next_power_of_two();
+        self.reader = Reader::new(self.limits.head);
+        self.withheld = true;
+        self.watch.widens.store(!self.stalled, Relaxed);
     }
 
     /// The result of a read when the client has sent nothing.
@@ -128,6 +166,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         if this.refused {
             return Poll::Ready(Ok(()));
         }
+        if this.withheld {
+            this.watch.register(cx.waker());
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         match this.poll_next(cx, buf) {
             Poll::Pending => return this.no_byte(cx),
@@ -137,9 +179,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         if this.watch.tunnel.load(SeqCst) {
             return Poll::Ready(Ok(()));
         }
-        let was_at_start = this.reader.at_start();
+        let (was_at_start, was_in_head) = (this.reader.at_start(), this.reader.in_head());
         let new = &mut buf.filled_mut()[before..];
-        if let Err(at) = this.reader.follow(new) {
+        let followed = this.reader.follow(new);
+        if was_in_head && this.reader.fields() > this.fields && followed.is_ok() {
+            this.withhold(new);
+            this.watch.register(cx.waker());
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
+        if let Some(long) = this.reader.long() {
+            let _ = this.watch.long_head.set(long);
+        }
+        if let Err(at) = followed {
             // Neither a head nor a chunk's line may hold a NUL, so hyper answers 400 and closes the
             // connection.
             new[at] = 0;
@@ -165,6 +217,7 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         if done.is_ready() {
             if std::mem::take(&mut self.stalled) {
                 self.watch.client.clear();
+                self.watch.widens.store(self.withheld, Relaxed);
             }
             return done;
         }
@@ -175,8 +228,9 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
         if self.watch.killed.load(SeqCst) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        // Not put to rest now: what hyper still has to write would be lost.
+        // Neither put to rest nor made anew now: what hyper still has to write would be lost.
         self.watch.rest.clear();
+        self.watch.widens.store(false, Relaxed);
         // Bytes of the next request may have cleared the deadline.
         if !std::mem::replace(&mut self.stalled, true) || !self.watch.client.is_set() {
             self.watch.client.set_in(self.limits.write_ms);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::response::ResponseBody;
 use crate::proxy::watch::Watch;
+use crate::proxy::wire::framing::LongHead;
 use crate::proxy::wire::headers::Client;
 
 /// The client's connection that requests arrive on, or one stream of it.
@@ -30,4 +31,7 @@ pub trait Handler: Send + Sync + 'static {
         connection: &Connection,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody<Self::Stream>>> + Send;
+
+    /// A request was refused because its head is too long.
+    fn refused(&self, head: &LongHead);
 }

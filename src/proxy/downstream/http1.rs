@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::client_io::ClientIo;
+use super::client_io::{ClientIo, FIELDS};
 use super::handler::{Connection, Handler};
 use super::limits::Place;
 use super::response::ResponseBody;
 use super::server::Server;
-use crate::proxy::wire::head;
 
 /// How much of a body is read before it is passed on, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -43,22 +43,33 @@ pub async fn serve<S, H>(
     loop {
         // Not in the loop's condition, where the box would stay alive while the connection rests.
         let resting = Box::pin(converse(io, &connection, server)).await;
-        let Some(resting) = resting else { return };
+        let Some((mut resting, read)) = resting else {
+            if let Some(long) = connection.watch.long_head.get() {
+                server.handler.refused(long);
+            }
+            return;
+        };
+        let withheld = resting.take_back(&read);
+        connection.watch.widens.store(false, SeqCst);
         io = resting;
-        if !wake_up(&mut io, &connection, server).await {
+        if !withheld && !wake_up(&mut io, &connection, server).await {
             let _ = io.shutdown().await;
             return;
         }
     }
 }
 
-/// hyper's HTTP/1 server, with our settings.
-pub fn builder() -> http1::Builder {
+/// hyper's HTTP/1 server, with our settings: how long a request's head may be, and how many fields it may
+/// have.
+pub fn builder(limit: usize, fields: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
-        .max_header_size(head::MAX_REQUEST)
+        .max_header_size(limit)
         .max_buf_size(BUFFER);
+    if fields > FIELDS {
+        builder.max_headers(fields);
+    }
     builder
 }
 
@@ -68,17 +79,19 @@ pub fn make_last(headers: &mut HeaderMap) {
     headers.entry(header::CONNECTION).or_insert(close);
 }
 
-/// Serves until the connection ends or comes to rest; in the latter case the stream is returned.
+/// Serves until the connection ends or comes to rest, or a head has more fields than hyper takes; then the
+/// stream is returned, and what hyper has read of it and not used.
 async fn converse<S, H>(
     io: ClientIo<S>,
     connection: &Arc<Connection>,
     server: &Arc<Server<H>>,
-) -> Option<ClientIo<S>>
+) -> Option<(ClientIo<S>, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Handler,
 {
     let watch = &connection.watch;
+    let fields = io.fields();
     let service = service_fn(|request| {
         let (connection, server) = (connection.clone(), server.clone());
         async move {
@@ -96,7 +109,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let mut http = builder()
+    let mut http = builder(server.limits.head, fields)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut told = false;
@@ -110,15 +123,16 @@ where
             Pin::new(&mut http).graceful_shutdown();
             return Pin::new(&mut http).poll(cx).map(Some);
         }
-        match watch.may_rest() {
+        match watch.may_rest() || watch.may_widen() {
             true => Poll::Ready(None),
             false => Poll::Pending,
         }
     });
     match ended.await {
         None => {
-            // No part of a request has arrived: hyper can have read only empty lines.
-            return Some(http.into_parts()?.io.into_inner());
+            // At rest no part of a request has arrived: hyper can have read only empty lines.
+            let parts = http.into_parts()?;
+            return Some((parts.io.into_inner(), parts.read_buf));
         }
         Some(Err(error)) => tracing::trace!("a client connection ended: {error}"),
         Some(Ok(())) => {}

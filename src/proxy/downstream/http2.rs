@@ -20,7 +20,6 @@ use super::limits::Place;
 use super::response::ResponseBody;
 use super::server::Server;
 use crate::proxy::watch::Watch;
-use crate::proxy::wire::head;
 
 /// The most concurrent requests on one connection.
 const STREAMS: u32 = 128;
@@ -69,7 +68,7 @@ pub async fn serve<S, H>(
     let http = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(head::MAX_REQUEST as u32)
+        .max_header_list_size(limits.head as u32)
         .keep_alive_interval(PING)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::proxy::watch::now_ms;
 
-/// How long a client may take, in milliseconds.
+/// How long a client may take, in milliseconds, and how much it may send.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From the first byte of a head to its last one.
@@ -18,6 +18,8 @@ pub struct Limits {
     pub idle_ms: u64,
     /// To read any part of a response.
     pub write_ms: u64,
+    /// How long the head of a request may be, in bytes.
+    pub head: usize,
 }
 
 /// What a client is counted by: its IPv4 address, even if mapped to IPv6, or its IPv6 /64, since

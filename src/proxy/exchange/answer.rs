@@ -136,14 +136,15 @@ impl Attempt<'_> {
                 );
                 (Outcome::Malformed, "The app's response is not valid HTTP.")
             }
-            UpstreamError::LongHead(most) => {
+            UpstreamError::LongHead(size) => {
                 limited!(
                     warn,
                     "the header of an app's response is too long",
                     app = self.claim.share().app,
-                    most,
-                    "the header of an app's response is longer than {} KiB",
-                    most >> 10
+                    size,
+                    "the header of an app's response is too long: at least {} KiB; `proxy.header_limit` \
+                     raises the limit",
+                    size >> 10
                 );
                 let why = "The header of the app's response is too long.";
                 (Outcome::LongHead, why)

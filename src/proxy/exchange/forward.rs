@@ -17,6 +17,7 @@ use super::extended_connect::into_upgrade;
 use super::front::{Stopped, Visitor, change_answer, client_address, stopped};
 use super::page::{self, last_page};
 use super::redirect::{Door, came_secure, challenge_token, moved, redirected, to_https};
+use crate::log_limit::limited;
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
@@ -24,6 +25,7 @@ use crate::proxy::route::live::NoRoute;
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Page;
 use crate::proxy::route::visit::{Visit, client_key};
+use crate::proxy::wire::framing::LongHead;
 use crate::proxy::wire::headers::FORWARDED_FOR;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
@@ -52,6 +54,18 @@ impl Handler for Gateway {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send {
         forward(self, connection, request)
+    }
+
+    fn refused(&self, head: &LongHead) {
+        let app = self.routes.count_long_head(&head.host, &head.path);
+        limited!(
+            warn,
+            "the header of a request is too long",
+            app,
+            size = head.size,
+            "the header of a request is too long: at least {} KiB; `proxy.header_limit` raises the limit",
+            head.size >> 10
+        );
     }
 }
 

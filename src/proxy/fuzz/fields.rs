@@ -2,6 +2,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::proxy::wire::app_head;
 use crate::proxy::wire::framing::Reader;
+use crate::proxy::wire::head;
 use crate::proxy::wire::headers::{Client, strip_hop_by_hop};
 
 /// Header fields, one on each line: no hop-by-hop field is left, nor any claim by an untrusted client
@@ -39,7 +40,7 @@ pub fn fields(bytes: &[u8]) {
     *request.headers_mut() = headers;
     let mut head = Vec::new();
     app_head::write(&request, &mut head);
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(head::USUAL);
     let read = reader.follow(&head[..head.len() - 1]);
     assert!(read.is_ok() && !reader.at_start(), "it ends too early");
     let read = reader.follow(&head[head.len() - 1..]);

@@ -24,15 +24,19 @@ use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::watch::Watches;
 use crate::proxy::wire::app_head;
 use crate::proxy::wire::framing::Reader;
+use crate::proxy::wire::head;
 use crate::proxy::wire::headers::Client;
 use crate::proxy::wire::request_target;
+
+/// More fields than the longest head has.
+const FIELDS: usize = head::USUAL / 4;
 
 /// A client's bytes: however they are split into reads, the apps get the same; the strict check and
 /// hyper agree on where a request ends; and each arrives as one request, whatever it holds.
 pub fn requests(bytes: &[u8]) {
     let sent = serve(bytes, bytes.len());
     let cut = serve(bytes, step(bytes));
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(head::USUAL);
     let alike = match reader.follow(bytes).is_ok() && reader.is_lost() {
         // A client that requests another protocol while responses are due gets only those; how many
         // there are is a matter of timing.
@@ -60,7 +64,7 @@ pub fn requests(bytes: &[u8]) {
 /// The requests in `bytes` according to the strict check, and the rest, which is not a whole one.
 fn each(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let (mut whole, mut begin) = (Vec::new(), 0);
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(head::USUAL);
     for at in 0..bytes.len() {
         if reader.follow(&bytes[at..=at]).is_err() {
             break;
@@ -84,10 +88,12 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
         head_ms: 1_000,
         idle_ms: 1_000,
         write_ms: 1_000,
+        head: head::USUAL,
     };
     let watch = Watches::default().add();
     let pipe = Pipe::new(bytes, step);
-    let io = ClientIo::new(pipe, Vec::new(), false, place, watch.clone(), limits);
+    let mut io = ClientIo::new(pipe, Vec::new(), false, place, watch.clone(), limits);
+    io.set_fields(FIELDS);
     let connection = Connection {
         client: Mutex::new(Client::new([1, 2, 3, 4].into(), false, false)),
         watch,
@@ -102,7 +108,7 @@ fn serve(bytes: &[u8], step: usize) -> Vec<Option<Vec<u8>>> {
         sent.borrow_mut().push(for_app);
         Ok::<_, Infallible>(response)
     });
-    let http = http1::builder().serve_connection(TokioIo::new(io), service);
+    let http = http1::builder(head::USUAL, FIELDS).serve_connection(TokioIo::new(io), service);
     // Whether the last request was accepted shows in `sent`.
     let _ = finish(http);
     sent.into_inner()

@@ -51,6 +51,8 @@ pub struct Counters {
     pub retried: AtomicU64,
     pub rescued: AtomicU64,
     pub websockets_closed: AtomicU64,
+    /// Requests that were refused because their head is too long.
+    pub long_requests: AtomicU64,
 }
 
 /// The counters that a receipt is made of, at one moment.

@@ -172,6 +172,11 @@ impl LiveRoute {
         }
     }
 
+    /// One of its shares, without taking a turn.
+    pub fn first_share(&self) -> &Arc<LiveShare> {
+        &self.shares[0]
+    }
+
     /// The release before, while it is warm.
     pub fn warm(&self) -> Option<&Arc<LiveShare>> {
         self.warm.as_ref()

@@ -1,7 +1,7 @@
 //! The live table: claimed by requests, replaced whole by the agent.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +83,14 @@ impl Routes {
         let route = live.find(host, path).ok()?;
         let warm = route.warm().filter(|warm| warm.id != id)?;
         (route.app == app).then(|| Claim::new(warm))
+    }
+
+    /// Counts a request that was refused because its head is too long. Returns whose it was.
+    pub fn count_long_head(&self, host: &str, path: &str) -> Option<String> {
+        let live = self.live.read();
+        let share = live.find(host, path).ok()?.first_share();
+        share.counters.long_requests.fetch_add(1, Relaxed);
+        Some(share.app.clone())
     }
 
     /// Tells the tunnels and event streams of every route to end within `window`.

@@ -81,6 +81,7 @@ impl LiveShare {
             h2c: policy.h2c,
             connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
             keep_alive: Duration::from_millis(policy.keep_alive_ms),
+            head: policy.header_limit,
         };
         let target = |&address| Target::new(address, dialing);
         Self {
@@ -233,6 +234,7 @@ impl LiveShare {
             in_flight,
             websockets,
             websockets_closed: self.counters.websockets_closed.load(Relaxed),
+            long_requests: self.counters.long_requests.load(Relaxed),
             latency_us: self.counters.latency_us(),
             latency_sum_us: self.counters.latency_sum_us(),
         }

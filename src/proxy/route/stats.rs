@@ -36,6 +36,9 @@ pub struct RouteStats {
     /// WebSockets closed by a drain.
     #[serde(default)]
     pub websockets_closed: u64,
+    /// Requests that were refused before they were claimed, because their header is too long.
+    #[serde(default)]
+    pub long_requests: u64,
     /// `(upper bound in microseconds, how many requests took at most that and more than the bound
     /// before)`, from the claim to the end of the response; the last bound is `u64::MAX`.
     pub latency_us: Vec<(u64, u64)>,
@@ -57,6 +60,7 @@ impl RouteStats {
         self.in_flight += other.in_flight;
         self.websockets += other.websockets;
         self.websockets_closed += other.websockets_closed;
+        self.long_requests += other.long_requests;
         for (bucket, more) in self.latency_us.iter_mut().zip(&other.latency_us) {
             bucket.1 += more.1;
         }

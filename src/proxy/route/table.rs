@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::front::Front;
+use crate::proxy::wire::head;
 
 /// All routes. Always sent whole, never as a difference.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -213,6 +214,9 @@ pub struct Policy {
     /// Requests without TLS are redirected to where there is a certificate for their host.
     #[serde(skip_serializing_if = "is_false")]
     pub https_redirect: bool,
+    /// How long the head of a response may be, in bytes.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub header_limit: usize,
     /// What requests have to pass first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub front: Option<Arc<Front>>,
@@ -220,6 +224,10 @@ pub struct Policy {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_usual(limit: &usize) -> bool {
+    *limit == head::USUAL
 }
 
 impl Default for Policy {
@@ -238,6 +246,7 @@ impl Default for Policy {
             h2c: false,
             strip_prefix: false,
             https_redirect: false,
+            header_limit: head::USUAL,
             front: None,
         }
     }

@@ -36,7 +36,8 @@ pub enum UpstreamError {
     Io(#[from] io::Error),
     #[error("invalid response: {0}")]
     Malformed(&'static str),
-    #[error("the response's header is longer than {} KiB", .0 >> 10)]
+    /// As far as it has arrived, in bytes.
+    #[error("the response's header is too long, at least {} KiB", .0 >> 10)]
     LongHead(usize),
     #[error("{0}")]
     Request(UploadError),
@@ -73,6 +74,8 @@ pub struct Upstream {
     /// Whether the request has a body; stays true after the body has been sent.
     has_body: bool,
     answer: Decoder,
+    /// How long the head of a response may be, in bytes.
+    longest: usize,
     /// Whether another request may follow after this response.
     keeps: bool,
     /// Whether it has carried a request before.
@@ -81,7 +84,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub async fn connect(target: SocketAddr, limit: Duration) -> io::Result<Box<Self>> {
+    /// `longest`: how long the head of a response may be, in bytes.
+    pub async fn connect(
+        target: SocketAddr,
+        limit: Duration,
+        longest: usize,
+    ) -> io::Result<Box<Self>> {
         let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
         stream.set_nodelay(true)?;
         Ok(Box::new(Self {
@@ -97,6 +105,7 @@ impl Upstream {
             method: Method::GET,
             has_body: false,
             answer: Decoder::Length(0),
+            longest,
             keeps: true,
             reused: false,
             idle_since: Instant::now(),
@@ -139,6 +148,9 @@ impl Upstream {
         self.send(cx)?;
         loop {
             while let Some(length) = head::length(&self.read) {
+                if length > self.longest {
+                    return Poll::Ready(Err(UpstreamError::LongHead(length)));
+                }
                 let head = Bytes::copy_from_slice(&self.read[..length]);
                 self.read.advance(length);
                 let head = app_head::read(head, &self.method).map_err(UpstreamError::Malformed)?;
@@ -150,8 +162,8 @@ impl Upstream {
                 self.keeps = head.keeps && self.is_read(status);
                 return Poll::Ready(Ok(head.response));
             }
-            if self.read.len() > head::MAX {
-                return Poll::Ready(Err(UpstreamError::LongHead(head::MAX)));
+            if self.read.len() >= self.longest {
+                return Poll::Ready(Err(UpstreamError::LongHead(self.read.len())));
             }
             let read = ready!(self.poll_fill(cx, READ));
             if !matches!(read, Ok(1..)) && self.reused && !self.sent {
@@ -348,7 +360,7 @@ mod tests {
     async fn what_the_app_did_not_take_is_given_back_whole() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connect = Upstream::connect(address, Duration::from_secs(5));
+        let connect = Upstream::connect(address, Duration::from_secs(5), head::USUAL);
         let mut upstream = connect.await.unwrap();
         upstream.reused = true;
         let (app, _) = listener.accept().await.unwrap();

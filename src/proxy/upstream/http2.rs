@@ -30,9 +30,6 @@ const PING: Duration = Duration::from_secs(20);
 /// How long an app may take to send its SETTINGS, which come first on a connection.
 const SETTINGS: Duration = Duration::from_secs(1);
 
-/// The longest head or trailers of an app, in bytes: gRPC puts its errors there.
-const MAX_HEAD: u32 = 128 << 10;
-
 /// One list for each thread, so that a request and its connection stay on one core.
 #[derive(Default)]
 pub struct Multiplexed([Mutex<Vec<Arc<Shared>>>; worker::MAX]);
@@ -112,14 +109,20 @@ impl Multiplexed {
     }
 
     /// A stream on a new connection, which later requests share.
-    pub async fn connect(&self, target: SocketAddr, limit: Duration) -> std::io::Result<Lease> {
+    /// `longest`: how long a head or trailers of the app may be, in bytes.
+    pub async fn connect(
+        &self,
+        target: SocketAddr,
+        limit: Duration,
+        longest: usize,
+    ) -> std::io::Result<Lease> {
         let stream = tokio::time::timeout(limit, TcpStream::connect(target)).await??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW * STREAMS as u32)
-            .max_header_list_size(MAX_HEAD)
+            .max_header_list_size(longest as u32)
             .keep_alive_interval(PING)
             .handshake(TokioIo::new(stream))
             .await

@@ -19,6 +19,8 @@ pub struct Dialing {
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
+    /// How long the head of a response may be, in bytes.
+    pub head: usize,
 }
 
 pub struct Target {

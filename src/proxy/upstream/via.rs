@@ -46,13 +46,13 @@ impl Via {
     }
 
     pub async fn connect(target: &Target) -> io::Result<Self> {
-        let limit = target.dialing.connect_timeout;
+        let (limit, longest) = (target.dialing.connect_timeout, target.dialing.head);
         if target.dialing.h2c {
-            let connect = target.multiplexed.connect(target.address, limit);
+            let connect = target.multiplexed.connect(target.address, limit, longest);
             let lease = Box::pin(connect).await?;
             return Ok(Self::Http2(lease));
         }
-        let upstream = Upstream::connect(target.address, limit).await?;
+        let upstream = Upstream::connect(target.address, limit, longest).await?;
         Ok(Self::Http1(upstream))
     }
 

@@ -8,11 +8,29 @@ use super::head::{self, BodyLength};
 /// The longest size line of a chunk, with its extensions, or trailer line, in bytes.
 const MAX_LINE: usize = 4096;
 
-#[derive(Default)]
 pub struct Reader {
     state: State,
     /// The part of a head, or of a chunk's line, that arrived in earlier reads.
     kept: Vec<u8>,
+    /// How long a head may be, in bytes.
+    limit: usize,
+    /// How many lines of the present head have arrived.
+    lines: usize,
+    /// The most fields of a whole head among the last bytes.
+    fields: usize,
+    /// The present head, once it is too long, until it is asked for.
+    long: Option<Box<LongHead>>,
+    /// The present head is too long, and that has been noted.
+    is_long: bool,
+}
+
+/// A request whose head is too long: what can be said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LongHead {
+    pub host: String,
+    pub path: String,
+    /// As far as it has arrived, in bytes.
+    pub size: usize,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +48,33 @@ enum State {
 }
 
 impl Reader {
+    /// `limit`: how long a head may be, in bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            state: State::Head,
+            kept: Vec::new(),
+            limit,
+            lines: 0,
+            fields: 0,
+            long: None,
+            is_long: false,
+        }
+    }
+
+    /// The most fields of a head in the bytes that were followed last, as far as they have arrived. A head that is
+    /// too long does not count: it is refused anyway.
+    pub fn fields(&self) -> usize {
+        match self.is_long {
+            true => self.fields,
+            false => self.fields.max(self.lines.saturating_sub(1)),
+        }
+    }
+
+    /// The head that is too long, if there is one. Whoever parses it refuses it.
+    pub fn long(&mut self) -> Option<Box<LongHead>> {
+        self.long.take()
+    }
+
     /// Waiting for a head, or in one.
     pub fn in_head(&self) -> bool {
         self.state == State::Head
@@ -37,7 +82,7 @@ impl Reader {
 
     /// No byte of the next head has arrived.
     pub fn at_start(&self) -> bool {
-        self.in_head() && self.kept.is_empty()
+        self.in_head() && self.kept.is_empty() && !self.is_long
     }
 
     /// Another protocol may have begun, so the bytes are no longer checked.
@@ -48,6 +93,7 @@ impl Reader {
     /// Checks the next bytes. The error is the index of the byte that must not be passed on.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;
+        self.fields = 0;
         while at < bytes.len() {
             at += self.step(&bytes[at..]).map_err(|bad| at + bad)?;
         }
@@ -92,6 +138,10 @@ impl Reader {
     }
 
     fn head(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        if self.is_long {
+            // It is refused, and nothing after it is read.
+            return Ok(bytes.len());
+        }
         if self.kept.is_empty() {
             // An empty line before a request is to be ignored, as some clients send one after a
             // body.
@@ -110,6 +160,7 @@ impl Reader {
         }
         let kept = self.kept.len();
         for newline in memchr_iter(b'\n', bytes) {
+            self.lines += 1;
             let before = |back: usize| match newline.checked_sub(back) {
                 Some(at) => bytes[at],
                 None => *self.kept.get(kept + newline - back).unwrap_or(&0),
@@ -119,6 +170,13 @@ impl Reader {
             }
             if kept + newline >= 3 && before(2) == b'\n' {
                 let end = newline + 1;
+                if kept + end > self.limit {
+                    self.say_long(&bytes[..end]);
+                    return Ok(bytes.len());
+                }
+                // Without the request's line and the empty one.
+                self.fields = self.fields.max(self.lines.saturating_sub(2));
+                self.lines = 0;
                 let body = match kept {
                     0 => head::check(&bytes[..end]),
                     _ => {
@@ -136,10 +194,33 @@ impl Reader {
                 return Ok(end);
             }
         }
-        if kept + bytes.len() <= head::MAX {
+        // What is not whole yet will be longer.
+        if kept + bytes.len() >= self.limit {
+            self.say_long(bytes);
+        } else {
             self.kept.extend_from_slice(bytes);
         }
         Ok(bytes.len())
+    }
+
+    /// Notes whose head it is that is too long, judging by what of it is kept and the `rest`.
+    fn say_long(&mut self, rest: &[u8]) {
+        self.is_long = true;
+        let seen = [&self.kept[..], &rest[..rest.len().min(self.limit)]].concat();
+        let mut lines = seen.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let first = lines.next().unwrap_or_default();
+        let target = first.split(|&b| b == b' ').nth(1).unwrap_or_default();
+        let path = target.split(|&b| b == b'?').next().unwrap_or_default();
+        let host = lines.find_map(|line| {
+            let (name, value) = line.split_at_checked(5)?;
+            name.eq_ignore_ascii_case(b"host:").then_some(value)
+        });
+        self.long = Some(Box::new(LongHead {
+            host: text(host.unwrap_or_default().trim_ascii()),
+            path: text(path),
+            size: self.kept.len() + rest.len(),
+        }));
     }
 
     fn line(&mut self, bytes: &[u8]) -> Result<usize, usize> {
@@ -191,7 +272,7 @@ mod tests {
     fn follow(text: &str) -> (bool, Result<(), ()>) {
         let mut results = Vec::new();
         for size in [1, 2, 3, 5, 8, text.len()] {
-            let mut reader = Reader::default();
+            let mut reader = Reader::new(head::USUAL);
             let mut parts = text.as_bytes().chunks(size);
             let result = parts.try_for_each(|part| reader.follow(part));
             results.push((result.is_ok() && reader.at_start(), result.map_err(|_| ())));
@@ -217,6 +298,45 @@ mod tests {
         }
         let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n\n\n\0";
         assert_eq!(follow(upgrade), (false, Ok(())));
+    }
+
+    #[test]
+    fn fields_are_counted_and_a_head_that_is_too_long_is_named() {
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "A: b\r\n".repeat(150)
+        );
+        for size in [1, 7, many.len()] {
+            let mut reader = Reader::new(head::USUAL);
+            let mut most = 0;
+            for part in many.as_bytes().chunks(size) {
+                reader.follow(part).unwrap();
+                most = most.max(reader.fields());
+            }
+            assert_eq!((most, reader.long()), (151, None));
+            reader.follow(GET.as_bytes()).unwrap();
+            assert_eq!(reader.fields(), 1);
+        }
+        let long = format!(
+            "GET /x?y HTTP/1.1\r\nX: {}\r\nhOST: a.test:80\r\nY: {}\r\n\r\n",
+            "x".repeat(500),
+            "y".repeat(1000),
+        );
+        for size in [1, 100, long.len()] {
+            let mut reader = Reader::new(1000);
+            let mut found = None;
+            for part in long.as_bytes().chunks(size) {
+                reader.follow(part).unwrap();
+                found = found.or(reader.long());
+            }
+            let found = found.unwrap();
+            assert_eq!((&*found.host, &*found.path), ("a.test:80", "/x"));
+            assert!(
+                found.size >= 1000 && found.size <= long.len(),
+                "{}",
+                found.size
+            );
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use memchr::{memchr, memchr_iter};
 
-/// The longest head of a request, in bytes, as in nginx with its defaults; a longer one is refused.
-pub const MAX_REQUEST: usize = 32 << 10;
-/// The longest head of a message in either direction, in bytes.
+/// How long a head may be unless another limit is set, in bytes, in either direction; a longer one is
+/// refused.
+pub const USUAL: usize = 64 << 10;
+/// The highest limit that can be set: what is read of a message at once.
 pub const MAX: usize = 128 << 10;
 
 /// How long the body after a head is (RFC 9112, 6.3).

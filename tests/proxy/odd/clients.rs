@@ -43,6 +43,7 @@ async fn quick(change: impl FnOnce(&mut cutover::proxy::Options)) -> Proxy {
             head_ms: 300,
             idle_ms: 300,
             write_ms: 300,
+            ..options.limits
         };
         change(options);
     })

@@ -21,6 +21,7 @@ async fn slow_clients_cost_the_others_nothing() {
             head_ms: 1_000,
             idle_ms: 1_000,
             write_ms: 1_000,
+            ..options.limits
         };
     })
     .await;

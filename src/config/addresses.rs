@@ -68,7 +68,7 @@ mod tests {
         for (text, wrong) in [
             (
                 "[agent]\nlisten = '127.0.0.1:80'",
-                "`proxy.http` is `0.0.0.0:80`, where `agent.listen`",
+                "`proxy.http` is `[::]:80`, where `agent.listen`",
             ),
             (
                 "[proxy]\nhttp = '127.0.0.1:9000'",

@@ -137,10 +137,7 @@ fn what_the_example_calls_a_default_is_one() {
     assert_eq!(config.agent.listen, "127.0.0.1:9000".parse().unwrap());
     assert_eq!(config.agent.data_dir, Path::new("/var/lib/cutover"));
     assert_eq!(config.agent.domain, None);
-    assert_eq!(
-        config.proxy.http,
-        "0.0.0.0:80".parse::<SocketAddr>().unwrap()
-    );
+    assert_eq!(config.proxy.http, "[::]:80".parse::<SocketAddr>().unwrap());
     assert_eq!(config.proxy.https, None);
     assert_eq!(config.docker.host, "unix:///var/run/docker.sock");
     assert_eq!(app.branch, "main");

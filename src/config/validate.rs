@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -133,7 +133,7 @@ fn agent(
 }
 
 fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresses) -> Proxy {
-    let default = SocketAddr::from(([0, 0, 0, 0], 80));
+    let default = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
     let http = addresses.read(&mut section, "http", Some(default));
     let https = addresses.read(&mut section, "https", None);
     let certificates = section.read("certificates", path);

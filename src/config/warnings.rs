@@ -1,5 +1,6 @@
 //! What is allowed but probably not intended.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::{Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable};
@@ -10,6 +11,19 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.apps.is_empty() {
         warnings.push("there are no apps yet: add a section such as `[apps.hello]`".to_owned());
+    }
+    for (key, address) in [
+        ("http", Some(config.proxy.http)),
+        ("https", config.proxy.https),
+    ] {
+        let four = address.filter(|it| it.ip() == IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        if let Some(address) = four.filter(|_| has_six()) {
+            warnings.push(format!(
+                "`proxy.{key}` is `{address}`, which takes IPv4 only, and this machine has IPv6 too: \
+                 `[::]:{}` takes both",
+                address.port()
+            ));
+        }
     }
     for (status, path) in &config.proxy.error_pages {
         unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
@@ -215,6 +229,18 @@ fn certificate_warning(warnings: &mut Vec<String>, path: &Path) {
     }
 }
 
+/// Whether this machine has an IPv6 address that others can reach it by.
+fn has_six() -> bool {
+    let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    has_global(&text)
+}
+
+/// Whether one of these lines of if_inet6 is of an address of global scope: the fourth field, 00.
+fn has_global(lines: &str) -> bool {
+    let mut scopes = lines.lines().map(|line| line.split_whitespace().nth(3));
+    scopes.any(|scope| scope == Some("00"))
+}
+
 fn open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata()
@@ -224,6 +250,15 @@ fn open_to_others(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_only_this_link_knows_is_none_of_global_scope() {
+        let lo = "00000000000000000000000000000001 01 80 10 80       lo\n";
+        let link = "fe80000000000000f85307fffefe0527 617 40 20 80 vethd09f774\n";
+        assert!(!has_global(&format!("{lo}{link}")));
+        let global = "20010db8000000000000000000000002 04 40 00 82     eth0\n";
+        assert!(has_global(&format!("{lo}{link}{global}")));
+    }
 
     #[test]
     fn names_of_secrets_are_known() {

@@ -11,7 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cutover::proxy::front::{BasicAuth, Changes, Front, PathPattern, RateLimit, Redirect, User};
 use cutover::proxy::table::{Policy, Route, Table};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// An app that answers with the head that it was sent.
 async fn mirror() -> SocketAddr {
@@ -147,6 +148,45 @@ async fn who_may_not_come_in_is_told_so_by_the_address_that_trusted_proxies_name
     assert!(more.contains("\r\nretry-after: "), "{more}");
     let other = get(&proxy, "a.test", "/", &from("198.51.100.2")).await;
     assert!(other.starts_with("http/1.1 200 "), "{other}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn both_families_come_in_by_one_address_and_are_shown_as_they_are() {
+    let proxy = Proxy::start_with(|options| options.http = "[::]:0".parse().unwrap()).await;
+    let front = Front {
+        deny: vec!["::1/128".parse().unwrap()],
+        ..Front::default()
+    };
+    let mut open = behind(Front::default(), &["open.test"], mirror().await);
+    open.app = "open".into();
+    let target = open.shares[0].targets[0];
+    publish(&proxy, vec![open, behind(front, &["four.test"], target)]).await;
+    for (host, forwarded) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let connected = TcpStream::connect((host, proxy.address.port())).await;
+        let Ok(mut stream) = connected else {
+            assert_eq!(host, "::1", "this machine has no IPv6");
+            continue;
+        };
+        let request = "GET / HTTP/1.1\r\nHost: open.test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let told = format!("\r\nx-forwarded-for: {forwarded}\r\n");
+        assert!(answer.to_lowercase().contains(&told), "{answer}");
+        let mut stream = TcpStream::connect((host, proxy.address.port()))
+            .await
+            .unwrap();
+        let request = request.replace("open.test", "four.test");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = if host == "::1" { "403" } else { "200" };
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
     proxy.stop().await;
 }
 

@@ -23,7 +23,7 @@ use super::{Answer, Command, SOCKET};
 use crate::proxy::worker;
 
 /// The most sockets that are handed over: one plain and one TLS socket for each thread.
-const MAX_SOCKETS: usize = 2 * worker::MAX;
+const MAX_SOCKETS: usize = 4 * worker::MAX;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The message that accompanies the sockets.

@@ -57,6 +57,7 @@ pub fn options(config: Config) -> Options {
     let mut options = Options::new(proxy.http, proxy.https, config.agent.data_dir);
     options.certificates = proxy.certificates.unwrap_or(options.certificates);
     options.trusted = proxy.trusted_proxies;
+    options.client_ip_header = proxy.client_ip_header;
     options.proxy_protocol = proxy.proxy_protocol.http;
     options.proxy_protocol_tls = proxy.proxy_protocol.https;
     options.access_log = proxy.access_log;

@@ -36,7 +36,7 @@ pub enum Applies {
 }
 
 /// The settings that the proxy reads only when it starts, or that the agent opens only once.
-const AT_START: [&str; 10] = [
+const AT_START: [&str; 11] = [
     "agent.listen",
     "agent.data_dir",
     "docker.host",
@@ -47,6 +47,7 @@ const AT_START: [&str; 10] = [
     "proxy.proxy_protocol",
     "proxy.access_log",
     "proxy.header_limit",
+    "proxy.client_ip_header",
 ];
 
 /// The keys and sections of an app that take effect with its next deployment.

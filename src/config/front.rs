@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::claims::Claims;
 use super::file::{Node, Section};
 use super::values::{networks, positive, some_networks};
-use crate::proxy::front::{Changes, Front, PathPattern, RateLimit, Redirect};
+use crate::proxy::front::{Changes, Front, Logged, PathPattern, RateLimit, Redirect};
 
 /// Fields that frame a message or belong to a connection: changing them would break it.
 const FRAMING: [&str; 12] = [
@@ -45,6 +45,8 @@ pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc
         rate_limit: section.read("rate_limit", rate_limit),
         // Its passwords are read when the routes are made.
         basic_auth: None,
+        max_connections: section.read("max_connections", |node| node.integer(1, 1_000_000)),
+        access_log: section.read("access_log", logged).flatten(),
         request_headers: section.read("request_headers", changes).unwrap_or_default(),
         response_headers: section
             .read("response_headers", changes)
@@ -83,6 +85,43 @@ fn rate_limit(node: Node<'_>) -> Option<RateLimit> {
         window_ms: window?.as_millis() as u64,
         burst: burst.unwrap_or(requests),
     })
+}
+
+/// `false`: nothing is logged.
+fn logged(node: Node<'_>) -> Option<Option<Logged>> {
+    match node.value.get_ref() {
+        DeValue::Boolean(true) => return Some(None),
+        DeValue::Boolean(false) => {
+            return Some(Some(Logged {
+                headers: Vec::new(),
+                except: PathPattern::parse("*").into_iter().collect(),
+            }));
+        }
+        DeValue::Table(_) => {}
+        _ => {
+            return node.wrong(
+                "`true`, `false`, or a table such as { headers = [\"User-Agent\"], except = [\"/metrics\"] }",
+            );
+        }
+    }
+    let mut section = node.section();
+    let headers = section.read("headers", |node| {
+        const EXPECTED: &str = "an array of header names such as [\"User-Agent\"]";
+        let name = |node: Node<'_>| {
+            let text = node.str(EXPECTED)?;
+            let name = text.parse::<HeaderName>().ok();
+            name.map(|name| name.to_string())
+                .or_else(|| node.wrong(EXPECTED))
+        };
+        let all = node.array(EXPECTED)?;
+        all.into_iter().map(name).collect::<Option<Vec<_>>>()
+    });
+    let except = section.read("except", path_patterns);
+    section.done();
+    Some(Some(Logged {
+        headers: headers.unwrap_or_default(),
+        except: except.unwrap_or_default(),
+    }))
 }
 
 /// Paths of requests, such as `/up` and `/hooks/*`.
@@ -236,6 +275,16 @@ mod tests {
             ("canonical = 'other.test'", "one of the app's own domains"),
             ("hsts = 'yes'", "max-age="),
             ("allow = []", "`apps.a.proxy.allow`"),
+            ("max_connections = 0", "`apps.a.proxy.max_connections`"),
+            ("access_log = 'x'", "or a table such as"),
+            (
+                "access_log = { headers = ['a b'] }",
+                "an array of header names",
+            ),
+            (
+                "access_log = { except = ['up'] }",
+                "`*` stands for anything",
+            ),
             (
                 "rate_limit = { requests = 1 }",
                 "`apps.a.proxy.rate_limit.window` is missing",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +151,8 @@ pub struct Proxy {
     pub acme: Option<Acme>,
     /// The proxies whose X-Forwarded-For and similar headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header field in which they name their client. Absent: X-Forwarded-For.
+    pub client_ip_header: Option<HeaderName>,
     /// The listeners on which every connection must begin with a PROXY header.
     pub proxy_protocol: Listeners,
     /// The files of the proxy's error pages, by status.

@@ -139,6 +139,17 @@ fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresse
     let certificates = section.read("certificates", path);
     let acme = acme::read(&mut section, https.is_some());
     let trusted_proxies = section.read("trusted_proxies", networks);
+    let client_ip_header = section.read("client_ip_header", |node| {
+        const EXPECTED: &str = "the name of a header field such as \"CF-Connecting-IP\"";
+        let text = node.str(EXPECTED)?;
+        text.parse().ok().or_else(|| node.wrong(EXPECTED))
+    });
+    if client_ip_header.is_some() && trusted_proxies.as_ref().is_none_or(Vec::is_empty) {
+        section.report(format!(
+            "`{}` needs `trusted_proxies`: expected the networks whose word counts, as anybody can send the field",
+            section.key("client_ip_header")
+        ));
+    }
     let proxy_protocol = section
         .read("proxy_protocol", listeners)
         .unwrap_or_default();
@@ -159,6 +170,7 @@ fn proxy(mut section: Section<'_>, claims: &mut Claims, addresses: &mut Addresse
         https,
         certificates,
         acme,
+        client_ip_header,
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         proxy_protocol,
         access_log,

@@ -95,6 +95,19 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let passwords =
             users.filter_map(|user| Some(("proxy.basic_auth".to_owned(), user.secret()?)));
         let others = args.chain(mounted).chain(passwords);
+        let logged = app.proxy.front.as_ref();
+        let logged = logged.and_then(|front| front.access_log.as_ref());
+        if logged.is_some() && config.proxy.access_log.is_none() {
+            warnings.push(format!(
+                "{at}.proxy.access_log` is not used: set `proxy.access_log`, the file of the log"
+            ));
+        }
+        let secret = |name: &&String| SECRET_FIELDS.contains(&name.as_str());
+        for name in logged.iter().flat_map(|it| &it.headers).filter(secret) {
+            warnings.push(format!(
+                "{at}.proxy.access_log.headers`: `{name}` lets whoever reads the log come in as the visitor"
+            ));
+        }
         if app.proxy.basic_auth.is_some() && config.proxy.https.is_none() {
             warnings.push(format!(
                 "{at}.proxy.basic_auth`: passwords are sent unencrypted to a proxy without TLS; set \
@@ -228,6 +241,9 @@ fn certificate_warning(warnings: &mut Vec<String>, path: &Path) {
         ));
     }
 }
+
+/// Fields by which visitors prove who they are.
+const SECRET_FIELDS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 /// Whether this machine has an IPv6 address that others can reach it by.
 fn has_six() -> bool {

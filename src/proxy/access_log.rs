@@ -1,6 +1,7 @@
 //! One JSON line for each request, written by a separate thread: a full or slow disk costs lines, never
 //! requests.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
@@ -39,6 +40,9 @@ pub struct Entry {
     /// How the request ended; `answered` if all went well.
     pub outcome: &'static str,
     pub took_us: u64,
+    /// The header fields that the app's log is to have, by their names in lower case.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// The writing end.
@@ -158,6 +162,7 @@ mod tests {
             status: 200,
             outcome: "answered",
             took_us: 1,
+            headers: BTreeMap::new(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub certificates: PathBuf,
     /// Proxies in front whose X-Forwarded-For and similar fields are trusted.
     pub trusted: Vec<IpNet>,
+    /// The header field in which they name their client. Absent: X-Forwarded-For.
+    pub client_ip_header: Option<HeaderName>,
     /// Take the sockets over from the running proxy, if there is one.
     pub takeover: bool,
     /// An agent started it, and replaces it if its settings should be different.
@@ -63,6 +66,8 @@ pub struct Settings {
     pub access_log: Option<PathBuf>,
     #[serde(default = "usual")]
     pub header_limit: usize,
+    #[serde(default)]
+    pub client_ip_header: Option<String>,
 }
 
 /// What a proxy has that does not name its own.
@@ -87,6 +92,10 @@ impl Settings {
             ),
             ("access_log", self.access_log == other.access_log),
             ("header_limit", self.header_limit == other.header_limit),
+            (
+                "client_ip_header",
+                self.client_ip_header == other.client_ip_header,
+            ),
         ];
         each.into_iter()
             .filter(|(_, same)| !same)
@@ -105,6 +114,7 @@ impl Options {
             certificates: data_dir.join("certs"),
             data_dir,
             trusted: Vec::new(),
+            client_ip_header: None,
             threads: cores.clamp(1, worker::MAX),
             limits: Limits {
                 head_ms: 15_000,
@@ -139,6 +149,7 @@ impl Options {
             proxy_protocol: (self.proxy_protocol, self.proxy_protocol_tls),
             access_log: self.access_log.clone(),
             header_limit: self.limits.head,
+            client_ip_header: self.client_ip_header.as_ref().map(|it| it.to_string()),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::downstream::limits::Places;
 use super::downstream::server::{Server, Stage};
 use super::downstream::tls;
 use super::exchange::forward::Gateway;
+use super::exchange::front::Proxies;
 use super::exchange::redirect::Door;
 use super::log_file;
 use super::options::{ADDRESSES, Options};
@@ -203,7 +204,10 @@ fn server(
         handler: Gateway {
             routes: routes.clone(),
             access_log: access_log.map(Arc::new),
-            trusted: options.trusted.clone(),
+            proxies: Proxies {
+                trusted: options.trusted.clone(),
+                client_ip_header: options.client_ip_header.clone(),
+            },
             door: https.map(|https| Door {
                 certificates: certificates.clone(),
                 port: https.port(),

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use crate::proxy::{Proxy, app, read_head, route, says};
 use crate::support::tool;
+use crate::support::wait::soon;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cutover::proxy::front::{BasicAuth, Changes, Front, PathPattern, RateLimit, Redirect, User};
+use cutover::proxy::front::{
+    BasicAuth, Changes, Front, Logged, PathPattern, RateLimit, Redirect, User,
+};
 use cutover::proxy::table::{Policy, Route, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -148,6 +151,96 @@ async fn who_may_not_come_in_is_told_so_by_the_address_that_trusted_proxies_name
     assert!(more.contains("\r\nretry-after: "), "{more}");
     let other = get(&proxy, "a.test", "/", &from("198.51.100.2")).await;
     assert!(other.starts_with("http/1.1 200 "), "{other}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_release_takes_so_many_requests_at_a_time() {
+    let proxy = Proxy::start().await;
+    let waits = app(|mut stream| async move {
+        let _ = read_head(&mut stream).await;
+        // For the end of the client.
+        let _ = stream.read(&mut [0]).await;
+    })
+    .await;
+    let front = Front {
+        max_connections: Some(2),
+        ..Front::default()
+    };
+    publish(&proxy, vec![behind(front, &[], waits)]).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    let busy = |count| {
+        let client = proxy.client.clone();
+        soon(async move || client.stats().await.unwrap()[0].in_flight == count)
+    };
+    assert!(busy(2).await);
+    let more = proxy.get("/").await;
+    assert!(more.starts_with("HTTP/1.1 503 "), "{more}");
+    assert!(more.to_lowercase().contains("\r\nretry-after: "), "{more}");
+    drop(open);
+    assert!(busy(0).await, "and room is made");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_has_what_an_app_wants_and_the_client_that_a_trusted_proxy_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let log = file.clone();
+    let proxy = Proxy::start_with(|options| {
+        options.access_log = Some(log);
+        options.trusted = vec!["127.0.0.0/8".parse().unwrap()];
+        options.client_ip_header = Some("cf-connecting-ip".parse().unwrap());
+    })
+    .await;
+    let front = Front {
+        deny: vec!["192.0.2.0/24".parse().unwrap()],
+        access_log: Some(Logged {
+            headers: vec!["user-agent".into(), "x-none".into()],
+            except: vec![PathPattern::parse("/metrics*").unwrap()],
+        }),
+        ..Front::default()
+    };
+    publish(&proxy, vec![behind(front, &[], mirror().await)]).await;
+    let fields = "User-Agent: tester\r\nCookie: secret\r\nX-Forwarded-For: 198.51.100.1\r\n";
+    for (path, from, status) in [
+        ("/metrics/x", "203.0.113.1", 200),
+        ("/denied", "192.0.2.7", 403),
+        ("/last", "203.0.113.1", 200),
+    ] {
+        let fields = format!("{fields}CF-Connecting-IP: {from}\r\n");
+        let answer = get(&proxy, "a.test", path, &fields).await;
+        assert!(
+            answer.starts_with(&format!("http/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    let lines = async || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("/last"));
+    assert!(soon(lines).await);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        !text.contains("/metrics") && !text.contains("secret"),
+        "{text}"
+    );
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|it| serde_json::from_str(it).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(
+        (&lines[0]["client"], &lines[1]["client"]),
+        (&"192.0.2.7".into(), &"203.0.113.1".into())
+    );
+    assert_eq!(
+        lines[1]["headers"],
+        serde_json::json!({ "user-agent": "tester" })
+    );
     proxy.stop().await;
 }
 

@@ -1,12 +1,12 @@
 //! Answers one request: claims a route, sends the request to a target, returns the response.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use ipnet::IpNet;
 
 use super::answer::{refuse, too_large};
 use super::app_request::app_request;
@@ -14,7 +14,7 @@ use super::attempt::Attempt;
 use super::basic_auth::challenged;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
-use super::front::{Stopped, Visitor, change_answer, client_address, stopped};
+use super::front::{Proxies, Stopped, Visitor, change_answer, client_address, stopped};
 use super::page::{self, last_page};
 use super::redirect::{Door, came_secure, challenge_token, moved, redirected, to_https};
 use crate::log_limit::limited;
@@ -26,7 +26,6 @@ use crate::proxy::route::routes::Routes;
 use crate::proxy::route::table::Page;
 use crate::proxy::route::visit::{Visit, client_key};
 use crate::proxy::wire::framing::LongHead;
-use crate::proxy::wire::headers::FORWARDED_FOR;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
 
@@ -34,13 +33,15 @@ use crate::proxy::wire::request_target;
 /// earlier.
 const MAX_TARGET: usize = 16 << 10;
 
+/// How much of a header field is logged, in bytes.
+const LOGGED: usize = 1 << 10;
+
 /// Answers requests by forwarding them to the apps in the live table.
 pub struct Gateway {
     pub routes: Arc<Routes>,
     /// Gets a line for each request.
     pub access_log: Option<Arc<AccessLog>>,
-    /// Proxies in front, whose word on a client's address counts.
-    pub trusted: Vec<IpNet>,
+    pub proxies: Proxies,
     /// Absent without TLS.
     pub door: Option<Door>,
 }
@@ -129,7 +130,8 @@ async fn forward(
     let mut claim = claim;
     request_id::ensure(request.headers_mut());
     if let Some(log) = &gateway.access_log {
-        claim.log = Some((log.clone(), entry(connection, &claim, name, &request)));
+        let entry = entry(gateway, connection, &claim, name, &request);
+        claim.log = entry.map(|entry| (log.clone(), entry));
     }
     let policy = &claim.share().policy;
     if policy.https_redirect
@@ -143,7 +145,7 @@ async fn forward(
     if let Some(front) = &front {
         secure = came_secure(connection, &request);
         let visitor = Visitor {
-            address: client_address(connection, &request, &gateway.trusted),
+            address: client_address(&gateway.proxies, connection, &request),
             host: name,
             secure,
         };
@@ -162,8 +164,14 @@ async fn forward(
                 return refuse(watch, claim, answer);
             }
         }
+        if let Some(most) = front.max_connections
+            && claim.share().in_flight() + claim.share().websockets() > most
+        {
+            let answer = full(routes, &claim);
+            return refuse(watch, claim, answer);
+        }
     }
-    claim.visit = Some(visit(connection, &request));
+    claim.visit = Some(visit(gateway, connection, &request));
     let policy = &claim.share().policy;
     if let Some(page) = &policy.maintenance {
         let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
@@ -194,34 +202,74 @@ async fn forward(
     answer
 }
 
-fn visit(connection: &Connection, request: &Request<Incoming>) -> Visit {
+/// The answer when the release has as many requests as it takes.
+fn full(routes: &Routes, claim: &Claim) -> Response<ResponseBody> {
+    let share = claim.share();
+    limited!(
+        warn,
+        "an app has as many requests as it takes",
+        app = share.app,
+        "an app has as many requests as it takes (`max_connections`); more get 503"
+    );
+    let why = "The app has as many requests as it takes at a time.";
+    page::own(
+        routes,
+        Some(&share.policy),
+        StatusCode::SERVICE_UNAVAILABLE,
+        why,
+    )
+}
+
+fn visit(gateway: &Gateway, connection: &Connection, request: &Request<Incoming>) -> Visit {
     let client = connection.client.lock();
-    let named = request.headers().get_all(FORWARDED_FOR).iter().next_back();
-    let named = named.filter(|_| client.trusted);
-    let key = client_key(client.address, named.map(|it| it.as_bytes()));
+    let named = match client.trusted {
+        true => gateway.proxies.named(request.headers()),
+        false => None,
+    };
+    let key = client_key(client.address, named);
     Visit::new(request.uri().path(), key)
 }
 
+/// What the access log says of a request. `None`: nothing.
 fn entry(
+    gateway: &Gateway,
     connection: &Connection,
     claim: &Claim,
     host: &str,
     request: &Request<Incoming>,
-) -> Box<Entry> {
+) -> Option<Box<Entry>> {
     let share = claim.share();
+    let path = request.uri().path();
+    let logged = share.policy.front.as_ref();
+    let logged = logged.and_then(|front| front.access_log.as_ref());
+    if logged.is_some_and(|logged| logged.except.iter().any(|it| it.matches(path))) {
+        return None;
+    }
+    let headers = logged.map(|logged| chosen(&logged.headers, request.headers()));
     let now = time::OffsetDateTime::now_utc();
     let format = &time::format_description::well_known::Rfc3339;
-    Box::new(Entry {
+    Some(Box::new(Entry {
         time: now.format(format).unwrap_or_default(),
         request_id: request_id::of(request.headers()),
         app: share.app.clone(),
         release: share.release.clone(),
-        client: connection.client.lock().address,
+        client: client_address(&gateway.proxies, connection, request),
         host: host.into(),
         method: request.method().to_string(),
-        path: request.uri().path().into(),
+        path: path.into(),
         status: 0,
         outcome: "",
         took_us: 0,
-    })
+        headers: headers.unwrap_or_default(),
+    }))
+}
+
+/// The values of the header fields with these names, as far as they fit into a line.
+fn chosen(names: &[String], headers: &HeaderMap) -> BTreeMap<String, String> {
+    let value = |name: &String| {
+        let value = headers.get(name)?.as_bytes();
+        let value = &value[..value.len().min(LOGGED)];
+        Some((name.clone(), String::from_utf8_lossy(value).into_owned()))
+    };
+    names.iter().filter_map(value).collect()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use ipnet::IpNet;
 
 use super::download::ResponseBody;
@@ -16,6 +16,23 @@ use crate::proxy::route::rate;
 use crate::proxy::route::visit::client_key;
 use crate::proxy::watch::now_ms;
 use crate::proxy::wire::headers::FORWARDED_FOR;
+
+/// The proxies in front, whose word on a client's address counts.
+pub struct Proxies {
+    pub trusted: Vec<IpNet>,
+    /// The field in which they name it. Absent: X-Forwarded-For.
+    pub client_ip_header: Option<HeaderName>,
+}
+
+impl Proxies {
+    /// What they say of the client of a request that comes from one of them.
+    pub fn named<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        let own = self.client_ip_header.as_ref();
+        let own = own.and_then(|field| headers.get(field));
+        let named = own.or_else(|| headers.get_all(FORWARDED_FOR).iter().next_back());
+        named.map(|value| value.as_bytes())
+    }
+}
 
 /// Whose request it is.
 pub struct Visitor<'a> {
@@ -92,18 +109,22 @@ fn led(redirect: &Redirect, target: &str) -> Response<ResponseBody> {
     }
 }
 
-/// The client's address, as the trusted proxies in front tell it: the last one in X-Forwarded-For that is
-/// not a trusted proxy itself.
+/// The client's address, as the trusted proxies in front tell it: that in their own field, or the last one in
+/// X-Forwarded-For that is not a trusted proxy itself.
 pub fn client_address<B>(
+    proxies: &Proxies,
     connection: &Connection,
     request: &Request<B>,
-    trusted: &[IpNet],
 ) -> IpAddr {
     let client = connection.client.lock();
-    match client.trusted {
-        true => forwarded_for(request.headers(), trusted).unwrap_or(client.address),
-        false => client.address,
+    if !client.trusted {
+        return client.address;
     }
+    let headers = request.headers();
+    let own = proxies.client_ip_header.as_ref();
+    let own = own.and_then(|field| address(headers.get(field)?.to_str().ok()?.trim()));
+    let named = own.or_else(|| forwarded_for(headers, &proxies.trusted));
+    named.unwrap_or(client.address)
 }
 
 fn forwarded_for(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {

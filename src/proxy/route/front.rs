@@ -27,6 +27,12 @@ pub struct Front {
     /// Who has to name themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// How many requests and WebSockets each release has at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u64>,
+    /// What the access log says of the requests. Absent: what it says of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<Logged>,
     pub request_headers: Changes,
     pub response_headers: Changes,
 }
@@ -72,6 +78,16 @@ impl std::fmt::Debug for User {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// What the access log says of a route's requests.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default)]
+pub struct Logged {
+    /// Header fields of the request that are logged too, by their names in lower case.
+    pub headers: Vec<String>,
+    /// Paths whose requests are not logged.
+    pub except: Vec<PathPattern>,
 }
 
 /// Changes of header fields, in this order.

@@ -1,6 +1,7 @@
 //! What is in front of every app: redirects, who comes in, header fields, and challenges.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -151,6 +152,165 @@ async fn who_may_not_come_in_is_told_so_by_the_address_that_trusted_proxies_name
     assert!(more.contains("\r\nretry-after: "), "{more}");
     let other = get(&proxy, "a.test", "/", &from("198.51.100.2")).await;
     assert!(other.starts_with("http/1.1 200 "), "{other}");
+    proxy.stop().await;
+}
+
+/// The body of an answer, without its chunks, unpacked.
+fn unpacked(answer: &[u8]) -> (String, Vec<u8>) {
+    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    let mut rest = &answer[end..];
+    let mut body = Vec::new();
+    while head.contains("transfer-encoding: chunked") && !rest.is_empty() {
+        let line = rest.windows(2).position(|it| it == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        body.extend_from_slice(&rest[line + 2..line + 2 + size]);
+        rest = &rest[line + 2 + size + 2..];
+    }
+    if body.is_empty() {
+        body = rest.to_vec();
+    }
+    let mut text = Vec::new();
+    let coding = head.split("content-encoding: ").nth(1);
+    match coding.and_then(|it| it.split('\r').next()) {
+        Some("gzip") => flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut text).map(drop),
+        Some("br") => brotli::Decompressor::new(&body[..], 4096).read_to_end(&mut text).map(drop),
+        Some("zstd") => zstd::stream::copy_decode(&body[..], &mut text),
+        _ => {
+            text = body;
+            Ok(())
+        }
+    }
+    .unwrap();
+    (head, text)
+}
+
+#[tokio::test]
+async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
+    let proxy = Proxy::start().await;
+    let page = |number: usize| format!("<p>{number}</p>").repeat(20_000);
+    let sends = move |stream: TcpStream| async move {
+        let mut stream = stream;
+        let head = read_head(&mut stream).await;
+        let (path, mut body) = (head.split(' ').nth(1).unwrap(), page(7));
+        let mut fields = "Content-Type: text/html\r\nETag: \"1\"\r\nAccept-Ranges: bytes\r\n".to_owned();
+        match path {
+            "/png" => fields = fields.replace("text/html", "image/png"),
+            "/packed" => fields += "Content-Encoding: gzip\r\n",
+            "/fixed" => fields += "Cache-Control: public, no-transform\r\n",
+            "/short" => body = "short".into(),
+            _ => {}
+        }
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        let _ = stream.write_all(answer.as_bytes()).await;
+        if !head.starts_with("HEAD") {
+            let _ = stream.write_all(body.as_bytes()).await;
+        }
+    };
+    let front = Front {
+        compress: true,
+        ..Front::default()
+    };
+    publish(&proxy, vec![behind(front, &[], app(sends).await)]).await;
+    let ask = async |method: &str, path: &str, fields: &str| {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    };
+    for (accepts, coding) in [("gzip, deflate, br, zstd", "zstd"), ("gzip, br", "br"), ("gzip", "gzip")] {
+        let answer = ask("GET", "/", &format!("Accept-Encoding: {accepts}\r\n")).await;
+        assert!(answer.len() < 20_000, "{}", answer.len());
+        let (head, text) = unpacked(&answer);
+        assert!(head.contains(&format!("\r\ncontent-encoding: {coding}\r\n")), "{head}");
+        for field in ["vary: accept-encoding", "etag: w/\"1\""] {
+            assert!(head.contains(&format!("\r\n{field}\r\n")), "{head}");
+        }
+        assert!(!head.contains("accept-ranges") && !head.contains("content-length"), "{head}");
+        assert_eq!(text, page(7).as_bytes());
+    }
+    let all = "Accept-Encoding: zstd, gzip\r\n";
+    let exposed = format!("{all}Cookie: a=b\r\nSec-Fetch-Site: cross-site\r\n");
+    for (method, path, fields) in [
+        ("GET", "/png", all),
+        ("GET", "/packed", all),
+        ("GET", "/fixed", all),
+        ("GET", "/short", all),
+        ("HEAD", "/", all),
+        ("GET", "/", ""),
+        ("GET", "/", &*exposed),
+    ] {
+        let answer = ask(method, path, fields).await;
+        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(text.starts_with("http/1.1 200 "), "{text:.500}");
+        assert!(!text.contains("content-encoding: zstd"), "{method} {path}: {text:.500}");
+        assert!(text.contains("\r\ncontent-length: "), "{method} {path}: {text:.500}");
+        assert!(text.contains("\r\netag: \"1\"\r\n"), "{method} {path}: {text:.500}");
+    }
+    let own = format!("{all}Cookie: a=b\r\nSec-Fetch-Site: same-origin\r\n");
+    let (head, _) = unpacked(&ask("GET", "/", &own).await);
+    assert!(head.contains("content-encoding: zstd"), "{head}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_compressed_goes_on_streaming() {
+    let proxy = Proxy::start().await;
+    let (next, turn) = tokio::sync::mpsc::channel::<&str>(1);
+    let turn = Arc::new(tokio::sync::Mutex::new(turn));
+    let streams = move |mut stream: TcpStream| {
+        let turn = turn.clone();
+        async move {
+            let _ = read_head(&mut stream).await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes()).await;
+            while let Some(line @ ("one\n" | "two\n" | "three\n")) = turn.lock().await.recv().await
+            {
+                let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+                let _ = stream.write_all(chunk.as_bytes()).await;
+            }
+            let _ = stream.write_all(b"0\r\n\r\n").await;
+        }
+    };
+    let front = Front {
+        compress: true,
+        ..Front::default()
+    };
+    publish(&proxy, vec![behind(front, &[], app(streams).await)]).await;
+    for coding in ["gzip", "br", "zstd"] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nAccept-Encoding: {coding}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let mut seen = 0;
+        for line in ["one\n", "two\n", "three\n"] {
+            next.send(line).await.unwrap();
+            // Something of each arrives before the next one is sent.
+            let head = |answer: &[u8]| answer.windows(4).position(|it| it == b"\r\n\r\n");
+            while head(&answer).is_none_or(|end| answer.len() <= end + 4) || answer.len() == seen {
+                let mut part = [0; 4096];
+                let read = stream.read(&mut part).await.unwrap();
+                assert!(read > 0, "{coding}");
+                answer.extend_from_slice(&part[..read]);
+            }
+            seen = answer.len();
+        }
+        next.send("end").await.unwrap();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let (head, text) = unpacked(&answer);
+        assert!(
+            head.contains(&format!("content-encoding: {coding}")),
+            "{head}"
+        );
+        assert_eq!(text, b"one\ntwo\nthree\n", "{coding}");
+    }
     proxy.stop().await;
 }
 

@@ -7,6 +7,7 @@ pub mod http1;
 pub mod http2;
 pub mod limits;
 pub mod listen;
+pub mod packed;
 pub mod response;
 pub mod server;
 pub mod tls;

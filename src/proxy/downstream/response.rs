@@ -6,10 +6,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::packed::Packed;
+
 /// The body of a response: a page of the proxy's own, or the app's, which streams.
 pub enum ResponseBody<S> {
     Full(Option<Bytes>),
     Stream(Box<S>),
+    /// The same, compressed.
+    Packed(Box<Packed<S>>),
 }
 
 impl<S> ResponseBody<S> {
@@ -33,6 +37,7 @@ impl<S: Body<Data = Bytes> + Unpin> Body for ResponseBody<S> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Stream(stream) => Pin::new(&mut **stream).poll_frame(cx),
+            Self::Packed(packed) => packed.poll_next(cx),
         }
     }
 
@@ -40,6 +45,7 @@ impl<S: Body<Data = Bytes> + Unpin> Body for ResponseBody<S> {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Stream(stream) => stream.is_end_stream(),
+            Self::Packed(_) => false,
         }
     }
 
@@ -47,6 +53,7 @@ impl<S: Body<Data = Bytes> + Unpin> Body for ResponseBody<S> {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Stream(stream) => stream.size_hint(),
+            Self::Packed(_) => SizeHint::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::answer::{refuse, too_large};
 use super::app_request::app_request;
 use super::attempt::Attempt;
 use super::basic_auth::challenged;
+use super::compress::{Wish, compress};
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::front::{Proxies, Stopped, Visitor, change_answer, client_address, stopped};
@@ -182,6 +183,8 @@ async fn forward(
         let answer = too_large(routes, policy);
         return refuse(watch, claim, answer);
     }
+    let wish = front.as_ref().filter(|front| front.compress);
+    let wish = wish.map(|_| Wish::of(request.method(), request.version(), request.headers()));
     let prefix = &claim.share().path_prefix;
     let (mut request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
     if let Some(front) = &front {
@@ -196,6 +199,9 @@ async fn forward(
         left: Vec::new(),
     };
     let mut answer = attempt.run(request, on_upgrade).await;
+    if let Some(wish) = wish {
+        compress(&wish, &mut answer);
+    }
     if let Some(front) = &front {
         change_answer(front, secure, answer.headers_mut());
     }

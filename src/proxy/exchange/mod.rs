@@ -4,6 +4,7 @@ pub mod answer;
 pub mod app_request;
 pub mod attempt;
 pub mod basic_auth;
+pub mod compress;
 pub mod connect;
 pub mod download;
 pub mod extended_connect;

@@ -27,6 +27,9 @@ pub struct Front {
     /// Who has to name themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// Whether responses are compressed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub compress: bool,
     /// How many requests and WebSockets each release has at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u64>,
@@ -78,6 +81,10 @@ impl std::fmt::Debug for User {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What the access log says of a route's requests.

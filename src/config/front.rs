@@ -45,7 +45,9 @@ pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc
         rate_limit: section.read("rate_limit", rate_limit),
         // Its passwords are read when the routes are made.
         basic_auth: None,
-        compress: section.read("compress", |node| node.boolean()).unwrap_or(false),
+        compress: section
+            .read("compress", |node| node.boolean())
+            .unwrap_or(false),
         max_connections: section.read("max_connections", |node| node.integer(1, 1_000_000)),
         access_log: section.read("access_log", logged).flatten(),
         request_headers: section.read("request_headers", changes).unwrap_or_default(),

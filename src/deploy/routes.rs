@@ -114,9 +114,8 @@ fn table(
     let mut claims = Claims::default();
     let mut routes = Vec::new();
     let mut idle = Vec::new();
-    if let Some(agent) = agent_route(&config.agent) {
-        routes.extend(claims.left_of(agent));
-    }
+    let agent = agent_routes(&config.agent).into_iter();
+    routes.extend(agent.filter_map(|route| claims.left_of(route)));
     routes.extend(redirects(config).filter_map(|route| claims.left_of(route)));
     let kept: HashSet<String> = unrecorded.iter().map(|route| route.app.clone()).collect();
     let apps = config.apps.values();
@@ -156,15 +155,24 @@ fn table(
     })
 }
 
-/// The agent's own route, if it has a domain.
-fn agent_route(agent: &config::Agent) -> Option<Route> {
-    let domain = agent.domain.as_ref()?;
-    Some(Route {
+/// The agent's own routes, if it has a domain. Requests without TLS are redirected where there is a
+/// certificate, except for deliveries: some forges do not follow.
+fn agent_routes(agent: &config::Agent) -> Vec<Route> {
+    let route = |path_prefix: &str, https_redirect| Route {
         app: AGENT.into(),
-        hosts: vec![domain.clone()],
+        hosts: agent.domain.iter().cloned().collect(),
+        path_prefix: path_prefix.into(),
         shares: vec![Share::whole("agent", 0, vec![agent.listen])],
+        policy: Policy {
+            https_redirect,
+            ..Policy::default()
+        },
         ..Default::default()
-    })
+    };
+    match &agent.domain {
+        Some(_) => vec![route("/", true), route("/hooks", false)],
+        None => Vec::new(),
+    }
 }
 
 /// The hosts without an app that lead elsewhere.
@@ -290,9 +298,18 @@ mod tests {
         let path = folder.path().join("deploy.toml");
         std::fs::write(&path, "[agent]\ndomain = 'deploy.example.com'").unwrap();
         let config = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        let route = agent_route(&config.agent).unwrap();
-        assert_eq!(route.hosts, ["deploy.example.com"]);
-        assert!(route.app.parse::<AppName>().is_err(), "{}", route.app);
+        let routes = agent_routes(&config.agent);
+        for route in &routes {
+            assert_eq!(route.hosts, ["deploy.example.com"]);
+            assert!(route.app.parse::<AppName>().is_err(), "{}", route.app);
+        }
+        let redirected = routes.iter().filter(|route| route.policy.https_redirect);
+        let redirected: Vec<_> = redirected.map(|route| &*route.path_prefix).collect();
+        assert_eq!(
+            (redirected, routes.len()),
+            (vec!["/"], 2),
+            "deliveries are not"
+        );
     }
 
     #[test]

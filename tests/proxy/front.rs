@@ -173,8 +173,12 @@ fn unpacked(answer: &[u8]) -> (String, Vec<u8>) {
     let mut text = Vec::new();
     let coding = head.split("content-encoding: ").nth(1);
     match coding.and_then(|it| it.split('\r').next()) {
-        Some("gzip") => flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut text).map(drop),
-        Some("br") => brotli::Decompressor::new(&body[..], 4096).read_to_end(&mut text).map(drop),
+        Some("gzip") => flate2::read::GzDecoder::new(&body[..])
+            .read_to_end(&mut text)
+            .map(drop),
+        Some("br") => brotli::Decompressor::new(&body[..], 4096)
+            .read_to_end(&mut text)
+            .map(drop),
         Some("zstd") => zstd::stream::copy_decode(&body[..], &mut text),
         _ => {
             text = body;
@@ -193,7 +197,8 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
         let mut stream = stream;
         let head = read_head(&mut stream).await;
         let (path, mut body) = (head.split(' ').nth(1).unwrap(), page(7));
-        let mut fields = "Content-Type: text/html\r\nETag: \"1\"\r\nAccept-Ranges: bytes\r\n".to_owned();
+        let mut fields =
+            "Content-Type: text/html\r\nETag: \"1\"\r\nAccept-Ranges: bytes\r\n".to_owned();
         match path {
             "/png" => fields = fields.replace("text/html", "image/png"),
             "/packed" => fields += "Content-Encoding: gzip\r\n",
@@ -202,7 +207,9 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
             _ => {}
         }
         let length = body.len();
-        let answer = format!("HTTP/1.1 200 OK\r\n{fields}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\n{fields}Connection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
         let _ = stream.write_all(answer.as_bytes()).await;
         if !head.starts_with("HEAD") {
             let _ = stream.write_all(body.as_bytes()).await;
@@ -215,22 +222,33 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
     publish(&proxy, vec![behind(front, &[], app(sends).await)]).await;
     let ask = async |method: &str, path: &str, fields: &str| {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n{fields}\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n{fields}\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         answer
     };
-    for (accepts, coding) in [("gzip, deflate, br, zstd", "zstd"), ("gzip, br", "br"), ("gzip", "gzip")] {
+    for (accepts, coding) in [
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("gzip, br", "br"),
+        ("gzip", "gzip"),
+    ] {
         let answer = ask("GET", "/", &format!("Accept-Encoding: {accepts}\r\n")).await;
         assert!(answer.len() < 20_000, "{}", answer.len());
         let (head, text) = unpacked(&answer);
-        assert!(head.contains(&format!("\r\ncontent-encoding: {coding}\r\n")), "{head}");
+        assert!(
+            head.contains(&format!("\r\ncontent-encoding: {coding}\r\n")),
+            "{head}"
+        );
         for field in ["vary: accept-encoding", "etag: w/\"1\""] {
             assert!(head.contains(&format!("\r\n{field}\r\n")), "{head}");
         }
-        assert!(!head.contains("accept-ranges") && !head.contains("content-length"), "{head}");
+        assert!(
+            !head.contains("accept-ranges") && !head.contains("content-length"),
+            "{head}"
+        );
         assert_eq!(text, page(7).as_bytes());
     }
     let all = "Accept-Encoding: zstd, gzip\r\n";
@@ -247,9 +265,18 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
         let answer = ask(method, path, fields).await;
         let text = String::from_utf8_lossy(&answer).to_lowercase();
         assert!(text.starts_with("http/1.1 200 "), "{text:.500}");
-        assert!(!text.contains("content-encoding: zstd"), "{method} {path}: {text:.500}");
-        assert!(text.contains("\r\ncontent-length: "), "{method} {path}: {text:.500}");
-        assert!(text.contains("\r\netag: \"1\"\r\n"), "{method} {path}: {text:.500}");
+        assert!(
+            !text.contains("content-encoding: zstd"),
+            "{method} {path}: {text:.500}"
+        );
+        assert!(
+            text.contains("\r\ncontent-length: "),
+            "{method} {path}: {text:.500}"
+        );
+        assert!(
+            text.contains("\r\netag: \"1\"\r\n"),
+            "{method} {path}: {text:.500}"
+        );
     }
     let own = format!("{all}Cookie: a=b\r\nSec-Fetch-Site: same-origin\r\n");
     let (head, _) = unpacked(&ask("GET", "/", &own).await);

@@ -58,12 +58,23 @@ pub fn compress(wish: &Wish, answer: &mut Response<ResponseBody>) {
 fn fits(answer: &Response<ResponseBody>) -> bool {
     use StatusCode as S;
     let (status, headers) = (answer.status(), answer.headers());
-    let without = [S::NO_CONTENT, S::RESET_CONTENT, S::PARTIAL_CONTENT, S::NOT_MODIFIED];
+    let without = [
+        S::NO_CONTENT,
+        S::RESET_CONTENT,
+        S::PARTIAL_CONTENT,
+        S::NOT_MODIFIED,
+    ];
     if status.is_informational() || without.contains(&status) {
         return false;
     }
     // Whoever signs or encodes a body does not want it changed.
-    let bound = ["content-encoding", "content-range", "content-digest", "content-md5", "digest"];
+    let bound = [
+        "content-encoding",
+        "content-range",
+        "content-digest",
+        "content-md5",
+        "digest",
+    ];
     if bound.iter().any(|name| headers.contains_key(*name)) {
         return false;
     }
@@ -72,8 +83,12 @@ fn fits(answer: &Response<ResponseBody>) -> bool {
     if control.any(|it| it.trim_ascii().eq_ignore_ascii_case(b"no-transform")) {
         return false;
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|it| it.to_str().ok()?.parse().ok());
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|it| it.to_str().ok());
     length.is_none_or(|length: u64| length >= LEAST) && kind.is_some_and(is_compressible)
 }
 
@@ -126,14 +141,19 @@ fn accepted(headers: &HeaderMap) -> Option<Coding> {
     let any = of("*").unwrap_or(0);
     let rated = Coding::ALL.map(|coding| (of(coding.name()).unwrap_or(any), coding));
     let best = rated.iter().map(|(quality, _)| *quality).max()?;
-    let found = rated.iter().find(|(quality, _)| *quality == best && best > 0);
+    let found = rated
+        .iter()
+        .find(|(quality, _)| *quality == best && best > 0);
     found.map(|(_, coding)| *coding)
 }
 
 /// A name and its quality in thousandths (RFC 9110, 12.4.2).
 fn quality(part: &str) -> (&str, u32) {
     let (name, rest) = part.split_once(';').unwrap_or((part, ""));
-    let given = rest.trim().strip_prefix("q=").or(rest.trim().strip_prefix("Q="));
+    let given = rest
+        .trim()
+        .strip_prefix("q=")
+        .or(rest.trim().strip_prefix("Q="));
     let quality = match given.map(|it| it.trim().parse::<f32>()) {
         None => 1.0,
         Some(quality) => quality.unwrap_or(0.0),
@@ -183,13 +203,19 @@ mod tests {
         let of = |fields: &[(&'static str, &'static str)]| {
             let fields = fields.iter();
             let fields = fields.map(|&(name, value)| {
-                (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+                (
+                    http::HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
             });
             is_exposed(&fields.collect())
         };
         assert!(!of(&[]));
         assert!(of(&[("cookie", "a=b")]));
-        assert!(of(&[("authorization", "Basic x"), ("sec-fetch-site", "cross-site")]));
+        assert!(of(&[
+            ("authorization", "Basic x"),
+            ("sec-fetch-site", "cross-site")
+        ]));
         assert!(of(&[("cookie", "a=b"), ("sec-fetch-site", "same-site")]));
         assert!(!of(&[("cookie", "a=b"), ("sec-fetch-site", "same-origin")]));
         assert!(!of(&[("cookie", "a=b"), ("sec-fetch-site", "none")]));
@@ -197,10 +223,24 @@ mod tests {
 
     #[test]
     fn only_what_gains_by_it_is_compressed() {
-        for kind in ["text/html; charset=utf-8", "Application/JSON", "image/svg+xml", "application/ld+json", "application/wasm"] {
+        for kind in [
+            "text/html; charset=utf-8",
+            "Application/JSON",
+            "image/svg+xml",
+            "application/ld+json",
+            "application/wasm",
+        ] {
             assert!(is_compressible(kind), "{kind}");
         }
-        for kind in ["text/event-stream", "image/png", "application/grpc", "application/zip", "font/woff2", "video/mp4", ""] {
+        for kind in [
+            "text/event-stream",
+            "image/png",
+            "application/grpc",
+            "application/zip",
+            "font/woff2",
+            "video/mp4",
+            "",
+        ] {
             assert!(!is_compressible(kind), "{kind}");
         }
     }

@@ -58,6 +58,8 @@ pub enum CertificateSource {
     Acme,
     /// There is none, and none is ordered.
     None,
+    /// It was ordered for a name that is no longer in deploy.toml, and is removed when it has expired.
+    Unused,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -82,7 +84,10 @@ pub async fn list(
     State(api): Shared,
     caller: Principal,
 ) -> Result<Json<Page<CertificateView>>, ApiError> {
-    let (names, _) = all(&api).await?;
+    let (mut names, _) = all(&api).await?;
+    let in_force = api.agent.in_force();
+    let unused = tokio::task::spawn_blocking(move || names::unused(&in_force.config));
+    names.extend(unused.await.unwrap_or_default());
     let visible = visible(&api, &caller);
     let names = names.into_iter();
     let names = names.filter(|it| visible.as_ref().is_none_or(|all| all.contains(&it.name)));
@@ -176,6 +181,7 @@ impl From<Name> for CertificateView {
             Source::File(path) => (CertificateSource::File, Some(path.display().to_string())),
             Source::Ordered => (CertificateSource::Acme, None),
             Source::Nowhere => (CertificateSource::None, None),
+            Source::Unused => (CertificateSource::Unused, None),
         };
         Self {
             source,

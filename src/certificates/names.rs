@@ -43,6 +43,9 @@ pub enum Source {
     Ordered,
     /// There is none, and none is ordered.
     Nowhere,
+    /// It was ordered for a name that is no longer in deploy.toml. An app that has left the file may still
+    /// serve it, so it stays until it has expired.
+    Unused,
 }
 
 /// A file of the owner's that cannot be used, and why.
@@ -56,6 +59,40 @@ pub fn all(config: &Config, states: &BTreeMap<String, State>) -> (Vec<Name>, Vec
     let names = config.certified_names().into_iter();
     let names = names.map(|name| of(config, &files, &own, name, state(name)));
     (names.collect(), broken)
+}
+
+/// The certificates that were ordered for names that are no longer in the configuration. Blocks.
+pub fn unused(config: &Config) -> Vec<Name> {
+    let unused = left(config).into_iter().map(|(_, leaf)| Name {
+        name: leaf.names.first().cloned().unwrap_or_default(),
+        source: Source::Unused,
+        leaf: Some(leaf),
+        state: State::default(),
+        due: None,
+        problem: None,
+    });
+    unused.collect()
+}
+
+/// Removes those of them that have expired, and gives their names. Blocks.
+pub fn put_away(config: &Config, now: i64) -> Vec<String> {
+    let expired = left(config).into_iter();
+    let expired = expired.filter(|(_, leaf)| leaf.not_after <= now);
+    let removed = expired.filter(|(path, _)| std::fs::remove_file(path).is_ok());
+    removed.flat_map(|(_, leaf)| leaf.names).collect()
+}
+
+fn left(config: &Config) -> Vec<(PathBuf, Leaf)> {
+    let files = Files::new(&config.agent.data_dir, config.proxy.certificates.clone());
+    let wanted = config.certified_names();
+    let (ordered, _) = owned(files.ordered());
+    let is_wanted = |leaf: &Leaf| leaf.names.iter().any(|own| wanted.contains(own.as_str()));
+    let mut left: Vec<_> = ordered
+        .into_iter()
+        .filter(|(_, leaf)| !is_wanted(leaf))
+        .collect();
+    left.sort_by(|(a, _), (b, _)| a.cmp(b));
+    left
 }
 
 fn of(config: &Config, files: &Files, own: &[(PathBuf, Leaf)], name: &str, state: State) -> Name {
@@ -144,4 +181,32 @@ fn owned(folder: &Path) -> (Vec<(PathBuf, Leaf)>, Vec<Broken>) {
     }
     broken.sort();
     (good, broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files;
+    use super::*;
+
+    #[test]
+    fn what_was_ordered_for_a_name_that_has_left_the_file_goes_when_it_has_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.toml");
+        let text = "[agent]\ndata_dir = 'data'\n[proxy]\nhttps = '127.0.0.1:1'\n\
+                    [apps.a]\nrepo = '/srv/a.git'\nport = 1\ndomains = ['a.test', '*.b.test']\n";
+        std::fs::write(&path, text).unwrap();
+        let config = crate::config::load(&path).unwrap();
+        let files = Files::new(&config.agent.data_dir, None);
+        for name in ["a.test", "*.b.test", "gone.test", "*.gone.test"] {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            let text = made.signing_key.serialize_pem() + &made.cert.pem();
+            files::write(&files.certificate(name), text.as_bytes()).unwrap();
+        }
+        let names = |all: Vec<Name>| all.into_iter().map(|it| it.name).collect::<Vec<_>>();
+        assert_eq!(names(unused(&config)), ["*.gone.test", "gone.test"]);
+        assert!(put_away(&config, now()).is_empty(), "they are still good");
+        assert_eq!(put_away(&config, i64::MAX), ["*.gone.test", "gone.test"]);
+        assert!(unused(&config).is_empty());
+        assert!(files.certificate("a.test").exists() && files.certificate("*.b.test").exists());
+    }
 }

@@ -72,6 +72,12 @@ pub async fn run(args: Certificates, global: &Global) -> Result<(), Error> {
         margin: "",
     };
     table.show(all.items.iter().map(row).collect());
+    for unused in all.items.iter().filter(|it| it.source == "unused") {
+        print::line(format_args!(
+            "`{}` is no longer in deploy.toml: its certificate is removed when it has expired",
+            unused.name
+        ));
+    }
     for problem in all.items.iter().filter_map(Certificate::told) {
         print::line(format_args!("! {problem}"));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use crate::certificates::Failure;
 use crate::certificates::account::{self, Opened};
@@ -24,6 +25,8 @@ use crate::store::now;
 const AT_ONCE: usize = 8;
 /// The pause where the database does not take when the next attempt is to be made.
 const UNRECORDED: Duration = Duration::from_secs(5);
+/// How often expired certificates that nobody needs any more are looked for.
+const PUT_AWAY: Duration = Duration::from_secs(3600);
 /// The files of the owner may change at any time.
 const POLL: Duration = Duration::from_secs(30);
 
@@ -34,9 +37,22 @@ pub async fn certify(agent: Arc<Agent>) {
     let mut ordering = FuturesUnordered::new();
     let mut busy = HashSet::new();
     let mut account: Option<(Acme, Opened)> = None;
+    let mut put_away = Instant::now();
     loop {
         let mut pause = POLL;
         let config = agent.in_force().config.clone();
+        if put_away <= Instant::now() {
+            put_away = Instant::now() + PUT_AWAY;
+            let config = config.clone();
+            let expired = move || names::put_away(&config, now());
+            let expired = tokio::task::spawn_blocking(expired).await;
+            for name in expired.unwrap_or_default() {
+                tracing::info!(
+                    name,
+                    "removed the expired certificate of a name that is no longer in deploy.toml"
+                );
+            }
+        }
         if let Some(acme) = config.proxy.acme.clone() {
             let (due, next) = due(&agent, config, &busy, AT_ONCE - busy.len()).await;
             pause = pause.min(next);

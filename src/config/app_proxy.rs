@@ -30,6 +30,12 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String, domains: &[Str
     let error_pages = section.read("error_pages", |node| pages(node, &[413, 502, 503, 504]));
     let front = front(&mut section, domains);
     let basic_auth = basic_auth(&mut section);
+    if front.as_ref().is_some_and(|front| front.scope_cookie_paths) && strip_path != Some(true) {
+        section.report(format!(
+            "`{}` needs `strip_path`: an app that sees its own path sets cookies for it",
+            section.key("scope_cookie_paths")
+        ));
+    }
     section.done();
     AppProxy {
         front,

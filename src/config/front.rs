@@ -45,6 +45,9 @@ pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc
         rate_limit: section.read("rate_limit", rate_limit),
         // Its passwords are read when the routes are made.
         basic_auth: None,
+        scope_cookie_paths: section
+            .read("scope_cookie_paths", |node| node.boolean())
+            .unwrap_or(false),
         compress: section
             .read("compress", |node| node.boolean())
             .unwrap_or(false),
@@ -280,6 +283,7 @@ mod tests {
             ("allow = []", "`apps.a.proxy.allow`"),
             ("max_connections = 0", "`apps.a.proxy.max_connections`"),
             ("access_log = 'x'", "or a table such as"),
+            ("scope_cookie_paths = true", "needs `strip_path`"),
             (
                 "access_log = { headers = ['a b'] }",
                 "an array of header names",

@@ -117,6 +117,24 @@ fn a_process_needs_a_command_and_one_way_to_be_checked() {
 }
 
 #[test]
+fn the_proxy_s_limit_of_headers_and_field_of_clients_are_checked() {
+    let with = |text: &str| format!("[proxy]\n{text}\n{LEAST}");
+    for (text, said) in [
+        ("header_limit = '1k'", "from \"4k\" to \"128k\""),
+        ("header_limit = 65536", "from \"4k\" to \"128k\""),
+        ("client_ip_header = 'a b'", "the name of a header field"),
+        ("client_ip_header = 'X-Client'", "needs `trusted_proxies`"),
+    ] {
+        let found = problems(&with(text)).join("\n");
+        assert!(found.contains(said), "{text}: {found}");
+    }
+    let good =
+        "header_limit = '128k'\nclient_ip_header = 'X-Client'\ntrusted_proxies = ['10.0.0.0/8']";
+    let config = parse(&with(good)).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.proxy.header_limit, 128 << 10);
+}
+
+#[test]
 fn an_app_of_processes_alone_takes_no_host() {
     let worker = "[apps.a.processes.w]\ncommand = 'x'\n";
     let both = format!("[apps.a]\nrepo = 'r'\n{worker}[apps.b]\nrepo = 'r'\nport = 1\n");

@@ -285,6 +285,30 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
 }
 
 #[tokio::test]
+async fn cookies_of_an_app_below_a_path_are_for_that_path() {
+    let proxy = Proxy::start().await;
+    let sets = says(
+        "HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n",
+        std::time::Duration::ZERO,
+    );
+    let front = Front {
+        scope_cookie_paths: true,
+        ..Front::default()
+    };
+    let mut below = behind(front, &[], sets.await);
+    below.path_prefix = "/shop".into();
+    below.policy.strip_prefix = true;
+    publish(&proxy, vec![below]).await;
+    let answer = get(&proxy, "a.test", "/shop/x", "").await;
+    assert!(
+        answer.contains("\r\nset-cookie: a=1; path=/shop/\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nset-cookie: b=2\r\n"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_compressed_goes_on_streaming() {
     let proxy = Proxy::start().await;
     let (next, turn) = tokio::sync::mpsc::channel::<&str>(1);

@@ -13,6 +13,7 @@ use super::app_request::app_request;
 use super::attempt::Attempt;
 use super::basic_auth::challenged;
 use super::compress::{Wish, compress};
+use super::cookie_path;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::front::{Proxies, Stopped, Visitor, change_answer, client_address, stopped};
@@ -185,6 +186,8 @@ async fn forward(
     }
     let wish = front.as_ref().filter(|front| front.compress);
     let wish = wish.map(|_| Wish::of(request.method(), request.version(), request.headers()));
+    let scoped = front.as_ref().filter(|front| front.scope_cookie_paths);
+    let scoped = scoped.map(|_| claim.share().clone());
     let prefix = &claim.share().path_prefix;
     let (mut request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
     if let Some(front) = &front {
@@ -199,6 +202,9 @@ async fn forward(
         left: Vec::new(),
     };
     let mut answer = attempt.run(request, on_upgrade).await;
+    if let Some(share) = scoped {
+        cookie_path::scope(answer.headers_mut(), &share.path_prefix);
+    }
     if let Some(wish) = wish {
         compress(&wish, &mut answer);
     }

@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod basic_auth;
 pub mod compress;
 pub mod connect;
+pub mod cookie_path;
 pub mod download;
 pub mod extended_connect;
 pub mod forward;

@@ -27,6 +27,9 @@ pub struct Front {
     /// Who has to name themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// Whether the paths of cookies are moved below the route's own.
+    #[serde(skip_serializing_if = "is_false")]
+    pub scope_cookie_paths: bool,
     /// Whether responses are compressed.
     #[serde(skip_serializing_if = "is_false")]
     pub compress: bool,

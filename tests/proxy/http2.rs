@@ -142,6 +142,53 @@ async fn an_app_that_does_not_take_the_websocket_is_no_success() {
 }
 
 #[tokio::test]
+async fn announced_trailers_of_a_request_reach_an_app_that_speaks_http_1() {
+    let proxy = Proxy::start().await;
+    let mirror = app(|mut stream| async move {
+        let mut text = Vec::new();
+        let is_whole = |text: &[u8]| {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let end = text.find("\r\n0\r\n");
+            end.is_some_and(|end| text[end..].contains("\r\n\r\n"))
+        };
+        while !is_whole(&text) {
+            let mut part = [0; 1024];
+            match stream.read(&mut part).await {
+                Ok(n @ 1..) => text.extend_from_slice(&part[..n]),
+                _ => return,
+            }
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            text.len()
+        );
+        stream
+            .write_all(&[head.as_bytes(), &text].concat())
+            .await
+            .unwrap();
+    });
+    proxy.publish(1, &[mirror.await]).await;
+    let (mut client, _) = connect(&proxy).await;
+    let request = Request::post("http://a.test/").header("trailer", "x-sum");
+    let request = request.body(()).unwrap();
+    let (answer, mut send) = client.send_request(request, false).unwrap();
+    send.send_data(Bytes::from_static(b"ok"), false).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", "7".parse().unwrap());
+    trailers.insert("x-other", "8".parse().unwrap());
+    send.send_trailers(trailers).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let mut text = Vec::new();
+    while let Some(data) = body.data().await {
+        text.extend(data.unwrap());
+    }
+    let text = String::from_utf8_lossy(&text).to_lowercase();
+    assert!(text.contains("\r\ntrailer: x-sum\r\n"), "{text}");
+    assert!(text.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{text}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_header_list_has_a_limit_and_the_connection_goes_on() {
     let proxy = Proxy::start().await;
     proxy.publish(1, &[App::start(1).await.address]).await;

@@ -46,6 +46,18 @@ pub fn cache_key(
         add(key.as_bytes());
         add(value.unwrap_or_default().as_bytes());
     }
+    for word in settings.command.iter().flatten() {
+        add(b"command");
+        add(word.as_bytes());
+    }
+    if let Some(site) = settings
+        .site
+        .as_ref()
+        .filter(|_| settings.command.is_some())
+    {
+        add(b"dir");
+        add(site.dir.as_bytes());
+    }
     for (name, address) in &settings.extra_hosts {
         add(b"host");
         add(name.as_bytes());

@@ -16,7 +16,7 @@ use super::ignore::{Fits, Ignore};
 use super::objects::Objects;
 use super::times::Times;
 use super::walk::{Kind, List, Part, Place, Walk};
-use super::{BuildError, link, parts, site};
+use super::{BuildError, checkout, link, parts, site};
 use crate::config;
 use crate::engine::EngineError;
 use crate::engine::files::{FileEntry, FileKind, Files};
@@ -46,11 +46,17 @@ impl Context {
         fetching: &Fetching<'_>,
     ) -> Result<Self, BuildError> {
         let folder = within(match &settings.site {
-            Some(site) => &site.dir,
-            None => &settings.context,
+            Some(site) if settings.command.is_none() => &site.dir,
+            _ => &settings.context,
         })?;
         let objects = Objects::open(mirror)?;
         let (ignore, dockerfile, path) = match &settings.site {
+            // Everything, for a program.
+            site if settings.command.is_some() => {
+                let made = site.as_ref().map(site::dockerfile);
+                let dockerfile = made.unwrap_or_else(|| Dockerfile::made(String::new()));
+                (Ignore::default(), dockerfile, "")
+            }
             Some(site) => {
                 site::check(&objects, commit, &folder)?;
                 (Ignore::default(), site::dockerfile(site), site::FOLDER)
@@ -79,7 +85,9 @@ impl Context {
             visited: 0,
         };
         let (parts, mut list) = parts::all(own, walk, fetching)?;
-        if let Some(site) = &settings.site {
+        if let Some(site) = &settings.site
+            && settings.command.is_none()
+        {
             site::add(&mut list, site, fetching.log)?;
         }
         let time = commit.time.unix_timestamp().max(0) as u64;
@@ -105,6 +113,24 @@ impl Context {
             time: 0,
             failed: None,
         }
+    }
+
+    /// A site that a program has made in this folder.
+    pub(super) fn of_site(
+        site: &config::Site,
+        folder: &Path,
+        log: &dyn Fn(&str),
+    ) -> Result<Self, BuildError> {
+        site::is_served()?;
+        let mut list = checkout::list(folder, site::FOLDER)?;
+        site::add(&mut list, site, log)?;
+        Ok(Self {
+            parts: Vec::new(),
+            list,
+            dockerfile: site::dockerfile(site),
+            time: 0,
+            failed: None,
+        })
     }
 
     /// How many files, folders and links it has.

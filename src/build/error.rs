@@ -44,6 +44,10 @@ pub enum BuildError {
     LinkOut { link: String, target: String },
     #[error("the tree of this commit has an entry with the invalid name `{0}`")]
     BadName(String),
+    #[error("`{path}` cannot be written to a checkout or read from it: {why}")]
+    Checkout { path: String, why: String },
+    #[error("`{command}` succeeded, but there is no image `{image}`")]
+    NoImage { command: String, image: String },
     #[error("the build context is too large: {0}")]
     TooLarge(String),
     #[error("the build failed at `{step}`: {message}")]
@@ -82,6 +86,8 @@ impl BuildError {
             Self::Lfs { .. } => "lfs_pointer",
             Self::LinkOut { .. } => "link_out_of_context",
             Self::BadName(_) => "bad_tree",
+            Self::Checkout { .. } => "checkout",
+            Self::NoImage { .. } => "no_image",
             Self::TooLarge(_) => "context_too_large",
             Self::Failed { message, .. } if is_engines_network(message) => "docker_error",
             Self::Failed { .. } => "build_failed",
@@ -118,6 +124,12 @@ impl BuildError {
             }
             Self::LinkOut { .. } => "point it to a path within the repository",
             Self::BadName(_) => "check the repository with `git fsck`",
+            Self::Checkout { .. } => {
+                "check the space on the disk of `agent.data_dir` and the names in the repository"
+            }
+            Self::NoImage { .. } => {
+                "have the command give its image the name that `{image}` in its arguments and `IMAGE` in its environment stand for, in the engine of `DOCKER_HOST`"
+            }
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed {
                 step,

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::cache_key::{Base, cache_key};
-use super::{BuildError, Context, Inputs, bases};
+use super::command::Program;
+use super::{BuildError, Context, Inputs, bases, command};
 use crate::config;
 use crate::engine::{BuildFailure, BuildSpec, Engine};
 use crate::ids::AppName;
@@ -112,7 +113,20 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
             volumes,
         });
     }
+    let (context, left) = match &request.settings.command {
+        Some(argv) => {
+            let (context, left) =
+                command::run(engine, &program(request, argv), context, log).await?;
+            (context, Some(left))
+        }
+        None => (context, None),
+    };
     let image_id = build(engine, request, context, &args, log).await?;
+    if let Some(name) = left.as_ref().and_then(|left| left.image.as_ref())
+        && let Some(id) = engine.image_id(name).await?
+    {
+        engine.untag_image(&id, name).await?;
+    }
     let Some(volumes) = engine.tag_image(&image_id, &request.tags).await? else {
         return Err(BuildError::Gone(image_id));
     };
@@ -122,6 +136,19 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         reused: None,
         volumes,
     })
+}
+
+fn program<'a>(request: &'a Request<'_>, argv: &'a [String]) -> Program<'a> {
+    let own = request.tags.last().map_or("", String::as_str);
+    Program {
+        argv,
+        image: format!("{own}-build"),
+        folder: request.mirror.more().join("work"),
+        commit: &request.commit.id,
+        branch: request.branch,
+        args: &request.inputs.args,
+        site: request.settings.site.as_ref(),
+    }
 }
 
 /// What the engine has now under the names of the base images. If only the builder knows the names, the
@@ -200,7 +227,8 @@ async fn build(
             .map(|(id, secret)| (id.clone(), secret.value.clone()))
             .collect(),
         no_cache: request.no_cache,
-        pull: request.pull,
+        // What a program has left is in no registry.
+        pull: request.pull && settings.command.is_none(),
     };
     let here_documents = context.dockerfile.text.windows(2).any(|it| it == b"<<");
     let dockerfile = Arc::new(Mutex::new(context.dockerfile_folder()));

@@ -4,6 +4,8 @@
 mod advice;
 mod bases;
 mod cache_key;
+mod checkout;
+mod command;
 mod context;
 mod dockerfile;
 mod error;

@@ -17,11 +17,17 @@ pub const SERVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/site"));
 pub(super) const FOLDER: &str = "site";
 const NAME: &str = "server";
 
+/// An error if this program brings no server.
+pub(super) fn is_served() -> Result<(), BuildError> {
+    match SERVER.is_empty() {
+        true => Err(BuildError::NoServer),
+        false => Ok(()),
+    }
+}
+
 /// An error if there is nothing to serve.
 pub(super) fn check(objects: &Objects, commit: &Commit, folder: &str) -> Result<(), BuildError> {
-    if SERVER.is_empty() {
-        return Err(BuildError::NoServer);
-    }
+    is_served()?;
     match objects.folder(&commit.tree, folder) {
         Err(BuildError::NoContext(dir)) => Err(BuildError::NoSite(dir)),
         found => found.map(drop),

@@ -260,7 +260,7 @@ impl List {
         self.entries.get_mut(at).map(|entry| &mut entry.kind)
     }
 
-    fn grow(&mut self, bytes: u64) -> Result<(), BuildError> {
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), BuildError> {
         self.size = self.size.saturating_add(bytes);
         match self.size > MAX_TOTAL {
             true => Err(BuildError::TooLarge("its files exceed 4 GiB".into())),

@@ -117,6 +117,10 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("scheduling", jobs::schedule(agent.clone())));
     background.spawn(vital("retiring", jobs::retire(agent.clone())));
     background.spawn(vital("asking registries", jobs::poll(agent.clone())));
+    background.spawn(vital(
+        "shrinking the build cache",
+        jobs::cache(agent.clone()),
+    ));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
     background.spawn(vital("certifying", jobs::certify(agent.clone())));
     background.spawn(vital("looking at disks", jobs::alarms(agent.clone())));

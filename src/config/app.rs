@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::app_proxy::{app_proxy, prefix};
 use super::claims::Claims;
-use super::command::command;
+use super::command::{Command, command};
 use super::cron::crons;
 use super::file::{Node, Section};
 use super::health::health;
@@ -15,6 +15,7 @@ use super::process::{Processes, processes};
 use super::values::{duration, in_repository, patterns, positive, secret, some_networks};
 use super::{
     App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, site, source,
+    test,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -150,7 +151,10 @@ fn app(
     let health = health(section.section("health"), usual);
     let deploy = deploy(section.section("deploy"));
     let run = run::run(section.section("run"), binds);
-    let hooks = hooks(section.section("hooks"));
+    let (hooks, hook) = hooks(section.section("hooks"));
+    let has_test = section.has("test");
+    let has_stages = !is_image && build.command.is_none();
+    let test = test::test(section.section("test"), has_test, has_stages, hook);
     let proxy = app_proxy(proxy, prefix, domains.as_deref().unwrap_or_default());
     section.done();
     let app = App {
@@ -175,6 +179,7 @@ fn app(
         processes,
         procfile: procfile.unwrap_or(true) && !is_site && !is_image,
         cron: cron.unwrap_or_default(),
+        test,
         hooks,
         proxy,
     };
@@ -310,9 +315,10 @@ fn deploy(mut section: Section<'_>) -> Deploy {
     }
 }
 
-fn hooks(mut section: Section<'_>) -> Hooks {
+/// The test command too, which is short for `test.command`.
+fn hooks(mut section: Section<'_>) -> (Hooks, Option<Command>) {
     let test = section.read("test", command);
     let release = section.read("release", command);
     section.done();
-    Hooks { test, release }
+    (Hooks { release }, test)
 }

@@ -14,6 +14,9 @@ use super::{Secret, Site, Value};
 pub struct Build {
     /// A folder of files that is served as it is, without a Dockerfile.
     pub site: Option<Site>,
+    /// The program that builds in place of Docker, and its arguments, in which `{image}` stands for the
+    /// name that its image is to have.
+    pub command: Option<Vec<String>>,
     /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
     /// repeated slashes.
     pub context: String,
@@ -42,6 +45,7 @@ impl Default for Build {
     fn default() -> Self {
         Self {
             site: None,
+            command: None,
             context: ".".into(),
             dockerfile: None,
             target: None,
@@ -58,32 +62,44 @@ impl Default for Build {
 }
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 10] = [
-    "context",
+const OF_A_DOCKERFILE: [&str; 7] = [
     "dockerfile",
     "target",
-    "args",
-    "args_file",
     "secrets",
     "platform",
     "network",
     "extra_hosts",
     "shm_size",
 ];
+/// What a program makes use of too.
+const OF_A_PROGRAM: [&str; 3] = ["context", "args", "args_file"];
 
 pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
-    if site.is_some() {
-        let unused = OF_A_DOCKERFILE.into_iter().filter(|key| section.has(key));
-        for key in unused.collect::<Vec<_>>() {
-            section.report(format!(
-                "`{}` is of no use with `kind = \"static\"`, which needs no Dockerfile: remove one of them",
-                section.key(key)
-            ));
-        }
+    let is_program = section.has("command");
+    let unused = match (&site, is_program) {
+        (_, true) => OF_A_DOCKERFILE.to_vec(),
+        (Some(_), false) => [&OF_A_DOCKERFILE[..], &OF_A_PROGRAM].concat(),
+        (None, false) => Vec::new(),
+    };
+    let instead = if is_program {
+        "`command`"
+    } else {
+        "`kind = \"static\"`"
+    };
+    for key in unused
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect::<Vec<_>>()
+    {
+        section.report(format!(
+            "`{}` is of no use with {instead}, which needs no Dockerfile: remove one of them",
+            section.key(key)
+        ));
     }
     let default = Build::default();
     let build = Build {
         site,
+        command: section.read("command", program),
         context: section.read("context", inside).unwrap_or(default.context),
         dockerfile: section.read("dockerfile", dockerfile),
         target: section.read("target", target),
@@ -102,6 +118,20 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
     build
 }
 
+fn program(node: Node<'_>) -> Option<Vec<String>> {
+    const EXPECTED: &str = "a program and its arguments such as [\"pack\", \"build\", \"{image}\"]";
+    let words = node.array(EXPECTED)?;
+    let words = words.iter().map(|word| match word.str(EXPECTED)? {
+        text if text.contains('\0') => node.wrong_unshown(EXPECTED),
+        text => Some(text.to_owned()),
+    });
+    let argv: Vec<String> = words.collect::<Option<_>>()?;
+    match argv.first().is_some_and(|program| !program.is_empty()) {
+        true => Some(argv),
+        false => node.wrong_unshown(EXPECTED),
+    }
+}
+
 fn dockerfile(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str = "the path of the Dockerfile, from the repository's root";
     match node.str(EXPECTED)? {
@@ -111,7 +141,7 @@ fn dockerfile(node: Node<'_>) -> Option<String> {
     }
 }
 
-fn target(node: Node<'_>) -> Option<String> {
+pub(super) fn target(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str = "the name of a stage of the Dockerfile, as in `FROM … AS run`";
     let text = node.str(EXPECTED)?;
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);

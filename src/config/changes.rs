@@ -51,7 +51,8 @@ const AT_START: [&str; 11] = [
 ];
 
 /// The keys and sections of an app that take effect with its next deployment.
-const OF_A_DEPLOYMENT: [&str; 12] = [
+const OF_A_DEPLOYMENT: [&str; 13] = [
+    "test",
     "kind",
     "dir",
     "fallback",

@@ -52,6 +52,7 @@ pub mod similar;
 mod site;
 mod source;
 mod syntax;
+mod test;
 mod units;
 mod url;
 mod validate;
@@ -87,6 +88,7 @@ pub use run::{Run, Value};
 pub use secret::{Secret, SecretError};
 pub use site::Site;
 pub use source::Source;
+pub use test::Test;
 pub use volumes::{Volume, VolumeSource};
 pub use warnings::{looks_secret, warnings};
 
@@ -176,6 +178,19 @@ pub struct Docker {
     pub host: String,
     /// The paths of this machine below which apps may mount any.
     pub allow_binds: Vec<PathBuf>,
+    /// The bytes that a build needs free on the disks of Docker and of `data_dir`.
+    pub min_free: u64,
+    /// `None`: the engine alone decides.
+    pub build_cache: Option<BuildCache>,
+}
+
+/// What is kept of the engine's build cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildCache {
+    /// In bytes.
+    pub size: Option<u64>,
+    /// Since it was used last.
+    pub age: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -215,6 +230,8 @@ pub struct App {
     pub procfile: bool,
     /// Commands that run at certain times, by name.
     pub cron: BTreeMap<ServiceName, Cron>,
+    /// What a new image has to pass before anything of it starts.
+    pub test: Option<Test>,
     pub hooks: Hooks,
     pub proxy: AppProxy,
 }
@@ -344,8 +361,6 @@ pub enum Strategy {
 /// Commands that run during a deployment; absent ones are skipped.
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
-    /// Run in the new image before it is released, e.g. the app's own tests.
-    pub test: Option<Command>,
     /// Run in the new image before it gets traffic, e.g. migrations. Absent: that of the Procfile.
     pub release: Option<Command>,
 }

@@ -9,7 +9,7 @@ pub(super) const PORT: u16 = 8080;
 pub(super) const HEALTH: &str = "/.cutover/health";
 
 /// What there is no use for without an image of the app's own.
-const OF_AN_IMAGE: [&str; 3] = ["processes", "cron", "hooks"];
+const OF_AN_IMAGE: [&str; 4] = ["processes", "cron", "hooks", "test"];
 
 /// A folder of the repository that is served as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

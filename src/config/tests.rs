@@ -173,7 +173,7 @@ fn what_the_example_calls_a_default_is_one() {
     assert_eq!(app.run.replicas, 1);
     assert_eq!((app.run.memory, app.run.cpus), (None, None));
     assert_eq!(app.run.stop_grace, Duration::from_secs(10));
-    assert!(app.hooks.test.is_none() && app.hooks.release.is_none());
+    assert!(app.test.is_none() && app.hooks.release.is_none());
     assert_eq!(app.protocol, Protocol::Http1);
     let mut proxy = example.proxy.clone();
     (proxy.max_body, proxy.maintenance) = (None, None);
@@ -535,6 +535,21 @@ fn one_mistake_each() {
         ("run.cpus = nan", "a number of processors"),
         ("run.cpus = 'one'", "a number of processors"),
         ("hooks.release = \"a\\nb\"", "one line of text"),
+        ("an array of SSH public keys",),
+        ("test.timeout = '1m'", "`apps.a.test.command` is missing"),
+        (
+            "test.command = 'x'\nhooks.test = 'y'",
+            "two commands for one thing",
+        ),
+        (
+            "test.target = 'x'\nbuild.command = ['x']",
+            "`apps.a.test.target` is of no use",
+        ),
+        ("build.command = 'make'", "a program and its arguments"),
+        (
+            "build.command = ['x']\nbuild.target = 'x'",
+            "of no use with `command`",
+        ),
         ("hooks.relase = 'x'", "did you mean `release`?"),
         ("build.context = \"a\u{7f}\"", "invalid TOML"),
         ("source.submodules = 1", "`true` or `false`"),
@@ -571,6 +586,13 @@ fn one_mistake_each() {
              run.volumes = [{ host = '/srv2', target = '/x' }]",
             "below one of `docker.allow_binds` (`/srv`)",
         ),
+        ("docker.min_free = 1", "an amount such as"),
+        ("docker.build_cache = 'all'", "an amount such as"),
+        (
+            "docker.build_cache = {}",
+            "`docker.build_cache.size` is missing",
+        ),
+        ("docker.build_cache = { age = '0s' }", "greater than zero"),
         ("docker.host = '/var/run/docker.sock'", "`unix:///path`"),
         ("docker.host = 'unix://docker.sock'", "`unix:///path`"),
         ("docker.host = 'tcp://'", "`unix:///path`"),

@@ -12,9 +12,10 @@ use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
-use super::values::{networks, path, some_networks};
+use super::values::{networks, path, positive, some_networks};
 use super::{
-    Agent, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front, syntax, units,
+    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front,
+    syntax, units,
 };
 use crate::proxy::{HEADER_LIMIT, HIGHEST_HEADER_LIMIT};
 
@@ -203,6 +204,36 @@ fn listeners(node: Node<'_>) -> Option<Listeners> {
     }
 }
 
+/// In bytes: what a small image and its layers take.
+const MIN_FREE: u64 = 512 << 20;
+
+fn bytes(node: Node<'_>) -> Option<u64> {
+    let text = node.str(units::SIZE)?;
+    units::size(text).or_else(|| node.wrong(units::SIZE))
+}
+
+/// An amount, or a table with it and an age.
+fn build_cache(node: Node<'_>) -> Option<BuildCache> {
+    if let DeValue::String(_) = node.value.get_ref() {
+        let size = bytes(node)?;
+        return Some(BuildCache {
+            size: Some(size),
+            age: None,
+        });
+    }
+    let mut section = node.section();
+    let size = section.read("size", bytes);
+    let age = section.read("age", |node| positive(&node));
+    if !section.is_misshapen() && !section.has("size") && !section.has("age") {
+        section.report(format!(
+            "`{}` is missing: expected it or `age`, as in {{ size = \"10g\", age = \"168h\" }}",
+            section.key("size")
+        ));
+    }
+    section.done();
+    (size.is_some() || age.is_some()).then_some(BuildCache { size, age })
+}
+
 fn docker(mut section: Section<'_>) -> Docker {
     const EXPECTED: &str = "`unix:///path` or `tcp://host:port`";
     let host = section.read("host", |node| {
@@ -228,8 +259,12 @@ fn docker(mut section: Section<'_>) -> Docker {
         };
         node.array(EXPECTED)?.into_iter().map(one).collect()
     });
+    let min_free = section.read("min_free", bytes);
+    let build_cache = section.read("build_cache", build_cache);
     section.done();
     Docker {
+        min_free: min_free.unwrap_or(MIN_FREE),
+        build_cache,
         host: host.unwrap_or("unix:///var/run/docker.sock".into()),
         allow_binds: allow_binds.unwrap_or_default(),
     }

@@ -17,6 +17,7 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod cron;
 pub mod difference;
+mod disk;
 pub mod ending;
 pub mod environment;
 pub mod filter;
@@ -43,7 +44,7 @@ pub mod secrets;
 mod services;
 pub mod session;
 mod settings;
-mod slots;
+pub mod slots;
 pub mod space;
 mod steps;
 pub mod stop;
@@ -94,7 +95,7 @@ pub struct Agent {
     publishing: Mutex<()>,
     /// Apps whose routes are in the proxy but not in the database.
     pub unrecorded: unrecorded::Unrecorded,
-    slots: Slots,
+    pub slots: Slots,
 }
 
 impl Agent {

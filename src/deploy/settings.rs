@@ -52,7 +52,7 @@ fn health(health: &config::Health) -> Health {
     }
 }
 
-fn value(value: &config::Value) -> Value {
+pub fn value(value: &config::Value) -> Value {
     match value {
         config::Value::Text(text) => Value::Text(text.clone()),
         config::Value::From(secret) => Value::From(place(secret)),

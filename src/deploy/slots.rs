@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::ids::AppName;
 
 pub struct Slots {
+    count: u32,
     free: Arc<Semaphore>,
     building: Arc<Mutex<BTreeSet<AppName>>>,
 }
@@ -25,6 +26,7 @@ impl Default for Slots {
     fn default() -> Self {
         let count = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         Self {
+            count: count as u32,
             free: Arc::new(Semaphore::new(count)),
             building: Arc::default(),
         }
@@ -36,6 +38,11 @@ impl Slots {
     pub fn taken(&self) -> Option<Vec<AppName>> {
         let full = self.free.available_permits() == 0;
         full.then(|| self.building.lock().iter().cloned().collect())
+    }
+
+    /// All of them, if nothing is being built. Builds wait until this is dropped.
+    pub fn all(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_many_owned(self.count).ok()
     }
 
     /// Waits for a slot.

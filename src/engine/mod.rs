@@ -271,6 +271,13 @@ impl Engine {
         Engine::Docker(Docker::new(host, agent, data_dir))
     }
 
+    /// Where it is, as for `DOCKER_HOST`.
+    pub fn host(&self) -> &str {
+        match self {
+            Engine::Docker(docker) => docker.host(),
+        }
+    }
+
     /// An error unless the engine answers within five seconds.
     pub async fn ping(&self) -> Result<()> {
         match self {
@@ -289,6 +296,26 @@ impl Engine {
     ) -> std::result::Result<String, BuildFailure> {
         match self {
             Engine::Docker(docker) => docker.build(spec, dockerfile, context, log).await,
+        }
+    }
+
+    /// Removes from the builder's cache what was not used for `age`, and then what was used least recently
+    /// until it has at most so many bytes; returns how many were removed. The cache of everybody on the
+    /// engine is meant: it cannot tell whose is whose.
+    pub async fn shrink_build_cache(
+        &self,
+        most: Option<u64>,
+        age: Option<Duration>,
+    ) -> Result<u64> {
+        match self {
+            Engine::Docker(docker) => docker.shrink_build_cache(most, age).await,
+        }
+    }
+
+    /// The folder of the engine's images and containers, if it is on this machine.
+    pub async fn root(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Engine::Docker(docker) => docker.root().await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Background work of the agent: one file per task, each a loop that runs as long as the agent.
 
 mod alarms;
+mod cache;
 mod certify;
 mod poll;
 mod prune;
@@ -12,6 +13,7 @@ mod sweep;
 mod traffic;
 
 pub use alarms::alarms;
+pub use cache::cache;
 pub use certify::certify;
 pub use poll::poll;
 pub use prune::prune;

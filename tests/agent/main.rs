@@ -18,6 +18,7 @@ mod bad_flood;
 mod bad_input;
 mod bake;
 mod bake_traffic;
+mod builders;
 mod certificates;
 mod complaints;
 mod crash;

@@ -1,12 +1,14 @@
 //! Build the image, or reuse the one built from the same tree and settings; and create the release.
 
-use crate::build::{self, BuildError, Inputs};
-use crate::config::Command;
+use std::collections::HashMap;
+
+use crate::build::{self, BuildError, Built, Inputs};
+use crate::config::{self, Command};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
-use crate::deploy::{services, tend};
-use crate::ids::ReleaseId;
+use crate::deploy::{disk, services, tend};
+use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
 use crate::store::images::Recorded;
@@ -25,40 +27,18 @@ pub async fn build(
     deployment: &Deployment,
 ) -> Result<Done<Made>, Stop> {
     let app = line.app;
+    disk::check(line).await?;
     let wanted = services::wanted(line, commit).await?;
-    let engine = &line.agent.engine;
     let image = format!("cutover/{}:{}", app.name, commit.id.short());
     // The second tag is the deployment's own: when the same commit is built again with other settings,
     // the first tag moves, and the image that it pointed to must stay.
     let tags = vec![image.clone(), format!("cutover/{}:{}", app.name, line.id)];
-    let mirror = fetch::mirror(line);
     let of = app.name.clone();
     let recorded = line.agent.store.read(move |db| images::of_app(db, &of));
-    let inputs = match inputs(line).await? {
-        Ok(inputs) => inputs,
-        Err(error) => return Err(stopped(line, error).await),
-    };
-    let branch = deployment.git_ref.as_deref().map(short);
+    let recorded = recorded.await?;
+    let built = made(line, commit, deployment, &app.build, tags, recorded).await?;
     // Of an app without a repository, the commit's message is the image with its digest.
-    let from = app.image().map(|_| commit.message.clone());
-    let request = build::Request {
-        app: &app.name,
-        commit,
-        from: from.as_deref(),
-        settings: &app.build,
-        inputs: &inputs,
-        branch: branch.unwrap_or(&app.branch),
-        mirror: &mirror,
-        tags,
-        labels: engine.image_labels(&app.name),
-        no_cache: deployment.no_cache,
-        pull: deployment.pull,
-        recorded: recorded.await?,
-    };
-    let built = match build::image(engine, &request, &line.log, &line.cancel).await {
-        Ok(built) => built,
-        Err(error) => return Err(stopped(line, error).await),
-    };
+    let from = app.image().map(|_| commit.message.as_str());
     say_volumes(line, &built.volumes);
     let how = built
         .reused
@@ -73,7 +53,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
-        services: services::services(app, &wanted, &image, &built.image_id, from.as_deref()),
+        services: services::services(app, &wanted, &image, &built.image_id, from),
         created_at: now(),
         went_live: None,
         removed_at: None,
@@ -92,6 +72,62 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// Another stage of the same Dockerfile, with the same inputs; its id. Its only name is
+/// [`name_of_stage`]. Its steps run each time, but for those that the builder has cached.
+pub async fn stage(
+    line: &Line<'_>,
+    commit: &Commit,
+    deployment: &Deployment,
+    target: &str,
+) -> Result<String, Stop> {
+    let settings = config::Build {
+        target: Some(target.to_owned()),
+        ..line.app.build.clone()
+    };
+    let tags = vec![name_of_stage(&line.app.name, &line.id)];
+    let built = made(line, commit, deployment, &settings, tags, HashMap::new()).await?;
+    Ok(built.image_id)
+}
+
+pub fn name_of_stage(app: &AppName, id: &DeploymentId) -> String {
+    format!("cutover/{app}:{id}-test")
+}
+
+async fn made(
+    line: &Line<'_>,
+    commit: &Commit,
+    deployment: &Deployment,
+    settings: &config::Build,
+    tags: Vec<String>,
+    recorded: HashMap<String, Recorded>,
+) -> Result<Built, Stop> {
+    let (app, engine) = (line.app, &line.agent.engine);
+    let mirror = fetch::mirror(line);
+    let inputs = match inputs(line).await? {
+        Ok(inputs) => inputs,
+        Err(error) => return Err(stopped(line, error).await),
+    };
+    let branch = deployment.git_ref.as_deref().map(short);
+    let request = build::Request {
+        app: &app.name,
+        commit,
+        from: app.image().map(|_| commit.message.as_str()),
+        settings,
+        inputs: &inputs,
+        branch: branch.unwrap_or(&app.branch),
+        mirror: &mirror,
+        tags,
+        labels: engine.image_labels(&app.name),
+        no_cache: deployment.no_cache,
+        pull: deployment.pull,
+        recorded,
+    };
+    match build::image(engine, &request, &line.log, &line.cancel).await {
+        Ok(built) => Ok(built),
+        Err(error) => Err(stopped(line, error).await),
+    }
 }
 
 /// Reads the arguments and secrets of the build.

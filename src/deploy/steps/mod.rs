@@ -24,7 +24,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), En
     match step {
         // The mirror and the image stay for the next attempt; `retire` removes old images.
         Step::Fetch | Step::Build => Ok(()),
-        Step::Test => command::undo(agent, id, JobKind::Test).await,
+        Step::Test => command::undo_test(agent, id).await,
         Step::Release => command::undo(agent, id, JobKind::Release).await,
         Step::Start => start::undo(agent, id).await,
         // A probe changes nothing.

@@ -1,6 +1,7 @@
 //! The Docker Engine, through its API.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Docker {
     network: Arc<tokio::sync::Mutex<()>>,
     /// Held from the choice of an address until a container has it.
     addresses: Arc<tokio::sync::Mutex<()>>,
+    /// The folder of its files, once it has said so.
+    root: Arc<tokio::sync::OnceCell<Option<PathBuf>>>,
 }
 
 impl Docker {
@@ -46,7 +49,12 @@ impl Docker {
             data_dir: data_dir.display().to_string(),
             network: Arc::default(),
             addresses: Arc::default(),
+            root: Arc::default(),
         }
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// A client for the engine. Sends no request yet, but the socket must exist.
@@ -76,6 +84,19 @@ impl Docker {
         let info = self.client()?.with_timeout(ANSWER).info().await;
         let info = info.map_err(self.failed("say where its data is"))?;
         Ok(info.docker_root_dir.map(Into::into))
+    }
+
+    /// Asked once: an engine takes seconds to answer where it has much to count.
+    pub async fn root(&self) -> Result<Option<PathBuf>> {
+        if !self.host.starts_with("unix://") {
+            return Ok(None);
+        }
+        let ask = || async {
+            let info = self.client()?.with_timeout(ANSWER).info().await;
+            let info = info.map_err(self.failed("say where its files are"))?;
+            Ok::<_, EngineError>(info.docker_root_dir.map(PathBuf::from))
+        };
+        self.root.get_or_try_init(ask).await.cloned()
     }
 
     pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {

@@ -18,6 +18,7 @@ use crate::engine::files::{FileKind, Files};
 use crate::engine::{BuildFailure, BuildSpec};
 use crate::store::log::Log;
 
+mod cache;
 mod call;
 mod logins;
 mod mask;

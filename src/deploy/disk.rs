@@ -1,0 +1,84 @@
+//! Room for a build: a disk that is full in the middle of one may take what is live with it.
+
+use std::path::Path;
+
+use super::images;
+use super::line::{Line, Stop};
+
+/// Files and folders that a build can do with.
+const INODES: u64 = 10_000;
+
+/// An error if there is too little room, even after what nobody needs has been removed.
+pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
+    let Some(_) = lack(line).await? else {
+        return Ok(());
+    };
+    if let Err(error) = images::tidy(line.agent, line.app).await {
+        tracing::warn!(%error, "failed to make room for a build");
+    }
+    match lack(line).await? {
+        None => Ok(()),
+        Some(why) => Err(Stop::failed(
+            "no_space",
+            format!(
+                "{why}; make room (`docker system df` says what takes it, `cutover gc` finds what is left \
+                 over), keep fewer releases (`deploy.keep_releases`), or lower `docker.min_free` in \
+                 deploy.toml"
+            ),
+        )),
+    }
+}
+
+/// What there is too little of.
+async fn lack(line: &Line<'_>) -> Result<Option<String>, Stop> {
+    let config = line.agent.in_force().config.clone();
+    let least = config.docker.min_free;
+    let mut folders = vec![config.agent.data_dir.clone()];
+    // An engine that is too busy to say it builds all the same.
+    folders.extend(line.agent.engine.root().await.ok().flatten());
+    let found = tokio::task::spawn_blocking(move || {
+        folders
+            .into_iter()
+            .find_map(|folder| lack_of(&folder, least))
+    });
+    Ok(found.await.unwrap_or_default())
+}
+
+fn lack_of(folder: &Path, least: u64) -> Option<String> {
+    // A folder of another machine or of another user says nothing.
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    let shown = folder.display();
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < least {
+        let (free, least) = (mib(free), mib(least));
+        return Some(format!(
+            "the disk of `{shown}` has only {free} free, not {least}"
+        ));
+    }
+    // Some file systems do not count them.
+    let is_counted = disk.f_files > 0;
+    (is_counted && disk.f_favail < INODES && least > 0).then(|| {
+        format!(
+            "the disk of `{shown}` has room for only {} more files",
+            disk.f_favail
+        )
+    })
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_is_named_with_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(lack_of(folder.path(), 1), None);
+        let why = lack_of(folder.path(), u64::MAX).unwrap();
+        assert!(why.contains(&folder.path().display().to_string()), "{why}");
+        assert_eq!(lack_of(Path::new("/nowhere"), u64::MAX), None);
+    }
+}

@@ -87,7 +87,7 @@ pub use report::{ForgeAddress, ForgeApi, encoded};
 pub use run::{Run, Value};
 pub use secret::{Secret, SecretError};
 pub use site::Site;
-pub use source::Source;
+pub use source::{Signers, Source};
 pub use test::Test;
 pub use volumes::{Volume, VolumeSource};
 pub use warnings::{looks_secret, warnings};

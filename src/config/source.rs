@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use toml::de::DeValue;
+
 use super::Secret;
 use super::file::{Node, Section};
 use super::values::{line, path, secret};
@@ -20,13 +22,25 @@ pub struct Source {
     pub host_key: Option<String>,
     /// Whether submodules stay empty folders.
     pub without_submodules: bool,
+    /// Whose signature a commit must have. `None`: nobody's.
+    pub signers: Option<Signers>,
     /// Hosts other than the repository's from which submodules are fetched, in lower case.
     pub hosts: BTreeMap<String, Source>,
+}
+
+/// Whose SSH signatures count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signers {
+    /// Public keys, as in a `.pub` file.
+    Keys(Vec<String>),
+    /// A file of allowed signers, as for git's `gpg.ssh.allowedSignersFile`.
+    File(PathBuf),
 }
 
 pub(super) fn source(mut section: Section<'_>) -> Source {
     let mut source = access(&mut section);
     source.without_submodules = section.read("submodules", |node| node.boolean()) == Some(false);
+    source.signers = section.read("require_signature", signers);
     source.hosts = section.read("hosts", hosts).unwrap_or_default();
     section.done();
     source
@@ -39,6 +53,38 @@ fn access(section: &mut Section<'_>) -> Source {
         ssh_key: section.read("ssh_key", path),
         host_key: section.read("host_key", host_key),
         ..Source::default()
+    }
+}
+
+fn signers(node: Node<'_>) -> Option<Signers> {
+    const EXPECTED: &str = "an array of SSH public keys such as [\"ssh-ed25519 AAAA… ann@example.com\"], or the path \
+                            of a file of allowed signers";
+    if let DeValue::String(_) = node.value.get_ref() {
+        return path(node).map(Signers::File);
+    }
+    let key = |node: &Node<'_>| {
+        let text = node.str(EXPECTED)?;
+        let mut words = text.split_whitespace();
+        let kind = words.next().unwrap_or_default();
+        let data = words.next().unwrap_or_default();
+        let known =
+            kind.starts_with("ssh-") || kind.starts_with("sk-") || kind.starts_with("ecdsa-");
+        let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        match known
+            && data.len() > 20
+            && data.chars().all(base64)
+            && !text.contains(char::is_control)
+        {
+            true => Some(text.to_owned()),
+            false => node.wrong(EXPECTED),
+        }
+    };
+    let nodes = node.array(EXPECTED)?;
+    let keys: Vec<String> = nodes.iter().map(key).collect::<Option<_>>()?;
+    match keys.is_empty() {
+        // Nobody could deploy.
+        true => node.wrong("at least one key; without this key no signature is required"),
+        false => Some(Signers::Keys(keys)),
     }
 }
 

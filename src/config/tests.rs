@@ -535,7 +535,11 @@ fn one_mistake_each() {
         ("run.cpus = nan", "a number of processors"),
         ("run.cpus = 'one'", "a number of processors"),
         ("hooks.release = \"a\\nb\"", "one line of text"),
-        ("an array of SSH public keys",),
+        ("source.require_signature = []", "at least one key"),
+        (
+            "source.require_signature = ['ssh-rsa x']",
+            "an array of SSH public keys",
+        ),
         ("test.timeout = '1m'", "`apps.a.test.command` is missing"),
         (
             "test.command = 'x'\nhooks.test = 'y'",

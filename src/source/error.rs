@@ -54,6 +54,8 @@ pub enum SourceError {
         path: String,
         error: Box<SourceError>,
     },
+    #[error("the commit `{}` is not signed as `source.require_signature` wants: {why}", .id.short())]
+    Unsigned { id: CommitId, why: String },
     #[error("the fetch was cancelled")]
     Cancelled,
     #[error("the fetch from `{repo}` timed out")]
@@ -79,6 +81,7 @@ impl SourceError {
             Self::Disk { .. } => "mirror_disk",
             Self::Submodule { .. } => "submodule",
             Self::InSubmodule { error, .. } => error.code(),
+            Self::Unsigned { .. } => "unsigned",
             Self::Cancelled => "cancelled",
             Self::TimedOut { .. } => "fetch_timeout",
         }
@@ -110,6 +113,9 @@ impl SourceError {
             Self::Disk { .. } => "check the free disk space and the permissions of `data_dir`",
             Self::Submodule { hint, .. } => hint,
             Self::InSubmodule { error, .. } => error.hint(),
+            Self::Unsigned { .. } => {
+                "sign it (`git config gpg.format ssh`, `git commit -S`) with a key that deploy.toml lists, and push again"
+            }
             Self::Cancelled => "deploy again when ready",
             Self::TimedOut { .. } => "deploy again; if it stays slow, check the network",
         }

@@ -13,7 +13,7 @@ use url::Url;
 use super::fetch::Fetch;
 use super::own::Own;
 use super::transport::Failed;
-use super::{Commit, Revision, SourceError, init, local, lock, resolve};
+use super::{Commit, Revision, SourceError, init, local, lock, resolve, signature};
 use crate::config::{Repo, Source};
 use crate::ids::CommitId;
 
@@ -51,9 +51,26 @@ impl Mirror {
         resolve::by_id(&self.open().ok()?, id, &self.shown()).ok()
     }
 
-    /// Fetches the wanted commit, without its history, and returns it. Ends soon after `cancel` or
-    /// `deadline`, and when the server is silent for 30 seconds. Not to be called from async code.
+    /// Fetches the wanted commit, without its history, and returns it. One that is not signed as deploy.toml
+    /// requires is an error. Ends soon after `cancel` or `deadline`, and when the server is silent for
+    /// 30 seconds. Not to be called from async code.
     pub fn fetch(
+        &self,
+        revision: &Revision,
+        log: &dyn Fn(&str),
+        cancel: &CancellationToken,
+        deadline: Instant,
+    ) -> Result<Commit, SourceError> {
+        let commit = self.fetch_any(revision, log, cancel, deadline)?;
+        if let Some(signers) = &self.access.signers {
+            let by = signature::check(&self.open()?, &commit.id, signers, &self.more())?;
+            log(&format!("`{}` is signed by {by}", commit.id.short()));
+        }
+        Ok(commit)
+    }
+
+    /// The same, whoever signed it: what a signed commit records is as good as signed.
+    pub(super) fn fetch_any(
         &self,
         revision: &Revision,
         log: &dyn Fn(&str),

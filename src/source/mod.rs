@@ -15,6 +15,7 @@ mod mirror;
 mod own;
 mod progress;
 mod resolve;
+mod signature;
 mod submodule;
 mod transport;
 mod warnings;

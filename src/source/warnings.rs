@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::SourceError;
 use super::local::{is_work_tree, open};
-use crate::config::{Config, Repo};
+use crate::config::{Config, Repo, Signers};
 
 /// One sentence for each repository that, as this machine is now, cannot be deployed from or pushed to.
 pub fn warnings(config: &Config) -> Vec<String> {
@@ -18,7 +18,25 @@ pub fn warnings(config: &Config) -> Vec<String> {
         )),
         _ => None,
     });
-    said.collect()
+    let unsigned = config.apps.iter().filter_map(|(name, app)| {
+        let signers = app.source.signers.as_ref()?;
+        let key = format!("`apps.{name}.source.require_signature`");
+        match signers {
+            _ if !has_program("ssh-keygen") => Some(format!(
+                "{key} needs the program `ssh-keygen`, which is not installed (`apt-get install \
+                 openssh-client`): nothing will be deployed"
+            )),
+            Signers::File(path) => {
+                let error = std::fs::File::open(path).err()?;
+                Some(format!(
+                    "{key}: `{}` cannot be read: {error}",
+                    path.display()
+                ))
+            }
+            Signers::Keys(_) => None,
+        }
+    });
+    said.chain(unsigned).collect()
 }
 
 fn has_program(name: &str) -> bool {

@@ -11,4 +11,5 @@ mod inputs;
 mod lfs;
 mod mirror;
 mod remote;
+mod signatures;
 mod submodules;

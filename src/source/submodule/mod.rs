@@ -85,7 +85,7 @@ impl Mirror {
             cancel,
             deadline,
         } = *fetching;
-        match mirror.fetch(&revision, log, cancel, deadline) {
+        match mirror.fetch_any(&revision, log, cancel, deadline) {
             Ok(found) => Ok(Some((mirror, found))),
             Err(SourceError::Cancelled) => Err(SourceError::Cancelled),
             Err(error) => Err(SourceError::InSubmodule {

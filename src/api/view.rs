@@ -15,6 +15,7 @@ use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
 use crate::store::apps::Serving;
 use crate::store::deployments::{self, Deployment, Failure, Goal, Trigger};
+use crate::store::provenance::Provenance;
 use crate::store::releases::Release;
 use crate::store::services::Service;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
@@ -57,6 +58,9 @@ pub struct DeploymentView {
     /// The image's id.
     #[schema(required, example = "sha256:9a0b44d5f1c26e83")]
     pub image_id: Option<String>,
+    /// What the image was built from; null if that is not known.
+    #[schema(required)]
+    pub provenance: Option<Provenance>,
     #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
     pub created_at: String,
     /// Whether the release is kept but its image is gone from Docker: somebody removed it.
@@ -263,6 +267,9 @@ pub struct ReleaseView {
         example = "ghcr.io/acme/hello:1@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
     )]
     pub image_digest: Option<String>,
+    /// What its image was built from; null if that is not known.
+    #[schema(required)]
+    pub provenance: Option<Provenance>,
     /// Whether this release is the one that serves traffic now.
     pub current: bool,
     #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
@@ -440,6 +447,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         release: release.as_ref().map(|release| release.id.to_string()),
         image: web.map(|service| service.image.clone()),
         image_id: web.map(|service| service.image_id.clone()),
+        provenance: release.as_ref().and_then(|it| it.provenance.clone()),
         image_gone: false,
         kept: release.as_ref().is_some_and(|it| it.removed_at.is_none()),
         created_at: rfc3339(row.created_at),
@@ -512,6 +520,7 @@ pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Re
     let image_digest = web.and_then(|service| service.image_digest.clone());
     Ok(ReleaseView {
         image_digest,
+        provenance: row.provenance,
         current: serving.live.as_ref() == Some(&row.id),
         id: row.id.to_string(),
         app: row.app.to_string(),

@@ -12,11 +12,12 @@ use super::cache_key::{Base, cache_key};
 use super::command::Program;
 use super::{BuildError, Context, Inputs, bases, command};
 use crate::config;
-use crate::engine::{BuildFailure, BuildSpec, Engine};
+use crate::engine::{BuildFailure, BuildSpec, BuiltImage, Engine};
 use crate::ids::AppName;
 use crate::source::{Commit, Fetching, Mirror};
 use crate::store::images::Recorded;
 use crate::store::log::Log;
+use crate::store::provenance::{self, Provenance};
 
 /// What is to be built.
 pub struct Request<'a> {
@@ -56,6 +57,8 @@ pub struct Built {
     pub reused: Option<Recorded>,
     /// The paths of the volumes that the image declares.
     pub volumes: Vec<String>,
+    /// Of what was built now.
+    pub provenance: Provenance,
 }
 
 /// How many lines of the log are part of the error of a build that timed out.
@@ -111,6 +114,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
             cache_key: key,
             reused: Some(recorded.clone()),
             volumes,
+            provenance: Provenance::default(),
         });
     }
     let (context, left) = match &request.settings.command {
@@ -121,7 +125,9 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         }
         None => (context, None),
     };
-    let image_id = build(engine, request, context, &args, log).await?;
+    let mut provenance = origin(request, &context, &args);
+    let BuiltImage { id: image_id, from } = build(engine, request, context, &args, log).await?;
+    provenance.bases = based(&bases, &from);
     if let Some(name) = left.as_ref().and_then(|left| left.image.as_ref())
         && let Some(id) = engine.image_id(name).await?
     {
@@ -135,6 +141,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         cache_key: key,
         reused: None,
         volumes,
+        provenance,
     })
 }
 
@@ -149,6 +156,58 @@ fn program<'a>(request: &'a Request<'_>, argv: &'a [String]) -> Program<'a> {
         args: &request.inputs.args,
         site: request.settings.site.as_ref(),
     }
+}
+
+/// What is built from what; the base images are known only afterwards.
+fn origin(request: &Request<'_>, context: &Context, args: &BTreeMap<String, String>) -> Provenance {
+    let settings = request.settings;
+    let own = request.from.is_none() && settings.site.is_none() && settings.command.is_none();
+    let dockerfile = &context.dockerfile;
+    Provenance {
+        built_by: String::new(),
+        source: request
+            .from
+            .map_or_else(|| request.mirror.shown(), str::to_owned),
+        dockerfile: own.then(|| dockerfile.named.clone()),
+        dockerfile_id: own.then(|| dockerfile.id.to_string()),
+        command: settings.command.as_ref().map(|argv| argv.join(" ")),
+        target: settings.target.clone(),
+        args: args.keys().cloned().collect(),
+        secrets: request.inputs.secrets.keys().cloned().collect(),
+        bases: Vec::new(),
+    }
+}
+
+/// The base images by their names in the Dockerfile, with the digests that the builder resolved (`from`,
+/// `docker.io/library/node:22@sha256:…`).
+fn based(bases: &[Base], from: &[String]) -> Vec<provenance::Base> {
+    let mut all: Vec<_> = from
+        .iter()
+        .filter_map(|whole| {
+            let (name, digest) = whole.split_once('@')?;
+            Some(provenance::Base {
+                name: name.to_owned(),
+                digest: Some(digest.to_owned()),
+                image_id: None,
+            })
+        })
+        .collect();
+    for (name, id) in bases.iter().filter(|(name, _)| !name.is_empty()) {
+        let known = name
+            .parse::<config::Image>()
+            .ok()
+            .map(|image| image.canonical());
+        let known = all.iter_mut().find(|it| known.as_ref() == Some(&it.name));
+        match known {
+            Some(base) => base.image_id.clone_from(id),
+            None => all.push(provenance::Base {
+                name: name.clone(),
+                digest: None,
+                image_id: id.clone(),
+            }),
+        }
+    }
+    all
 }
 
 /// What the engine has now under the names of the base images. If only the builder knows the names, the
@@ -198,7 +257,7 @@ async fn build(
     context: Context,
     args: &BTreeMap<String, String>,
     log: &Log,
-) -> Result<String, BuildError> {
+) -> Result<BuiltImage, BuildError> {
     let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
     match entries {
         0 => {}

@@ -70,6 +70,26 @@ fn head(deployment: &view::Deployment) {
         false => "",
     };
     row("Image", &format!("{image}{gone}"));
+    if let Some(from) = &deployment.provenance {
+        let other = Some(&from.built_by).filter(|it| **it != deployment.id);
+        let other = other.map_or(String::new(), |it| format!(", by `{it}`"));
+        row("Built from", &format!("{}{other}", from.source));
+        let target = from.target.as_ref();
+        let target = target.map_or(String::new(), |it| format!(", stage {it}"));
+        if let Some(file) = &from.dockerfile {
+            let id = from.dockerfile_id.as_deref().unwrap_or_default();
+            row(
+                "Dockerfile",
+                &format!("{file} ({}){target}", words::short(id)),
+            );
+        }
+        row("Built by", from.command.as_deref().unwrap_or_default());
+        for base in &from.bases {
+            let known = base.digest.as_ref().or(base.image_id.as_ref());
+            let known = known.map_or(String::new(), |id| format!(" ({id})"));
+            row("Base", &format!("{}{known}", base.name));
+        }
+    }
     let options = [
         (deployment.no_cache, "--no-cache"),
         (deployment.pull, "--pull"),

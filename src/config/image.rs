@@ -28,6 +28,15 @@ impl Image {
         }
     }
 
+    /// The name with everything that Docker would add to it.
+    pub fn canonical(&self) -> String {
+        match self.registry() {
+            HUB if !self.name.contains('/') => format!("{HUB}/library/{}:{}", self.name, self.tag),
+            HUB if !self.name.starts_with(HUB) => format!("{HUB}/{}:{}", self.name, self.tag),
+            _ => format!("{}:{}", self.name, self.tag),
+        }
+    }
+
     /// What another tag, digest or whole name stands for. Another image than that of deploy.toml is
     /// refused: whoever may deploy does not decide what an app is.
     pub fn other(&self, text: &str) -> Result<Self, String> {
@@ -155,6 +164,13 @@ mod tests {
                 assert_eq!((image.tag.as_str(), &image.digest), (tag, &digest));
                 assert_eq!(image.to_string().parse::<Image>().unwrap(), image);
             }
+        }
+        for (text, expected) in [
+            ("node", "docker.io/library/node:latest"),
+            ("acme/hello:1", "docker.io/acme/hello:1"),
+            ("ghcr.io/acme/hello", "ghcr.io/acme/hello:latest"),
+        ] {
+            assert_eq!(text.parse::<Image>().unwrap().canonical(), expected);
         }
         for bad in [
             "",

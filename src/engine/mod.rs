@@ -164,6 +164,15 @@ pub struct BuildSpec<'a> {
     pub pull: bool,
 }
 
+/// What the engine built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// `sha256:…`
+    pub id: String,
+    /// The images in registries that it builds on, `name:tag@sha256:…`.
+    pub from: Vec<String>,
+}
+
 /// Why the engine did not build an image.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFailure {
@@ -285,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Builds an image with the builder's output in the log, and returns its id, `sha256:…`. Dropping the
+    /// Builds an image with the builder's output in the log. Dropping the
     /// future ends the build on the engine too.
     pub async fn build(
         &self,
@@ -293,7 +302,7 @@ impl Engine {
         dockerfile: Arc<Mutex<dyn Files>>,
         context: Arc<Mutex<dyn Files>>,
         log: &Log,
-    ) -> std::result::Result<String, BuildFailure> {
+    ) -> std::result::Result<BuiltImage, BuildFailure> {
         match self {
             Engine::Docker(docker) => docker.build(spec, dockerfile, context, log).await,
         }

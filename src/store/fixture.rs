@@ -66,6 +66,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         commit: "a".repeat(40).parse().expect("a commit id"),
         message: "First".into(),
         author: "Ada".into(),
+        provenance: None,
         services: vec![service],
         created_at: now(),
         went_live: None,

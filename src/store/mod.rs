@@ -39,6 +39,7 @@ pub mod ours;
 pub mod outages;
 pub mod outbox;
 pub mod pending_pushes;
+pub mod provenance;
 pub mod prune;
 pub mod pushes;
 pub mod releases;

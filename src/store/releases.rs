@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, Row};
 
+use super::provenance::Provenance;
 use super::services::{self, Service};
-use super::{Result, now, parsed};
+use super::{Result, json, now, parsed, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Release {
     pub commit: CommitId,
     pub message: String,
     pub author: String,
+    /// `None` if it was made before this was recorded, or adopted.
+    pub provenance: Option<Provenance>,
     /// Ordered by name; at least one.
     pub services: Vec<Service>,
     pub created_at: i64,
@@ -47,8 +50,9 @@ impl Release {
 
 pub fn insert(db: &Connection, release: &Release) -> Result<()> {
     db.execute(
-        "INSERT INTO releases (id, app, deployment, commit_id, message, author, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO releases
+            (id, app, deployment, commit_id, message, author, created_at, provenance)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         (
             release.id.as_str(),
             release.app.as_str(),
@@ -57,6 +61,7 @@ pub fn insert(db: &Connection, release: &Release) -> Result<()> {
             &release.message,
             &release.author,
             release.created_at,
+            release.provenance.as_ref().map(to_json).transpose()?,
         ),
     )?;
     for service in &release.services {
@@ -69,6 +74,19 @@ pub fn get(db: &Connection, id: &ReleaseId) -> Result<Option<Release>> {
     let mut query = db.prepare_cached("SELECT * FROM releases WHERE id = ?1")?;
     let mut rows = query.query([id.as_str()])?;
     Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
+}
+
+/// Where the image that a deployment built comes from.
+pub fn provenance(db: &Connection, built_by: &DeploymentId) -> Result<Option<Provenance>> {
+    let mut query = db.prepare_cached(
+        "SELECT provenance FROM releases WHERE deployment = ?1 AND provenance IS NOT NULL LIMIT 1",
+    )?;
+    let mut rows = query.query([built_by.as_str()])?;
+    let found = rows
+        .next()?
+        .map(|row| json(row, "provenance"))
+        .transpose()?;
+    Ok(found.flatten())
 }
 
 /// Records that a release goes live; before it is made the live one, so that what it replaces the first
@@ -180,6 +198,7 @@ fn from_row(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Release> {
         commit: parsed(row, "commit_id")?,
         message: row.get("message")?,
         author: row.get("author")?,
+        provenance: json(row, "provenance")?,
         created_at: row.get("created_at")?,
         went_live: row.get("went_live")?,
         removed_at: row.get("removed_at")?,

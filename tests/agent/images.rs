@@ -194,6 +194,20 @@ async fn an_image_of_a_registry_is_deployed_by_digest_and_rolled_back() {
     assert_eq!(server.version().await, "v1");
     let list = server.api(&format!("/api/v1/apps/{APP}/releases")).await;
     assert_eq!(list["items"][0]["image_digest"], pinned, "{list}");
+    // What it was built from was recorded when it was.
+    let from = &list["items"][0]["provenance"];
+    assert_eq!(
+        (&from["source"], &from["built_by"]),
+        (&json!(pinned), &first["id"])
+    );
+    let digest = pinned.rsplit_once('@').unwrap().1;
+    assert_eq!(from["bases"][0]["digest"], digest, "{from}");
+    let shown = server.cutover(&["show", first["id"].as_str().unwrap()]);
+    let shown = { shown }.output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&shown.stdout).contains(digest),
+        "{shown:?}"
+    );
 
     // The registry says that the tag has moved.
     let hook = async |token: &str, payload: Value| {

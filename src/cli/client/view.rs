@@ -36,6 +36,7 @@ pub struct Deployment {
     pub release: Option<String>,
     pub image: Option<String>,
     pub image_gone: bool,
+    pub provenance: Option<Provenance>,
     pub created_at: String,
     pub ended_at: Option<String>,
     pub steps: Vec<Step>,
@@ -138,6 +139,27 @@ pub struct Failure {
     pub message: String,
     pub step: Option<String>,
     pub log_tail: Vec<String>,
+}
+
+/// What an image was built from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    pub built_by: String,
+    pub source: String,
+    pub dockerfile: Option<String>,
+    pub dockerfile_id: Option<String>,
+    pub command: Option<String>,
+    pub target: Option<String>,
+    pub bases: Vec<Base>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Base {
+    pub name: String,
+    pub digest: Option<String>,
+    pub image_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -12,6 +12,7 @@ use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
 use crate::store::images::Recorded;
+use crate::store::provenance::Provenance;
 use crate::store::releases::{self, Release};
 use crate::store::{deployments, images, now};
 
@@ -39,6 +40,7 @@ pub async fn build(
     let built = made(line, commit, deployment, &app.build, tags, recorded).await?;
     // Of an app without a repository, the commit's message is the image with its digest.
     let from = app.image().map(|_| commit.message.as_str());
+    let provenance = provenance(line, &built).await?;
     say_volumes(line, &built.volumes);
     let how = built
         .reused
@@ -53,6 +55,7 @@ pub async fn build(
         commit: commit.id.clone(),
         message: commit.message.clone(),
         author: commit.author.clone(),
+        provenance,
         services: services::services(app, &wanted, &image, &built.image_id, from),
         created_at: now(),
         went_live: None,
@@ -72,6 +75,24 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// Where the image comes from; of one that was built before, as it was recorded then.
+async fn provenance(line: &Line<'_>, built: &Built) -> Result<Option<Provenance>, Stop> {
+    let Some(before) = &built.reused else {
+        return Ok(Some(Provenance {
+            built_by: line.id.to_string(),
+            ..built.provenance.clone()
+        }));
+    };
+    let Some(by) = before.deployment.clone() else {
+        return Ok(None);
+    };
+    let read = line
+        .agent
+        .store
+        .read(move |db| releases::provenance(db, &by));
+    Ok(read.await?)
 }
 
 /// Another stage of the same Dockerfile, with the same inputs; its id. Its only name is

@@ -484,6 +484,10 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX services_by_image ON services (image_id);
     CREATE INDEX instances_by_release ON instances (release);
 ",
+    // Where a release's image comes from.
+    "
+    ALTER TABLE releases ADD COLUMN provenance TEXT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -51,6 +51,7 @@ pub async fn of(
         commit,
         message,
         author,
+        provenance: None,
         services: services(app, candidate, &image),
         created_at,
         went_live: Some(created_at),

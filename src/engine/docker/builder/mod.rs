@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::{Docker, EngineError, Result, status_code};
 use crate::engine::files::{FileKind, Files};
-use crate::engine::{BuildFailure, BuildSpec};
+use crate::engine::{BuildFailure, BuildSpec, BuiltImage};
 use crate::store::log::Log;
 
 mod cache;
@@ -49,7 +49,7 @@ impl Docker {
         dockerfile: Arc<Mutex<dyn Files>>,
         context: Arc<Mutex<dyn Files>>,
         log: &Log,
-    ) -> std::result::Result<String, BuildFailure> {
+    ) -> std::result::Result<BuiltImage, BuildFailure> {
         let services = Services {
             sources: Arc::new(Sources {
                 context: context.clone(),
@@ -85,13 +85,13 @@ impl Docker {
         followed.map_err(|failure| mask.hide_in(failure))
     }
 
-    /// Reads the engine's messages to the end and returns the image's id.
+    /// Reads the engine's messages to the end.
     async fn follow(
         &self,
         answer: Response<Incoming>,
         mask: &Mask<'_>,
         log: &Log,
-    ) -> std::result::Result<String, BuildFailure> {
+    ) -> std::result::Result<BuiltImage, BuildFailure> {
         let mut progress = Progress::default();
         if answer.status() != StatusCode::OK {
             return Err(refused(refusal(answer).await).into());
@@ -113,7 +113,9 @@ impl Docker {
                 None => {}
             }
         }
-        image.ok_or_else(|| BuildFailure::Engine(not_there("it did not report the image's id")))
+        let id = image.ok_or_else(|| not_there("it did not report the image's id"))?;
+        let from = progress.bases();
+        Ok(BuiltImage { id, from })
     }
 
     pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<Option<Vec<String>>> {

@@ -1,6 +1,6 @@
 //! BuildKit's live status as readable log lines.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
 
@@ -61,6 +61,18 @@ impl Progress {
     pub(super) fn failure(&mut self) -> Option<(String, String, Vec<String>)> {
         let step = self.steps.remove(self.failed.first()?)?;
         Some((step.name, step.error, step.tail.lines()))
+    }
+
+    /// The images that steps began with, `name:tag@sha256:…`.
+    pub(super) fn bases(&self) -> Vec<String> {
+        let names = self.steps.values().map(|step| step.name.as_str());
+        let of = |name: &str| {
+            let (_, image) = name.split_once("FROM ")?;
+            let image = image.split(' ').next()?;
+            image.contains("@sha256:").then(|| image.to_owned())
+        };
+        let all: BTreeSet<_> = names.filter_map(of).collect();
+        all.into_iter().collect()
     }
 
     /// The last lines of all steps.

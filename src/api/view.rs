@@ -261,7 +261,7 @@ pub struct ReleaseView {
     /// The image's id.
     #[schema(example = "sha256:9a0b44d5f1c26e83")]
     pub image_id: String,
-    /// What it was made from, by its digest, if that comes from a registry; null if it was built here.
+    /// Its name and digest in a registry, if it comes from one or was pushed to one.
     #[schema(
         required,
         example = "ghcr.io/acme/hello:1@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"

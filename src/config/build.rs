@@ -8,7 +8,7 @@ use super::container::{hosts, shm_size};
 use super::file::{Node, Section};
 use super::run::environment;
 use super::values::{inside, path, positive, secret};
-use super::{Secret, Site, Value};
+use super::{Image, Secret, Site, Value};
 
 #[derive(Debug, Clone)]
 pub struct Build {
@@ -17,6 +17,8 @@ pub struct Build {
     /// The program that builds in place of Docker, and its arguments, in which `{image}` stands for the
     /// name that its image is to have.
     pub command: Option<Vec<String>>,
+    /// Where images are pushed to as well: a name in a registry, without a tag.
+    pub push: Option<String>,
     /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
     /// repeated slashes.
     pub context: String,
@@ -46,6 +48,7 @@ impl Default for Build {
         Self {
             site: None,
             command: None,
+            push: None,
             context: ".".into(),
             dockerfile: None,
             target: None,
@@ -100,6 +103,7 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
     let build = Build {
         site,
         command: section.read("command", program),
+        push: section.read("push", push),
         context: section.read("context", inside).unwrap_or(default.context),
         dockerfile: section.read("dockerfile", dockerfile),
         target: section.read("target", target),
@@ -129,6 +133,16 @@ fn program(node: Node<'_>) -> Option<Vec<String>> {
     match argv.first().is_some_and(|program| !program.is_empty()) {
         true => Some(argv),
         false => node.wrong_unshown(EXPECTED),
+    }
+}
+
+fn push(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "the name of an image without a tag, such as \"registry.example.com/acme/hello\"; each \
+                            image gets its commit's digits as its tag";
+    let text = node.str(EXPECTED)?;
+    match text.parse::<Image>() {
+        Ok(image) if image.name == text => Some(image.name),
+        _ => node.wrong(EXPECTED),
     }
 }
 

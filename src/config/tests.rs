@@ -549,6 +549,7 @@ fn one_mistake_each() {
             "test.target = 'x'\nbuild.command = ['x']",
             "`apps.a.test.target` is of no use",
         ),
+        ("build.push = 'a:1'", "without a tag"),
         ("build.command = 'make'", "a program and its arguments"),
         (
             "build.command = ['x']\nbuild.target = 'x'",

@@ -90,7 +90,7 @@ async fn of_procfile(
     Ok((processes, found.release))
 }
 
-/// The services, ordered by name. `from`: the image in a registry that theirs is made from, if any.
+/// The services, ordered by name. `from`: the image in a registry that theirs is made from or was pushed to, if any.
 pub fn services(
     app: &App,
     wanted: &Wanted,

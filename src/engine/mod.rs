@@ -532,6 +532,14 @@ impl Engine {
         }
     }
 
+    /// Pushes an image under this name and tag, and returns the digest, `sha256:…`, that its registry has for
+    /// it. The name is only the registry's: here it is taken away again.
+    pub async fn push(&self, id: &str, image: &Image) -> Result<String> {
+        match self {
+            Engine::Docker(docker) => docker.push(id, image).await,
+        }
+    }
+
     /// The digest, `sha256:…`, of what a name stands for in its registry now.
     pub async fn digest(&self, image: &Image) -> Result<String> {
         match self {

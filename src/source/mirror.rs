@@ -90,6 +90,13 @@ impl Mirror {
             failed: Failed::default(),
         };
         fetch.going()?;
+        if let Repo::Image(_) = &self.repo {
+            let why = "it is an image in a registry, which has no commits".into();
+            return Err(SourceError::Unsupported {
+                repo: shown.clone(),
+                why,
+            });
+        }
         if let Repo::Local(path) = &self.repo {
             let found = local::find(&local::open(path)?, revision, &shown, log);
             return found.map_err(broken);

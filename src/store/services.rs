@@ -15,7 +15,7 @@ pub struct Service {
     pub image: String,
     /// `sha256:…`. Containers are made from this id, since the name may later refer to another image.
     pub image_id: String,
-    /// The image's digest in its registry, `name@sha256:…`; `None` if it was built here.
+    /// The image in a registry, `name:tag@sha256:…`: what it was made from, or where it was pushed to.
     pub image_digest: Option<String>,
     pub settings: Settings,
     /// How many instances it has.

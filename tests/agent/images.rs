@@ -265,3 +265,45 @@ async fn a_registry_is_asked_for_another_image_and_a_rollback_stays() {
     registry.push("v3", "1").await;
     serves("v3").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_built_image_is_pushed_too() {
+    let Some(registry) = Registry::start().await else {
+        return;
+    };
+    let settings = format!(
+        "{SETTINGS}[apps.hello.build]\npush = \"{}\"\n",
+        registry.name
+    );
+    let mut server = Server::idle(&settings).await;
+    server.set_env("DOCKER_CONFIG", &registry.login().display().to_string());
+    server.serve().await;
+    let deployment = server.go_live("v1").await;
+    let tag = deployment.commit.unwrap()[..12].to_owned();
+    let list = server.api(&format!("/api/v1/apps/{APP}/releases")).await;
+    let pushed = list["items"][0]["image_digest"].as_str().unwrap();
+    let name = format!("{}:{tag}", registry.name);
+    assert!(pushed.starts_with(&format!("{name}@sha256:")), "{pushed}");
+    assert!(
+        docker().await.inspect_image(&name).await.is_err(),
+        "the name is left here"
+    );
+    let login = DockerCredentials {
+        username: Some(USER.to_owned()),
+        password: Some(PASSWORD.to_owned()),
+        ..Default::default()
+    };
+    let found = docker()
+        .await
+        .inspect_registry_image(&name, Some(login))
+        .await;
+    let digest = found.unwrap().descriptor.digest.unwrap();
+    assert!(pushed.ends_with(&digest), "{pushed} {digest}");
+
+    // Without a login nothing goes live that is not there too.
+    std::fs::remove_file(registry.login().join("config.json")).unwrap();
+    let id = server.push("v2", "").await;
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.error.unwrap().code, "push_failed", "{log:#?}");
+    assert_eq!(server.version().await, "v1");
+}

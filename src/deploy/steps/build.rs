@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use crate::build::{self, BuildError, Built, Inputs};
-use crate::config::{self, Command};
+use crate::config::{self, Command, Image};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
 use crate::deploy::{disk, services, tend};
+use crate::engine::EngineError;
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
@@ -39,7 +40,11 @@ pub async fn build(
     let recorded = recorded.await?;
     let built = made(line, commit, deployment, &app.build, tags, recorded).await?;
     // Of an app without a repository, the commit's message is the image with its digest.
-    let from = app.image().map(|_| commit.message.as_str());
+    let from = app.image().map(|_| commit.message.clone());
+    let from = match &app.build.push {
+        Some(name) => Some(push(line, name, commit, &built.image_id).await?),
+        None => from,
+    };
     let provenance = provenance(line, &built).await?;
     say_volumes(line, &built.volumes);
     let how = built
@@ -56,7 +61,7 @@ pub async fn build(
         message: commit.message.clone(),
         author: commit.author.clone(),
         provenance,
-        services: services::services(app, &wanted, &image, &built.image_id, from),
+        services: services::services(app, &wanted, &image, &built.image_id, from.as_deref()),
         created_at: now(),
         went_live: None,
         removed_at: None,
@@ -75,6 +80,40 @@ pub async fn build(
         releases::insert(db, &row)?;
         deployments::set_release(db, &id, &row.id)
     }))
+}
+
+/// Pushes the image to where deploy.toml wants it too; its name there, with its digest.
+async fn push(line: &Line<'_>, name: &str, commit: &Commit, id: &str) -> Result<String, Stop> {
+    let image = Image {
+        name: name.to_owned(),
+        tag: commit.id.short().to_owned(),
+        digest: None,
+    };
+    line.log.line(&format!("pushing `{image}`"));
+    let timeout = line.app.build.timeout;
+    let pushed = tokio::time::timeout(timeout, line.agent.engine.push(id, &image)).await;
+    let digest = match pushed {
+        Ok(Ok(digest)) => digest,
+        Ok(Err(error @ EngineError::Unreachable { .. })) => return Err(error.into()),
+        Ok(Err(error)) => {
+            let what = format!(
+                "{error}; check `build.push`, and that the agent's user has a login to `{}` that may push \
+                 (`docker login`)",
+                image.registry()
+            );
+            return Err(Stop::failed("push_failed", what));
+        }
+        Err(_) => {
+            let what = format!("`{image}` was not pushed within `build.timeout`, {timeout:?}");
+            return Err(Stop::failed("push_failed", what));
+        }
+    };
+    let image = Image {
+        digest: Some(digest),
+        ..image
+    };
+    line.log.line(&format!("pushed `{image}`"));
+    Ok(image.to_string())
 }
 
 /// Where the image comes from; of one that was built before, as it was recorded then.

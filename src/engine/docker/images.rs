@@ -2,15 +2,11 @@
 
 use std::collections::HashSet;
 
-use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{
     ListImagesOptions, RemoveImageOptionsBuilder, RemoveVolumeOptions,
 };
 
-use super::builder::login;
 use super::{Docker, Result, gone_is_done, status_code};
-use crate::config::Image;
-use crate::engine::EngineError;
 use crate::engine::inventory::{ImageName, ImageTag};
 
 impl Docker {
@@ -35,38 +31,6 @@ impl Docker {
             Err(error) if matches!(status_code(&error), Some(400 | 404)) => Ok(None),
             Err(error) => Err(self.failed(format!("look at the image `{name}`"))(error)),
         }
-    }
-
-    pub async fn digest(&self, image: &Image) -> Result<String> {
-        let what = || format!("ask the registry for `{image}`");
-        let host = image.registry();
-        let login = login(host).await.map_err(|cause| EngineError::Refused {
-            what: what(),
-            cause,
-        })?;
-        let credentials = login.map(|(user, secret)| match user.is_empty() {
-            true => DockerCredentials {
-                identitytoken: Some(secret),
-                serveraddress: Some(host.to_owned()),
-                ..DockerCredentials::default()
-            },
-            false => DockerCredentials {
-                username: Some(user),
-                password: Some(secret),
-                serveraddress: Some(host.to_owned()),
-                ..DockerCredentials::default()
-            },
-        });
-        let name = image.to_string();
-        let found = self
-            .client()?
-            .inspect_registry_image(&name, credentials)
-            .await;
-        let found = found.map_err(self.failed(what()))?;
-        found.descriptor.digest.ok_or_else(|| EngineError::Refused {
-            what: what(),
-            cause: "it names no digest".into(),
-        })
     }
 
     pub async fn has_image(&self, id: &str) -> Result<bool> {

@@ -19,6 +19,7 @@ mod lines;
 mod listening;
 mod network;
 mod output;
+mod registry;
 mod session;
 mod tend;
 mod usage;

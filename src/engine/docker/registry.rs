@@ -1,0 +1,95 @@
+//! What the engine does with registries on its own: looking names up, and pushing. Base images are pulled by
+//! the builder.
+
+use bollard::auth::DockerCredentials;
+use bollard::query_parameters::{PushImageOptions, TagImageOptions};
+use futures_util::StreamExt;
+
+use super::builder::login;
+use super::{Docker, Result};
+use crate::config::Image;
+use crate::engine::EngineError;
+
+impl Docker {
+    pub async fn digest(&self, image: &Image) -> Result<String> {
+        let what = || format!("ask the registry for `{image}`");
+        let login = credentials(image)
+            .await
+            .map_err(|why| refused(what(), why))?;
+        let name = image.to_string();
+        let found = self.client()?.inspect_registry_image(&name, login).await;
+        let found = found.map_err(self.failed(what()))?;
+        let digest = found.descriptor.digest;
+        digest.ok_or_else(|| refused(what(), "it names no digest".into()))
+    }
+
+    pub async fn push(&self, id: &str, image: &Image) -> Result<String> {
+        let what = || format!("push `{image}`");
+        let docker = self.client()?;
+        let tag = TagImageOptions {
+            repo: Some(image.name.clone()),
+            tag: Some(image.tag.clone()),
+        };
+        let tagged = docker.tag_image(id, Some(tag)).await;
+        tagged.map_err(self.failed(what()))?;
+        let pushed = self.push_tagged(&docker, image, &what).await;
+        // Here it has its own names.
+        self.untag_image(id, &image.to_string()).await?;
+        pushed
+    }
+
+    async fn push_tagged(
+        &self,
+        docker: &bollard::Docker,
+        image: &Image,
+        what: &impl Fn() -> String,
+    ) -> Result<String> {
+        let login = credentials(image)
+            .await
+            .map_err(|why| refused(what(), why))?;
+        let options = PushImageOptions {
+            tag: Some(image.tag.clone()),
+            ..PushImageOptions::default()
+        };
+        let mut said = std::pin::pin!(docker.push_image(&image.name, Some(options), login));
+        while let Some(message) = said.next().await {
+            let message = message.map_err(self.failed(what()))?;
+            if let Some(error) = message.error_detail {
+                return Err(refused(what(), error.message.unwrap_or_default()));
+            }
+        }
+        let found = docker.inspect_image(&image.to_string()).await;
+        let found = found.map_err(self.failed(what()))?;
+        let digests = found.repo_digests.unwrap_or_default();
+        let mut digests = digests.iter().filter_map(|it| it.split_once('@'));
+        let own = digests.find(|(name, _)| *name == image.name);
+        let own = own.map(|(_, digest)| digest.to_owned());
+        own.ok_or_else(|| refused(what(), "it says no digest".into()))
+    }
+}
+
+fn refused(what: String, cause: String) -> EngineError {
+    EngineError::Refused { what, cause }
+}
+
+/// The login that the agent's user has to the image's registry.
+async fn credentials(image: &Image) -> std::result::Result<Option<DockerCredentials>, String> {
+    let host = image.registry();
+    Ok(login(host).await?.map(|(user, secret)| {
+        let server = DockerCredentials {
+            serveraddress: Some(host.to_owned()),
+            ..DockerCredentials::default()
+        };
+        match user.is_empty() {
+            true => DockerCredentials {
+                identitytoken: Some(secret),
+                ..server
+            },
+            false => DockerCredentials {
+                username: Some(user),
+                password: Some(secret),
+                ..server
+            },
+        }
+    }))
+}

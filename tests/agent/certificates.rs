@@ -169,6 +169,32 @@ async fn a_certificate_is_renewed_under_load_and_one_name_that_fails_holds_up_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_bound_to_the_one_that_the_authority_knows() {
+    let Some(mut authority) = Authority::new().await else {
+        return;
+    };
+    // base64url, as authorities show it.
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    authority.set("externalAccountBindingRequired", json!(true));
+    authority.set("externalAccountMACKeys", json!({ "kid-1": key }));
+    authority.start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("eab");
+    std::fs::write(&file, key.replace('z', "y")).unwrap();
+    let account = format!(", account = {{ id = \"kid-1\", key = {{ file = {file:?} }} }}");
+    let mut server = authority.server(&["hello.test"], &account).await;
+    server.serve().await;
+    let refused = soon(async || known(&server, "hello.test").await["failures"].as_u64() >= Some(1));
+    assert!(refused.await, "a wrong key: {}", server.log());
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    let renew = ["certificates", "renew", "hello.test"];
+    let renew = server.cutover(&renew).output().unwrap();
+    assert!(renew.status.success(), "{renew:?}");
+    served(&authority, &server, "hello.test").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_when_somebody_asks_even_if_the_authority_lost_the_account() {
     let Some(mut authority) = Authority::new().await else {
         return;

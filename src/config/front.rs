@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::claims::Claims;
 use super::file::{Node, Section};
+use super::units;
 use super::values::{networks, positive, some_networks};
 use crate::proxy::front::{Changes, Front, Logged, PathPattern, RateLimit, Redirect};
 
@@ -51,6 +52,12 @@ pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc
         compress: section
             .read("compress", |node| node.boolean())
             .unwrap_or(false),
+        buffer_requests: section.read("buffer_requests", |node| {
+            const EXPECTED: &str = "an amount from \"4k\" to \"16m\"";
+            let size = units::size(node.str(EXPECTED)?);
+            let size = size.filter(|size| (4 << 10..=16 << 20).contains(size));
+            size.or_else(|| node.wrong(EXPECTED))
+        }),
         max_connections: section.read("max_connections", |node| node.integer(1, 1_000_000)),
         access_log: section.read("access_log", logged).flatten(),
         request_headers: section.read("request_headers", changes).unwrap_or_default(),
@@ -284,6 +291,7 @@ mod tests {
             ("max_connections = 0", "`apps.a.proxy.max_connections`"),
             ("access_log = 'x'", "or a table such as"),
             ("scope_cookie_paths = true", "needs `strip_path`"),
+            ("buffer_requests = '1g'", "from \"4k\" to \"16m\""),
             (
                 "access_log = { headers = ['a b'] }",
                 "an array of header names",

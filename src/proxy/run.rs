@@ -208,6 +208,7 @@ fn server(
                 trusted: options.trusted.clone(),
                 client_ip_header: options.client_ip_header.clone(),
             },
+            folder: options.data_dir.clone(),
             door: https.map(|https| Door {
                 certificates: certificates.clone(),
                 port: https.port(),

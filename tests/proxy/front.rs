@@ -285,6 +285,76 @@ async fn what_gains_by_it_is_compressed_as_the_client_likes_it() {
 }
 
 #[tokio::test]
+async fn a_slow_upload_troubles_the_app_only_when_it_is_whole() {
+    let proxy = Proxy::start().await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let takes = app(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let mut text = Vec::new();
+            let end = b"the end";
+            while !text.ends_with(end) {
+                let mut part = [0; 16 << 10];
+                match stream.read(&mut part).await {
+                    Ok(n @ 1..) => text.extend_from_slice(&part[..n]),
+                    _ => return,
+                }
+                tell.send(text.len()).unwrap();
+            }
+            let head = text.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+            let sum = text[head..].iter().map(|&b| u64::from(b)).sum::<u64>();
+            let fields = String::from_utf8_lossy(&text[..head]).to_lowercase();
+            let said = format!("{} {sum} {}", text.len() - head, fields.contains("chunked"));
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{said}",
+                said.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let front = Front {
+        buffer_requests: Some(8 << 10),
+        ..Front::default()
+    };
+    let mut route = behind(front, &[], takes.await);
+    route.policy.max_body = Some(1 << 20);
+    publish(&proxy, vec![route]).await;
+    // What fits into memory, and what does not.
+    for size in [100, 300_000] {
+        let mut body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        body.extend_from_slice(b"the end");
+        let sum = body.iter().map(|&b| u64::from(b)).sum::<u64>();
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for part in body.chunks(50_000) {
+            let chunk = format!("{:x}\r\n", part.len());
+            let chunk = [chunk.as_bytes(), part, b"\r\n"].concat();
+            stream.write_all(&chunk).await.unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        assert!(told.try_recv().is_err(), "the app knows of nothing yet");
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let said = format!("{} {sum} false", body.len());
+        assert!(answer.ends_with(&said), "{said}: {answer}");
+        while told.try_recv().is_ok() {}
+    }
+    let large = format!(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n{}",
+        "x".repeat(2 << 20)
+    );
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let _ = stream.write_all(large.as_bytes()).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    assert!(told.try_recv().is_err(), "nor ever of this one");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn cookies_of_an_app_below_a_path_are_for_that_path() {
     let proxy = Proxy::start().await;
     let sets = says(

@@ -57,6 +57,7 @@ pub fn app_request(
                     false => policy.body_idle_timeout_ms,
                 },
                 first_byte_ms: policy.first_byte_timeout_ms,
+                buffer: None,
             })
         }
     };

@@ -1,15 +1,15 @@
 //! Answers one request: claims a route, sends the request to a target, returns the response.
 
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use super::answer::{refuse, too_large};
-use super::app_request::app_request;
+use super::app_request::{app_request, is_grpc};
 use super::attempt::Attempt;
 use super::basic_auth::challenged;
 use super::compress::{Wish, compress};
@@ -17,16 +17,20 @@ use super::cookie_path;
 use super::download::{Download, ResponseBody};
 use super::extended_connect::into_upgrade;
 use super::front::{Proxies, Stopped, Visitor, change_answer, client_address, stopped};
+use super::logged::entry;
 use super::page::{self, last_page};
 use super::redirect::{Door, came_secure, challenge_token, moved, redirected, to_https};
 use crate::log_limit::limited;
-use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
 use crate::proxy::route::live::NoRoute;
 use crate::proxy::route::routes::Routes;
+use crate::proxy::route::share::LiveShare;
 use crate::proxy::route::table::Page;
 use crate::proxy::route::visit::{Visit, client_key};
+use crate::proxy::upstream::request_body::RequestBody;
+use crate::proxy::upstream::upload::UploadError;
 use crate::proxy::wire::framing::LongHead;
 use crate::proxy::wire::request_id;
 use crate::proxy::wire::request_target;
@@ -35,15 +39,14 @@ use crate::proxy::wire::request_target;
 /// earlier.
 const MAX_TARGET: usize = 16 << 10;
 
-/// How much of a header field is logged, in bytes.
-const LOGGED: usize = 1 << 10;
-
 /// Answers requests by forwarding them to the apps in the live table.
 pub struct Gateway {
     pub routes: Arc<Routes>,
     /// Gets a line for each request.
     pub access_log: Option<Arc<AccessLog>>,
     pub proxies: Proxies,
+    /// Where what does not fit into memory is kept.
+    pub folder: PathBuf,
     /// Absent without TLS.
     pub door: Option<Door>,
 }
@@ -132,7 +135,7 @@ async fn forward(
     let mut claim = claim;
     request_id::ensure(request.headers_mut());
     if let Some(log) = &gateway.access_log {
-        let entry = entry(gateway, connection, &claim, name, &request);
+        let entry = entry(&gateway.proxies, connection, &claim, name, &request);
         claim.log = entry.map(|entry| (log.clone(), entry));
     }
     let policy = &claim.share().policy;
@@ -193,6 +196,25 @@ async fn forward(
     if let Some(front) = &front {
         front.request_headers.apply(request.headers_mut());
     }
+    if let Some(most) = front.as_ref().and_then(|front| front.buffer_requests) {
+        // Boxed, since it is rare and large.
+        let share = claim.share().clone();
+        let taken = Box::pin(take_in(&gateway.folder, most, &share, &mut request));
+        if let Err(error) = taken.await {
+            let policy = &claim.share().policy;
+            let answer = match error {
+                UploadError::TooLarge => too_large(routes, policy),
+                UploadError::ClientIdle => {
+                    watch.client.clear();
+                    let why = "Timed out while reading the request body.";
+                    last_page(StatusCode::REQUEST_TIMEOUT, why)
+                }
+                _ => last_page(StatusCode::BAD_REQUEST, "The request body ended early."),
+            };
+            watch.too_large.store(false, Relaxed);
+            return refuse(watch, claim, answer);
+        }
+    }
     let attempt = Attempt {
         routes,
         watch,
@@ -212,6 +234,30 @@ async fn forward(
         change_answer(front, secure, answer.headers_mut());
     }
     answer
+}
+
+/// Takes a request's body in before the app is asked. A stream of messages is none that ends.
+async fn take_in(
+    folder: &Path,
+    most: u64,
+    share: &LiveShare,
+    request: &mut Request<RequestBody>,
+) -> Result<(), UploadError> {
+    if is_grpc(request.headers()) {
+        return Ok(());
+    }
+    let RequestBody::Stream(upload) = request.body_mut() else {
+        return Ok(());
+    };
+    upload.take_in(most, folder, || share.is_aborted()).await?;
+    let length = upload.size_hint().exact();
+    let headers = request.headers_mut();
+    if let Some(length) = length
+        && headers.remove(header::TRANSFER_ENCODING).is_some()
+    {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(())
 }
 
 /// The answer when the release has as many requests as it takes.
@@ -240,48 +286,4 @@ fn visit(gateway: &Gateway, connection: &Connection, request: &Request<Incoming>
     };
     let key = client_key(client.address, named);
     Visit::new(request.uri().path(), key)
-}
-
-/// What the access log says of a request. `None`: nothing.
-fn entry(
-    gateway: &Gateway,
-    connection: &Connection,
-    claim: &Claim,
-    host: &str,
-    request: &Request<Incoming>,
-) -> Option<Box<Entry>> {
-    let share = claim.share();
-    let path = request.uri().path();
-    let logged = share.policy.front.as_ref();
-    let logged = logged.and_then(|front| front.access_log.as_ref());
-    if logged.is_some_and(|logged| logged.except.iter().any(|it| it.matches(path))) {
-        return None;
-    }
-    let headers = logged.map(|logged| chosen(&logged.headers, request.headers()));
-    let now = time::OffsetDateTime::now_utc();
-    let format = &time::format_description::well_known::Rfc3339;
-    Some(Box::new(Entry {
-        time: now.format(format).unwrap_or_default(),
-        request_id: request_id::of(request.headers()),
-        app: share.app.clone(),
-        release: share.release.clone(),
-        client: client_address(&gateway.proxies, connection, request),
-        host: host.into(),
-        method: request.method().to_string(),
-        path: path.into(),
-        status: 0,
-        outcome: "",
-        took_us: 0,
-        headers: headers.unwrap_or_default(),
-    }))
-}
-
-/// The values of the header fields with these names, as far as they fit into a line.
-fn chosen(names: &[String], headers: &HeaderMap) -> BTreeMap<String, String> {
-    let value = |name: &String| {
-        let value = headers.get(name)?.as_bytes();
-        let value = &value[..value.len().min(LOGGED)];
-        Some((name.clone(), String::from_utf8_lossy(value).into_owned()))
-    };
-    names.iter().filter_map(value).collect()
 }

@@ -11,6 +11,7 @@ pub mod download;
 pub mod extended_connect;
 pub mod forward;
 pub mod front;
+pub mod logged;
 pub mod page;
 pub mod redirect;
 pub mod send;

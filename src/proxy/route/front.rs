@@ -33,6 +33,9 @@ pub struct Front {
     /// Whether responses are compressed.
     #[serde(skip_serializing_if = "is_false")]
     pub compress: bool,
+    /// How much of a request's body stays in memory while it is taken in whole. Absent: it is passed on as it comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffer_requests: Option<u64>,
     /// How many requests and WebSockets each release has at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u64>,

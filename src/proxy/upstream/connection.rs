@@ -352,6 +352,7 @@ mod tests {
             left: u64::MAX,
             idle_ms: 5_000,
             first_byte_ms: 5_000,
+            buffer: None,
         };
         (client, RequestBody::Stream(upload))
     }

@@ -1,6 +1,7 @@
 //! The app's side: connections to targets, kept and used again.
 
 pub mod app_io;
+pub mod buffer;
 pub mod connection;
 pub mod http2;
 pub mod pool;

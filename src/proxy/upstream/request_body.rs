@@ -35,7 +35,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(upload) => upload.incoming.is_end_stream(),
+            Self::Stream(upload) => upload.is_end_stream(),
             Self::Replayed(body) => body.is_end_stream(),
         }
     }
@@ -43,7 +43,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(upload) => upload.incoming.size_hint(),
+            Self::Stream(upload) => upload.size_hint(),
             // If the length is known, Content-Length states it.
             Self::Replayed(_) => SizeHint::default(),
         }

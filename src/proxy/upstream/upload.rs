@@ -1,15 +1,19 @@
 //! A request's body as it arrives from the client, limited in size and time.
 
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::buffer::Buffer;
 use crate::proxy::watch::Watch;
 
 /// Why the rest of a request's body cannot be sent.
@@ -23,6 +27,8 @@ pub enum UploadError {
     Again,
     #[error("failed to read the request body: {0}")]
     Client(#[source] hyper::Error),
+    #[error("failed to read what was kept of the request body: {0}")]
+    Buffer(#[source] io::Error),
 }
 
 /// A body on its way from the client to the app.
@@ -35,10 +41,79 @@ pub struct Upload {
     pub idle_ms: u64,
     /// How long the app may take to respond once it has the body, in milliseconds.
     pub first_byte_ms: u64,
+    /// What has been taken in before the app was asked.
+    pub buffer: Option<Box<Buffer>>,
 }
 
 impl Upload {
     pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Some(buffer) = &mut self.buffer {
+            if let Some(frame) = ready!(buffer.poll_frame(cx)) {
+                self.watch.upstream.set_in(self.first_byte_ms);
+                return Poll::Ready(Some(frame.map_err(UploadError::Buffer)));
+            }
+            self.buffer = None;
+        }
+        self.poll_incoming(cx)
+    }
+
+    /// Takes the body in as it comes, until all of it is here, no more fits or `ends` says so; `most` of it stays
+    /// in memory.
+    pub async fn take_in(
+        &mut self,
+        most: u64,
+        folder: &Path,
+        ends: impl Fn() -> bool,
+    ) -> Result<(), UploadError> {
+        let mut buffer = Buffer::default();
+        loop {
+            let next = poll_fn(|cx| {
+                self.watch.register(cx.waker());
+                match ends() {
+                    true => Poll::Ready(None),
+                    false => self.poll_incoming(cx).map(Some),
+                }
+            });
+            let Some(next) = next.await else { break };
+            let Some(frame) = next.transpose()? else {
+                buffer.end(None);
+                break;
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    if !buffer.keep(data, most, folder).await {
+                        break;
+                    }
+                }
+                Err(trailers) => {
+                    buffer.end(Some(trailers));
+                    break;
+                }
+            }
+        }
+        self.watch.upstream.clear();
+        buffer.rewind().await.map_err(UploadError::Buffer)?;
+        self.buffer = Some(Box::new(buffer));
+        Ok(())
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.buffer.as_ref().is_none_or(|buffer| buffer.is_empty()) && self.incoming.is_end_stream()
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.buffer {
+            None => self.incoming.size_hint(),
+            Some(buffer) => buffer
+                .length()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+
+    fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {

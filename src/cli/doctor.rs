@@ -55,6 +55,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     found.extend(tls(&config).await);
     found.extend(orphans(&config).await);
     found.push(proxy(&config).await);
+    found.extend(links(&config).await);
     let mut wrong = 0;
     for found in found {
         match found {
@@ -274,6 +275,14 @@ async fn proxy(config: &Config) -> Found {
             socket.display()
         )),
     }
+}
+
+/// Where the proxy does not listen for apps that are linked to others.
+async fn links(config: &Config) -> Vec<Found> {
+    let socket = config.agent.data_dir.join(control::SOCKET);
+    let hello = control::Client::new(socket).hello().await;
+    let closed = hello.map(|hello| hello.closed_links).unwrap_or_default();
+    closed.into_iter().map(Found::Bad).collect()
 }
 
 fn one_line(error: &Error) -> String {

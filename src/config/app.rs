@@ -28,6 +28,7 @@ pub(super) fn apps(
 ) -> Option<BTreeMap<AppName, Arc<App>>> {
     let mut apps = BTreeMap::new();
     let mut renamed = Vec::new();
+    let mut linked = Vec::new();
     for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
         let parsed = name.parse::<AppName>();
         if let Err(error) = &parsed {
@@ -35,7 +36,10 @@ pub(super) fn apps(
         }
         // Read even if the name is invalid, so that mistakes inside are reported in the same run.
         let file = node.file;
-        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, binds) {
+        let mut links_at = Vec::new();
+        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, binds, &mut links_at) {
+            let links = app.run.links.iter().cloned().zip(links_at);
+            linked.extend(links.map(|(to, at)| (app.name.clone(), to, file, at)));
             if let Some(was) = app.was.clone() {
                 renamed.push((was, app.name.clone(), file, was_at));
             }
@@ -58,6 +62,18 @@ pub(super) fn apps(
         };
         file.report(*at, problem);
     }
+    for (from, to, file, at) in linked {
+        let problem = match apps.get(&to).map(|app: &Arc<App>| app.port) {
+            Some(Some(_)) => continue,
+            Some(None) => "which has no `port` and takes no requests",
+            None => "which is no app of this file",
+        };
+        let key = format!("`apps.{from}.run.links`");
+        file.report(
+            at,
+            format!("{key} names `{to}`, {problem}: expected an app that serves"),
+        );
+    }
     Some(apps)
 }
 
@@ -69,6 +85,7 @@ fn app(
     node: Node<'_>,
     claims: &mut Claims,
     binds: &[PathBuf],
+    links_at: &mut Vec<usize>,
 ) -> Option<(App, usize)> {
     let owner = format!("the app `{shown}`");
     let whole = Node {
@@ -150,7 +167,7 @@ fn app(
     let usual = if is_site { site::HEALTH } else { "/" };
     let health = health(section.section("health"), usual);
     let deploy = deploy(section.section("deploy"));
-    let run = run::run(section.section("run"), binds);
+    let run = run::run(section.section("run"), binds, links_at);
     let (hooks, hook) = hooks(section.section("hooks"));
     let has_test = section.has("test");
     let has_stages = !is_image && build.command.is_none();

@@ -12,6 +12,7 @@ use super::file::{Node, Section};
 use super::values::{cpus, duration, memory, path, secret, variable_name};
 use super::volumes::{Volume, volumes};
 use super::{Secret, env_file};
+use crate::ids::AppName;
 
 /// The settings that a release runs with.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Run {
     /// What the containers may do besides what every container may; names without `CAP_`.
     pub capabilities: Vec<String>,
     pub volumes: Vec<Volume>,
+    /// The apps that it reaches by their names.
+    pub links: Vec<AppName>,
     pub container: Container,
 }
 
@@ -42,7 +45,8 @@ pub enum Value {
     From(Secret),
 }
 
-pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
+/// `links_at`: gets the places of the links in the file.
+pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf], links_at: &mut Vec<usize>) -> Run {
     let env = section.read("env", environment);
     let env_file = section.read("env_file", path);
     let secrets = section.read("secrets", |node| {
@@ -55,6 +59,7 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
     let capabilities = section.read("capabilities", capabilities);
     let mut targets = BTreeSet::new();
     let volumes = section.read("volumes", |node| volumes(node, binds, &mut targets));
+    let links = section.read("links", |node| links(node, links_at));
     let container = container(&mut section, &mut targets);
     section.done();
     Run {
@@ -67,8 +72,24 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf]) -> Run {
         stop_grace: stop_grace.unwrap_or(Duration::from_secs(10)),
         capabilities: capabilities.unwrap_or_default(),
         volumes: volumes.unwrap_or_default(),
+        links: links.unwrap_or_default(),
         container,
     }
+}
+
+fn links(node: Node<'_>, at: &mut Vec<usize>) -> Option<Vec<AppName>> {
+    const EXPECTED: &str = "an array of apps of this file such as [\"api\"]";
+    let mut all = Vec::new();
+    for node in node.array(EXPECTED)? {
+        match node.str("the name of an app")?.parse() {
+            Ok(name) => {
+                all.push(name);
+                at.push(node.start);
+            }
+            Err(_) => drop(node.wrong::<()>("the name of an app")),
+        }
+    }
+    Some(all)
 }
 
 /// Messages do not show the values.

@@ -475,6 +475,9 @@ fn one_mistake_each() {
             "run = { env = { A = '1' }, secrets = ['A'] }",
             "which `env` has too",
         ),
+        ("run.links = 'api'", "an array of apps"),
+        ("run.links = ['A']", "the name of an app"),
+        ("run.links = ['nobody']", "no app of this file"),
         ("run.volumes = 'data:/data'", "an array of volumes"),
         ("run.volumes = ['data']", "a volume such as"),
         (

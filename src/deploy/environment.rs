@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::line::Stop;
+use super::networks::{self, NetworksError};
 use super::secrets::SecretsError;
 use super::{Agent, InForce};
 use crate::config::{self, Secret};
@@ -40,6 +41,15 @@ pub enum EnvironmentError {
 }
 
 type Result<T> = std::result::Result<T, EnvironmentError>;
+
+impl From<NetworksError> for EnvironmentError {
+    fn from(error: NetworksError) -> Self {
+        match error {
+            NetworksError::Store(error) => Self::Store(error),
+            NetworksError::Engine(error) => Self::Engine(error),
+        }
+    }
+}
 
 impl From<EnvironmentError> for Stop {
     fn from(error: EnvironmentError) -> Self {
@@ -96,11 +106,20 @@ pub async fn of(
     if purpose == Purpose::App {
         variables.extend(secrets(agent, &release.app, &settings).await?);
     }
+    let linked = settings.links.clone();
     let mounts = match purpose {
         Purpose::App => mounts(agent, in_force, &release.app, settings).await?,
         Purpose::Test => Vec::new(),
     };
-    Ok(Environment { variables, mounts })
+    let hosts = match purpose {
+        Purpose::App => networks::hosts(agent, &release.app, &linked).await?,
+        Purpose::Test => BTreeMap::new(),
+    };
+    Ok(Environment {
+        variables,
+        mounts,
+        hosts,
+    })
 }
 
 /// What Cutover itself tells an app. A variable of the same name in deploy.toml takes precedence.

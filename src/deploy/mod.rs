@@ -29,6 +29,8 @@ mod images;
 mod in_force;
 pub mod intake;
 mod line;
+mod links;
+pub mod networks;
 mod newcomers;
 pub mod orphans;
 pub mod output;

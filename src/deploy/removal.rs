@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::steps::retire;
-use super::{Agent, Result, output, routes, undo};
+use super::{Agent, Result, networks, output, routes, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::principal::Requester;
@@ -204,6 +204,9 @@ async fn attempt(
         .store
         .write(move |db| app_names::end_removal(db, &name))
         .await?;
+    if let Err(error) = networks::sweep(agent).await {
+        tracing::warn!(%app, %error, "its network is not removed yet, will retry");
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::forwarding::AppRoute;
+use super::links::Links;
 use super::tend::Tend;
 use super::{Agent, InForce, unrecorded, warm};
 use crate::config::{self, Config, Protocol};
@@ -114,6 +115,8 @@ fn table(
     let mut claims = Claims::default();
     let mut routes = Vec::new();
     let mut idle = Vec::new();
+    let links = Links::of(&snapshot, config)?;
+    let mut linked = Vec::new();
     let agent = agent_routes(&config.agent).into_iter();
     routes.extend(agent.filter_map(|route| claims.left_of(route)));
     routes.extend(redirects(config).filter_map(|route| claims.left_of(route)));
@@ -124,6 +127,7 @@ fn table(
             continue;
         };
         let route = route(&snapshot, &app.name, of_app, app.protocol, tend)?;
+        linked.extend(links.route(&route));
         match is_live(&route) {
             false => idle.push(route),
             true => routes.extend(claims.left_of(route)),
@@ -143,15 +147,18 @@ fn table(
         {
             let route = route(&snapshot, &name, of_app, Protocol::default(), tend)?;
             if is_live(&route) {
+                linked.extend(links.route(&route));
                 routes.extend(claims.left_of(route));
             }
         }
     }
     routes.extend(idle.into_iter().filter_map(|route| claims.left_of(route)));
+    routes.extend(linked);
     Ok(Table {
         generation: apps::generation(&snapshot)?,
         routes,
         pages: forwarding.pages.clone(),
+        links: links.addresses,
     })
 }
 

@@ -34,6 +34,7 @@ pub fn of(app: &App) -> Settings {
         stop_grace: run.stop_grace,
         capabilities: run.capabilities.clone(),
         volumes: run.volumes.iter().map(volume).collect(),
+        links: run.links.clone(),
         container: container(&run.container),
         health: health(&app.health),
     }

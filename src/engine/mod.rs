@@ -6,12 +6,13 @@
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +90,17 @@ pub struct Environment {
     /// Some of the values are secret, so there is no `Debug`.
     pub variables: BTreeMap<String, String>,
     pub mounts: Vec<Mount>,
+    /// The addresses of hosts, as in /etc/hosts.
+    pub hosts: BTreeMap<String, IpAddr>,
+}
+
+/// The network that an app's containers are on, and nobody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppNetwork {
+    pub name: String,
+    pub subnet: Ipv4Net,
+    /// This machine's own address there.
+    pub gateway: Ipv4Addr,
 }
 
 /// Storage that a container gets.
@@ -402,6 +414,21 @@ impl Engine {
     pub async fn ended(&self, ours: &Ours) -> Result<()> {
         match self {
             Engine::Docker(docker) => docker.ended(ours).await,
+        }
+    }
+
+    /// The network of an app's containers, made if it is not there.
+    pub async fn network_of(&self, app: &AppName) -> Result<AppNetwork> {
+        match self {
+            Engine::Docker(docker) => docker.network_of(app).await,
+        }
+    }
+
+    /// Removes the networks that nothing is connected to and that no app of `apps` has; returns the names
+    /// of those that are left.
+    pub async fn sweep_networks(&self, apps: &HashSet<AppName>) -> Result<Vec<String>> {
+        match self {
+            Engine::Docker(docker) => docker.sweep_networks(apps).await,
         }
     }
 

@@ -1,9 +1,9 @@
-//! Removes the oldest logs, and the containers of jobs that have ended.
+//! Removes the oldest logs, the containers of jobs that have ended, and networks that no app needs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::deploy::{Agent, recover, session};
+use crate::deploy::{Agent, networks, recover, session};
 use crate::store::now;
 
 const PERIOD: Duration = Duration::from_secs(600);
@@ -25,6 +25,9 @@ pub async fn sweep(agent: Arc<Agent>) {
         agent.wait_for_engine().await;
         if let Err(error) = session::end_before(&agent, started).await {
             tracing::warn!(%error, "failed to end what people ran with an earlier agent");
+        }
+        if let Err(error) = networks::sweep(&agent).await {
+            tracing::warn!(%error, "failed to remove networks that no app needs");
         }
         match recover::orphans(&agent).await {
             Ok(0) => {}

@@ -23,6 +23,7 @@ mod upstream;
 mod wire;
 
 mod access_log;
+mod links;
 mod log_file;
 mod options;
 mod run;

@@ -24,6 +24,7 @@ use super::downstream::tls;
 use super::exchange::forward::Gateway;
 use super::exchange::front::Proxies;
 use super::exchange::redirect::Door;
+use super::links;
 use super::log_file;
 use super::options::{ADDRESSES, Options};
 use super::route::routes::Routes;
@@ -86,6 +87,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let server = Arc::new(server(&options, &routes, &certificates, https)?);
     let stop = watch::Sender::new(false);
     let threads = start_threads(&options, &sockets, &server, &stop).map_err(RunError::Thread)?;
+    let links = tokio::spawn(links::serve(server.clone(), stop.subscribe()));
     if taken.as_ref().is_some_and(|taken| !taken.is_offered()) {
         // The takeover took too long, and the old proxy keeps serving: two proxies would answer under
         // one name.
@@ -150,6 +152,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     drop(sockets);
     stop.send_replace(true);
     leave(&server, why, options.grace, threads).await;
+    links.abort();
     house.abort();
     if why == Leave::Replaced {
         let _ = std::fs::remove_file(leaving_socket);

@@ -248,7 +248,7 @@ fn bind_one(mut address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener
 
 /// Accepted connections inherit these options, which saves a system call for each. Without keep-alive,
 /// a WebSocket whose client has vanished would stay open for ever.
-fn prepare(listener: &TcpListener) {
+pub fn prepare(listener: &TcpListener) {
     let keep_alive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15))

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::downstream::listen::accept;
-use super::downstream::server::Server;
+use super::downstream::server::{Entrance, Server};
 use super::exchange::forward::Gateway;
 use super::sockets::Sockets;
 use super::worker;
@@ -35,11 +35,16 @@ pub fn start(
                 let sockets = sockets
                     .plain
                     .into_iter()
-                    .map(|socket| (socket, false))
-                    .chain(sockets.tls.into_iter().map(|socket| (socket, true)));
-                let accepting = sockets.filter_map(|(socket, secure)| {
+                    .map(|socket| (socket, Entrance::Plain))
+                    .chain(
+                        sockets
+                            .tls
+                            .into_iter()
+                            .map(|socket| (socket, Entrance::Tls)),
+                    );
+                let accepting = sockets.filter_map(|(socket, entrance)| {
                     let socket = listener(socket)?;
-                    Some(accept(socket, secure, server.clone(), stop.clone()))
+                    Some(accept(socket, entrance, server.clone(), stop.clone()))
                 });
                 join_all(accepting).await;
                 // This thread's connections live in its runtime, so the thread stays until they have

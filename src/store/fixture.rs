@@ -43,6 +43,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
             stop_grace: Duration::from_secs(1),
             capabilities: vec![],
             volumes: Vec::new(),
+            links: Vec::new(),
             container: Default::default(),
             health: Health {
                 path: "/".into(),

@@ -35,6 +35,7 @@ pub mod log;
 mod migrations;
 pub mod moved_refs;
 pub mod named_volumes;
+pub mod networks;
 pub mod ours;
 pub mod outages;
 pub mod outbox;

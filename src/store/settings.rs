@@ -9,10 +9,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Check, Command};
+use crate::ids::AppName;
 
 /// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
 /// and keep a reader of the older form in this file.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
+/// Had no `links`: its rows fit [`Settings`] too.
+const THIRD: u64 = 3;
 /// Had no `command`, `overlap`, `kept` and `health.check`: its rows fit [`Settings`] too.
 const SECOND: u64 = 2;
 /// Had no more than `env` without references, the limits, `stop_grace` and `health`: its rows fit
@@ -50,6 +53,9 @@ pub struct Settings {
     pub capabilities: Vec<String>,
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// The apps that it reaches by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<AppName>,
     #[serde(default)]
     pub container: Container,
     pub health: Health,
@@ -156,7 +162,7 @@ pub(super) fn from_json(text: &str) -> Result<Settings, String> {
     let version = value.get("version").map_or(Some(0), |it| it.as_u64());
     let read = match version {
         Some(0) => serde_json::from_value::<v0::Settings>(value).map(Settings::from),
-        Some(FIRST | SECOND | VERSION) => serde_json::from_value(value),
+        Some(FIRST | SECOND | THIRD | VERSION) => serde_json::from_value(value),
         _ => return Err("the settings of a release were written by a newer version".into()),
     };
     read.map_err(|error| format!("failed to read the settings of a release: {error}"))
@@ -224,6 +230,7 @@ mod v0 {
                 stop_grace: run.stop_grace,
                 capabilities: Vec::new(),
                 volumes: Vec::new(),
+                links: Vec::new(),
                 container: super::Container::default(),
                 health: super::Health {
                     path: health.path,
@@ -278,6 +285,7 @@ mod tests {
                     read_only: true,
                 },
             ],
+            links: vec!["api".parse().unwrap()],
             container: Container {
                 init: true,
                 ulimits: [("nofile".to_owned(), (1024, 4096))].into(),

@@ -30,6 +30,7 @@ mod faults;
 mod git_push_live;
 mod health;
 mod images;
+mod links;
 mod not_ours;
 mod nothing_to_deploy;
 mod notify;

@@ -29,7 +29,7 @@ pub fn instance(server: &Server) -> (String, String) {
 
 pub fn network(server: &Server) -> String {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
-    let sql = "SELECT 'cutover-' || value FROM meta WHERE key = 'agent_id'";
+    let sql = "SELECT 'cutover-' || value || '-hello' FROM meta WHERE key = 'agent_id'";
     db.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 

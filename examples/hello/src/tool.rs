@@ -6,11 +6,14 @@
 //! exit CODE          ends with this code
 //! sleep MS           ends after that long
 //! append FILE TEXT   adds a line to a file
+//! fetch TO HOST PATH COUNT   status and version of each answer; TO is an address or a name in /etc/hosts
+//! reach ADDRESS:PORT ends with 0 if something accepts a connection there
 //! talk               answers what is typed: `size` of its terminal, `exit CODE`
 //! ```
 
 use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::exit;
 use std::thread::sleep;
 use std::time::Duration;
@@ -27,6 +30,14 @@ pub fn run(app: &App, arguments: &[&str]) {
         ["sleep", ms] => {
             sleep(millis(ms));
             exit(0)
+        }
+        ["fetch", to, host, path, count] => {
+            fetch(to, host, path, count.parse().expect("a number"))
+        }
+        ["reach", address] => {
+            let address = address.parse().expect("an address");
+            let reached = TcpStream::connect_timeout(&address, Duration::from_secs(2));
+            exit(i32::from(reached.is_err()))
         }
         ["append", file, text] => {
             let mut options = OpenOptions::new();
@@ -49,6 +60,33 @@ fn work(app: &App) -> ! {
     loop {
         sleep(Duration::from_secs(3600));
     }
+}
+
+/// Ends with 1 if there is no such host.
+fn fetch(to: &str, host: &str, path: &str, count: usize) -> ! {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let named = hosts.lines().find_map(|line| {
+        let (address, names) = line.split_once('\t')?;
+        names.split_whitespace().any(|name| name == to).then(|| address.parse().ok())?
+    });
+    // Not by a resolver: see `main`.
+    let Some(address) = named.or_else(|| to.parse::<Ipv4Addr>().ok()) else {
+        exit(1)
+    };
+    for _ in 0..count {
+        let answer = ask(address, host, path).unwrap_or_else(|error| format!("{error}"));
+        let version = answer.lines().find_map(|line| line.strip_prefix("x-version: "));
+        println!("{} {}", answer.get(9..12).unwrap_or(&answer), version.unwrap_or("-"));
+    }
+    exit(0)
+}
+
+fn ask(address: Ipv4Addr, host: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((address, 80))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn talk() -> ! {

@@ -1,6 +1,6 @@
 //! One instance: a container of a release.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -68,7 +68,10 @@ impl Docker {
     ) -> Result<Option<Endpoint>> {
         // One look-up does not wait for the other.
         let image = &spec.service.image_id;
-        let (network, declared) = tokio::join!(self.network(), self.volumes_of_image(image));
+        let (network, declared) = tokio::join!(
+            self.network(&spec.instance.app),
+            self.volumes_of_image(image)
+        );
         let network = network?;
         // An image that is gone is no reason to leave a container that exists; one that does not exist
         // cannot be created without it anyway.
@@ -190,9 +193,8 @@ impl Docker {
     async fn address(&self, name: &str, network: &Network) -> Result<IpAddr> {
         let found = self.client()?.inspect_container(name, None).await;
         let found = found.map_err(self.failed(format!("inspect the container `{name}`")))?;
-        let endpoint = found
-            .network_settings
-            .and_then(|it| it.networks?.remove(&network.name));
+        let networks = found.network_settings.and_then(|it| it.networks);
+        let endpoint = self.own_endpoint(networks.unwrap_or_default());
         let address = endpoint.and_then(|endpoint| addresses_of(&endpoint).next());
         address.ok_or_else(|| EngineError::Refused {
             what: format!("find the address of the container `{name}`"),
@@ -224,6 +226,9 @@ impl Docker {
         };
         let more = run.capabilities.iter().map(String::as_str);
         let capabilities = CAPABILITIES.into_iter().chain(more);
+        let linked = environment.hosts.iter();
+        let hosts = linked.map(|(name, address)| (name.clone(), address.to_string()));
+        let hosts: BTreeMap<_, _> = hosts.chain(container.extra_hosts.clone()).collect();
         let log_options = [("max-size", "10m"), ("max-file", "3")];
         ContainerCreateBody {
             // By id, not by tag: a tag may have moved since the release was created.
@@ -252,7 +257,7 @@ impl Docker {
                 init: Some(container.init),
                 ulimits: Some(container.ulimits.iter().map(ulimit).collect()),
                 shm_size: container.shm_size.map(|bytes| bytes as i64),
-                extra_hosts: Some(container.extra_hosts.iter().map(extra_host).collect()),
+                extra_hosts: Some(hosts.iter().map(extra_host).collect()),
                 dns: Some(container.dns.iter().map(IpAddr::to_string).collect()),
                 network_mode: Some(network.name.clone()),
                 restart_policy: Some(RestartPolicy {

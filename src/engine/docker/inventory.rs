@@ -74,14 +74,15 @@ impl Docker {
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let found = self.client()?.list_networks(Some(options)).await;
         let found = found.map_err(self.failed("list its networks"))?;
-        let own = self.network_name();
         let mut networks = Vec::new();
         for network in found {
             let labels = network.labels.unwrap_or_default();
             let (Some(id), Some(name)) = (network.id, network.name) else {
                 continue;
             };
-            if name != own && self.is_of_agent(&labels, label::AGENT, label::DATA_DIR) {
+            if !self.is_own_network(&name)
+                && self.is_of_agent(&labels, label::AGENT, label::DATA_DIR)
+            {
                 networks.push(FoundNetwork {
                     containers: self.connected(&id).await?,
                     created_at: network.created.map_or(0, millis),
@@ -94,7 +95,7 @@ impl Docker {
     }
 
     /// The names of the containers on a network, running or not.
-    async fn connected(&self, network: &str) -> Result<Vec<String>> {
+    pub(super) async fn connected(&self, network: &str) -> Result<Vec<String>> {
         let filters = HashMap::from([("network", vec![network])]);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
@@ -137,7 +138,7 @@ impl Docker {
         let host = found.host_config.unwrap_or_default();
         let policy = host.restart_policy.and_then(|it| it.name);
         let networks = found.network_settings.and_then(|it| it.networks);
-        let own = networks.and_then(|mut all| all.remove(&self.network_name()));
+        let own = self.own_endpoint(networks.unwrap_or_default());
         let env = config.env.unwrap_or_default().into_iter();
         let given = env.filter(|line| !of_image.contains(line));
         let limit = |limit: Option<i64>| limit.filter(|it| *it > 0);

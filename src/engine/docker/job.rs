@@ -48,8 +48,8 @@ impl Docker {
 
     pub async fn make_job(&self, spec: &JobSpec<'_>) -> Result<()> {
         let docker = self.client()?;
-        let network = self.network().await?;
         let job = spec.job;
+        let network = self.network(&job.app).await?;
         let name = &job.name;
         let mut labels = vec![
             (label::APP, job.app.as_str()),

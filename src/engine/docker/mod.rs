@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::EndpointSettings;
+
 use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
 use network::Network;
@@ -118,8 +120,26 @@ impl Docker {
         ])
     }
 
-    fn network_name(&self) -> String {
-        format!("cutover-{}", self.agent)
+    /// The network of an app's containers. Docker lets no packet pass from one network to another.
+    fn network_name(&self, app: &AppName) -> String {
+        format!("cutover-{}-{app}", self.agent)
+    }
+
+    /// Whether a network is one of this agent's: an app's, or the one that all had in earlier versions.
+    fn is_own_network(&self, name: &str) -> bool {
+        let rest = name.strip_prefix("cutover-");
+        let rest = rest.and_then(|rest| rest.strip_prefix(self.agent.as_str()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    /// What a container has on this agent's networks: first on its app's own.
+    fn own_endpoint(
+        &self,
+        networks: HashMap<String, EndpointSettings>,
+    ) -> Option<EndpointSettings> {
+        let own = networks.into_iter();
+        let own = own.filter(|(name, _)| self.is_own_network(name));
+        own.max_by_key(|(name, _)| name.len()).map(|(_, it)| it)
     }
 
     fn ours(&self) -> HashMap<String, Vec<String>> {

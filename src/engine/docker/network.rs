@@ -1,15 +1,18 @@
-//! Cutover's own network: one for each agent, with an explicit subnet, since Docker has room for
-//! only about 31 networks with subnets of its own choice.
+//! Cutover's own networks: one for each app, so that none reaches another's instances; with explicit
+//! subnets, since Docker has room for only about 31 networks with subnets of its own choice.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use bollard::models::{EndpointSettings, Ipam, IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+use ipnet::Ipv4Net;
 
-use super::{Docker, EngineError, Result, status_code};
+use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
+use crate::engine::AppNetwork;
+use crate::ids::AppName;
 
-/// The network that an agent's instances are on.
+/// The network that an app's containers are on.
 #[derive(Debug, Clone)]
 pub struct Network {
     pub name: String,
@@ -31,12 +34,23 @@ impl Network {
 }
 
 impl Docker {
-    /// The agent's network, created if it does not exist.
-    pub async fn network(&self) -> Result<Network> {
+    /// The app's network and this machine's address on it.
+    pub async fn network_of(&self, app: &AppName) -> Result<AppNetwork> {
+        let network = self.network(app).await?;
+        let of_machine = Ipv4Addr::from(network.base + 1);
+        Ok(AppNetwork {
+            subnet: Ipv4Net::new_assert(of_machine, 22).trunc(),
+            name: network.name,
+            gateway: of_machine,
+        })
+    }
+
+    /// The app's network, created if it does not exist.
+    pub async fn network(&self, app: &AppName) -> Result<Network> {
         let docker = self.client()?;
         let _one = self.network.lock().await;
-        let name = self.network_name();
-        let seed = self.agent.as_str().bytes().fold(7u32, |hash, byte| {
+        let name = self.network_name(app);
+        let seed = name.bytes().fold(7u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(byte))
         });
         // 4096 subnets of 1024 addresses in 10.192.0.0/10, which overlaps neither Docker's defaults nor
@@ -49,6 +63,8 @@ impl Docker {
             }
             let index = seed.wrapping_add(attempt) % 4096;
             let base = u32::from(Ipv4Addr::new(10, 192, 0, 0)) + index * 1024;
+            let mut labels = self.labels();
+            labels.insert(label::APP.into(), app.to_string());
             let request = NetworkCreateRequest {
                 name: name.clone(),
                 driver: Some("bridge".into()),
@@ -61,7 +77,7 @@ impl Docker {
                     }]),
                     ..Default::default()
                 }),
-                labels: Some(self.labels()),
+                labels: Some(labels),
                 ..Default::default()
             };
             match docker.create_network(request).await {
@@ -75,6 +91,33 @@ impl Docker {
             what: "make its network".into(),
             cause: "no free subnet was found in 10.192.0.0/10".into(),
         })
+    }
+
+    /// Removes this agent's networks that no container is on and whose app is not among `apps`; returns
+    /// the names of those that are left.
+    pub async fn sweep_networks(&self, apps: &HashSet<AppName>) -> Result<Vec<String>> {
+        let filters = HashMap::from([("label", vec![label::AGENT])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let docker = self.client()?;
+        let found = docker.list_networks(Some(options)).await;
+        let found = found.map_err(self.failed("list its networks"))?;
+        let mut left = Vec::new();
+        for network in found {
+            let (Some(id), Some(name)) = (network.id, network.name) else {
+                continue;
+            };
+            let used = apps.iter().any(|app| self.network_name(app) == name);
+            if !self.is_own_network(&name) {
+                continue;
+            }
+            if used || !self.connected(&id).await?.is_empty() {
+                left.push(name);
+                continue;
+            }
+            let removed = gone_is_done(docker.remove_network(&id).await);
+            removed.map_err(self.failed(format!("remove the network `{name}`")))?;
+        }
+        Ok(left)
     }
 
     /// The addresses of containers on the network, running or not, except the one named.

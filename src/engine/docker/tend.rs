@@ -63,7 +63,7 @@ impl Docker {
             Run::Exited
         };
         let networks = found.network_settings.and_then(|it| it.networks);
-        let ours = networks.and_then(|mut all| all.remove(&self.network_name()));
+        let ours = self.own_endpoint(networks.unwrap_or_default());
         let address = ours.and_then(|it| it.ip_address?.parse().ok());
         Ok(Look {
             run,
@@ -103,7 +103,7 @@ impl Docker {
     }
 
     pub async fn rejoin(&self, spec: &InstanceSpec<'_>) -> Result<Option<Endpoint>> {
-        let network = self.network().await?;
+        let network = self.network(&spec.instance.app).await?;
         let name = &spec.instance.name;
         let _one = self.addresses.lock().await;
         let address = self.free_address(spec, &network).await?;
@@ -164,17 +164,19 @@ impl Docker {
             ("event", EVENTS.to_vec()),
         ]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let (agent, network) = (self.agent.to_string(), self.network_name());
-        let data_dir = self.data_dir.clone();
+        let this = self.clone();
         let events = docker.events(Some(options));
         let good = events.take_while(|event| std::future::ready(event.is_ok()));
         let concerns = move |event: EventMessage| {
             let attributes = event.actor.and_then(|it| it.attributes).unwrap_or_default();
             let has = |key: &str, value: &str| attributes.get(key).is_some_and(|it| it == value);
             let ours = match event.typ {
-                Some(EventMessageTypeEnum::NETWORK) => has("name", &network),
+                Some(EventMessageTypeEnum::NETWORK) => {
+                    let name = attributes.get("name");
+                    name.is_some_and(|name| this.is_own_network(name))
+                }
                 // An adopted container may have been made by an agent whose id is lost.
-                _ => has(label::AGENT, &agent) || has(label::DATA_DIR, &data_dir),
+                _ => has(label::AGENT, this.agent.as_str()) || has(label::DATA_DIR, &this.data_dir),
             };
             std::future::ready(ours.then_some(()))
         };

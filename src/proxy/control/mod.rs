@@ -71,4 +71,7 @@ pub struct Hello {
     /// Whether an agent started it, and may replace it.
     #[serde(default)]
     pub by_agent: bool,
+    /// Why it does not listen where apps reach others by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_links: Vec<String>,
 }

@@ -264,6 +264,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             generation: routes.generation(),
             settings: Some(control.settings.clone()),
             by_agent: control.by_agent,
+            closed_links: routes.closed_links(),
         }),
         Command::Publish(table) => match publish(table, control).await {
             Ok(generation) => done(generation),

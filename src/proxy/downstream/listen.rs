@@ -20,7 +20,7 @@ use super::certificates::CHALLENGE;
 use super::client_io::EARLY;
 use super::handler::{Connection, Handler};
 use super::limits::{Place, network_of};
-use super::server::Server;
+use super::server::{Entrance, Server};
 use super::{http1, http2};
 use crate::log_limit::limited;
 use crate::proxy::watch::Watch;
@@ -34,7 +34,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Accepts connections until `stop` is set. Each is served by its own task.
 pub async fn accept<H: Handler>(
     listener: TcpListener,
-    secure: bool,
+    entrance: Entrance,
     server: Arc<Server<H>>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -45,7 +45,7 @@ pub async fn accept<H: Handler>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, secure, &server),
+            Ok((stream, peer)) => admit(stream, peer, entrance, &server),
             Err(error) => {
                 // The usual cause is a lack of file descriptors, some of which will soon be free.
                 limited!(
@@ -59,7 +59,12 @@ pub async fn accept<H: Handler>(
     }
 }
 
-fn admit<H: Handler>(stream: TcpStream, peer: SocketAddr, secure: bool, server: &Arc<Server<H>>) {
+fn admit<H: Handler>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    entrance: Entrance,
+    server: &Arc<Server<H>>,
+) {
     if let Some(count) = server.places.scarce() {
         server.watches.make_room(count);
     }
@@ -68,10 +73,11 @@ fn admit<H: Handler>(stream: TcpStream, peer: SocketAddr, secure: bool, server: 
     };
     // Behind a balancer the client is not known yet, and a trusted proxy brings the connections of many
     // clients.
-    if !server.has_proxy_header(secure) && !server.trusts(peer.ip()) && !place.is_of(peer.ip()) {
+    let trusted = server.trusts(peer.ip()) && entrance != Entrance::Link;
+    if !server.has_proxy_header(entrance) && !trusted && !place.is_of(peer.ip()) {
         return;
     }
-    tokio::spawn(serve(stream, peer.ip(), place, secure, server.clone()));
+    tokio::spawn(serve(stream, peer.ip(), place, entrance, server.clone()));
 }
 
 /// Detects the client's protocol, and serves the connection.
@@ -79,11 +85,11 @@ async fn serve<H: Handler>(
     mut stream: TcpStream,
     mut peer: IpAddr,
     mut place: Place,
-    secure: bool,
+    entrance: Entrance,
     server: Arc<Server<H>>,
 ) {
     let server = &server;
-    if server.has_proxy_header(secure) {
+    if server.has_proxy_header(entrance) {
         let header = Box::pin(take_proxy_header(&mut stream));
         match timeout(HANDSHAKE, header).await {
             Ok(Ok(client)) => peer = client.unwrap_or(peer),
@@ -94,11 +100,16 @@ async fn serve<H: Handler>(
         }
     }
     let watch = server.watches.add();
-    if !server.trusts(peer) {
+    let linked = entrance == Entrance::Link;
+    let secure = entrance == Entrance::Tls;
+    let trusted = server.trusts(peer) && !linked;
+    if !trusted {
         let _ = watch.network.set(network_of(peer));
     }
+    let mut client = Client::new(peer, secure, trusted);
+    client.linked = linked;
     let connection = Arc::new(Connection {
-        client: Mutex::new(Client::new(peer, secure, server.trusts(peer))),
+        client: Mutex::new(client),
         watch,
     });
     // What a connection may become is boxed: otherwise every connection would be as large as the

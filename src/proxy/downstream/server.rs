@@ -28,12 +28,22 @@ pub struct Server<H> {
     pub trusted: Vec<IpNet>,
 }
 
+/// Where a connection comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    Plain,
+    Tls,
+    /// From a container on this machine, to an app by its name.
+    Link,
+}
+
 impl<H> Server<H> {
     /// Whether a connection begins with a PROXY header.
-    pub fn has_proxy_header(&self, secure: bool) -> bool {
-        match secure {
-            true => self.proxy_protocol_tls,
-            false => self.proxy_protocol,
+    pub fn has_proxy_header(&self, entrance: Entrance) -> bool {
+        match entrance {
+            Entrance::Tls => self.proxy_protocol_tls,
+            Entrance::Plain => self.proxy_protocol,
+            Entrance::Link => false,
         }
     }
 

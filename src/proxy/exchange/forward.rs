@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -24,10 +24,10 @@ use crate::log_limit::limited;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
-use crate::proxy::route::live::NoRoute;
+use crate::proxy::route::live::{NoRoute, without_port};
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::share::LiveShare;
-use crate::proxy::route::table::Page;
+use crate::proxy::route::table::{Page, linked};
 use crate::proxy::route::visit::{Visit, client_key};
 use crate::proxy::upstream::request_body::RequestBody;
 use crate::proxy::upstream::upload::UploadError;
@@ -92,7 +92,7 @@ async fn forward(
     {
         return last_page(StatusCode::URI_TOO_LONG, "The request target is too long.");
     }
-    let Some(host) = request_target::host(&request) else {
+    let Some(mut host) = request_target::host(&request) else {
         return last_page(StatusCode::BAD_REQUEST, "Missing or invalid Host header.");
     };
     if !request_target::is_valid(&request) {
@@ -113,6 +113,15 @@ async fn forward(
         && let Some(answer) = door.certificates.answer(&token).await
     {
         return page::custom(StatusCode::OK, &Page::from(&*answer));
+    }
+    // What the client calls the host, where the route has another name for it.
+    let mut called = None;
+    if connection.client.lock().linked {
+        let name = without_port(host.to_str().unwrap_or("")).to_ascii_lowercase();
+        let Ok(route) = HeaderValue::try_from(linked(&name)) else {
+            return last_page(StatusCode::BAD_REQUEST, "Missing or invalid Host header.");
+        };
+        called = Some(std::mem::replace(&mut host, route));
     }
     let name = host.to_str().unwrap_or("");
     let claim = match routes
@@ -192,7 +201,13 @@ async fn forward(
     let scoped = front.as_ref().filter(|front| front.scope_cookie_paths);
     let scoped = scoped.map(|_| claim.share().clone());
     let prefix = &claim.share().path_prefix;
-    let (mut request, on_upgrade) = app_request(connection, request, &host, policy, prefix);
+    let (mut request, on_upgrade) = app_request(
+        connection,
+        request,
+        called.as_ref().unwrap_or(&host),
+        policy,
+        prefix,
+    );
     if let Some(front) = &front {
         front.request_headers.apply(request.headers_mut());
     }

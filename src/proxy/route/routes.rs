@@ -32,6 +32,8 @@ pub struct Routes {
     /// The number of requests that are held back now.
     pub(super) held: AtomicUsize,
     pub watches: Arc<Watches>,
+    /// Why some of the table's links cannot be followed.
+    closed_links: Mutex<Vec<String>>,
 }
 
 impl Routes {
@@ -42,7 +44,26 @@ impl Routes {
             switched: watch::Sender::new(0),
             held: AtomicUsize::new(0),
             watches,
+            closed_links: Mutex::default(),
         }
+    }
+
+    /// Changes with each switch.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.switched.subscribe()
+    }
+
+    pub fn closed_links(&self) -> Vec<String> {
+        self.closed_links.lock().clone()
+    }
+
+    /// Says once why.
+    pub fn links_are_closed(&self, why: Vec<String>) {
+        let mut known = self.closed_links.lock();
+        for why in why.iter().filter(|why| !known.contains(why)) {
+            tracing::error!("{why}");
+        }
+        *known = why;
     }
 
     pub fn table(&self) -> Arc<Table> {

@@ -19,18 +19,26 @@ pub struct Table {
     /// it.
     #[serde(default)]
     pub pages: BTreeMap<u16, Page>,
+    /// Where apps' containers reach other apps by their names. Older proxies ignore it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<SocketAddr>,
 }
 
 impl Table {
-    /// A table without pages.
+    /// A table of routes alone.
     pub fn new(generation: u64, routes: Vec<Route>) -> Self {
-        let pages = BTreeMap::new();
         Self {
             generation,
             routes,
-            pages,
+            ..Self::default()
         }
     }
+}
+
+/// The host of a route for those who are linked to `app`. No client can ask for it: the slash is in no
+/// host name.
+pub fn linked(app: &str) -> String {
+    format!("{app}/link")
 }
 
 /// A page for people.

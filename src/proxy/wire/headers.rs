@@ -27,6 +27,8 @@ pub struct Client {
     pub secure: bool,
     /// Whether the forwarding fields that it sends are kept.
     pub trusted: bool,
+    /// Whether it is a container that asks for another app by its name.
+    pub linked: bool,
     address_text: HeaderValue,
     /// What the last request's host led to, kept because most requests of a connection name the same.
     last: Option<Introduction>,
@@ -48,6 +50,7 @@ impl Client {
             address,
             secure,
             trusted,
+            linked: false,
             address_text: HeaderValue::try_from(text).expect("an address is visible ASCII"),
             last: None,
         }

@@ -488,6 +488,14 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE releases ADD COLUMN provenance TEXT;
 ",
+    // The networks of apps with links.
+    "
+    CREATE TABLE networks (
+        name   TEXT PRIMARY KEY,
+        app    TEXT NOT NULL,
+        subnet TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

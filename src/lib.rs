@@ -61,6 +61,7 @@
 
 pub mod ids;
 mod log_limit;
+mod mask;
 pub mod outbound;
 pub mod principal;
 pub mod printable;

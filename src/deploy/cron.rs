@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::environment::{self, EnvironmentError, Purpose};
-use super::{Agent, Result, rollback};
+use super::{Agent, Result, masks, rollback};
 use crate::config::{self, App, Overlap};
 use crate::engine::{EngineError, Exit, JobSpec};
 use crate::ids::ServiceName;
@@ -236,6 +236,7 @@ async fn attempt(agent: &Agent, job: &Job) -> std::result::Result<Option<i64>, E
     };
     let log = Log::open(&agent.store.cron_log_path(&job.app, &cron.name));
     let log = log.map_err(|error| EngineError::Stopped(format!("its log: {error}")))?;
+    log.mask(masks::of_app(agent, &job.app).await);
     if !known.made {
         match make(agent, &known, cron).await {
             Ok(()) => {}
@@ -265,7 +266,7 @@ async fn attempt(agent: &Agent, job: &Job) -> std::result::Result<Option<i64>, E
     match ended {
         Ok(Some(Exit { code, tail })) => {
             log.line(&format!("--- {} ended with code {code}", job.name));
-            end(agent, job, Some(code), why, tail).await
+            end(agent, job, Some(code), why, log.masked(tail)).await
         }
         Ok(None) => {
             let why = "its container was removed".to_owned();

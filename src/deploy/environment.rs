@@ -206,7 +206,7 @@ async fn secrets(
     Ok(all)
 }
 
-fn read(place: &Place) -> std::result::Result<String, String> {
+pub(super) fn read(place: &Place) -> std::result::Result<String, String> {
     let secret = match place {
         Place::Env(name) => Secret::Env(name.clone()),
         Place::File(path) => Secret::File(path.clone()),

@@ -162,7 +162,7 @@ impl<'a> Line<'a> {
             () = self.cancel.cancelled() => Err(Stop::Cancelled),
             outcome = effect(intended) => outcome,
         };
-        let outcome = outcome.map_err(|stop| in_step(step, stop));
+        let outcome = outcome.map_err(|stop| in_step(step, stop, &self.log));
         Checkpoint::Effected(step).reach();
         let done = outcome?;
         self.log.line(&format!("[{step}] {}", done.detail));
@@ -269,8 +269,10 @@ impl Drop for Line<'_> {
     }
 }
 
-pub(super) fn in_step(step: Step, mut stop: Stop) -> Stop {
+/// Names the step that failed. What is secret is hidden in the output that is kept with it.
+pub(super) fn in_step(step: Step, mut stop: Stop, log: &Log) -> Stop {
     if let Stop::Failed(failure) = &mut stop {
+        failure.log_tail = log.masked(std::mem::take(&mut failure.log_tail));
         failure.step.get_or_insert_with(|| step.to_string());
     }
     stop

@@ -30,6 +30,7 @@ mod in_force;
 pub mod intake;
 mod line;
 mod links;
+mod masks;
 pub mod networks;
 mod newcomers;
 pub mod orphans;

@@ -78,7 +78,7 @@ async fn look(agent: &Agent, app: &App, newcomer: Deployment) -> Result<()> {
             tokio::time::sleep(RETRY).await;
             return Ok(());
         }
-        Err(stop) => in_step(Step::Fetch, stop),
+        Err(stop) => in_step(Step::Fetch, stop, &line.log),
     };
     undo::undo(&line, line.told(stop)).await
 }

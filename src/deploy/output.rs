@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Agent, process_of};
+use super::{Agent, masks, process_of};
 use crate::engine::output::Line;
 use crate::engine::{EngineError, Wanted};
 use crate::ids::AppName;
+use crate::mask::Mask;
 use crate::store::instances::{self, Instance};
 
 /// How many lines may wait for a slow reader.
@@ -135,7 +136,8 @@ pub fn output(agent: Arc<Agent>, app: AppName, query: Query) -> mpsc::Receiver<S
 async fn send(agent: &Arc<Agent>, app: &AppName, query: Query, sender: mpsc::Sender<Said>) {
     let begun = time(crate::store::now() / 1000);
     let now = live(agent, app).await;
-    let past = past(agent, app, &query, &now).await;
+    let mut mask = masks::of_app(agent, app).await;
+    let past = past(agent, app, &query, &now, &mask).await;
     // The time up to which each instance has been read.
     let mut read = HashMap::new();
     for instance in &now {
@@ -160,11 +162,15 @@ async fn send(agent: &Arc<Agent>, app: &AppName, query: Query, sender: mpsc::Sen
             }
             // One that came later is read from its beginning.
             let after = read.get(&name).cloned().flatten();
+            if after.is_none() {
+                mask = masks::of_app(agent, app).await;
+            }
             let reader = follow(
                 agent.clone(),
                 instance,
                 after,
                 query.clone(),
+                mask.clone(),
                 sender.clone(),
             );
             readers.spawn(async move { (name, reader.await) });
@@ -188,12 +194,20 @@ async fn live(agent: &Agent, app: &AppName) -> Vec<Instance> {
 }
 
 /// The lines that there are, of instances that are gone too.
-async fn past(agent: &Agent, app: &AppName, query: &Query, now: &[Instance]) -> VecDeque<Said> {
+async fn past(
+    agent: &Agent,
+    app: &AppName,
+    query: &Query,
+    now: &[Instance],
+    mask: &Mask,
+) -> VecDeque<Said> {
     let folder = folder(agent, app);
     let wanted = query.clone();
     let gone = tokio::task::spawn_blocking(move || kept(&folder, &wanted));
     let mut all: Vec<Said> = gone.await.unwrap_or_default();
     all.retain(|said| now.iter().all(|it| it.name != said.instance));
+    all.iter_mut()
+        .for_each(|said| said.line.text = mask.hide(std::mem::take(&mut said.line.text)));
     // Without a text to look for, the engine itself finds the last lines.
     let tail = query.grep.is_none().then_some(query.lines);
     let engine = Wanted {
@@ -204,7 +218,7 @@ async fn past(agent: &Agent, app: &AppName, query: &Query, now: &[Instance]) -> 
         tail,
     };
     for instance in now.iter().filter(|it| query.wants_instance(&it.name)) {
-        match last(agent, instance, engine, query).await {
+        match last(agent, instance, engine, query, mask).await {
             Ok(lines) => all.extend(lines),
             Err(error) => tracing::warn!(%app, %error, "some of its output cannot be read"),
         }
@@ -220,12 +234,13 @@ async fn last(
     instance: &Instance,
     wanted: Wanted,
     query: &Query,
+    mask: &Mask,
 ) -> Result<VecDeque<Said>, EngineError> {
     let mut lines = agent.engine.output(&instance.ours(), wanted).await?;
     let mut last = Last::new(query.lines, HELD);
     while let Some(line) = lines.next().await {
         let said = Said {
-            line: line?,
+            line: hidden(line?, mask),
             instance: instance.name.clone(),
         };
         if query.wants(&said) {
@@ -235,6 +250,13 @@ async fn last(
     Ok(last.lines)
 }
 
+fn hidden(line: Line, mask: &Mask) -> Line {
+    Line {
+        text: mask.hide(line.text),
+        ..line
+    }
+}
+
 /// Sends what an instance says after the time `after` until its container stops; returns the time up
 /// to which it has been read.
 async fn follow(
@@ -242,6 +264,7 @@ async fn follow(
     instance: Instance,
     mut after: Option<String>,
     query: Query,
+    mask: Arc<Mask>,
     sender: mpsc::Sender<Said>,
 ) -> Option<String> {
     let wanted = Wanted {
@@ -258,7 +281,7 @@ async fn follow(
         }
         after = Some(line.time.clone());
         let said = Said {
-            line,
+            line: hidden(line, &mask),
             instance: instance.name.clone(),
         };
         if query.wants(&said) && sender.send(said).await.is_err() {
@@ -293,7 +316,8 @@ pub async fn keep(agent: &Agent, instance: &Instance) {
         since: None,
         tail: Some(KEPT_LINES),
     };
-    let read = tokio::time::timeout(KEEP, last(agent, instance, wanted, &query));
+    let mask = masks::of_app(agent, &instance.app).await;
+    let read = tokio::time::timeout(KEEP, last(agent, instance, wanted, &query, &mask));
     let Ok(Ok(lines)) = read.await else { return };
     let mut kept = Last::new(KEPT_LINES, KEPT_BYTES);
     lines.into_iter().for_each(|said| kept.push(said));

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use super::line::{Line, Stop};
 use super::steps::retire;
-use super::{Agent, Result, run, undo};
+use super::{Agent, Result, masks, run, undo};
 use crate::config::App;
 use crate::engine::{EngineError, Found};
 use crate::ids::AppName;
@@ -78,6 +78,7 @@ async fn forward(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()
     tracing::info!(app = %app.name, deployment = %deployment.id, state = %deployment.state,
         "continuing a deployment after the switch");
     let line = Line::enter(agent, app, deployment.id.clone())?;
+    line.log.mask(masks::of_app(agent, &app.name).await);
     line.log.line("the agent was restarted; continuing");
     run::after_switch(&line, &release, deployment.state).await
 }

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::line::{Line, Stop};
-use super::{Agent, Result, bake, environment, settings, steps, undo};
+use super::{Agent, Result, bake, environment, masks, settings, steps, undo};
 use crate::config::App;
 use crate::state::{Event, State, Step};
 use crate::store::deployments::{self, Deployment, Goal};
@@ -11,6 +11,7 @@ use crate::store::releases::Release;
 /// Takes a queued deployment to a rest state, or back to the queue if Docker becomes unreachable.
 pub async fn run(agent: &Agent, app: &App, deployment: &Deployment) -> Result<()> {
     let line = Line::enter(agent, app, deployment.id.clone())?;
+    line.log.mask(masks::of_app(agent, &app.name).await);
     match to_switch(&line, deployment).await {
         Ok(release) => after_switch(&line, &release, State::Switching).await,
         Err(stop) => undo::undo(&line, line.told(stop)).await,

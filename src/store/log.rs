@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::mask::Mask;
 use crate::printable::printable;
 
 /// The most bytes that a log may take: a build that prints without end must not fill the disk.
@@ -54,6 +55,7 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     file: Mutex<File>,
     length: watch::Sender<u64>,
+    mask: Mutex<Arc<Mask>>,
 }
 
 impl Log {
@@ -68,14 +70,27 @@ impl Log {
         Ok(Self(Arc::new(Inner {
             file: Mutex::new(file),
             length,
+            mask: Mutex::default(),
         })))
+    }
+
+    /// From now on, what is secret is hidden in every line.
+    pub fn mask(&self, mask: Arc<Mask>) {
+        *self.0.mask.lock() = mask;
+    }
+
+    /// Lines that are kept elsewhere too, as this log shows them.
+    pub fn masked(&self, lines: Vec<String>) -> Vec<String> {
+        let mask = self.0.mask.lock().clone();
+        mask.hide_all(lines)
     }
 
     /// Adds a line, or several if the text has several, [`printable`]: people read the log in a
     /// terminal. A full disk loses the line, never the
     /// deployment.
     pub fn line(&self, text: &str) {
-        let mut bytes = printable(text.trim_end()).into_owned();
+        let mask = self.0.mask.lock().clone();
+        let mut bytes = mask.hide(printable(text.trim_end()).into_owned());
         bytes.push('\n');
         let mut file = self.0.file.lock();
         let mut length = *self.0.length.borrow();

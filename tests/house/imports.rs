@@ -6,7 +6,15 @@ use crate::arrows::{Arrow, arrows};
 
 /// From the bottom to the top: what stands in a line is used by the lines below it, and by its own.
 const FOLDERS: &[&[&str]] = &[
-    &["ids", "log_limit", "outbound", "printable", "tls", "vital"],
+    &[
+        "ids",
+        "log_limit",
+        "mask",
+        "outbound",
+        "printable",
+        "tls",
+        "vital",
+    ],
     &["principal", "state"],
     &["proxy"],
     &["webhook"],

@@ -131,6 +131,7 @@ async fn tell(line: &Line<'_>, release: &Release, proof: &Proof) {
         agent.engine.log_tail(&instance.ours(), TAIL).await.ok()
     });
     let Ok(Some(tail)) = told.await else { return };
+    let tail = line.log.masked(tail);
     for text in &tail {
         line.log.line(&format!("  | {text}"));
     }

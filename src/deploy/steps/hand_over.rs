@@ -75,12 +75,12 @@ async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Opti
 
 async fn start_late(line: &Line<'_>, release: &Release) -> std::result::Result<(), Stop> {
     let started = start::late(line, release).await;
-    let started = started.map_err(|stop| in_step(Step::Start, stop))?;
+    let started = started.map_err(|stop| in_step(Step::Start, stop, &line.log))?;
     if started.is_empty() {
         return Ok(());
     }
     let probed = probe::probe(line, release, &started).await;
-    probed.map_err(|stop| in_step(Step::Probe, stop))?;
+    probed.map_err(|stop| in_step(Step::Probe, stop, &line.log))?;
     for instance in &started {
         line.agent
             .engine

@@ -27,7 +27,8 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         // status shows it.
         let kept = engine.keep_running(&instance.ours(), true).await;
         if engine.status(&instance.ours()).await? != Status::Running {
-            return Err(in_step(Step::Probe, probe::exited(line, instance).await?));
+            let stop = probe::exited(line, instance).await?;
+            return Err(in_step(Step::Probe, stop, &line.log));
         }
         Ok(kept?)
     }))

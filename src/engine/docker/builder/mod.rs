@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::{Docker, EngineError, Result, status_code};
 use crate::engine::files::{FileKind, Files};
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage};
+use crate::mask::Mask;
 use crate::store::log::Log;
 
 mod cache;
@@ -32,7 +33,7 @@ mod tar;
 
 use call::{Body, call};
 pub(super) use logins::login;
-use mask::Mask;
+use mask::{hidden, mask_of};
 use messages::messages;
 use progress::Progress;
 use secrets::Values;
@@ -79,17 +80,17 @@ impl Docker {
         let request = request.map_err(|error| refused(error.to_string()))?;
         let called = call(&self.host, request).await;
         let (answer, _connection) = called.map_err(|error| self.unreachable(&error))?;
-        let mask = Mask::new(spec.args, &spec.secrets);
+        let mask = mask_of(spec.args, &spec.secrets);
         let followed = self.follow(answer, &mask, log).await;
         drop(tar);
-        followed.map_err(|failure| mask.hide_in(failure))
+        followed.map_err(|failure| hidden(failure, &mask))
     }
 
     /// Reads the engine's messages to the end.
     async fn follow(
         &self,
         answer: Response<Incoming>,
-        mask: &Mask<'_>,
+        mask: &Mask,
         log: &Log,
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         let mut progress = Progress::default();

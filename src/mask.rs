@@ -1,0 +1,120 @@
+//! Hides secret values in what programs print: as they are, in base64, in URLs and in JSON.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// In bytes. A shorter value, or form of one, would also be found where it is none.
+const SHORTEST: usize = 8;
+const SHOWN: &str = "***";
+
+/// As browsers and most libraries escape it.
+const ESCAPED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What to hide. Not `Debug`, so that it cannot be logged.
+#[derive(Default)]
+pub struct Mask(Option<AhoCorasick>);
+
+impl Mask {
+    pub fn of<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
+        let mut all = Vec::new();
+        for value in values {
+            forms(value.as_ref(), &mut all);
+        }
+        all.retain(|form| form.len() >= SHORTEST);
+        all.sort();
+        all.dedup();
+        if all.is_empty() {
+            return Self(None);
+        }
+        // Of two that begin at the same place, the longer one.
+        let mut builder = AhoCorasick::builder();
+        let found = builder.match_kind(MatchKind::LeftmostLongest).build(all);
+        Self(found.ok())
+    }
+
+    pub fn hide(&self, text: String) -> String {
+        match &self.0 {
+            Some(values) if values.is_match(&text) => {
+                values.replace_all(&text, &vec![SHOWN; values.patterns_len()])
+            }
+            _ => text,
+        }
+    }
+
+    pub fn hide_all(&self, lines: Vec<String>) -> Vec<String> {
+        lines.into_iter().map(|line| self.hide(line)).collect()
+    }
+}
+
+/// Programs print line by line.
+fn forms(value: &str, all: &mut Vec<String>) {
+    for line in value.lines().map(str::trim) {
+        if line.len() < SHORTEST {
+            continue;
+        }
+        all.push(line.to_owned());
+        let escaped = utf8_percent_encode(line, &ESCAPED).to_string();
+        all.push(escaped.replace("%20", "+"));
+        all.push(escaped);
+        all.extend(serde_json::to_string(line).map(|json| json.trim_matches('"').to_owned()));
+        in_base64(line.as_bytes(), all);
+    }
+    if value.len() >= SHORTEST && value.trim().contains('\n') {
+        in_base64(value.as_bytes(), all);
+    }
+}
+
+/// Also in the midst of something longer: there are three ways in which it can lie, and the characters
+/// at its ends depend on its neighbours.
+fn in_base64(value: &[u8], all: &mut Vec<String>) {
+    for before in 0..3 {
+        let bytes = [&vec![0; before], value].concat();
+        let begin = (before * 8).div_ceil(6);
+        let end = usize::from(bytes.len() % 3 != 0);
+        for text in [
+            STANDARD_NO_PAD.encode(&bytes),
+            URL_SAFE_NO_PAD.encode(&bytes),
+        ] {
+            all.extend(text.get(begin..text.len() - end).map(str::to_owned));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_hidden_in_every_form_and_a_short_one_in_none() {
+        let value = "p\"ss w?rd/ü+hunter2";
+        let mask = Mask::of([value, "short", "line-one-1\nline-two-2\n"]);
+        let hidden = |text: &str| mask.hide(text.to_owned());
+        assert_eq!(hidden(&format!("a {value} b")), "a *** b");
+        assert_eq!(hidden("short line-two-2"), "short ***");
+        let json = serde_json::to_string(value).unwrap();
+        assert_eq!(hidden(&json), "\"***\"");
+        for url in [
+            "?key=p%22ss%20w%3Frd%2F%C3%BC%2Bhunter2&x",
+            "?key=p%22ss+w%3Frd%2F%C3%BC%2Bhunter2&x",
+        ] {
+            assert_eq!(hidden(url), "?key=***&x");
+        }
+        for user in ["", "u:", "me:", "them:"] {
+            for after in ["", "!", "!!", "!!!"] {
+                let text = format!("{user}{value}{after}");
+                for text in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+                    let left = hidden(&text);
+                    assert!(left.contains(SHOWN), "{text}");
+                    assert!(left.len() < 20, "{left}");
+                }
+            }
+        }
+        assert_eq!(Mask::of(["short"]).hide("short".into()), "short");
+    }
+}

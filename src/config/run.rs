@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::capabilities::capabilities;
 use super::container::{Container, container};
 use super::file::{Node, Section};
-use super::values::{cpus, duration, memory, path, secret, variable_name};
+use super::values::{cpus, duration, memory, path, secret, secret_in, variable_name};
 use super::volumes::{Volume, volumes};
 use super::{Secret, env_file};
 use crate::ids::AppName;
@@ -23,6 +23,8 @@ pub struct Run {
     /// The secrets without which nothing is deployed, each with where it is read from, or `None` if
     /// Cutover keeps it.
     pub secrets: BTreeMap<String, Option<Secret>>,
+    /// Those of them that the app finds as files below `/run/secrets`.
+    pub secret_files: BTreeSet<String>,
     pub replicas: u32,
     /// The limit in bytes. Absent: no limit.
     pub memory: Option<u64>,
@@ -49,15 +51,23 @@ pub enum Value {
 pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf], links_at: &mut Vec<usize>) -> Run {
     let env = section.read("env", environment);
     let env_file = section.read("env_file", path);
+    let mut targets = BTreeSet::new();
+    let mut secret_files = BTreeSet::new();
     let secrets = section.read("secrets", |node| {
-        secrets(node, env.as_ref().unwrap_or(&BTreeMap::new()))
+        secrets(
+            node,
+            env.as_ref().unwrap_or(&BTreeMap::new()),
+            &mut secret_files,
+        )
     });
+    if !secret_files.is_empty() {
+        targets.insert("/run/secrets".to_owned());
+    }
     let replicas = section.read("replicas", |node| node.integer(1, 100));
     let memory = section.read("memory", memory);
     let cpus = section.read("cpus", cpus);
     let stop_grace = section.read("stop_grace", duration);
     let capabilities = section.read("capabilities", capabilities);
-    let mut targets = BTreeSet::new();
     let volumes = section.read("volumes", |node| volumes(node, binds, &mut targets));
     let links = section.read("links", |node| links(node, links_at));
     let container = container(&mut section, &mut targets);
@@ -66,6 +76,7 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf], links_at: &mut Ve
         env: env.unwrap_or_default(),
         env_file,
         secrets: secrets.unwrap_or_default(),
+        secret_files,
         replicas: replicas.unwrap_or(1) as u32,
         memory,
         cpus,
@@ -111,14 +122,23 @@ pub(super) fn environment(node: Node<'_>) -> Option<BTreeMap<String, Value>> {
     Some(all)
 }
 
+/// Whether `file` is `true`, and no path to read the secret from.
+fn is_file(table: &DeTable<'_>) -> bool {
+    matches!(
+        table.get("file").map(|it| it.get_ref()),
+        Some(DeValue::Boolean(true))
+    )
+}
+
 /// An array of the names of kept secrets, or a table that says for each name where it is read from,
-/// `true` for a kept one.
+/// `true` for a kept one; with `file = true` it becomes one of `files`.
 fn secrets(
     node: Node<'_>,
     env: &BTreeMap<String, Value>,
+    files: &mut BTreeSet<String>,
 ) -> Option<BTreeMap<String, Option<Secret>>> {
     const EXPECTED: &str = "an array of names such as [\"DATABASE_URL\"], or a table such as \
-                            { DATABASE_URL = true, API_KEY = { env = \"HELLO_API_KEY\" } }";
+                            { DATABASE_URL = true, API_KEY = { env = \"HELLO_API_KEY\" }, TLS_KEY = { file = true } }";
     let mut all = BTreeMap::new();
     let mut add = |name: &str, node: &Node<'_>, secret| {
         if !env_file::is_name(name) {
@@ -149,6 +169,18 @@ fn secrets(
     for (name, node) in node.entries(EXPECTED)? {
         let secret = match node.value.get_ref() {
             DeValue::Boolean(true) => None,
+            DeValue::Table(table) if is_file(table) => {
+                let mut section = Node {
+                    path: node.path.clone(),
+                    ..node
+                }
+                .section();
+                section.read("file", |_| Some(()));
+                let env = section.read("env", |node| secret_in("env", node));
+                section.done();
+                files.insert(name.to_owned());
+                env
+            }
             _ => {
                 let place = Node {
                     path: node.path.clone(),

@@ -468,6 +468,14 @@ fn one_mistake_each() {
         ("run.secrets = 'A'", "an array of names"),
         ("run.secrets = ['A B']", "is not a secret's name"),
         (
+            "run.secrets = { A = { file = true, env = 'B C' } }",
+            "the name of an environment variable",
+        ),
+        (
+            "run = { secrets = { A = { file = true } }, tmpfs = ['/run/secrets'] }",
+            "`/run/secrets` is taken",
+        ),
+        (
             "run.secrets = { A = 'hunter2' }",
             "does not belong in this file",
         ),

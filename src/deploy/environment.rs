@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::line::Stop;
 use super::networks::{self, NetworksError};
 use super::secrets::SecretsError;
-use super::{Agent, InForce};
+use super::{Agent, InForce, secret_files};
 use crate::config::{self, Secret};
 use crate::engine::{EngineError, Environment, Mount, MountSource};
 use crate::ids::AppName;
@@ -103,14 +103,23 @@ pub async fn of(
     let read = settings.clone();
     let own = tokio::task::spawn_blocking(move || self::variables(&read));
     variables.extend(own.await.map_err(|_| interrupted())??);
+    let mut files = BTreeMap::new();
     if purpose == Purpose::App {
-        variables.extend(secrets(agent, &release.app, &settings).await?);
+        for (name, value) in secrets(agent, &release.app, &settings).await? {
+            match settings.secret_files.contains(&name) {
+                true => files.insert(name, value),
+                false => variables.insert(name, value),
+            };
+        }
     }
     let linked = settings.links.clone();
-    let mounts = match purpose {
+    let mut mounts = match purpose {
         Purpose::App => mounts(agent, in_force, &release.app, settings).await?,
         Purpose::Test => Vec::new(),
     };
+    if !files.is_empty() {
+        mounts.push(secret_files(agent, name, files).await?);
+    }
     let hosts = match purpose {
         Purpose::App => networks::hosts(agent, &release.app, &linked).await?,
         Purpose::Test => BTreeMap::new(),
@@ -204,6 +213,23 @@ async fn secrets(
     });
     all.extend(read.await.map_err(|_| interrupted())??);
     Ok(all)
+}
+
+async fn secret_files(
+    agent: &Agent,
+    container: &str,
+    files: BTreeMap<String, String>,
+) -> Result<Mount> {
+    let (id, container) = (agent.id.clone(), container.to_owned());
+    let put = move || secret_files::put(&id, &container, &files);
+    let put = tokio::task::spawn_blocking(put).await;
+    let folder = put.map_err(|_| interrupted())?;
+    let wrong = |error| EnvironmentError::Wrong(format!("`run.secrets`: {error}"));
+    Ok(Mount {
+        source: MountSource::Host(folder.map_err(wrong)?),
+        target: secret_files::TARGET.to_owned(),
+        read_only: true,
+    })
 }
 
 pub(super) fn read(place: &Place) -> std::result::Result<String, String> {

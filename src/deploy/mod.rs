@@ -43,6 +43,7 @@ pub mod rollback;
 pub mod routes;
 pub mod run;
 pub mod scale;
+pub mod secret_files;
 pub mod secrets;
 mod services;
 pub mod session;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::steps::retire;
-use super::{Agent, Result, networks, output, routes, undo};
+use super::{Agent, Result, networks, output, routes, secret_files, undo};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::principal::Requester;
@@ -193,6 +193,7 @@ async fn attempt(
         agent.store.write(forget).await?;
     }
     output::forget(agent, app).await;
+    secret_files::sweep(agent).await?;
     let mirrors = agent.in_force().config.agent.data_dir.join("repos");
     let mirror = mirrors.join(format!("{app}.git"));
     let removed = tokio::task::spawn_blocking(move || source::remove_mirror(&mirror));

@@ -29,6 +29,7 @@ pub fn of(app: &App) -> Settings {
         secrets: secrets
             .map(|(name, it)| (name.clone(), it.as_ref().map(place)))
             .collect(),
+        secret_files: run.secret_files.clone(),
         memory: run.memory,
         cpus: run.cpus,
         stop_grace: run.stop_grace,

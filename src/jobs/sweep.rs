@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::deploy::{Agent, networks, recover, session};
+use crate::deploy::{Agent, networks, recover, secret_files, session};
 use crate::store::now;
 
 const PERIOD: Duration = Duration::from_secs(600);
@@ -28,6 +28,9 @@ pub async fn sweep(agent: Arc<Agent>) {
         }
         if let Err(error) = networks::sweep(&agent).await {
             tracing::warn!(%error, "failed to remove networks that no app needs");
+        }
+        if let Err(error) = secret_files::sweep(&agent).await {
+            tracing::warn!(%error, "failed to look for secrets of containers that are gone");
         }
         match recover::orphans(&agent).await {
             Ok(0) => {}

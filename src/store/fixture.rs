@@ -38,6 +38,7 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
             kept: Default::default(),
             env_file: None,
             secrets: Default::default(),
+            secret_files: Default::default(),
             memory: None,
             cpus: None,
             stop_grace: Duration::from_secs(1),

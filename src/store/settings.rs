@@ -1,7 +1,7 @@
 //! The settings that a service of a release runs with, stored as JSON with a version number. Rows are
 //! never rewritten: every version ever written stays readable, and only the newest is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::ids::AppName;
 /// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
 /// and keep a reader of the older form in this file.
 const VERSION: u64 = 4;
-/// Had no `links`: its rows fit [`Settings`] too.
+/// Had no `links` and `secret_files`: its rows fit [`Settings`] too.
 const THIRD: u64 = 3;
 /// Had no `command`, `overlap`, `kept` and `health.check`: its rows fit [`Settings`] too.
 const SECOND: u64 = 2;
@@ -41,6 +41,9 @@ pub struct Settings {
     /// The secrets that must be there, each with where it is read from, or `None` if Cutover keeps it.
     #[serde(default)]
     pub secrets: BTreeMap<String, Option<Place>>,
+    /// Those of them that are files below `/run/secrets`, and no variables.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secret_files: BTreeSet<String>,
     /// The memory limit in bytes.
     pub memory: Option<u64>,
     /// The limit in processors, which may be a fraction.
@@ -225,6 +228,7 @@ mod v0 {
                 kept: BTreeMap::new(),
                 env_file: None,
                 secrets: BTreeMap::new(),
+                secret_files: Default::default(),
                 memory: run.memory,
                 cpus: run.cpus,
                 stop_grace: run.stop_grace,
@@ -269,6 +273,7 @@ mod tests {
                 ("E".to_owned(), Some(Place::Env("HELLO_E".into()))),
             ]
             .into(),
+            secret_files: ["E".to_owned()].into(),
             memory: Some(64 << 20),
             cpus: Some(0.5),
             stop_grace: Duration::from_millis(1500),

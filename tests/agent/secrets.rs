@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use http::Request;
+use ::http::Request;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::server::{APP, SETTINGS, Server};
+use crate::support::demo::http;
 use crate::support::docker::docker;
 use crate::support::wait::soon;
 
@@ -300,5 +301,89 @@ async fn a_secret_and_a_push_that_wait_do_not_take_each_others_place() {
         .unwrap();
     assert!(scaled.status.success(), "{scaled:?}");
     assert_eq!(instances(&server), 1);
+    server.stop().await;
+}
+
+/// The folders of secrets as files, in memory.
+fn folders(server: &Server) -> Vec<String> {
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT value FROM meta WHERE key = 'agent_id'";
+    let id: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    let places = ["/run", "/dev/shm"].map(|it| format!("{it}/cutover-{id}"));
+    let found = places.iter().filter_map(|it| std::fs::read_dir(it).ok());
+    let names = found.flatten().flatten();
+    names
+        .map(|it| it.file_name().into_string().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_may_be_a_file_in_memory_and_no_view_of_the_output_shows_one() {
+    let settings = format!("{SETTINGS}secrets = {{ TLS_KEY = {{ file = true }} }}\n");
+    let mut server = Server::with(&settings).await;
+    let proxy = server.agent().proxy;
+    let token = "sesame-canary-52ab";
+    secret(&server, &["set", APP, "TLS_KEY"], VALUE).unwrap();
+    secret(&server, &["set", APP, "TOKEN"], token).unwrap();
+    server.go_live("v1").await;
+    let cat = |server: &Server| {
+        let read = ["exec", APP, "--", "/hello", "cat", "/run/secrets/TLS_KEY"];
+        let read = server.cutover(&read).output().unwrap();
+        String::from_utf8(read.stdout).unwrap()
+    };
+    assert_eq!(cat(&server), VALUE);
+    assert_eq!(environment(&server).await["TOKEN"], token);
+    let name = container_of(&server);
+    let found = docker().await.inspect_container(&name, None).await.unwrap();
+    let told = serde_json::to_string(&found).unwrap();
+    assert!(told.contains("/run/secrets"), "{told}");
+    assert!(!told.contains(VALUE), "{told}");
+
+    // What the app prints of them is hidden wherever it is shown or kept.
+    let print = async |text: String| {
+        let request = Request::post("/count").header("host", "hello.test");
+        let answer = http::send(proxy, request, text.into_bytes()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    };
+    print(format!("one {token} {VALUE}")).await;
+    let encoded = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        format!("user:{token}"),
+    );
+    print(format!("two {encoded}")).await;
+    let logs = |server: &Server| {
+        let logs = server.cutover(&["logs", APP]).output().unwrap();
+        String::from_utf8(logs.stdout).unwrap()
+    };
+    let shown = soon(async || logs(&server).contains("count two")).await;
+    assert!(shown, "{}", logs(&server));
+    assert!(
+        logs(&server).contains("count one *** ***"),
+        "{}",
+        logs(&server)
+    );
+    assert!(
+        !logs(&server).contains(&encoded[8..20]),
+        "{}",
+        logs(&server)
+    );
+
+    server.go_live("v2").await;
+    let one = soon(async || folders(&server) == [container_of(&server)]).await;
+    assert!(one, "{:?}\n{}", folders(&server), server.log());
+    assert_eq!(cat(&server), VALUE);
+    assert!(
+        logs(&server).contains("count one ***"),
+        "of an instance that is gone"
+    );
+    let mut found = Vec::new();
+    for hidden in [VALUE, token, &encoded[8..20]] {
+        containing(&server.stage.folder, hidden, &mut found);
+    }
+    assert_eq!(found, [""; 0]);
+    let removed = server.cutover(&["remove", APP, "--yes"]).status().unwrap();
+    assert!(removed.success());
+    let gone = soon(async || folders(&server).is_empty()).await;
+    assert!(gone, "{:?}", folders(&server));
     server.stop().await;
 }

@@ -6,6 +6,7 @@
 //! exit CODE          ends with this code
 //! sleep MS           ends after that long
 //! append FILE TEXT   adds a line to a file
+//! cat FILE           what is in a file
 //! fetch TO HOST PATH COUNT   status and version of each answer; TO is an address or a name in /etc/hosts
 //! reach ADDRESS:PORT ends with 0 if something accepts a connection there
 //! talk               answers what is typed: `size` of its terminal, `exit CODE`
@@ -29,6 +30,10 @@ pub fn run(app: &App, arguments: &[&str]) {
         ["exit", code] => exit(code.parse().expect("a code")),
         ["sleep", ms] => {
             sleep(millis(ms));
+            exit(0)
+        }
+        ["cat", file] => {
+            print!("{}", std::fs::read_to_string(file).expect("a file"));
             exit(0)
         }
         ["fetch", to, host, path, count] => {

@@ -10,7 +10,7 @@ use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::{Done, Line};
 use crate::deploy::routes::{self, PublishError};
 use crate::deploy::steps::start;
-use crate::deploy::{Agent, Result, output};
+use crate::deploy::{Agent, Result, output, secret_files};
 use crate::engine::EngineError;
 use crate::ids::AppName;
 use crate::state::Step;
@@ -86,7 +86,8 @@ pub async fn instance(
     engine.remove_without_volumes(&ours).await?;
     let name = instance.name.clone();
     let deleted = agent.store.write(move |db| instances::delete(db, &name));
-    Ok(deleted.await?)
+    deleted.await?;
+    Ok(secret_files::sweep(agent).await?)
 }
 
 /// Takes what is retiring out of the routes, where it was warm for a bake, and waits for the requests

@@ -52,6 +52,7 @@ mod releases;
 mod reload;
 mod retire;
 mod running;
+mod sample;
 mod secrets;
 mod session;
 mod sites;

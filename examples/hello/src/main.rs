@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod jobs;
 mod tool;
 mod websocket;
 
@@ -282,6 +283,17 @@ fn answer(app: &App, request: &Request, output: &mut TcpStream) -> io::Result<()
             let id = String::from_utf8_lossy(&request.body);
             println!("count {id}");
             send(app, output, "200 OK", &id)
+        }
+        ("POST", "/jobs") => {
+            let id = String::from_utf8_lossy(&request.body);
+            let folder = std::env::var("JOBS").unwrap_or_default();
+            match jobs::add(&folder, &id) {
+                Ok(()) => send(app, output, "200 OK", &id),
+                Err(error) => {
+                    let why = format!("not taken: {error}\n");
+                    send(app, output, "500 Internal Server Error", &why)
+                }
+            }
         }
         (_, "/slow") => {
             thread::sleep(Duration::from_millis(request.number("ms")));

@@ -6,6 +6,7 @@
 //! exit CODE          ends with this code
 //! sleep MS           ends after that long
 //! append FILE TEXT   adds a line to a file
+//! jobs FOLDER        does the jobs of a queue
 //! cat FILE           what is in a file
 //! fetch TO HOST PATH COUNT   status and version of each answer; TO is an address or a name in /etc/hosts
 //! reach ADDRESS:PORT ends with 0 if something accepts a connection there
@@ -19,7 +20,7 @@ use std::process::exit;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::App;
+use crate::{App, jobs};
 
 /// Returns if these are no such arguments.
 pub fn run(app: &App, arguments: &[&str]) {
@@ -27,6 +28,7 @@ pub fn run(app: &App, arguments: &[&str]) {
     match arguments {
         ["work"] => work(app),
         ["talk"] => talk(),
+        ["jobs", folder] => jobs::work(folder),
         ["exit", code] => exit(code.parse().expect("a code")),
         ["sleep", ms] => {
             sleep(millis(ms));

@@ -60,6 +60,8 @@ pub enum NotifyEvent {
     Stuck,
     /// The live release ends by itself.
     Crashing,
+    /// A run of a scheduled command failed.
+    CronFailed,
     /// What had failed, was rolled back or crashed works again.
     Recovered,
     /// A name gets no certificate, or its certificate expires.
@@ -71,12 +73,13 @@ pub enum NotifyEvent {
 }
 
 impl NotifyEvent {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Live,
         Self::Failed,
         Self::RolledBack,
         Self::Stuck,
         Self::Crashing,
+        Self::CronFailed,
         Self::Recovered,
         Self::Certificate,
         Self::Disk,
@@ -90,6 +93,7 @@ impl NotifyEvent {
             Self::RolledBack => "rolled_back",
             Self::Stuck => "stuck",
             Self::Crashing => "crashing",
+            Self::CronFailed => "cron_failed",
             Self::Recovered => "recovered",
             Self::Certificate => "certificate",
             Self::Disk => "disk",
@@ -120,7 +124,7 @@ impl fmt::Display for NotifyEvent {
 }
 
 const EVENTS: &str = "events among \"live\", \"failed\", \"rolled_back\", \"stuck\", \"crashing\", \
-                      \"recovered\", \"certificate\", \"disk\" and \"restarted\"";
+                      \"cron_failed\", \"recovered\", \"certificate\", \"disk\" and \"restarted\"";
 
 pub(super) fn notifiers(node: Node<'_>) -> Option<BTreeMap<String, Arc<Notifier>>> {
     let mut all = BTreeMap::new();

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 
 use super::environment::{self, EnvironmentError, Purpose};
 use super::{Agent, Result, masks, rollback};
-use crate::config::{self, App, Overlap};
+use crate::config::{self, App, NotifyEvent, Overlap};
 use crate::engine::{EngineError, Exit, JobSpec};
 use crate::ids::ServiceName;
 use crate::principal::Requester;
+use crate::store::events::{self, Said};
 use crate::store::jobs::{self, Job, JobKind};
 use crate::store::log::Log;
 use crate::store::ours::mark;
@@ -23,6 +24,8 @@ use crate::store::{StoreError, apps, crons, now};
 const AHEAD: i64 = 24 * 3600 * 1000;
 /// How many runs are looked at for one of the same time.
 const RECENT: usize = 50;
+/// How many of a run's last lines people are told.
+const TAIL: usize = 5;
 /// The pause before an engine that answers nothing useful is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -312,11 +315,44 @@ async fn end(
     tail: Vec<String>,
 ) -> std::result::Result<Option<i64>, EngineError> {
     let job = job.clone();
-    let write = agent
-        .store
-        .write(move |db| jobs::ended_with(db, &job, code, why.as_deref(), &tail));
+    let write = agent.store.write(move |db| {
+        tell(db, &job, code, why.as_deref(), &tail)?;
+        jobs::ended_with(db, &job, code, why.as_deref(), &tail)
+    });
     write.await?;
+    agent.hub.changed();
     Ok(code)
+}
+
+/// Tells people of a run that failed, but not of one that was meant to be stopped.
+fn tell(
+    db: &Connection,
+    job: &Job,
+    exit_code: Option<i64>,
+    why: Option<&str>,
+    log_tail: &[String],
+) -> Result<()> {
+    let open = jobs::get(db, &job.name)?.filter(|known| known.ended_at.is_none());
+    let (Some(open), Some(cron)) = (open, &job.cron) else {
+        return Ok(());
+    };
+    let why = match (why, exit_code) {
+        _ if open.outcome.is_some() => return Ok(()),
+        (Some(why), _) => why.to_owned(),
+        (None, Some(0)) => return Ok(()),
+        (None, Some(code)) => format!("it exited with code {code}"),
+        (None, None) => return Ok(()),
+    };
+    let tail = log_tail.iter().skip(log_tail.len().saturating_sub(TAIL));
+    let text: Vec<_> = std::iter::once(&why).chain(tail).cloned().collect();
+    let what = NotifyEvent::CronFailed;
+    let said = Said {
+        about: what,
+        app: Some(job.app.clone()),
+        title: format!("{}: the scheduled command {} failed", job.app, cron.name),
+        text: text.join("\n"),
+    };
+    events::said(db, what, said)
 }
 
 /// The time between SIGTERM and SIGKILL.

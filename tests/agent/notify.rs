@@ -58,7 +58,8 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
     let (slack, in_slack) = receiver(&unwell).await;
     let (hook, in_hook) = receiver(&[]).await;
     let settings = format!(
-        "{SETTINGS}\n[notify.ops]\nkind = 'slack'\nurl = {{ env = 'OPS_URL' }}\n\
+        "{SETTINGS}\n[apps.hello.cron.bad]\nschedule = '0 0 29 2 *'\ncommand = ['/hello', 'exit', '3']\n\
+         [notify.ops]\nkind = 'slack'\nurl = {{ env = 'OPS_URL' }}\n\
          [notify.ci]\nkind = 'webhook'\nurl = {{ env = 'HOOK_URL' }}\nsecret = {{ env = 'HOOK_SECRET' }}\n\
          events = ['live', 'recovered']\n\
          [notify.gone]\nkind = 'ntfy'\nurl = {{ env = 'GONE_URL' }}\nevents = []\n"
@@ -100,6 +101,16 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
     for ((head, body), kind) in bodies.iter().zip(kinds) {
         assert!(body.contains(&format!("\"type\":\"{kind}\"")), "{body}");
         assert!(head.contains("webhook-signature: v1,"), "{head}");
+    }
+
+    // A scheduled command that fails, with its last words.
+    let run = server.cutover(&["cron", "hello", "bad", "--run"]).status();
+    assert!(run.unwrap().success());
+    let told = soon(async || in_slack.lock().len() == 3).await;
+    assert!(told, "{}", server.log());
+    let (_, text) = in_slack.lock()[2].clone();
+    for word in ["scheduled command bad failed", "code 3"] {
+        assert!(text.contains(word), "{text}");
     }
 
     let output = server.cutover(&["notify", "test"]).output().unwrap();

@@ -365,6 +365,9 @@ pub struct ProcessView {
     pub wanted: u32,
     #[schema(example = 2)]
     pub serving: u32,
+    /// What deploy.toml says, if a person has scaled it; otherwise null.
+    #[schema(required)]
+    pub configured: Option<u32>,
     #[serde(skip)]
     pub names: Vec<String>,
 }
@@ -539,6 +542,14 @@ pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Re
 }
 
 pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppView> {
+    let mut shown = lost_app(db, &app.name)?;
+    for scale in crate::deploy::scale::recorded(db, app)? {
+        let processes = shown.instances.iter_mut().flat_map(|it| &mut it.processes);
+        let mut its = processes.filter(|it| it.name == scale.service.as_str());
+        if let (Some(process), Some(_)) = (its.next(), scale.asked) {
+            process.configured = Some(scale.configured);
+        }
+    }
     Ok(AppView {
         configured: true,
         repo: repo(&app.repo),
@@ -547,7 +558,7 @@ pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppVie
             None => app.branch.clone(),
         },
         domains: app.domains.clone(),
-        ..lost_app(db, &app.name)?
+        ..shown
     })
 }
 
@@ -598,6 +609,7 @@ fn instances(db: &rusqlite::Connection, live: &Release) -> Result<InstancesView>
             name: service.name.to_string(),
             wanted: service.replicas,
             serving: names.len() as u32,
+            configured: None,
             names,
         }
     };

@@ -87,17 +87,22 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     Ok(())
 }
 
-/// `2`, `1 of 2`, `web 2, worker 1 of 2`
+/// `2`, `1 of 2`, `web 2, worker 1 of 2`, `3 (deploy.toml: 2)`
 fn instances(of: &view::Instances) -> String {
     let count = |serving: u32, wanted: u32| match serving == wanted {
         true => serving.to_string(),
         false => format!("{serving} of {wanted}"),
     };
+    let process = |it: &view::Process| {
+        let file = it.configured.map(|file| format!(" (deploy.toml: {file})"));
+        count(it.serving, it.wanted) + &file.unwrap_or_default()
+    };
     match of.processes.as_slice() {
-        [] | [_] => count(of.serving, of.wanted),
+        [] => count(of.serving, of.wanted),
+        [only] => process(only),
         all => {
             let each = all.iter();
-            let each = each.map(|it| format!("{} {}", it.name, count(it.serving, it.wanted)));
+            let each = each.map(|it| format!("{} {}", it.name, process(it)));
             each.collect::<Vec<_>>().join(", ")
         }
     }

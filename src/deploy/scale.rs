@@ -25,17 +25,19 @@ pub struct Scale {
 /// The scales of an app's services, those that only its live release has included.
 pub async fn of(agent: &Agent, app: &App) -> Result<Vec<Scale>> {
     let app = app.clone();
-    let read = move |db: &Connection| {
-        let asked = scales::of_app(db, &app.name)?;
-        let all = known(db, &app)?.into_iter();
-        let all = all.map(|service| Scale {
-            asked: asked.get(&service).copied(),
-            configured: services::configured(&app, &service),
-            service,
-        });
-        Ok(all.collect())
-    };
-    agent.store.read(read).await
+    agent.store.read(move |db| recorded(db, &app)).await
+}
+
+/// The same, as the database has them.
+pub fn recorded(db: &Connection, app: &App) -> Result<Vec<Scale>> {
+    let asked = scales::of_app(db, &app.name)?;
+    let all = known(db, app)?.into_iter();
+    let all = all.map(|service| Scale {
+        asked: asked.get(&service).copied(),
+        configured: services::configured(app, &service),
+        service,
+    });
+    Ok(all.collect())
 }
 
 /// Sets some of them, and queues a deployment of the live release if that has other numbers. With

@@ -66,6 +66,9 @@ async fn a_worker_goes_live_scales_rolls_back_and_fails_with_its_release() {
     let scaled = ["scale", APP, "web=2", "worker=1", "--follow"];
     run(&server, &scaled).unwrap_or_else(|error| panic!("{error}"));
     until(&server, &[("web", 2), ("worker", 1)]).await;
+    let status = run(&server, &["status"]).unwrap();
+    let beside = "web 2 (deploy.toml: 1), worker 1 (deploy.toml: 2)";
+    assert!(status.contains(beside), "{status}");
     let wrong = run(&server, &["scale", APP, "wrker=1"]).unwrap_err();
     assert!(wrong.contains("`worker`"), "{wrong}");
     run(&server, &["scale", APP, "web=default", "worker=0", "-f"]).unwrap();

@@ -234,6 +234,8 @@ pub struct Process {
     pub name: String,
     pub wanted: u32,
     pub serving: u32,
+    /// What deploy.toml says, if a person has scaled it.
+    pub configured: Option<u32>,
 }
 
 /// `{"error": …}`.

@@ -112,6 +112,8 @@ pub struct Details {
     pub address: Option<IpAddr>,
     /// The environment that it was given, without what is its image's own.
     pub env: BTreeMap<String, String>,
+    /// What it runs in place of its image's own command.
+    pub command: Option<Vec<String>>,
     pub memory: Option<u64>,
     pub cpus: Option<f64>,
     pub stop_grace: Duration,

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ImageSummary,
-    RestartPolicyNameEnum, Volume,
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ImageConfig,
+    ImageSummary, RestartPolicyNameEnum, Volume,
 };
 use bollard::query_parameters::{
     InspectContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
@@ -126,14 +126,15 @@ impl Docker {
         };
         let image = found.image.clone().unwrap_or_default();
         let of_image = match docker.inspect_image(&image).await {
-            Ok(image) => image.config.and_then(|it| it.env).unwrap_or_default(),
-            Err(error) if status_code(&error) == Some(404) => Vec::new(),
+            Ok(image) => image.config.unwrap_or_default(),
+            Err(error) if status_code(&error) == Some(404) => ImageConfig::default(),
             Err(error) => return Err(self.failed(format!("look at the image `{image}`"))(error)),
         };
-        Ok(Some(self.described(found, &of_image.into_iter().collect())))
+        Ok(Some(self.described(found, of_image)))
     }
 
-    fn described(&self, found: ContainerInspectResponse, of_image: &HashSet<String>) -> Details {
+    fn described(&self, found: ContainerInspectResponse, image: ImageConfig) -> Details {
+        let of_image: HashSet<String> = image.env.into_iter().flatten().collect();
         let config = found.config.unwrap_or_default();
         let host = found.host_config.unwrap_or_default();
         let policy = host.restart_policy.and_then(|it| it.name);
@@ -141,6 +142,8 @@ impl Docker {
         let own = self.own_endpoint(networks.unwrap_or_default());
         let env = config.env.unwrap_or_default().into_iter();
         let given = env.filter(|line| !of_image.contains(line));
+        let entrypoint = config.entrypoint.filter(|own| !own.is_empty());
+        let of_image = image.entrypoint.unwrap_or_default();
         let limit = |limit: Option<i64>| limit.filter(|it| *it > 0);
         Details {
             running: found.state.and_then(|it| it.running) == Some(true),
@@ -152,6 +155,7 @@ impl Docker {
                     Some((key.to_owned(), value.to_owned()))
                 })
                 .collect::<BTreeMap<_, _>>(),
+            command: entrypoint.filter(|own| *own != of_image),
             memory: limit(host.memory).map(|bytes| bytes as u64),
             cpus: limit(host.nano_cpus).map(|cpus| cpus as f64 / 1e9),
             stop_grace: Duration::from_secs(config.stop_timeout.unwrap_or(10).max(0) as u64),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::candidate::{Candidate, service_of};
-use crate::config::{App, Protocol};
+use crate::config::{App, Command, Process, Protocol};
 use crate::deploy::Agent;
 use crate::deploy::{services, settings, steps::fetch};
 use crate::engine::inventory::{Details, FoundContainer, FoundImage, ImageTag};
@@ -132,10 +132,17 @@ fn service(
     let told = details.env.get("PORT").and_then(|port| port.parse().ok());
     let port = own.next().map(|target| target.port()).or(told).or(app.port);
     let processes = app.processes.as_ref();
+    // Without processes in deploy.toml, the repository's Procfile named it.
+    let command = details.command.clone().map(Command::Program);
     if name == ServiceName::web() {
-        service.settings.command = processes.and_then(|it| it.web.clone());
+        service.settings.command = match processes {
+            Some(processes) => processes.web.clone(),
+            None => command,
+        };
     } else if let Some(process) = processes.and_then(|it| it.others.get(&name)) {
         service.settings = settings::of_process(app, process);
+    } else if let Some(command) = command {
+        service.settings = settings::of_process(app, &Process::of(command));
     }
     let settings = &mut service.settings;
     // No more than deploy.toml has in the open: some of what a container was told is secret.

@@ -238,6 +238,10 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
         for (name, route) in &routes {
             app_names::set_route(db, name, route)?;
         }
+        let routed = |name: &&AppName| routes.iter().any(|(routed, _)| routed == *name);
+        for name in names.iter().filter(|name| !routed(name)) {
+            app_names::clear_route(db, name)?;
+        }
         app_names::set_configured(db, &names)?;
         statuses::set_reporting(db, &telling)?;
         Ok(renamed)

@@ -53,6 +53,13 @@ pub fn set_route(db: &Connection, app: &AppName, route: &str) -> Result<()> {
     Ok(())
 }
 
+/// Forgets how an app was routed that takes no requests any more.
+pub fn clear_route(db: &Connection, app: &AppName) -> Result<()> {
+    let mut update = db.prepare_cached("UPDATE apps SET route = NULL WHERE name = ?1")?;
+    update.execute([app.as_str()])?;
+    Ok(())
+}
+
 /// Every app that is still in use: it serves, is being removed, has a container, or has a deployment
 /// that has not ended. The app that switched last comes first.
 pub fn in_use(db: &Connection) -> Result<Vec<AppName>> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use toml::de::DeValue;
 
+use super::devices::{Device, Gpus, LogDriver, devices, gpus, log_driver, networks};
 use super::file::{Node, Section};
 use super::units;
 use super::values::variables;
@@ -30,6 +31,12 @@ pub struct Container {
     pub extra_hosts: BTreeMap<String, String>,
     pub dns: Vec<IpAddr>,
     pub labels: BTreeMap<String, String>,
+    pub devices: Vec<Device>,
+    pub gpus: Option<Gpus>,
+    /// Networks of others that it joins.
+    pub networks: Vec<String>,
+    /// Absent: the engine keeps the output, where Cutover reads it.
+    pub log: Option<LogDriver>,
 }
 
 /// From setrlimit(2), as Docker names them.
@@ -74,6 +81,10 @@ pub(super) fn container(section: &mut Section<'_>, targets: &mut BTreeSet<String
         extra_hosts: section.read("extra_hosts", hosts).unwrap_or_default(),
         dns: section.read("dns", addresses).unwrap_or_default(),
         labels: section.read("labels", labels).unwrap_or_default(),
+        devices: section.read("devices", devices).unwrap_or_default(),
+        gpus: section.read("gpus", gpus),
+        networks: section.read("networks", networks).unwrap_or_default(),
+        log: section.read("log", log_driver),
     }
 }
 

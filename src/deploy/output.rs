@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Agent, masks, process_of};
-use crate::engine::output::Line;
+use crate::engine::output::{Line, Stream};
 use crate::engine::{EngineError, Wanted};
 use crate::ids::AppName;
 use crate::mask::Mask;
@@ -220,7 +220,10 @@ async fn past(
     for instance in now.iter().filter(|it| query.wants_instance(&it.name)) {
         match last(agent, instance, engine, query, mask).await {
             Ok(lines) => all.extend(lines),
-            Err(error) => tracing::warn!(%app, %error, "some of its output cannot be read"),
+            Err(error) => {
+                tracing::warn!(%app, %error, "some of its output cannot be read");
+                all.push(unread(instance, &error));
+            }
         }
     }
     all.sort_by(|a, b| a.line.time.cmp(&b.line.time));
@@ -248,6 +251,25 @@ async fn last(
         }
     }
     Ok(last.lines)
+}
+
+/// In place of an instance's output.
+fn unread(instance: &Instance, error: &EngineError) -> Said {
+    let why = match error.to_string() {
+        why if why.contains("does not support reading") => {
+            "its output is not kept where Cutover could read it, but goes where `run.log` in deploy.toml says"
+                .to_owned()
+        }
+        why => why,
+    };
+    Said {
+        line: Line {
+            time: time(crate::store::now() / 1000).unwrap_or_default() + "Z",
+            stream: Stream::Stderr,
+            text: format!("cutover: {why}"),
+        },
+        instance: instance.name.clone(),
+    }
 }
 
 fn hidden(line: Line, mask: &Mask) -> Line {
@@ -378,7 +400,6 @@ fn kept(folder: &Path, query: &Query) -> Vec<Said> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::output::Stream;
 
     fn said(time: &str, text: &str) -> Said {
         Said {

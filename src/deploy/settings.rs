@@ -1,7 +1,9 @@
 //! The settings that a release of an app gets, from deploy.toml as it is in force.
 
 use crate::config::{self, App, Process, Secret};
-use crate::store::settings::{Container, Health, Place, Settings, Value, Volume, VolumeSource};
+use crate::store::settings::{
+    Container, Gpus, Health, LogDriver, Place, Settings, Value, Volume, VolumeSource,
+};
 
 /// Of a process: where it has none of its own, those of the app.
 pub fn of_process(app: &App, process: &Process) -> Settings {
@@ -92,6 +94,10 @@ fn container(container: &config::Container) -> Container {
         extra_hosts,
         dns,
         labels,
+        devices,
+        gpus,
+        networks,
+        log,
     } = container.clone();
     Container {
         tmpfs,
@@ -104,5 +110,16 @@ fn container(container: &config::Container) -> Container {
         extra_hosts,
         dns,
         labels,
+        devices: devices.into_iter().map(|it| (it.host, it.target)).collect(),
+        gpus: gpus.map(|gpus| match gpus {
+            config::Gpus::All => Gpus::All,
+            config::Gpus::Count(count) => Gpus::Count(count),
+            config::Gpus::Named(names) => Gpus::Named(names),
+        }),
+        networks,
+        log: log.map(|log| LogDriver {
+            driver: log.driver,
+            options: log.options,
+        }),
     }
 }

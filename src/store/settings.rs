@@ -14,7 +14,7 @@ use crate::ids::AppName;
 /// The version that is written. Raise it with any change to [`Settings`] that older rows do not fit,
 /// and keep a reader of the older form in this file.
 const VERSION: u64 = 4;
-/// Had no `links` and `secret_files`: its rows fit [`Settings`] too.
+/// Had no `links`, `secret_files` and, of `container`, `devices` and what follows them: its rows fit [`Settings`] too.
 const THIRD: u64 = 3;
 /// Had no `command`, `overlap`, `kept` and `health.check`: its rows fit [`Settings`] too.
 const SECOND: u64 = 2;
@@ -117,6 +117,32 @@ pub struct Container {
     pub extra_hosts: BTreeMap<String, String>,
     pub dns: Vec<IpAddr>,
     pub labels: BTreeMap<String, String>,
+    /// Each with its path in the container.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Gpus>,
+    /// Networks of others that it joins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+    /// Where its output goes; `None`: the engine keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogDriver>,
+}
+
+/// Which graphics cards a container gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gpus {
+    All,
+    Count(u32),
+    Named(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDriver {
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
 }
 
 /// When an instance is healthy.
@@ -295,6 +321,13 @@ mod tests {
                 init: true,
                 ulimits: [("nofile".to_owned(), (1024, 4096))].into(),
                 dns: vec![IpAddr::from([192, 0, 2, 53])],
+                devices: [("/dev/a".to_owned(), "/dev/b".to_owned())].into(),
+                gpus: Some(Gpus::Named(vec!["0".into()])),
+                networks: vec!["backend".into()],
+                log: Some(LogDriver {
+                    driver: "journald".into(),
+                    options: [("tag".to_owned(), "hello".to_owned())].into(),
+                }),
                 ..Default::default()
             },
             health: Health {

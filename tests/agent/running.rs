@@ -48,6 +48,7 @@ fn mounts(found: &ContainerInspectResponse) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_setting_reaches_the_container_and_the_data_outlives_it() {
     let volume = format!("data-{}", std::process::id());
+    let network = format!("backend-{}", std::process::id());
     let settings = format!(
         "{SETTINGS}
 env = {{ PLAIN = \"a b=c\", FROM_ENV = {{ env = \"HELLO_TEST_KEY\" }}, FROM_FILE = {{ file = \"key\" }} }}
@@ -63,6 +64,9 @@ shm_size = \"8m\"
 extra_hosts = {{ db = \"192.0.2.7\" }}
 dns = [\"192.0.2.53\"]
 labels = {{ team = \"web\" }}
+devices = [\"/dev/null:/dev/nothing\"]
+networks = [\"{network}\"]
+log = {{ driver = \"none\" }}
 "
     );
     let mut server = Server::idle(&settings).await;
@@ -80,6 +84,20 @@ labels = {{ team = \"web\" }}
     write("hello.env", "PLAIN=less\nOTHER=\"two\\nlines\"\n").unwrap();
     server.set_env("HELLO_TEST_KEY", "of-env");
     server.serve().await;
+
+    // Of somebody else, and not there yet.
+    let id = server.push("v0", "").await;
+    let (failed, _) = server.ended(&id).await;
+    let why = failed.error.unwrap().message;
+    assert!(
+        why.contains(&format!("docker network create {network}")),
+        "{why}"
+    );
+    let request = bollard::models::NetworkCreateRequest {
+        name: network.clone(),
+        ..Default::default()
+    };
+    docker().await.create_network(request).await.unwrap();
 
     let first = server.go_live("v1").await;
     let found = container(&server).await.unwrap();
@@ -112,7 +130,15 @@ labels = {{ team = \"web\" }}
     assert_eq!(config.user.as_deref(), Some("1000:1001"));
     assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
     assert_eq!(config.labels.unwrap()["team"], "web");
+    let networks = found.network_settings.unwrap().networks.unwrap();
+    assert!(networks.contains_key(&network) && networks.len() == 2);
     let of = found.host_config.unwrap();
+    let device = of.devices.unwrap().remove(0);
+    assert_eq!(device.path_in_container.as_deref(), Some("/dev/nothing"));
+    assert_eq!(of.log_config.unwrap().typ.as_deref(), Some("none"));
+    let logs = server.cutover(&["logs", APP]).output().unwrap();
+    let logs = String::from_utf8(logs.stdout).unwrap();
+    assert!(logs.contains("`run.log`"), "{logs}");
     assert_eq!((of.readonly_rootfs, of.init), (Some(true), Some(true)));
     assert!(of.cap_add.unwrap().iter().any(|it| it.ends_with("NET_RAW")));
     assert_eq!(of.shm_size, Some(8 << 20));
@@ -145,6 +171,7 @@ labels = {{ team = \"web\" }}
     let removed = server.cutover(&["remove", APP, "--yes", "--volumes"]);
     assert!({ removed }.status().unwrap().success());
     assert!(docker.inspect_volume(&named).await.is_err());
+    docker.remove_network(&network).await.unwrap();
     server.stop().await;
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, EndpointIpamConfig,
-    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, DeviceMapping,
+    DeviceRequest, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, Mount,
+    MountType, MountVolumeOptions, NetworkingConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -23,6 +24,7 @@ use crate::config::Command;
 use crate::engine::{self, Endpoint, Environment, Found, InstanceSpec, MountSource, Status};
 use crate::store::ours::Ours;
 use crate::store::services::Service;
+use crate::store::settings::{Gpus, LogDriver};
 
 /// The process limit: enough for any server, too few for a fork bomb to take down the machine.
 const PIDS: i64 = 4096;
@@ -88,6 +90,8 @@ impl Docker {
             }
         };
         let name = &spec.instance.name;
+        let networks = &spec.service.settings.container.networks;
+        self.join(name, networks).await?;
         match self.client()?.start_container(name, None).await {
             // 304: it is running already.
             Err(error) if status_code(&error) == Some(304) => {}
@@ -133,6 +137,10 @@ impl Docker {
         let mut body = self.body(spec.service, environment, &labels, network, address);
         body.entrypoint = spec.service.settings.command.as_ref().map(Command::argv);
         if let Some(host) = &mut body.host_config {
+            // A job's output is read by Cutover itself.
+            if let Some(log) = &spec.service.settings.container.log {
+                host.log_config = Some(log_config(log));
+            }
             let named = host.mounts.take().unwrap_or_default();
             let mounts = [named, storage.mounts].concat();
             host.mounts = Some(self.mounts(spec, mounts, storage.declared));
@@ -257,6 +265,8 @@ impl Docker {
                 init: Some(container.init),
                 ulimits: Some(container.ulimits.iter().map(ulimit).collect()),
                 shm_size: container.shm_size.map(|bytes| bytes as i64),
+                devices: Some(container.devices.iter().map(device).collect()),
+                device_requests: container.gpus.as_ref().map(|gpus| vec![cards(gpus)]),
                 extra_hosts: Some(hosts.iter().map(extra_host).collect()),
                 dns: Some(container.dns.iter().map(IpAddr::to_string).collect()),
                 network_mode: Some(network.name.clone()),
@@ -403,6 +413,8 @@ impl Docker {
             match chunk {
                 Ok(output) => tail.output(&output),
                 Err(error) if status_code(&error) == Some(404) => break,
+                // Its log driver keeps nothing that could be read.
+                Err(error) if error.to_string().contains("does not support reading") => break,
                 Err(error) => return Err(self.failed(format!("read the log of `{name}`"))(error)),
             }
         }
@@ -458,6 +470,35 @@ fn ulimit((name, (soft, hard)): (&String, &(i64, i64))) -> ResourcesUlimits {
         name: Some(name.clone()),
         soft: Some(*soft),
         hard: Some(*hard),
+    }
+}
+
+fn device((host, target): (&String, &String)) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(host.clone()),
+        path_in_container: Some(target.clone()),
+        cgroup_permissions: Some("rwm".into()),
+    }
+}
+
+fn cards(gpus: &Gpus) -> DeviceRequest {
+    let (count, device_ids) = match gpus {
+        Gpus::All => (Some(-1), None),
+        Gpus::Count(count) => (Some(i64::from(*count)), None),
+        Gpus::Named(names) => (None, Some(names.clone())),
+    };
+    DeviceRequest {
+        count,
+        device_ids,
+        capabilities: Some(vec![vec!["gpu".into()]]),
+        ..Default::default()
+    }
+}
+
+fn log_config(log: &LogDriver) -> HostConfigLogConfig {
+    HostConfigLogConfig {
+        typ: Some(log.driver.clone()),
+        config: Some(log.options.clone().into_iter().collect()),
     }
 }
 

@@ -67,14 +67,13 @@ impl Docker {
         }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         match docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(error)
-                if status_code(&error) == Some(409) && self.find(&job.ours()).await?.is_some() =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(self.failed(format!("run `{}`", spec.command))(error)),
+                if status_code(&error) == Some(409) && self.find(&job.ours()).await?.is_some() => {}
+            Err(error) => return Err(self.failed(format!("run `{}`", spec.command))(error)),
         }
+        self.join(name, &spec.service.settings.container.networks)
+            .await
     }
 
     pub async fn attend(&self, ours: &Ours, log: &Log) -> Result<Option<Exit>> {

@@ -4,7 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use bollard::models::{EndpointSettings, Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{
+    EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest,
+};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
 use ipnet::Ipv4Net;
 
@@ -91,6 +93,38 @@ impl Docker {
             what: "make its network".into(),
             cause: "no free subnet was found in 10.192.0.0/10".into(),
         })
+    }
+
+    /// Connects a container to networks of others, unless it is on them already.
+    pub async fn join(&self, container: &str, networks: &[String]) -> Result<()> {
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let docker = self.client()?;
+        let found = docker.inspect_container(container, None).await;
+        let found = found.map_err(self.failed(format!("inspect the container `{container}`")))?;
+        let on = found.network_settings.and_then(|it| it.networks);
+        let on = on.unwrap_or_default();
+        for network in networks.iter().filter(|it| !on.contains_key(*it)) {
+            let what =
+                || format!("connect `{container}` to the network `{network}` of `run.networks`");
+            let request = NetworkConnectRequest {
+                container: container.to_owned(),
+                endpoint_config: None,
+            };
+            match docker.connect_network(network, request).await {
+                Err(error) if status_code(&error) == Some(404) => {
+                    return Err(EngineError::Refused {
+                        what: what(),
+                        cause: format!(
+                            "it does not exist: make it with `docker network create {network}`"
+                        ),
+                    });
+                }
+                joined => joined.map_err(self.failed(what()))?,
+            }
+        }
+        Ok(())
     }
 
     /// Removes this agent's networks that no container is on and whose app is not among `apps`; returns

@@ -27,18 +27,18 @@ const RUNS: usize = 50;
 #[schema(as = Cron)]
 pub struct CronView {
     #[schema(example = "cleanup")]
-    name: String,
+    pub(super) name: String,
     #[schema(example = "0 3 * * *")]
-    schedule: String,
+    pub(super) schedule: String,
     #[schema(example = "Europe/Berlin")]
-    timezone: String,
+    pub(super) timezone: String,
     #[schema(example = "bin/cleanup --old")]
-    command: String,
+    pub(super) command: String,
     #[schema(required, format = DateTime, example = "2026-05-05T01:00:00Z")]
-    next_at: Option<String>,
+    pub(super) next_at: Option<String>,
     /// The newest run; null before the first.
     #[schema(required)]
-    last: Option<CronRunView>,
+    pub(super) last: Option<CronRunView>,
 }
 
 /// One run of a scheduled command.
@@ -47,30 +47,30 @@ pub struct CronView {
 pub struct CronRunView {
     /// The container's name.
     #[schema(example = "cutover-hello-cron-cleanup-19df0a41b2c-5be01c2e")]
-    id: String,
+    pub(super) id: String,
     /// `running`, `succeeded`, `failed`, `skipped`, `stopped` or `lost`.
     #[schema(example = "succeeded")]
-    state: &'static str,
+    pub(super) state: &'static str,
     /// When it should have begun; null if a person asked for it.
     #[schema(required, format = DateTime, example = "2026-05-04T01:00:00Z")]
-    due_at: Option<String>,
+    pub(super) due_at: Option<String>,
     #[schema(format = DateTime, example = "2026-05-04T01:00:00.020Z")]
-    started_at: String,
+    pub(super) started_at: String,
     /// Null while it runs.
     #[schema(required, format = DateTime, example = "2026-05-04T01:00:09.481Z")]
-    ended_at: Option<String>,
+    pub(super) ended_at: Option<String>,
     #[schema(required, example = 0)]
-    exit_code: Option<i64>,
+    pub(super) exit_code: Option<i64>,
     /// Why it ended, or did not take place, where the exit code does not say it.
     #[schema(required)]
-    outcome: Option<String>,
+    pub(super) outcome: Option<String>,
     /// Who asked for it; null if its time had come.
     #[schema(required, example = "token `admin`")]
-    requested_by: Option<String>,
+    pub(super) requested_by: Option<String>,
     #[schema(example = "r01m5z8k6c0d3f")]
-    release: String,
+    pub(super) release: String,
     /// The last lines that it wrote.
-    log_tail: Vec<String>,
+    pub(super) log_tail: Vec<String>,
 }
 
 impl From<Job> for CronRunView {
@@ -132,22 +132,27 @@ pub async fn list(
     Path(path): Path<AppPath>,
 ) -> Result<Json<Page<CronView>>, ApiError> {
     let app = acting(&api, &caller, Role::Read, &path.app).await?;
-    let read = api.agent.store.read(move |db| {
-        let each = app.cron.iter().map(|(name, cron)| {
-            let last = jobs::of_cron(db, &app.name, name, 1)?;
-            let schedule = &cron.schedule;
-            Ok(CronView {
-                name: name.to_string(),
-                schedule: schedule.text.clone(),
-                timezone: schedule.timezone.clone(),
-                command: cron.command.to_string(),
-                next_at: schedule.next(now()).map(rfc3339),
-                last: last.into_iter().next().map(CronRunView::from),
-            })
-        });
-        each.collect::<Result<Vec<_>, crate::store::StoreError>>()
-    });
+    let read = api.agent.store.read(move |db| of_app(db, &app));
     Ok(Json(Page::whole(read.await?)))
+}
+
+pub(super) fn of_app(
+    db: &rusqlite::Connection,
+    app: &App,
+) -> Result<Vec<CronView>, crate::store::StoreError> {
+    let each = app.cron.iter().map(|(name, cron)| {
+        let last = jobs::of_cron(db, &app.name, name, 1)?;
+        let schedule = &cron.schedule;
+        Ok(CronView {
+            name: name.to_string(),
+            schedule: schedule.text.clone(),
+            timezone: schedule.timezone.clone(),
+            command: cron.command.to_string(),
+            next_at: schedule.next(now()).map(rfc3339),
+            last: last.into_iter().next().map(CronRunView::from),
+        })
+    });
+    each.collect()
 }
 
 /// List the runs of a scheduled command

@@ -4,7 +4,7 @@ use ::http::Request;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::server::{APP, File, Server, files};
+use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::demo::http::Answer;
 use crate::support::wait::soon;
 
@@ -209,6 +209,43 @@ async fn two_people_who_roll_back_at_once_cause_one_rollback() {
     let all = list["items"].as_array().unwrap();
     let rollbacks = all.iter().filter(|it| it["trigger"] == "rollback");
     assert_eq!(rollbacks.count(), 1, "{list}");
+    assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_stopped_and_started_and_its_scheduled_commands_are_shown() {
+    let cron = "[apps.hello.cron.bad]\nschedule = \"0 0 29 2 *\"\ncommand = [\"/hello\", \"exit\", \"3\"]\n";
+    let mut server = Server::with(&format!("{SETTINGS}{cron}")).await;
+    server.go_live("v1").await;
+    let cookie = cookie(&mut server).await;
+    let run = server.cutover(&["cron", APP, "bad", "--run"]).status();
+    assert!(run.unwrap().success());
+    let page = format!("/apps/{APP}");
+    let shown = async || {
+        let get = Request::get(page.clone()).header("cookie", &cookie);
+        server.ask(get, "").await.text()
+    };
+    let failed = soon(async || shown().await.contains("code 3")).await;
+    assert!(failed, "{}", shown().await);
+
+    let place = |answer: &Answer| {
+        let place = answer.headers.get("location").cloned();
+        let place = place.unwrap_or_else(|| panic!("{}", answer.text()));
+        place.to_str().unwrap().to_owned()
+    };
+    let stopped = press(&server, &cookie, &format!("{page}/stop")).await;
+    assert_eq!(place(&stopped), page);
+    let text = shown().await;
+    assert!(
+        text.contains("Stopped ") && text.contains("/start\""),
+        "{text}"
+    );
+    assert_eq!(server.get("/").await.status, 503);
+    let started = press(&server, &cookie, &format!("{page}/start")).await;
+    let place = place(&started);
+    let id = place.strip_prefix("/deployments/").unwrap();
+    assert_eq!(server.ended(id).await.0.state, "live");
     assert_eq!(server.version().await, "v1");
     server.stop().await;
 }

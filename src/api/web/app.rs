@@ -13,8 +13,10 @@ use super::instances::Instances;
 use super::layout::Page;
 use super::parts::{asked, commit, message, moment, problems, state, when};
 use super::refusal::{For, Result};
+use super::stop;
 use super::timeline;
 use super::viewer::Viewer;
+use crate::api::cron::{self, CronView};
 use crate::api::path::{AppPath, known};
 use crate::api::view::{self, AppView, DeploymentView, ReleaseView};
 use crate::api::{Api, Shared, apps, certificates};
@@ -37,6 +39,7 @@ struct Shown {
     older: Option<String>,
     releases: Vec<ReleaseView>,
     instances: Instances,
+    cron: Vec<CronView>,
     domains: Vec<Name>,
     secrets: Vec<Secret>,
 }
@@ -89,6 +92,10 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
     let is_admin = viewer.principal.may(Role::Admin);
     let images = apps::images(api).await;
     let read = api.agent.store.read(move |db| {
+        let cron = match &app {
+            Some(app) => cron::of_app(db, app)?,
+            None => Vec::new(),
+        };
         let app = match app {
             Some(app) => view::app(db, &app)?,
             None => view::lost_app(db, &name)?,
@@ -113,6 +120,7 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
             deployments,
             releases: shown,
             instances,
+            cron,
             domains,
             secrets: if is_admin {
                 secrets::of_app(db, &name)?
@@ -172,7 +180,8 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
             @if may {
                 p.actions {
                     a.button href={ (path) "/deploy" } { "Deploy" }
-                    @if app.release.is_some() {
+                    (stop::button(app, &path))
+                    @if app.release.is_some() && app.stopped.is_none() {
                         a.button href={ (path) "/rollback" } { "Roll back" }
                         a.button href={ (path) "/restart" } { "Restart" }
                     }
@@ -181,6 +190,7 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
             } @else {
                 p.actions { (elsewhere(&path)) }
             }
+            (stop::notice(app))
             (problems(&app.problems))
             @if let Some(release) = &app.release { (live(release)) }
         }
@@ -199,6 +209,12 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
         section aria-labelledby="instances-head" {
             h2 #instances-head { "Instances" }
             div #instances data-fresh { (shown.instances.table()) }
+        }
+        @if !shown.cron.is_empty() {
+            section aria-labelledby="cron-head" {
+                h2 #cron-head { "Scheduled commands" }
+                div #cron data-fresh { (super::cron::table(&shown.cron)) }
+            }
         }
         @if !shown.domains.is_empty() {
             section aria-labelledby="domains-head" {

@@ -23,7 +23,7 @@ struct Way {
     to: ReleaseView,
 }
 
-fn page(title: &str, viewer: &Viewer, app: &AppName, body: Markup) -> Result {
+pub fn page(title: &str, viewer: &Viewer, app: &AppName, body: Markup) -> Result {
     let page = Page {
         title,
         viewer: Some(viewer),
@@ -37,7 +37,7 @@ fn page(title: &str, viewer: &Viewer, app: &AppName, body: Markup) -> Result {
     Ok(page.whole().into_response())
 }
 
-fn back_link(app: &AppName) -> Markup {
+pub fn back_link(app: &AppName) -> Markup {
     html! { a.button.plain href={ "/apps/" (app) } { "Leave it as it is" } }
 }
 

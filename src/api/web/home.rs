@@ -160,6 +160,7 @@ pub fn health(app: &AppView) -> Markup {
     use super::parts::mark;
     html! {
         @match &app.instances {
+            _ if app.stopped.is_some() => span.state.off { (mark("off")) "stopped" },
             None => span.state.off { (mark("off")) "nothing live" },
             Some(of) if of.serving == of.wanted => {
                 span.state.good { (mark("good")) "serving" }

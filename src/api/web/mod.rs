@@ -18,6 +18,7 @@ mod certificates;
 mod chart;
 mod compress;
 mod confirm;
+mod cron;
 mod deliveries;
 mod deployment;
 mod fields;
@@ -35,6 +36,7 @@ mod refusal;
 mod server;
 mod session;
 mod sign_in;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -62,6 +64,8 @@ pub fn router(api: Arc<Api>) -> Router<Arc<Api>> {
             "/apps/{app}/restart",
             get(confirm::restart).post(actions::restart),
         )
+        .route("/apps/{app}/stop", get(stop::ask_stop).post(stop::stop))
+        .route("/apps/{app}/start", get(stop::ask_start).post(stop::start))
         .route("/deployments/{id}", get(deployment::show))
         .route("/deployments/{id}/log", get(log::show))
         .route("/deployments/{id}/cancel", post(actions::cancel))

@@ -144,3 +144,73 @@ async fn ticks(server: &Server) -> usize {
     let runs = runs["items"].as_array().unwrap().iter();
     runs.filter(|it| it["state"] == "succeeded").count()
 }
+
+/// What becomes of a run whose time comes while the one before goes on, or while no agent runs.
+const OVERLAPS: &str = "
+[apps.hello.cron.queued]
+schedule = \"* * * * *\"
+command = [\"/hello\", \"sleep\", \"4000\"]
+overlap = \"queue\"
+[apps.hello.cron.killed]
+schedule = \"* * * * *\"
+command = [\"/hello\", \"sleep\", \"30000\"]
+overlap = \"kill\"
+[apps.hello.cron.missed]
+schedule = \"* * * * *\"
+command = [\"/hello\", \"exit\", \"0\"]
+missed = \"skip\"
+[apps.hello.cron.never]
+schedule = \"0 0 29 2 *\"
+command = [\"/hello\", \"exit\", \"0\"]
+";
+
+/// The oldest first.
+async fn runs(server: &Server, name: &str) -> Vec<Value> {
+    let path = format!("/api/v1/apps/{APP}/cron/{name}/runs");
+    let mut all = server.api(&path).await["items"].as_array().unwrap().clone();
+    all.reverse();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_waits_for_the_one_before_or_takes_its_place_and_a_missed_one_may_be_skipped() {
+    let mut server = Server::with(&format!("{SETTINGS}{OVERLAPS}")).await;
+    server.go_live("v1").await;
+    for name in ["queued", "killed"] {
+        run(&server, &["cron", APP, name, "--run"]).unwrap();
+        settle(&server, name, "running").await;
+        forget(&server, name, 60_000);
+    }
+    // So that the agent looks now.
+    run(&server, &["cron", APP, "never", "--run"]).unwrap();
+    let replaced = soon(async || {
+        let all = runs(&server, "killed").await;
+        let stopped = all.iter().any(|it| {
+            let why = it["outcome"].as_str().unwrap_or_default();
+            why.contains("the next run was due")
+        });
+        stopped && all.iter().any(|it| it["state"] == "running")
+    });
+    assert!(replaced.await, "{:#?}", runs(&server, "killed").await);
+    let both = soon(async || {
+        let all = runs(&server, "queued").await;
+        all.iter().filter(|it| it["state"] == "succeeded").count() >= 2
+    });
+    assert!(both.await, "{:#?}", runs(&server, "queued").await);
+    let all = runs(&server, "queued").await;
+    let (ended, began) = (&all[0]["ended_at"], &all[1]["started_at"]);
+    assert!(
+        began.as_str() >= ended.as_str(),
+        "one after the other: {all:#?}"
+    );
+
+    server.agent().kill().await.unwrap();
+    forget(&server, "missed", 10 * 60_000);
+    server.serve().await;
+    let skipped = soon(async || {
+        let all = runs(&server, "missed").await;
+        all.iter().any(|it| it["state"] == "skipped")
+    });
+    assert!(skipped.await, "{:#?}", runs(&server, "missed").await);
+    server.stop().await;
+}

@@ -242,3 +242,42 @@ async fn a_procfile_says_what_runs_where_deploy_toml_does_not() {
     assert_eq!(shown["processes"][1]["replicas"], 2, "{shown}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_asked_over_http_or_whether_it_accepts_connections() {
+    let sides = "
+[apps.hello.processes.tcp]
+command = [\"/hello\"]
+health = { tcp = 8080 }
+[apps.hello.processes.http]
+command = [\"/hello\"]
+health = { http = \"/health\", port = 8080 }
+";
+    let mut server = Server::with(&format!("{SETTINGS}{sides}")).await;
+    server.go_live("v1").await;
+    until(&server, &[("http", 1), ("tcp", 1), ("web", 1)]).await;
+    for (good, bad, name) in [
+        ("{ tcp = 8080 }", "{ tcp = 9, deadline = \"2s\" }", "`tcp`"),
+        (
+            "{ http = \"/health\", port = 8080 }",
+            "{ http = \"/nope\", port = 8080, deadline = \"2s\" }",
+            "`http`",
+        ),
+    ] {
+        let text = std::fs::read_to_string(&server.stage.config).unwrap();
+        std::fs::write(&server.stage.config, text.replace(good, bad)).unwrap();
+        run(&server, &["reload"]).unwrap();
+        let id = server.push(name, "").await;
+        let (failed, log) = server.ended(&id).await;
+        let error = failed.error.unwrap_or_default();
+        assert_eq!(
+            (&*failed.state, &*error.code),
+            ("failed", "unhealthy"),
+            "{log:#?}"
+        );
+        assert!(error.message.contains(name), "{}", error.message);
+        std::fs::write(&server.stage.config, text).unwrap();
+        until(&server, &[("http", 1), ("tcp", 1), ("web", 1)]).await;
+    }
+    server.stop().await;
+}

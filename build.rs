@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each program's name, and the folder of its source.
-const PROGRAMS: [(&str, &str); 2] = [("hello", "examples/hello/src"), ("site", "site/src")];
+const PROGRAMS: [(&str, &str); 2] = [("hello", "examples/hello/src"), ("site", "src/site")];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -10,7 +10,7 @@ use super::walk::{Kind, List, Place};
 use crate::config::Site;
 use crate::source::Commit;
 
-/// The static binary that `build.rs` built from `site`; empty if it could not.
+/// The static binary that `build.rs` built from `src/site`; empty if it could not.
 pub const SERVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/site"));
 
 /// Where the site is in the context and in the image.

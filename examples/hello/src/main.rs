@@ -111,7 +111,9 @@ fn main() {
         thread::sleep(wait);
     }
     let port = std::env::var("PORT").map_or(8080, |port| port.parse().expect("PORT is a number"));
-    let port = app.after("listen").map_or(port, |port| port.parse().expect("a number"));
+    let port = app
+        .after("listen")
+        .map_or(port, |port| port.parse().expect("a number"));
     // Not "0.0.0.0:8080": parsing a name would link the C library's resolver, 130 KB.
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_or_else(|error| {
         println!("{}: cannot listen on port {port}: {error}", app.version);

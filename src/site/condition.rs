@@ -27,7 +27,11 @@ pub fn part(request: &Request, mark: &str, modified: &str, size: u64) -> Part {
     let Some(range) = &request.range else {
         return Part::Whole;
     };
-    if request.if_range.as_ref().is_some_and(|it| it != mark && it != modified) {
+    if request
+        .if_range
+        .as_ref()
+        .is_some_and(|it| it != mark && it != modified)
+    {
         return Part::Whole;
     }
     // Several parts at once are answered with everything.

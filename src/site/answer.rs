@@ -29,7 +29,9 @@ pub fn answer(
         return text(request, "200 OK", "ok\n", stays, output);
     }
     let parts = request.parts();
-    let found = parts.as_deref().map_or(Found::Nothing, |parts| site.find(parts));
+    let found = parts
+        .as_deref()
+        .map_or(Found::Nothing, |parts| site.find(parts));
     match (found, &parts) {
         (Found::File(path), _) => file(site, request, &path, "200 OK", stays, output),
         (Found::Folder, Some(parts)) => {
@@ -133,7 +135,11 @@ fn file(
     };
     match part {
         Part::Of(first, last) => {
-            let _ = write!(head, "content-range: bytes {first}-{last}/{}\r\n", content.size);
+            let _ = write!(
+                head,
+                "content-range: bytes {first}-{last}/{}\r\n",
+                content.size
+            );
         }
         Part::None => {
             let _ = write!(head, "content-range: bytes */{}\r\n", content.size);

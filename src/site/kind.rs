@@ -3,7 +3,10 @@
 use std::path::Path;
 
 pub fn of(path: &Path) -> &'static str {
-    let end = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+    let end = path
+        .extension()
+        .and_then(|it| it.to_str())
+        .unwrap_or_default();
     match end.to_ascii_lowercase().as_str() {
         "html" | "htm" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",

@@ -51,10 +51,16 @@ impl Site {
     }
 
     pub fn find(&self, parts: &[String]) -> Found {
-        let (last, folders) = parts.split_last().map_or(("", parts), |(last, rest)| (last, rest));
-        let folder = folders.iter().fold(self.root.clone(), |path, part| path.join(part));
+        let (last, folders) = parts
+            .split_last()
+            .map_or(("", parts), |(last, rest)| (last, rest));
+        let folder = folders
+            .iter()
+            .fold(self.root.clone(), |path, part| path.join(part));
         if last.is_empty() {
-            return self.file(&folder.join("index.html")).map_or(Found::Nothing, Found::File);
+            return self
+                .file(&folder.join("index.html"))
+                .map_or(Found::Nothing, Found::File);
         }
         if let Some(file) = self.file(&folder.join(last)) {
             return Found::File(file);

@@ -95,7 +95,9 @@ impl Request {
         let mut codings = self.accept_encoding.split(',');
         codings.any(|it| {
             let mut parts = it.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|it| it.eq_ignore_ascii_case(coding));
+            let named = parts
+                .next()
+                .is_some_and(|it| it.eq_ignore_ascii_case(coding));
             let weight = parts.find_map(|it| it.strip_prefix("q="));
             named && weight.is_none_or(|it| it.parse().is_ok_and(|it: f32| it > 0.0))
         })

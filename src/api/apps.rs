@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 
-use super::page::{Page, PageQuery};
+use super::page::{DeploymentsQuery, Page, PageQuery};
 use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
@@ -84,7 +84,7 @@ pub async fn show(
     path = "/api/v1/apps/{app}/deployments",
     operation_id = "listDeployments",
     tag = "deployments",
-    params(AppPath, PageQuery),
+    params(AppPath, DeploymentsQuery),
     responses(
         (status = 200, description = "A page of deployments", body = Page<DeploymentView>),
         (status = 400, response = Malformed),
@@ -95,12 +95,13 @@ pub async fn deployments(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<DeploymentsQuery>,
 ) -> Result<Json<Page<DeploymentView>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
-    let (limit, cursor) = (query.limit()?, query.cursor());
+    let (page, filter) = (query.page(), query.filter()?);
+    let (limit, cursor) = (page.limit()?, page.cursor());
     let items = api.agent.store.read(move |db| {
-        let rows = deployments::list(db, &app, cursor.as_deref(), limit + 1)?;
+        let rows = deployments::filtered(db, &app, &filter, cursor.as_deref(), limit + 1)?;
         rows.into_iter()
             .map(|row| view::deployment(db, row))
             .collect::<Result<Vec<_>, _>>()

@@ -230,6 +230,24 @@ pub fn check_server(caller: &Principal, role: Role) -> Result<(), ApiError> {
     }
 }
 
+/// Whether a request may see what the server says of itself. As long as the agent has no domain, its
+/// address is for this machine only and all may.
+pub async fn sees_server(api: &Api, request: &Parts) -> bool {
+    if api.agent.in_force().config.agent.domain.is_none() {
+        return true;
+    }
+    if request.extensions.get::<Local>().is_some() {
+        return true;
+    }
+    match bearer(&request.headers) {
+        Some(token) => {
+            let caller = api.tokens.principal(token).await;
+            caller.is_some_and(|caller| check_server(&caller, Role::Read).is_ok())
+        }
+        None => false,
+    }
+}
+
 /// Checks only the caller's role, for requests that are not about one app.
 pub fn check_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
     if caller.may(role) {

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::error::ErrorBody;
@@ -22,6 +23,7 @@ use crate::principal::{Principal, Requester, Role};
 use crate::source;
 use crate::state::State as DeploymentState;
 use crate::store::deployments::{Deployment, NewDeployment, Trigger};
+use crate::store::idempotency::Once;
 
 /// What to deploy.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -96,17 +98,36 @@ const LONGEST_NAME: usize = 255;
 /// Deploy a branch, tag or commit
 ///
 /// Queues a deployment. Once its commit has been found, it takes the place of a deployment of the same
-/// app that is still waiting.
+/// app that is still waiting. With an `Idempotency-Key`, a request that is sent again within a day leads to
+/// the same deployment, and the answer says `Idempotent-Replayed: true`.
 #[utoipa::path(
     post,
     path = "/api/v1/apps/{app}/deployments",
     operation_id = "deploy",
     tag = "deployments",
-    params(AppPath, FollowQuery),
+    params(
+        AppPath,
+        FollowQuery,
+        (
+            "Idempotency-Key" = Option<String>, Header,
+            description = "Any 1 to 255 visible characters, such as the id of a pipeline",
+            min_length = 1, max_length = 255, nullable = false,
+        ),
+    ),
     request_body = Option<DeployBody>,
     responses(
         Queued,
         (status = 409, response = NotConfigured),
+        (
+            status = 422,
+            description = "The key came with another request",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "key_reused",
+                "message": "this `Idempotency-Key` came with another request before",
+                "hint": "use another key for each request",
+            }}),
+        ),
     ),
 )]
 pub async fn deploy(
@@ -114,9 +135,11 @@ pub async fn deploy(
     caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
+    let once = once(&headers, &caller, &app.name, &body)?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = wanted(&app, body.r#ref, body.image)?;
     let trigger = Caller::trigger(body.trigger);
@@ -125,8 +148,50 @@ pub async fn deploy(
         pull: body.pull,
         ..intake::wished(&app.name, wanted, trigger, caller.who)
     };
-    let queued = intake::deployment(&api.agent, new).await?;
-    answer(&api, queued, query.until()).await
+    let Some(once) = once else {
+        let queued = intake::deployment(&api.agent, new).await?;
+        return answer(&api, queued, query.until()).await;
+    };
+    match intake::deployment_once(&api.agent, new, once).await? {
+        intake::Queued::New(queued) => answer(&api, queued, query.until()).await,
+        intake::Queued::Before(queued) => {
+            let mut answer = answer(&api, queued, query.until()).await?;
+            let replayed = HeaderValue::from_static("true");
+            answer.headers_mut().insert("idempotent-replayed", replayed);
+            Ok(answer)
+        }
+        intake::Queued::Refused => Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "key_reused",
+            "this `Idempotency-Key` came with another request before",
+            "use another key for each request",
+        )),
+    }
+}
+
+/// What makes sure that a request is done once, if it asks for it.
+fn once(
+    headers: &HeaderMap,
+    caller: &Principal,
+    app: &AppName,
+    body: &[u8],
+) -> Result<Option<Once>, ApiError> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key.to_str().unwrap_or_default();
+    let is_good = |key: &str| (1..=255).contains(&key.len());
+    if !is_good(key) {
+        return Err(ApiError::bad_request(
+            "`Idempotency-Key` must have 1 to 255 visible ASCII characters",
+        ));
+    }
+    let request = [app.as_str().as_bytes(), b"\n", body].concat();
+    Ok(Some(Once {
+        holder: caller.who.to_string(),
+        key: key.to_owned(),
+        request: hex::encode(Sha256::digest(request)),
+    }))
 }
 
 /// What is to be deployed, if it can be the name of something.

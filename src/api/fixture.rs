@@ -15,12 +15,24 @@ use crate::store::Store;
 
 /// The API of an agent with the tokens `right` and `reader`; the latter may only read.
 pub async fn api(folder: &Path) -> Arc<Api> {
+    api_with(folder, "").await
+}
+
+/// The same with more settings.
+pub async fn api_with(folder: &Path, more: &str) -> Arc<Api> {
     let path = folder.join("deploy.toml");
-    let app = "[agent]\ndata_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
+    let app = "agent.data_dir = 'data'\n[apps.hello]\nrepo = 'hello.git'\nport = 80\n\
                cron.cleanup = { schedule = '0 3 * * *', command = 'cleanup' }\n\
                [apps.far]\nrepo = 'far.git'\nport = 80\ndomains = ['far.example']\n\
                webhook.networks = ['203.0.113.0/24']";
-    std::fs::write(&path, app).unwrap();
+    std::fs::write(
+        &path,
+        match more.starts_with("agent") {
+            true => format!("{more}\n{app}"),
+            false => format!("{app}\n{more}"),
+        },
+    )
+    .unwrap();
     let config = crate::config::Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
     let store = Store::open(folder).unwrap();
     let id = store.write(crate::store::apps::agent_id).await.unwrap();

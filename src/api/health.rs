@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::Shared;
 use super::view::rfc3339;
+use super::{Shared, auth};
 
 /// How long an answer from Docker or the proxy is reused, so that frequent checks cost nothing.
 const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ pub async fn alive() -> &'static str {
 
 /// Check that deployments can run
 ///
-/// Webhook deliveries are accepted in either case.
+/// Webhook deliveries are accepted in either case. If `agent.domain` is set, only whoever has a token for
+/// all apps, or comes over the Unix socket, is told more than `ready`.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -70,7 +71,9 @@ pub async fn alive() -> &'static str {
         (status = 503, description = "Docker or the proxy does not answer", body = Ready),
     ),
 )]
-pub async fn ready(State(api): Shared) -> Response {
+pub async fn ready(State(api): Shared, request: Request) -> Response {
+    let request = request.into_parts().0;
+    let sees = auth::sees_server(&api, &request).await;
     let mut last = api.health.0.lock().await;
     let found = match &*last {
         Some((at, found)) if at.elapsed() < GOOD_FOR => found.clone(),
@@ -86,8 +89,10 @@ pub async fn ready(State(api): Shared) -> Response {
     };
     let part = |part: &Result<(), String>| match part {
         Ok(()) => "ok".to_owned(),
+        Err(_) if !sees => "it cannot be used".to_owned(),
         Err(why) => why.clone(),
     };
+    let told = |all: Vec<String>| if sees { all } else { Vec::new() };
     let ready = found.docker.is_ok() && found.proxy.is_ok();
     let status = if ready {
         StatusCode::OK
@@ -98,8 +103,8 @@ pub async fn ready(State(api): Shared) -> Response {
         ready,
         docker: part(&found.docker),
         proxy: part(&found.proxy),
-        differences: api.agent.tend.differences(None),
-        warnings: api.agent.tend.volumes(None),
+        differences: told(api.agent.tend.differences(None)),
+        warnings: told(api.agent.tend.volumes(None)),
         docker_away_since: api.agent.tend.engine_away_since().map(rfc3339),
     };
     (status, Json(body)).into_response()

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
+use super::responses::Unauthorized;
+use super::{ApiError, Shared, auth};
 use crate::certificates::names::Name;
 use crate::deploy::tend::Tend;
 use crate::ids::AppName;
@@ -17,22 +18,29 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Read the metrics of the agent and the proxy
 ///
-/// In Prometheus' text format, version 0.0.4.
+/// In Prometheus' text format, version 0.0.4. If `agent.domain` is set, only for whoever has a token for all
+/// apps, or comes over the Unix socket.
 #[utoipa::path(
     get,
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "agent",
-    responses((
-        status = 200,
-        description = "The metrics",
-        body = String,
-        content_type = "text/plain",
-        example = "# HELP cutover_proxy_up Whether the proxy answers the agent.\n\
-                   # TYPE cutover_proxy_up gauge\ncutover_proxy_up 1\n",
-    )),
+    responses(
+        (
+            status = 200,
+            description = "The metrics",
+            body = String,
+            content_type = "text/plain",
+            example = "# HELP cutover_proxy_up Whether the proxy answers the agent.\n\
+                       # TYPE cutover_proxy_up gauge\ncutover_proxy_up 1\n",
+        ),
+        (status = 401, response = Unauthorized),
+    ),
 )]
-pub async fn metrics(State(api): Shared) -> Response {
+pub async fn metrics(State(api): Shared, request: Request) -> Result<Response, ApiError> {
+    if !auth::sees_server(&api, &request.into_parts().0).await {
+        return Err(auth::unauthorized());
+    }
     let deployments = api.agent.store.read(crate::store::deployments::counts);
     let deployments = deployments.await.unwrap_or_default();
     let mut text = Families::default();
@@ -53,8 +61,11 @@ pub async fn metrics(State(api): Shared) -> Response {
     let up = [("".to_owned(), u64::from(routes.is_ok()))];
     let help = "Whether the proxy answers the agent.";
     text.family("cutover_proxy_up", "gauge", help, up);
-    proxy(&mut text, &merged(routes.unwrap_or_default()));
-    ([(header::CONTENT_TYPE, TEXT)], text.0).into_response()
+    proxy(
+        &mut text,
+        &api.agent.totals.take(routes.unwrap_or_default()),
+    );
+    Ok(([(header::CONTENT_TYPE, TEXT)], text.0).into_response())
 }
 
 /// Adds what the reconciler has found and done.
@@ -137,38 +148,17 @@ impl Families {
     }
 }
 
-/// The counters of routes by their labels.
-type Routes = BTreeMap<String, RouteStats>;
-
-/// Adds up the counters of routes with the same labels: a route whose settings have changed is listed
-/// twice.
-fn merged(routes: Vec<RouteStats>) -> Routes {
-    let mut all = Routes::new();
-    for route in routes {
-        let RouteStats {
-            app,
-            release,
-            generation,
-            ..
-        } = &route;
-        let labels = format!("app=\"{app}\",release=\"{release}\",generation=\"{generation}\"");
-        match all.get_mut(&labels) {
-            Some(same) => same.add(&route),
-            None => {
-                all.insert(labels, route);
-            }
-        }
-    }
-    all
-}
-
-fn proxy(text: &mut Families, routes: &Routes) {
+fn proxy(text: &mut Families, apps: &BTreeMap<String, RouteStats>) {
+    let routes: Vec<_> = apps
+        .iter()
+        .map(|(app, route)| (format!("app=\"{app}\""), route))
+        .collect();
     let each = |value: fn(&RouteStats) -> u64| {
-        let sample = move |(labels, route): (&String, _)| (labels.clone(), value(route));
+        let sample = |(labels, route): &(String, &RouteStats)| (labels.clone(), value(route));
         routes.iter().map(sample).collect::<Vec<_>>()
     };
     let mut classes = Vec::new();
-    for (labels, route) in routes {
+    for (labels, route) in &routes {
         let answered: u64 = route.by_class.iter().sum();
         // Requests that got no response at all, mostly because the client did not wait for it.
         let none = route.requests.saturating_sub(answered);
@@ -184,7 +174,7 @@ fn proxy(text: &mut Families, routes: &Routes) {
         classes,
     );
     let mut causes = Vec::new();
-    for (labels, route) in routes {
+    for (labels, route) in &routes {
         for (cause, count) in route.failures.by_cause() {
             causes.push((format!("{labels},cause=\"{cause}\""), count));
         }
@@ -234,7 +224,7 @@ fn proxy(text: &mut Families, routes: &Routes) {
     let name = "cutover_request_duration_seconds";
     let help = "From a request's arrival to the end of its answer.";
     text.head(name, "histogram", help);
-    for (labels, route) in routes {
+    for (labels, route) in &routes {
         histogram(text, name, labels, route);
     }
 }
@@ -263,6 +253,7 @@ fn histogram(text: &mut Families, name: &str, labels: &str, route: &RouteStats) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::totals::Totals;
     use crate::proxy::control::{Failures, State};
 
     fn route(generation: u64) -> RouteStats {
@@ -291,15 +282,15 @@ mod tests {
 
     fn text(routes: Vec<RouteStats>) -> String {
         let mut text = Families::default();
-        proxy(&mut text, &merged(routes));
+        proxy(&mut text, &Totals::default().take(routes));
         text.0
     }
 
     #[test]
     fn every_counter_has_its_line_once() {
-        let text = text(vec![route(1), route(2), route(1)]);
-        let of = |name: &str, generation: u64, more: &str| {
-            let labels = format!("app=\"hello\",release=\"r1\",generation=\"{generation}\"{more}");
+        let text = text(vec![route(1), route(2)]);
+        let of = |name: &str, more: &str| {
+            let labels = format!("app=\"hello\"{more}");
             let start = format!("{name}{{{labels}}} ");
             let lines: Vec<_> = text
                 .lines()
@@ -309,26 +300,46 @@ mod tests {
             lines[0].parse::<f64>().unwrap()
         };
         let requests = "cutover_requests_total";
-        assert_eq!(of(requests, 1, ",class=\"2xx\""), 8.0);
-        assert_eq!(of(requests, 2, ",class=\"2xx\""), 4.0);
-        assert_eq!(of(requests, 2, ",class=\"none\""), 1.0);
+        assert_eq!(of(requests, ",class=\"2xx\""), 8.0);
+        assert_eq!(of(requests, ",class=\"none\""), 2.0);
         let failed = "cutover_requests_failed_total";
-        assert_eq!(of(failed, 2, ",cause=\"timeout\""), 1.0);
-        assert_eq!(of(failed, 2, ",cause=\"client\""), 1.0);
-        assert_eq!(of("cutover_requests_retried_total", 2, ""), 2.0);
-        assert_eq!(of("cutover_requests_rescued_total", 2, ""), 1.0);
-        assert_eq!(of("cutover_requests_in_flight", 2, ""), 3.0);
-        assert_eq!(of("cutover_websockets", 2, ""), 1.0);
-        assert_eq!(of("cutover_websockets_closed_total", 2, ""), 5.0);
-        let long = of("cutover_requests_header_too_long_total", 2, "");
-        assert_eq!(long, 6.0);
+        assert_eq!(of(failed, ",cause=\"timeout\""), 2.0);
+        assert_eq!(of(failed, ",cause=\"client\""), 2.0);
+        assert_eq!(of("cutover_requests_retried_total", ""), 4.0);
+        assert_eq!(of("cutover_requests_rescued_total", ""), 2.0);
+        assert_eq!(of("cutover_requests_in_flight", ""), 6.0);
+        assert_eq!(of("cutover_websockets", ""), 2.0);
+        assert_eq!(of("cutover_websockets_closed_total", ""), 10.0);
+        let long = of("cutover_requests_header_too_long_total", "");
+        assert_eq!(long, 12.0);
         let took = "cutover_request_duration_seconds";
         let bucket = format!("{took}_bucket");
-        assert_eq!(of(&bucket, 2, ",le=\"0.000064\""), 0.0);
-        assert_eq!(of(&bucket, 2, ",le=\"0.000256\""), 1.0);
-        assert_eq!(of(&bucket, 2, ",le=\"+Inf\""), 1.0);
-        assert_eq!(of(&format!("{took}_count"), 2, ""), 1.0);
-        assert_eq!(of(&format!("{took}_sum"), 1, ""), 3.0);
+        assert_eq!(of(&bucket, ",le=\"0.000064\""), 0.0);
+        assert_eq!(of(&bucket, ",le=\"0.000256\""), 2.0);
+        assert_eq!(of(&bucket, ",le=\"+Inf\""), 2.0);
+        assert_eq!(of(&format!("{took}_count"), ""), 2.0);
+        assert_eq!(of(&format!("{took}_sum"), ""), 3.0);
+    }
+
+    /// What the examples name has to exist.
+    #[test]
+    fn the_examples_name_only_metrics_that_exist() {
+        let source = include_str!("metrics.rs");
+        for example in [
+            include_str!("../../examples/watch/alerts.yml"),
+            include_str!("../../examples/watch/grafana.json"),
+        ] {
+            let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+            let names: std::collections::BTreeSet<_> = example
+                .split(word)
+                .filter(|it| it.starts_with("cutover_"))
+                .map(|it| it.strip_suffix("_bucket").unwrap_or(it))
+                .collect();
+            assert!(names.len() > 5, "{names:?}");
+            for name in names {
+                assert!(source.contains(&format!("\"{name}\"")), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use utoipa_axum::routes;
 use crate::deploy::Agent;
 
 mod actions;
+#[cfg(test)]
+mod again;
 mod apps;
 pub mod auth;
 mod body;
@@ -19,6 +21,7 @@ mod configuration;
 mod cron;
 mod deployments;
 mod error;
+mod etag;
 #[cfg(test)]
 mod fixture;
 pub mod git;
@@ -126,6 +129,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(web::links::create))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::rotate))
         .routes(routes!(notify::test))
 }
 
@@ -136,6 +140,7 @@ pub fn router(api: Arc<Api>) -> Router {
             api.clone(),
             auth::authenticate,
         ))
+        .layer(axum::middleware::from_fn(etag::tagged))
         .layer(DefaultBodyLimit::max(SMALL_BODY));
     let git = git::router(git::of_agent(api.clone()));
     Router::from(open())

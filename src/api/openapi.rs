@@ -15,8 +15,8 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
-    Forbidden, Malformed, NotConfigured, NotStored, TooLarge, TooManyRefusals, Unauthorized,
-    UnknownApp, UnknownDeployment,
+    Forbidden, Malformed, NotConfigured, NotModified, NotStored, TooLarge, TooManyRefusals,
+    Unauthorized, UnknownApp, UnknownDeployment,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -40,6 +40,10 @@ pub async fn document() -> Response {
 fn describe() -> OpenApi {
     let mut guarded = super::guarded();
     for path in guarded.get_openapi_mut().paths.paths.values_mut() {
+        if let Some(get) = &mut path.get {
+            let unchanged = Ref::from_response_name(NotModified::response().0).into();
+            get.responses.responses.insert("304".into(), unchanged);
+        }
         let operations = [
             &mut path.get,
             &mut path.post,
@@ -127,6 +131,7 @@ fn components() -> Components {
         .response_from::<UnknownApp>()
         .response_from::<UnknownDeployment>()
         .response_from::<NotConfigured>()
+        .response_from::<NotModified>()
         .response_from::<TooLarge>()
         .response_from::<TooManyRefusals>()
         .response_from::<NotStored>()
@@ -296,7 +301,7 @@ mod tests {
                     seen.insert(status.to_string());
                 }
                 // Responses that take more than a single request to provoke.
-                let rare = ["101", "204", "408", "409", "503"];
+                let rare = ["101", "204", "304", "408", "409", "503"];
                 let described = operation["responses"].as_object().unwrap().keys();
                 for status in described.filter(|status| !rare.contains(&status.as_str())) {
                     let place = format!("{path} {status}");
@@ -309,6 +314,10 @@ mod tests {
                         || place.ends_with("/orphans 200")
                         || place.ends_with("/adopt 200")
                         || place.ends_with("/tokens 201")
+                        || place.ends_with("/tokens 404")
+                        || place.ends_with("/rotate 200")
+                        || place.ends_with("/metrics 401")
+                        || place.ends_with("/deployments 422")
                         || place.ends_with("/configuration 403")
                         || asked.starts_with("DELETE") && status == "200";
                     assert!(

@@ -121,7 +121,7 @@ pub async fn show(
 }
 
 /// In seconds since 1970.
-fn time_of(text: &str) -> Option<i64> {
+pub fn time_of(text: &str) -> Option<i64> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time.unix_timestamp());
     }

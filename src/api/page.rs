@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiError;
+use super::output::time_of;
+use crate::state::State;
+use crate::store::deployments::{Filter, Trigger};
 
 const LIMIT: usize = 50;
 const MOST: usize = 200;
@@ -17,6 +20,49 @@ pub struct PageQuery {
     limit: Option<usize>,
     /// `next` of the previous page; the first page if absent.
     cursor: Option<String>,
+}
+
+/// Which part of an app's deployments.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DeploymentsQuery {
+    /// How many items to return at most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+    /// `next` of the previous page; the first page if absent.
+    cursor: Option<String>,
+    /// Only those in this state.
+    #[param(inline, nullable = false)]
+    state: Option<State>,
+    /// Only those that came about in this way.
+    #[param(inline, nullable = false)]
+    trigger: Option<Trigger>,
+    /// Only those since then: a time of RFC 3339, or how long ago, such as `2h` or `7d`.
+    #[param(example = "7d")]
+    since: Option<String>,
+}
+
+impl DeploymentsQuery {
+    pub fn page(&self) -> PageQuery {
+        PageQuery {
+            limit: self.limit,
+            cursor: self.cursor.clone(),
+        }
+    }
+
+    pub fn filter(&self) -> Result<Filter, ApiError> {
+        let since = self.since.as_deref().map(|text| {
+            let wrong = "`since` must be a time of RFC 3339, or how long ago such as `2h` or `7d`";
+            let time = time_of(text).ok_or_else(|| ApiError::bad_request(wrong))?;
+            Ok::<_, ApiError>(time.saturating_mul(1000))
+        });
+        Ok(Filter {
+            state: self.state,
+            trigger: self.trigger,
+            since: since.transpose()?,
+        })
+    }
 }
 
 /// A part of a list.

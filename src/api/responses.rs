@@ -63,6 +63,10 @@ fn reference<'a, R: ToResponse<'a>>(status: u16) -> (String, RefOr<Response>) {
     (status.to_string(), Ref::from_response_name(name).into())
 }
 
+/// Nothing has changed since the answer with the `ETag` in `If-None-Match`.
+#[derive(ToResponse)]
+pub struct NotModified;
+
 /// The request is malformed.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {

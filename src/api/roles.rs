@@ -68,6 +68,7 @@ const TABLE: &[(&str, Role, Of)] = &[
     ("GET /api/v1/tokens", Admin, Server),
     ("POST /api/v1/tokens", Admin, Server),
     ("DELETE /api/v1/tokens/{token}", Admin, Server),
+    ("POST /api/v1/tokens/{token}/rotate", Admin, Server),
 ];
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::ErrorBody;
 use super::page::Page;
 use super::path::known;
-use super::responses::{Forbidden, Malformed, TooLarge};
+use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth, json};
 use crate::principal::{Principal, Role, Scope};
@@ -139,6 +139,7 @@ pub async fn list(
         (status = 201, description = "The token", body = CreatedView),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
+        (status = 404, response = UnknownApp),
         (
             status = 409,
             description = "There is one of this name",
@@ -174,9 +175,12 @@ pub async fn create(
             Scope::Apps(apps)
         }
     };
-    let expires_at = body.expires.as_deref().map(expiry).transpose()?;
-    let secret = format!("{BEGIN}{}", auth::random()?);
-    let (hash, prefix) = (auth::hashed(&secret), secret[..PREFIX].to_owned());
+    let expires_at = body
+        .expires
+        .as_deref()
+        .map(|text| until("expires", text))
+        .transpose()?;
+    let (secret, hash, prefix) = made()?;
     let (wanted, by) = (name.clone(), caller.who);
     let written = api.agent.store.write(move |db| {
         let new = NewToken {
@@ -203,6 +207,80 @@ pub async fn create(
         token: token.into(),
     };
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// How a token is replaced.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TokenRotation)]
+struct RotateBody {
+    /// How long the old text is still good, in hours or days; if absent, not at all.
+    #[schema(nullable = false, example = "24h")]
+    keep: Option<String>,
+}
+
+/// Replace the text of a token
+///
+/// Its name, role, apps and expiry stay. The answer is the only place where the new text can be read. Without
+/// `keep`, the old one is refused from now on, and whoever was signed in with it is signed out.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens/{token}/rotate",
+    operation_id = "rotateToken",
+    tag = "agent",
+    params(TokenPath),
+    request_body = Option<RotateBody>,
+    responses(
+        (status = 200, description = "The token with its new text", body = CreatedView),
+        (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
+        (
+            status = 404,
+            description = "There is no such token",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "unknown_token",
+                "message": "there is no token `cl`",
+                "hint": "`cutover token list` lists them",
+            }}),
+        ),
+        (status = 413, response = TooLarge),
+    ),
+)]
+pub async fn rotate(
+    State(api): Shared,
+    caller: Principal,
+    Path(path): Path<TokenPath>,
+    body: Bytes,
+) -> Result<Json<CreatedView>, ApiError> {
+    auth::check_server(&caller, Role::Admin)?;
+    let body: RotateBody = json::parse(&body)?;
+    let keep = body
+        .keep
+        .as_deref()
+        .map(|text| until("keep", text))
+        .transpose()?;
+    let (secret, hash, prefix) = made()?;
+    let (name, by) = (path.token.clone(), caller.who);
+    let written = api.agent.store.write(move |db| {
+        if table::get(db, &name)?.is_none() {
+            return Ok(None);
+        }
+        let detail = serde_json::json!({ "name": name });
+        actions::insert(db, actions::Kind::RotateToken, None, &detail, &by)?;
+        table::rotate(db, &name, &hash, &prefix, keep)?;
+        table::get(db, &name)
+    });
+    let token = written.await?.ok_or_else(|| unknown(&path.token))?;
+    let token = token.into();
+    Ok(Json(CreatedView { secret, token }))
+}
+
+/// A new token's text, its hash, and how it begins.
+fn made() -> Result<(String, String, String), ApiError> {
+    let secret = format!("{BEGIN}{}", auth::random()?);
+    let (hash, prefix) = (auth::hashed(&secret), secret[..PREFIX].to_owned());
+    Ok((secret, hash, prefix))
 }
 
 /// Revoke a token
@@ -281,13 +359,13 @@ fn checked(name: String) -> Result<String, ApiError> {
     }
 }
 
-/// When a token expires that is good for so long from now on.
-fn expiry(text: &str) -> Result<i64, ApiError> {
+/// When something ends that is good for so long from now on; `key` says where the time was given.
+fn until(key: &str, text: &str) -> Result<i64, ApiError> {
     const HOUR: i64 = 3_600_000;
     let wrong = || {
         let shown = text.escape_debug();
         ApiError::bad_request(format!(
-            "`expires` is `{shown}`: expected hours or days, from 1h to 3650d"
+            "`{key}` is `{shown}`: expected hours or days, from 1h to 3650d"
         ))
     };
     let (number, unit) = match text.char_indices().last() {
@@ -312,7 +390,9 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_hours_or_days() {
-        let days = |text: &str| (expiry(text).unwrap() - crate::store::now() + 1000) / 86_400_000;
+        let days = |text: &str| {
+            (until("expires", text).unwrap() - crate::store::now() + 1000) / 86_400_000
+        };
         assert_eq!([days("90d"), days("48h"), days("3650d")], [90, 2, 3650]);
         for wrong in [
             "",
@@ -325,7 +405,7 @@ mod tests {
             "9999999999d",
             "1ä",
         ] {
-            assert!(expiry(wrong).is_err(), "{wrong}");
+            assert!(until("expires", wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "admin", "A", "a b", "ä", &"x".repeat(41)] {
             assert!(checked(wrong.to_owned()).is_err(), "{wrong}");

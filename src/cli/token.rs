@@ -1,4 +1,4 @@
-//! `cutover token`: creates, lists and revokes tokens; without a verb, prints the agent's own.
+//! `cutover token`: creates, lists, replaces and revokes tokens; without a verb, prints the agent's own.
 
 use std::io::{self, IsTerminal, stdout};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, configuration, print, table, words};
 
-/// Create, list and revoke tokens; without a verb, print the agent's own, for use from other machines
+/// Create, list, replace and revoke tokens; without a verb, print the agent's own, for use from other machines
 #[derive(Debug, Args)]
 pub struct Token {
     #[command(subcommand)]
@@ -22,6 +22,8 @@ enum Verb {
     Create(Create),
     /// List the tokens, without their text
     List(List),
+    /// Replace the text of a token and print the new one; name, role, apps and expiry stay
+    Rotate(Rotate),
     /// Revoke a token, and sign out whoever signed in with it
     Revoke(Revoke),
 }
@@ -59,6 +61,15 @@ struct List {
 }
 
 #[derive(Debug, Args)]
+struct Rotate {
+    /// Name of the token
+    name: String,
+    /// How long the old text is still good, such as 24h [default: not at all]
+    #[arg(long, value_name = "TIME")]
+    keep: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct Revoke {
     /// Name of the token
     name: String,
@@ -80,6 +91,7 @@ pub async fn run(args: Token, global: &Global) -> Result<(), Error> {
         None => own(global),
         Some(Verb::Create(args)) => create(args, global).await,
         Some(Verb::List(args)) => list(args, global).await,
+        Some(Verb::Rotate(args)) => rotate(args, global).await,
         Some(Verb::Revoke(args)) => revoke(args, global).await,
     }
 }
@@ -104,10 +116,25 @@ async fn create(args: Create, global: &Global) -> Result<(), Error> {
         print::json(&answer);
         return Ok(());
     }
+    secret(&answer);
+    Ok(())
+}
+
+fn secret(answer: &serde_json::Value) {
     print::line(answer["secret"].as_str().unwrap_or_default());
     if stdout().is_terminal() {
         print::error("This is the only time that it is shown.");
     }
+}
+
+async fn rotate(args: Rotate, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let path = format!("/api/v1/tokens/{}/rotate", view::segment(&args.name));
+    let body = match &args.keep {
+        Some(keep) => json!({ "keep": keep }),
+        None => json!({}),
+    };
+    secret(&client.post(&path, &body).await?);
     Ok(())
 }
 

@@ -172,6 +172,7 @@ fn app(
     let has_test = section.has("test");
     let has_stages = !is_image && build.command.is_none();
     let test = test::test(section.section("test"), has_test, has_stages, hook);
+    let badge = section.read("badge", |node| node.boolean());
     let proxy = app_proxy(proxy, prefix, domains.as_deref().unwrap_or_default());
     section.done();
     let app = App {
@@ -199,6 +200,7 @@ fn app(
         test,
         hooks,
         proxy,
+        badge: badge.unwrap_or(false),
     };
     Some((app, was_at))
 }

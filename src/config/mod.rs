@@ -236,6 +236,8 @@ pub struct App {
     pub test: Option<Test>,
     pub hooks: Hooks,
     pub proxy: AppProxy,
+    /// Whether everybody may see its state, as a picture for a README.
+    pub badge: bool,
 }
 
 impl App {

@@ -53,6 +53,7 @@ pub mod space;
 mod steps;
 pub mod stop;
 pub mod tend;
+pub mod totals;
 pub mod traffic;
 mod undo;
 pub mod unrecorded;
@@ -69,6 +70,7 @@ use queue::Workers;
 use slots::Slots;
 pub use steps::retire::instance as retire_instance;
 use tend::Tend;
+use totals::Totals;
 use traffic::Traffic;
 use usage::Usages;
 
@@ -90,6 +92,7 @@ pub struct Agent {
     /// Notified when a certificate may be due.
     pub certifying: Notify,
     pub traffic: Traffic,
+    pub totals: Totals,
     pub usages: Usages,
     /// Notified when a scheduled command may be due, or has ended.
     pub scheduling: Notify,
@@ -119,6 +122,7 @@ impl Agent {
             tend: Arc::default(),
             certifying: Notify::new(),
             traffic: Traffic::default(),
+            totals: Totals::default(),
             usages: Usages::default(),
             scheduling: Notify::new(),
             retiring: Notify::new(),

@@ -18,6 +18,7 @@ pub async fn traffic(agent: Arc<Agent>) {
         if let Ok(stats) = agent.proxy.stats().await {
             // Without the database, their 503 counts as it does for others.
             let stopped = agent.store.read(apps::all_stopped).await;
+            agent.totals.take(stats.clone());
             agent
                 .traffic
                 .take(stats, &stopped.unwrap_or_default(), now());

@@ -485,6 +485,57 @@ pub fn list(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Which deployments of a list are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub state: Option<State>,
+    pub trigger: Option<Trigger>,
+    /// Created then or later, in milliseconds since 1970.
+    pub since: Option<i64>,
+}
+
+/// The same of those that the filter admits.
+pub fn filtered(
+    db: &Connection,
+    app: &AppName,
+    filter: &Filter,
+    before: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Deployment>> {
+    let Filter {
+        state,
+        trigger,
+        since,
+    } = filter;
+    // Two statements, so that each is answered by an index.
+    let sql = match state {
+        Some(_) => {
+            "SELECT * FROM deployments INDEXED BY deployments_by_state
+             WHERE app = ?1 AND state = ?4 AND id < ?2 AND id >= ?6
+               AND (?5 IS NULL OR trigger = ?5) ORDER BY id DESC LIMIT ?3"
+        }
+        None => {
+            "SELECT * FROM deployments WHERE app = ?1 AND id < ?2 AND id >= ?6
+               AND (?4 IS NULL OR state = ?4) AND (?5 IS NULL OR trigger = ?5)
+             ORDER BY id DESC LIMIT ?3"
+        }
+    };
+    let since = since.map_or_else(String::new, |since| crate::ids::first_of('d', since));
+    let mut query = db.prepare_cached(sql)?;
+    let rows = query.query_map(
+        (
+            app.as_str(),
+            before.unwrap_or("~"),
+            limit as i64,
+            state.map(State::as_str),
+            trigger.as_ref().map(to_json).transpose()?,
+            since,
+        ),
+        from_row,
+    )?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The newest deployment that switched to the release and was not rolled back.
 pub fn last_of_release(db: &Connection, release: &ReleaseId) -> Result<Option<DeploymentId>> {
     let mut query = db.prepare_cached(

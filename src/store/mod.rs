@@ -28,6 +28,7 @@ pub mod events;
 mod examine;
 #[cfg(test)]
 pub mod fixture;
+pub mod idempotency;
 pub mod images;
 pub mod instances;
 pub mod jobs;

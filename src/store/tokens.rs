@@ -81,8 +81,10 @@ pub fn get(db: &Connection, name: &str) -> Result<Option<Token>> {
 
 /// The token with this hash, unless it has expired.
 pub fn with_hash(db: &Connection, hash: &str) -> Result<Option<Token>> {
-    let mut query = db.prepare_cached("SELECT * FROM tokens WHERE hash = ?1")?;
-    let found = query.query_row([hash], from_row).optional()?;
+    let mut query = db.prepare_cached(
+        "SELECT * FROM tokens WHERE hash = ?1 OR (old_hash = ?1 AND old_until > ?2)",
+    )?;
+    let found = query.query_row((hash, now()), from_row).optional()?;
     let found = found.filter(|found| !found.is_expired());
     found.map(|found| with_apps(db, found)).transpose()
 }
@@ -104,6 +106,23 @@ pub fn set_used(db: &Connection, name: &str) -> Result<()> {
     let mut update = db.prepare_cached("UPDATE tokens SET used_at = ?2 WHERE name = ?1")?;
     update.execute((name, now()))?;
     Ok(())
+}
+
+/// Replaces the text of a token; the old one is good until `keep`, in milliseconds since 1970. Returns whether
+/// there is such a token.
+pub fn rotate(
+    db: &Connection,
+    name: &str,
+    hash: &str,
+    prefix: &str,
+    keep: Option<i64>,
+) -> Result<bool> {
+    let changed = db.execute(
+        "UPDATE tokens SET old_hash = iif(?4 IS NULL, NULL, hash), old_until = ?4, hash = ?2, prefix = ?3
+         WHERE name = ?1",
+        (name, hash, prefix, keep),
+    )?;
+    Ok(changed > 0)
 }
 
 /// Whether there was one.
@@ -170,6 +189,10 @@ mod tests {
             set_used(db, "ci")?;
             assert!(!is_used_anew(&get(db, "ci")?.unwrap()));
             assert!(with_hash(db, "2")?.is_none() && with_hash(db, "3")?.is_none());
+            assert!(rotate(db, "ci", "4", "p", Some(now() + 60_000))?);
+            assert!(with_hash(db, "1")?.is_some() && with_hash(db, "4")?.is_some());
+            assert!(rotate(db, "ci", "1", "p", None)? && !rotate(db, "none", "5", "p", None)?);
+            assert!(with_hash(db, "4")?.is_none());
             assert_eq!(all(db)?.len(), 2);
             assert!(delete(db, "ci")? && !delete(db, "ci")?);
             assert!(with_hash(db, "1")?.is_none());

@@ -20,6 +20,7 @@ mod bake;
 mod bake_traffic;
 mod builders;
 mod certificates;
+mod ci;
 mod complaints;
 mod crash;
 mod cron;

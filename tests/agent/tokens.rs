@@ -79,6 +79,16 @@ async fn a_token_is_printed_once_and_kept_nowhere() {
         assert!(!found, "it is kept");
     }
     assert!(!server.log().contains(token), "it is logged");
+    let (code, newer, _) = said(&["token", "rotate", "ci", "--keep", "1h"]);
+    assert!(code == Some(0) && newer.trim() != token && newer.starts_with("cutover_"));
+    assert_eq!(
+        status(deploy()).await,
+        202,
+        "the old one is kept for an hour"
+    );
+    assert_eq!(said(&["token", "rotate", "ci"]).0, Some(0));
+    assert_eq!(said(&["token", "rotate", "ci"]).0, Some(0));
+    assert_eq!(status(deploy()).await, 401, "it is no longer kept");
     assert_eq!(said(&["token", "revoke", "ci"]).0, Some(0));
     assert_eq!(status(deploy()).await, 401);
     // Without a verb, as ever.

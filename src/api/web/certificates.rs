@@ -5,11 +5,15 @@ use maud::{Markup, html};
 use super::parts::{mark, prose};
 use crate::api::view::rfc3339;
 use crate::certificates::names::{Name, Source, renews_at};
+use crate::store::now;
+
+/// A certificate that nobody renews should be replaced in this time, in milliseconds.
+const SOON: i64 = 14 * 24 * 3_600_000;
 
 pub fn table(names: &[Name]) -> Markup {
     html! {
         table {
-            thead { tr { th { "Name" } th { "Certificate" } th { "Ends" } th { "Renewed" } } }
+            thead { tr { th { "Name" } th { "Issued by" } th { "Ends" } th { "Renewed" } } }
             tbody { @for name in names { (row(name)) } }
         }
     }
@@ -19,6 +23,7 @@ fn row(it: &Name) -> Markup {
     let class = match (&it.problem, &it.leaf) {
         (Some(_), _) => "bad",
         (None, None) => "busy",
+        (None, Some(leaf)) if renews_at(it).is_none() && leaf.not_after - now() < SOON => "warn",
         (None, Some(_)) => "good",
     };
     html! {
@@ -27,7 +32,7 @@ fn row(it: &Name) -> Markup {
             td {
                 span class={ "state " (class) } {
                     (mark(class))
-                    @match &it.leaf { Some(leaf) => (leaf.issuer), None => "none yet" }
+                    @match &it.leaf { Some(leaf) => (leaf.issuer), None => "none" }
                 }
                 @if let Source::File(path) = &it.source { " " span.quiet { "in " code { (path.display()) } } }
                 @if let Some(problem) = &it.problem { p { (prose(problem)) } }

@@ -112,7 +112,9 @@ pub fn spark(points: &[Point], now: i64) -> Markup {
             svg.spark role="img" viewBox="0 0 720 100" preserveAspectRatio="none"
                 aria-label={ "Requests in the last hour, at most " (rate(most)) " a second" } {
                 path.line d=(path(points, axis, most, a_second)) {}
-                path.line.bad d=(path(points, axis, most, |it| axis.a_second(it.failed))) {}
+                @if points.iter().any(|it| it.failed > 0) {
+                    path.line.bad d=(path(points, axis, most, |it| axis.a_second(it.failed))) {}
+                }
             }
         }
     }
@@ -138,10 +140,10 @@ pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
                         @if bad > 0 { span.state.bad { (percent(bad, total)) " of " (total) " failed" } }
                         @else { "none of " (total) " failed" }
                     }
-                    (drawing(&[
-                        ("line", path(points, axis, busiest, a_second)),
-                        ("line bad", path(points, axis, busiest, |it| axis.a_second(it.failed))),
-                    ], marks, axis))
+                    @let requests = ("line", path(points, axis, busiest, a_second));
+                    @let failed = |it: &Point| axis.a_second(it.failed);
+                    @let failed = (bad > 0).then(|| ("line bad", path(points, axis, busiest, failed)));
+                    (drawing(&[requests].into_iter().chain(failed).collect::<Vec<_>>(), marks, axis))
                 }
                 figure {
                     figcaption { "Time to answer: p99 at most " span.number { (took(slowest)) } ", and p50 below it" }

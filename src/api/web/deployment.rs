@@ -250,7 +250,7 @@ fn log_section(shown: &DeploymentView, log: &LogTail) -> Markup {
                 (folded(&log.text))
             }
             @if log.begin == 0 {
-                p { a href={ "/deployments/" (shown.id) "/log" } { "As text" } }
+                p.quiet { a href={ "/deployments/" (shown.id) "/log" } { "As text" } }
             }
         }
     }

@@ -3,23 +3,28 @@
 use maud::{Markup, html};
 
 /// Fewer lines than this are not worth a fold.
-const WORTH: usize = 4;
+const WORTH: usize = 3;
 
-/// The lines of a log as they are; steps that are over and did not fail are folded.
+/// The lines of a log; those of a build step, which may run beside others, come together, and are folded
+/// if the step is over and did not fail.
 pub fn folded(text: &str) -> Markup {
-    let lines: Vec<_> = text.lines().collect();
-    let mut parts: Vec<&[&str]> = Vec::new();
-    let mut rest = lines.as_slice();
-    while let Some(first) = rest.first() {
-        let number = step(first);
-        let length = match number {
-            None => 1,
-            Some(_) => rest.iter().take_while(|line| step(line) == number).count(),
-        };
-        let (part, more) = rest.split_at(length);
-        parts.push(part);
-        rest = more;
+    let mut parts: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+    // Where the present build's parts begin.
+    let mut begin = 0;
+    for line in text.lines() {
+        let number = step(line);
+        if number.is_none() {
+            begin = parts.len() + 1;
+        }
+        let from = begin.min(parts.len());
+        let same = parts[from..].iter_mut();
+        let mut same = same.filter(|(of, _)| number.is_some() && *of == number);
+        match same.next() {
+            Some((_, part)) => part.push(line),
+            None => parts.push((number, vec![line])),
+        }
     }
+    let parts = parts.iter().map(|(_, part)| part.as_slice());
     html! {
         @for part in parts {
             @if part.len() < WORTH { @for one in part { (line(one)) } }
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_folded_and_what_failed_is_not() {
-        let text = "[fetch] main\n#1 RUN a\n#1 one\n#1 <two>\n#1 DONE 2.0s\n#2 RUN b\n#2 x\n#2 y\n\
+        let text = "[fetch] main\n#1 RUN a\n#1 one\n#2 RUN b\n#1 <two>\n#2 x\n#1 DONE 2.0s\n#2 y\n\
                     #2 ERROR: exit code: 3\n[build] failed";
         let shown = folded(text).into_string();
         let whole =

@@ -72,7 +72,8 @@ fn usage(usage: Option<&Usage>) -> Markup {
 /// Of memory and disks.
 pub fn size(bytes: u64) -> String {
     match bytes {
-        ..1_073_741_824 => format!("{} MiB", bytes >> 20),
+        ..1_048_576 => format!("{} KiB", bytes >> 10),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes >> 20),
         _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
     }
 }

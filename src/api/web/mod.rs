@@ -14,6 +14,7 @@ mod actions;
 mod app;
 mod app_log;
 mod assets;
+mod badge;
 mod certificates;
 mod chart;
 mod compress;
@@ -78,6 +79,7 @@ pub fn router(api: Arc<Api>) -> Router<Arc<Api>> {
     let open = Router::new()
         .route("/sign-in", get(sign_in::form).post(sign_in::sign_in))
         .route("/open", get(sign_in::open))
+        .route("/badge/{file}", get(badge::show))
         .route("/assets/{hash}/{name}", get(assets::show));
     pages
         .merge(open)

@@ -24,7 +24,7 @@ pub use again::restart;
 pub use decide::refusal;
 pub use delivery::{Answer, delivery};
 pub(super) use queue::announce;
-pub use queue::{deployment, wished};
+pub use queue::{Queued, deployment, deployment_once, wished};
 pub use repository::{Push, pushed};
 
 /// A ref that a push moved.

@@ -8,6 +8,7 @@ use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::state::State;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::store::idempotency::{self, Before, Once};
 use crate::store::log::Log;
 
 /// What a push led to.
@@ -121,6 +122,38 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
         .await?;
     announce(agent, &stored);
     Ok(stored)
+}
+
+/// What became of a request that carries an `Idempotency-Key`.
+pub enum Queued {
+    New(Deployment),
+    /// It came before, and led to this.
+    Before(Deployment),
+    /// Its key came with another request.
+    Refused,
+}
+
+/// The same, once for each key.
+pub async fn deployment_once(agent: &Agent, new: NewDeployment, once: Once) -> Result<Queued> {
+    let write = agent.store.write(move |db| {
+        match idempotency::before(db, &once)? {
+            Before::Done(id) => {
+                if let Some(found) = deployments::get(db, &id)? {
+                    return Ok(Queued::Before(found));
+                }
+            }
+            Before::Other => return Ok(Queued::Refused),
+            Before::Never => {}
+        }
+        let stored = deployments::enqueue(db, &new)?;
+        idempotency::insert(db, &once, &stored.id)?;
+        Ok(Queued::New(stored))
+    });
+    let queued = write.await?;
+    if let Queued::New(stored) = &queued {
+        announce(agent, stored);
+    }
+    Ok(queued)
 }
 
 /// Wakes the app's worker for a deployment that has been stored.

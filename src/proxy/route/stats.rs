@@ -48,6 +48,32 @@ pub struct RouteStats {
 }
 
 impl RouteStats {
+    /// What the counters have risen by since `old`; the whole if they began anew.
+    pub fn since(&self, old: &Self) -> Self {
+        let mut risen = self.clone();
+        if old.requests > self.requests {
+            return risen;
+        }
+        risen.requests -= old.requests;
+        for (class, old) in risen.by_class.iter_mut().zip(old.by_class) {
+            *class = class.saturating_sub(old);
+        }
+        risen.failures.subtract(&old.failures);
+        for (mine, old) in [
+            (&mut risen.retried, old.retried),
+            (&mut risen.rescued, old.rescued),
+            (&mut risen.websockets_closed, old.websockets_closed),
+            (&mut risen.long_requests, old.long_requests),
+            (&mut risen.latency_sum_us, old.latency_sum_us),
+        ] {
+            *mine = mine.saturating_sub(old);
+        }
+        for (bucket, old) in risen.latency_us.iter_mut().zip(&old.latency_us) {
+            bucket.1 = bucket.1.saturating_sub(old.1);
+        }
+        risen
+    }
+
     /// Adds the counters of another object.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
@@ -100,6 +126,20 @@ impl Failures {
             ("drained", self.drained),
             ("client", self.client),
         ]
+    }
+
+    fn subtract(&mut self, old: &Self) {
+        for (mine, old) in [
+            (&mut self.connect, old.connect),
+            (&mut self.timeout, old.timeout),
+            (&mut self.closed, old.closed),
+            (&mut self.malformed, old.malformed),
+            (&mut self.long_header, old.long_header),
+            (&mut self.drained, old.drained),
+            (&mut self.client, old.client),
+        ] {
+            *mine = mine.saturating_sub(old);
+        }
     }
 
     fn add(&mut self, other: &Self) {

@@ -496,6 +496,24 @@ const MIGRATIONS: &[&str] = &[
         subnet TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // A token may be replaced while its predecessor is still good for a while; a request that is sent again
+    // leads to the same deployment; deployments are listed by state.
+    "
+    ALTER TABLE tokens ADD COLUMN old_hash TEXT;
+    ALTER TABLE tokens ADD COLUMN old_until INTEGER;
+
+    CREATE TABLE idempotency_keys (
+        holder     TEXT NOT NULL,
+        key        TEXT NOT NULL,
+        request    TEXT NOT NULL,
+        deployment TEXT NOT NULL,
+        at         INTEGER NOT NULL,
+        PRIMARY KEY (holder, key)
+    ) STRICT, WITHOUT ROWID;
+
+    DROP INDEX deployments_by_state;
+    CREATE INDEX deployments_by_state ON deployments (app, state, id);
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

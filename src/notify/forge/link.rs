@@ -28,28 +28,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let linked = |settings: &str| {
             let path = folder.path().join("deploy.toml");
-            let app = "[apps.a]\nrepo = 'a.git'\nport = 80\ndomains = ['a.example', 'b.example']\n";
+            let app = "[apps.a]\nrepo = 'a.git'\nport = 80\ndomains = ['a.acme.io', 'b.acme.io']\n";
             std::fs::write(&path, format!("{settings}\n{app}")).unwrap();
             let config = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
             let app = config.apps.values().next().unwrap();
             let id = "d0000000000001".parse().unwrap();
             (environment(&config, app).unwrap(), page(&config, &id))
         };
-        assert_eq!(linked(""), ("http://a.example/".into(), None));
+        assert_eq!(linked(""), ("http://a.acme.io/".into(), None));
         assert_eq!(
             linked("proxy.http = '0.0.0.0:8080'").0,
-            "http://a.example:8080/"
+            "http://a.acme.io:8080/"
         );
         let (environment, page) =
-            linked("proxy.https = '0.0.0.0:443'\nagent.domain = 'deploy.example'");
-        assert_eq!(environment, "https://a.example/");
+            linked("proxy.https = '0.0.0.0:443'\nagent.domain = 'deploy.acme.io'");
+        assert_eq!(environment, "https://a.acme.io/");
         assert_eq!(
             page.unwrap(),
-            "https://deploy.example/deployments/d0000000000001"
+            "https://deploy.acme.io/deployments/d0000000000001"
         );
         assert_eq!(
             linked("proxy.https = '0.0.0.0:8443'").0,
-            "https://a.example:8443/"
+            "https://a.acme.io:8443/"
         );
     }
 }

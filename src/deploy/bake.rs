@@ -27,6 +27,8 @@ use compare::Count;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the engine may take to say what became of an instance: the way back does not wait for it.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How long the engine may take to notice that a process has ended.
+const NOTICE: Duration = Duration::from_millis(100);
 
 pub enum Verdict {
     Good,
@@ -111,7 +113,13 @@ async fn began(line: &Line<'_>) -> Result<i64> {
 /// An instance that has ended fails its probes too.
 async fn unhealthy(line: &Line<'_>, release: &Release, why: String) -> Proof {
     let at = Instant::now();
-    match died(line, release).await {
+    let mut dead = died(line, release).await;
+    if dead.is_none() {
+        // Probes may notice it before the engine does.
+        tokio::time::sleep(NOTICE).await;
+        dead = died(line, release).await;
+    }
+    match dead {
         Some((instance, message)) => Proof::new(at, Some(instance), "crashed_in_bake", message),
         None => Proof::new(at, None, "unhealthy_in_bake", why),
     }

@@ -74,6 +74,8 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
     let broken = vec![File::new("Dockerfile", "FROM scratch\nCOPY not-there /\n")];
     let id = server.push_files(&broken, "Break <it>").await;
     server.ended(&id).await;
+    // What happens before a message has arrived comes in the same one.
+    assert!(soon(async || in_slack.lock().len() == 1).await);
     server.go_live("v3").await;
     let told = soon(async || in_slack.lock().len() == 2 && in_hook.lock().len() == 2).await;
     assert!(

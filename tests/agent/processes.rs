@@ -101,6 +101,10 @@ impl SmallDisk {
     pub fn under(server: &Server) -> Self {
         let folder = server.stage.data_dir.clone();
         fs::create_dir_all(&folder).unwrap();
+        let config = &server.stage.config;
+        let text = fs::read_to_string(config).unwrap();
+        let text = text.replace("[docker]\n", "[docker]\nmin_free = \"1m\"\n");
+        fs::write(config, text).unwrap();
         let mut mount = Command::new("mount");
         let mount = mount.args(["-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs"]);
         let mounted = mount.arg(&folder).status().unwrap();

@@ -112,7 +112,8 @@ impl Docker {
                 container: container.to_owned(),
                 endpoint_config: None,
             };
-            match docker.connect_network(network, request).await {
+            // Docker connects a container that is not started to any name, and then fails to start it.
+            match docker.inspect_network(network, None).await {
                 Err(error) if status_code(&error) == Some(404) => {
                     return Err(EngineError::Refused {
                         what: what(),
@@ -121,8 +122,10 @@ impl Docker {
                         ),
                     });
                 }
-                joined => joined.map_err(self.failed(what()))?,
+                found => drop(found.map_err(self.failed(what()))?),
             }
+            let joined = docker.connect_network(network, request).await;
+            joined.map_err(self.failed(what()))?;
         }
         Ok(())
     }

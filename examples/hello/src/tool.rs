@@ -38,9 +38,7 @@ pub fn run(app: &App, arguments: &[&str]) {
             print!("{}", std::fs::read_to_string(file).expect("a file"));
             exit(0)
         }
-        ["fetch", to, host, path, count] => {
-            fetch(to, host, path, count.parse().expect("a number"))
-        }
+        ["fetch", to, host, path, count] => fetch(to, host, path, count.parse().expect("a number")),
         ["reach", address] => {
             let address = address.parse().expect("an address");
             let reached = TcpStream::connect_timeout(&address, Duration::from_secs(2));
@@ -74,7 +72,10 @@ fn fetch(to: &str, host: &str, path: &str, count: usize) -> ! {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let named = hosts.lines().find_map(|line| {
         let (address, names) = line.split_once('\t')?;
-        names.split_whitespace().any(|name| name == to).then(|| address.parse().ok())?
+        names
+            .split_whitespace()
+            .any(|name| name == to)
+            .then(|| address.parse().ok())?
     });
     // Not by a resolver: see `main`.
     let Some(address) = named.or_else(|| to.parse::<Ipv4Addr>().ok()) else {
@@ -82,15 +83,24 @@ fn fetch(to: &str, host: &str, path: &str, count: usize) -> ! {
     };
     for _ in 0..count {
         let answer = ask(address, host, path).unwrap_or_else(|error| format!("{error}"));
-        let version = answer.lines().find_map(|line| line.strip_prefix("x-version: "));
-        println!("{} {}", answer.get(9..12).unwrap_or(&answer), version.unwrap_or("-"));
+        let version = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("x-version: "));
+        println!(
+            "{} {}",
+            answer.get(9..12).unwrap_or(&answer),
+            version.unwrap_or("-")
+        );
     }
     exit(0)
 }
 
 fn ask(address: Ipv4Addr, host: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((address, 80))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

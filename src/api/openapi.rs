@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
     Forbidden, Malformed, NotConfigured, NotModified, NotStored, TooLarge, TooManyRefusals,
-    Unauthorized, UnknownApp, UnknownDeployment,
+    Unauthorized, UnknownApp, UnknownDeployment, UnknownToken,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -129,6 +129,7 @@ fn components() -> Components {
         .response_from::<Unauthorized>()
         .response_from::<Forbidden>()
         .response_from::<UnknownApp>()
+        .response_from::<UnknownToken>()
         .response_from::<UnknownDeployment>()
         .response_from::<NotConfigured>()
         .response_from::<NotModified>()

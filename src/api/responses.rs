@@ -103,6 +103,15 @@ pub struct Forbidden(ErrorBody);
 }}))]
 pub struct UnknownApp(ErrorBody);
 
+/// There is no such token.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "unknown_token",
+    "message": "there is no token `cl`",
+    "hint": "`cutover token list` lists them",
+}}))]
+pub struct UnknownToken(ErrorBody);
+
 /// The app is no longer in deploy.toml; its live release keeps serving.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {

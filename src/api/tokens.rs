@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::ErrorBody;
 use super::page::Page;
 use super::path::known;
-use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp};
+use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp, UnknownToken};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth, json};
 use crate::principal::{Principal, Role, Scope};
@@ -234,16 +234,7 @@ struct RotateBody {
         (status = 200, description = "The token with its new text", body = CreatedView),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
-        (
-            status = 404,
-            description = "There is no such token",
-            body = ErrorBody,
-            example = json!({"error": {
-                "code": "unknown_token",
-                "message": "there is no token `cl`",
-                "hint": "`cutover token list` lists them",
-            }}),
-        ),
+        (status = 404, response = UnknownToken),
         (status = 413, response = TooLarge),
     ),
 )]
@@ -296,16 +287,7 @@ fn made() -> Result<(String, String, String), ApiError> {
         (status = 200, description = "The token as it was", body = TokenView),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
-        (
-            status = 404,
-            description = "There is no such token",
-            body = ErrorBody,
-            example = json!({"error": {
-                "code": "unknown_token",
-                "message": "there is no token `cl`",
-                "hint": "`cutover token list` lists them",
-            }}),
-        ),
+        (status = 404, response = UnknownToken),
     ),
 )]
 pub async fn revoke(

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::images;
 use super::line::{Line, Stop};
+use super::space::Space;
 
 /// Files and folders that a build can do with.
 const INODES: u64 = 10_000;
@@ -46,23 +47,18 @@ async fn lack(line: &Line<'_>) -> Result<Option<String>, Stop> {
 
 fn lack_of(folder: &Path, least: u64) -> Option<String> {
     // A folder of another machine or of another user says nothing.
-    let disk = rustix::fs::statvfs(folder).ok()?;
+    let space = Space::of(folder).ok()?;
     let shown = folder.display();
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < least {
-        let (free, least) = (mib(free), mib(least));
+    if space.free < least {
+        let (free, least) = (mib(space.free), mib(least));
         return Some(format!(
             "the disk of `{shown}` has only {free} free, not {least}"
         ));
     }
-    // Some file systems do not count them.
-    let is_counted = disk.f_files > 0;
-    (is_counted && disk.f_favail < INODES && least > 0).then(|| {
-        format!(
-            "the disk of `{shown}` has room for only {} more files",
-            disk.f_favail
-        )
-    })
+    let files = space.files.filter(|files| *files < INODES && least > 0)?;
+    Some(format!(
+        "the disk of `{shown}` has room for only {files} more files"
+    ))
 }
 
 fn mib(bytes: u64) -> String {

@@ -15,6 +15,7 @@ use crate::store::{Store, StoreError};
 pub mod bake;
 pub mod cancel;
 pub mod checkpoint;
+mod counters;
 pub mod cron;
 pub mod difference;
 mod disk;

@@ -7,11 +7,14 @@ use std::path::Path;
 /// With less free space than this, in bytes, the next build may not fit.
 const LITTLE: u64 = 2 << 30;
 
-/// In bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
+    /// In bytes.
     pub free: u64,
+    /// In bytes.
     pub all: u64,
+    /// How many more files it has room for, where that is counted.
+    pub files: Option<u64>,
 }
 
 impl Space {
@@ -19,8 +22,9 @@ impl Space {
     pub fn of(folder: &Path) -> io::Result<Self> {
         let disk = rustix::fs::statvfs(folder)?;
         Ok(Self {
-            free: disk.f_bavail * disk.f_frsize,
-            all: disk.f_blocks * disk.f_frsize,
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            all: disk.f_blocks.saturating_mul(disk.f_frsize),
+            files: (disk.f_files > 0).then_some(disk.f_favail),
         })
     }
 

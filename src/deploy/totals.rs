@@ -1,10 +1,11 @@
 //! What the proxy has counted for each app, over all its releases, for the metrics: it does not fall when a
 //! release goes, and no switch adds a series.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use super::counters::Counters;
 use crate::proxy::control::RouteStats;
 
 #[derive(Default)]
@@ -12,43 +13,27 @@ pub struct Totals(Mutex<All>);
 
 #[derive(Default)]
 struct All {
-    /// The counters at the last look.
-    before: HashMap<Key, RouteStats>,
+    counters: Counters,
     apps: BTreeMap<String, RouteStats>,
 }
-
-/// App, release and generation.
-type Key = (String, String, u64);
 
 impl Totals {
     /// Adds what the counters have risen by since the last look, and returns the sums of each app that has
     /// a route.
     pub fn take(&self, stats: Vec<RouteStats>) -> BTreeMap<String, RouteStats> {
         let mut all = self.0.lock();
-        let mut after: HashMap<Key, RouteStats> = HashMap::new();
-        for route in stats {
-            let key = (route.app.clone(), route.release.clone(), route.generation);
-            match after.get_mut(&key) {
-                // A route whose settings have changed is listed twice.
-                Some(same) => same.add(&route),
-                None => drop(after.insert(key, route)),
-            }
-        }
-        let before = std::mem::take(&mut all.before);
+        let risen = all.counters.risen(stats);
         for total in all.apps.values_mut() {
             (total.in_flight, total.websockets) = (0, 0);
         }
-        for (key, route) in &after {
-            let old = before.get(key);
-            let risen = old.map_or_else(|| route.clone(), |old| route.since(old));
-            match all.apps.get_mut(&key.0) {
-                Some(total) => total.add(&risen),
-                None => drop(all.apps.insert(key.0.clone(), risen)),
+        for ((app, ..), risen) in &risen {
+            match all.apps.get_mut(app) {
+                Some(total) => total.add(risen),
+                None => drop(all.apps.insert(app.clone(), risen.clone())),
             }
         }
         all.apps
-            .retain(|app, _| after.keys().any(|key| key.0 == *app));
-        all.before = after;
+            .retain(|app, _| risen.keys().any(|(of, ..)| of == app));
         all.apps.clone()
     }
 }

@@ -1,11 +1,12 @@
 //! Each app's requests of the last hour and the last day, from the proxy's counters: for people who look,
 //! kept in memory only.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::counters::Counters;
 use crate::proxy::control::RouteStats;
 
 /// A series of points: the time that one stands for, and how long they are kept, in milliseconds.
@@ -52,12 +53,11 @@ pub struct Traffic(Mutex<All>);
 
 #[derive(Default)]
 struct All {
-    /// The counters at the last look, by app, release and generation. `None` before the first one.
-    before: Option<HashMap<Key, RouteStats>>,
+    counters: Counters,
+    /// Whether there was a first look.
+    began: bool,
     apps: BTreeMap<String, App>,
 }
-
-type Key = (String, String, u64);
 
 #[derive(Default)]
 struct App {
@@ -77,27 +77,15 @@ impl Traffic {
     /// without a release, answer 503 on purpose: that is no failure.
     pub fn take(&self, stats: Vec<RouteStats>, stopped: &HashSet<String>, now: i64) {
         let mut all = self.0.lock();
-        let mut after: HashMap<Key, RouteStats> = HashMap::new();
-        for route in stats {
-            let key = (route.app.clone(), route.release.clone(), route.generation);
-            match after.get_mut(&key) {
-                Some(same) => same.add(&route),
-                None => drop(after.insert(key, route)),
-            }
-        }
-        let before = all.before.replace(after.clone());
+        let all_risen = all.counters.risen(stats);
         // What came before the first look may have been long ago.
-        let Some(before) = before else {
+        if !std::mem::replace(&mut all.began, true) {
             return;
-        };
+        }
         let mut risen: BTreeMap<String, Risen> = BTreeMap::new();
-        for (key, route) in after {
-            // A proxy that was restarted counts from 0.
-            let old = before
-                .get(&key)
-                .filter(|old| old.requests <= route.requests);
-            let counts = !key.1.is_empty() && !stopped.contains(&key.0);
-            risen.entry(key.0).or_default().count(&route, old, counts);
+        for ((app, release, _), more) in all_risen {
+            let counts = !release.is_empty() && !stopped.contains(&app);
+            risen.entry(app).or_default().count(&more, counts);
         }
         for (app, risen) in risen.into_iter().filter(|(_, it)| it.requests > 0) {
             let app = all.apps.entry(app).or_default();
@@ -187,25 +175,13 @@ impl Risen {
         add(&mut self.durations, &other.durations);
     }
 
-    fn count(&mut self, route: &RouteStats, old: Option<&RouteStats>, failures: bool) {
-        // A failure after the head of the answer has another status than 5xx; one before it is in both.
-        let failed = |route: &RouteStats| route.by_class[4].max(route.failures.total());
-        self.requests += route.requests - old.map_or(0, |old| old.requests);
+    fn count(&mut self, more: &RouteStats, failures: bool) {
+        self.requests += more.requests;
         if failures {
-            self.failed += failed(route).saturating_sub(old.map_or(0, failed));
+            // A failure after the head of the answer has another status than 5xx; one before it is in both.
+            self.failed += more.by_class[4].max(more.failures.total());
         }
-        let durations = route
-            .latency_us
-            .iter()
-            .enumerate()
-            .map(|(at, (bound, count))| {
-                let before = old.and_then(|old| old.latency_us.get(at));
-                (
-                    *bound,
-                    count.saturating_sub(before.map_or(0, |(_, count)| *count)),
-                )
-            });
-        add(&mut self.durations, &durations.collect());
+        add(&mut self.durations, &more.latency_us);
     }
 }
 

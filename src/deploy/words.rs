@@ -6,6 +6,14 @@ use crate::ids::ServiceName;
 use crate::store::now;
 use crate::store::releases::Release;
 
+/// A branch or tag as people call it.
+pub fn short_ref(git_ref: &str) -> &str {
+    let branch = git_ref.strip_prefix("refs/heads/");
+    branch
+        .or(git_ref.strip_prefix("refs/tags/"))
+        .unwrap_or(git_ref)
+}
+
 /// `420 ms`, `1.42 s`, `3 min 5 s`.
 pub fn took(time: Duration) -> String {
     match time.as_millis() {

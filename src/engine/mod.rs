@@ -333,7 +333,8 @@ impl Engine {
         }
     }
 
-    /// The folder of the engine's images and containers, if it is on this machine.
+    /// The folder of the engine's images and containers, if it is on this machine. Asked once for each
+    /// agent: an engine that has much to count takes seconds to answer.
     pub async fn root(&self) -> Result<Option<PathBuf>> {
         match self {
             Engine::Docker(docker) => docker.root().await,
@@ -591,13 +592,6 @@ impl Engine {
     pub async fn used(&self, name: &str) -> Result<Option<Used>> {
         match self {
             Engine::Docker(docker) => docker.used(name).await,
-        }
-    }
-
-    /// Where the engine keeps its data, if that is on this machine.
-    pub async fn folder(&self) -> Result<Option<PathBuf>> {
-        match self {
-            Engine::Docker(docker) => docker.folder().await,
         }
     }
 

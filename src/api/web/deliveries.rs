@@ -12,6 +12,7 @@ use super::viewer::Viewer;
 use crate::api::Shared;
 use crate::api::path::{AppPath, known};
 use crate::api::view::{RequesterView, rfc3339};
+use crate::deploy::words::short_ref;
 use crate::ids::DeploymentId;
 use crate::principal::Role;
 use crate::state;
@@ -83,7 +84,7 @@ fn table(rows: &[Row], may: Option<&Viewer>, app: &str) -> Markup {
                         td {
                             @match &it.git_ref {
                                 Some(name) => {
-                                    (short(name)) " "
+                                    (short_ref(name)) " "
                                     @match &it.new { Some(id) => (commit(id)), None => span.quiet { "deleted" } }
                                 },
                                 None => (it.event.as_deref().unwrap_or_default()),
@@ -106,11 +107,6 @@ fn from(it: &Arrival) -> Markup {
         }
         @if let Some(id) = &it.delivery { " " code.quiet title={ "Delivery " (id) } { (id) } }
     }
-}
-
-fn short(name: &str) -> &str {
-    let branch = name.strip_prefix("refs/heads/");
-    branch.or(name.strip_prefix("refs/tags/")).unwrap_or(name)
 }
 
 fn became(it: &Arrival, reached: Option<state::State>) -> Markup {

@@ -50,7 +50,7 @@ pub async fn checks(api: &Api) -> Vec<Check> {
         text: format!("version {own}, process {}", std::process::id()),
     };
     let mut checks = vec![agent, proxy, docker, disk("Disk", &config.agent.data_dir)];
-    if let Ok(Some(folder)) = api.agent.engine.folder().await {
+    if let Ok(Some(folder)) = api.agent.engine.root().await {
         checks.push(disk("Docker's disk", &folder));
     }
     checks.extend(memory());

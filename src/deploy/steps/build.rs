@@ -7,7 +7,7 @@ use crate::config::{self, Command, Image};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
-use crate::deploy::{disk, services, tend};
+use crate::deploy::{disk, services, tend, words};
 use crate::engine::EngineError;
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
@@ -169,7 +169,7 @@ async fn made(
         Ok(inputs) => inputs,
         Err(error) => return Err(stopped(line, error).await),
     };
-    let branch = deployment.git_ref.as_deref().map(short);
+    let branch = deployment.git_ref.as_deref().map(words::short_ref);
     let request = build::Request {
         app: &app.name,
         commit,
@@ -207,15 +207,6 @@ async fn inputs(line: &Line<'_>) -> Result<Result<Inputs, BuildError>, Stop> {
         .await
         .map_err(|_| Stop::Interrupted("reading the build's secrets was interrupted".into()))?;
     read.map_err(|error: VaultError| Stop::failed("secrets_key", error.to_string()))
-}
-
-/// A branch or tag as people call it.
-fn short(git_ref: &str) -> &str {
-    let folders = ["refs/heads/", "refs/tags/"];
-    let short = folders
-        .iter()
-        .find_map(|folder| git_ref.strip_prefix(folder));
-    short.unwrap_or(git_ref)
 }
 
 /// What an app writes to a volume that its image declares is not there any more after the next

@@ -79,16 +79,6 @@ impl Docker {
         Ok(info.map_err(self.failed("say its id"))?.id)
     }
 
-    /// Where the engine keeps its data, if that is on this machine.
-    pub async fn folder(&self) -> Result<Option<std::path::PathBuf>> {
-        if !self.host.starts_with("unix:") {
-            return Ok(None);
-        }
-        let info = self.client()?.with_timeout(ANSWER).info().await;
-        let info = info.map_err(self.failed("say where its data is"))?;
-        Ok(info.docker_root_dir.map(Into::into))
-    }
-
     /// Asked once: an engine takes seconds to answer where it has much to count.
     pub async fn root(&self) -> Result<Option<PathBuf>> {
         if !self.host.starts_with("unix://") {

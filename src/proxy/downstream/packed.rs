@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 
 /// How much is compressed before others have their turn, in bytes: some tenths of a millisecond.
 const SLICE: usize = 16 << 10;
-/// Each compression needs up to a megabyte.
+/// Each compression has its window in memory.
 const AT_A_TIME: usize = 256;
 /// What compression looks back on, as a power of two of bytes.
 const WINDOW: u32 = 18;

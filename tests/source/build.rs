@@ -32,7 +32,7 @@ pub struct Scene {
     pub origin: Repository,
     pub docker: Docker,
     pub app: AppName,
-    agent: AgentId,
+    pub agent: AgentId,
     pub settings: config::Build,
     pub no_cache: bool,
     pull: bool,

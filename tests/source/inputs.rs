@@ -202,9 +202,11 @@ async fn secrets_are_mounted_and_nowhere_else() {
     std::fs::write(&path, format!("//npm/:_auth={CANARY}\n")).unwrap();
     let from = Secret::File(path.clone());
     scene.settings.secrets.insert("npmrc".into(), from);
+    // Whatever the builder has cached of an earlier run, which prints nothing.
+    let anew = &scene.agent;
     let dockerfile = format!(
         "FROM {base}\nRUN --mount=type=secret,id=npmrc,required=true cat /run/secrets/npmrc; \
-         cat /run/secrets/npmrc | sha256sum > /sum; echo done\nCMD [\"x\"]\n"
+         cat /run/secrets/npmrc | sha256sum > /sum; echo {anew}\nCMD [\"x\"]\n"
     );
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
     let built = scene.build(&commit, "one").await.unwrap();

@@ -100,7 +100,7 @@ async fn back(agent: &Agent, deployment: &Deployment) -> Result<()> {
 
 /// Removes the containers of jobs that have ended; returns how many. A job normally ends with the
 /// removal of its container, so this is for what a crash or Docker has left. Instances that nothing
-/// needs are left to [`retire`].
+/// needs are left to the step that retires.
 pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     let found = agent.engine.list().await?;
     let read = agent.store.read(move |db| {

@@ -363,7 +363,7 @@ impl Docker {
         self.remove_with(ours, true).await
     }
 
-    /// Like [`Engine::remove`], but keeps the container's anonymous volumes.
+    /// Like [`Self::remove`], but keeps the container's anonymous volumes.
     pub async fn remove_without_volumes(&self, ours: &Ours) -> Result<()> {
         self.remove_with(ours, false).await
     }

@@ -110,7 +110,7 @@ pub struct Failures {
     pub long_header: u64,
     /// Cut off at the drain's deadline.
     pub drained: u64,
-    /// The client went away first. Not counted as failed in a [`Receipt`].
+    /// The client went away first. Not counted as failed in a [`Receipt`](super::drain::Receipt).
     pub client: u64,
 }
 

@@ -16,9 +16,51 @@ pub(super) struct File<'t> {
     /// The folder against which relative paths in the file are resolved; absolute.
     pub folder: &'t Path,
     pub problems: RefCell<Vec<Problem>>,
+    /// The sections that were read, with the keys that each of them has.
+    sections: RefCell<Vec<(String, Vec<&'static str>)>>,
+    unknown: RefCell<Vec<Unknown<'t>>>,
 }
 
-impl File<'_> {
+/// A key that its section does not have.
+struct Unknown<'t> {
+    /// The section's path.
+    path: String,
+    name: &'t str,
+    start: usize,
+}
+
+impl<'t> File<'t> {
+    pub fn new(text: &'t str, folder: &'t Path) -> Self {
+        Self {
+            text,
+            folder,
+            problems: RefCell::default(),
+            sections: RefCell::default(),
+            unknown: RefCell::default(),
+        }
+    }
+
+    /// Reports every key that no section has read, with where it belongs or the most similar one that
+    /// its section has. Done at the end, when all sections are known.
+    pub fn report_unknown(&self) {
+        let sections = self.sections.borrow();
+        for Unknown { path, name, start } in self.unknown.take() {
+            let place = match path.as_str() {
+                "" => "at the top of the file".to_owned(),
+                path => format!("in `[{path}]`"),
+            };
+            let known = sections.iter().find(|section| section.0 == path);
+            let known = known.map_or(&[][..], |(_, known)| known);
+            let hint = match (elsewhere(&sections, &path, name), nearest(name, known)) {
+                (Some(section), _) => format!("it belongs {section}"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("expected one of {}", list(known)),
+            };
+            let text = format!("unknown key `{}` {place}: {hint}", name.escape_debug());
+            self.report(start, text);
+        }
+    }
+
     pub fn report(&self, offset: usize, text: String) {
         let at = Some(place(self.text, offset));
         self.problems.borrow_mut().push(Problem { at, text });
@@ -137,24 +179,20 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports every key that was not read, and suggests the most similar known key.
+    /// Notes every key that was not read, for [`File::report_unknown`].
     pub fn done(self) {
-        for (key, _) in self.table.into_iter().flatten() {
-            let name: &str = key.get_ref();
-            if self.known.contains(&name) {
-                continue;
-            }
-            let place = match self.path.as_str() {
-                "" => "at the top of the file".to_owned(),
-                path => format!("in `[{path}]`"),
-            };
-            let hint = match nearest(name, &self.known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("expected one of {}", list(&self.known)),
-            };
-            let text = format!("unknown key `{}` {place}: {hint}", name.escape_debug());
-            self.file.report(key.span().start, text);
-        }
+        let keys = self.table.into_iter().flatten().map(|(key, _)| key);
+        let unknown = keys.filter(|key| !self.known.contains(&key.get_ref().as_ref()));
+        let unknown = unknown.map(|key| Unknown {
+            path: self.path.clone(),
+            name: key.get_ref(),
+            start: key.span().start,
+        });
+        self.file.unknown.borrow_mut().extend(unknown);
+        self.file
+            .sections
+            .borrow_mut()
+            .push((self.path, self.known));
     }
 }
 
@@ -314,6 +352,25 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 /// The known key that `name` was most likely meant to be.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     similar::nearest(&name.replace('-', "_"), known.iter().copied())
+}
+
+/// The sections of the same app, or those of no app, that have a key of this name.
+fn elsewhere(sections: &[(String, Vec<&str>)], path: &str, name: &str) -> Option<String> {
+    let owner = |path: &str| match path.strip_prefix("apps.") {
+        Some(rest) => rest.split('.').next().map(str::to_owned),
+        None => None,
+    };
+    let mut others: Vec<_> = (sections.iter())
+        .filter(|(other, known)| {
+            other != path && known.contains(&name) && owner(other) == owner(path)
+        })
+        .map(|(other, _)| match other.as_str() {
+            "" => "at the top of the file".to_owned(),
+            other => format!("in `[{other}]`"),
+        })
+        .collect();
+    others.dedup();
+    (!others.is_empty() && others.len() <= 3).then(|| others.join(" or "))
 }
 
 /// The keys in backticks, separated by commas.

@@ -21,6 +21,13 @@ impl PathFilter {
                     "an empty path matches nothing: remove `paths` to deploy every push".into(),
                 );
             }
+            let mut outside = text.split(['{', '}']).step_by(2);
+            if text.starts_with('!') || outside.any(|part| part.contains(',')) {
+                return Err(format!(
+                    "`{text}` would match nothing: expected one pattern of the paths that lead to a \
+                     deployment, such as \"api/**\" (several are an array; there is no exclusion)"
+                ));
+            }
             for glob in [text.to_owned(), format!("{text}/**")] {
                 let glob = (GlobBuilder::new(&glob).literal_separator(true).build())
                     .map_err(|error| format!("`{text}` is not a path pattern: {}", error.kind()))?;
@@ -63,6 +70,8 @@ mod tests {
                 .unwrap_err()
                 .contains("`[`")
         );
-        assert!(PathFilter::parse(&["/".to_owned()]).is_err());
+        for wrong in ["/", "!docs/**", "a/**,b/**"] {
+            assert!(PathFilter::parse(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Turns deploy.toml into a [`Config`], or reports every problem in it.
 
-use std::cell::RefCell;
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -57,11 +56,7 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
 /// `folder`.
 pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Problems> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    let file = File {
-        text,
-        folder,
-        problems: RefCell::default(),
-    };
+    let file = File::new(text, folder);
     // What was recovered around a syntax error is guesswork. A duplicate key is the exception: it
     // leaves the rest of the tree intact.
     let whole = errors.iter().all(syntax::is_duplicate);
@@ -71,7 +66,8 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
     let config = whole
         .then(|| config(Section::root(&file, tree.get_ref())))
         .flatten();
-    let problems = file.problems.into_inner();
+    file.report_unknown();
+    let problems = file.problems.take();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(Problems::sorted(path, problems)),
@@ -82,11 +78,7 @@ pub(super) fn parse(path: &Path, folder: &Path, text: &str) -> Result<Config, Pr
 /// is not assumed: the key may be missing only because of the error.
 pub(super) fn data_dir(folder: &Path, text: &str) -> Option<PathBuf> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    let file = File {
-        text,
-        folder,
-        problems: RefCell::default(),
-    };
+    let file = File::new(text, folder);
     let mut agent = Section::root(&file, tree.get_ref()).section("agent");
     if agent.has("data_dir") || agent.is_misshapen() {
         return agent.read("data_dir", path);

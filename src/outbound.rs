@@ -159,12 +159,28 @@ fn through(error: Unreached) -> Unreached {
 fn unreached(error: &(dyn StdError + 'static)) -> Unreached {
     let mut last = error;
     for cause in causes(error) {
-        if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
-            return Unreached::Untrusted(cause.to_string());
+        if let Some(rustls::Error::InvalidCertificate(wrong)) = cause.downcast_ref() {
+            return Unreached::Untrusted(untrusted(wrong));
         }
         last = cause;
     }
     Unreached::Down(last.to_string())
+}
+
+/// What is wrong with a server's certificate. A self-signed one that is trusted as an authority is
+/// taken by OpenSSL, and not by webpki.
+fn untrusted(wrong: &rustls::CertificateError) -> String {
+    use rustls::CertificateError::UnknownIssuer;
+    let text = wrong.to_string();
+    if text.contains("CaUsedAsEndEntity") {
+        return "its certificate is that of an authority (CA:TRUE), which cannot stand for a server: \
+                let the authority sign one for the server"
+            .into();
+    }
+    match wrong {
+        UnknownIssuer => "no authority that this machine trusts has signed its certificate".into(),
+        _ => format!("its certificate is not valid: {text}"),
+    }
 }
 
 /// The error and its causes, down to the innermost, which is the specific one.

@@ -261,9 +261,9 @@ async fn build(
     let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
     match entries {
         0 => {}
-        1 => log.line(&format!("the builder may ask for 1 file, {kib} KiB")),
+        1 => log.line(&format!("build context: 1 file, {kib} KiB")),
         many => log.line(&format!(
-            "the builder may ask for {many} files and folders, {kib} KiB"
+            "build context: {many} files and folders, {kib} KiB"
         )),
     }
     let settings = request.settings;

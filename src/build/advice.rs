@@ -33,9 +33,15 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     {
         "give the build the secret under `[apps.NAME.build]` in deploy.toml: \
          `secrets = { ID = { file = \"PATH\" } }`, or `{ env = \"NAME\" }`"
-    } else if has(&["type=ssh"]) || any(&["unset ssh forward key", "no ssh handler", "no ssh key"])
+    } else if any(&["unset ssh forward key", "no ssh handler", "no ssh key"])
+        || (has(&["type=ssh"]) && any(&["permission denied", "could not open a connection"]))
     {
-        "builds get no SSH keys: commit what the step fetches, or fetch it over https"
+        "give the build the key under `[apps.NAME.build]` in deploy.toml: \
+         `ssh = { default = { file = \"PATH\" } }`, or an SSH agent's socket, `{ env = \"SSH_AUTH_SOCK\" }`; \
+         and check that the server asked accepts it"
+    } else if has(&["host key verification failed"]) {
+        "the image does not know the server's key: `COPY` a known_hosts file to `/etc/ssh/ssh_known_hosts` \
+         before the step"
     } else if has(&["/bin/sh", "no such file or directory"])
         && any(&["exec: ", "exec \"", "stat /bin/sh"])
     {
@@ -138,8 +144,18 @@ mod tests {
             ),
             (
                 "RUN --mount=type=ssh git clone git@example.com:x",
-                "could not parse ssh: [default]: invalid empty ssh agent socket",
-                "builds get no SSH keys",
+                "unset ssh forward key default",
+                "give the build the key",
+            ),
+            (
+                "RUN --mount=type=ssh git clone git@example.com:x",
+                "git@example.com: Permission denied (publickey).",
+                "give the build the key",
+            ),
+            (
+                "RUN --mount=type=ssh git clone git@example.com:x",
+                "Host key verification failed.",
+                "does not know the server's key",
             ),
             (
                 "RUN make",

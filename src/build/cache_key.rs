@@ -68,6 +68,10 @@ pub fn cache_key(
         add(id.as_bytes());
         add(secret.version.as_bytes());
     }
+    for id in settings.ssh.keys() {
+        add(b"ssh");
+        add(id.as_bytes());
+    }
     for (name, id) in bases {
         add(b"base");
         add(name.as_bytes());

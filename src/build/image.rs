@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache_key::{Base, cache_key};
 use super::command::Program;
+use super::ssh::Agents;
 use super::{BuildError, Context, Inputs, bases, command};
 use crate::config;
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage, Engine};
@@ -270,6 +271,7 @@ async fn build(
     let secrets = request.inputs.secrets.iter();
     let shared_key = shared_key(request);
     let named = context.dockerfile.named.clone();
+    let agents = Agents::start(&settings.ssh, request.mirror.more().join("ssh")).await?;
     let spec = BuildSpec {
         dockerfile: &named,
         shared_key: &shared_key,
@@ -285,6 +287,7 @@ async fn build(
         secrets: secrets
             .map(|(id, secret)| (id.clone(), secret.value.clone()))
             .collect(),
+        ssh: agents.sockets.clone(),
         no_cache: request.no_cache,
         // What a program has left is in no registry.
         pull: request.pull && settings.command.is_none(),

@@ -19,6 +19,7 @@ mod parts;
 mod pattern;
 mod procfile;
 mod site;
+mod ssh;
 mod times;
 mod walk;
 

@@ -32,6 +32,8 @@ pub struct Build {
     pub args_file: Option<PathBuf>,
     /// What `RUN --mount=type=secret` mounts, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// What `RUN --mount=type=ssh` reaches, by id: the socket of an SSH agent, or a private key.
+    pub ssh: BTreeMap<String, Secret>,
     /// `linux/amd64` and the like. Absent: the engine's own.
     pub platform: Option<String>,
     /// The network of the steps, `host` or `none`. Absent: the engine's default.
@@ -55,6 +57,7 @@ impl Default for Build {
             args: BTreeMap::new(),
             args_file: None,
             secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
             platform: None,
             network: None,
             extra_hosts: BTreeMap::new(),
@@ -65,10 +68,11 @@ impl Default for Build {
 }
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 7] = [
+const OF_A_DOCKERFILE: [&str; 8] = [
     "dockerfile",
     "target",
     "secrets",
+    "ssh",
     "platform",
     "network",
     "extra_hosts",
@@ -110,6 +114,7 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         args: section.read("args", environment).unwrap_or_default(),
         args_file: section.read("args_file", path),
         secrets: section.read("secrets", secrets).unwrap_or_default(),
+        ssh: section.read("ssh", ssh).unwrap_or_default(),
         platform: section.read("platform", platform),
         network: section.read("network", network),
         extra_hosts: section.read("extra_hosts", hosts).unwrap_or_default(),
@@ -168,13 +173,22 @@ pub(super) fn target(node: Node<'_>) -> Option<String> {
 fn secrets(node: Node<'_>) -> Option<BTreeMap<String, Secret>> {
     const EXPECTED: &str = "a table of ids and places to read a secret from, such as \
                             { npmrc = { file = \"/etc/cutover/npmrc\" }, token = { env = \"NPM_TOKEN\" } }";
+    by_id(node, EXPECTED, "`RUN --mount=type=secret,id=npmrc`")
+}
+
+fn ssh(node: Node<'_>) -> Option<BTreeMap<String, Secret>> {
+    const EXPECTED: &str = "a table of ids and keys or SSH agents, such as \
+                            { default = { file = \"/etc/cutover/id_ed25519\" }, mine = { env = \"SSH_AUTH_SOCK\" } }";
+    by_id(node, EXPECTED, "`RUN --mount=type=ssh,id=default`")
+}
+
+fn by_id(node: Node<'_>, expected: &'static str, mount: &str) -> Option<BTreeMap<String, Secret>> {
     let mut all = BTreeMap::new();
-    for (id, node) in node.entries(EXPECTED)? {
+    for (id, node) in node.entries(expected)? {
         let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if id.is_empty() || !id.chars().all(good) {
             node.report::<()>(format!(
-                "`{}` is not a secret's id: expected letters, digits, `_`, `-` and `.`, as in \
-                 `RUN --mount=type=secret,id=npmrc`",
+                "`{}` is not an id: expected letters, digits, `_`, `-` and `.`, as in {mount}",
                 id.escape_debug()
             ));
             continue;

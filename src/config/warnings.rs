@@ -91,10 +91,13 @@ pub fn warnings(config: &Config) -> Vec<String> {
             });
         let mounted = app.build.secrets.iter();
         let mounted = mounted.map(|(id, secret)| (format!("build.secrets.{id}"), secret));
+        let keys = app.build.ssh.iter();
+        let keys = keys.filter(|(_, from)| !matches!(from, Secret::File(path) if is_socket(path)));
+        let keys = keys.map(|(id, from)| (format!("build.ssh.{id}"), from));
         let users = app.proxy.basic_auth.iter().flat_map(|auth| &auth.users);
         let passwords =
             users.filter_map(|user| Some(("proxy.basic_auth".to_owned(), user.secret()?)));
-        let others = args.chain(mounted).chain(passwords);
+        let others = args.chain(mounted).chain(keys).chain(passwords);
         let logged = app.proxy.front.as_ref();
         let logged = logged.and_then(|front| front.access_log.as_ref());
         if logged.is_some() && config.proxy.access_log.is_none() {
@@ -255,6 +258,11 @@ fn has_six() -> bool {
 fn has_global(lines: &str) -> bool {
     let mut scopes = lines.lines().map(|line| line.split_whitespace().nth(3));
     scopes.any(|scope| scope == Some("00"))
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|it| it.file_type().is_socket())
 }
 
 fn open_to_others(path: &Path) -> bool {

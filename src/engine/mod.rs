@@ -170,6 +170,8 @@ pub struct BuildSpec<'a> {
     pub shm_size: Option<u64>,
     /// What `RUN --mount=type=secret` mounts, by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The sockets of the SSH agents that `RUN --mount=type=ssh` reaches, by id.
+    pub ssh: BTreeMap<String, PathBuf>,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
     /// Asks the registries for the base images, even if the engine has some of these names.

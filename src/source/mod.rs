@@ -33,6 +33,7 @@ pub use warnings::warnings;
 pub(crate) use init::once as init;
 pub(crate) use lfs::Stored;
 pub(crate) use mirror::without_password;
+pub(crate) use transport::ssh::key as ssh_key;
 
 use time::OffsetDateTime;
 

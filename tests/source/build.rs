@@ -831,6 +831,11 @@ async fn a_large_file_is_sent_whole_from_wherever_git_keeps_it() {
 /// A base image with a shell, made of Debian's static busybox. `None`, said aloud, where it is not
 /// installed.
 pub async fn base(scene: &Scene) -> Option<String> {
+    base_with(scene, &[]).await
+}
+
+/// The same with programs of this machine and the libraries that they need.
+pub async fn base_with(scene: &Scene, programs: &[&str]) -> Option<String> {
     let busybox = Path::new("/bin/busybox");
     if !busybox.exists() {
         tool::skip("RUN steps need /bin/busybox (apt-get install busybox-static)");
@@ -840,6 +845,20 @@ pub async fn base(scene: &Scene) -> Option<String> {
     archive
         .append_path_with_name(busybox, "bin/busybox")
         .unwrap();
+    for program in programs {
+        let Ok(ldd) = std::process::Command::new("ldd").arg(program).output() else {
+            tool::skip("programs with libraries need `ldd`");
+            return None;
+        };
+        let text = String::from_utf8_lossy(&ldd.stdout).into_owned();
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+        for path in libraries.chain([*program]) {
+            let real = std::fs::canonicalize(path).unwrap();
+            archive
+                .append_path_with_name(real, path.trim_start_matches('/'))
+                .unwrap();
+        }
+    }
     for name in ["sh", "sleep", "echo", "seq", "cat", "sha256sum"] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

@@ -10,7 +10,7 @@ use cutover::config::{Secret, Value};
 use futures_util::StreamExt;
 
 use crate::build::File::Text;
-use crate::build::{SCRATCH, Scene, base, remove_base};
+use crate::build::{SCRATCH, Scene, base, base_with, remove_base};
 
 /// The files of an image, in a container that never runs.
 async fn files_of(scene: &Scene, image: &str) -> BTreeMap<String, String> {
@@ -245,6 +245,55 @@ async fn secrets_are_mounted_and_nowhere_else() {
         "{error} {}",
         error.hint()
     );
+    remove_base(&scene, &base).await;
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn steps_sign_with_the_keys_that_are_configured() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base_with(&scene, &["/usr/bin/ssh-add"]).await else {
+        return;
+    };
+    let key = scene.folder.path().join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let public = public.split(' ').nth(1).unwrap();
+    // Readable by all, as what a container's secrets are mounted with.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&key, open).unwrap();
+    let anew = &scene.agent;
+    let dockerfile = format!(
+        "FROM {base}\nRUN --mount=type=ssh,id=deploy,required=true ssh-add -L > /keys; echo {anew}\n\
+         RUN --mount=type=ssh ssh-add -l > /others 2>&1; echo {anew}\nCMD [\"x\"]\n"
+    );
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    // One that is required and not configured says which key to set.
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(error.hint().contains("ssh = {"), "{error} {}", error.hint());
+    // Another build than without the key.
+    let from = Secret::File(key.clone());
+    scene.settings.ssh.insert("deploy".into(), from);
+    let built = scene.build(&commit, "two").await.unwrap();
+    let found = files_of(&scene, &built.image_id).await;
+    assert!(found["keys"].contains(public), "{}", found["keys"]);
+    assert!(!found["others"].contains(public), "{}", found["others"]);
+    let beside = std::fs::read_dir(scene.folder.path()).unwrap().flatten();
+    assert!(
+        beside
+            .map(|it| it.path().join("ssh"))
+            .all(|it| !it.exists())
+    );
+    // What is no key is told before anything is built.
+    std::fs::write(&key, "no key").unwrap();
+    scene.no_cache = true;
+    let error = scene.build(&commit, "three").await.unwrap_err();
+    assert_eq!(error.code(), "build_input", "{error}");
+    assert!(error.to_string().contains("ssh.deploy"), "{error}");
     remove_base(&scene, &base).await;
     scene.clean_up().await;
 }

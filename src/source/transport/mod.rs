@@ -3,7 +3,7 @@
 
 mod http;
 mod session;
-mod ssh;
+pub(crate) mod ssh;
 
 pub(super) use http::token_for;
 pub(super) use session::{CONNECT, Failed, Failure, SILENCE, Session};

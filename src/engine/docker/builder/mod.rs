@@ -29,6 +29,7 @@ mod query;
 mod secrets;
 mod session;
 mod sources;
+mod ssh;
 mod tar;
 
 use call::{Body, call};
@@ -39,6 +40,7 @@ use progress::Progress;
 use secrets::Values;
 use session::{Services, Session};
 use sources::Sources;
+use ssh::Agents;
 
 /// The longest message of a refusal, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -57,6 +59,7 @@ impl Docker {
                 dockerfile,
             }),
             secrets: Arc::new(Values(spec.secrets.clone())),
+            ssh: Arc::new(Agents(spec.ssh.clone())),
         };
         let session = Session::open(&self.host, spec.shared_key, services).await;
         let session = session.map_err(|error| self.unreachable(&error))?;

@@ -1,5 +1,5 @@
 //! BuildKit's session: a connection to the engine that is turned round, on which the builder asks for
-//! files, secrets and credentials while it builds.
+//! files, secrets, SSH agents and credentials while it builds.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,6 +12,7 @@ use bollard::health::{
 use bollard::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard::moby::filesync::packet::file_sync_server::FileSyncServer;
 use bollard::moby::filesync::v1::auth_server::AuthServer;
+use bollard::moby::sshforward::v1::ssh_server::SshServer;
 use futures_util::stream::{self, Empty};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{Request, Response, StatusCode};
@@ -28,19 +29,23 @@ use super::call::{Body, Connection, call};
 use super::logins::Logins;
 use super::secrets::Values;
 use super::sources::Sources;
+use super::ssh::Agents;
 
 /// What the builder may call.
-const METHODS: [&str; 4] = [
+const METHODS: [&str; 6] = [
     "/moby.filesync.v1.Auth/Credentials",
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.sshforward.v1.SSH/CheckAgent",
+    "/moby.sshforward.v1.SSH/ForwardAgent",
 ];
 
 /// What the builder may ask for.
 pub(super) struct Services {
     pub(super) sources: Arc<Sources>,
     pub(super) secrets: Arc<Values>,
+    pub(super) ssh: Arc<Agents>,
 }
 
 /// An open session, which ends when it is dropped.
@@ -115,6 +120,11 @@ async fn answer_to(
         "moby.buildkit.secrets.v1.Secrets" => {
             let secrets = services.secrets.clone();
             SecretsServer::from_arc(secrets).call(request).await
+        }
+        "moby.sshforward.v1.SSH" => {
+            SshServer::from_arc(services.ssh.clone())
+                .call(request)
+                .await
         }
         other => Ok(Status::unimplemented(other.to_owned()).into_http()),
     }

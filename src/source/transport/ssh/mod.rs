@@ -4,7 +4,7 @@
 mod address;
 mod ended;
 mod host_key;
-mod key;
+pub(crate) mod key;
 mod process;
 
 use std::io::{self, Read, Write};

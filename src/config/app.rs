@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::app_proxy::{app_proxy, prefix};
+use super::app_proxy::{self, app_proxy, prefix};
 use super::claims::Claims;
 use super::command::{Command, command};
 use super::cron::crons;
@@ -173,7 +173,11 @@ fn app(
     let has_stages = !is_image && build.command.is_none();
     let test = test::test(section.section("test"), has_test, has_stages, hook);
     let badge = section.read("badge", |node| node.boolean());
-    let proxy = app_proxy(proxy, prefix, domains.as_deref().unwrap_or_default());
+    let usual = match deploy.strategy {
+        Strategy::Recreate => app_proxy::HOLD,
+        _ => Duration::ZERO,
+    };
+    let proxy = app_proxy(proxy, prefix, usual, domains.as_deref().unwrap_or_default());
     section.done();
     let app = App {
         name: name?,
@@ -311,11 +315,12 @@ fn webhook(mut section: Section<'_>) -> Webhook {
 
 fn deploy(mut section: Section<'_>) -> Deploy {
     let strategy = section.read("strategy", |node| {
-        const EXPECTED: &str = "\"blue-green\"";
+        const EXPECTED: &str = "\"blue-green\" or \"recreate\"";
         match node.str(EXPECTED)? {
             "blue-green" => Some(Strategy::BlueGreen),
-            "canary" | "recreate" => {
-                node.wrong("\"blue-green\"; this strategy is not supported yet")
+            "recreate" => Some(Strategy::Recreate),
+            "canary" => {
+                node.wrong("\"blue-green\" or \"recreate\"; this strategy is not supported yet")
             }
             _ => node.wrong(EXPECTED),
         }

@@ -12,8 +12,16 @@ use super::front::front;
 use super::values::{duration, line, path, positive};
 use super::{AppProxy, Notice, units};
 
-/// `domains`: the app's.
-pub(super) fn app_proxy(mut section: Section<'_>, prefix: String, domains: &[String]) -> AppProxy {
+/// How long requests wait by default while an old release makes room for a new one.
+pub(super) const HOLD: Duration = Duration::from_secs(60);
+
+/// `usual`: the default of `hold`. `domains`: the app's.
+pub(super) fn app_proxy(
+    mut section: Section<'_>,
+    prefix: String,
+    usual: Duration,
+    domains: &[String],
+) -> AppProxy {
     let strip_path = section.read("strip_path", |node| node.boolean());
     let max_body = section.read("max_body", |node| {
         let text = node.str(units::SIZE)?;
@@ -48,7 +56,7 @@ pub(super) fn app_proxy(mut section: Section<'_>, prefix: String, domains: &[Str
         idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(60)),
         keep_alive: keep_alive.unwrap_or(Duration::from_millis(1500)),
         https_redirect: https_redirect.unwrap_or(true),
-        hold: hold.unwrap_or_default(),
+        hold: hold.unwrap_or(usual),
         pause: pause.unwrap_or_default(),
         maintenance,
         error_pages: error_pages.unwrap_or_default(),

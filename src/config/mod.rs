@@ -49,6 +49,7 @@ mod repo;
 mod report;
 mod run;
 mod secret;
+mod sharing;
 pub mod similar;
 mod site;
 mod source;
@@ -357,8 +358,9 @@ pub struct Deploy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
+    /// The old release serves until the new one is healthy.
     BlueGreen,
-    Canary,
+    /// The old release stops before the new one starts; requests wait.
     Recreate,
 }
 

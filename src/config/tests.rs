@@ -292,8 +292,8 @@ env = { PORT = 8080 }
             "18:7: `apps.other.port` is missing: expected the port that the app listens on",
             "19:12: the app `other` claims the host `a.example`, which the app `hello` claims on line 8: \
              expected a single owner",
-            "21:12: `apps.other.deploy.strategy` is `\"canary\"`: expected \"blue-green\"; this strategy is not \
-             supported yet",
+            "21:12: `apps.other.deploy.strategy` is `\"canary\"`: expected \"blue-green\" or \"recreate\"; this \
+             strategy is not supported yet",
             "23:16: `apps.other.run.env.PORT` is a whole number: expected a string: PORT = \"…\", with quotes",
             "25:2: unknown key `bananas` at the top of the file: expected one of `agent`, `proxy`, `docker`, `apps`, `notify`",
         ]
@@ -448,8 +448,11 @@ fn one_mistake_each() {
             "health.interval = '60s'",
             "is too short for 2 successes 60000 ms apart",
         ),
-        ("deploy.strategy = 'recreate'", "not supported yet"),
-        ("deploy.strategy = 'green-blue'", "expected \"blue-green\""),
+        ("deploy.strategy = 'canary'", "not supported yet"),
+        (
+            "deploy.strategy = 'green-blue'",
+            "expected \"blue-green\" or \"recreate\"",
+        ),
         ("deploy.drain = '-1s'", "expected a duration"),
         ("deploy.keep_releases = 0", "from 1 to 1000"),
         (
@@ -761,6 +764,24 @@ fn an_app_without_a_secret_is_warned_about() {
     assert!(said(&far).contains(missing), "{}", said(&far));
     // A repository on this machine is pushed to directly.
     assert!(!said(LEAST).contains(missing), "{}", said(LEAST));
+}
+
+#[test]
+fn what_two_releases_would_write_to_is_warned_about() {
+    let said = |more: &str| warnings(&parse(&format!("{LEAST}{more}\n")).unwrap()).join("\n");
+    let database = "run.volumes = ['pg:/var/lib/postgresql/data']";
+    let both = said(database);
+    assert!(both.contains("`deploy.strategy = \"recreate\"`"), "{both}");
+    assert!(both.contains("`/var/lib/postgresql/data`"), "{both}");
+    let recreate = "deploy.strategy = 'recreate'";
+    assert_eq!(said(&format!("{database}\n{recreate}")), "");
+    assert_eq!(said("run.volumes = ['uploads:/app/uploads']"), "");
+    let short = said(&format!("{recreate}\nproxy.hold = '5s'"));
+    assert!(short.contains("`apps.a.proxy.hold`"), "{short}");
+    let two = said(&format!(
+        "run = {{ volumes = ['data:/data'], replicas = 2 }}\n{recreate}"
+    ));
+    assert!(two.contains("`apps.a.run.replicas`"), "{two}");
 }
 
 #[test]

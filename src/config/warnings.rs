@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use super::{Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable};
+use super::{
+    Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable, sharing,
+};
 
 /// One sentence for each setting that will not work, or not work well, on this machine in its
 /// present state, such as a missing secret. Reads secrets and opens files, but shows no secret.
@@ -153,6 +155,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 warnings.push(format!("{at}.run.volumes`: {error}"));
             }
         }
+        warnings.extend(sharing::warnings(&at, app));
         if let Some(report) = &app.report
             && report.address.api.starts_with("http://")
         {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Result, json, maybe_parsed, now, parsed, to_json};
-use crate::ids::{AgentId, AppName, ReleaseId};
+use crate::ids::{AgentId, AppName, DeploymentId, ReleaseId};
 use crate::principal::Requester;
 
 /// The release that serves an app.
@@ -72,11 +72,35 @@ pub fn set_started(db: &Connection, app: &AppName) -> Result<bool> {
     Ok(db.execute(sql, [app.as_str()])? > 0)
 }
 
-/// The live release of each app that has one, except apps that are being removed or are stopped.
+/// The deployment for which the live release makes room, if one does.
+pub fn vacated(db: &Connection, app: &AppName) -> Result<Option<DeploymentId>> {
+    let mut query = db.prepare_cached("SELECT vacated_by FROM apps WHERE name = ?1")?;
+    let found = query.query_row([app.as_str()], |row| maybe_parsed(row, "vacated_by"));
+    Ok(found.optional()?.flatten())
+}
+
+/// Records that the live release makes room for a deployment, or with `None` that it serves again. Gives the
+/// app's route a new generation.
+pub fn set_vacated(db: &Connection, app: &AppName, by: Option<&DeploymentId>) -> Result<()> {
+    let generation = next_generation(db, 0)?;
+    db.execute(
+        "UPDATE apps SET vacated_by = ?2, route_generation = ?3 WHERE name = ?1",
+        (
+            app.as_str(),
+            by.map(DeploymentId::as_str),
+            generation as i64,
+        ),
+    )?;
+    Ok(())
+}
+
+/// The live release of each app that has one, except apps that are being removed, are stopped or make room
+/// for a new release.
 pub fn live_releases(db: &Connection) -> Result<Vec<ReleaseId>> {
     let mut query = db.prepare_cached(
         "SELECT live_release FROM apps
-         WHERE live_release IS NOT NULL AND removing IS NULL AND stopped_at IS NULL",
+         WHERE live_release IS NOT NULL AND removing IS NULL AND stopped_at IS NULL
+           AND vacated_by IS NULL",
     )?;
     let rows = query.query_map([], |row| parsed(row, "live_release"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -88,7 +112,8 @@ pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u
     let generation = next_generation(db, 0)?;
     db.execute(
         "INSERT INTO apps (name, live_release, route_generation) VALUES (?1, ?2, ?3)
-         ON CONFLICT (name) DO UPDATE SET live_release = ?2, route_generation = ?3",
+         ON CONFLICT (name) DO UPDATE
+         SET live_release = ?2, route_generation = ?3, vacated_by = NULL",
         (app.as_str(), release.as_str(), generation as i64),
     )?;
     Ok(generation)

@@ -49,6 +49,7 @@ mod queue;
 mod reasons;
 mod reconcile;
 mod record;
+mod recreate;
 mod releases;
 mod reload;
 mod retire;

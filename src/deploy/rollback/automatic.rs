@@ -26,13 +26,16 @@ const TELL: Duration = Duration::from_secs(5);
 /// deployment has failed, and its release is still what serves.
 pub async fn automatic(line: &Line<'_>, release: &Release, proof: &Proof) -> Result<()> {
     let failure = &proof.failure;
-    let queued = decide(line, failure).await?;
+    let (queued, is_warm) = decide(line, failure).await?;
     Checkpoint::Ended.reach();
     let (app, deployment, why) = (&line.app.name, &line.id, &failure.message);
     match &queued {
         Some(queued) => {
             // The old release is still warm: it need not wait for the rollback's own steps.
             match routes::publish(line.agent).await {
+                Ok(()) if !is_warm => {
+                    tracing::warn!(%app, %deployment, by = %queued.id, "rolled back: {why}");
+                }
                 Ok(()) => {
                     let ms = proof.at.elapsed().as_millis() as u64;
                     tracing::warn!(%app, %deployment, by = %queued.id, ms, "rolled back: {why}");
@@ -57,7 +60,8 @@ pub async fn automatic(line: &Line<'_>, release: &Release, proof: &Proof) -> Res
 }
 
 /// Stores how the deployment ended and queues the rollback, in one transaction.
-async fn decide(line: &Line<'_>, failure: &Failure) -> Result<Option<Deployment>> {
+/// The second value is whether the release that it goes back to still runs.
+async fn decide(line: &Line<'_>, failure: &Failure) -> Result<(Option<Deployment>, bool)> {
     let app = line.app.name.clone();
     let warm = line.agent.store.read(move |db| warm::of(db, &app)).await?;
     // A release whose image is gone cannot be started; one that runs need not be.
@@ -80,13 +84,14 @@ async fn decide(line: &Line<'_>, failure: &Failure) -> Result<Option<Deployment>
             let failed = Failure { message, ..failed };
             steps::failed(db, &id, Step::Bake, &failed.message)?;
             deployments::end(db, &id, Event::Fail, Some(&failed))?;
-            return Ok(None);
+            return Ok((None, false));
         };
         deployments::end(db, &id, Event::RollBack, Some(&failed))?;
         let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
         // For the table in which the warm release takes over: it needs no commit of its own.
         apps::next_generation(db, 0)?;
-        Ok(Some(deployments::enqueue(db, &new)?))
+        let is_warm = warm == Some(back.id);
+        Ok((Some(deployments::enqueue(db, &new)?), is_warm))
     });
     decided.await
 }

@@ -13,11 +13,13 @@ pub mod drain;
 pub mod fetch;
 pub mod hand_over;
 pub mod image;
+mod instance;
 pub mod probe;
 pub mod retire;
 pub mod start;
 pub mod switch;
 mod unhealthy;
+mod vacate;
 
 /// Undoes what a step of a deployment did or began to do. Repeating it is harmless.
 pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::config::Check;
 use crate::deploy::health::{Asker, Unwell};
 use crate::deploy::line::{Done, Line, Stop};
-use crate::deploy::steps::start::service_of;
+use crate::deploy::steps::instance::service_of;
 use crate::deploy::steps::unhealthy::unhealthy;
 use crate::deploy::words::{self, counted};
 use crate::engine::Status;

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use futures_util::{StreamExt, stream};
 use rusqlite::Connection;
 
-use crate::deploy::environment::{self, Purpose};
+use crate::config::Strategy;
+use crate::deploy::environment;
 use crate::deploy::line::{Done, Line, Stop};
+use crate::deploy::steps::instance::{Started, start_one};
+use crate::deploy::steps::vacate;
 use crate::deploy::{Agent, instance_name, output, rollback, routes, services, words};
-use crate::engine::{Endpoint, EngineError, InstanceSpec, Status};
+use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
 use crate::store::instances::{self, Instance};
@@ -129,8 +132,18 @@ async fn can_start(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
 /// Starts what is not running yet. Rows are written before containers are created.
 pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
     let (id, wanted) = (line.id.clone(), release.clone());
-    let plan = move |db: &Connection| plan(db, &id, &wanted, When::BeforeSwitch);
+    let alone = line.app.deploy.strategy == Strategy::Recreate;
+    let plan = move |db: &Connection| match alone {
+        true => {
+            vacate::intend(db, &wanted.app, &id)?;
+            plan(db, &id, &wanted, When::Alone)
+        }
+        false => plan(db, &id, &wanted, When::Beside),
+    };
     let effect = async |planned| {
+        if alone {
+            vacate::vacate(line, release).await?;
+        }
         let (instances, started) = start_all(line, release, planned).await?;
         let detail = match started.len() {
             0 => "still running".to_owned(),
@@ -145,7 +158,7 @@ pub async fn start(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, 
 /// Starts what could not run beside the old release; returns what was not running yet.
 pub async fn late(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, Stop> {
     let (id, wanted) = (line.id.clone(), release.clone());
-    let plan = move |db: &Connection| plan(db, &id, &wanted, When::AfterSwitch);
+    let plan = move |db: &Connection| plan(db, &id, &wanted, When::Alone);
     let planned = line.agent.store.write(plan).await?;
     let (mut instances, started) = start_all(line, release, planned).await?;
     instances.retain(|it| started.iter().any(|(name, _)| *name == it.name));
@@ -157,8 +170,8 @@ pub async fn late(line: &Line<'_>, release: &Release) -> Result<Vec<Instance>, S
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     /// Without what must not run beside instances that another release still has.
-    BeforeSwitch,
-    AfterSwitch,
+    Beside,
+    Alone,
 }
 
 struct Plan {
@@ -177,8 +190,8 @@ fn plan(
 ) -> crate::deploy::Result<Plan> {
     let mut instances = instances::of_release(db, &release.id)?;
     let others = match when {
-        When::BeforeSwitch => instances::services_of_others(db, &release.app, &release.id)?,
-        When::AfterSwitch => HashSet::new(),
+        When::Beside => instances::services_of_others(db, &release.app, &release.id)?,
+        When::Alone => HashSet::new(),
     };
     let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
     let now = |it: &&Service| it.settings.overlap || !others.contains(&it.name);
@@ -221,7 +234,7 @@ async fn start_all(
     } = plan;
     let starts = instances
         .iter()
-        .map(|it| start_one(line, release, it, &recorded));
+        .map(|it| start_one(line.agent, release, it, &recorded));
     let starts = stream::iter(starts.collect::<Vec<_>>()).buffered(AT_ONCE);
     // Each to its end, even if another one fails: the undo must find what the engine has made.
     let outcomes: Vec<_> = starts.collect().await;
@@ -243,39 +256,9 @@ fn record(db: &Connection, started: &Running) -> crate::deploy::Result<()> {
     each.try_for_each(|(name, endpoint)| instances::set_endpoint(db, name, *endpoint))
 }
 
-enum Started {
-    Before,
-    Now(Option<Endpoint>),
-}
-
-async fn start_one(
-    line: &Line<'_>,
-    release: &Release,
-    instance: &Instance,
-    recorded: &[Endpoint],
-) -> Result<Started, Stop> {
-    let engine = &line.agent.engine;
-    let service = service_of(release, instance)?;
-    let reachable = service.port.is_none() || instance.endpoint.is_some();
-    if reachable && engine.status(&instance.ours()).await? == Status::Running {
-        return Ok(Started::Before);
-    }
-    let name = &instance.name;
-    let environment = environment::of(line.agent, release, service, name, Purpose::App).await?;
-    let spec = InstanceSpec {
-        instance,
-        service,
-        commit: &release.commit,
-        volumes: &[],
-        recorded,
-        environment: &Ok(environment),
-    };
-    Ok(Started::Now(engine.start(&spec).await?))
-}
-
 /// Removes the instances that the deployment created. Those of an earlier deployment that a rollback
-/// found warm stay: the reconciler stops them once nothing needs them. An error if the proxy sends
-/// requests to one: then the database is an old copy.
+/// found warm stay: the reconciler stops them once nothing needs them. What made room for them serves again.
+/// An error if the proxy sends requests to one: then the database is an old copy.
 pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
     let of = id.clone();
     let made = agent
@@ -295,7 +278,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId) -> Result<(), EngineError> {
         let delete = move |db: &Connection| instances::delete(db, &instance.name);
         agent.store.write(delete).await?;
     }
-    Ok(())
+    vacate::undo(agent, id).await
 }
 
 /// Whether the instance has one of the addresses to which the proxy sends requests.
@@ -308,21 +291,9 @@ pub(super) async fn serves(
         return Ok(false);
     }
     let address = agent.engine.look(&instance.ours()).await?.address;
-    Ok(address.is_some_and(|ip| serving.contains(&ip)))
-}
-
-/// The service that `instance` runs. Missing from its release only if the database was damaged.
-pub(super) fn service_of<'a>(
-    release: &'a Release,
-    instance: &Instance,
-) -> Result<&'a Service, Stop> {
-    release.service(&instance.service).ok_or_else(|| {
-        let what = format!(
-            "the release `{}` has no service `{}`",
-            release.id, instance.service
-        );
-        Stop::failed("no_service", what)
-    })
+    // On this machine's own address are others too, and of such an app two releases never run at a time.
+    let own = address.filter(|ip| !ip.is_loopback());
+    Ok(own.is_some_and(|ip| serving.contains(&ip)))
 }
 
 #[cfg(test)]
@@ -338,14 +309,14 @@ mod tests {
         let write = store.write(|db| {
             let release = release(db, 3)?;
             let first = release.deployment.clone();
-            let made = plan(db, &first, &release, When::BeforeSwitch)?.instances;
+            let made = plan(db, &first, &release, When::Beside)?.instances;
             let names = |instances: &[Instance]| -> Vec<String> {
                 instances.iter().map(|it| it.name.clone()).collect()
             };
             let of = |id: &DeploymentId, index: u32| format!("cutover-hello-{id}-{index}");
             assert_eq!(names(&made), [of(&first, 0), of(&first, 1), of(&first, 2)]);
             assert_eq!(
-                plan(db, &first, &release, When::BeforeSwitch)?.instances,
+                plan(db, &first, &release, When::Beside)?.instances,
                 made,
                 "it can be repeated"
             );
@@ -353,7 +324,7 @@ mod tests {
             // The retiring was cut short by a rollback.
             instances::delete(db, &of(&first, 1))?;
             let back = DeploymentId::new();
-            let planned = plan(db, &back, &release, When::BeforeSwitch)?.instances;
+            let planned = plan(db, &back, &release, When::Beside)?.instances;
             assert_eq!(
                 names(&planned),
                 [of(&first, 0), of(&first, 2), of(&back, 0)]
@@ -365,7 +336,7 @@ mod tests {
 
             // The same deployment again, with one of its own names free.
             instances::delete(db, &of(&first, 0))?;
-            let again = plan(db, &first, &release, When::BeforeSwitch)?.instances;
+            let again = plan(db, &first, &release, When::Beside)?.instances;
             assert_eq!(again.len(), 3);
             Ok(())
         });

@@ -46,6 +46,10 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
             cancel.cancel();
             return Err(StoreError::Refused("it was cancelled".into()));
         }
+        if apps::vacated(db, &app)?.is_some() {
+            // The old release has made room: nothing leads back to it.
+            instances::retire(db, &app, [Some(&id), None])?;
+        }
         releases::set_went_live(db, &id)?;
         apps::set_live(db, &app, &id)
     });
@@ -61,6 +65,7 @@ pub async fn publish(line: &Line<'_>, release: &Release) {
     line.insist("publish the route", || routes::publish(line.agent))
         .await;
     line.agent.tend.switched.notify_one();
+    line.agent.retiring.notify_one();
     Checkpoint::Effected(Step::Switch).reach();
     let config = &line.agent.in_force().config;
     let detail = ending::serving(config, line.app, bake::time(line, release));

@@ -514,6 +514,10 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX deployments_by_state;
     CREATE INDEX deployments_by_state ON deployments (app, state, id);
 ",
+    // The deployment for which an app's live release was stopped before the switch.
+    "
+    ALTER TABLE apps ADD COLUMN vacated_by TEXT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -19,8 +19,8 @@ use crate::store::actions::{self, Action};
 pub struct ActionView {
     #[schema(example = "x01m5z8k2q4x7a")]
     id: String,
-    /// `remove`, `gc`, `adopt`, `reload`, `scale`, `secrets`, `create-token` or `revoke-token`; there may
-    /// be more one day.
+    /// `remove`, `gc`, `adopt`, `reload`, `scale`, `secrets`, `rekey`, `create-token` or `revoke-token`; there
+    /// may be more one day.
     #[schema(example = "remove")]
     action: String,
     /// Null if it concerns no app, or several.

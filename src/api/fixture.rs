@@ -34,6 +34,7 @@ pub async fn api_with(folder: &Path, more: &str) -> Arc<Api> {
     )
     .unwrap();
     let config = crate::config::Loaded::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    std::fs::create_dir_all(&config.config.agent.data_dir).unwrap();
     let store = Store::open(folder).unwrap();
     let id = store.write(crate::store::apps::agent_id).await.unwrap();
     let engine = Engine::docker("unix:///nowhere".parse().unwrap(), id.clone(), folder);

@@ -114,6 +114,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(deployments::restart))
         .routes(routes!(scale::show, scale::change))
         .routes(routes!(secrets::list, secrets::change))
+        .routes(routes!(secrets::rekey))
         .routes(routes!(deployments::show))
         .routes(routes!(log::show))
         .routes(routes!(deployments::cancel))

@@ -51,6 +51,7 @@ const TABLE: &[(&str, Role, Of)] = &[
     ("POST /api/v1/apps/{app}/cron/{name}/runs", Deploy, App),
     ("GET /api/v1/apps/{app}/secrets", Admin, App),
     ("POST /api/v1/apps/{app}/secrets", Admin, App),
+    ("POST /api/v1/secrets/rekey", Admin, Server),
     ("GET /api/v1/deployments/{id}", Read, App),
     ("GET /api/v1/deployments/{id}/log", Read, App),
     ("POST /api/v1/deployments/{id}/cancel", Deploy, App),

@@ -15,7 +15,8 @@ use super::page::Page;
 use super::path::{AppPath, acting, known};
 use super::responses::{Forbidden, Malformed, RefusedOfApp, UnknownApp};
 use super::view::{self, DeploymentView};
-use super::{ApiError, Shared};
+use super::{ApiError, Shared, auth};
+use crate::deploy::rekey;
 use crate::deploy::secrets::{self, Change, SecretsError};
 use crate::principal::{Principal, Role};
 use crate::store::secrets as table;
@@ -142,15 +143,8 @@ pub async fn change(
         deploy: body.deploy.unwrap_or(true),
     };
     let changed = secrets::change(&api.agent, &app.name, change, trigger, caller.who).await;
-    let changed = changed.map_err(|error| match error {
-        SecretsError::Wrong(why) => ApiError::bad_request(why),
-        SecretsError::Vault(error) => {
-            let hint = "the agent's log and `cutover doctor` say more";
-            ApiError::new(StatusCode::CONFLICT, "no_key", error.to_string(), hint)
-        }
-        SecretsError::Store(error) => {
-            ApiError::from(error).or_hint(format!("`cutover secret list {}` lists them", app.name))
-        }
+    let changed = changed.map_err(|error| {
+        refused(error).or_hint(format!("`cutover secret list {}` lists them", app.name))
     })?;
     let deployment = match changed.deployment {
         Some(queued) => {
@@ -175,4 +169,53 @@ fn parse(body: &Bytes) -> Result<SecretsBody, ApiError> {
             error.column()
         ))
     })
+}
+
+fn refused(error: SecretsError) -> ApiError {
+    match error {
+        SecretsError::Wrong(why) => ApiError::bad_request(why),
+        SecretsError::Vault(error) => {
+            let hint = "the agent's log and `cutover doctor` say more";
+            ApiError::new(StatusCode::CONFLICT, "no_key", error.to_string(), hint)
+        }
+        SecretsError::Store(error) => ApiError::from(error),
+    }
+}
+
+/// What a new key did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rekeyed)]
+pub struct RekeyedView {
+    /// How many secrets, of all apps, were encrypted anew.
+    secrets: usize,
+}
+
+/// Replace the key of the secrets
+///
+/// Encrypts every secret of every app with a new key. Values stay the same, and nothing is deployed.
+#[utoipa::path(
+    post,
+    path = "/api/v1/secrets/rekey",
+    operation_id = "rekeySecrets",
+    tag = "agent",
+    responses(
+        (status = 200, description = "Replaced", body = RekeyedView),
+        (status = 403, response = Forbidden),
+        (
+            status = 409,
+            description = "A secret cannot be read with the present key; nothing was changed",
+            body = ErrorBody,
+            example = json!({"error": {
+                "code": "no_key",
+                "message": "`A` cannot be decrypted with this key: set it again (`cutover secret set hello A`)",
+                "hint": "the agent's log and `cutover doctor` say more",
+            }}),
+        ),
+    ),
+)]
+pub async fn rekey(State(api): Shared, caller: Principal) -> Result<Json<RekeyedView>, ApiError> {
+    auth::check_server(&caller, Role::Admin)?;
+    let secrets = rekey::rekey(&api.agent, Some(caller.who)).await;
+    let secrets = secrets.map_err(refused)?;
+    Ok(Json(RekeyedView { secrets }))
 }

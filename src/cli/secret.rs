@@ -30,6 +30,8 @@ enum Verb {
     List(List),
     /// Set all variables of a .env file as secrets, in one deployment
     Import(Import),
+    /// Encrypt every secret of every app with a new key
+    Rekey(Rekey),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +69,13 @@ struct Import {
 struct List {
     /// Name of the app, as in `[apps.NAME]`
     app: String,
+    /// Print the API's response as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Rekey {
     /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
@@ -118,6 +127,7 @@ pub async fn run(args: Secret, global: &Global) -> Result<(), Error> {
             .await
         }
         Some(Verb::List(args)) => list(args, global).await,
+        Some(Verb::Rekey(args)) => rekey(args, global).await,
     }
 }
 
@@ -174,6 +184,27 @@ async fn list(args: List, global: &Global) -> Result<(), Error> {
     };
     let headers = ["SECRET", "VERSION", "SET", "BY"];
     table::show(&headers, list.items.iter().map(row).collect());
+    Ok(())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Rekeyed {
+    secrets: u64,
+}
+
+async fn rekey(args: Rekey, global: &Global) -> Result<(), Error> {
+    let client = Client::new(global)?;
+    let answer = client.post("/api/v1/secrets/rekey", &json!({})).await?;
+    if args.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    let done: Rekeyed = view::read(&answer)?;
+    let what = words::counted(done.secrets, "secret");
+    print::line(format_args!(
+        "Encrypted {what} with a new key: back up `secrets.key` again, beside the database"
+    ));
     Ok(())
 }
 

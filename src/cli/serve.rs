@@ -16,7 +16,7 @@ use crate::api::{
     self, Api, Bodies, Health, Links, Refusals, Sessions, WebhookSecrets, auth::Tokens,
 };
 use crate::config::Loaded;
-use crate::deploy::{Agent, intake, reload, routes};
+use crate::deploy::{Agent, intake, rekey, reload, routes};
 use crate::engine::Engine;
 use crate::ids::AgentId;
 use crate::jobs;
@@ -134,6 +134,8 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("queueing", intake::pending::take_up(agent.clone())));
     let removals = reload::complete_removals(agent.clone());
     background.spawn(removals);
+    // Before anything is deployed or recorded with a key.
+    rekey::resume(&agent).await;
     if let Err(error) = begin(&agent).await {
         tracing::error!("{error}; trying again, and deploying nothing until then");
         background.spawn(vital("beginning", begin_later(agent.clone())));

@@ -32,6 +32,10 @@ pub enum Checkpoint {
     TakenOff,
     /// One container of a removed app is gone.
     Removed,
+    /// The next key of the secrets is on disk; nothing is sealed with it.
+    Rekeying,
+    /// Everything is sealed with the next key, which has not taken the old one's place.
+    Rekeyed,
 }
 
 impl Checkpoint {
@@ -66,6 +70,8 @@ impl Checkpoint {
             Checkpoint::Removing => "removing".into(),
             Checkpoint::TakenOff => "taken_off".into(),
             Checkpoint::Removed => "removed".into(),
+            Checkpoint::Rekeying => "rekeying".into(),
+            Checkpoint::Rekeyed => "rekeyed".into(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, RwLock};
 
 use crate::config::Loaded;
 use crate::engine::Engine;
@@ -38,6 +38,7 @@ pub mod orphans;
 pub mod output;
 pub mod queue;
 pub mod recover;
+pub mod rekey;
 pub mod reload;
 pub mod removal;
 pub mod rollback;
@@ -104,6 +105,8 @@ pub struct Agent {
     /// Apps whose routes are in the proxy but not in the database.
     pub unrecorded: unrecorded::Unrecorded,
     pub slots: Slots,
+    /// Held for writing while the key of the secrets is replaced, for reading by whoever uses it.
+    vault: RwLock<()>,
 }
 
 impl Agent {
@@ -130,6 +133,7 @@ impl Agent {
             publishing: Mutex::new(()),
             unrecorded: Default::default(),
             slots: Slots::default(),
+            vault: RwLock::new(()),
         }
     }
 }

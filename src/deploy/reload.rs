@@ -221,6 +221,7 @@ async fn record(agent: &Agent, next: &InForce) -> Result<()> {
     let renames: Vec<_> = renames(&next.config).collect();
     let telling = telling(&next.config);
     let data_dir = next.config.agent.data_dir.clone();
+    let _key = agent.vault.read().await;
     let vault = tokio::task::spawn_blocking(move || Vault::open(&data_dir).ok());
     let vault = vault.await.map_err(|_| StoreError::Stopped)?;
     let mirrors = next.config.agent.data_dir.join("repos");

@@ -55,6 +55,7 @@ pub async fn change(
     by: Requester,
 ) -> Result<Changed> {
     check(&change)?;
+    let _key = agent.vault.read().await;
     let (of, data_dir) = (app.clone(), agent.in_force().config.agent.data_dir.clone());
     let any = agent.store.read(secrets::any).await?;
     let opened = tokio::task::spawn_blocking(move || match any {
@@ -154,6 +155,7 @@ fn store(
 /// The values of an app's secrets, by name.
 pub async fn values(agent: &Agent, app: &AppName) -> Result<BTreeMap<String, String>> {
     let of = app.clone();
+    let _key = agent.vault.read().await;
     let all = agent.store.read(move |db| secrets::of_app(db, &of)).await?;
     if all.is_empty() {
         return Ok(BTreeMap::new());
@@ -173,6 +175,7 @@ pub async fn values(agent: &Agent, app: &AppName) -> Result<BTreeMap<String, Str
 /// Whether the stored secrets can be used: a sentence for each thing that is wrong, with what to do.
 /// Names no secret.
 pub async fn problems(agent: &Agent) -> super::Result<Vec<String>> {
+    let _key = agent.vault.read().await;
     let read = agent.store.read(|db| {
         let apps = secrets::apps(db)?.into_iter();
         let each = apps.map(|app| Ok((secrets::of_app(db, &app)?, app)));

@@ -1,6 +1,8 @@
 //! Encrypts the secrets that Cutover keeps: ChaCha20-Poly1305 with a random nonce, and with the app and
 //! the name as associated data, so that no row can be read as another. The key is beside the database
 //! in `secrets.key`, which only the agent's user can read: a copy of the database alone reveals nothing.
+//!
+//! While a new key takes the place of the old one it is in `secrets.key.next`; both are tried until then.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,6 +16,8 @@ use sha2::Sha256;
 use crate::ids::AppName;
 
 const KEY: &str = "secrets.key";
+/// The key that is to take the place of the other.
+const NEXT: &str = "secrets.key.next";
 const KEY_LENGTH: usize = 32;
 /// The first byte of what is encrypted this way.
 const FORM: u8 = 1;
@@ -55,14 +59,25 @@ pub fn too_open(data_dir: &Path) -> Option<String> {
 /// The key, read. Not `Debug`, so that it cannot be logged.
 pub struct Vault {
     cipher: LessSafeKey,
+    /// The key that is to take its place.
+    next: Option<LessSafeKey>,
     /// What versions of values are derived from.
     versions: Hmac<Sha256>,
 }
 
 impl Vault {
-    /// Reads the key. Blocks.
+    /// Reads the key, and the one that is to take its place, if there is one. Blocks.
     pub fn open(data_dir: &Path) -> Result<Self, VaultError> {
-        let path = path(data_dir);
+        let next = match Self::read(data_dir.join(NEXT)) {
+            Ok(next) => Some(next.cipher),
+            Err(VaultError::NoKey(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let vault = Self::read(path(data_dir))?;
+        Ok(Self { next, ..vault })
+    }
+
+    fn read(path: PathBuf) -> Result<Self, VaultError> {
         let unusable = |cause: String| VaultError::Key {
             path: path.clone(),
             cause,
@@ -91,7 +106,25 @@ impl Vault {
             keys.ok_or_else(|| unusable("it is not 64 hexadecimal digits".into()))?;
         Ok(Self {
             cipher: LessSafeKey::new(cipher),
+            next: None,
             versions,
+        })
+    }
+
+    /// The vault of the next key, which is made unless an earlier attempt has. It reads what either key has
+    /// sealed. Blocks.
+    pub fn open_next(data_dir: &Path) -> Result<Self, VaultError> {
+        let now = Self::open(data_dir)?;
+        if now.next.is_none() {
+            make(data_dir, NEXT).map_err(|error| VaultError::Key {
+                path: data_dir.join(NEXT),
+                cause: error.to_string(),
+            })?;
+        }
+        let next = Self::read(data_dir.join(NEXT))?;
+        Ok(Self {
+            next: Some(now.cipher),
+            ..next
         })
     }
 
@@ -109,7 +142,7 @@ impl Vault {
     pub fn open_or_make(data_dir: &Path) -> Result<Self, VaultError> {
         match Self::open(data_dir) {
             Err(VaultError::NoKey(path)) => {
-                make(data_dir).map_err(|error| VaultError::Key {
+                make(data_dir, KEY).map_err(|error| VaultError::Key {
                     path,
                     cause: error.to_string(),
                 })?;
@@ -135,10 +168,15 @@ impl Vault {
         let damaged = || VaultError::Damaged(name.to_owned(), app.clone());
         let (head, body) = sealed.split_at_checked(1 + NONCE_LEN).ok_or_else(damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(&head[1..]).map_err(|_| damaged())?;
-        let mut body = body.to_vec();
-        let of = Aad::from(owner(app, name));
-        let opened = self.cipher.open_in_place(nonce, of, &mut body);
-        let opened = opened.map_err(|_| damaged())?.to_vec();
+        let nonce: [u8; NONCE_LEN] = *nonce.as_ref();
+        let open = |key: &LessSafeKey| {
+            let mut body = body.to_vec();
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let opened = key.open_in_place(nonce, Aad::from(owner(app, name)), &mut body);
+            opened.ok().map(|opened| opened.to_vec())
+        };
+        let opened = open(&self.cipher).or_else(|| self.next.as_ref().and_then(open));
+        let opened = opened.ok_or_else(damaged)?;
         let known = head[0] == FORM;
         let text = String::from_utf8(opened).ok().filter(|_| known);
         text.ok_or_else(damaged)
@@ -151,10 +189,10 @@ fn owner(app: &AppName, name: &str) -> Vec<u8> {
 }
 
 /// Writes a random key so that after a crash there is a whole one or none. An existing key stays.
-fn make(data_dir: &Path) -> io::Result<()> {
+fn make(data_dir: &Path, name: &str) -> io::Result<()> {
     let mut key = [0u8; KEY_LENGTH];
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let temp = data_dir.join(format!("{KEY}.new"));
+    let temp = data_dir.join(format!("{name}.new"));
     let _ = std::fs::remove_file(&temp);
     let mut options = OpenOptions::new();
     let mut file = options
@@ -165,11 +203,22 @@ fn make(data_dir: &Path) -> io::Result<()> {
     file.write_all(format!("{}\n", hex::encode(key)).as_bytes())?;
     file.sync_all()?;
     // Unlike a rename, this replaces no key that was written meanwhile.
-    match std::fs::hard_link(&temp, data_dir.join(KEY)) {
+    match std::fs::hard_link(&temp, data_dir.join(name)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     std::fs::remove_file(&temp)?;
+    File::open(data_dir)?.sync_all()
+}
+
+/// Whether a next key is there: the change to it was cut short. Blocks.
+pub fn has_next(data_dir: &Path) -> bool {
+    data_dir.join(NEXT).exists()
+}
+
+/// Puts the next key in the place of the other, once all is sealed with it. Blocks.
+pub fn advance(data_dir: &Path) -> io::Result<()> {
+    std::fs::rename(data_dir.join(NEXT), path(data_dir))?;
     File::open(data_dir)?.sync_all()
 }
 
@@ -206,6 +255,18 @@ mod tests {
                 .unseal(&"other".parse().unwrap(), "A", &sealed)
                 .is_err()
         );
+        // A next key reads what either has sealed, as does the one before until it is gone.
+        let next = Vault::open_next(folder.path()).unwrap();
+        let resealed = next.seal(&app, "A", "hunter2");
+        assert_eq!(next.unseal(&app, "A", &sealed).unwrap(), "hunter2");
+        let both = Vault::open(folder.path()).unwrap();
+        assert_eq!(both.unseal(&app, "A", &resealed).unwrap(), "hunter2");
+        assert!(vault.unseal(&app, "A", &resealed).is_err());
+        advance(folder.path()).unwrap();
+        assert!(!has_next(folder.path()));
+        let after = Vault::open(folder.path()).unwrap();
+        assert_eq!(after.unseal(&app, "A", &resealed).unwrap(), "hunter2");
+        assert!(after.unseal(&app, "A", &sealed).is_err());
         for at in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[at] ^= 1;

@@ -24,6 +24,7 @@ pub enum Kind {
     Exec,
     Stop,
     Start,
+    Rekey,
 }
 
 /// Something that was done.
@@ -55,6 +56,7 @@ impl Kind {
             Kind::Exec => "exec",
             Kind::Stop => "stop",
             Kind::Start => "start",
+            Kind::Rekey => "rekey",
         }
     }
 }

@@ -387,3 +387,52 @@ async fn a_secret_may_be_a_file_in_memory_and_no_view_of_the_output_shows_one() 
     assert!(gone, "{:?}", folders(&server));
     server.stop().await;
 }
+
+/// Killed with the new key beside the old one, and with everything sealed by it: whichever it is, every value
+/// can be read, and the next start ends the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_replaces_the_old_one_whenever_it_is_cut_short() {
+    let mut server = Server::start().await;
+    secret(&server, &["set", APP, "A"], VALUE).unwrap();
+    server.go_live("v1").await;
+    let path = server.stage.data_dir.join("secrets.key");
+    let next = server.stage.data_dir.join("secrets.key.next");
+    let key = || std::fs::read_to_string(&path).unwrap();
+    let mut before = key();
+    for at in ["rekeying", "rekeyed", ""] {
+        server.agent().kill().await.unwrap();
+        server.set_env("CUTOVER_KILL_AT", at);
+        server.serve().await;
+        let done = secret(&server, &["rekey"], "");
+        if !at.is_empty() {
+            assert!(done.is_err(), "{at}");
+            server.agent().ended().await.unwrap();
+            assert!(next.exists(), "{at}");
+            assert_eq!(key(), before, "{at}");
+            server.set_env("CUTOVER_KILL_AT", "");
+            server.serve().await;
+        } else {
+            assert_eq!(done.unwrap()["secrets"], 1);
+        }
+        let changed = soon(async || key() != before && !next.exists()).await;
+        assert!(changed, "{at}\n{}", server.log());
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{at}");
+        before = key();
+        let status = server.cutover(&["restart", APP, "--follow"]).status();
+        assert!(status.unwrap().success(), "{at}\n{}", server.log());
+        assert_eq!(environment(&server).await["A"], VALUE, "{at}");
+        let list = secret(&server, &["list", APP], "").unwrap();
+        assert_eq!(list["items"][0]["version"], 1, "the value is the same");
+    }
+
+    // With a key that is not theirs nothing is changed.
+    std::fs::write(&path, format!("{}\n", "0".repeat(64))).unwrap();
+    let refused = secret(&server, &["rekey"], "").unwrap_err();
+    assert!(refused.contains("`A`"), "{refused}");
+    assert!(!next.exists());
+    std::fs::write(&path, &before).unwrap();
+    let status = server.cutover(&["restart", APP, "--follow"]).status();
+    assert!(status.unwrap().success(), "{}", server.log());
+    server.stop().await;
+}

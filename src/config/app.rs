@@ -1,7 +1,6 @@
 //! `[apps.NAME]`: one section for each app.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +9,22 @@ use super::claims::Claims;
 use super::command::{Command, command};
 use super::cron::crons;
 use super::file::{Node, Section};
+use super::grants::Grants;
 use super::health::health;
 use super::process::{Processes, processes};
 use super::values::{duration, in_repository, patterns, positive, secret, some_networks};
 use super::{
-    App, Deploy, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, site, source,
-    test,
+    App, Deploy, Docker, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, site,
+    source, test,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
 
-/// `binds`: the paths of this machine below which apps may mount any.
+/// `docker`: what apps may have of this machine.
 pub(super) fn apps(
     node: Node<'_>,
     claims: &mut Claims,
-    binds: &[PathBuf],
+    docker: &Docker,
 ) -> Option<BTreeMap<AppName, Arc<App>>> {
     let mut apps = BTreeMap::new();
     let mut renamed = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn apps(
         // Read even if the name is invalid, so that mistakes inside are reported in the same run.
         let file = node.file;
         let mut links_at = Vec::new();
-        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, binds, &mut links_at) {
+        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, docker, &mut links_at) {
             let links = app.run.links.iter().cloned().zip(links_at);
             linked.extend(links.map(|(to, at)| (app.name.clone(), to, file, at)));
             if let Some(was) = app.was.clone() {
@@ -84,7 +84,7 @@ fn app(
     name: Option<AppName>,
     node: Node<'_>,
     claims: &mut Claims,
-    binds: &[PathBuf],
+    docker: &Docker,
     links_at: &mut Vec<usize>,
 ) -> Option<(App, usize)> {
     let owner = format!("the app `{shown}`");
@@ -167,7 +167,18 @@ fn app(
     let usual = if is_site { site::HEALTH } else { "/" };
     let health = health(section.section("health"), usual);
     let deploy = deploy(section.section("deploy"));
-    let run = run::run(section.section("run"), binds, links_at);
+    let grants = Grants::of(docker, name.as_ref());
+    let run = run::run(section.section("run"), &grants, links_at);
+    if run.container.host_network
+        && port.flatten().is_some()
+        && deploy.strategy != Strategy::Recreate
+    {
+        section.report(format!(
+            "`{}.network` is \"host\", where old and new release cannot have the same port at a time: set \
+             `deploy.strategy = \"recreate\"`",
+            section.key("run")
+        ));
+    }
     let (hooks, hook) = hooks(section.section("hooks"));
     let has_test = section.has("test");
     let has_stages = !is_image && build.command.is_none();

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use crate::ids::AppName;
 
 /// What a path of this machine leads to, if apps may mount it; otherwise why not. Blocks.
-pub fn mountable(config: &Config, host: &Path) -> Result<PathBuf, String> {
+pub fn mountable(config: &Config, app: &AppName, host: &Path) -> Result<PathBuf, String> {
     let shown = host.display();
     let found = match host.canonicalize() {
         Ok(found) => found,
@@ -17,6 +18,11 @@ pub fn mountable(config: &Config, host: &Path) -> Result<PathBuf, String> {
         }
         Err(error) => return Err(format!("`{shown}` cannot be used: {error}")),
     };
+    let socket = config.docker.socket();
+    let is_socket = socket.as_ref().and_then(|it| it.canonicalize().ok()) == Some(found.clone());
+    if is_socket && config.docker.allow.contains(app) {
+        return Ok(found);
+    }
     let is_below = |allowed: &PathBuf| {
         let allowed = allowed.canonicalize();
         allowed.is_ok_and(|allowed| found.starts_with(allowed))
@@ -30,11 +36,6 @@ pub fn mountable(config: &Config, host: &Path) -> Result<PathBuf, String> {
             "`{shown}`{leads} is not below one of `docker.allow_binds`: add its folder there"
         ));
     }
-    let socket = config
-        .docker
-        .host
-        .strip_prefix("unix://")
-        .map(PathBuf::from);
     let guarded = [(
         "the agent's data folder",
         Some(config.agent.data_dir.clone()),
@@ -42,9 +43,13 @@ pub fn mountable(config: &Config, host: &Path) -> Result<PathBuf, String> {
     let guarded = guarded.into_iter().chain([("Docker's socket", socket)]);
     for (what, path) in guarded {
         let path = path.and_then(|path| path.canonicalize().ok());
+        let allow = match is_socket {
+            true => format!(", or name `{app}` in `docker.allow`"),
+            false => String::new(),
+        };
         if path.is_some_and(|path| path.starts_with(&found) || found.starts_with(&path)) {
             return Err(format!(
-                "`{shown}` would give the app {what}, and with it this machine: mount another folder"
+                "`{shown}` would give the app {what}, and with it this machine: mount another folder{allow}"
             ));
         }
     }
@@ -72,7 +77,7 @@ mod tests {
         let path = folder.join("deploy.toml");
         std::fs::write(&path, text).unwrap();
         let config = crate::config::load(&path).unwrap();
-        let of = |path: &Path| mountable(&config, path);
+        let of = |path: &Path| mountable(&config, &"a".parse().unwrap(), path);
         assert_eq!(of(&srv.join("data")), Ok(srv.join("data")));
         assert_eq!(of(&srv.join("inner")), Ok(srv.join("data")));
         for refused in [

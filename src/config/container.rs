@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::devices::{Device, Gpus, LogDriver, devices, gpus, log_driver, networks};
 use super::file::{Node, Section};
+use super::grants::Grants;
 use super::units;
 use super::values::variables;
 use super::volumes::mount_point;
@@ -35,6 +36,12 @@ pub struct Container {
     pub gpus: Option<Gpus>,
     /// Networks of others that it joins.
     pub networks: Vec<String>,
+    /// Whether it may do whatever root of this machine may.
+    pub privileged: bool,
+    /// Whether it has this machine's network instead of one of its own.
+    pub host_network: bool,
+    /// Whether it sees this machine's processes.
+    pub host_pid: bool,
     /// Absent: the engine keeps the output, where Cutover reads it.
     pub log: Option<LogDriver>,
 }
@@ -65,8 +72,31 @@ const SIGNALS: [&str; 9] = [
 ];
 
 /// `targets`: where volumes are mounted.
-pub(super) fn container(section: &mut Section<'_>, targets: &mut BTreeSet<String>) -> Container {
+pub(super) fn container(
+    section: &mut Section<'_>,
+    grants: &Grants<'_>,
+    targets: &mut BTreeSet<String>,
+) -> Container {
+    let host = |node: Node<'_>| match node.str("\"host\"")? {
+        "host" => grants.allow(&node, true),
+        _ => node.wrong("\"host\""),
+    };
+    let privileged = section.read("privileged", |node| match node.boolean()? {
+        true => grants.allow(&node, true),
+        false => Some(false),
+    });
+    let host_network = section.read("network", host);
+    let host_pid = section.read("pid", host);
+    if host_network == Some(true) && section.has("networks") {
+        section.report(format!(
+            "`{}` and `networks`: expected one of them, since this machine's network is no other's",
+            section.key("network")
+        ));
+    }
     Container {
+        privileged: privileged.unwrap_or(false),
+        host_network: host_network.unwrap_or(false),
+        host_pid: host_pid.unwrap_or(false),
         tmpfs: section
             .read("tmpfs", |node| tmpfs(node, targets))
             .unwrap_or_default(),

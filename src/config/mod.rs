@@ -33,6 +33,7 @@ pub mod env_file;
 mod file;
 mod find;
 mod front;
+mod grants;
 mod health;
 mod image;
 mod loaded;
@@ -181,6 +182,9 @@ pub struct Docker {
     pub host: String,
     /// The paths of this machine below which apps may mount any.
     pub allow_binds: Vec<PathBuf>,
+    /// The apps that may have what is as good as this machine: `privileged`, its network or processes, and
+    /// Docker's socket.
+    pub allow: Vec<AppName>,
     /// The bytes that a build needs free on the disks of Docker and of `data_dir`.
     pub min_free: u64,
     /// `None`: the engine alone decides.

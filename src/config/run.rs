@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::capabilities::capabilities;
 use super::container::{Container, container};
 use super::file::{Node, Section};
+use super::grants::Grants;
 use super::values::{cpus, duration, memory, path, secret, secret_in, variable_name};
 use super::volumes::{Volume, volumes};
 use super::{Secret, env_file};
@@ -48,7 +49,7 @@ pub enum Value {
 }
 
 /// `links_at`: gets the places of the links in the file.
-pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf], links_at: &mut Vec<usize>) -> Run {
+pub(super) fn run(mut section: Section<'_>, grants: &Grants<'_>, links_at: &mut Vec<usize>) -> Run {
     let env = section.read("env", environment);
     let env_file = section.read("env_file", path);
     let mut targets = BTreeSet::new();
@@ -68,9 +69,9 @@ pub(super) fn run(mut section: Section<'_>, binds: &[PathBuf], links_at: &mut Ve
     let cpus = section.read("cpus", cpus);
     let stop_grace = section.read("stop_grace", duration);
     let capabilities = section.read("capabilities", capabilities);
-    let volumes = section.read("volumes", |node| volumes(node, binds, &mut targets));
+    let volumes = section.read("volumes", |node| volumes(node, grants, &mut targets));
     let links = section.read("links", |node| links(node, links_at));
-    let container = container(&mut section, &mut targets);
+    let container = container(&mut section, grants, &mut targets);
     section.done();
     Run {
         env: env.unwrap_or_default(),

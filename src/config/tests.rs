@@ -619,6 +619,32 @@ fn one_mistake_each() {
              run.volumes = [{ host = '/srv2', target = '/x' }]",
             "below one of `docker.allow_binds` (`/srv`)",
         ),
+        ("docker.allow = ['A b']", "the name of an app"),
+        (
+            "[apps.a]\nrepo = 'a.git'\nport = 1\nrun.privileged = true",
+            "`apps.a.run.privileged` gives the app this machine: remove it, or name the app in `docker.allow`",
+        ),
+        (
+            "[apps.a]\nrepo = 'a.git'\nport = 1\nrun.pid = 'host'",
+            "in `docker.allow`",
+        ),
+        (
+            "docker.allow = ['b']\n[apps.a]\nrepo = 'a.git'\nport = 1\nrun.network = 'host'",
+            "in `docker.allow`",
+        ),
+        (
+            "docker.allow = ['a']\n[apps.a]\nrepo = 'a.git'\nport = 1\nrun.network = 'host'",
+            "`deploy.strategy = \"recreate\"`",
+        ),
+        (
+            "docker.allow = ['a']\n[apps.a]\nrepo = 'a.git'\nport = 1\ndeploy.strategy = 'recreate'\nrun = { network = 'host', networks = ['b'] }",
+            "and `networks`",
+        ),
+        (
+            "docker.allow_binds = ['/var/run']\n[apps.a]\nrepo = 'a.git'\nport = 1\n\
+             run.volumes = [{ host = '/var/run/docker.sock', target = '/x' }]",
+            "in `docker.allow`",
+        ),
         ("docker.min_free = 1", "an amount such as"),
         ("docker.build_cache = 'all'", "an amount such as"),
         (

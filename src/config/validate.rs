@@ -92,9 +92,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let agent = agent(root.section("agent"), &mut claims, &mut addresses);
     let proxy = proxy(root.section("proxy"), &mut claims, &mut addresses);
     let docker = docker(root.section("docker"));
-    let apps = root.read("apps", |node| {
-        app::apps(node, &mut claims, &docker.allow_binds)
-    });
+    let apps = root.read("apps", |node| app::apps(node, &mut claims, &docker));
     let notify = root.read("notify", notifiers);
     root.done();
     Some(Config {
@@ -251,6 +249,14 @@ fn docker(mut section: Section<'_>) -> Docker {
         };
         node.array(EXPECTED)?.into_iter().map(one).collect()
     });
+    let allow = section.read("allow", |node| {
+        const EXPECTED: &str = "an array of apps such as [\"hello\"]";
+        let one = |node: Node<'_>| match node.str(EXPECTED)?.parse() {
+            Ok(name) => Some(name),
+            Err(_) => node.wrong("the name of an app"),
+        };
+        node.array(EXPECTED)?.into_iter().map(one).collect()
+    });
     let min_free = section.read("min_free", bytes);
     let build_cache = section.read("build_cache", build_cache);
     section.done();
@@ -259,5 +265,6 @@ fn docker(mut section: Section<'_>) -> Docker {
         build_cache,
         host: host.unwrap_or("unix:///var/run/docker.sock".into()),
         allow_binds: allow_binds.unwrap_or_default(),
+        allow: allow.unwrap_or_default(),
     }
 }

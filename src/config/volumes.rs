@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use toml::de::DeValue;
 
 use super::file::Node;
+use super::grants::Grants;
 use super::paths;
 
 /// Storage that outlives the containers.
@@ -30,18 +31,18 @@ const VOLUME: &str = "a volume such as \"data:/data\", or a table such as \
 
 pub(super) fn volumes(
     node: Node<'_>,
-    binds: &[PathBuf],
+    grants: &Grants<'_>,
     targets: &mut BTreeSet<String>,
 ) -> Option<Vec<Volume>> {
     let nodes = node.array(format!("an array of volumes, each {VOLUME}"))?;
-    let each = nodes.into_iter().map(|node| volume(node, binds, targets));
+    let each = nodes.into_iter().map(|node| volume(node, grants, targets));
     // Each is read before the first invalid one makes the result `None`.
     each.collect::<Vec<_>>().into_iter().collect()
 }
 
-fn volume(node: Node<'_>, binds: &[PathBuf], targets: &mut BTreeSet<String>) -> Option<Volume> {
+fn volume(node: Node<'_>, grants: &Grants<'_>, targets: &mut BTreeSet<String>) -> Option<Volume> {
     if let DeValue::Table(_) = node.value.get_ref() {
-        return volume_table(node, binds, targets);
+        return volume_table(node, grants, targets);
     }
     let text = node.str(VOLUME)?;
     let (name, rest) = text.split_once(':').or_else(|| node.wrong(VOLUME))?;
@@ -71,7 +72,7 @@ fn volume(node: Node<'_>, binds: &[PathBuf], targets: &mut BTreeSet<String>) -> 
 
 fn volume_table(
     node: Node<'_>,
-    binds: &[PathBuf],
+    grants: &Grants<'_>,
     targets: &mut BTreeSet<String>,
 ) -> Option<Volume> {
     let mut section = node.section();
@@ -79,7 +80,7 @@ fn volume_table(
         let text = node.str("the name of a volume")?;
         volume_name(&node, text).map(VolumeSource::Named)
     });
-    let host = section.read("host", |node| host(node, binds).map(VolumeSource::Host));
+    let host = section.read("host", |node| host(node, grants).map(VolumeSource::Host));
     let target = section.required("target", "the path in the container", |node| {
         let text = node.str("an absolute path in the container")?;
         mount_point(&node, text, targets)
@@ -114,7 +115,7 @@ fn volume_name(node: &Node<'_>, text: &str) -> Option<String> {
 
 /// A path of this machine below one that may be mounted. What it leads to is looked at before each
 /// container is made.
-fn host(node: Node<'_>, binds: &[PathBuf]) -> Option<PathBuf> {
+fn host(node: Node<'_>, grants: &Grants<'_>) -> Option<PathBuf> {
     let text = node.str("an absolute path of this machine")?;
     let up = Path::new(text).components();
     if !text.starts_with('/') || up.into_iter().any(|part| part == Component::ParentDir) {
@@ -124,6 +125,10 @@ fn host(node: Node<'_>, binds: &[PathBuf]) -> Option<PathBuf> {
     let found = found
         .or_else(|expected| node.wrong(expected).ok_or(()))
         .ok()?;
+    if grants.is_socket(&found) {
+        return grants.allow(&node, found);
+    }
+    let binds = grants.binds;
     if binds.is_empty() {
         return node.wrong(
             "a path below one of `docker.allow_binds`, which names none: add for example \

@@ -150,7 +150,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         }
         for volume in &app.run.volumes {
             if let VolumeSource::Host(path) = &volume.source
-                && let Err(error) = mountable(config, path)
+                && let Err(error) = mountable(config, name, path)
             {
                 warnings.push(format!("{at}.run.volumes`: {error}"));
             }

@@ -66,17 +66,35 @@ impl From<EnvironmentError> for Stop {
 /// Whether everything that the settings refer to is there. Changes nothing.
 pub async fn check(agent: &Agent, app: &AppName, settings: &Settings) -> Result<()> {
     secrets(agent, app, settings).await?;
-    let (in_force, settings) = (agent.in_force(), settings.clone());
+    granted(agent, app, settings)?;
+    let (in_force, settings, app) = (agent.in_force(), settings.clone(), app.clone());
     let check = tokio::task::spawn_blocking(move || {
         let sources = settings.volumes.iter().map(|volume| &volume.source);
         for source in sources {
             if let VolumeSource::Host(path) = source {
-                config::mountable(&in_force.config, path).map_err(EnvironmentError::Wrong)?;
+                config::mountable(&in_force.config, &app, path).map_err(EnvironmentError::Wrong)?;
             }
         }
         variables(&settings).map(drop)
     });
     check.await.map_err(|_| interrupted())?
+}
+
+/// Whether the app may have what is as good as this machine: an older release may have had it.
+fn granted(agent: &Agent, app: &AppName, settings: &Settings) -> Result<()> {
+    let container = &settings.container;
+    let asked = [
+        ("privileged", container.privileged),
+        ("network", container.host_network),
+        ("pid", container.host_pid),
+    ];
+    let asked = asked.iter().find(|(_, asked)| *asked);
+    match asked.filter(|_| !agent.in_force().config.docker.allow.contains(app)) {
+        None => Ok(()),
+        Some((key, _)) => Err(EnvironmentError::Wrong(format!(
+            "`run.{key}` gives the app this machine, and `docker.allow` does not name `{app}`: add it there"
+        ))),
+    }
 }
 
 /// What the container `name` of a service gets. Makes the volumes that are not there yet.
@@ -87,6 +105,7 @@ pub async fn of(
     name: &str,
     purpose: Purpose,
 ) -> Result<Environment> {
+    granted(agent, &release.app, &service.settings)?;
     let in_force = agent.in_force();
     let settings = service.settings.clone();
     let deployment = release.deployment.clone();
@@ -263,7 +282,8 @@ async fn mounts(
             }
             VolumeSource::Host(path) => {
                 let in_force = in_force.clone();
-                let found = move || config::mountable(&in_force.config, &path);
+                let app = app.clone();
+                let found = move || config::mountable(&in_force.config, &app, &path);
                 let found = tokio::task::spawn_blocking(found);
                 let found = found.await.map_err(|_| interrupted())?;
                 MountSource::Host(found.map_err(EnvironmentError::Wrong)?)

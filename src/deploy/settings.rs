@@ -97,6 +97,9 @@ fn container(container: &config::Container) -> Container {
         devices,
         gpus,
         networks,
+        privileged,
+        host_network,
+        host_pid,
         log,
     } = container.clone();
     Container {
@@ -117,6 +120,9 @@ fn container(container: &config::Container) -> Container {
             config::Gpus::Named(names) => Gpus::Named(names),
         }),
         networks,
+        privileged,
+        host_network,
+        host_pid,
         log: log.map(|log| LogDriver {
             driver: log.driver,
             options: log.options,

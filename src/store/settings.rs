@@ -125,6 +125,14 @@ pub struct Container {
     /// Networks of others that it joins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
+    /// Whether it has this machine's network.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Whether it sees this machine's processes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_pid: bool,
     /// Where its output goes; `None`: the engine keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogDriver>,
@@ -324,6 +332,8 @@ mod tests {
                 devices: [("/dev/a".to_owned(), "/dev/b".to_owned())].into(),
                 gpus: Some(Gpus::Named(vec!["0".into()])),
                 networks: vec!["backend".into()],
+                privileged: true,
+                host_pid: true,
                 log: Some(LogDriver {
                     driver: "journald".into(),
                     options: [("tag".to_owned(), "hello".to_owned())].into(),

@@ -6,7 +6,7 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use rusqlite::Connection;
 
-use crate::server::{APP, SETTINGS, Server};
+use crate::server::{APP, SETTINGS, Server, free_address};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
 
@@ -193,5 +193,101 @@ async fn what_is_missing_fails_a_deployment_before_anything_is_made() {
     assert!(!format!("{log:?}{shown}").contains("hunter2"));
     assert_eq!(container(&server).await.unwrap().id, before);
     assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}
+
+/// The settings as they are, and with the app named in `docker.allow`.
+fn allow(server: &Server) {
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let text = text.replace("[docker]\n", &format!("[docker]\nallow = [\"{APP}\"]\n"));
+    std::fs::write(&server.stage.config, text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_as_good_as_the_machine_is_for_named_apps_alone() {
+    const SOCKET: &str = "/var/run/docker.sock";
+    let keys = format!(
+        "privileged = true\npid = \"host\"\ngpus = 2\nvolumes = [{{ host = \"{SOCKET}\", target = \"/d.sock\" }}]\n"
+    );
+    let mut server = Server::idle(&format!("{SETTINGS}{keys}")).await;
+    let check = server.cutover(&["check"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert_eq!(said.matches("`docker.allow`").count(), 3, "{said}");
+
+    allow(&server);
+    // There are no graphics cards here: the container is made, and cannot be started.
+    server.set_env("CUTOVER_KILL_AT", "start.effected");
+    server.serve().await;
+    let id = server.push("v1", "").await;
+    server.agent().ended().await.unwrap();
+    let name = format!("cutover-{APP}-{id}-0");
+    let found = docker().await.inspect_container(&name, None).await.unwrap();
+    assert_eq!(
+        mounts(&found),
+        [format!(
+            "{} -> /d.sock",
+            std::fs::canonicalize(SOCKET).unwrap().display()
+        )]
+    );
+    let of = found.host_config.unwrap();
+    assert_eq!(
+        (of.privileged, of.pid_mode.as_deref()),
+        (Some(true), Some("host"))
+    );
+    let cards = of.device_requests.unwrap().remove(0);
+    assert_eq!(cards.count, Some(2));
+    assert_eq!(cards.capabilities, Some(vec![vec!["gpu".to_owned()]]));
+
+    // Without the cards, and where nested engines may not give all capabilities, it runs; and what a release had is not for one that is not named any more.
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let [keys, text] = [keys, text].map(|text| {
+        text.replace("gpus = 2\n", "")
+            .replace("privileged = true\n", "")
+    });
+    std::fs::write(&server.stage.config, &text).unwrap();
+    server.set_env("CUTOVER_KILL_AT", "");
+    server.serve().await;
+    server.go_live("v2").await;
+    let text = text.replace(&keys, "");
+    let text = text.replace(&format!("allow = [\"{APP}\"]\n"), "");
+    std::fs::write(&server.stage.config, text).unwrap();
+    let reload = server.cutover(&["reload"]).status().unwrap();
+    assert!(reload.success());
+    let again = server
+        .cutover(&["restart", APP, "--json"])
+        .output()
+        .unwrap();
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    let (failed, log) = server.ended(again["id"].as_str().unwrap()).await;
+    assert_eq!(failed.state, "failed", "{log:#?}");
+    assert_eq!(failed.error.unwrap().code, "environment");
+    assert_eq!(server.version().await, "v2");
+    server.go_live("v3").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_on_the_machine_s_own_network_is_replaced() {
+    let settings = SETTINGS.replace("drain =", "strategy = \"recreate\"\ndrain =");
+    let mut server = Server::idle(&format!("{settings}network = \"host\"\n")).await;
+    allow(&server);
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let port = format!("port = {}", free_address().port());
+    std::fs::write(&server.stage.config, text.replace("port = 8080", &port)).unwrap();
+    server.serve().await;
+    server.go_live("v1").await;
+    let found = container(&server).await.unwrap();
+    assert_eq!(
+        found.host_config.unwrap().network_mode.as_deref(),
+        Some("host")
+    );
+    let load = server.load();
+    load.until_more(20).await;
+    server.go_live("v2").await;
+    assert_eq!(server.version().await, "v2");
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{report}");
+    crate::crash::agrees(&server, "host network").await;
     server.stop().await;
 }

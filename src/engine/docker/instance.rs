@@ -1,7 +1,7 @@
 //! One instance: a container of a release.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -40,6 +40,9 @@ const CAPABILITIES: [&str; 7] = [
     "SETGID",
     "SETUID",
 ];
+
+/// Docker's name for this machine's own network.
+pub(super) const HOST_NETWORK: &str = "host";
 
 /// Docker keeps a line in pieces of 16 KiB and counts each: this many more are read, for a line of 4 MiB.
 const PIECES: usize = 256;
@@ -80,6 +83,11 @@ impl Docker {
         let declared = declared.unwrap_or_default();
         let storage = Storage { mounts, declared };
         let endpoint = match spec.service.port {
+            // On this machine's network.
+            Some(port) if spec.service.settings.container.host_network => {
+                self.make(spec, &network, None, storage).await?;
+                Some(Endpoint::new(Ipv4Addr::LOCALHOST.into(), port))
+            }
             Some(port) => {
                 let address = self.make_reachable(spec, &network, storage).await?;
                 Some(Endpoint::new(address, port))
@@ -237,6 +245,7 @@ impl Docker {
         let linked = environment.hosts.iter();
         let hosts = linked.map(|(name, address)| (name.clone(), address.to_string()));
         let hosts: BTreeMap<_, _> = hosts.chain(container.extra_hosts.clone()).collect();
+        let limited = !container.privileged;
         let log_options = [("max-size", "10m"), ("max-file", "3")];
         ContainerCreateBody {
             // By id, not by tag: a tag may have moved since the release was created.
@@ -256,9 +265,11 @@ impl Docker {
                 memory_swap: run.memory.map(|bytes| bytes as i64),
                 nano_cpus: run.cpus.map(|cpus| (cpus * 1e9) as i64),
                 pids_limit: Some(PIDS),
-                security_opt: Some(vec!["no-new-privileges".into()]),
-                cap_drop: Some(vec!["ALL".into()]),
-                cap_add: Some(capabilities.map(str::to_owned).collect()),
+                privileged: Some(container.privileged),
+                pid_mode: container.host_pid.then(|| "host".to_owned()),
+                security_opt: limited.then(|| vec!["no-new-privileges".into()]),
+                cap_drop: limited.then(|| vec!["ALL".into()]),
+                cap_add: limited.then(|| capabilities.map(str::to_owned).collect()),
                 mounts: Some(mounts_of(environment)),
                 tmpfs: Some(container.tmpfs.iter().map(tmpfs).collect()),
                 readonly_rootfs: Some(container.read_only),
@@ -269,7 +280,10 @@ impl Docker {
                 device_requests: container.gpus.as_ref().map(|gpus| vec![cards(gpus)]),
                 extra_hosts: Some(hosts.iter().map(extra_host).collect()),
                 dns: Some(container.dns.iter().map(IpAddr::to_string).collect()),
-                network_mode: Some(network.name.clone()),
+                network_mode: Some(match container.host_network {
+                    true => HOST_NETWORK.to_owned(),
+                    false => network.name.clone(),
+                }),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::NO),
                     maximum_retry_count: None,
@@ -280,7 +294,7 @@ impl Docker {
                 }),
                 ..Default::default()
             }),
-            networking_config: Some(NetworkingConfig {
+            networking_config: (!container.host_network).then(|| NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(network.name.clone(), endpoint)])),
             }),
             ..Default::default()

@@ -1,7 +1,7 @@
 //! Keeps live instances running: inspects them and brings them back.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bollard::models::{
     EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum, Mount, MountPoint,
@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::instance::{environment_of, mounts_of};
+use super::instance::{HOST_NETWORK, environment_of, mounts_of};
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
 use crate::engine::{Endpoint, InstanceSpec, Look, Run};
 use crate::store::ours::Ours;
@@ -62,9 +62,13 @@ impl Docker {
         } else {
             Run::Exited
         };
+        let mode = found.host_config.and_then(|it| it.network_mode);
         let networks = found.network_settings.and_then(|it| it.networks);
         let ours = self.own_endpoint(networks.unwrap_or_default());
-        let address = ours.and_then(|it| it.ip_address?.parse().ok());
+        let address = match mode.as_deref() {
+            Some(HOST_NETWORK) => Some(Ipv4Addr::LOCALHOST.into()),
+            _ => ours.and_then(|it| it.ip_address?.parse().ok()),
+        };
         Ok(Look {
             run,
             address,

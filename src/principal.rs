@@ -2,6 +2,7 @@
 //! identifies the principal; every change records it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -61,34 +62,82 @@ impl Principal {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Requester {
     /// An API token, by its name.
-    Token { token: String },
+    Token {
+        token: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
+    },
     /// A process on this machine, over the agent's socket.
     Local { uid: u32 },
     /// A signed delivery, with the account that pushed, if the forge names it.
-    Webhook { forge: String, user: Option<String> },
+    Webhook {
+        forge: String,
+        user: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
+    },
     /// `git push` over HTTP: the token and the user name sent with it.
-    GitHttp { token: String, user: Option<String> },
+    GitHttp {
+        token: String,
+        user: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
+    },
     /// `hooks/post-receive`, run as this user: a push over SSH or to a local path.
     GitHook { uid: u32 },
     /// The agent itself, rolling back a release that fails its bake.
     Agent,
+    /// Somebody without a token that is accepted.
+    Stranger { from: Option<IpAddr> },
+}
+
+impl Requester {
+    /// The same, at this address.
+    pub fn at(mut self, address: Option<IpAddr>) -> Self {
+        match &mut self {
+            Self::Token { from, .. }
+            | Self::Webhook { from, .. }
+            | Self::GitHttp { from, .. }
+            | Self::Stranger { from } => *from = address,
+            Self::Local { .. } | Self::GitHook { .. } | Self::Agent => {}
+        }
+        self
+    }
+
+    /// The address that the request came from; `None` if it was made on this machine, or before this was
+    /// recorded.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Token { from, .. }
+            | Self::Webhook { from, .. }
+            | Self::GitHttp { from, .. }
+            | Self::Stranger { from } => *from,
+            Self::Local { .. } | Self::GitHook { .. } | Self::Agent => None,
+        }
+    }
+
+    /// Whether both are the same, wherever each of them is.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.clone().at(None) == other.clone().at(None)
+    }
 }
 
 impl fmt::Display for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token { token } => write!(f, "token `{token}`"),
+            Self::Token { token, .. } => write!(f, "token `{token}`"),
             Self::Local { uid } => write!(f, "local user (uid {uid})"),
-            Self::Webhook { forge, user } => match user {
+            Self::Webhook { forge, user, .. } => match user {
                 Some(user) => write!(f, "{user}, webhook from {forge}"),
                 None => write!(f, "webhook from {forge}"),
             },
-            Self::GitHttp { token, user } => match user {
+            Self::GitHttp { token, user, .. } => match user {
                 Some(user) => write!(f, "{user}, git over HTTP with token `{token}`"),
                 None => write!(f, "git over HTTP with token `{token}`"),
             },
             Self::GitHook { uid } => write!(f, "git push on this machine (uid {uid})"),
             Self::Agent => f.write_str("Cutover"),
+            Self::Stranger { .. } => f.write_str("somebody without a valid token"),
         }
     }
 }
@@ -128,6 +177,7 @@ mod tests {
         let app: AppName = "hello".parse().unwrap();
         let token = Requester::Token {
             token: "ci".to_owned(),
+            from: None,
         };
         let principal = Principal {
             who: token,
@@ -152,8 +202,13 @@ mod tests {
                 Requester::Webhook {
                     forge: "github".into(),
                     user,
+                    from: None,
                 },
                 r#"{"kind":"webhook","forge":"github","user":"ann"}"#,
+            ),
+            (
+                Requester::Stranger { from: None }.at("192.0.2.1".parse().ok()),
+                r#"{"kind":"stranger","from":"192.0.2.1"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&who).unwrap(), json);

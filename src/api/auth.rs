@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::error::Kind;
-use super::{Api, ApiError};
+use super::{Api, ApiError, peer};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester, Role, Scope};
 use crate::store::{Store, tokens as table};
@@ -106,6 +106,7 @@ fn holder(name: &str, apps: Scope, role: Role) -> Principal {
     Principal {
         who: Requester::Token {
             token: name.to_owned(),
+            from: None,
         },
         apps,
         role,
@@ -179,7 +180,8 @@ pub async fn authenticate(
         (None, Some(token)) => api.tokens.principal(token).await,
         (None, None) => None,
     };
-    let principal = principal.ok_or_else(unauthorized)?;
+    let mut principal = principal.ok_or_else(unauthorized)?;
+    principal.who = principal.who.at(peer::client(request.extensions()));
     request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }

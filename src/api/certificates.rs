@@ -15,7 +15,7 @@ use super::view::rfc3339;
 use super::{Api, ApiError, Shared, auth};
 use crate::certificates::names::{self, Broken, Name, Source, renews_at};
 use crate::principal::{Principal, Role, Scope};
-use crate::store::certificates as table;
+use crate::store::{actions, certificates as table};
 
 /// A name, and how it stands with its certificate.
 #[derive(Debug, Serialize, ToSchema)]
@@ -149,7 +149,11 @@ pub async fn renew(
         return Err(ApiError::new(StatusCode::CONFLICT, code, message, ""));
     }
     let name = wanted.clone();
-    let ask = api.agent.store.write(move |db| table::ask(db, &name));
+    let ask = api.agent.store.write(move |db| {
+        let detail = serde_json::json!({ "name": name });
+        actions::insert(db, actions::Kind::Renew, None, &detail, &caller.who)?;
+        table::ask(db, &name)
+    });
     ask.await?;
     api.agent.certifying.notify_one();
     let found = find(all(&api).await?.0)?;

@@ -122,6 +122,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(configuration::show))
         .routes(routes!(configuration::reload))
         .routes(routes!(actions::list))
+        .routes(routes!(actions::check))
         .routes(routes!(certificates::list))
         .routes(routes!(certificates::renew))
         .routes(routes!(orphans::list))

@@ -45,24 +45,23 @@ pub struct DeploymentsQuery {
 
 impl DeploymentsQuery {
     pub fn page(&self) -> PageQuery {
-        PageQuery {
-            limit: self.limit,
-            cursor: self.cursor.clone(),
-        }
+        PageQuery::of(self.limit, self.cursor.clone())
     }
 
     pub fn filter(&self) -> Result<Filter, ApiError> {
-        let since = self.since.as_deref().map(|text| {
-            let wrong = "`since` must be a time of RFC 3339, or how long ago such as `2h` or `7d`";
-            let time = time_of(text).ok_or_else(|| ApiError::bad_request(wrong))?;
-            Ok::<_, ApiError>(time.saturating_mul(1000))
-        });
         Ok(Filter {
             state: self.state,
             trigger: self.trigger,
-            since: since.transpose()?,
+            since: self.since.as_deref().map(since).transpose()?,
         })
     }
+}
+
+/// The moment of a `since`, in milliseconds since 1970.
+pub fn since(text: &str) -> Result<i64, ApiError> {
+    let wrong = "`since` must be a time of RFC 3339, or how long ago such as `2h` or `7d`";
+    let time = time_of(text).ok_or_else(|| ApiError::bad_request(wrong))?;
+    Ok(time.saturating_mul(1000))
 }
 
 /// A part of a list.
@@ -75,6 +74,10 @@ pub struct Page<T> {
 }
 
 impl PageQuery {
+    pub fn of(limit: Option<usize>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
     pub fn limit(&self) -> Result<usize, ApiError> {
         match self.limit {
             None => Ok(LIMIT),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, request::Parts};
+use axum::http::{Extensions, HeaderMap, request::Parts};
 
 use crate::config::Config;
 
@@ -10,6 +10,16 @@ use crate::config::Config;
 /// none.
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
+
+/// The client's address, as [`address`] finds it, as a request extension.
+#[derive(Clone, Copy)]
+pub struct Client(pub Option<IpAddr>);
+
+/// The client's address, where a layer has set it.
+pub fn client(extensions: &Extensions) -> Option<IpAddr> {
+    let Client(address) = extensions.get::<Client>()?;
+    *address
+}
 
 /// The other end of the connection; `None` over the Unix socket.
 pub fn other_end(request: &Parts) -> Option<IpAddr> {

@@ -21,7 +21,9 @@ use parking_lot::Mutex;
 use super::error::Kind;
 use super::{Api, ApiError, peer, web};
 use crate::ids::AppName;
+use crate::principal::Requester;
 use crate::proxy::network_of;
+use crate::store::actions;
 
 /// How often one client, or the clients of one app, may be refused at once, and then per second.
 const OF_CLIENT: (f64, f64) = (100.0, 1.0);
@@ -39,8 +41,19 @@ pub struct Refusals {
     clients: Mutex<HashMap<Option<IpAddr>, Bucket>>,
     peers: Mutex<HashMap<IpAddr, Bucket>>,
     apps: Mutex<HashMap<AppName, Bucket>>,
+    recorded: Mutex<Recorded>,
     lines: Mutex<HashMap<Kind, Line>>,
 }
+
+/// Which refusals come into the audit log: strangers must not fill it.
+#[derive(Default)]
+struct Recorded {
+    bucket: HashMap<(), Bucket>,
+    left_out: u64,
+}
+
+/// How many refusals are recorded at once, and then per second: 144 a day.
+const OF_RECORD: (f64, f64) = (20.0, 1.0 / 600.0);
 
 struct Bucket {
     left: f64,
@@ -76,6 +89,18 @@ impl Refusals {
         drop(clients);
         let of_app = app.and_then(|app| take(&mut self.apps.lock(), app.clone(), OF_APP, now));
         of_client.max(of_app).max(of_peer)
+    }
+
+    /// Whether a refusal is to be recorded; then with how many that were not, since the last one.
+    fn is_recorded(&self, now: Instant) -> Option<u64> {
+        let mut recorded = self.recorded.lock();
+        match take(&mut recorded.bucket, (), OF_RECORD, now) {
+            None => Some(std::mem::take(&mut recorded.left_out)),
+            Some(_) => {
+                recorded.left_out += 1;
+                None
+            }
+        }
     }
 
     /// Logs `what`, with the number of refusals since the last line of this kind; at most once a
@@ -161,10 +186,11 @@ impl Kind {
 
 /// Counts every refusal, and answers 429 to clients that are refused too often.
 pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let (request, body) = request.into_parts();
+    let (mut request, body) = request.into_parts();
     let config = &api.agent.in_force().config;
     let (client, uri) = (peer::address(config, &request), request.uri.clone());
     let peer = peer::other_end(&request);
+    request.extensions.insert(peer::Client(client));
     let response = next.run(Request::from_parts(request, body)).await;
     let Some(&kind) = response.extensions().get::<Kind>() else {
         return response;
@@ -178,6 +204,9 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         let app = app.as_ref().map(|app| format!(" for `{app}`"));
         format!("{}: from {client}{}", kind.words(), app.unwrap_or_default())
     });
+    if matches!(kind, Kind::Token | Kind::GitToken) {
+        record(&api, client, uri.path()).await;
+    }
     // A sender whose signature is valid is told what is wrong with the delivery.
     if kind == Kind::Malformed {
         return response;
@@ -190,6 +219,29 @@ pub async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) ->
         None => response,
     }
 }
+
+/// Records in the audit log that somebody was refused.
+async fn record(api: &Api, client: Option<IpAddr>, path: &str) {
+    let Some(left_out) = api.refusals.is_recorded(Instant::now()) else {
+        return;
+    };
+    let path: String = path.escape_debug().take(LONGEST_PATH).collect();
+    let mut detail = serde_json::json!({ "path": path });
+    if left_out > 0 {
+        detail["left_out"] = left_out.into();
+    }
+    let by = Requester::Stranger { from: client };
+    let write = api
+        .agent
+        .store
+        .write(move |db| actions::insert(db, actions::Kind::Refused, None, &detail, &by));
+    if let Err(error) = write.await {
+        tracing::warn!(%error, "a refusal is not in the audit log");
+    }
+}
+
+/// How much of a path is recorded, in characters.
+const LONGEST_PATH: usize = 200;
 
 /// The form in which a client expects an answer.
 enum Form {
@@ -268,6 +320,17 @@ mod tests {
         }
         let new = "192.0.2.77".parse().ok();
         assert!(refusals.count(new, None, Some(&app), begun).is_some());
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_audit_log() {
+        let (refusals, begun) = (Refusals::default(), Instant::now());
+        for _ in 0..20 {
+            assert_eq!(refusals.is_recorded(begun), Some(0));
+        }
+        assert_eq!(refusals.is_recorded(begun), None);
+        assert_eq!(refusals.is_recorded(begun + MINUTE), None);
+        assert_eq!(refusals.is_recorded(begun + MINUTE * 10), Some(2));
     }
 
     #[test]

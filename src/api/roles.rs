@@ -59,6 +59,7 @@ const TABLE: &[(&str, Role, Of)] = &[
     ("GET /api/v1/configuration", Read, Server),
     ("POST /api/v1/reload", Admin, Server),
     ("GET /api/v1/actions", Admin, Seen),
+    ("GET /api/v1/actions/check", Admin, Server),
     ("GET /api/v1/certificates", Read, Seen),
     ("POST /api/v1/certificates/{name}/renew", Admin, Seen),
     ("GET /api/v1/orphans", Admin, Server),

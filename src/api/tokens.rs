@@ -193,7 +193,11 @@ pub async fn create(
             by: &by,
         };
         table::insert(db, &new)?;
-        let detail = serde_json::json!({ "name": wanted, "role": role.as_str() });
+        let apps = match &apps {
+            Scope::All => None,
+            Scope::Apps(apps) => Some(apps),
+        };
+        let detail = serde_json::json!({ "name": wanted, "role": role.as_str(), "apps": apps });
         actions::insert(db, actions::Kind::CreateToken, None, &detail, &by)?;
         table::get(db, &wanted)
     });
@@ -300,7 +304,8 @@ pub async fn revoke(
     let revoked = api.agent.store.write(move |db| {
         let found = table::get(db, &name)?;
         if found.is_some() {
-            let detail = serde_json::json!({ "name": name });
+            let role = found.as_ref().map(|it| it.role.as_str());
+            let detail = serde_json::json!({ "name": name, "role": role });
             actions::insert(db, actions::Kind::RevokeToken, None, &detail, &by)?;
             table::delete(db, &name)?;
         }

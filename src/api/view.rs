@@ -133,10 +133,13 @@ pub struct RequesterView {
     pub forge: Option<String>,
     #[schema(required, example = "ada")]
     pub user: Option<String>,
+    /// The address that the request came from; null if it was made on this machine.
+    #[schema(required, example = "192.0.2.7")]
+    pub from: Option<String>,
 }
 
 /// How the request arrived: with an API token, over the Unix socket, in a webhook, as `git push`
-/// over HTTP, through `hooks/post-receive`, or from the agent itself.
+/// over HTTP, through `hooks/post-receive`, from the agent itself, or from somebody without a valid token.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequesterKind {
@@ -147,16 +150,19 @@ pub enum RequesterKind {
     GitHook,
     #[default]
     Agent,
+    Stranger,
 }
 
 impl From<Requester> for RequesterView {
     fn from(who: Requester) -> Self {
+        let from = who.address();
         let of = |kind| Self {
             kind,
+            from: from.map(|from| from.to_string()),
             ..Self::default()
         };
         match who {
-            Requester::Token { token } => Self {
+            Requester::Token { token, .. } => Self {
                 token: Some(token),
                 ..of(RequesterKind::Token)
             },
@@ -164,12 +170,12 @@ impl From<Requester> for RequesterView {
                 uid: Some(uid),
                 ..of(RequesterKind::Local)
             },
-            Requester::Webhook { forge, user } => Self {
+            Requester::Webhook { forge, user, .. } => Self {
                 forge: Some(forge),
                 user,
                 ..of(RequesterKind::Webhook)
             },
-            Requester::GitHttp { token, user } => Self {
+            Requester::GitHttp { token, user, .. } => Self {
                 token: Some(token),
                 user,
                 ..of(RequesterKind::GitHttp)
@@ -179,6 +185,7 @@ impl From<Requester> for RequesterView {
                 ..of(RequesterKind::GitHook)
             },
             Requester::Agent => of(RequesterKind::Agent),
+            Requester::Stranger { .. } => of(RequesterKind::Stranger),
         }
     }
 }

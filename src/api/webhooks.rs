@@ -89,14 +89,14 @@ pub async fn receive(
             let forge = app.webhook.forge;
             let receive = |secrets: &[Vec<u8>]| webhook::receive(forge, secrets, headers, &body);
             let received = verified(&api, &app, receive).await.map_err(refused)?;
-            intake::delivery(&api.agent, &app, received).await?
+            intake::delivery(&api.agent, &app, received, client).await?
         }
         Some(image) => {
             let query = request.uri.query();
             let receive =
                 |secrets: &[Vec<u8>]| webhook::registry::receive(secrets, headers, query, &body);
             let notice = verified(&api, &app, receive).await.map_err(refused)?;
-            intake::image::told(&api.agent, &app, image, notice).await?
+            intake::image::told(&api.agent, &app, image, notice, client).await?
         }
     };
     Ok((StatusCode::ACCEPTED, Json(answer)))

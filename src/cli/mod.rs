@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub mod adopt;
+pub mod audit;
 pub mod cancel;
 pub mod certificates;
 pub mod check;
@@ -111,6 +112,7 @@ pub enum Verb {
     Remove(remove::Remove),
     Adopt(adopt::Adopt),
     Gc(gc::Gc),
+    Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Open(open::Open),
     Notify(notify::Notify),
@@ -176,6 +178,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Adopt(args) => adopt::run(args, &global).await,
         Verb::Gc(args) => gc::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
+        Verb::Audit(args) => audit::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Notify(args) => notify::run(args, &global).await,
         Verb::Open(args) => open::run(args, &global).await,

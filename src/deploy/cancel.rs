@@ -5,6 +5,7 @@ use super::{Agent, Result};
 use crate::ids::DeploymentId;
 use crate::principal::Requester;
 use crate::state::{Event, State};
+use crate::store::actions;
 use crate::store::deployments::{self, Deployment};
 
 /// Ends a waiting deployment; for a running one that has not switched, stores the request. Returns the
@@ -20,6 +21,11 @@ pub async fn cancel(
             return Ok(None);
         };
         if !is_too_late(found.state) {
+            if found.cancelled_by.is_none() {
+                let detail =
+                    serde_json::json!({ "deployment": wanted, "state": found.state.as_str() });
+                actions::insert(db, actions::Kind::Cancel, Some(&found.app), &detail, &by)?;
+            }
             deployments::set_cancelled_by(db, &wanted, &by)?;
         }
         if found.state == State::Queued {

@@ -18,7 +18,7 @@ use crate::store::jobs::{self, Job, JobKind};
 use crate::store::log::Log;
 use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, apps, crons, now};
+use crate::store::{StoreError, actions, apps, crons, now};
 
 /// A clock that was this far ahead was wrong.
 const AHEAD: i64 = 24 * 3600 * 1000;
@@ -195,6 +195,8 @@ pub async fn run_now(
             );
             return Err(StoreError::Refused(why));
         }
+        let detail = serde_json::json!({ "cron": name });
+        actions::insert(db, actions::Kind::Cron, Some(&app.name), &detail, &by)?;
         let job = scheduled.job(&live, None, Some(by));
         jobs::insert(db, &job)?;
         Ok(job)

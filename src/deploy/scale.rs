@@ -57,7 +57,9 @@ pub async fn scale(
             if !known.contains(service) {
                 return Err(unknown(&app, service, &known));
             }
-            let detail = serde_json::json!({ "service": service, "replicas": replicas });
+            let before = scales::get(db, &app.name, service)?;
+            let detail =
+                serde_json::json!({ "service": service, "before": before, "replicas": replicas });
             actions::insert(db, actions::Kind::Scale, Some(&app.name), &detail, &by)?;
             scales::set(db, &app.name, service, *replicas)?;
         }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::releases::Release;
 use super::{
-    Result, StoreError, app_names, events, json, maybe_parsed, now, parsed, statuses, steps,
-    to_json,
+    Result, StoreError, actions, app_names, apps, events, json, maybe_parsed, now, parsed,
+    statuses, steps, to_json,
 };
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId};
 use crate::principal::Requester;
@@ -216,8 +216,30 @@ fn insert(db: &Connection, new: &NewDeployment) -> Result<Deployment> {
         found,
         new.pull,
     ))?;
+    record(db, &id, new)?;
     statuses::changed(db, &id)?;
     get(db, &id)?.ok_or_else(|| StoreError::Refused("the deployment was not stored".into()))
+}
+
+/// Records in the audit log who requests it, and what is live before.
+fn record(db: &Connection, id: &DeploymentId, new: &NewDeployment) -> Result<()> {
+    let kind = match (new.trigger, &new.goal) {
+        (Trigger::Rollback | Trigger::AutoRollback, _) => actions::Kind::Rollback,
+        (_, Goal::Again) => actions::Kind::Restart,
+        _ => actions::Kind::Deploy,
+    };
+    let mut detail = serde_json::json!({
+        "deployment": id,
+        "trigger": new.trigger,
+        "live": apps::serving(db, &new.app)?.live,
+    });
+    match &new.goal {
+        Goal::Release(to) => detail["to"] = serde_json::json!(to),
+        Goal::Named(name) => detail["to"] = serde_json::json!(name),
+        Goal::Pushed(commit) => detail["to"] = serde_json::json!(commit),
+        Goal::Branch | Goal::Again => {}
+    }
+    actions::insert(db, kind, Some(&new.app), &detail, &new.requested_by)
 }
 
 /// Records the deployment that made an adopted release, unless it is there. Nobody is notified of it: it

@@ -7,8 +7,11 @@ use std::time::Duration;
 use super::{Result, Store, now};
 use crate::ids;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long rows are kept: no forge can redeliver a delivery that is older.
-const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
+const KEEP: Duration = DAY.saturating_mul(90);
+/// How long the audit log is kept; at most the newest 200,000 entries of it.
+const KEEP_ACTIONS: Duration = DAY.saturating_mul(400);
 /// How many rows one transaction deletes; deliveries wait while it runs.
 const BATCH: i64 = 200;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -17,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// rows older than the id `?1` that may be deleted, and the statements that delete one.
 struct Table {
     kind: char,
+    keep: Duration,
     old: &'static str,
     delete: &'static [&'static str],
 }
@@ -25,6 +29,7 @@ struct Table {
 const TABLES: [Table; 5] = [
     Table {
         kind: 'd',
+        keep: KEEP,
         // Each app keeps its newest hundred deployments. Of the deployments of one release, the one
         // that made it is deleted last.
         old: "SELECT d.rowid FROM
@@ -45,35 +50,47 @@ const TABLES: [Table; 5] = [
     },
     Table {
         kind: 'w',
+        keep: KEEP,
         old: "SELECT rowid FROM pushes WHERE delivery < ?1
                 AND NOT EXISTS (SELECT 1 FROM deployments WHERE id = deployment) LIMIT ?2",
         delete: &["DELETE FROM pushes WHERE rowid = ?1"],
     },
     Table {
         kind: 'w',
+        keep: KEEP,
         old: "SELECT d.rowid FROM deliveries d WHERE d.id < ?1
                 AND NOT EXISTS (SELECT 1 FROM deployments WHERE id = d.deployment) LIMIT ?2",
         delete: &["DELETE FROM deliveries WHERE rowid = ?1"],
     },
     Table {
         kind: 'm',
+        keep: KEEP,
         old: "SELECT rowid FROM moved_refs WHERE id < ?1 LIMIT ?2",
         delete: &["DELETE FROM moved_refs WHERE rowid = ?1"],
     },
     Table {
         kind: 'x',
-        old: "SELECT rowid FROM actions WHERE id < ?1 LIMIT ?2",
-        delete: &["DELETE FROM actions WHERE rowid = ?1"],
+        keep: KEEP_ACTIONS,
+        // No entry goes before the one before it.
+        old: "SELECT rowid FROM actions
+              WHERE seq <= (SELECT seq FROM action_chain) - 200000
+                 OR seq < ifnull((SELECT seq FROM actions WHERE id >= ?1 ORDER BY seq LIMIT 1),
+                                 (SELECT seq + 1 FROM action_chain))
+              ORDER BY seq LIMIT ?2",
+        delete: &[
+            "UPDATE action_chain SET (gone_seq, gone_hash) =
+                (SELECT seq, hash FROM actions WHERE rowid = ?1)",
+            "DELETE FROM actions WHERE rowid = ?1",
+        ],
     },
 ];
 
 /// Deletes old rows of every table in small batches; returns how many it deleted, not counting the
 /// steps, jobs and releases that are deleted with a deployment.
 pub async fn prune(store: &Store) -> Result<i64> {
-    let before = now() - KEEP.as_millis() as i64;
     let mut count = 0;
     for table in &TABLES {
-        let before = ids::first_of(table.kind, before);
+        let before = ids::first_of(table.kind, now() - table.keep.as_millis() as i64);
         loop {
             let before = before.clone();
             let old = store.read(move |db| {
@@ -109,6 +126,8 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::principal::Requester;
+    use crate::store::actions;
 
     /// The first id of the moment `days` days before the tests began.
     fn aged(kind: char, days: i64) -> String {
@@ -198,5 +217,40 @@ mod tests {
         });
         look.await.unwrap();
         assert_eq!(prune(&store).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_is_whole_without_its_oldest_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let filled = store.write(|db| {
+            for n in 0..500 {
+                let (detail, by) = (serde_json::json!({ "n": n }), Requester::Agent);
+                actions::insert(db, actions::Kind::Reload, None, &detail, &by)?;
+            }
+            Ok(())
+        });
+        filled.await.unwrap();
+        assert_eq!(prune(&store).await.unwrap(), 0);
+        // The newest number is what it would be after many more entries.
+        let table = &TABLES[4];
+        let gone = store.write(|db| {
+            let mut oldest = db.prepare("SELECT rowid FROM actions ORDER BY seq LIMIT 300")?;
+            let rows = oldest.query_map([], |row| row.get(0))?;
+            for row in rows.collect::<rusqlite::Result<Vec<i64>>>()? {
+                for sql in table.delete {
+                    db.execute(sql, [row])?;
+                }
+            }
+            actions::check(db)
+        });
+        let left = gone.await.unwrap();
+        assert_eq!((left.count, left.newest.0, left.broken), (200, 500, None));
+        let many = store.write(|db| {
+            db.execute_batch("UPDATE action_chain SET seq = 200400")?;
+            Ok(())
+        });
+        many.await.unwrap();
+        assert_eq!(prune(&store).await.unwrap(), 100);
     }
 }

@@ -191,7 +191,7 @@ async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
     assert_eq!(environment(&server).await["OTHER"], format!("{VALUE}-3"));
 
     // Who changed them is on record, without a value.
-    let actions = server.api("/api/v1/actions?limit=1").await;
+    let actions = server.api("/api/v1/actions?limit=1&action=secrets").await;
     let newest = &actions["items"][0];
     assert_eq!(
         (&newest["action"], &newest["app"]),

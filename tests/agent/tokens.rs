@@ -1,6 +1,7 @@
 //! `cutover token`: what it prints, and what is left of it.
 
 use ::http::Request;
+use serde_json::{Value, json};
 
 use crate::server::{APP, Server};
 
@@ -93,4 +94,72 @@ async fn a_token_is_printed_once_and_kept_nowhere() {
     assert_eq!(status(deploy()).await, 401);
     // Without a verb, as ever.
     assert_eq!(said(&["token"]).1.trim(), server.token());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_says_who_did_what_from_where() {
+    let server = Server::start().await;
+    let said = |arguments: &[&str]| {
+        let output = server.cutover(arguments).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let entries = |more: &[&str]| -> Vec<Value> {
+        let (code, lines) = said(&[&["audit", "--json"], more].concat());
+        assert_eq!(code, Some(0), "{lines}");
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
+    };
+    said(&["token", "create", "ci", "--role", "deploy"]);
+    let deploy = |token: &str| {
+        Request::post(format!("/api/v1/apps/{APP}/deployments"))
+            .header("authorization", format!("Bearer {token}"))
+    };
+    let status = server.ask(deploy(&server.token()), "").await.status;
+    assert_eq!(status.as_u16(), 202);
+    let status = server.ask(deploy("nobody's"), "").await.status;
+    assert_eq!(status.as_u16(), 401);
+    said(&["scale", APP, "web=2"]);
+
+    let of = |kind: &str| entries(&["--action", kind]).remove(0);
+    let made = of("create-token");
+    assert_eq!(made["requested_by"]["kind"], "local", "{made}");
+    assert_eq!(made["detail"]["role"], "deploy", "{made}");
+    let deployed = of("deploy");
+    let by = &deployed["requested_by"];
+    assert_eq!(
+        (&by["token"], &by["from"]),
+        (&json!("admin"), &json!("127.0.0.1"))
+    );
+    assert_eq!(deployed["app"], APP);
+    assert!(deployed["detail"]["deployment"].is_string(), "{deployed}");
+    let refused = of("refused");
+    assert_eq!(refused["requested_by"]["kind"], "stranger", "{refused}");
+    assert_eq!(refused["requested_by"]["from"], "127.0.0.1", "{refused}");
+    let scaled = of("scale");
+    assert_eq!(scaled["detail"]["replicas"], 2, "{scaled}");
+    assert!(!format!("{:?}", entries(&[])).contains("nobody's"));
+
+    assert!(entries(&["--app", "other"]).is_empty());
+    assert_eq!(entries(&["--limit", "1"]).len(), 1);
+    let all = entries(&["--since", "1h"]);
+    let places: Vec<_> = all.iter().map(|it| it["seq"].as_i64().unwrap()).collect();
+    let count = places.len() as i64;
+    assert_eq!(places, (1..=count).rev().collect::<Vec<_>>());
+    let (code, whole) = said(&["audit", "--verify"]);
+    assert_eq!(code, Some(0));
+    assert!(whole.contains(all[0]["hash"].as_str().unwrap()), "{whole}");
+    let table = said(&["audit"]).1;
+    assert!(table.contains("create-token") && table.contains("127.0.0.1"));
+
+    // Who can write to the database cannot hide it.
+    let database = server.stage.data_dir.join("cutover.db");
+    let database = rusqlite::Connection::open(database).unwrap();
+    let gone = database.execute("DELETE FROM actions WHERE seq = 2", []);
+    assert_eq!(gone, Ok(1));
+    assert_eq!(said(&["audit", "--verify"]).0, Some(1));
 }

@@ -40,6 +40,7 @@ fn principal(token: &str) -> Option<Principal> {
         role,
         ..Principal::admin(Requester::Token {
             token: role.as_str().to_owned(),
+            from: None,
         })
     })
 }
@@ -369,6 +370,7 @@ async fn each_ref_is_named_and_the_pusher_is_known() {
     let pusher = Requester::GitHttp {
         token: "admin".to_owned(),
         user: Some("ann".to_owned()),
+        from: None,
     };
     assert!(pushed.iter().all(|push| push.requested_by == pusher));
     scene.settled().await;

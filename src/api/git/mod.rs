@@ -2,6 +2,7 @@
 //! own protocol (`git http-backend`, started without a shell); the code here decides who may push what,
 //! and adds the deployment's log to what the pusher sees.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::error::Kind;
+use super::peer;
 use crate::deploy::follow::Until;
 use crate::deploy::intake::Outcome;
 use crate::ids::{AppName, DeploymentId};
@@ -121,7 +123,8 @@ async fn refs(
         Some("service=git-receive-pack") => Role::Deploy,
         _ => Role::Read,
     };
-    let (repository, _) = shared.enter(&name, role, request.headers()).await?;
+    let client = peer::client(request.extensions());
+    let (repository, _) = shared.enter(&name, role, request.headers(), client).await?;
     match request.uri().query() {
         Some("service=git-receive-pack") => {
             let (made, path) = (repository.clone(), repository.path.clone());
@@ -148,7 +151,10 @@ async fn fetch(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (repository, _) = shared.enter(&name, Role::Read, request.headers()).await?;
+    let client = peer::client(request.extensions());
+    let (repository, _) = shared
+        .enter(&name, Role::Read, request.headers(), client)
+        .await?;
     backend::pass(
         &shared,
         &repository,
@@ -164,7 +170,10 @@ async fn receive(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (repository, pusher) = shared.enter(&name, Role::Deploy, request.headers()).await?;
+    let client = peer::client(request.extensions());
+    let (repository, pusher) = shared
+        .enter(&name, Role::Deploy, request.headers(), client)
+        .await?;
     push::receive(shared, repository, pusher, request).await
 }
 
@@ -176,6 +185,7 @@ impl Shared {
         name: &str,
         role: Role,
         headers: &HeaderMap,
+        client: Option<IpAddr>,
     ) -> Result<(Repository, Principal), Refusal> {
         let given = credentials(headers);
         let principal = match &given {
@@ -206,7 +216,11 @@ impl Shared {
                 StatusCode::FORBIDDEN,
                 format!("the repository of `{app}` belongs to another user: push over SSH"),
             )),
-            Found::Repository(repository) => Ok((repository, pusher(principal, user))),
+            Found::Repository(repository) => {
+                let pusher = pusher(principal, user);
+                let who = pusher.who.at(client);
+                Ok((repository, Principal { who, ..pusher }))
+            }
             Found::Elsewhere { address, .. } => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 format!("`{app}` is deployed from {address}: push there"),
@@ -241,8 +255,9 @@ fn unauthorized(headers: &HeaderMap) -> Refusal {
 fn pusher(principal: Principal, user: String) -> Principal {
     let user: String = user.escape_debug().take(LONGEST_USER).collect();
     let who = match principal.who {
-        Requester::Token { token } => Requester::GitHttp {
+        Requester::Token { token, from } => Requester::GitHttp {
             token,
+            from,
             user: (!user.is_empty()).then_some(user),
         },
         other => other,

@@ -138,6 +138,7 @@ pub fn requester(who: &RequesterView) -> Markup {
     html! {
         @match (&who.kind, &who.user) {
             (RequesterKind::Agent, _) => "Cutover",
+            (RequesterKind::Stranger, _) => "somebody without a valid token",
             (RequesterKind::Local, _) => { "user " (uid) " of the server" },
             (RequesterKind::GitHook, _) => { "user " (uid) " over git" },
             (RequesterKind::Token, _) => { "token " code { (name(&who.token)) } },

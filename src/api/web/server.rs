@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::layout::{Page, csrf};
 use super::machine;
@@ -18,7 +19,7 @@ use crate::config;
 use crate::deploy::words::counted;
 use crate::deploy::{difference, orphans};
 use crate::principal::{Role, Scope};
-use crate::store::actions::{self, Action};
+use crate::store::actions::{self, Action, Filter};
 use crate::store::sessions::{self, Session};
 use crate::store::tokens::{self, Token};
 
@@ -39,7 +40,7 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     };
     let actions = match is_admin {
         true => {
-            let read = |db: &_| actions::list(db, None, ACTIONS, |_| true);
+            let read = |db: &_| actions::list(db, None, ACTIONS, &Filter::default(), |_| true);
             api.agent.store.read(read).await.told(&viewer)?
         }
         false => Vec::new(),
@@ -124,7 +125,7 @@ async fn sessions_of(api: &Api, viewer: &Viewer, all: bool) -> crate::store::Res
         let Some(principal) = session::principal(api, &session.holder).await else {
             continue;
         };
-        if all || principal.who == viewer.principal.who {
+        if all || principal.who.is_same(&viewer.principal.who) {
             held.push((session, principal.who.to_string()));
         }
     }
@@ -180,23 +181,42 @@ const ACTIONS: usize = 20;
 fn action_table(all: &[Action]) -> Markup {
     html! {
         section aria-labelledby="actions-head" {
-            h2 #actions-head { "Done by people" }
-            @if all.is_empty() { p.quiet { "Nothing but deployments, which say themselves who asked for them." } }
+            h2 #actions-head { "Audit log" }
+            @if all.is_empty() { p.quiet { "Nothing yet." } }
             @else {
                 table {
-                    thead { tr { th { "When" } th { "Who" } th { "What" } th { "App" } th { "" } } }
+                    thead { tr { th { "When" } th { "Who" } th { "From" } th { "What" } th { "App" } th { "" } } }
                     tbody {
                         @for one in all {
                             tr {
                                 td { (when(&rfc3339(one.id.made_at()))) }
                                 td { (prose(&one.by.to_string())) }
+                                td { @if let Some(from) = one.by.address() { (from) } }
                                 td { (one.kind) }
                                 td { @if let Some(app) = &one.app { (app) } }
-                                td { code { (one.detail.to_string()) } }
+                                td { (target(&one.detail)) }
                             }
                         }
                     }
                 }
+                p.hint { code { "cutover audit" } " on the server shows and exports all of it." }
+            }
+        }
+    }
+}
+
+/// What an action concerned: `name: ci, role: read`, with a link to its deployment.
+fn target(detail: &Value) -> Markup {
+    let all = detail.as_object().into_iter().flatten();
+    let all: Vec<_> = all.filter(|(_, value)| !value.is_null()).collect();
+    html! {
+        @for (n, (name, value)) in all.into_iter().enumerate() {
+            @if n > 0 { ", " }
+            (name) ": "
+            @match value {
+                Value::String(id) if name == "deployment" => a href={ "/deployments/" (id) } { (id) },
+                Value::String(text) => code { (text) },
+                other => code { (other.to_string()) },
             }
         }
     }

@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::fields::Fields;
 use super::viewer::{Viewer, forged, is_own};
 use super::{layout, refusal};
-use crate::api::auth::{Local, hashed, random};
-use crate::api::{Api, ApiError};
+use crate::api::auth::{Local, hashed, random, unauthorized};
+use crate::api::{Api, ApiError, peer};
 use crate::principal::{Principal, Requester};
+use crate::store::actions;
 use crate::store::sessions::{self, Holder, Session};
 
 /// The cookie's name. A browser sends a cookie to every port of a host: two agents on one machine need
@@ -55,16 +56,20 @@ pub async fn begin(
     headers: &HeaderMap,
     address: &str,
 ) -> Result<String, ApiError> {
+    let who = principal(api, &holder).await.map(|it| it.who);
+    let who = who.ok_or_else(unauthorized)?;
+    let who = who.at(address.parse().ok());
     let value = random()?;
     let browser = headers.get(header::USER_AGENT);
     let browser = browser
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let session = Session::new(hashed(&value), holder, browser, address);
-    let write = api
-        .agent
-        .store
-        .write(move |db| sessions::insert(db, &session));
+    let write = api.agent.store.write(move |db| {
+        let detail = serde_json::json!({ "browser": session.browser });
+        actions::insert(db, actions::Kind::SignIn, None, &detail, &who)?;
+        sessions::insert(db, &session)
+    });
     write.await?;
     Ok(value)
 }
@@ -94,9 +99,10 @@ async fn viewer(api: &Api, parts: &Parts) -> Result<Option<Viewer>, ApiError> {
     let Some(found) = found.await? else {
         return Ok(None);
     };
-    let Some(principal) = principal(api, &found.holder).await else {
+    let Some(mut principal) = principal(api, &found.holder).await else {
         return Ok(None);
     };
+    principal.who = principal.who.at(peer::client(&parts.extensions));
     if found.is_seen_anew() {
         let hash = hash.clone();
         let seen = api

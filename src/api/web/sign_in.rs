@@ -16,6 +16,7 @@ use crate::api::auth::{hashed, random};
 use crate::api::error::Kind;
 use crate::api::{Api, ApiError, Shared, peer};
 use crate::principal::Role;
+use crate::store::actions;
 use crate::store::sessions::{self, Holder};
 
 /// As long as a session can last, in seconds.
@@ -164,7 +165,12 @@ pub async fn open(State(api): Shared, fields: Fields, request: Request) -> Respo
 
 pub async fn sign_out(State(api): Shared, viewer: Viewer, headers: HeaderMap) -> Result {
     if let Some(hash) = viewer.session.clone() {
-        let end = api.agent.store.write(move |db| sessions::delete(db, &hash));
+        let by = viewer.principal.who.clone();
+        let end = api.agent.store.write(move |db| {
+            let nothing = serde_json::json!({});
+            actions::insert(db, actions::Kind::SignOut, None, &nothing, &by)?;
+            sessions::delete(db, &hash)
+        });
         end.await.told(&viewer)?;
     }
     let cookie = set(&headers, &cookie(&api), "", 0);
@@ -178,11 +184,17 @@ pub async fn end(State(api): Shared, viewer: Viewer, fields: Fields) -> Result {
     let found = api.agent.store.read(move |db| sessions::get(db, &wanted));
     if let Some(found) = found.await.told(&viewer)? {
         let holder = session::principal(&api, &found.holder).await;
-        let is_own = holder.is_some_and(|holder| holder.who == viewer.principal.who);
+        let whose = holder.as_ref().map(|holder| holder.who.to_string());
+        let is_own = holder.is_some_and(|holder| holder.who.is_same(&viewer.principal.who));
         if !is_own {
             crate::api::auth::check_server(&viewer.principal, Role::Admin).told(&viewer)?;
         }
-        let end = api.agent.store.write(move |db| sessions::delete(db, &hash));
+        let by = viewer.principal.who.clone();
+        let end = api.agent.store.write(move |db| {
+            let detail = serde_json::json!({ "session_of": whose, "from": found.address });
+            actions::insert(db, actions::Kind::SignOut, None, &detail, &by)?;
+            sessions::delete(db, &hash)
+        });
         end.await.told(&viewer)?;
     }
     Ok(Redirect::to("/server#sessions").into_response())

@@ -1,5 +1,7 @@
 //! The webhook door: a delivery is stored with what its refs led to before it is answered.
 
+use std::net::IpAddr;
+
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -36,8 +38,13 @@ const NAMED: usize = 10;
 
 /// Stores a delivery and what it leads to in one transaction. A push that was seen before leads to what
 /// it led to then.
-pub async fn delivery(agent: &Agent, app: &App, received: Received) -> Result<Answer> {
-    let asked = Asked::read(app, received);
+pub async fn delivery(
+    agent: &Agent,
+    app: &App,
+    received: Received,
+    from: Option<IpAddr>,
+) -> Result<Answer> {
+    let asked = Asked::read(app, received, from);
     let stored = agent.store.write(move |db| store(db, asked)).await?;
     if let Some(new) = &stored.placed {
         placed(agent, new);
@@ -63,7 +70,7 @@ struct Stored {
 }
 
 impl Asked {
-    fn read(app: &App, received: Received) -> Self {
+    fn read(app: &App, received: Received, from: Option<IpAddr>) -> Self {
         let (pushes, nothing) = match received.content {
             Content::Pushes(pushes) => (pushes, None),
             Content::Ping => (vec![], Some("ping: the webhook is set up".to_owned())),
@@ -72,6 +79,7 @@ impl Asked {
         let by = Requester::Webhook {
             forge: received.forge.to_string(),
             user: pushes.iter().find_map(|push| push.pusher.clone()),
+            from,
         };
         let delivery = NewDelivery {
             app: app.name.clone(),

@@ -1,5 +1,7 @@
 //! News of an app's image in a registry: what its registry sends, and what asking it finds.
 
+use std::net::IpAddr;
+
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
@@ -19,11 +21,18 @@ const BACK: usize = 200;
 
 /// Stores a registry's delivery with what it leads to. Each leads to a look at the registry: payloads
 /// repeat word for word.
-pub async fn told(agent: &Agent, app: &App, of: &Image, notice: Notice) -> Result<Answer> {
+pub async fn told(
+    agent: &Agent,
+    app: &App,
+    of: &Image,
+    notice: Notice,
+    from: Option<IpAddr>,
+) -> Result<Answer> {
     let reason = reason(of, notice);
     let by = Requester::Webhook {
         forge: REGISTRY.to_owned(),
         user: None,
+        from,
     };
     let new = match &reason {
         None => Some(wished(&app.name, None, Trigger::Webhook, by)),

@@ -154,7 +154,7 @@ async fn a_webhook_names_every_ref_and_what_became_of_it() {
     let (one, two) = (one.parse().unwrap(), two.parse().unwrap());
     let app = &scene.agent.app(&"all".parse().unwrap()).unwrap();
     let refs = [("feature", &one), ("main", &two)];
-    let answer = delivery(&scene.agent, app, delivered(&refs, 1))
+    let answer = delivery(&scene.agent, app, delivered(&refs, 1), None)
         .await
         .unwrap();
     let overtaken = format!("all feature: {TOGETHER}");
@@ -166,6 +166,7 @@ async fn a_webhook_names_every_ref_and_what_became_of_it() {
     let by = Requester::Webhook {
         forge: "bitbucket".to_owned(),
         user: Some("ada".to_owned()),
+        from: None,
     };
     let [queued] = &scene.deployments("all").await[..] else {
         panic!("one deployment")
@@ -180,7 +181,7 @@ async fn a_webhook_names_every_ref_and_what_became_of_it() {
     assert_eq!((recorded[0].2, recorded[1].2), (false, true));
 
     // The same again leads to the same, and is not recorded twice.
-    let again = delivery(&scene.agent, app, delivered(&refs, 1))
+    let again = delivery(&scene.agent, app, delivered(&refs, 1), None)
         .await
         .unwrap();
     assert_eq!(
@@ -262,6 +263,7 @@ fn row(git_ref: &str, commit: &CommitId, skip: bool) -> PendingPush {
         requested_by: Requester::GitHttp {
             token: "admin".to_owned(),
             user: None,
+            from: None,
         },
     }
 }
@@ -350,7 +352,7 @@ async fn a_tag_object_is_nobodys_commit() {
         pushes[0].git_ref = Ref::Tag("v1".to_owned());
         pushes[0].commit = None;
     }
-    delivery(&scene.agent, &app, received).await.unwrap();
+    delivery(&scene.agent, &app, received, None).await.unwrap();
     let queued = scene.deployments("all").await.remove(0);
     assert_eq!(queued.commit, None);
     assert_eq!(queued.goal, deployments::Goal::Pushed(object));

@@ -518,6 +518,26 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE apps ADD COLUMN vacated_by TEXT;
 ",
+    // The audit log is a chain: what is in it already has a number, and no hash. The hash of what was deleted
+    // in the end is kept.
+    "
+    ALTER TABLE actions ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE actions ADD COLUMN hash TEXT NOT NULL DEFAULT '';
+    UPDATE actions SET seq = numbered.n
+        FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM actions) numbered
+        WHERE numbered.id = actions.id;
+    CREATE UNIQUE INDEX actions_by_seq ON actions (seq);
+    CREATE INDEX actions_by_app ON actions (app, id);
+
+    CREATE TABLE action_chain (
+        one       INTEGER PRIMARY KEY CHECK (one = 1),
+        seq       INTEGER NOT NULL,
+        hash      TEXT NOT NULL,
+        gone_seq  INTEGER NOT NULL,
+        gone_hash TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO action_chain SELECT 1, count(*), '', 0, '' FROM actions;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

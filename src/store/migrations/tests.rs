@@ -246,6 +246,7 @@ fn read_requester(db: &Connection, count: usize) {
     let by = Requester::Webhook {
         forge: "github".into(),
         user: Some("ada".into()),
+        from: None,
     };
     assert_eq!(live.requested_by, (count >= 12).then_some(by));
     assert_eq!(live.cancelled_by, None);
@@ -320,6 +321,7 @@ fn read_deliveries(db: &Connection, count: usize) {
         let by = Requester::GitHttp {
             token: "admin".into(),
             user: None,
+            from: None,
         };
         assert_eq!((pushed.skip, pushed.requested_by), (false, by));
     }

@@ -146,7 +146,7 @@ pub async fn change(
     Ok(Json(ScaleView::of(&api, &app, deployment).await?))
 }
 
-fn wanted(
+pub(super) fn wanted(
     web: Option<u32>,
     processes: BTreeMap<String, Option<u32>>,
 ) -> Result<BTreeMap<ServiceName, Option<u32>>, ApiError> {

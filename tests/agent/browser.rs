@@ -130,6 +130,29 @@ impl Browser {
             .await;
     }
 
+    async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.post("/goog/cdp/execute", body).await
+    }
+
+    /// From now on, pages are shown in this theme and this wide.
+    pub async fn show(&self, theme: &str, width: u32) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": theme });
+        let media = json!({ "features": [feature] });
+        self.devtools("Emulation.setEmulatedMedia", media).await;
+        let size =
+            json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", size)
+            .await;
+    }
+
+    /// The whole page as a PNG, in base64.
+    pub async fn picture(&self) -> String {
+        let all = json!({ "format": "png", "captureBeyondViewport": true });
+        let picture = self.devtools("Page.captureScreenshot", all).await;
+        picture["data"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// The visible text of the page.
     pub async fn text(&self) -> String {
         let text = self.run("return document.body.innerText").await;

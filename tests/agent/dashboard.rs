@@ -12,7 +12,7 @@ const TAB: &str = "\u{E004}";
 const ENTER: &str = "\u{E007}";
 
 /// Signed in by a one-time link.
-async fn signed_in(server: &mut Server) -> (Browser, String) {
+pub async fn signed_in(server: &mut Server) -> (Browser, String) {
     let site = format!("http://{}", server.agent().address);
     let browser = Browser::start().await;
     let link = server.cutover(&["open", "--print"]).output().unwrap();
@@ -164,6 +164,11 @@ async fn what_others_write_is_only_text() {
 
 /// Presses a button without a browser: the page's form with what it carries.
 async fn press(server: &Server, cookie: &str, page: &str) -> Answer {
+    filled(server, cookie, page, &[]).await
+}
+
+/// The same, with fields filled in.
+async fn filled(server: &Server, cookie: &str, page: &str, more: &[(&str, &str)]) -> Answer {
     let get = |path: &str| Request::get(path.to_owned()).header("cookie", cookie);
     let shown = server.ask(get(page), "").await.text();
     let mut body = url::form_urlencoded::Serializer::new(String::new());
@@ -174,6 +179,10 @@ async fn press(server: &Server, cookie: &str, page: &str) -> Answer {
             rest.split('"').next().unwrap().to_owned()
         };
         body.append_pair(&value("name"), &value("value"));
+    }
+    for (name, value) in more {
+        assert!(main.contains(&format!("name=\"{name}\"")), "{name}: {main}");
+        body.append_pair(name, value);
     }
     let request = Request::post(page).header("cookie", cookie);
     server.ask(request, body.finish()).await
@@ -210,6 +219,31 @@ async fn two_people_who_roll_back_at_once_cause_one_rollback() {
     let rollbacks = all.iter().filter(|it| it["trigger"] == "rollback");
     assert_eq!(rollbacks.count(), 1, "{list}");
     assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_scaled_on_its_page() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let cookie = cookie(&mut server).await;
+    let page = format!("/apps/{APP}/scale");
+    let scaled = filled(&server, &cookie, &page, &[("process-web", "2")]).await;
+    let place = scaled.headers["location"].to_str().unwrap().to_owned();
+    let id = place.strip_prefix("/deployments/").unwrap();
+    assert_eq!(server.ended(id).await.0.state, "live");
+    let scale = async || server.api(&format!("/api/v1/apps/{APP}/scale")).await["replicas"].clone();
+    assert_eq!(scale().await, 2);
+    // The same again changes nothing; what cannot be is refused; empty means what deploy.toml says.
+    let again = filled(&server, &cookie, &page, &[("process-web", "2")]).await;
+    assert_eq!(again.headers["location"], format!("/apps/{APP}").as_str());
+    for wrong in ["0", "101", "many"] {
+        let refused = filled(&server, &cookie, &page, &[("process-web", wrong)]).await;
+        assert_eq!(refused.status.as_u16(), 400, "{wrong}");
+    }
+    let back = filled(&server, &cookie, &page, &[("process-web", "")]).await;
+    assert!(back.headers.contains_key("location"), "{}", back.text());
+    assert_eq!(scale().await, Value::Null);
     server.stop().await;
 }
 

@@ -14,6 +14,7 @@ mod forge_status;
 mod git;
 mod server;
 
+mod accessible;
 mod bad_flood;
 mod bad_input;
 mod bake;

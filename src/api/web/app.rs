@@ -184,6 +184,7 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
                     @if app.release.is_some() && app.stopped.is_none() {
                         a.button href={ (path) "/rollback" } { "Roll back" }
                         a.button href={ (path) "/restart" } { "Restart" }
+                        a.button href={ (path) "/scale" } { "Scale" }
                     }
                     (elsewhere(&path))
                 }
@@ -289,7 +290,7 @@ fn work(deployment: &DeploymentView) -> Option<Duration> {
 fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
     let kept = shown.releases.iter().filter(|it| it.live_at.is_some());
     html! {
-        table {
+        table tabindex="0" {
             thead { tr { th { "Release" } th { "Commit" } th { "Live" } th { "" } } }
             tbody {
                 @for it in kept {

@@ -12,7 +12,7 @@ const SOON: i64 = 14 * 24 * 3_600_000;
 
 pub fn table(names: &[Name]) -> Markup {
     html! {
-        table {
+        table tabindex="0" {
             thead { tr { th { "Name" } th { "Issued by" } th { "Ends" } th { "Renewed" } } }
             tbody { @for name in names { (row(name)) } }
         }

@@ -7,7 +7,7 @@ use crate::api::cron::{CronRunView, CronView};
 
 pub fn table(all: &[CronView]) -> Markup {
     html! {
-        table {
+        table tabindex="0" {
             thead { tr { th { "Command" } th { "Schedule" } th { "Last run" } th { "Next" } } }
             tbody {
                 @for it in all {

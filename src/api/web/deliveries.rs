@@ -74,7 +74,7 @@ pub async fn show(
 
 fn table(rows: &[Row], may: Option<&Viewer>, app: &str) -> Markup {
     html! {
-        table {
+        table tabindex="0" {
             thead { tr { th { "Came" } th { "From" } th { "What" } th { "Became" } th { "" } } }
             tbody {
                 @for (it, reached) in rows {

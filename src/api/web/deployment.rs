@@ -192,7 +192,7 @@ fn baking(all: &[Tally], shown: &DeploymentView) -> Markup {
     html! {
         @if !all.is_empty() {
             h2 { "The watch so far" }
-            table {
+            table tabindex="0" {
                 thead { tr { th { "Release" } th.number { "Requests" } th.number { "Failed" } th.number { "Share" } } }
                 tbody {
                     @for one in all {

@@ -28,7 +28,7 @@ impl Instances {
         html! {
             @if self.all.is_empty() { p.quiet { "None." } }
             @else {
-                table {
+                table tabindex="0" {
                     thead { tr {
                         th { "Process" } th { "State" } th.number { "CPUs" } th.number { "Memory" } th { "Container" }
                     } }

@@ -34,6 +34,7 @@ mod log_tail;
 mod machine;
 mod parts;
 mod refusal;
+mod scale;
 mod server;
 mod session;
 mod sign_in;
@@ -65,6 +66,7 @@ pub fn router(api: Arc<Api>) -> Router<Arc<Api>> {
             "/apps/{app}/restart",
             get(confirm::restart).post(actions::restart),
         )
+        .route("/apps/{app}/scale", get(scale::ask).post(scale::change))
         .route("/apps/{app}/stop", get(stop::ask_stop).post(stop::stop))
         .route("/apps/{app}/start", get(stop::ask_start).post(stop::start))
         .route("/deployments/{id}", get(deployment::show))

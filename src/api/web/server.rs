@@ -140,7 +140,7 @@ fn token_table(all: &[Token]) -> Markup {
                 p.quiet { "Only the one of the server itself. " code { "cutover token create NAME" } " makes others, "
                           "with fewer rights." }
             } @else {
-                table {
+                table tabindex="0" {
                     thead { tr { th { "Name" } th { "Role" } th { "Apps" } th { "Used" } th { "Expires" } } }
                     tbody {
                         @for token in all {
@@ -184,7 +184,7 @@ fn action_table(all: &[Action]) -> Markup {
             h2 #actions-head { "Audit log" }
             @if all.is_empty() { p.quiet { "Nothing yet." } }
             @else {
-                table {
+                table tabindex="0" {
                     thead { tr { th { "When" } th { "Who" } th { "From" } th { "What" } th { "App" } th { "" } } }
                     tbody {
                         @for one in all {
@@ -228,7 +228,7 @@ fn session_table(all: &[Held], viewer: &Viewer) -> Markup {
             h2 #sessions-head { "Signed in" }
             @if all.is_empty() { p.quiet { "Nobody." } }
             @else {
-                table {
+                table tabindex="0" {
                     thead { tr { th { "Who" } th { "Browser" } th { "From" } th { "Seen" } th { "" } } }
                     tbody {
                         @for (session, who) in all {

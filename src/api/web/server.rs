@@ -194,7 +194,7 @@ fn action_table(all: &[Action]) -> Markup {
                                 td { @if let Some(from) = one.by.address() { (from) } }
                                 td { (one.kind) }
                                 td { @if let Some(app) = &one.app { (app) } }
-                                td { (target(&one.detail)) }
+                                td.detail { (target(&one.detail)) }
                             }
                         }
                     }
@@ -215,8 +215,8 @@ fn target(detail: &Value) -> Markup {
             (name) ": "
             @match value {
                 Value::String(id) if name == "deployment" => a href={ "/deployments/" (id) } { (id) },
-                Value::String(text) => code { (text) },
-                other => code { (other.to_string()) },
+                Value::String(text) => { (text) },
+                other => { (other.to_string()) },
             }
         }
     }

@@ -141,7 +141,13 @@ pub(super) fn of_app(
     app: &App,
 ) -> Result<Vec<CronView>, crate::store::StoreError> {
     let each = app.cron.iter().map(|(name, cron)| {
-        let last = jobs::of_cron(db, &app.name, name, 1)?;
+        // Of those that ran, which says more than that one was skipped since.
+        let mut runs: Vec<_> = jobs::of_cron(db, &app.name, name, RUNS)?
+            .into_iter()
+            .map(CronRunView::from)
+            .collect();
+        let last = runs.iter().position(|it| it.state != "skipped");
+        let last = (!runs.is_empty()).then(|| runs.swap_remove(last.unwrap_or(0)));
         let schedule = &cron.schedule;
         Ok(CronView {
             name: name.to_string(),
@@ -149,7 +155,7 @@ pub(super) fn of_app(
             timezone: schedule.timezone.clone(),
             command: cron.command.to_string(),
             next_at: schedule.next(now()).map(rfc3339),
-            last: last.into_iter().next().map(CronRunView::from),
+            last,
         })
     });
     each.collect()

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::SMALL_BODY;
 use crate::engine::EngineError;
 use crate::log_limit::limited;
 use crate::store::StoreError;
@@ -191,13 +192,14 @@ pub async fn shaped(response: Response) -> Response {
     if !status.is_client_error() || is_shaped {
         return response;
     }
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let message = format!("the request body is larger than {} KiB", SMALL_BODY >> 10);
+        return ApiError::new(status, "too_large", message, "").into_response();
+    }
     let text = axum::body::to_bytes(response.into_body(), 4 << 10).await;
     let message = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-    let code = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
-        _ => "bad_request",
-    };
-    ApiError::new(status, code, message, "see /api/v1/openapi.json").into_response()
+    let hint = "see /api/v1/openapi.json";
+    ApiError::new(status, "bad_request", message, hint).into_response()
 }
 
 pub async fn not_found() -> ApiError {

@@ -555,6 +555,8 @@ pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppVie
         let mut its = processes.filter(|it| it.name == scale.service.as_str());
         if let (Some(process), Some(_)) = (its.next(), scale.asked) {
             process.configured = Some(scale.configured);
+            // Also while the deployment that brings it is on its way.
+            process.wanted = scale.asked.unwrap_or(process.wanted);
         }
     }
     Ok(AppView {

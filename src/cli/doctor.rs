@@ -135,7 +135,14 @@ async fn agent(config: &Config) -> Vec<Found> {
     };
     let mut found = vec![match status.is_success() {
         true => Found::Good(format!("the agent is ready; it listens on `{listen}`")),
-        false => Found::Bad(format!("the agent is running, but not ready: {answer}")),
+        false => {
+            let parts = ["docker", "proxy"]
+                .iter()
+                .filter_map(|part| answer[*part].as_str());
+            let why: Vec<_> = parts.filter(|it| *it != "ok").collect();
+            let why = why.join("; ");
+            Found::Bad(format!("the agent is running, but not ready: {why}"))
+        }
     }];
     let said = |key: &str| {
         let all = answer[key].as_array().into_iter().flatten();
@@ -245,7 +252,7 @@ async fn leads_to(name: &str) -> String {
     match tokio::time::timeout(LOOK_UP, look).await {
         Err(_) => "; DNS does not answer in time".to_owned(),
         Ok(Err(_)) => {
-            "; in DNS it leads nowhere: add a record that leads to this machine".to_owned()
+            "; it does not resolve in DNS: add a record that leads to this machine".to_owned()
         }
         Ok(Ok(found)) => {
             let found: BTreeSet<String> = found.map(|it| it.ip().to_string()).collect();

@@ -65,7 +65,7 @@ pub async fn change(
     match done.deployment {
         Some(deployment) => outcome::after(&client, deployment, then.follow, then.json).await,
         None if done.changed > 0 => {
-            print::line("The app gets it with its next deployment");
+            print::line("The app will receive it with its next deployment");
             Ok(())
         }
         None => Ok(()),

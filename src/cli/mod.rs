@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 pub mod adopt;
@@ -76,7 +77,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Configuration file [default: `./deploy.toml`, then `/etc/cutover/deploy.toml`]
-    #[arg(long, global = true, value_name = "PATH", env = "CUTOVER_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "CUTOVER_CONFIG",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub config: Option<PathBuf>,
     /// Address of a remote agent, whose token is read from CUTOVER_TOKEN
     #[arg(long, global = true, value_name = "URL", env = "CUTOVER_URL")]
@@ -147,7 +154,11 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
-    let global = cli.global;
+    // An empty variable is none, as units and pipelines have them.
+    let global = Global {
+        config: cli.global.config.filter(|it| !it.as_os_str().is_empty()),
+        url: cli.global.url.filter(|it| !it.is_empty()),
+    };
     let ended = match cli.verb {
         // The exit code is that of somebody else's program.
         Verb::Run(args) => return session::run(args, &global).await,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::{Error, Global, configuration, print};
+use crate::config::Config;
 
 /// Open the dashboard, signed in: prints a link that works once, within two minutes
 #[derive(Debug, Args)]
@@ -23,6 +24,9 @@ pub async fn run(args: Open, global: &Global) -> Result<(), Error> {
     let path = answer["path"].as_str().unwrap_or("/");
     let link = format!("{}{path}", base(global)?);
     print::line(&link);
+    if let Some(here) = here(global)? {
+        print::line(format_args!("or, on this machine, {here}{path}"));
+    }
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
@@ -47,13 +51,24 @@ fn base(global: &Global) -> Result<String, Error> {
     if let Some(domain) = &config.agent.domain {
         return Ok(config.url(domain));
     }
+    Ok(listens(&config))
+}
+
+/// The same without the domain, which DNS may not know yet; `None` if there is none.
+fn here(global: &Global) -> Result<Option<String>, Error> {
+    if global.url.is_some() {
+        return Ok(None);
+    }
+    let (_, config) = configuration::load(global)?;
+    Ok(config.agent.domain.is_some().then(|| listens(&config)))
+}
+
+fn listens(config: &Config) -> String {
     // With port 0 in the configuration, only the agent knows.
     let path = config.agent.data_dir.join("agent.addr");
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let address: Value = serde_json::from_str(&text).unwrap_or_default();
     let address = address["http"].as_str().map(str::to_owned);
-    Ok(format!(
-        "http://{}",
-        address.unwrap_or_else(|| config.agent.listen.to_string())
-    ))
+    let address = address.unwrap_or_else(|| config.agent.listen.to_string());
+    format!("http://{address}")
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::client::{Client, view};
 use super::{Error, Global, print};
 
-/// Make the agent go by deploy.toml as it is now, without a restart
+/// Apply deploy.toml as it is now, without restarting the agent
 #[derive(Debug, Args)]
 pub struct Reload {
     /// Check the file and show what would change, and change nothing

@@ -118,17 +118,20 @@ fn steps(deployment: &view::Deployment) {
         return;
     }
     print::line("");
+    // The error stands below, whole.
+    let shown_below = |detail: &str| (deployment.error.iter()).any(|it| it.message == detail);
     let rows = deployment.steps.iter().map(|step| {
+        let detail = step.detail.as_deref().unwrap_or_default();
         let took = deployment.timings_ms.get(&step.name);
         let took = took.map(|ms| words::took(Duration::from_secs_f64((ms / 1e3).max(0.0))));
         vec![
             step.name.clone(),
             step.state.clone(),
             took.unwrap_or_default(),
-            step.detail
-                .as_deref()
-                .unwrap_or_default()
-                .replace('\n', " "),
+            match shown_below(detail) {
+                true => "see below".to_owned(),
+                false => detail.replace('\n', " "),
+            },
         ]
     });
     table::show(&["STEP", "STATE", "TOOK", "DETAIL"], rows.collect());

@@ -66,7 +66,7 @@ pub(super) fn apps(
         let problem = match apps.get(&to).map(|app: &Arc<App>| app.port) {
             Some(Some(_)) => continue,
             Some(None) => "which has no `port` and takes no requests",
-            None => "which is no app of this file",
+            None => "which is not an app in this file",
         };
         let key = format!("`apps.{from}.run.links`");
         file.report(
@@ -108,7 +108,7 @@ fn app(
     let poll = section.read("poll", poll);
     if poll.is_some() && matches!(&repo, Some(Repo::Image(image)) if image.digest.is_some()) {
         section.report(format!(
-            "`{}` is of no use with a digest in `image`, which never stands for anything else",
+            "`{}` cannot be combined with a digest in `image`, which never stands for anything else",
             section.key("poll")
         ));
     }
@@ -188,7 +188,12 @@ fn app(
         Strategy::Recreate => app_proxy::HOLD,
         _ => Duration::ZERO,
     };
-    let proxy = app_proxy(proxy, prefix, usual, domains.as_deref().unwrap_or_default());
+    // Not known if one of them is wrong.
+    let own = match &domains {
+        None if named => None,
+        domains => Some(domains.as_deref().unwrap_or_default()),
+    };
+    let proxy = app_proxy(proxy, prefix, usual, own);
     section.done();
     let app = App {
         name: name?,
@@ -253,7 +258,7 @@ fn image(section: &mut Section<'_>) -> Option<Repo> {
     for key in OF_A_REPOSITORY {
         if section.has(key) {
             section.report(format!(
-                "`{}` is of no use with `image`, which comes from a registry: remove one of them",
+                "`{}` cannot be combined with `image`, which comes from a registry: remove one of them",
                 section.key(key)
             ));
         }

@@ -20,7 +20,7 @@ pub(super) fn app_proxy(
     mut section: Section<'_>,
     prefix: String,
     usual: Duration,
-    domains: &[String],
+    domains: Option<&[String]>,
 ) -> AppProxy {
     let strip_path = section.read("strip_path", |node| node.boolean());
     let max_body = section.read("max_body", |node| {

@@ -54,6 +54,13 @@ impl BasicUser {
         }
     }
 
+    /// Why what can be read is no password or hash. Reads: blocks.
+    pub fn problem(&self) -> Option<String> {
+        let secret = self.secret()?;
+        secret.read_text().ok()?;
+        checked(secret).err()
+    }
+
     /// The password's hash, the same each time: a table that is published again must not differ. Reads
     /// and computes: blocks.
     pub fn hash(&self, app: &AppName) -> Result<String, String> {
@@ -61,17 +68,9 @@ impl BasicUser {
             Password::Hash(hash) => return Ok(hash.clone()),
             Password::From(secret) => secret,
         };
-        let text = secret.read_text().map_err(|error| error.to_string())?;
+        let text = checked(secret)?;
         if text.starts_with("$2") {
-            return match is_hash(&text) {
-                true => Ok(text),
-                false => Err(format!("the secret is not {HASH}")),
-            };
-        }
-        if text.len() > LONGEST || text.contains('\0') {
-            return Err(format!(
-                "the password must have at most {LONGEST} bytes, none of them zero"
-            ));
+            return Ok(text);
         }
         // A salt need not be secret, only differ from that of others.
         let salt = Sha256::digest(format!("cutover/{app}/{}", self.name));
@@ -79,6 +78,23 @@ impl BasicUser {
         let parts = bcrypt::hash_with_salt(text, COST, salt).map_err(|error| error.to_string())?;
         Ok(parts.format_for_version(bcrypt::Version::TwoB))
     }
+}
+
+/// The password or its hash, which is one that can be verified.
+fn checked(secret: &Secret) -> Result<String, String> {
+    let text = secret.read_text().map_err(|error| error.to_string())?;
+    if text.starts_with("$2") {
+        return match is_hash(&text) {
+            true => Ok(text),
+            false => Err(format!("the secret is not {HASH}")),
+        };
+    }
+    if text.len() > LONGEST || text.contains('\0') {
+        return Err(format!(
+            "the password must have at most {LONGEST} bytes, none of them zero"
+        ));
+    }
+    Ok(text)
 }
 
 const HASH: &str = "a hash by bcrypt with a cost of 4 to 14, as `htpasswd -nbB NAME PASSWORD` prints \
@@ -143,6 +159,10 @@ fn user(node: Node<'_>) -> Option<BasicUser> {
     });
     let hash = section.read("password_hash", |node| match node.value.get_ref() {
         DeValue::String(text) if is_hash(text) => Some(Password::Hash(text.to_string())),
+        DeValue::Table(_) => node.wrong_unshown(format!(
+            "{HASH}; to read the password or its hash, write `file = \"PATH\"` or `env = \"NAME\"` in \
+             place of `password_hash`"
+        )),
         _ => node.wrong_unshown(HASH),
     });
     let mut from = |kind| {
@@ -186,7 +206,10 @@ mod tests {
         let app = config.apps.values().next().unwrap();
         for user in app.proxy.basic_auth.iter().flat_map(|auth| &auth.users) {
             match (user.name.as_str(), user.hash(&app.name)) {
-                ("bad", hash) => assert!(hash.is_err()),
+                ("bad", hash) => {
+                    assert!(hash.is_err());
+                    assert_eq!(user.problem(), hash.err());
+                }
                 (password, Ok(hash)) => {
                     let password = if password == "bob" {
                         "open sesame"
@@ -241,6 +264,10 @@ mod tests {
             (
                 "basic_auth = [{ user = 'a', password_hash = 'hunter2' }]",
                 "a hash by bcrypt",
+            ),
+            (
+                "basic_auth = [{ user = 'a', password_hash = { file = 'a' } }]",
+                "`file = \"PATH\"`",
             ),
             (
                 "basic_auth = [{ user = 'a', password = 'hunter2' }]",

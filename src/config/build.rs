@@ -99,7 +99,7 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         .collect::<Vec<_>>()
     {
         section.report(format!(
-            "`{}` is of no use with {instead}, which needs no Dockerfile: remove one of them",
+            "`{}` cannot be combined with {instead}, which needs no Dockerfile: remove one of them",
             section.key(key)
         ));
     }

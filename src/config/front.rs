@@ -29,12 +29,13 @@ const FRAMING: [&str; 12] = [
 ];
 
 /// `None` if nothing is set. `domains`: the app's.
-pub(super) fn front(section: &mut Section<'_>, domains: &[String]) -> Option<Arc<Front>> {
+pub(super) fn front(section: &mut Section<'_>, domains: Option<&[String]>) -> Option<Arc<Front>> {
     let canonical = section.read("canonical", |node| {
         const EXPECTED: &str = "one of the app's own domains, without a wildcard";
         let text = node.str(EXPECTED)?;
         let host = super::claims::host(text).ok();
-        let own = host.filter(|host| !host.contains('*') && domains.contains(host));
+        let own =
+            host.filter(|host| !host.contains('*') && domains.is_none_or(|all| all.contains(host)));
         own.or_else(|| node.wrong(EXPECTED))
     });
     let front = Front {

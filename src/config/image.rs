@@ -28,6 +28,15 @@ impl Image {
         }
     }
 
+    /// The name within the registry, such as `acme/hello`.
+    pub fn repository(&self) -> &str {
+        let host = self.registry();
+        let within = self.name.strip_prefix(host);
+        within
+            .and_then(|it| it.strip_prefix('/'))
+            .unwrap_or(&self.name)
+    }
+
     /// The name with everything that Docker would add to it.
     pub fn canonical(&self) -> String {
         match self.registry() {

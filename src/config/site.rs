@@ -45,7 +45,7 @@ pub(super) fn site(section: &mut Section<'_>) -> Option<Site> {
     for key in OF_AN_IMAGE {
         if section.has(key) {
             section.report(format!(
-                "`{}` is of no use with `kind = \"static\"`: expected an app with a Dockerfile",
+                "`{}` cannot be combined with `kind = \"static\"`: expected an app with a Dockerfile",
                 section.key(key)
             ));
         }

@@ -45,7 +45,7 @@ pub(super) fn test(
     }
     if target.is_some() && !has_stages {
         section.report(format!(
-            "`{}` is of no use without a Dockerfile: expected a `command` that tests the image",
+            "`{}` cannot be used without a Dockerfile: expected a `command` that tests the image",
             section.key("target")
         ));
     }

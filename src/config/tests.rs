@@ -496,7 +496,7 @@ fn one_mistake_each() {
         ),
         ("run.links = 'api'", "an array of apps"),
         ("run.links = ['A']", "the name of an app"),
-        ("run.links = ['nobody']", "no app of this file"),
+        ("run.links = ['nobody']", "not an app in this file"),
         ("run.volumes = 'data:/data'", "an array of volumes"),
         ("run.volumes = ['data']", "a volume such as"),
         (
@@ -569,13 +569,13 @@ fn one_mistake_each() {
         ),
         (
             "test.target = 'x'\nbuild.command = ['x']",
-            "`apps.a.test.target` is of no use",
+            "`apps.a.test.target` cannot be used",
         ),
         ("build.push = 'a:1'", "without a tag"),
         ("build.command = 'make'", "a program and its arguments"),
         (
             "build.command = ['x']\nbuild.target = 'x'",
-            "of no use with `command`",
+            "cannot be combined with `command`",
         ),
         ("hooks.relase = 'x'", "did you mean `release`?"),
         ("bake = '1s'", "it belongs in `[apps.a.deploy]`"),
@@ -866,11 +866,11 @@ fn a_folder_of_files_needs_little_and_takes_no_dockerfiles_keys() {
         ("kind = 'static'\ndir = '../x'\n", "`apps.a.dir`"),
         (
             "kind = 'static'\ndir = '.'\nbuild.target = 'x'\n",
-            "`apps.a.build.target` is of no use",
+            "`apps.a.build.target` cannot be combined",
         ),
         (
             "kind = 'static'\ndir = '.'\nhooks.test = 'x'\n",
-            "`apps.a.hooks` is of no use",
+            "`apps.a.hooks` cannot be combined",
         ),
     ] {
         let found = problems(&format!("[apps.a]\nrepo = 'r'\n{text}"));
@@ -888,14 +888,20 @@ fn an_image_takes_the_place_of_a_repository() {
     let pinned = format!("image = 'a@sha256:{}'\npoll = '5m'\n", "0".repeat(64));
     for (text, expected) in [
         ("image = 'A'\n", "expected the name of an image"),
-        ("image = 'a'\nrepo = 'r'\n", "`apps.a.repo` is of no use"),
+        (
+            "image = 'a'\nrepo = 'r'\n",
+            "`apps.a.repo` cannot be combined",
+        ),
         (
             "image = 'a'\nbuild.target = 'x'\n",
-            "`apps.a.build` is of no use",
+            "`apps.a.build` cannot be combined",
         ),
         ("image = 'a'\npoll = '1s'\n", "expected 5s or more"),
         ("repo = 'r'\npoll = '5m'\n", "`apps.a.poll` needs `image`"),
-        (pinned.as_str(), "`apps.a.poll` is of no use with a digest"),
+        (
+            pinned.as_str(),
+            "`apps.a.poll` cannot be combined with a digest",
+        ),
     ] {
         let found = problems(&format!("[apps.a]\nport = 1\n{text}"));
         assert!(found.iter().any(|it| it.contains(expected)), "{found:?}");

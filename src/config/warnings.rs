@@ -113,6 +113,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 "{at}.proxy.access_log.headers`: `{name}` lets whoever reads the log come in as the visitor"
             ));
         }
+        let users = app.proxy.basic_auth.iter().flat_map(|auth| &auth.users);
+        for user in users {
+            if let Some(problem) = user.problem() {
+                warnings.push(format!(
+                    "{at}.proxy.basic_auth`: `{}` cannot come in: {problem}",
+                    user.name.escape_debug()
+                ));
+            }
+        }
         if app.proxy.basic_auth.is_some() && config.proxy.https.is_none() {
             warnings.push(format!(
                 "{at}.proxy.basic_auth`: passwords are sent unencrypted to a proxy without TLS; set \

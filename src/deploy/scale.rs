@@ -49,8 +49,8 @@ pub async fn scale(
     trigger: Trigger,
     by: Requester,
 ) -> Result<Option<Deployment>> {
-    tracing::info!(app = %app.name, ?wanted, "scaled");
     let app = app.clone();
+    let name = app.name.clone();
     let write = agent.store.write(move |db| {
         let known = known(db, &app)?;
         for (service, replicas) in &wanted {
@@ -76,6 +76,7 @@ pub async fn scale(
         }
     });
     let queued = write.await?;
+    tracing::info!(app = %name, "scaled");
     if let Some(queued) = &queued {
         intake::announce(agent, queued);
     }

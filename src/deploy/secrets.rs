@@ -100,6 +100,11 @@ fn check(change: &Change) -> Result<()> {
                 name.escape_debug()
             ));
         }
+        if name == "PORT" || name.starts_with("CUTOVER_") {
+            return wrong(format!(
+                "`{name}` cannot be a secret: Cutover sets it itself"
+            ));
+        }
         if value.is_empty() {
             return wrong(format!(
                 "the value of `{name}` is empty: unset it to remove it"

@@ -296,7 +296,7 @@ impl Tend {
         let away = self.engine_away_since();
         let away = away.map(|since| {
             let seconds = (now() - since) / 1000;
-            format!("Docker has not answered for {seconds} s; what serves goes on serving")
+            format!("Docker has not answered for {seconds} s; live apps keep serving")
         });
         let mut problems = self.differences(Some(app));
         problems.extend(away);

@@ -15,6 +15,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn poll(agent: Arc<Agent>) {
     // When each app was asked about last, and whether the answer is still awaited.
     let mut asked: HashMap<AppName, (Instant, bool)> = HashMap::new();
+    let mut failing: HashMap<AppName, String> = HashMap::new();
     let mut asking = JoinSet::new();
     loop {
         let config = agent.in_force();
@@ -30,21 +31,38 @@ pub async fn poll(agent: Arc<Agent>) {
             }
         }
         tokio::select! {
-            Some(Ok(name)) = asking.join_next() => {
+            Some(Ok((name, asked_for))) = asking.join_next() => {
                 if let Some((_, waits)) = asked.get_mut(&name) {
                     *waits = false;
                 }
+                say(&mut failing, name, asked_for);
             }
             () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
-async fn ask(agent: &Agent, app: &App) -> AppName {
-    if let Some(image) = app.image()
-        && let Err(error) = intake::image::poll(agent, app, image).await
-    {
-        tracing::warn!(app = %app.name, "failed to ask for a newer image: {error}");
+async fn ask(agent: &Agent, app: &App) -> (AppName, Result<(), String>) {
+    let asked = match app.image() {
+        Some(image) => intake::image::poll(agent, app, image).await,
+        None => Ok(()),
+    };
+    (app.name.clone(), asked)
+}
+
+/// Logs what is wrong once, as long as it is the same.
+fn say(failing: &mut HashMap<AppName, String>, app: AppName, asked: Result<(), String>) {
+    match asked {
+        Ok(()) => {
+            if failing.remove(&app).is_some() {
+                tracing::info!(%app, "its registry answers again");
+            }
+        }
+        Err(error) => {
+            if failing.get(&app) != Some(&error) {
+                tracing::warn!(%app, "failed to ask for a newer image, and asks again: {error}");
+                failing.insert(app, error);
+            }
+        }
     }
-    app.name.clone()
 }

@@ -40,7 +40,12 @@ pub fn part(request: &Request, mark: &str, modified: &str, size: u64) -> Part {
         return Part::Whole;
     };
     let end = size.saturating_sub(1);
-    match (first.parse::<u64>(), last.parse::<u64>()) {
+    // A number too large for any file is one beyond its end.
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true if !text.is_empty() => Ok(text.parse::<u64>().unwrap_or(u64::MAX)),
+        _ => Err(()),
+    };
+    match (number(first), number(last)) {
         (Ok(first), Ok(last)) if first > last => Part::Whole,
         (Ok(first), _) if first >= size => Part::None,
         (Ok(first), Ok(last)) => Part::Of(first, last.min(end)),

@@ -90,7 +90,11 @@ impl Site {
     /// Links are followed within the site only.
     fn file(&self, path: &Path) -> Option<PathBuf> {
         let real = path.canonicalize().ok()?;
-        (real.starts_with(&self.root) && real.is_file()).then_some(real)
+        let within = real.strip_prefix(&self.root).ok()?;
+        let hidden = |part: &std::ffi::OsStr| part.as_encoded_bytes().starts_with(b".");
+        let mut parts = within.iter().enumerate();
+        let is_hidden = parts.any(|(at, part)| hidden(part) && !(at == 0 && part == ".well-known"));
+        (!is_hidden && real.is_file()).then_some(real)
     }
 
     /// Whether the content never changes under this path.
@@ -103,12 +107,16 @@ impl Site {
     pub fn open(&self, path: &Path, request: &Request) -> io::Result<Content> {
         let mut varies = false;
         let mut chosen = (path.to_owned(), None);
+        let mut best = 0.0;
+        // The better one last: it wins where the client likes both alike.
         for (end, coding) in [("gz", "gzip"), ("br", "br")] {
             let mut name = path.as_os_str().to_owned();
             name.push(format!(".{end}"));
             if let Some(file) = self.file(Path::new(&name)) {
                 varies = true;
-                if request.accepts(coding) {
+                let weight = request.weight(coding);
+                if weight > 0.0 && weight >= best {
+                    best = weight;
                     chosen = (file, Some(coding));
                 }
             }

@@ -90,17 +90,16 @@ impl Request {
         }
     }
 
-    /// Whether a content in this coding is welcome.
-    pub fn accepts(&self, coding: &str) -> bool {
+    /// How welcome a content in this coding is: 0 not at all, 1 most (RFC 9110, 12.4.2).
+    pub fn weight(&self, coding: &str) -> f32 {
         let mut codings = self.accept_encoding.split(',');
-        codings.any(|it| {
+        let weight = codings.find_map(|it| {
             let mut parts = it.split(';').map(str::trim);
-            let named = parts
-                .next()
-                .is_some_and(|it| it.eq_ignore_ascii_case(coding));
+            let named = parts.next()?.eq_ignore_ascii_case(coding);
             let weight = parts.find_map(|it| it.strip_prefix("q="));
-            named && weight.is_none_or(|it| it.parse().is_ok_and(|it: f32| it > 0.0))
-        })
+            named.then(|| weight.map_or(1.0, |it| it.parse().unwrap_or(0.0)))
+        });
+        weight.unwrap_or(0.0)
     }
 
     /// The path's parts, decoded; an empty last one if it ends with `/`. `None` for a path that no file

@@ -15,7 +15,7 @@ pub use forge::Forge;
 pub use push::{Content, Push, Ref};
 pub use receive::{Received, receive};
 pub use refusal::Refusal;
-pub use registry::Notice;
+pub use registry::{Notice, Pushed};
 
 #[cfg(test)]
 mod tests;

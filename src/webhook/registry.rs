@@ -16,8 +16,16 @@ const MOST: usize = 100;
 /// A delivery whose sender knows one of the app's secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// The tags that were pushed, none if it does not say; or why nothing is to be deployed.
-    pub pushed: Result<Vec<String>, String>,
+    /// What was pushed, nothing if it does not say; or why nothing is to be deployed.
+    pub pushed: Result<Vec<Pushed>, String>,
+}
+
+/// A tag that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The registry's name for the repository, such as `acme/hello`; `None` if the payload does not say.
+    pub repository: Option<String>,
+    pub tag: String,
 }
 
 /// Verifies the sender, and only then parses the body. A registry signs as its forge does (GitHub, Gitea,
@@ -46,7 +54,7 @@ pub fn receive(
     let json = payload::json(headers, body)?;
     let pushed = match json.trim_ascii().is_empty() {
         true => Ok(Vec::new()),
-        false => tags(&payload::read(&json)?),
+        false => pushed(&payload::read(&json)?),
     };
     Ok(Notice { pushed })
 }
@@ -71,7 +79,7 @@ fn in_address(secrets: &[Vec<u8>], query: &str) -> bool {
     token.is_some_and(|(_, token)| signature::token(secrets, token.as_bytes()))
 }
 
-fn tags(json: &Value) -> Result<Vec<String>, String> {
+fn pushed(json: &Value) -> Result<Vec<Pushed>, String> {
     let text = |path: &str| json.pointer(path).and_then(Value::as_str);
     let list = |path: &str| json.pointer(path).and_then(Value::as_array);
     let event = |name: &str| {
@@ -105,16 +113,45 @@ fn tags(json: &Value) -> Result<Vec<String>, String> {
     }
     let resources = list("/event_data/resources").into_iter().flatten();
     found.extend(resources.filter_map(|it| it.pointer("/tag")?.as_str()));
-    // The registry of the distribution project itself, and what is built on it.
+    let repository = repository(json);
+    let found = found.into_iter().map(|tag| (repository.clone(), tag));
+    let mut found: Vec<_> = found.collect();
+    // The registry of the distribution project itself, and what is built on it: one event for each layer,
+    // and only that of the image has a tag.
     if let Some(events) = list("/events") {
-        let mut pushes = events.iter().filter(|it| it["action"] == "push").peekable();
-        if pushes.peek().is_none() {
-            return Err("nothing was pushed".into());
+        let pushes = events.iter().filter(|it| it["action"] == "push");
+        let before = found.len();
+        found.extend(pushes.filter_map(|it| {
+            let tag = it.pointer("/target/tag")?.as_str()?;
+            let repository = it.pointer("/target/repository").and_then(Value::as_str);
+            Some((repository.map(str::to_owned), tag))
+        }));
+        if found.len() == before {
+            return Err("no tag was pushed".into());
         }
-        found.extend(pushes.filter_map(|it| it.pointer("/target/tag")?.as_str()));
     }
-    let found = found.into_iter().filter(|tag| !tag.is_empty());
-    Ok(found.take(MOST).map(str::to_owned).collect())
+    let found = found.into_iter().filter(|(_, tag)| !tag.is_empty());
+    let found = found.map(|(repository, tag)| Pushed {
+        repository,
+        tag: tag.to_owned(),
+    });
+    Ok(found.take(MOST).collect())
+}
+
+/// What Docker Hub, Harbor, GitHub and Gitea call the repository.
+fn repository(json: &Value) -> Option<String> {
+    let text = |path: &str| json.pointer(path).and_then(Value::as_str);
+    let whole = text("/repository/repo_name").or(text("/event_data/repository/repo_full_name"));
+    if let Some(whole) = whole {
+        return Some(whole.to_owned());
+    }
+    ["/package", "/registry_package"].iter().find_map(|at| {
+        let name = text(&format!("{at}/name"))?;
+        let owner = text(&format!("{at}/namespace"))
+            .or(text(&format!("{at}/owner/login")))
+            .or(text(&format!("{at}/owner/username")))?;
+        Some(format!("{owner}/{name}"))
+    })
 }
 
 #[cfg(test)]
@@ -150,7 +187,7 @@ mod tests {
             ),
         ] {
             let heard = ask(&headers, query).unwrap();
-            assert_eq!(heard.pushed, Ok(vec!["1".to_owned()]));
+            assert_eq!(tags(heard.pushed), Ok(vec!["1".to_owned()]));
         }
         for (headers, query) in [
             (none.clone(), None),
@@ -163,6 +200,32 @@ mod tests {
             assert_eq!(ask(&headers, query), Err(Refusal::Unauthenticated));
         }
         assert!(receive(&[], &with("authorization", ""), None, body).is_err());
+    }
+
+    fn tags(pushed: Result<Vec<Pushed>, String>) -> Result<Vec<String>, String> {
+        pushed.map(|all| all.into_iter().map(|it| it.tag).collect())
+    }
+
+    #[test]
+    fn each_registrys_repository_is_found() {
+        let github = json!({"name": "hello", "namespace": "acme",
+            "package_version": {"container_metadata": {"tag": {"name": "1"}}}});
+        for payload in [
+            json!({"push_data": {"tag": "1"}, "repository": {"repo_name": "acme/hello"}}),
+            json!({"action": "published", "registry_package": github}),
+            json!({"type": "PUSH_ARTIFACT", "event_data": {"resources": [{"tag": "1"}],
+                   "repository": {"repo_full_name": "acme/hello"}}}),
+            json!({"action": "created", "package": {"version": "1", "name": "hello",
+                   "owner": {"login": "acme"}}}),
+            json!({"events": [{"action": "push", "target": {"repository": "acme/other"}},
+                              {"action": "push", "target": {"repository": "acme/hello", "tag": "1"}}]}),
+        ] {
+            let expected = Pushed {
+                repository: Some("acme/hello".into()),
+                tag: "1".into(),
+            };
+            assert_eq!(pushed(&payload), Ok(vec![expected]), "{payload}");
+        }
     }
 
     #[test]
@@ -178,17 +241,22 @@ mod tests {
                               {"action": "push", "target": {"tag": "1"}}]}),
             json!({"tag": "1"}),
         ] {
-            assert_eq!(tags(&payload), Ok(vec!["1".to_owned()]), "{payload}");
+            assert_eq!(
+                tags(pushed(&payload)),
+                Ok(vec!["1".to_owned()]),
+                "{payload}"
+            );
         }
-        assert_eq!(tags(&json!({})), Ok(vec![]));
+        assert_eq!(pushed(&json!({})), Ok(vec![]));
         for payload in [
             json!({"type": "DELETE_ARTIFACT", "event_data": {"resources": [{"tag": "1"}]}}),
             json!({"action": "deleted", "package": {"version": "1"}}),
             json!({"events": [{"action": "pull"}]}),
+            json!({"events": [{"action": "push", "target": {"repository": "acme/hello"}}]}),
         ] {
-            assert!(tags(&payload).is_err(), "{payload}");
+            assert!(pushed(&payload).is_err(), "{payload}");
         }
         let wrong = json!({"events": 1, "tag": [], "push_data": "x", "event_data": null});
-        assert_eq!(tags(&wrong), Ok(vec![]));
+        assert_eq!(pushed(&wrong), Ok(vec![]));
     }
 }

@@ -225,6 +225,14 @@ async fn an_image_of_a_registry_is_deployed_by_digest_and_rolled_back() {
         "{}",
         answer.text()
     );
+    let other = json!({"push_data": {"tag": "1"}, "repository": {"repo_name": "another/image"}});
+    let answer = hook(&token, other).await;
+    assert_eq!(
+        answer.json()["deployment"],
+        Value::Null,
+        "{}",
+        answer.text()
+    );
     let answer = hook(&token, json!({"push_data": {"tag": "1"}})).await;
     let id = answer.json()["deployment"].as_str().unwrap().to_owned();
     let (deployment, log) = server.ended(&id).await;

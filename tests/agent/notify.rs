@@ -304,7 +304,7 @@ async fn what_happens_to_the_server_is_told_later_at_once_and_not_at_night() {
         server.log()
     );
     let body = on_phone.lock()[0].1.clone();
-    assert!(body.contains("2 things happened"), "{body}");
+    assert!(body.contains("2 events"), "{body}");
     assert!(body.contains("The agent was restarted") && body.contains("a deployment failed"));
     assert_eq!(on_phone.lock().len(), 1);
     assert!(mailed().contains("The agent was restarted"), "{}", mailed());

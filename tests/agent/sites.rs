@@ -52,6 +52,7 @@ async fn a_folder_of_files_is_served_without_a_dockerfile() {
         File::new("public/docs/index.html", "docs"),
         File::new("public/assets/a.js", "plain"),
         File::new("public/assets/a.js.gz", "packed"),
+        File::new("public/assets/a.js.br", "packed well"),
         File::new("public/.env", "SECRET=1"),
     ];
     let id = server.push_files(&files, "one").await;
@@ -81,7 +82,7 @@ async fn a_folder_of_files_is_served_without_a_dockerfile() {
     let script = get(
         &mut server,
         "/assets/a.js",
-        &[("accept-encoding", "br, gzip")],
+        &[("accept-encoding", "br;q=0.1, gzip")],
     )
     .await;
     assert_eq!(script.text(), "packed");
@@ -112,6 +113,9 @@ async fn a_folder_of_files_is_served_without_a_dockerfile() {
         (StatusCode::PARTIAL_CONTENT, "bo".into())
     );
     assert_eq!(field(&part.headers, "content-range"), "bytes 1-2/5");
+    let range = format!("bytes=1-{}", "9".repeat(20));
+    let part = get(&mut server, "/about.html", &[("range", &range)]).await;
+    assert_eq!(part.text(), "bout");
 
     // The next version; a page that a browser has is not that of before.
     let files = [

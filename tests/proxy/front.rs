@@ -470,6 +470,34 @@ async fn a_release_takes_so_many_requests_at_a_time() {
 }
 
 #[tokio::test]
+async fn slow_uploads_that_are_taken_in_leave_room_for_others() {
+    let proxy = Proxy::start().await;
+    let front = Front {
+        max_connections: Some(2),
+        buffer_requests: Some(1 << 10),
+        ..Front::default()
+    };
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let answers = says(ok, std::time::Duration::ZERO).await;
+    publish(&proxy, vec![behind(front, &[], answers)]).await;
+    let mut uploads = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nslow";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        uploads.push(stream);
+    }
+    let client = proxy.client.clone();
+    assert!(soon(async move || client.stats().await.unwrap()[0].in_flight == 4).await);
+    let other = get(&proxy, "a.test", "/", "").await;
+    assert!(other.starts_with("http/1.1 200 "), "{other}");
+    drop(uploads);
+    let client = proxy.client.clone();
+    assert!(soon(async move || client.stats().await.unwrap()[0].in_flight == 0).await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn the_log_has_what_an_app_wants_and_the_client_that_a_trusted_proxy_names() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access.log");

@@ -28,18 +28,20 @@ struct Row {
 }
 
 impl Row {
-    /// What needs a person comes first, then what is on its way.
-    fn rank(&self) -> u8 {
+    /// What needs a person comes first, then what is on its way. What all apps suffer from puts none of
+    /// them before the others.
+    fn rank(&self, everywhere: &[String]) -> u8 {
         let failed = self.last.first().is_some_and(|it| {
             use crate::state::State::{Failed, RolledBack, Stuck};
             matches!(it.state, Failed | RolledBack | Stuck)
         });
-        match (&self.running, self.app.problems.is_empty()) {
-            (_, false) => 0,
+        let own = |problem: &String| !everywhere.contains(problem);
+        match &self.running {
+            _ if self.app.problems.iter().any(own) => 0,
             _ if !self.app.configured => 1,
             _ if failed => 1,
-            (Some(_), _) => 2,
-            _ => 3,
+            Some(_) => 2,
+            None => 3,
         }
     }
 }
@@ -76,11 +78,21 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
         Ok(rows)
     });
     let mut rows = read.await.told(&viewer)?;
-    rows.sort_by_key(Row::rank);
-    let problems: Vec<_> = rows
-        .iter()
-        .flat_map(|row| row.app.problems.clone())
-        .collect();
+    let mut problems: Vec<String> = Vec::new();
+    for problem in rows.iter().flat_map(|row| &row.app.problems) {
+        if !problems.contains(problem) {
+            problems.push(problem.clone());
+        }
+    }
+    let is_everywhere =
+        |problem: &&String| rows.iter().all(|row| row.app.problems.contains(problem));
+    let everywhere: Vec<_> = problems.iter().filter(is_everywhere).cloned().collect();
+    let everywhere = if rows.len() > 1 {
+        everywhere
+    } else {
+        Vec::new()
+    };
+    rows.sort_by_key(|row| row.rank(&everywhere));
     let title = match problems.len() {
         0 => "Apps".to_owned(),
         1 => "1 problem".to_owned(),
@@ -91,7 +103,7 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
             h1 { "Apps" }
             (super::parts::problems(&problems))
             @if rows.is_empty() { (empty()) }
-            @else { ul.apps { @for row in &rows { (card(row)) } } }
+            @else { ul.apps { @for row in &rows { (card(row, row.rank(&everywhere))) } } }
         }
     };
     let page = Page {
@@ -111,10 +123,10 @@ fn empty() -> Markup {
     }
 }
 
-fn card(row: &Row) -> Markup {
+fn card(row: &Row, rank: u8) -> Markup {
     let app = &row.app;
     let path = format!("/apps/{}", app.name);
-    let newest = row.last.first().filter(|_| row.rank() < 3);
+    let newest = row.last.first().filter(|_| rank < 3);
     html! {
         li.card {
             div.name {

@@ -13,7 +13,7 @@ use crate::ids::{AppName, CommitId, DeliveryId};
 use crate::principal::Requester;
 use crate::store::deliveries::{self, NewDelivery};
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
-use crate::webhook::Notice;
+use crate::webhook::{Notice, Pushed};
 
 const REGISTRY: &str = "registry";
 /// How many deployments back the last one of the app's own image is looked for.
@@ -73,12 +73,31 @@ fn reason(of: &Image, notice: Notice) -> Option<String> {
     }
     match notice.pushed {
         Err(why) => Some(why),
-        Ok(tags) if tags.is_empty() || tags.contains(&of.tag) => None,
-        Ok(tags) => Some(format!(
-            "the tag `{}` was pushed; the app's `image` has `{}`",
-            tags.join("`, `").escape_debug(),
-            of.tag
-        )),
+        Ok(pushed) if pushed.is_empty() || pushed.iter().any(|it| is_of(of, it)) => None,
+        Ok(pushed) => {
+            let all: Vec<_> = pushed.iter().map(named).collect();
+            Some(format!(
+                "`{}` was pushed; the app's `image` is `{}:{}`",
+                all.join("`, `").escape_debug(),
+                of.repository(),
+                of.tag
+            ))
+        }
+    }
+}
+
+fn is_of(of: &Image, pushed: &Pushed) -> bool {
+    let same = |named: &String| {
+        let named = named.strip_prefix("library/").unwrap_or(named);
+        named.eq_ignore_ascii_case(of.repository())
+    };
+    pushed.tag == of.tag && pushed.repository.as_ref().is_none_or(same)
+}
+
+fn named(pushed: &Pushed) -> String {
+    match &pushed.repository {
+        Some(repository) => format!("{repository}:{}", pushed.tag),
+        None => pushed.tag.clone(),
     }
 }
 

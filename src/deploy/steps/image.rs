@@ -30,17 +30,12 @@ pub async fn find(line: &Line<'_>, image: &Image, goal: &Goal) -> Result<Commit,
         _ => image.clone(),
     };
     line.log.line(&format!("looking for `{wanted}`"));
-    let found = digest(line.agent, &wanted).await.map_err(|error| match error {
-        EngineError::Unreachable { .. } => Stop::Interrupted(error.to_string()),
-        error => Stop::failed(
-            "image",
-            format!(
-                "{error}; check the name and the tag, and that the agent's user has a login to `{}` \
-                 (`docker login`) if it needs one",
-                wanted.registry()
-            ),
-        ),
-    })?;
+    let found = digest(line.agent, &wanted)
+        .await
+        .map_err(|error| match error {
+            EngineError::Unreachable { .. } => Stop::Interrupted(error.to_string()),
+            error => Stop::failed("image", advised(error, &wanted)),
+        })?;
     let commit = commit(&wanted, &found)?;
     if is_told(line).await? && live(line.agent, &line.app.name).await?.as_ref() == Some(&commit.id)
     {
@@ -48,6 +43,34 @@ pub async fn find(line: &Line<'_>, image: &Image, goal: &Goal) -> Result<Commit,
         return Err(Stop::skipped("already_live", why));
     }
     Ok(commit)
+}
+
+/// The error with what to do about it.
+fn advised(error: EngineError, image: &Image) -> String {
+    let (text, registry) = (error.to_string(), image.registry());
+    let is_busy = ["429", "toomanyrequests"]
+        .iter()
+        .any(|it| text.contains(it));
+    let is_down = (500..=504).any(|status| text.contains(&format!("HTTP {status}")))
+        || [
+            "deadline",
+            "timeout",
+            "refused",
+            "no such host",
+            "did not answer",
+        ]
+        .iter()
+        .any(|it| text.contains(it));
+    match () {
+        () if is_busy => format!("{text}; `{registry}` asks for a pause: deploy again later"),
+        () if is_down => {
+            format!("{text}; `{registry}` is not working or cannot be reached: deploy again later")
+        }
+        () => format!(
+            "{text}; check the name and the tag, and that the agent's user has a login to `{registry}` \
+             (`docker login`) if it needs one"
+        ),
+    }
 }
 
 /// Asks the registry for the digest, unless the name has it.

@@ -97,7 +97,10 @@ impl Message {
             is_bad: what.is_bad(),
             is_urgent: what.is_urgent(),
             at,
-            kind: format!("server.{what}"),
+            kind: match app {
+                Some(_) => format!("app.{what}"),
+                None => format!("server.{what}"),
+            },
             data: json!({
                 "app": app, "about": said.about, "title": said.title, "text": said.text, "url": link,
             }),
@@ -112,8 +115,8 @@ impl Message {
         }
         let bad = all.iter().filter(|it| it.is_bad).count();
         let title = match bad {
-            0 => format!("{} things happened", all.len()),
-            bad => format!("{} things happened, {bad} of them bad", all.len()),
+            0 => format!("{} events", all.len()),
+            bad => format!("{} events, {bad} bad", all.len()),
         };
         let mut text = String::new();
         for one in all.iter().take(LISTED) {
@@ -178,7 +181,7 @@ mod tests {
         };
         assert_eq!(Message::group(vec![one(0)], None).title, "app0 is stuck");
         let group = Message::group((0..20).map(one).collect(), None);
-        assert_eq!(group.title, "20 things happened, 1 of them bad");
+        assert_eq!(group.title, "20 events, 1 bad");
         assert!(
             group
                 .text

@@ -226,7 +226,10 @@ async fn read(
     if let Some(said) = &event.said {
         let id = format!("msg_{}_{}", event.what, event.at);
         let app = said.app.as_ref().map(crate::ids::AppName::as_str);
-        let link = home(config).map(|home| format!("{home}server"));
+        let link = home(config).map(|home| match app {
+            Some(app) => format!("{home}apps/{app}"),
+            None => format!("{home}server"),
+        });
         return Ok(Some(Message::said(
             id, event.what, said, app, event.at, link,
         )));

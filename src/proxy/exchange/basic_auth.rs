@@ -2,8 +2,7 @@
 //! its hash is slow on purpose.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use sha2::Sha256;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 
 use super::download::ResponseBody;
@@ -37,8 +36,10 @@ const WRONG: RateLimit = RateLimit {
 /// Who they are counted for, besides the app: no app has such a name.
 const COUNTED_AS: &str = "@basic_auth/";
 
-/// How many requests may wait for a password to be verified, and how long.
+/// How many passwords may wait to be verified, of all clients and of one, and how long. Requests that bring
+/// the same password wait for one answer, as those of a page do.
 const QUEUE: usize = 256;
+const OF_ONE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// bcrypt takes no more of a password, in bytes.
@@ -49,7 +50,7 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     Semaphore::new((processors / 2).max(1))
 });
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+static WAITING: LazyLock<Mutex<HashMap<ClientKey, Vec<Verdict>>>> = LazyLock::new(Mutex::default);
 static MEMORY: LazyLock<Memory> = LazyLock::new(Memory::default);
 
 /// The answer to a request whose client has not named itself, or not as one of the users. `app`: what wrong
@@ -79,8 +80,24 @@ pub async fn challenged(
         let why = "Too many wrong passwords; try again later.";
         return Some(too_many(wait, why));
     }
-    match verified(user, auth, password, &key).await {
-        Some(true) => None,
+    // Where there is no such user another's hash takes as long, so that the time tells nobody who there is.
+    let of = user.or(auth.users.first());
+    let right = match (of, Waits::new(client, key)) {
+        (None, _) => Some(false),
+        (Some(_), None) => None,
+        (Some(of), Some(waits)) => {
+            let verdict = waits.verdict.get_or_try_init(|| verified(of, password));
+            match timeout(PATIENCE, verdict).await {
+                Ok(Ok(&fits)) => Some(fits && user.is_some()),
+                Ok(Err(Unknown)) | Err(_) => None,
+            }
+        }
+    };
+    match right {
+        Some(true) => {
+            MEMORY.learn(key, now_ms());
+            None
+        }
         Some(false) => {
             let _ = rate::count(&counted, &client, WRONG, now_ms());
             Some(unauthorized(app, "The user name or the password is wrong."))
@@ -92,36 +109,22 @@ pub async fn challenged(
     }
 }
 
-/// Whether it is the user's password. `None`: that could not be found out in time.
-async fn verified(
-    user: Option<&User>,
-    auth: &BasicAuth,
-    password: String,
-    key: &Key,
-) -> Option<bool> {
-    // Where there is no such user another's hash takes as long, so that the time tells nobody who there is.
-    let Some(of) = user.or(auth.users.first()) else {
-        return Some(false);
-    };
+/// It could not be found out.
+struct Unknown;
+
+/// Whether the password fits the user's hash.
+async fn verified(of: &User, password: String) -> Result<bool, Unknown> {
+    let turn = TURNS.acquire().await.map_err(|_| Unknown)?;
     let hash = of.hash.clone();
-    let _waits = Waits::new()?;
-    let turn = timeout(PATIENCE, TURNS.acquire()).await.ok()?.ok()?;
-    // Another request may have brought the same one.
-    if MEMORY.knows(key, now_ms()) {
-        return Some(true);
-    }
     let too_long = password.len() > LONGEST;
     // The turn goes along: a client that leaves does not make room for another while its own is verified.
     let check = move || {
         let _turn = turn;
-        bcrypt::verify(password, &hash).unwrap_or(false)
+        bcrypt::verify(password, &hash).unwrap_or(false) && !too_long
     };
-    let right = tokio::task::spawn_blocking(check).await.ok()?;
-    let right = right && user.is_some() && !too_long;
-    if right {
-        MEMORY.learn(*key, now_ms());
-    }
-    Some(right)
+    tokio::task::spawn_blocking(check)
+        .await
+        .map_err(|_| Unknown)
 }
 
 /// The user's name and the password (RFC 7617, 2).
@@ -144,19 +147,61 @@ fn unauthorized(app: &str, why: &str) -> Response<ResponseBody> {
     answer
 }
 
-/// One of the requests that wait.
-struct Waits;
+/// A password that waits to be verified, and whether it was right.
+struct Verdict {
+    key: Key,
+    right: Arc<OnceCell<bool>>,
+}
+
+/// A request that waits for the verdict on its password.
+struct Waits {
+    client: ClientKey,
+    key: Key,
+    verdict: Arc<OnceCell<bool>>,
+}
 
 impl Waits {
-    fn new() -> Option<Self> {
-        let waits = Self;
-        (WAITING.fetch_add(1, Relaxed) < QUEUE).then_some(waits)
+    /// `None`: too many wait.
+    fn new(client: ClientKey, key: Key) -> Option<Self> {
+        let mut all = WAITING.lock();
+        let of_client = all.get(&client).map_or(&[][..], Vec::as_slice);
+        let verdict = match of_client.iter().find(|it| it.key == key) {
+            Some(known) => known.right.clone(),
+            None => {
+                let waiting: usize = all.values().map(Vec::len).sum();
+                if waiting >= QUEUE || of_client.len() >= OF_ONE {
+                    return None;
+                }
+                let right = Arc::new(OnceCell::new());
+                let verdict = Verdict {
+                    key,
+                    right: right.clone(),
+                };
+                all.entry(client).or_default().push(verdict);
+                right
+            }
+        };
+        Some(Self {
+            client,
+            key,
+            verdict,
+        })
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Relaxed);
+        let mut all = WAITING.lock();
+        // The list's own, and this one.
+        if Arc::strong_count(&self.verdict) > 2 {
+            return;
+        }
+        if let Some(of_client) = all.get_mut(&self.client) {
+            of_client.retain(|it| it.key != self.key);
+            if of_client.is_empty() {
+                all.remove(&self.client);
+            }
+        }
     }
 }
 
@@ -237,6 +282,19 @@ mod tests {
         ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_client_waits_with_few_passwords_and_any_number_of_requests() {
+        let waits = |client: u8, key: u8| Waits::new([client; 16], [key; 32]);
+        let first: Vec<_> = (0..100).map(|_| waits(201, 1).unwrap()).collect();
+        let others: Vec<_> = (2..).map_while(|key| waits(201, key)).collect();
+        assert_eq!(others.len(), OF_ONE - 1);
+        assert!(waits(202, 1).is_some());
+        drop(first);
+        assert!(waits(201, 99).is_some());
+        drop(others);
+        assert!(WAITING.lock().keys().all(|client| client[0] < 200));
     }
 
     #[test]

@@ -178,12 +178,6 @@ async fn forward(
                 return refuse(watch, claim, answer);
             }
         }
-        if let Some(most) = front.max_connections
-            && claim.share().in_flight() + claim.share().websockets() > most
-        {
-            let answer = full(routes, &claim);
-            return refuse(watch, claim, answer);
-        }
     }
     claim.visit = Some(visit(gateway, connection, &request));
     let policy = &claim.share().policy;
@@ -215,7 +209,11 @@ async fn forward(
         // Boxed, since it is rare and large.
         let share = claim.share().clone();
         let taken = Box::pin(take_in(&gateway.folder, most, &share, &mut request));
-        if let Err(error) = taken.await {
+        let taken = {
+            let _taking_in = share.taking_in();
+            taken.await
+        };
+        if let Err(error) = taken {
             let policy = &claim.share().policy;
             let answer = match error {
                 UploadError::TooLarge => too_large(routes, policy),
@@ -229,6 +227,12 @@ async fn forward(
             watch.too_large.store(false, Relaxed);
             return refuse(watch, claim, answer);
         }
+    }
+    if let Some(most) = front.as_ref().and_then(|front| front.max_connections)
+        && claim.share().connections() > most
+    {
+        let answer = full(routes, &claim);
+        return refuse(watch, claim, answer);
     }
     let attempt = Attempt {
         routes,

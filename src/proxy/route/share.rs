@@ -43,6 +43,8 @@ pub struct LiveShare {
     turn: AtomicUsize,
     phase: AtomicU8,
     in_flight: AtomicU64,
+    /// Requests of those in flight whose body is still being taken in: the app does not know of them.
+    taking_in: AtomicU64,
     websockets: AtomicU64,
     /// Notified when the last request or tunnel of a draining share has ended.
     emptied: Notify,
@@ -99,6 +101,7 @@ impl LiveShare {
             turn: AtomicUsize::new(0),
             phase: AtomicU8::new(SERVING),
             in_flight: AtomicU64::new(0),
+            taking_in: AtomicU64::new(0),
             websockets: AtomicU64::new(0),
             emptied: Notify::new(),
             closing: watch::Sender::new(None),
@@ -139,6 +142,24 @@ impl LiveShare {
 
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(SeqCst)
+    }
+
+    /// The requests and tunnels that the app has or is about to get.
+    pub fn connections(&self) -> u64 {
+        let requests = self.in_flight().saturating_sub(self.taking_in.load(SeqCst));
+        requests + self.websockets()
+    }
+
+    /// Until it is dropped, a request's body is being taken in.
+    pub fn taking_in(&self) -> impl Drop {
+        struct TakingIn<'a>(&'a AtomicU64);
+        impl Drop for TakingIn<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        self.taking_in.fetch_add(1, SeqCst);
+        TakingIn(&self.taking_in)
     }
 
     pub fn websockets(&self) -> u64 {

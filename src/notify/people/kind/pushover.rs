@@ -20,7 +20,7 @@ pub fn request(message: &Message, server: Option<&str>, token: &str, user: &str)
         .append_pair("priority", if message.is_urgent { "1" } else { "0" });
     if let Some(link) = message.link.as_ref().filter(|link| link.len() <= 512) {
         form.append_pair("url", link)
-            .append_pair("url_title", "Look");
+            .append_pair("url_title", "Details");
     }
     Sent {
         url: format!("{server}/1/messages.json"),

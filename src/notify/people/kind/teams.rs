@@ -27,7 +27,7 @@ pub fn request(message: &Message, url: &str) -> Sent {
         "body": body,
     });
     if let Some(link) = &message.link {
-        card["actions"] = json!([{ "type": "Action.OpenUrl", "title": "Look", "url": link }]);
+        card["actions"] = json!([{ "type": "Action.OpenUrl", "title": "Details", "url": link }]);
     }
     let attachment = json!({
         "contentType": "application/vnd.microsoft.card.adaptive",

@@ -6,6 +6,7 @@ mod support;
 use cutover::{cli, proxy};
 
 mod build;
+mod difference;
 mod git_push;
 mod inputs;
 mod lfs;

@@ -11,6 +11,7 @@ use git2::{Oid, Tree};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
+use super::convert::converted;
 use super::dockerfile::{self, Dockerfile};
 use super::ignore::{Fits, Ignore};
 use super::objects::Objects;
@@ -220,6 +221,13 @@ impl Context {
     ) -> Result<io::Result<()>, BuildError> {
         match place {
             Place::Part(number) => self.parts[*number].objects.content(id, name, take),
+            Place::Converted { part, id, how } => {
+                let objects = &self.parts[*part].objects;
+                let blob = objects.blob(*id, name, u64::MAX)?;
+                let made = converted(*id, blob.content(), *how);
+                let bytes = made.as_deref().unwrap_or(blob.content());
+                Ok(take(bytes.len() as u64, &mut &*bytes))
+            }
             Place::Own(bytes) => Ok(take(bytes.len() as u64, &mut &**bytes)),
             Place::Stored(path) => Ok(File::open(path).and_then(|mut file| {
                 let size = file.metadata()?.len();

@@ -2,11 +2,13 @@
 //! out.
 
 mod advice;
+mod attributes;
 mod bases;
 mod cache_key;
 mod checkout;
 mod command;
 mod context;
+mod convert;
 mod dockerfile;
 mod error;
 mod ignore;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use git2::{Oid, Tree};
+use git2::{ObjectType, Oid, Tree};
 use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
+use super::attributes::{Attributed, Attributes};
+use super::convert::converted;
 use super::ignore::{Fits, Ignore};
-use super::lfs::{Lfs, Pointer};
+use super::lfs::{Pointer, pointer};
 use super::objects::{EXECUTABLE, FOLDER, LINK, Objects, SUBMODULE};
 
 // Far above what images are built from, far below what would exhaust a small server's memory.
@@ -20,6 +22,8 @@ const MAX_VISITED: usize = 1_000_000;
 const STRIDE: usize = 1024;
 /// The total size of the files, in bytes.
 const MAX_TOTAL: u64 = 4 << 30;
+/// A larger file stays as git holds it, in bytes.
+const MAX_CONVERTED: u64 = 64 << 20;
 /// The length of a path or of a link's target, in bytes.
 pub(super) const MAX_PATH: usize = 4096;
 
@@ -49,6 +53,12 @@ pub(super) enum Kind {
 pub(super) enum Place {
     /// In the repository of this number.
     Part(usize),
+    /// There too, but a checkout has it in another form.
+    Converted {
+        part: usize,
+        id: Oid,
+        how: Attributed,
+    },
     Stored(PathBuf),
     /// Part of this program.
     Own(&'static [u8]),
@@ -115,8 +125,8 @@ impl Walk<'_> {
         let objects = &part.objects;
         let root = objects.folder(&part.root.to_string(), &part.folder)?;
         let mut found = Elsewhere::default();
-        let mut lfs = Lfs::above(objects, &part.root.to_string(), &part.folder)?;
-        lfs.enter(objects, &root, &part.full(&part.path, true))?;
+        let mut attributes = Attributes::above(objects, &part.root.to_string(), &part.folder)?;
+        attributes.enter(objects, &root, &part.full(&part.path, true))?;
         // Not recursive: whoever pushed the tree decides how deep it is.
         let mut stack = vec![Folder {
             tree: root,
@@ -150,7 +160,7 @@ impl Walk<'_> {
                     continue;
                 }
                 let tree = objects.tree(id)?;
-                lfs.enter(objects, &tree, &part.full(&path, true))?;
+                attributes.enter(objects, &tree, &part.full(&path, true))?;
                 stack.push(Folder {
                     tree,
                     next: 0,
@@ -172,27 +182,28 @@ impl Walk<'_> {
             } else if !excluded {
                 let full = part.full(&path, false);
                 let is_file = self.list.add(objects, path, &text, id, mode, number)?;
-                if let Some(pointer) = is_file
-                    .then(|| pointer(&lfs, objects, &full, id))
-                    .transpose()?
-                    .flatten()
+                if !is_file {
+                    continue;
+                }
+                let (at, how) = (self.list.entries.len() - 1, attributes.of(&full));
+                let size = objects.size(id)?;
+                let content = || Ok(objects.blob(id, &full, MAX_CONVERTED)?.content().to_vec());
+                if how.lfs
+                    && let Some(pointer) = pointer(size, content)?
                 {
-                    found.pointers.push((self.list.entries.len() - 1, pointer));
+                    found.pointers.push((at, pointer));
+                } else if (how.crlf.is_some() || how.ident)
+                    && size <= MAX_CONVERTED
+                    && let Some(content) = converted(id, &content()?, how)
+                {
+                    let part = number;
+                    let place = Place::Converted { part, id, how };
+                    self.list.converted(at, place, &content)?;
                 }
             }
         }
         Ok(found)
     }
-}
-
-fn pointer(
-    lfs: &Lfs,
-    objects: &Objects,
-    path: &str,
-    id: Oid,
-) -> Result<Option<Pointer>, BuildError> {
-    let content = || Ok(objects.blob(id, path, u64::MAX)?.content().to_vec());
-    lfs.pointer(path, objects.size(id)?, content)
 }
 
 impl Part {
@@ -247,6 +258,22 @@ impl List {
             *size = bytes;
         }
         self.grow(bytes)
+    }
+
+    /// A checkout has the file at this place in the list with this content.
+    fn converted(&mut self, at: usize, as_it_is: Place, content: &[u8]) -> Result<(), BuildError> {
+        let mut grown = 0;
+        if let Some(Kind::File {
+            id, size, place, ..
+        }) = self.kind(at)
+        {
+            let converted = content.len() as u64;
+            grown = converted.saturating_sub(*size);
+            *size = converted;
+            *id = Oid::hash_object(ObjectType::Blob, content).unwrap_or(*id);
+            *place = as_it_is;
+        }
+        self.grow(grown)
     }
 
     /// It is there.

@@ -298,6 +298,36 @@ async fn steps_sign_with_the_keys_that_are_configured() {
     scene.clean_up().await;
 }
 
+#[tokio::test]
+async fn files_are_as_a_checkout_has_them() {
+    let scene = Scene::new().await;
+    let of_all = "* text=auto\n*.bat eol=crlf\n*.v ident\n*.bin -text\n";
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(SCRATCH)),
+        (".gitattributes", Text(of_all)),
+        ("run.bat", Text("a\nb\n")),
+        ("run.sh", Text("a\nb\n")),
+        ("web/.gitattributes", Text("*.bin eol=crlf text\n")),
+        ("web/x.bin", Text("a\n")),
+        ("x.bin", Text("a\n")),
+        ("x.v", Text("$Id$\n")),
+    ]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let found = files_of(&scene, &built.image_id).await;
+    let id = git2::Oid::hash_object(git2::ObjectType::Blob, b"$Id$\n").unwrap();
+    let version = format!("$Id: {id} $\n");
+    for (path, text) in [
+        ("run.bat", "a\r\nb\r\n"),
+        ("run.sh", "a\nb\n"),
+        ("web/x.bin", "a\r\n"),
+        ("x.bin", "a\n"),
+        ("x.v", &version),
+    ] {
+        assert_eq!(found[&format!("app/{path}")], text, "{path}");
+    }
+    scene.clean_up().await;
+}
+
 /// BuildKit's protocol has no such names: the context goes up as a tar.
 #[tokio::test]
 async fn a_name_that_is_not_text_is_built_all_the_same() {

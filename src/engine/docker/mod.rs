@@ -13,6 +13,7 @@ use network::Network;
 
 mod builder;
 mod execute;
+mod host_routes;
 mod images;
 mod instance;
 mod inventory;

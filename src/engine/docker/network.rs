@@ -10,7 +10,7 @@ use bollard::models::{
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
 use ipnet::Ipv4Net;
 
-use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
+use super::{Docker, EngineError, Result, gone_is_done, host_routes, label, status_code};
 use crate::engine::AppNetwork;
 use crate::ids::AppName;
 
@@ -57,14 +57,27 @@ impl Docker {
         });
         // 4096 subnets of 1024 addresses in 10.192.0.0/10, which overlaps neither Docker's defaults nor
         // the usual ranges of home and office networks; each agent starts at a different one.
-        for attempt in 0..64 {
+        let ranges = (0..4096).map(|n| {
+            let index = seed.wrapping_add(n) % 4096;
+            u32::from(Ipv4Addr::new(10, 192, 0, 0)) + index * 1024
+        });
+        let routes = host_routes::networks();
+        let is_free = |base: &u32| {
+            let subnet = Ipv4Net::new_assert(Ipv4Addr::from(*base), 22);
+            !routes
+                .iter()
+                .any(|route| host_routes::overlap(route, &subnet))
+        };
+        let mut free: Vec<u32> = ranges.clone().filter(is_free).take(64).collect();
+        if free.is_empty() {
+            free = ranges.take(64).collect();
+        }
+        for base in free {
             match docker.inspect_network(&name, None).await {
                 Ok(found) => return self.existing(name, found),
                 Err(error) if status_code(&error) == Some(404) => {}
                 Err(error) => return Err(self.failed("look at its network")(error)),
             }
-            let index = seed.wrapping_add(attempt) % 4096;
-            let base = u32::from(Ipv4Addr::new(10, 192, 0, 0)) + index * 1024;
             let mut labels = self.labels();
             labels.insert(label::APP.into(), app.to_string());
             let request = NetworkCreateRequest {

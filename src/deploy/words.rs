@@ -40,6 +40,17 @@ pub fn ago(time: Duration) -> String {
     }
 }
 
+/// `in 3 min`, of a time to come.
+pub fn ahead(time: Duration) -> String {
+    match time.as_secs() {
+        0..=1 => "now".to_owned(),
+        seconds @ 2..=119 => format!("in {seconds} s"),
+        seconds @ 120..=7199 => format!("in {} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("in {} h", seconds / 3600),
+        seconds => format!("in {} days", seconds / 86_400),
+    }
+}
+
 /// `1 request`, `2 requests`
 pub fn counted(count: u64, what: &str) -> String {
     match count {
@@ -99,6 +110,8 @@ mod tests {
         assert_eq!(counted(0, "request"), "0 requests");
         let said = [1, 119, 7000, 180_000].map(|seconds| ago(Duration::from_secs(seconds)));
         assert_eq!(said, ["just now", "119 s ago", "116 min ago", "2 days ago"]);
+        let said = [1, 119, 7200].map(|seconds| ahead(Duration::from_secs(seconds)));
+        assert_eq!(said, ["now", "in 119 s", "in 2 h"]);
     }
 
     #[test]

@@ -347,7 +347,7 @@ async fn a_known_fault_is_answered_with_the_one_thing_to_do() {
         (
             "ssh",
             "{shell}RUN --mount=type=ssh,required=true cat /nope\n",
-            &["no SSH keys"],
+            &["give the build the key"],
         ),
         (
             "base",

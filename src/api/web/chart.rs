@@ -110,7 +110,7 @@ pub fn spark(points: &[Point], now: i64) -> Markup {
     html! {
         @if !points.is_empty() {
             svg.spark role="img" viewBox="0 0 720 100" preserveAspectRatio="none"
-                aria-label={ "Requests in the last hour, at most " (rate(most)) " a second" } {
+                aria-label={ "Requests in the last hour, up to " (rate(most)) " per second" } {
                 path.line d=(path(points, axis, most, a_second)) {}
                 @if points.iter().any(|it| it.failed > 0) {
                     path.line.bad d=(path(points, axis, most, |it| axis.a_second(it.failed))) {}
@@ -136,7 +136,7 @@ pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
             div.charts {
                 figure {
                     figcaption {
-                        "Requests a second, at most " span.number { (rate(busiest)) } "; "
+                        "Requests per second, up to " span.number { (rate(busiest)) } "; "
                         @if bad > 0 { span.state.bad { (percent(bad, total)) " of " (total) " failed" } }
                         @else { "none of " (total) " failed" }
                     }
@@ -146,7 +146,7 @@ pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
                     (drawing(&[requests].into_iter().chain(failed).collect::<Vec<_>>(), marks, axis))
                 }
                 figure {
-                    figcaption { "Time to answer: p99 at most " span.number { (took(slowest)) } ", and p50 below it" }
+                    figcaption { "Response time: p99, up to " span.number { (took(slowest)) } ", with p50 below it" }
                     (drawing(&[
                         ("line", path(points, axis, seconds(slowest), |it| seconds(it.p99))),
                         ("line low", path(points, axis, seconds(slowest), |it| seconds(it.p50))),

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::api::view::{DeploymentView, RequesterKind, RequesterView};
-use crate::deploy::words::{ago, subject, took};
+use crate::deploy::words::{ago, ahead, subject, took};
 use crate::state::State;
 use crate::store::deployments::Trigger;
 
@@ -21,11 +21,14 @@ pub fn prose(text: &str) -> Markup {
     }
 }
 
-/// A time of RFC 3339 as how long ago it was.
+/// A time of RFC 3339 as how long ago it was, or how far ahead it is.
 pub fn when(time: &str) -> Markup {
     let since = moment(time).map(|then| OffsetDateTime::now_utc() - then);
-    let since = since.map(|since| since.try_into().unwrap_or_default());
-    html! { time datetime=(time) title=(time) { (since.map_or(time.to_owned(), ago)) } }
+    let shown = since.map(|since| match since.is_negative() {
+        true => ahead(since.unsigned_abs()),
+        false => ago(since.unsigned_abs()),
+    });
+    html! { time datetime=(time) title=(time) { (shown.unwrap_or(time.to_owned())) } }
 }
 
 pub fn moment(time: &str) -> Option<OffsetDateTime> {

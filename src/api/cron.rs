@@ -141,13 +141,7 @@ pub(super) fn of_app(
     app: &App,
 ) -> Result<Vec<CronView>, crate::store::StoreError> {
     let each = app.cron.iter().map(|(name, cron)| {
-        // Of those that ran, which says more than that one was skipped since.
-        let mut runs: Vec<_> = jobs::of_cron(db, &app.name, name, RUNS)?
-            .into_iter()
-            .map(CronRunView::from)
-            .collect();
-        let last = runs.iter().position(|it| it.state != "skipped");
-        let last = (!runs.is_empty()).then(|| runs.swap_remove(last.unwrap_or(0)));
+        let last = jobs::last_of_cron(db, &app.name, name)?;
         let schedule = &cron.schedule;
         Ok(CronView {
             name: name.to_string(),
@@ -155,7 +149,7 @@ pub(super) fn of_app(
             timezone: schedule.timezone.clone(),
             command: cron.command.to_string(),
             next_at: schedule.next(now()).map(rfc3339),
-            last,
+            last: last.map(CronRunView::from),
         })
     });
     each.collect()

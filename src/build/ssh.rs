@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::BuildError;
-use crate::config::Secret;
+use crate::config::{Secret, is_socket};
 use crate::source::ssh_key;
 
 /// Holds the agent while its input is open, so that it also ends when we are killed: `ssh-agent` follows
@@ -76,10 +76,6 @@ fn running(path: &Path) -> Result<PathBuf, String> {
         true => Ok(path.to_owned()),
         false => Err(format!("`{}` is not an SSH agent's socket", path.display())),
     }
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|it| it.file_type().is_socket())
 }
 
 /// An agent with one key.

@@ -94,7 +94,7 @@ pub use site::Site;
 pub use source::{Signers, Source};
 pub use test::Test;
 pub use volumes::{Volume, VolumeSource};
-pub use warnings::{looks_secret, warnings};
+pub use warnings::{is_socket, looks_secret, warnings};
 
 /// A complete deploy.toml that has been checked.
 #[derive(Debug, Clone)]

@@ -97,8 +97,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let keys = keys.filter(|(_, from)| !matches!(from, Secret::File(path) if is_socket(path)));
         let keys = keys.map(|(id, from)| (format!("build.ssh.{id}"), from));
         let users = app.proxy.basic_auth.iter().flat_map(|auth| &auth.users);
-        let passwords =
-            users.filter_map(|user| Some(("proxy.basic_auth".to_owned(), user.secret()?)));
+        let passwords = (users.clone())
+            .filter_map(|user| Some(("proxy.basic_auth".to_owned(), user.secret()?)));
         let others = args.chain(mounted).chain(keys).chain(passwords);
         let logged = app.proxy.front.as_ref();
         let logged = logged.and_then(|front| front.access_log.as_ref());
@@ -113,7 +113,6 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 "{at}.proxy.access_log.headers`: `{name}` lets whoever reads the log come in as the visitor"
             ));
         }
-        let users = app.proxy.basic_auth.iter().flat_map(|auth| &auth.users);
         for user in users {
             if let Some(problem) = user.problem() {
                 warnings.push(format!(
@@ -272,7 +271,7 @@ fn has_global(lines: &str) -> bool {
     scopes.any(|scope| scope == Some("00"))
 }
 
-fn is_socket(path: &Path) -> bool {
+pub fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     path.metadata().is_ok_and(|it| it.file_type().is_socket())
 }

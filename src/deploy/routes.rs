@@ -241,12 +241,13 @@ fn route(
     }
     let stopped = apps::stopped(db, app)?.is_some();
     let vacated = apps::vacated(db, app)?.is_some();
-    if stopped || vacated {
+    let rests = stopped || vacated;
+    if rests {
         targets.clear();
     }
     let mut release = serving.live.map(|id| id.to_string()).unwrap_or_default();
     let mut before = None;
-    match warm::of(db, app)?.filter(|_| !stopped && !vacated) {
+    match warm::of(db, app)?.filter(|_| !rests) {
         Some(warm) if warm.takes_over => {
             release = warm.release.to_string();
             targets = warm.endpoints;

@@ -31,23 +31,22 @@ pub fn seconds(time: Duration) -> String {
 
 /// `3 min ago`
 pub fn ago(time: Duration) -> String {
-    match time.as_secs() {
-        0..=1 => "just now".to_owned(),
-        seconds @ 2..=119 => format!("{seconds} s ago"),
-        seconds @ 120..=7199 => format!("{} min ago", seconds / 60),
-        seconds @ 7200..=172_799 => format!("{} h ago", seconds / 3600),
-        seconds => format!("{} days ago", seconds / 86_400),
-    }
+    about(time).map_or("just now".to_owned(), |time| format!("{time} ago"))
 }
 
 /// `in 3 min`, of a time to come.
 pub fn ahead(time: Duration) -> String {
+    about(time).map_or("now".to_owned(), |time| format!("in {time}"))
+}
+
+/// `3 min`; `None` for less than two seconds.
+fn about(time: Duration) -> Option<String> {
     match time.as_secs() {
-        0..=1 => "now".to_owned(),
-        seconds @ 2..=119 => format!("in {seconds} s"),
-        seconds @ 120..=7199 => format!("in {} min", seconds / 60),
-        seconds @ 7200..=172_799 => format!("in {} h", seconds / 3600),
-        seconds => format!("in {} days", seconds / 86_400),
+        0..=1 => None,
+        seconds @ 2..=119 => Some(format!("{seconds} s")),
+        seconds @ 120..=7199 => Some(format!("{} min", seconds / 60)),
+        seconds @ 7200..=172_799 => Some(format!("{} h", seconds / 3600)),
+        seconds => Some(format!("{} days", seconds / 86_400)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Failures of a container that one sentence explains better than the engine's own words.
 
+use super::EngineError;
+
 const FILE_CAPABILITIES: &str = "the program has file capabilities that the container does not get: \
     remove them in the Dockerfile with `setcap -r`, or list them in `capabilities` under `[apps.NAME.run]`";
 
@@ -26,6 +28,30 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     } else {
         return None;
     })
+}
+
+/// What to do about a registry that did not tell what an image is, by what Docker passes on of it.
+pub fn of_registry(error: &EngineError) -> &'static str {
+    const LATER: &str = "the registry is not working or cannot be reached: deploy again later";
+    let cause = match error {
+        EngineError::Refused { cause, .. } => cause.to_ascii_lowercase(),
+        _ => return LATER,
+    };
+    let has = |words: &[&str]| words.iter().any(|words| cause.contains(words));
+    if has(&["http 429", "toomanyrequests", "too many requests"]) {
+        "the registry asks for a pause: deploy again later"
+    } else if has(&[
+        "http 50",
+        "connection refused",
+        "no such host",
+        "timeout",
+        "deadline exceeded",
+    ]) {
+        LATER
+    } else {
+        "check the name and the tag, and that the agent's user has a login to the registry \
+         (`docker login`) if it needs one"
+    }
 }
 
 /// What to do about a program that could not be run for a person, by what came in place of its output.
@@ -68,6 +94,37 @@ pub fn of_output(tail: &[String]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_that_does_not_work_is_not_a_wrong_name() {
+        for (cause, expected) in [
+            (
+                "error parsing HTTP 429 response body: no error details found",
+                "a pause",
+            ),
+            (
+                "toomanyrequests: You have reached your pull rate limit",
+                "a pause",
+            ),
+            ("error parsing HTTP 503 response body: {}", "is not working"),
+            (
+                "Get \"http://127.0.0.1:42900/v2/\": dial tcp: connection refused",
+                "is not working",
+            ),
+            (
+                "Get \"http://127.0.0.1:42900/v2/\": unauthorized",
+                "`docker login`",
+            ),
+            ("manifest unknown: manifest unknown", "check the name"),
+        ] {
+            let (what, cause) = ("ask".to_owned(), cause.to_owned());
+            let error = EngineError::Refused { what, cause };
+            let said = of_registry(&error);
+            assert!(said.contains(expected), "{error}: {said}");
+        }
+        let stopped = EngineError::Stopped("it did not answer".into());
+        assert!(of_registry(&stopped).contains("is not working"));
+    }
 
     #[test]
     fn each_known_fault_has_the_one_thing_to_do() {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::ours::{Ours, mark};
 use super::{Result, StoreError, json, maybe_parsed, now, parsed, to_json};
@@ -234,6 +234,16 @@ pub fn of_cron(
     )?;
     let rows = query.query_map((app.as_str(), cron.as_str(), limit as i64), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The newest run of a schedule that was not skipped, or else the newest.
+pub fn last_of_cron(db: &Connection, app: &AppName, cron: &ServiceName) -> Result<Option<Job>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM jobs WHERE app = ?1 AND cron = ?2
+         ORDER BY coalesce(outcome, '') LIKE 'skipped%', started_at DESC, name DESC LIMIT 1",
+    )?;
+    let found = query.query_row((app.as_str(), cron.as_str()), from_row);
+    Ok(found.optional()?)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {

@@ -15,7 +15,7 @@ use crate::principal::Role;
 use crate::store::apps;
 use crate::store::deployments::{Deployment, Goal, NewDeployment, Trigger};
 
-fn to(deployment: &Deployment) -> Response {
+pub(super) fn to(deployment: &Deployment) -> Response {
     Redirect::to(&format!("/deployments/{}", deployment.id)).into_response()
 }
 

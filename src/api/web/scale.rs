@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use maud::html;
 
+use super::actions;
 use super::confirm::{back_link, page};
 use super::fields::Fields;
 use super::layout::csrf;
@@ -59,22 +60,26 @@ pub async fn change(
     let mut asked = BTreeMap::new();
     for it in scale::of(&api.agent, &app).await.told(&viewer)? {
         let given = fields.get(&field(&it.service)).map(str::parse);
-        let wrong = |_| ApiError::bad_request(format!("the number of `{}` is none", it.service));
+        let wrong = |_| {
+            ApiError::bad_request(format!(
+                "the number of instances of `{}` must be a whole number",
+                it.service
+            ))
+        };
         let given: Option<u32> = given.transpose().map_err(wrong).told(&viewer)?;
         if given != it.asked {
             asked.insert(it.service.to_string(), given);
         }
     }
-    let back = format!("/apps/{}", app.name);
+    let back = || Redirect::to(&format!("/apps/{}", app.name)).into_response();
     if asked.is_empty() {
-        return Ok(Redirect::to(&back).into_response());
+        return Ok(back());
     }
     let wanted = wanted(None, asked).told(&viewer)?;
     let by = viewer.principal.who.clone();
     let queued = scale::scale(&api.agent, &app, wanted, Trigger::Api, by).await;
-    let to = match queued.told(&viewer)? {
-        Some(queued) => format!("/deployments/{}", queued.id),
-        None => back,
-    };
-    Ok(Redirect::to(&to).into_response())
+    Ok(match queued.told(&viewer)? {
+        Some(queued) => actions::to(&queued),
+        None => back(),
+    })
 }

@@ -105,7 +105,7 @@ fn named(pushed: &Pushed) -> String {
 /// image has been for. An error is a sentence.
 pub async fn poll(agent: &Agent, app: &App, of: &Image) -> std::result::Result<(), String> {
     let digest = image::digest(agent, of).await;
-    let digest = digest.map_err(|error| error.to_string())?;
+    let digest = digest.map_err(|error| image::advised(&error))?;
     let Some(id) = image::id(&digest) else {
         return Err(format!("`{}` is no SHA-256 digest", digest.escape_debug()));
     };

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::config::Image;
 use crate::deploy::Agent;
 use crate::deploy::line::{Line, Stop};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, advice};
 use crate::ids::{AppName, CommitId};
 use crate::source::Commit;
 use crate::store::deployments::{self, Goal, Trigger};
@@ -34,7 +34,7 @@ pub async fn find(line: &Line<'_>, image: &Image, goal: &Goal) -> Result<Commit,
         .await
         .map_err(|error| match error {
             EngineError::Unreachable { .. } => Stop::Interrupted(error.to_string()),
-            error => Stop::failed("image", advised(error, &wanted)),
+            error => Stop::failed("image", advised(&error)),
         })?;
     let commit = commit(&wanted, &found)?;
     if is_told(line).await? && live(line.agent, &line.app.name).await?.as_ref() == Some(&commit.id)
@@ -46,30 +46,10 @@ pub async fn find(line: &Line<'_>, image: &Image, goal: &Goal) -> Result<Commit,
 }
 
 /// The error with what to do about it.
-fn advised(error: EngineError, image: &Image) -> String {
-    let (text, registry) = (error.to_string(), image.registry());
-    let is_busy = ["429", "toomanyrequests"]
-        .iter()
-        .any(|it| text.contains(it));
-    let is_down = (500..=504).any(|status| text.contains(&format!("HTTP {status}")))
-        || [
-            "deadline",
-            "timeout",
-            "refused",
-            "no such host",
-            "did not answer",
-        ]
-        .iter()
-        .any(|it| text.contains(it));
-    match () {
-        () if is_busy => format!("{text}; `{registry}` asks for a pause: deploy again later"),
-        () if is_down => {
-            format!("{text}; `{registry}` is not working or cannot be reached: deploy again later")
-        }
-        () => format!(
-            "{text}; check the name and the tag, and that the agent's user has a login to `{registry}` \
-             (`docker login`) if it needs one"
-        ),
+pub fn advised(error: &EngineError) -> String {
+    match error {
+        EngineError::Unreachable { .. } => error.to_string(),
+        error => format!("{error}; {}", advice::of_registry(error)),
     }
 }
 

@@ -5,63 +5,40 @@
 //! "done before", and "not found" means "already gone". Addresses and networks are the engine's own
 //! business: [`Engine::start`] answers with an [`Endpoint`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Command, Image};
-use crate::ids::{AgentId, AppName, CommitId};
+use crate::config::Image;
+use crate::ids::{AgentId, AppName};
 use crate::store::StoreError;
-use crate::store::instances::Instance;
-use crate::store::jobs::Job;
 use crate::store::log::Log;
 use crate::store::ours::Ours;
-use crate::store::services::Service;
-use crate::store::volumes::Volume;
 
 pub mod advice;
+mod container;
 mod docker;
 pub mod files;
+mod image;
 pub mod inventory;
+pub mod label;
 pub mod output;
 pub mod session;
+mod spec;
 
+pub use container::{Exit, Found, Listening, Look, Run, Status, Used};
 use docker::Docker;
 pub use docker::{Version, version};
 use files::Files;
+pub use image::{BuildFailure, BuildSpec, BuiltImage};
 use inventory::{Details, FoundImage, Inventory};
-
-/// The containers and networks that Cutover creates carry these labels, so that left-over ones can
-/// be found. A label does not make anything ours: only our record does.
-pub mod label {
-    pub const AGENT: &str = "cutover.agent";
-    pub const APP: &str = "cutover.app";
-    pub const DEPLOYMENT: &str = "cutover.deployment";
-    pub const RELEASE: &str = "cutover.release";
-    /// The full id of the commit, so that a release can be recorded again if the database was lost.
-    pub const COMMIT: &str = "cutover.commit";
-    /// The agent's data folder: for people, and to identify the owner of left-overs when the folder
-    /// is gone.
-    pub const DATA_DIR: &str = "cutover.data-dir";
-    /// Where a volume is mounted.
-    pub const PATH: &str = "cutover.path";
-    /// A value that no other container has; see [`crate::store::ours`].
-    pub const MARK: &str = "cutover.mark";
-
-    /// The labels of images. They have different names, because a container inherits its image's labels.
-    pub mod image {
-        pub const AGENT: &str = "cutover.image.agent";
-        pub const APP: &str = "cutover.image.app";
-        pub const DATA_DIR: &str = "cutover.image.data-dir";
-    }
-}
+use output::Wanted;
+pub use spec::{AppNetwork, Endpoint, Environment, InstanceSpec, JobSpec, Mount, MountSource};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -84,208 +61,10 @@ fn advised(cause: &str) -> String {
 
 pub type Result<T> = std::result::Result<T, EngineError>;
 
-/// What a container gets besides its service's settings; looked up whenever one is made.
-#[derive(Default)]
-pub struct Environment {
-    /// Some of the values are secret, so there is no `Debug`.
-    pub variables: BTreeMap<String, String>,
-    pub mounts: Vec<Mount>,
-    /// The addresses of hosts, as in /etc/hosts.
-    pub hosts: BTreeMap<String, IpAddr>,
-}
-
-/// The network that an app's containers are on, and nobody else's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppNetwork {
-    pub name: String,
-    pub subnet: Ipv4Net,
-    /// This machine's own address there.
-    pub gateway: Ipv4Addr,
-}
-
-/// Storage that a container gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    pub source: MountSource,
-    pub target: String,
-    pub read_only: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MountSource {
-    /// The engine's name for the volume.
-    Volume(String),
-    /// A path of this machine, without symbolic links.
-    Host(PathBuf),
-}
-
-/// The address at which the proxy reaches an instance.
-pub type Endpoint = SocketAddr;
-
-/// What an instance is created from.
-pub struct InstanceSpec<'a> {
-    pub instance: &'a Instance,
-    pub service: &'a Service,
-    pub commit: &'a CommitId,
-    /// The anonymous volumes that a container of this instance had before: a new one gets them back.
-    pub volumes: &'a [Volume],
-    /// Every endpoint in our record. No other instance may get one of them, even if no container has
-    /// it at the moment: requests to it may be in flight.
-    pub recorded: &'a [Endpoint],
-    /// An error, for people, fails only the making of a container; one that exists has its own.
-    pub environment: &'a std::result::Result<Environment, String>,
-}
-
-/// What a job is created from.
-pub struct JobSpec<'a> {
-    /// The job as recorded.
-    pub job: &'a Job,
-    /// The service whose image and settings the job runs with.
-    pub service: &'a Service,
-    pub environment: &'a Environment,
-    pub command: &'a Command,
-    /// How long the job may run.
-    pub deadline: Duration,
-    /// Whether it has a terminal, if it reads what a person types.
-    pub terminal: Option<bool>,
-}
-
-/// What an image is built from, besides the files.
-pub struct BuildSpec<'a> {
-    /// The path of the Dockerfile within the files that contain it.
-    pub dockerfile: &'a str,
-    /// The name of the builder's copy of the files, by which the next build finds it.
-    pub shared_key: &'a str,
-    /// `name:tag` that the image gets.
-    pub name: &'a str,
-    pub args: &'a BTreeMap<String, String>,
-    pub labels: &'a HashMap<String, String>,
-    /// The stage that becomes the image; if absent, the last.
-    pub target: Option<&'a str>,
-    pub platform: Option<&'a str>,
-    /// `host` or `none`.
-    pub network: Option<&'a str>,
-    pub extra_hosts: &'a BTreeMap<String, String>,
-    /// In bytes.
-    pub shm_size: Option<u64>,
-    /// What `RUN --mount=type=secret` mounts, by id.
-    pub secrets: BTreeMap<String, Vec<u8>>,
-    /// The sockets of the SSH agents that `RUN --mount=type=ssh` reaches, by id.
-    pub ssh: BTreeMap<String, PathBuf>,
-    /// Runs every step, even one whose result is cached.
-    pub no_cache: bool,
-    /// Asks the registries for the base images, even if the engine has some of these names.
-    pub pull: bool,
-}
-
-/// What the engine built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuiltImage {
-    /// `sha256:…`
-    pub id: String,
-    /// The images in registries that it builds on, `name:tag@sha256:…`.
-    pub from: Vec<String>,
-}
-
-/// Why the engine did not build an image.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildFailure {
-    #[error("the build failed at `{step}`: {message}")]
-    Step {
-        /// The Dockerfile's line, as the builder names it.
-        step: String,
-        message: String,
-        /// The failing step's last lines, oldest first.
-        log_tail: Vec<String>,
-    },
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-}
-
-/// The state of a container as the engine reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    Running,
-    /// The exit code, and whether the container was killed for exceeding its memory limit.
-    Exited(i64, bool),
-    Missing,
-}
-
-/// Where a container's processes accept connections.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listening {
-    /// `None`: that cannot be seen from here.
-    pub sockets: Option<Vec<SocketAddr>>,
-    /// The TCP ports that its image declares.
-    pub exposed: Vec<u16>,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exit {
-    pub code: i64,
-    /// Its last lines, oldest first.
-    pub tail: Vec<String>,
-}
-
-/// Everything that inspecting an instance reveals.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
-    pub run: Run,
-    /// The address that it has on the agent's network, while it runs.
-    pub address: Option<IpAddr>,
-    /// How often the engine has restarted it.
-    pub restarts: i64,
-    /// The exit code of its last run.
-    pub exit_code: i64,
-    pub out_of_memory: bool,
-    /// Its anonymous volumes: the name and path of each.
-    pub volumes: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Run {
-    Running,
-    Paused,
-    /// It ended by itself, and the engine is about to restart it.
-    Restarting,
-    Exited,
-    #[default]
-    Missing,
-}
-
-/// A container that carries this agent's label. That does not make it ours: a container inherits the
-/// labels of its image.
-#[derive(Debug, Clone)]
-pub struct Found {
-    pub name: String,
-    pub mark: Option<String>,
-}
-
-/// Which of a container's output to read.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// Go on with what it writes from now on.
-    pub follow: bool,
-    /// In seconds since 1970.
-    pub since: Option<i32>,
-    /// The last so many lines.
-    pub tail: Option<usize>,
-}
-
 /// A container engine, and this agent's part of it.
 #[derive(Clone)]
 pub enum Engine {
     Docker(Docker),
-}
-
-/// What a container uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Used {
-    /// The time on processors since it was started.
-    pub cpu: Duration,
-    /// In bytes, without what the kernel only caches.
-    pub memory: u64,
 }
 
 impl Engine {

@@ -24,6 +24,17 @@ pub enum Stream {
     Stderr,
 }
 
+/// Which of a container's output to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Go on with what it writes from now on.
+    pub follow: bool,
+    /// In seconds since 1970.
+    pub since: Option<i32>,
+    /// The last so many lines.
+    pub tail: Option<usize>,
+}
+
 /// Puts the lines of one stream together: the engine cuts long ones into pieces, each with its time.
 pub struct Lines {
     stream: Stream,

@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::{Docker, Result, status_code};
-use crate::engine::Wanted;
+use crate::engine::output::Wanted;
 use crate::engine::output::{Line, Lines, Stream};
 use crate::store::ours::Ours;
 

@@ -50,6 +50,8 @@ pub async fn serve<S, H>(
             return;
         };
         let withheld = resting.take_back(&read);
+        // hyper's whole buffer, which would be kept for as long as the connection rests.
+        drop(read);
         connection.watch.widens.store(false, SeqCst);
         io = resting;
         if !withheld && !wake_up(&mut io, &connection, server).await {

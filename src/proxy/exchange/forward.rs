@@ -39,6 +39,9 @@ use crate::proxy::wire::request_target;
 /// earlier.
 const MAX_TARGET: usize = 16 << 10;
 
+/// How many header fields are added to most requests.
+const ADDED: usize = 6;
+
 /// Answers requests by forwarding them to the apps in the live table.
 pub struct Gateway {
     pub routes: Arc<Routes>,
@@ -142,6 +145,8 @@ async fn forward(
     watch.share.store(claim.share().id, SeqCst);
     watch.client.clear();
     let mut claim = claim;
+    // Once for all the fields that are added here and below.
+    request.headers_mut().reserve(ADDED);
     request_id::ensure(request.headers_mut());
     if let Some(log) = &gateway.access_log {
         let entry = entry(&gateway.proxies, connection, &claim, name, &request);

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use foldhash::HashMap as FastMap;
+
 use super::share::LiveShare;
 use super::table::{Route, Table};
 use crate::proxy::wire::request_target::below;
@@ -22,10 +24,11 @@ pub enum NoRoute {
 pub struct LiveTable {
     pub table: Arc<Table>,
     routes: Vec<Arc<LiveRoute>>,
-    /// By host; of each, the longest path prefix first.
-    exact: HashMap<String, Vec<Arc<LiveRoute>>>,
+    /// By host; of each, the longest path prefix first. The keys are the table's own, so that no client
+    /// can make them collide.
+    exact: FastMap<String, Vec<Arc<LiveRoute>>>,
     /// By the part after `*.`.
-    wildcard: HashMap<String, Vec<Arc<LiveRoute>>>,
+    wildcard: FastMap<String, Vec<Arc<LiveRoute>>>,
     any: Vec<Arc<LiveRoute>>,
 }
 

@@ -1,8 +1,10 @@
 //! Who asked for what, as far as the tally of a share tells requests apart.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
 
 /// The longest path that is kept whole, in bytes.
 const LONGEST: usize = 63;
@@ -71,9 +73,10 @@ impl Visit {
     }
 }
 
-/// A hash that is never 0, and that no client can predict.
+/// A hash that is never 0, and that differs from process to process. Whoever found two paths of one hash
+/// would only have them counted as one.
 fn hash_of(bytes: &[u8]) -> u64 {
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
     KEYS.hash_one(bytes).max(1)
 }
 

@@ -314,3 +314,35 @@ async fn a_full_disk_under_the_access_log_holds_nobody_up() {
     app.stop().await;
     proxy.stop().await;
 }
+
+/// In KiB.
+fn memory(proxy: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id().unwrap())).unwrap();
+    let line = status.lines().find_map(|it| it.strip_prefix("RssAnon:"));
+    line.unwrap().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_keeps_no_buffer() {
+    const CONNECTIONS: u64 = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let app = Hello::start(1).await;
+    let proxy = start(folder, "127.0.0.1:0");
+    let address = address(folder).await;
+    let table = table(1, app.address, 1);
+    client(folder).publish(&table).await.unwrap();
+    get(address, "app0.test").await.unwrap();
+    let before = memory(&proxy);
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let get = b"GET / HTTP/1.1\r\nHost: app0.test\r\n\r\n";
+        stream.write_all(get).await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        held.push(stream);
+    }
+    // 8 as it should be, in a debug build; 11 with hyper's buffer.
+    let each = || memory(&proxy).saturating_sub(before) / CONNECTIONS;
+    assert!(soon(async || each() < 10).await, "{} KiB each", each());
+}

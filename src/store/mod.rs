@@ -5,6 +5,7 @@
 //! each runs in its own savepoint, one fsync covers all of them, and no caller is answered before
 //! it.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +101,7 @@ pub struct Store {
 /// takes the outcome of the commit.
 type Write = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+type Read = Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>;
 
 impl Store {
     /// Opens `data_dir/cutover.db`; creates and migrates it if necessary.
@@ -161,9 +163,12 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || read(&reader.lock()))
+        // Without its type, so that tokio's code for a task is compiled once for all queries.
+        let job: Read = Box::new(move || Box::new(read(&reader.lock())));
+        let result = tokio::task::spawn_blocking(job)
             .await
-            .map_err(|_| StoreError::Stopped)?
+            .map_err(|_| StoreError::Stopped)?;
+        *result.downcast().expect("the job's own result")
     }
 
     /// The path of a deployment's log.

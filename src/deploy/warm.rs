@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::Result;
 use crate::engine::Endpoint;
-use crate::ids::{AppName, ReleaseId};
+use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::store::deployments::{self, Deployment, Goal, Trigger};
 use crate::store::{apps, instances, releases};
 
@@ -21,8 +21,9 @@ pub struct Warm {
 /// The app's warm release, if it has one.
 pub fn of(db: &Connection, app: &AppName) -> Result<Option<Warm>> {
     let open = deployments::open_of(db, app)?;
-    if let Some(release) = open.iter().find_map(goes_back_to)
-        && let Some(endpoints) = endpoints(db, release)?
+    // What the rollback has started itself has not been probed.
+    if let Some((release, by)) = open.iter().find_map(goes_back_to)
+        && let Some(endpoints) = endpoints(db, release, Some(by))?
     {
         return Ok(Some(Warm {
             release: release.clone(),
@@ -38,7 +39,7 @@ pub fn of(db: &Connection, app: &AppName) -> Result<Option<Warm>> {
         if release.went_live.is_some()
             && Some(&release.id) != live.as_ref()
             && !deployments::was_rolled_back(db, &release.id)?
-            && let Some(endpoints) = endpoints(db, &release.id)?
+            && let Some(endpoints) = endpoints(db, &release.id, None)?
         {
             return Ok(Some(Warm {
                 release: release.id,
@@ -50,20 +51,24 @@ pub fn of(db: &Connection, app: &AppName) -> Result<Option<Warm>> {
     Ok(None)
 }
 
-/// The release that an automatic rollback restores, before its own switch.
-fn goes_back_to(deployment: &Deployment) -> Option<&ReleaseId> {
+/// The release that an automatic rollback restores, before its own switch; and the rollback.
+fn goes_back_to(deployment: &Deployment) -> Option<(&ReleaseId, &DeploymentId)> {
     match &deployment.goal {
         Goal::Release(release)
             if deployment.trigger == Trigger::AutoRollback && !deployment.state.is_switched() =>
         {
-            Some(release)
+            Some((release, &deployment.id))
         }
         _ => None,
     }
 }
 
-fn endpoints(db: &Connection, release: &ReleaseId) -> Result<Option<Vec<Endpoint>>> {
-    let instances = instances::of_release(db, release)?.into_iter();
+fn endpoints(
+    db: &Connection,
+    release: &ReleaseId,
+    but: Option<&DeploymentId>,
+) -> Result<Option<Vec<Endpoint>>> {
+    let instances = instances::warm(db, release, but)?.into_iter();
     let endpoints: Vec<_> = instances.filter_map(|it| it.endpoint).collect();
     Ok((!endpoints.is_empty()).then_some(endpoints))
 }
@@ -138,8 +143,25 @@ mod tests {
                 pull: false,
                 requested_by: Requester::Agent,
             };
-            deployments::enqueue(db, &back)?;
+            let back = deployments::enqueue(db, &back)?;
             assert_eq!(of(db, &app)?, Some(warm(true)));
+            // What the rollback starts gets nothing before its probe, nor does what it starts again.
+            let more = Instance {
+                name: "cutover-hello-3".into(),
+                app: app.clone(),
+                release: old.0.id.clone(),
+                service: ServiceName::web(),
+                deployment: back.id,
+                endpoint: Some("10.0.0.3:80".parse().unwrap()),
+                mark: None,
+                engine: None,
+            };
+            instances::insert(db, &more)?;
+            assert_eq!(of(db, &app)?, Some(warm(true)));
+            instances::set_stopped(db, "cutover-hello-1")?;
+            assert_eq!(of(db, &app)?, None);
+            apps::set_live(db, &app, &old.0.id)?;
+            assert_eq!(of(db, &app)?, Some(warm(true)), "from the switch on");
             instances::retire(db, &app, [Some(&new.id), None])?;
             assert_eq!(of(db, &app)?, None, "it is stopped");
             Ok(())

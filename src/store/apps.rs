@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, json, maybe_parsed, now, parsed, to_json};
+use super::{Result, instances, json, maybe_parsed, now, parsed, to_json};
 use crate::ids::{AgentId, AppName, DeploymentId, ReleaseId};
 use crate::principal::Requester;
 
@@ -116,6 +116,7 @@ pub fn set_live(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<u
          SET live_release = ?2, route_generation = ?3, vacated_by = NULL",
         (app.as_str(), release.as_str(), generation as i64),
     )?;
+    instances::set_serving(db, release)?;
     Ok(generation)
 }
 

@@ -108,6 +108,37 @@ pub fn of_release(db: &Connection, release: &ReleaseId) -> Result<Vec<Instance>>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Records that an instance of a release that the app goes back to does not run: started again, it is
+/// probed before it gets requests.
+pub fn set_stopped(db: &Connection, name: &str) -> Result<()> {
+    let sql = "UPDATE instances SET stopped = 1 WHERE name = ?1";
+    db.prepare_cached(sql)?.execute([name])?;
+    Ok(())
+}
+
+/// Records that the instances of a release get requests.
+pub fn set_serving(db: &Connection, release: &ReleaseId) -> Result<()> {
+    let sql = "UPDATE instances SET stopped = 0 WHERE release = ?1 AND stopped <> 0";
+    db.prepare_cached(sql)?.execute([release.as_str()])?;
+    Ok(())
+}
+
+/// The instances of a release that have run since they last got requests: neither retiring, nor found
+/// stopped, nor started by the deployment `but`.
+pub fn warm(
+    db: &Connection,
+    release: &ReleaseId,
+    but: Option<&DeploymentId>,
+) -> Result<Vec<Instance>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM instances WHERE release = ?1 AND retiring_since IS NULL AND NOT stopped
+           AND deployment IS NOT ?2 ORDER BY name",
+    )?;
+    let but = but.map(DeploymentId::as_str);
+    let rows = query.query_map((release.as_str(), but), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Retires the instances of an app that belong to none of the releases `but`; returns how many.
 pub fn retire(db: &Connection, app: &AppName, but: [Option<&ReleaseId>; 2]) -> Result<usize> {
     let [first, second] = but.map(|release| release.map(ReleaseId::as_str));

@@ -103,6 +103,36 @@ async fn a_release_that_crashes_in_the_bake_is_rolled_back() {
     server.stop().await;
 }
 
+/// The old release still has its instances, but they do not run: started again, they are probed first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_release_gets_no_request_before_its_probe() {
+    let mut server = Server::with(SETTINGS).await;
+    let old = server.push("v1", "slow-start 1500").await;
+    server.until_log(&old, "[drain]").await;
+    let id = server.push("v2", "").await;
+    server.until_log(&id, "[drain]").await;
+    let docker = docker().await;
+    let name = |id: &str| format!("cutover-{APP}-{id}-0");
+    docker.stop_container(&name(&old), None).await.unwrap();
+    let control = Client::new(server.stage.data_dir.join("proxy.sock"));
+    let serving = async || {
+        let table = control.table().await.unwrap();
+        table.routes[0].shares[0].release.clone()
+    };
+    let bad = serving().await;
+    docker.kill_container(&name(&id), None).await.unwrap();
+    let (ended, log) = server.ended(&id).await;
+    assert_eq!(ended.state, "rolled_back", "{log:#?}");
+    let back = newest(&server).await["id"].as_str().unwrap().to_owned();
+    server.until_log(&back, "[start]").await;
+    assert_eq!(serving().await, bad, "not before the rollback's switch");
+    let (back, log) = server.ended(&back).await;
+    assert_eq!(back.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v1");
+    agrees(&server, "the end").await;
+    server.stop().await;
+}
+
 /// The proxy finds the warm release by itself, and the agent decides at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_an_instance_dies_in_the_bake_the_warm_release_takes_over_at_once() {

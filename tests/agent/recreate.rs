@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use crate::crash::agrees;
+use crate::processes::rewrite;
 use crate::server::{APP, SETTINGS, Server};
 use crate::support::docker::docker;
 
@@ -114,6 +115,9 @@ async fn a_bad_one_is_rolled_back_and_nothing_waits_for_ever() {
     let id = server.push("v2", "crash-after 1500").await;
     let (bad, log) = server.ended(&id).await;
     assert_eq!(bad.state, "rolled_back", "{log:#?}\n{}", server.log());
+    // It was stopped: it gets nothing before it has been started and probed.
+    let over = log.iter().any(|line| line.contains("every request again"));
+    assert!(!over, "{log:#?}");
     let newest = format!("/api/v1/apps/{APP}/deployments?limit=1");
     let back = server.api(&newest).await["items"][0]["id"].clone();
     let (back, log) = server.ended(back.as_str().unwrap()).await;
@@ -130,5 +134,32 @@ async fn a_bad_one_is_rolled_back_and_nothing_waits_for_ever() {
     assert_eq!(server.version().await, "v1");
     alone.assert();
     agrees(&server, "rolled back").await;
+    server.stop().await;
+}
+
+/// The old release of a bake still runs when deploy.toml begins to say that two must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_becomes_one_of_these_during_a_bake() {
+    let before = settings("60s", "").replace("strategy = \"recreate\"", "");
+    let mut server = Server::with(&before).await;
+    let first = server.push("v1", "").await;
+    server.until_log(&first, "[drain]").await;
+    let second = server.push("v2", "").await;
+    server.until_log(&second, "[drain]").await;
+    let recreate = "bake = \"60s\"\nstrategy = \"recreate\"";
+    rewrite(&server, "bake = \"60s\"", recreate);
+    let reload = server.cutover(&["reload"]).status().unwrap();
+    assert!(reload.success(), "{}", server.log());
+    let load = server.load();
+    load.until_more(20).await;
+    let third = server.push("v3", "").await;
+    server.until_log(&third, "[drain]").await;
+    load.until_more(20).await;
+    assert_eq!(server.version().await, "v3");
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    let (ended, log) = server.ended(&second).await;
+    assert_eq!(ended.state, "live", "{log:#?}");
+    agrees(&server, "switched over").await;
     server.stop().await;
 }

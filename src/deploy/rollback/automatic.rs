@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::{back_to, earlier, live};
 use crate::deploy::bake::Proof;
 use crate::deploy::checkpoint::Checkpoint;
 use crate::deploy::line::Line;
 use crate::deploy::{Result, intake, routes, warm};
+use crate::engine::Status;
 use crate::ids::ReleaseId;
 use crate::principal::Requester;
 use crate::state::{Event, Step};
@@ -21,6 +24,8 @@ const NOTHING_TO_GO_BACK_TO: &str =
 /// How many of the bad release's last lines are told, and how long the engine may take to tell them.
 const TAIL: usize = 20;
 const TELL: Duration = Duration::from_secs(5);
+/// How long the engine may take to tell whether the old release still runs: requests fail meanwhile.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Ends a deployment whose bake failed, and goes back to the release before. Where there is none the
 /// deployment has failed, and its release is still what serves.
@@ -64,6 +69,7 @@ pub async fn automatic(line: &Line<'_>, release: &Release, proof: &Proof) -> Res
 async fn decide(line: &Line<'_>, failure: &Failure) -> Result<(Option<Deployment>, bool)> {
     let app = line.app.name.clone();
     let warm = line.agent.store.read(move |db| warm::of(db, &app)).await?;
+    let (warm, stopped) = running(line, warm.map(|warm| warm.release)).await?;
     // A release whose image is gone cannot be started; one that runs need not be.
     let images = match &warm {
         Some(_) => None,
@@ -74,7 +80,6 @@ async fn decide(line: &Line<'_>, failure: &Failure) -> Result<(Option<Deployment
         let is_there = |id: &String| images.as_ref().is_none_or(|images| images.contains(id));
         services.all(|service| is_there(&service.image_id))
     };
-    let warm = warm.map(|warm| warm.release);
     let (id, app, failed) = (line.id.clone(), line.app.name.clone(), failure.clone());
     let log = line.log.clone();
     let decided = line.record(move |db| {
@@ -87,6 +92,9 @@ async fn decide(line: &Line<'_>, failure: &Failure) -> Result<(Option<Deployment
             return Ok((None, false));
         };
         deployments::end(db, &id, Event::RollBack, Some(&failed))?;
+        for name in &stopped {
+            instances::set_stopped(db, name)?;
+        }
         let new = back_to(&app, &back, Trigger::AutoRollback, Requester::Agent);
         // For the table in which the warm release takes over: it needs no commit of its own.
         apps::next_generation(db, 0)?;
@@ -94,6 +102,31 @@ async fn decide(line: &Line<'_>, failure: &Failure) -> Result<(Option<Deployment
         Ok((Some(deployments::enqueue(db, &new)?), is_warm))
     });
     decided.await
+}
+
+/// The warm release if anything of it runs, and its instances that do not. If the engine does not tell,
+/// they run.
+async fn running(
+    line: &Line<'_>,
+    warm: Option<ReleaseId>,
+) -> Result<(Option<ReleaseId>, Vec<String>)> {
+    let Some(release) = warm else {
+        return Ok((None, Vec::new()));
+    };
+    let (agent, of) = (line.agent, release.clone());
+    let read = agent.store.read(move |db| instances::warm(db, &of, None));
+    let mut all = read.await?;
+    all.retain(|it| it.endpoint.is_some());
+    let runs = all.iter().map(async |it| {
+        let ours = it.ours();
+        let status = tokio::time::timeout(LOOK, agent.engine.status(&ours));
+        !matches!(status.await, Ok(Ok(Status::Exited(..) | Status::Missing)))
+    });
+    let runs = join_all(runs).await;
+    let all = all.into_iter().zip(runs);
+    let (running, stopped): (Vec<_>, Vec<_>) = all.partition(|(_, runs)| *runs);
+    let stopped = stopped.into_iter().map(|(it, _)| it.name).collect();
+    Ok(((!running.is_empty()).then_some(release), stopped))
 }
 
 /// The release to go back to: the warm one, or else the last that can be started.

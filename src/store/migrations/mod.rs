@@ -538,6 +538,22 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     INSERT INTO action_chain SELECT 1, count(*), '', 0, '' FROM actions;
 ",
+    // The versions of secrets that a release started with, by name, and the values that these had.
+    "
+    ALTER TABLE releases ADD COLUMN secrets TEXT;
+
+    CREATE TABLE former_secrets (
+        app     TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        sealed  BLOB NOT NULL,
+        PRIMARY KEY (app, name, version)
+    ) STRICT, WITHOUT ROWID;
+",
+    // Whether an instance of a release that the app goes back to was found not running.
+    "
+    ALTER TABLE instances ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -76,6 +76,7 @@ fn check_of_a_good_file_is_one_line() {
     assert_eq!(
         said(&output),
         "exit 0\n`./deploy.toml` is valid: 1 app\n\
+         Warning: `apps.hello.repo` is the example's: put your repository there\n\
          Warning: `apps.hello.webhook.secrets`: the environment variable `HELLO_WEBHOOK_SECRET`, \
          which holds a secret, is not set\n\
          Warning: `hello.example.com`: no public authority certifies this name: put a certificate into \

@@ -17,7 +17,7 @@ use crate::deploy::cron;
 use crate::ids::ServiceName;
 use crate::principal::{Principal, Role};
 use crate::store::jobs::{self, Job};
-use crate::store::now;
+use crate::store::{StoreError, now};
 
 /// How many runs are listed.
 const RUNS: usize = 50;
@@ -208,7 +208,13 @@ pub async fn run(
 ) -> Result<(axum::http::StatusCode, Json<CronRunView>), ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let name = named(&app, &path.name)?;
-    let job = cron::run_now(&api.agent, app, name, caller.who).await?;
+    let job = cron::run_now(&api.agent, app, name, caller.who).await;
+    let job = job.map_err(|error| match error {
+        StoreError::Refused(why) => {
+            ApiError::new(axum::http::StatusCode::CONFLICT, "not_run", why, "")
+        }
+        other => other.into(),
+    })?;
     Ok((axum::http::StatusCode::ACCEPTED, Json(job.into())))
 }
 

@@ -13,10 +13,10 @@ use super::error::ErrorBody;
 use super::path::{AppPath, DeploymentPath, FollowQuery, acting, find};
 use super::responses::{Forbidden, Malformed, NotConfigured, Queued, UnknownDeployment};
 use super::view::{self, DeploymentView};
-use super::{Api, ApiError, Shared, json, log};
+use super::{Api, ApiError, Shared, auth, json, log};
 use crate::config::App;
 use crate::deploy::follow::Until;
-use crate::deploy::rollback::{self, RollbackError};
+use crate::deploy::rollback::{self, RollbackError, Wish};
 use crate::deploy::{cancel as stopping, intake};
 use crate::ids::AppName;
 use crate::principal::{Principal, Requester, Role};
@@ -90,6 +90,11 @@ struct RollbackBody {
     #[serde(default)]
     #[schema(default = false)]
     rebuild: bool,
+    /// Give the secrets that Cutover keeps the values that they had when the release started; those that
+    /// it did not have are unset. Needs the role `admin`.
+    #[serde(default)]
+    #[schema(default = false)]
+    secrets: bool,
 }
 
 /// The longest name of a ref, in bytes. Longer ones do not occur in practice.
@@ -267,8 +272,16 @@ pub async fn rollback(
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let body: RollbackBody = json::parse(&body)?;
-    let to = checked(body.to, "to")?;
-    let queued = roll_back(&api, &app.name, to, body.rebuild, caller.who).await?;
+    if body.secrets {
+        // As whoever sets them.
+        auth::check(&caller, Role::Admin, &app.name)?;
+    }
+    let wish = Wish {
+        to: checked(body.to, "to")?,
+        rebuild: body.rebuild,
+        secrets: body.secrets,
+    };
+    let queued = roll_back(&api, &app.name, wish, caller.who).await?;
     answer(&api, queued, query.until()).await
 }
 
@@ -276,11 +289,10 @@ pub async fn rollback(
 pub(super) async fn roll_back(
     api: &Api,
     app: &AppName,
-    to: Option<String>,
-    rebuild: bool,
+    wish: Wish,
     by: Requester,
 ) -> Result<Deployment, ApiError> {
-    let asked = rollback::ask(&api.agent, app, to, rebuild, by).await;
+    let asked = rollback::ask(&api.agent, app, wish, by).await;
     asked.map_err(|error| match error {
         RollbackError::Gone { .. } => ApiError::new(
             StatusCode::CONFLICT,

@@ -16,7 +16,7 @@ use super::path::{AppPath, acting, known};
 use super::responses::{Forbidden, Malformed, RefusedOfApp, UnknownApp};
 use super::view::{self, DeploymentView};
 use super::{ApiError, Shared, auth};
-use crate::deploy::rekey;
+use crate::deploy::rekey::{self, Rekeyed};
 use crate::deploy::secrets::{self, Change, SecretsError};
 use crate::principal::{Principal, Role};
 use crate::store::secrets as table;
@@ -188,11 +188,15 @@ fn refused(error: SecretsError) -> ApiError {
 pub struct RekeyedView {
     /// How many secrets, of all apps, were encrypted anew.
     secrets: usize,
+    /// What to do now.
+    #[schema(example = "back up `secrets.key` again, apart from the database")]
+    left: String,
 }
 
 /// Replace the key of the secrets
 ///
-/// Encrypts every secret of every app with a new key. Values stay the same, and nothing is deployed.
+/// Encrypts every secret of every app with a new key. Values stay the same, and nothing is deployed. A key that
+/// systemd hands over is not replaced unless it hands over the next one too.
 #[utoipa::path(
     post,
     path = "/api/v1/secrets/rekey",
@@ -215,7 +219,7 @@ pub struct RekeyedView {
 )]
 pub async fn rekey(State(api): Shared, caller: Principal) -> Result<Json<RekeyedView>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
-    let secrets = rekey::rekey(&api.agent, Some(caller.who)).await;
-    let secrets = secrets.map_err(refused)?;
-    Ok(Json(RekeyedView { secrets }))
+    let done = rekey::rekey(&api.agent, Some(caller.who)).await;
+    let Rekeyed { secrets, left } = done.map_err(refused)?;
+    Ok(Json(RekeyedView { secrets, left }))
 }

@@ -7,23 +7,26 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Error, Global, print};
-use crate::config::{self, Source};
+use crate::config::{self, EXAMPLE, Source};
 use crate::source::Mirror;
 
+mod checkout;
+
 const TEMPLATE: &str = include_str!("init.toml");
-const EXAMPLE: &str = "https://github.com/acme/hello.git";
 /// How long the repository may take to report its default branch.
 const ASKING: Duration = Duration::from_secs(5);
 
 /// Create a commented deploy.toml
+///
+/// In the work tree of a repository, it takes its address, its name and the port of its Dockerfile.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Name of the app
-    #[arg(default_value = "hello")]
-    app: String,
-    /// Repository: an HTTPS or SSH address, or the path of a bare repository on this machine
-    #[arg(long, value_name = "REPO", default_value = EXAMPLE)]
-    repo: String,
+    /// Name of the app [default: the repository's name, or `hello`]
+    app: Option<String>,
+    /// Repository: an HTTPS or SSH address, or the path of a bare repository on this machine [default:
+    /// that of `origin`, or an example]
+    #[arg(long, value_name = "REPO")]
+    repo: Option<String>,
     /// Branch whose pushes are deployed [default: the repository's default branch]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
@@ -31,23 +34,26 @@ pub struct Init {
 
 /// Writes to `--config`, by default `./deploy.toml`; an existing file is left unchanged.
 pub fn run(args: Init, global: &Global) -> Result<(), Error> {
-    if let Err(error) = args.app.parse::<crate::ids::AppName>() {
+    let found = checkout::look(Path::new("."), args.repo.as_deref());
+    let app = args.app.or(found.app).unwrap_or("hello".into());
+    if let Err(error) = app.parse::<crate::ids::AppName>() {
         return Err(Error::usage(error.to_string()));
     }
-    let (repo, login) = without_login(&args.repo);
-    let args = Init { repo, ..args };
+    let repo = args.repo.or(found.repo.clone());
+    let (repo, login) = without_login(repo.as_deref().unwrap_or(EXAMPLE));
     let path = global.config.clone().unwrap_or("deploy.toml".into());
     let branch = (args.branch.clone())
-        .or_else(|| default_branch(&args.repo, path.parent().unwrap_or(Path::new(""))))
+        .or_else(|| default_branch(&repo, path.parent().unwrap_or(Path::new(""))))
         .unwrap_or("main".into());
-    write(&path, &filled_in(&args, &branch)).map_err(|error| {
+    let filled_in = filled_in(&app, &repo, &branch, found.port);
+    write(&path, &filled_in).map_err(|error| {
         let shown = path.display();
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 Error::usage(format!("`{shown}` already exists and was not changed")).hint(format!(
                     "to add an app, add a section `[apps.{}]` to it; to create another file, use \
                          `--config PATH`",
-                    args.app
+                    app
                 ))
             }
             _ => Error::usage(format!("failed to write `{shown}`")).because(&error),
@@ -57,9 +63,14 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
         eprintln!(
             "Warning: the user name and the token in the address were left out, since deploy.toml holds \
              no secrets. Add:\n  [apps.{app}.source]\n  token = {{ env = \"{}_REPO_TOKEN\" }}",
-            variable(&args.app),
-            app = args.app,
+            variable(&app),
         );
+    }
+    if found.repo.is_some() {
+        let port = found
+            .port
+            .map_or(String::new(), |port| format!(", port {port}"));
+        print::line(format_args!("Taken from this repository: `{repo}`{port}"));
     }
     print::line(format_args!(
         "Wrote `{}`. Edit it, then run:\n  cutover check\n  cutover serve",
@@ -109,14 +120,15 @@ fn variable(app: &str) -> String {
     app.to_uppercase().replace('-', "_")
 }
 
-fn filled_in(args: &Init, branch: &str) -> String {
-    let variable = variable(&args.app);
+fn filled_in(app: &str, repo: &str, branch: &str, port: Option<u16>) -> String {
+    let variable = variable(app);
     // Written by JSON's rules, which are the same as TOML's for what a repository's name can contain.
     let text = |text: &str| serde_json::Value::from(text).to_string();
     TEMPLATE
-        .replace("\"REPO\"", &text(&args.repo))
+        .replace("\"REPO\"", &text(repo))
         .replace("\"BRANCH\"", &text(branch))
-        .replace("APP", &args.app)
+        .replace("= 8080", &format!("= {:<4}", port.unwrap_or(8080)))
+        .replace("APP", app)
         .replace("VARIABLE", &variable)
 }
 
@@ -163,17 +175,14 @@ mod tests {
     fn what_it_writes_is_a_configuration_without_mistakes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deploy.toml");
-        let args = Init {
-            app: "my-app".into(),
-            repo: "git@example.com:ada/my-app.git".into(),
-            branch: None,
-        };
-        write(&path, &filled_in(&args, "trunk")).unwrap();
+        let repo = "git@example.com:ada/my-app.git";
+        write(&path, &filled_in("my-app", repo, "trunk", Some(80))).unwrap();
         let config = config::load(&path).unwrap();
         let app = &config.apps[&"my-app".parse().unwrap()];
         assert_eq!(app.branch, "trunk");
         assert_eq!(app.domains, ["my-app.example.com"]);
-        assert_eq!(app.repo, config::Repo::Ssh(args.repo));
+        assert_eq!(app.repo, config::Repo::Ssh(repo.into()));
+        assert_eq!(app.port, Some(80));
         let secret = config::Secret::Env("MY_APP_WEBHOOK_SECRET".into());
         assert_eq!(app.webhook.secrets, [secret]);
 

@@ -165,7 +165,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Exec(args) => return session::exec(args, &global).await,
         Verb::Serve(args) => serve::run(args, &global).await,
         Verb::Proxy(args) => proxy::run(args, &global).await,
-        Verb::Check(args) => check::run(args, &global),
+        Verb::Check(args) => check::run(args, &global).await,
         Verb::Init(args) => init::run(args, &global),
         Verb::Setup(args) => setup::run(args, &global).await,
         Verb::Demo(args) => demo::run(args).await,

@@ -21,6 +21,10 @@ pub struct Rollback {
     /// Build the release's commit again, for one whose image is gone
     #[arg(long)]
     rebuild: bool,
+    /// Give the secrets that Cutover keeps the values that the release started with; without this they stay
+    /// as they are
+    #[arg(long)]
+    secrets: bool,
     /// Follow the log until the rollback has ended
     #[arg(long, short)]
     follow: bool,
@@ -39,6 +43,9 @@ pub async fn run(args: Rollback, global: &Global) -> Result<(), Error> {
     let mut body = json!({});
     if args.rebuild {
         body["rebuild"] = json!(true);
+    }
+    if args.secrets {
+        body["secrets"] = json!(true);
     }
     if let Some(to) = &args.to {
         body["to"] = json!(to);

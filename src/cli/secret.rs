@@ -30,7 +30,7 @@ enum Verb {
     List(List),
     /// Set all variables of a .env file as secrets, in one deployment
     Import(Import),
-    /// Encrypt every secret of every app with a new key
+    /// Encrypt every secret of every app with a new key, unless systemd hands the key over
     Rekey(Rekey),
 }
 
@@ -191,6 +191,7 @@ async fn list(args: List, global: &Global) -> Result<(), Error> {
 #[serde(default)]
 struct Rekeyed {
     secrets: u64,
+    left: String,
 }
 
 async fn rekey(args: Rekey, global: &Global) -> Result<(), Error> {
@@ -203,7 +204,8 @@ async fn rekey(args: Rekey, global: &Global) -> Result<(), Error> {
     let done: Rekeyed = view::read(&answer)?;
     let what = words::counted(done.secrets, "secret");
     print::line(format_args!(
-        "Encrypted {what} with a new key: back up `secrets.key` again, beside the database"
+        "Encrypted {what} with a new key: {}",
+        done.left
     ));
     Ok(())
 }

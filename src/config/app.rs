@@ -14,8 +14,8 @@ use super::health::health;
 use super::process::{Processes, processes};
 use super::values::{duration, in_repository, patterns, positive, secret, some_networks};
 use super::{
-    App, Deploy, Docker, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run, site,
-    source, test,
+    App, Deploy, Docker, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run,
+    similar, site, source, test,
 };
 use crate::ids::AppName;
 use crate::webhook::Forge;
@@ -65,8 +65,13 @@ pub(super) fn apps(
     for (from, to, file, at) in linked {
         let problem = match apps.get(&to).map(|app: &Arc<App>| app.port) {
             Some(Some(_)) => continue,
-            Some(None) => "which has no `port` and takes no requests",
-            None => "which is not an app in this file",
+            Some(None) => "which has no `port` and takes no requests".to_owned(),
+            None => {
+                let others = apps.keys().filter(|name| **name != from);
+                let meant = similar::nearest(to.as_str(), others.map(AppName::as_str));
+                let meant = meant.map_or(String::new(), |it| format!(" (did you mean `{it}`?)"));
+                format!("which is not an app in this file{meant}")
+            }
         };
         let key = format!("`apps.{from}.run.links`");
         file.report(

@@ -60,7 +60,14 @@ impl Schedule {
             .year(Year::Disallowed)
             .build();
         let cron = parser.parse(text);
-        let cron = cron.map_err(|error| format!("five fields such as \"0 3 * * *\" ({error})"))?;
+        let cron = cron.map_err(|error| match wrong_field(&parser, text) {
+            Some((name, field)) => {
+                format!(
+                    "five fields such as \"0 3 * * *\" (the {name} `{field}` is wrong: {error})"
+                )
+            }
+            None => format!("five fields such as \"0 3 * * *\" ({error})"),
+        })?;
         let zone = TimeZone::get(timezone)
             .map_err(|_| "the name of a time zone such as \"Europe/Berlin\"".to_owned())?;
         let schedule = Self {
@@ -91,6 +98,26 @@ impl Schedule {
         let time = Timestamp::from_millisecond(millis).ok()?;
         Some(time.to_zoned(self.zone.clone()))
     }
+}
+
+/// The first field that is wrong by itself, with its name.
+fn wrong_field<'t>(parser: &CronParser, text: &'t str) -> Option<(&'static str, &'t str)> {
+    const NAMES: [&str; 5] = [
+        "minute",
+        "hour",
+        "day of the month",
+        "month",
+        "day of the week",
+    ];
+    let mut fields = NAMES.into_iter().zip(text.split_whitespace()).enumerate();
+    fields.find_map(|(index, (name, field))| {
+        let mut alone = ["*"; 5];
+        alone[index] = field;
+        parser
+            .parse(&alone.join(" "))
+            .is_err()
+            .then_some((name, field))
+    })
 }
 
 pub(super) fn crons(node: Node<'_>) -> Option<BTreeMap<ServiceName, Cron>> {

@@ -88,13 +88,13 @@ pub(crate) use repo::repo as repository;
 #[cfg(test)]
 pub(crate) use report::address as forge_address;
 pub use report::{ForgeAddress, ForgeApi, encoded};
-pub use run::{Run, Value};
+pub use run::{Run, Value, not_kept};
 pub use secret::{Secret, SecretError};
 pub use site::Site;
 pub use source::{Signers, Source};
 pub use test::Test;
 pub use volumes::{Volume, VolumeSource};
-pub use warnings::{is_socket, looks_secret, warnings};
+pub use warnings::{EXAMPLE, is_socket, looks_secret, warnings};
 
 /// A complete deploy.toml that has been checked.
 #[derive(Debug, Clone)]

@@ -48,6 +48,25 @@ pub enum Value {
     From(Secret),
 }
 
+impl Run {
+    /// The secrets that have to be kept by Cutover and are not among these.
+    pub fn missing<'k>(&self, kept: impl Iterator<Item = &'k str> + Clone) -> Vec<&str> {
+        let needed = self.secrets.iter().filter(|(_, place)| place.is_none());
+        let needed = needed.map(|(name, _)| name.as_str());
+        needed
+            .filter(|name| !kept.clone().any(|it| it == *name))
+            .collect()
+    }
+}
+
+/// That a secret is missing, and what to do about it.
+pub fn not_kept(app: &AppName, name: &str) -> String {
+    format!(
+        "`apps.{app}.run.secrets` names `{name}`, which Cutover does not keep: run `cutover secret set {app} \
+         {name}`, or nothing of the app is deployed"
+    )
+}
+
 /// `links_at`: gets the places of the links in the file.
 pub(super) fn run(mut section: Section<'_>, grants: &Grants<'_>, links_at: &mut Vec<usize>) -> Run {
     let env = section.read("env", environment);
@@ -170,6 +189,13 @@ fn secrets(
     for (name, node) in node.entries(EXPECTED)? {
         let secret = match node.value.get_ref() {
             DeValue::Boolean(true) => None,
+            DeValue::Table(table) if !table.contains_key("env") && !table.contains_key("file") => {
+                node.wrong_unshown::<()>(
+                    "where it is read from, `{ env = \"NAME\" }` or `{ file = \"PATH\" }`, or for one that \
+                     Cutover keeps `true` or `{ file = true }`; the secret itself does not belong in this file",
+                );
+                continue;
+            }
             DeValue::Table(table) if is_file(table) => {
                 let mut section = Node {
                     path: node.path.clone(),

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::{
-    Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable, sharing,
+    Auth, Config, Notice, Repo, Secret, Value, VolumeSource, env_file, mountable, sharing, similar,
 };
+use crate::ids::AppName;
 
 /// One sentence for each setting that will not work, or not work well, on this machine in its
 /// present state, such as a missing secret. Reads secrets and opens files, but shows no secret.
@@ -26,6 +27,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 address.port()
             ));
         }
+    }
+    for name in (config.docker.allow.iter()).filter(|name| !config.apps.contains_key(*name)) {
+        let apps = config.apps.keys().map(AppName::as_str);
+        let meant = similar::nearest(name.as_str(), apps);
+        let meant = meant.map_or(String::new(), |it| format!("; did you mean `{it}`?"));
+        warnings.push(format!(
+            "`docker.allow` names `{name}`, which is no app{meant}"
+        ));
     }
     for (status, path) in &config.proxy.error_pages {
         unread(&mut warnings, &format!("`proxy.error_pages.{status}"), path);
@@ -53,6 +62,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
+        if matches!(&app.repo, Repo::Http(url) if url == EXAMPLE) {
+            warnings.push(format!(
+                "{at}.repo` is the example's: put your repository there"
+            ));
+        }
         // A repository on this machine is pushed to directly.
         if app.webhook.secrets.is_empty() && !matches!(app.repo, Repo::Local(_)) {
             warnings.push(format!(
@@ -256,6 +270,8 @@ fn certificate_warning(warnings: &mut Vec<String>, path: &Path) {
     }
 }
 
+/// The repository that `cutover init` writes if it knows none.
+pub const EXAMPLE: &str = "https://github.com/acme/hello.git";
 /// Fields by which visitors prove who they are.
 const SECRET_FIELDS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 

@@ -10,17 +10,16 @@ use crate::mask::Mask;
 use crate::store::settings::{Place, Settings, Value};
 use crate::store::variables;
 
-/// The values of the app's secrets: those that Cutover keeps, those that deploy.toml has elsewhere, and
-/// variables whose names look like secrets. A value that cannot be read cannot be hidden; it cannot
+/// The values of the app's secrets: those that Cutover keeps or kept, those that deploy.toml has elsewhere,
+/// and variables whose names look like secrets. A value that cannot be read cannot be hidden; it cannot
 /// have reached the app either.
 pub async fn of_app(agent: &Agent, app: &AppName) -> Arc<Mask> {
-    let kept = secrets::values(agent, app).await.unwrap_or_default();
+    let mut values = secrets::all_values(agent, app).await;
     let of = app.clone();
     let variables = agent.store.read(move |db| variables::values(db, &of));
     let variables = variables.await.unwrap_or_default();
     let configured = agent.app(app);
     let read = tokio::task::spawn_blocking(move || {
-        let mut values: Vec<String> = kept.into_values().collect();
         values.extend(named(&variables));
         if let Some(app) = configured {
             values.extend(elsewhere(&app));

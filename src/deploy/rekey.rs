@@ -5,7 +5,7 @@
 use rusqlite::Connection;
 
 use super::checkpoint::Checkpoint;
-use super::secrets::SecretsError;
+use super::secrets::{SecretsError, reseal_former};
 use super::vault::{self, Vault, VaultError};
 use super::{Agent, words};
 use crate::ids::AppName;
@@ -13,18 +13,28 @@ use crate::principal::Requester;
 use crate::store::secrets::Secret;
 use crate::store::{StoreError, actions, secrets};
 
-/// Returns how many values were sealed anew. Nothing is changed if one cannot be read.
-pub async fn rekey(agent: &Agent, by: Option<Requester>) -> Result<usize, SecretsError> {
+/// What a new key did.
+pub struct Rekeyed {
+    /// How many values were sealed anew.
+    pub secrets: usize,
+    /// What a person is to do now.
+    pub left: String,
+}
+
+/// Nothing is changed if a value cannot be read.
+pub async fn rekey(agent: &Agent, by: Option<Requester>) -> Result<Rekeyed, SecretsError> {
     // Nobody seals or reads a value meanwhile.
     let _alone = agent.vault.write().await;
     let data_dir = agent.in_force().config.agent.data_dir.clone();
-    let stored = agent.store.read(all).await?;
+    let (stored, any) = (agent.store)
+        .read(|db| Ok((all(db)?, secrets::any(db)?)))
+        .await?;
     let folder = data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || {
         // A new key beside values that another one has sealed would hide that the other is lost.
-        let now = match stored.is_empty() {
-            true => Vault::open_or_make(&folder)?,
-            false => Vault::open(&folder)?,
+        let now = match any {
+            true => Vault::open(&folder)?,
+            false => Vault::open_or_make(&folder)?,
         };
         for (app, secret) in &stored {
             now.unseal(app, &secret.name, &secret.sealed)?;
@@ -41,6 +51,9 @@ pub async fn rekey(agent: &Agent, by: Option<Requester>) -> Result<usize, Secret
             let value = value.map_err(|error| StoreError::Refused(error.to_string()))?;
             secrets::reseal(db, app, name, &vault.seal(app, name, &value))?;
         }
+        for app in secrets::apps(db)? {
+            reseal_former(db, &vault, &app, &app)?;
+        }
         let count = stored.len();
         if let Some(by) = by {
             let detail = serde_json::json!({ "secrets": count });
@@ -53,13 +66,16 @@ pub async fn rekey(agent: &Agent, by: Option<Requester>) -> Result<usize, Secret
     let folder = data_dir.clone();
     let advanced = tokio::task::spawn_blocking(move || vault::advance(&folder));
     let advanced = advanced.await.map_err(|_| StoreError::Stopped)?;
-    advanced.map_err(|error| VaultError::Key {
+    let left = advanced.map_err(|error| VaultError::Key {
         path: vault::path(&data_dir),
         cause: error.to_string(),
     })?;
     let what = words::counted(count as u64, "secret");
-    tracing::info!("the key of the secrets is a new one; {what} sealed anew");
-    Ok(count)
+    tracing::info!("the key of the secrets is a new one; {what} sealed anew: {left}");
+    Ok(Rekeyed {
+        secrets: count,
+        left,
+    })
 }
 
 fn all(db: &Connection) -> super::Result<Vec<(AppName, Secret)>> {
@@ -75,7 +91,7 @@ fn all(db: &Connection) -> super::Result<Vec<(AppName, Secret)>> {
 /// then both keys are used.
 pub async fn resume(agent: &Agent) {
     let data_dir = agent.in_force().config.agent.data_dir.clone();
-    let cut_short = tokio::task::spawn_blocking(move || vault::has_next(&data_dir)).await;
+    let cut_short = tokio::task::spawn_blocking(move || vault::is_changing(&data_dir)).await;
     if !cut_short.unwrap_or(false) {
         return;
     }

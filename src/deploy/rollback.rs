@@ -8,7 +8,7 @@ use crate::ids::{AppName, CommitId, ReleaseId};
 use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, apps};
+use crate::store::{StoreError, actions, apps, former_secrets};
 
 mod automatic;
 
@@ -100,17 +100,29 @@ pub fn rebuild(app: &AppName, release: &ReleaseId, commit: &CommitId) -> String 
     )
 }
 
-/// Queues a rollback of `app` to what `to` names, or to the release that was live before. With `again`,
-/// the commit of that release is built and deployed again.
+/// What a rollback is to do.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// What names the release; `None`: the one that was live before.
+    pub to: Option<String>,
+    /// Build and deploy its commit again.
+    pub rebuild: bool,
+    /// Give the secrets that Cutover keeps the values that it started with.
+    pub secrets: bool,
+}
+
+/// Queues a rollback of `app`.
 pub async fn ask(
     agent: &Agent,
     app: &AppName,
-    to: Option<String>,
-    again: bool,
+    wish: Wish,
     by: Requester,
 ) -> std::result::Result<Deployment, RollbackError> {
-    let name = app.clone();
-    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), again));
+    let (name, again) = (app.clone(), wish.rebuild);
+    let to = wish.to;
+    // The live one too, for its secrets.
+    let any = again || wish.secrets;
+    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), any));
     let release = find.await?;
     if !again {
         has_images(agent, &release).await?;
@@ -119,9 +131,23 @@ pub async fn ask(
     if again {
         new.goal = Goal::Named(release.commit.to_string());
     }
-    let queued = agent.store.write(move |db| match underway(db, &new)? {
-        Some(underway) => Ok((underway, false)),
-        None => Ok((deployments::enqueue(db, &new)?, true)),
+    let queued = agent.store.write(move |db| {
+        let changed = match wish.secrets {
+            true => bring_back_secrets(db, &release, &new.requested_by)?,
+            false => false,
+        };
+        if let Some(restarts) = with_secrets_only(db, &release, wish.secrets, changed, &new)? {
+            return Ok((restarts, true));
+        }
+        match underway(db, &new)? {
+            Some(underway) if changed => Err(StoreError::Refused(format!(
+                "a rollback to the release `{}` is under way, with the secrets of now: nothing was changed; \
+                 wait for it, or cancel it (`cutover cancel {}`), and ask again",
+                release.id, underway.id
+            ))),
+            Some(underway) => Ok((underway, false)),
+            None => Ok((deployments::enqueue(db, &new)?, true)),
+        }
     });
     let (queued, is_new) = queued.await?;
     if is_new {
@@ -130,20 +156,55 @@ pub async fn ask(
     Ok(queued)
 }
 
-/// The release that a rollback makes live: what `to` names, or the one that was live before. With `again`
+/// From now on the app's secrets have the values that the release started with. Returns whether any had
+/// another.
+fn bring_back_secrets(
+    db: &rusqlite::Connection,
+    release: &Release,
+    by: &Requester,
+) -> Result<bool> {
+    let (app, id) = (&release.app, &release.id);
+    let restored = former_secrets::restore(db, app, id, by)?;
+    let detail = serde_json::json!({
+        "release": id, "set": restored.set, "unset": restored.unset,
+    });
+    actions::insert(db, actions::Kind::Secrets, Some(app), &detail, by)?;
+    Ok(!restored.set.is_empty() || !restored.unset.is_empty())
+}
+
+/// The live release is started again if only its secrets are to be those of then.
+fn with_secrets_only(
+    db: &rusqlite::Connection,
+    release: &Release,
+    secrets: bool,
+    changed: bool,
+    new: &NewDeployment,
+) -> Result<Option<Deployment>> {
+    let (app, id) = (&release.app, &release.id);
+    let is_live = apps::serving(db, app)?.live.as_ref() == Some(id);
+    match secrets && is_live && matches!(new.goal, Goal::Release(_)) {
+        false => Ok(None),
+        true if changed => intake::again(db, app, Trigger::Api, new.requested_by.clone()),
+        true => Err(StoreError::Refused(format!(
+            "the release `{id}` is live already, with the secrets that it started with"
+        ))),
+    }
+}
+
+/// The release that a rollback makes live: what `to` names, or the one that was live before. With `any`
 /// it may be the live one.
 pub fn target(
     db: &rusqlite::Connection,
     app: &AppName,
     to: Option<&str>,
-    again: bool,
+    any: bool,
 ) -> Result<Release> {
     let release = match to {
         Some(text) => named(db, app, text)?,
         None => back(db, app, 1)?,
     };
     let serving = apps::serving(db, app)?;
-    if !again && serving.live.as_ref() == Some(&release.id) {
+    if !any && serving.live.as_ref() == Some(&release.id) {
         let id = &release.id;
         return Err(StoreError::Refused(format!(
             "the release `{id}` is live already"

@@ -7,11 +7,11 @@ use rusqlite::Connection;
 
 use super::vault::{self, Vault, VaultError};
 use super::{Agent, intake, words};
-use crate::config::env_file;
+use crate::config::{self, env_file};
 use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::store::deployments::{Deployment, Trigger};
-use crate::store::{StoreError, actions, secrets};
+use crate::store::{StoreError, actions, former_secrets, secrets};
 
 /// The most secrets of one app, and the longest value in bytes: Linux takes no variable above 128 KiB.
 const MOST: usize = 500;
@@ -177,9 +177,32 @@ pub async fn values(agent: &Agent, app: &AppName) -> Result<BTreeMap<String, Str
     Ok(read.await.map_err(|_| StoreError::Stopped)??)
 }
 
-/// Whether the stored secrets can be used: a sentence for each thing that is wrong, with what to do.
-/// Names no secret.
+/// Whether the stored secrets can be used, and those that apps need are there: a sentence for each thing that
+/// is wrong, with what to do.
 pub async fn problems(agent: &Agent) -> super::Result<Vec<String>> {
+    let mut all = missing(agent).await?;
+    all.extend(unusable(agent).await?);
+    Ok(all)
+}
+
+/// What deploy.toml says that Cutover keeps, and does not.
+async fn missing(agent: &Agent) -> super::Result<Vec<String>> {
+    let in_force = agent.in_force();
+    let read = agent.store.read(move |db| {
+        let mut all = Vec::new();
+        for (app, configured) in &in_force.config.apps {
+            let kept = secrets::of_app(db, app)?.into_iter();
+            let kept: Vec<_> = kept.map(|it| it.name).collect();
+            let missing = configured.run.missing(kept.iter().map(String::as_str));
+            all.extend(missing.iter().map(|name| config::not_kept(app, name)));
+        }
+        Ok(all)
+    });
+    read.await
+}
+
+/// Names no secret.
+async fn unusable(agent: &Agent) -> super::Result<Vec<String>> {
     let _key = agent.vault.read().await;
     let read = agent.store.read(|db| {
         let apps = secrets::apps(db)?.into_iter();
@@ -217,6 +240,31 @@ pub async fn problems(agent: &Agent) -> super::Result<Vec<String>> {
     look.await.map_err(|_| StoreError::Stopped)
 }
 
+/// The values that an app's secrets have and had, as far as they can be read: what is hidden in its output.
+pub async fn all_values(agent: &Agent, app: &AppName) -> Vec<String> {
+    let of = app.clone();
+    let _key = agent.vault.read().await;
+    let read = agent.store.read(move |db| {
+        let now = secrets::of_app(db, &of)?;
+        Ok((now, former_secrets::of_app(db, &of)?))
+    });
+    let (now, former) = read.await.unwrap_or_default();
+    if now.is_empty() && former.is_empty() {
+        return Vec::new();
+    }
+    let (of, data_dir) = (app.clone(), agent.in_force().config.agent.data_dir.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let Ok(vault) = Vault::open(&data_dir) else {
+            return Vec::new();
+        };
+        let now = now.into_iter().map(|it| (it.name, it.sealed));
+        let all = now.chain(former.into_iter().map(|it| (it.name, it.sealed)));
+        all.filter_map(|(name, sealed)| vault.unseal(&of, &name, &sealed).ok())
+            .collect()
+    });
+    read.await.unwrap_or_default()
+}
+
 /// Seals the secrets of a renamed app for its new name; in the transaction that renames it. One that
 /// cannot be read stays as it is, and is told when it is used.
 pub fn rename(db: &Connection, vault: &Vault, old: &AppName, new: &AppName) -> super::Result<()> {
@@ -224,6 +272,23 @@ pub fn rename(db: &Connection, vault: &Vault, old: &AppName, new: &AppName) -> s
         let name = &secret.name;
         if let Ok(value) = vault.unseal(old, name, &secret.sealed) {
             secrets::reseal(db, new, name, &vault.seal(new, name, &value))?;
+        }
+    }
+    reseal_former(db, vault, old, new)
+}
+
+/// Seals the former values of an app's secrets anew, for the name that the app has now. One that cannot
+/// be read stays as it is: it is of no use to anybody.
+pub(super) fn reseal_former(
+    db: &Connection,
+    vault: &Vault,
+    old: &AppName,
+    new: &AppName,
+) -> super::Result<()> {
+    for former in former_secrets::of_app(db, new)? {
+        let name = &former.name;
+        if let Ok(value) = vault.unseal(old, name, &former.sealed) {
+            former_secrets::reseal(db, new, &former, &vault.seal(new, name, &value))?;
         }
     }
     Ok(())

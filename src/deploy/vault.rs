@@ -3,6 +3,10 @@
 //! in `secrets.key`, which only the agent's user can read: a copy of the database alone reveals nothing.
 //!
 //! While a new key takes the place of the old one it is in `secrets.key.next`; both are tried until then.
+//!
+//! If systemd hands over the credential `cutover-key`, that is the key, and none is written anywhere. A new one
+//! comes as `cutover-key.next`: what is sealed with another is sealed anew at the start, also with what was in
+//! `secrets.key`, which is deleted then.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,6 +23,9 @@ const KEY: &str = "secrets.key";
 /// The key that is to take the place of the other.
 const NEXT: &str = "secrets.key.next";
 const KEY_LENGTH: usize = 32;
+/// The credential that is the key, and the one that is to take its place.
+const CREDENTIAL: &str = "cutover-key";
+const NEXT_CREDENTIAL: &str = "cutover-key.next";
 /// The first byte of what is encrypted this way.
 const FORM: u8 = 1;
 
@@ -37,11 +44,59 @@ pub enum VaultError {
     Key { path: PathBuf, cause: String },
     #[error("`{0}` cannot be decrypted with this key: set it again (`cutover secret set {1} {0}`)")]
     Damaged(String, AppName),
+    #[error(
+        "the key of the secrets is systemd's credential `{CREDENTIAL}`, which Cutover cannot replace: add the new \
+         key as the credential `{NEXT_CREDENTIAL}` and restart the agent, which encrypts every secret with it; \
+         then put it in the place of `{CREDENTIAL}`"
+    )]
+    Given,
+}
+
+/// Where the keys are.
+struct Places {
+    /// That of the key that seals.
+    key: PathBuf,
+    /// Those of keys that values may still be sealed with.
+    others: Vec<PathBuf>,
+    /// Whether the key is a credential.
+    is_given: bool,
+}
+
+impl Places {
+    fn of(data_dir: &Path) -> Self {
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+        Self::with(data_dir, folder.as_deref().map(Path::new))
+    }
+
+    fn with(data_dir: &Path, credentials: Option<&Path>) -> Self {
+        let there = |path: PathBuf| path.exists().then_some(path);
+        let credential = |name| there(credentials?.join(name));
+        let Some(given) = credential(CREDENTIAL) else {
+            return Self {
+                key: data_dir.join(KEY),
+                others: there(data_dir.join(NEXT)).into_iter().collect(),
+                is_given: false,
+            };
+        };
+        let files = [KEY, NEXT].map(|name| there(data_dir.join(name)));
+        let (key, before) = match credential(NEXT_CREDENTIAL) {
+            Some(next) => (next, Some(given)),
+            None => (given, None),
+        };
+        Self {
+            key,
+            others: before
+                .into_iter()
+                .chain(files.into_iter().flatten())
+                .collect(),
+            is_given: true,
+        }
+    }
 }
 
 /// Where the key is.
 pub fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join(KEY)
+    Places::of(data_dir).key
 }
 
 /// Whether others than the agent's user can read the key, and what to do about it. Blocks.
@@ -59,22 +114,32 @@ pub fn too_open(data_dir: &Path) -> Option<String> {
 /// The key, read. Not `Debug`, so that it cannot be logged.
 pub struct Vault {
     cipher: LessSafeKey,
-    /// The key that is to take its place.
-    next: Option<LessSafeKey>,
+    /// Keys that values may still be sealed with.
+    others: Vec<LessSafeKey>,
     /// What versions of values are derived from.
     versions: Hmac<Sha256>,
 }
 
 impl Vault {
-    /// Reads the key, and the one that is to take its place, if there is one. Blocks.
+    /// Reads the key, and the others that there are while one takes another's place. Blocks.
     pub fn open(data_dir: &Path) -> Result<Self, VaultError> {
-        let next = match Self::read(data_dir.join(NEXT)) {
-            Ok(next) => Some(next.cipher),
-            Err(VaultError::NoKey(_)) => None,
-            Err(error) => return Err(error),
-        };
-        let vault = Self::read(path(data_dir))?;
-        Ok(Self { next, ..vault })
+        Self::open_in(Places::of(data_dir))
+    }
+
+    fn open_in(places: Places) -> Result<Self, VaultError> {
+        let others = places.others.into_iter().map(Self::read);
+        let others = others.map(|read| match read {
+            Ok(vault) => Ok(Some(vault.cipher)),
+            // It has just been moved.
+            Err(VaultError::NoKey(_)) => Ok(None),
+            Err(error) => Err(error),
+        });
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let vault = Self::read(places.key)?;
+        Ok(Self {
+            others: others.into_iter().flatten().collect(),
+            ..vault
+        })
     }
 
     fn read(path: PathBuf) -> Result<Self, VaultError> {
@@ -106,16 +171,23 @@ impl Vault {
             keys.ok_or_else(|| unusable("it is not 64 hexadecimal digits".into()))?;
         Ok(Self {
             cipher: LessSafeKey::new(cipher),
-            next: None,
+            others: Vec::new(),
             versions,
         })
     }
 
-    /// The vault of the next key, which is made unless an earlier attempt has. It reads what either key has
-    /// sealed. Blocks.
+    /// The vault of the next key, which is made unless an earlier attempt has or systemd hands it over. It
+    /// reads what either key has sealed. Blocks.
     pub fn open_next(data_dir: &Path) -> Result<Self, VaultError> {
-        let now = Self::open(data_dir)?;
-        if now.next.is_none() {
+        let places = Places::of(data_dir);
+        if places.is_given {
+            return match places.others.is_empty() {
+                true => Err(VaultError::Given),
+                false => Self::open_in(places),
+            };
+        }
+        let now = Self::open_in(places)?;
+        if now.others.is_empty() {
             make(data_dir, NEXT).map_err(|error| VaultError::Key {
                 path: data_dir.join(NEXT),
                 cause: error.to_string(),
@@ -123,7 +195,7 @@ impl Vault {
         }
         let next = Self::read(data_dir.join(NEXT))?;
         Ok(Self {
-            next: Some(now.cipher),
+            others: vec![now.cipher],
             ..next
         })
     }
@@ -175,7 +247,7 @@ impl Vault {
             let opened = key.open_in_place(nonce, Aad::from(owner(app, name)), &mut body);
             opened.ok().map(|opened| opened.to_vec())
         };
-        let opened = open(&self.cipher).or_else(|| self.next.as_ref().and_then(open));
+        let opened = open(&self.cipher).or_else(|| self.others.iter().find_map(open));
         let opened = opened.ok_or_else(damaged)?;
         let known = head[0] == FORM;
         let text = String::from_utf8(opened).ok().filter(|_| known);
@@ -211,15 +283,29 @@ fn make(data_dir: &Path, name: &str) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-/// Whether a next key is there: the change to it was cut short. Blocks.
-pub fn has_next(data_dir: &Path) -> bool {
-    data_dir.join(NEXT).exists()
+/// Whether values may be sealed with another key: a change was cut short, or systemd hands over a new one.
+/// Blocks.
+pub fn is_changing(data_dir: &Path) -> bool {
+    !Places::of(data_dir).others.is_empty()
 }
 
-/// Puts the next key in the place of the other, once all is sealed with it. Blocks.
-pub fn advance(data_dir: &Path) -> io::Result<()> {
-    std::fs::rename(data_dir.join(NEXT), path(data_dir))?;
-    File::open(data_dir)?.sync_all()
+/// Puts the next key in the place of the other, once all is sealed with it; or deletes those that a credential
+/// replaces. Returns what is left to do. Blocks.
+pub fn advance(data_dir: &Path) -> io::Result<String> {
+    let places = Places::of(data_dir);
+    if !places.is_given {
+        std::fs::rename(data_dir.join(NEXT), data_dir.join(KEY))?;
+        File::open(data_dir)?.sync_all()?;
+        return Ok(format!("back up `{KEY}` again, apart from the database"));
+    }
+    for path in places.others.iter().filter(|it| it.starts_with(data_dir)) {
+        std::fs::remove_file(path)?;
+    }
+    File::open(data_dir)?.sync_all()?;
+    Ok(match places.key.ends_with(NEXT_CREDENTIAL) {
+        true => format!("put the credential `{NEXT_CREDENTIAL}` in the place of `{CREDENTIAL}`"),
+        false => format!("back up the credential `{CREDENTIAL}`, apart from the database"),
+    })
 }
 
 #[cfg(test)]
@@ -263,10 +349,26 @@ mod tests {
         assert_eq!(both.unseal(&app, "A", &resealed).unwrap(), "hunter2");
         assert!(vault.unseal(&app, "A", &resealed).is_err());
         advance(folder.path()).unwrap();
-        assert!(!has_next(folder.path()));
+        assert!(!is_changing(folder.path()));
         let after = Vault::open(folder.path()).unwrap();
         assert_eq!(after.unseal(&app, "A", &resealed).unwrap(), "hunter2");
         assert!(after.unseal(&app, "A", &sealed).is_err());
+        // A credential is the key, and reads what the file's has sealed; a next one reads what both have.
+        let credentials = tempfile::tempdir().unwrap();
+        let given = || Places::with(folder.path(), Some(credentials.path()));
+        assert!(!given().is_given);
+        for (name, digit) in [(CREDENTIAL, "1"), (NEXT_CREDENTIAL, "2")] {
+            std::fs::write(credentials.path().join(name), digit.repeat(64)).unwrap();
+            let read = Vault::open_in(given()).unwrap();
+            assert_eq!(read.unseal(&app, "A", &resealed).unwrap(), "hunter2");
+            let own = read.seal(&app, "A", "hunter2");
+            assert!(
+                after.unseal(&app, "A", &own).is_err(),
+                "not with the file's"
+            );
+        }
+        assert!(given().key.ends_with(NEXT_CREDENTIAL));
+        assert_eq!(given().others.len(), 2);
         for at in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[at] ^= 1;

@@ -29,6 +29,16 @@ pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
     })
 }
 
+/// The root of the work tree that `folder` is in, and the address of its `origin`.
+pub fn work_tree(folder: &Path) -> Option<(PathBuf, Option<String>)> {
+    init();
+    let git = Repository::discover(folder).ok()?;
+    let root = git.workdir()?.to_owned();
+    let origin = git.find_remote("origin").ok();
+    let origin = origin.and_then(|it| it.url().ok().map(str::to_owned));
+    Some((root, origin))
+}
+
 /// Finds the wanted commit. A ref that the app does not deploy is not followed: if it is broken, it is
 /// only named in the log.
 pub(super) fn find(

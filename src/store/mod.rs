@@ -29,6 +29,7 @@ pub mod events;
 mod examine;
 #[cfg(test)]
 pub mod fixture;
+pub mod former_secrets;
 pub mod idempotency;
 pub mod images;
 pub mod instances;

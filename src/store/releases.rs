@@ -1,10 +1,10 @@
 //! Releases: immutable, except for the times at which they went live and their images were removed.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::provenance::Provenance;
 use super::services::{self, Service};
-use super::{Result, json, now, parsed, to_json};
+use super::{Result, former_secrets, json, now, parsed, to_json};
 use crate::ids::{AppName, CommitId, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone)]
@@ -150,7 +150,12 @@ pub fn set_removed(db: &Connection, id: &ReleaseId) -> Result<()> {
         "UPDATE releases SET removed_at = ?2 WHERE id = ?1 AND removed_at IS NULL",
         (id.as_str(), now()),
     )?;
-    Ok(())
+    let mut query = db.prepare_cached("SELECT app FROM releases WHERE id = ?1")?;
+    let app = query.query_row([id.as_str()], |row| parsed(row, "app"));
+    match app.optional()? {
+        Some(app) => former_secrets::forget(db, &app),
+        None => Ok(()),
+    }
 }
 
 /// Whether a kept release of an app other than `app` uses this image.

@@ -2,14 +2,14 @@
 
 use rusqlite::{Connection, Row};
 
-use super::{Result, json, now, parsed, to_json};
+use super::{Result, former_secrets, json, now, parsed, to_json};
 use crate::ids::AppName;
 use crate::principal::Requester;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secret {
     pub name: String,
-    /// Counts the values that it has had, from 1.
+    /// Numbers the values that it has had, from 1.
     pub version: u32,
     /// The encrypted value.
     pub sealed: Vec<u8>,
@@ -25,13 +25,27 @@ pub fn set(
     sealed: &[u8],
     by: &Requester,
 ) -> Result<()> {
+    let version = former_secrets::next_version(db, app, name)?;
+    put(db, app, name, version, sealed, by)
+}
+
+/// Stores a value as this version, which belongs to no other value.
+pub(super) fn put(
+    db: &Connection,
+    app: &AppName,
+    name: &str,
+    version: u32,
+    sealed: &[u8],
+    by: &Requester,
+) -> Result<()> {
+    former_secrets::keep(db, app, name)?;
     let mut upsert = db.prepare_cached(
         "INSERT INTO secrets (app, name, version, sealed, set_at, set_by)
-         VALUES (?1, ?2, 1, ?3, ?4, ?5)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (app, name) DO UPDATE
-         SET version = version + 1, sealed = ?3, set_at = ?4, set_by = ?5",
+         SET version = ?3, sealed = ?4, set_at = ?5, set_by = ?6",
     )?;
-    upsert.execute((app.as_str(), name, sealed, now(), to_json(by)?))?;
+    upsert.execute((app.as_str(), name, version, sealed, now(), to_json(by)?))?;
     Ok(())
 }
 
@@ -45,12 +59,15 @@ pub fn reseal(db: &Connection, app: &AppName, name: &str, sealed: &[u8]) -> Resu
 
 /// Whether there was one.
 pub fn unset(db: &Connection, app: &AppName, name: &str) -> Result<bool> {
+    former_secrets::keep(db, app, name)?;
     let mut delete = db.prepare_cached("DELETE FROM secrets WHERE app = ?1 AND name = ?2")?;
     Ok(delete.execute((app.as_str(), name))? > 0)
 }
 
 pub fn unset_all(db: &Connection, app: &AppName) -> Result<()> {
     db.execute("DELETE FROM secrets WHERE app = ?1", [app.as_str()])?;
+    let former = "DELETE FROM former_secrets WHERE app = ?1";
+    db.execute(former, [app.as_str()])?;
     Ok(())
 }
 
@@ -61,16 +78,19 @@ pub fn of_app(db: &Connection, app: &AppName) -> Result<Vec<Secret>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The apps that have one.
+/// The apps that have one, or had one whose value is kept.
 pub fn apps(db: &Connection) -> Result<Vec<AppName>> {
-    let mut query = db.prepare_cached("SELECT DISTINCT app FROM secrets ORDER BY app")?;
+    let mut query = db.prepare_cached(
+        "SELECT app FROM secrets UNION SELECT app FROM former_secrets ORDER BY app",
+    )?;
     let rows = query.query_map([], |row| parsed(row, "app"))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether any app has one.
+/// Whether any app has one, or had one whose value is kept.
 pub fn any(db: &Connection) -> Result<bool> {
-    Ok(db.prepare_cached("SELECT 1 FROM secrets")?.exists([])?)
+    let sql = "SELECT 1 FROM secrets UNION ALL SELECT 1 FROM former_secrets";
+    Ok(db.prepare_cached(sql)?.exists([])?)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Secret> {

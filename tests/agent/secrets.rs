@@ -436,3 +436,126 @@ async fn a_new_key_replaces_the_old_one_whenever_it_is_cut_short() {
     assert!(status.unwrap().success(), "{}", server.log());
     server.stop().await;
 }
+
+/// A rollback has the secrets of now, unless it is asked for those that the release started with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_can_bring_back_the_secrets_of_then() {
+    let mut server = Server::start().await;
+    let (old, new) = (format!("{VALUE}-old"), format!("{VALUE}-new"));
+    secret(&server, &["set", APP, "A"], &old).unwrap();
+    let first = server.go_live("v1").await;
+    secret(&server, &["set", APP, "A", "--no-deploy"], &new).unwrap();
+    secret(&server, &["set", APP, "B", "--no-deploy"], &new).unwrap();
+    let second = server.go_live("v2").await;
+    let back = |to: &str, more: &[&str]| {
+        let back = [&["rollback", APP, "--to", to, "--follow"], more].concat();
+        let done = server.cutover(&back).output().unwrap();
+        done.status.code()
+    };
+    let has = async |a: &str, b: Option<&str>| {
+        let env = environment(&server).await;
+        env["A"] == a && env.get("B").map(String::as_str) == b
+    };
+    let versions = || {
+        let list = secret(&server, &["list", APP], "").unwrap();
+        let all = list["items"].as_array().unwrap().iter();
+        all.map(|it| it["version"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+
+    // Whoever may deploy may not change secrets.
+    let token = server.cutover(&["token", "create", "ci", "--role", "deploy", "--json"]);
+    let token = { token }.output().unwrap();
+    let token: Value = serde_json::from_slice(&token.stdout).unwrap();
+    let token = token["secret"].as_str().unwrap();
+    let ask = Request::post(format!("/api/v1/apps/{APP}/rollback"))
+        .header("authorization", format!("Bearer {token}"));
+    let answer = server.ask(ask, r#"{"secrets": true}"#).await;
+    assert_eq!(answer.status, 403, "{}", answer.text());
+
+    assert_eq!(back(&first.id, &["--secrets"]), Some(0), "{}", server.log());
+    assert!(has(&old, None).await);
+    assert_eq!(versions(), [1]);
+    // Nothing to do; and a new key seals the values of before too.
+    assert_eq!(back(&first.id, &["--secrets"]), Some(1));
+    secret(&server, &["rekey"], "").unwrap();
+    assert_eq!(back(&second.id, &[]), Some(0), "{}", server.log());
+    assert!(has(&old, None).await);
+    // Live already, it is started again with them.
+    assert_eq!(
+        back(&second.id, &["--secrets"]),
+        Some(0),
+        "{}",
+        server.log()
+    );
+    assert!(has(&new, Some(&new)).await, "{:?}", versions());
+    assert_eq!(versions(), [2, 1]);
+
+    let actions = server.api("/api/v1/actions?limit=1&action=secrets").await;
+    let detail = &actions["items"][0]["detail"];
+    assert_eq!(detail["set"], json!(["A", "B"]), "{actions}");
+    let mut found = Vec::new();
+    containing(&server.stage.folder, VALUE, &mut found);
+    assert_eq!(found, [""; 0]);
+    server.stop().await;
+}
+
+/// systemd hands the key over: it is in no file of the agent's, and a new one comes the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_may_be_a_credential_of_systemd() {
+    let mut server = Server::start().await;
+    secret(&server, &["set", APP, "A"], VALUE).unwrap();
+    server.go_live("v1").await;
+    let file = server.stage.data_dir.join("secrets.key");
+    assert!(file.exists());
+    let given = server.stage.folder.join("credentials");
+    std::fs::create_dir(&given).unwrap();
+    let credential = |name: &str, digit: &str| {
+        std::fs::write(given.join(name), format!("{}\n", digit.repeat(64))).unwrap();
+    };
+    server.set_env("CREDENTIALS_DIRECTORY", given.to_str().unwrap());
+    credential("cutover-key", "1");
+    for (at, next) in ["", "2", "3"].into_iter().enumerate() {
+        if !next.is_empty() {
+            let refused = secret(&server, &["rekey"], "").unwrap_err();
+            assert!(refused.contains("cutover-key.next"), "{refused}");
+            credential("cutover-key.next", next);
+        }
+        server.stop().await;
+        server.serve().await;
+        let done = async || server.log().matches("sealed anew").count() == at + 1;
+        assert!(soon(done).await, "{at}\n{}", server.log());
+        assert!(!file.exists());
+        if !next.is_empty() {
+            std::fs::remove_file(given.join("cutover-key.next")).unwrap();
+            credential("cutover-key", next);
+        }
+        let status = server.cutover(&["restart", APP, "--follow"]).status();
+        assert!(status.unwrap().success(), "{at}\n{}", server.log());
+        assert_eq!(environment(&server).await["A"], VALUE, "{at}");
+    }
+    // A value that is new is sealed with it too, and no key is written.
+    secret(&server, &["set", APP, "B", "--no-deploy"], VALUE).unwrap();
+    assert!(!file.exists());
+    server.stop().await;
+}
+
+/// Required, but never set: said before a deployment fails of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_is_told_by_check_and_doctor() {
+    let settings = format!("{SETTINGS}secrets = [\"DATABASE_URL\"]\n");
+    let mut server = Server::with(&settings).await;
+    let said = |verb: &str| {
+        let done = server.cutover(&[verb]).output().unwrap();
+        String::from_utf8([done.stdout, done.stderr].concat()).unwrap()
+    };
+    let hint = format!("cutover secret set {APP} DATABASE_URL");
+    for verb in ["check", "doctor"] {
+        assert!(said(verb).contains(&hint), "{}", said(verb));
+    }
+    secret(&server, &["set", APP, "DATABASE_URL"], VALUE).unwrap();
+    for verb in ["check", "doctor"] {
+        assert!(!said(verb).contains(&hint), "{}", said(verb));
+    }
+    server.stop().await;
+}

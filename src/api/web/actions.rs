@@ -11,6 +11,7 @@ use crate::api::deployments as asked;
 use crate::api::path::{AppPath, DeploymentPath, acting, find};
 use crate::api::{ApiError, Shared};
 use crate::deploy::intake;
+use crate::deploy::rollback::Wish;
 use crate::principal::Role;
 use crate::store::apps;
 use crate::store::deployments::{Deployment, Goal, NewDeployment, Trigger};
@@ -64,8 +65,12 @@ pub async fn rollback(
         return Err(error).told(&viewer);
     }
     let by = viewer.principal.who.clone();
-    let queued = asked::roll_back(&api, &name, fields.get("to").map(str::to_owned), false, by);
-    Ok(to(&queued.await.told(&viewer)?))
+    let wish = Wish {
+        to: fields.get("to").map(str::to_owned),
+        ..Default::default()
+    };
+    let queued = asked::roll_back(&api, &name, wish, by).await;
+    Ok(to(&queued.told(&viewer)?))
 }
 
 pub async fn restart(State(api): Shared, viewer: Viewer, Path(path): Path<AppPath>) -> Result {
@@ -96,8 +101,11 @@ pub async fn retry(State(api): Shared, viewer: Viewer, Path(path): Path<Deployme
     let by = viewer.principal.who.clone();
     let queued = match found.goal {
         Goal::Release(release) => {
-            let to = Some(release.to_string());
-            asked::roll_back(&api, &app.name, to, false, by).await
+            let wish = Wish {
+                to: Some(release.to_string()),
+                ..Default::default()
+            };
+            asked::roll_back(&api, &app.name, wish, by).await
         }
         Goal::Again => {
             let queued = intake::restart(&api.agent, &app.name, Trigger::Api, by).await;

@@ -195,6 +195,8 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
         text => text,
     };
     let error = match status.is_client_error() {
+        // What was asked for is right, but its time is not now.
+        true if answer.error.code == "not_run" => Error::failed(message),
         true => Error::usage(message),
         false => Error::failed(message),
     };

@@ -15,7 +15,7 @@ use crate::store::deployments::Deployment;
 use crate::store::images::Recorded;
 use crate::store::provenance::Provenance;
 use crate::store::releases::{self, Release};
-use crate::store::{deployments, images, now};
+use crate::store::{deployments, former_secrets, images, now};
 
 /// A new release, and the Procfile's command that is to run before it gets traffic.
 pub struct Made {
@@ -78,6 +78,7 @@ pub async fn build(
     Ok(Done::new(made, detail).recording(move |db| {
         images::insert(db, &row.app, &key, &image)?;
         releases::insert(db, &row)?;
+        former_secrets::record(db, &row.id)?;
         deployments::set_release(db, &id, &row.id)
     }))
 }

@@ -19,7 +19,7 @@ use crate::store::instances::{self, Instance};
 use crate::store::ours::mark;
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
-use crate::store::{apps, deployments, now, scales, variables};
+use crate::store::{apps, deployments, former_secrets, now, scales, variables};
 
 /// How many instances are started at the same time.
 const AT_ONCE: usize = 8;
@@ -94,6 +94,7 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
             service.replicas = asked.or(file).unwrap_or(service.replicas);
         }
         releases::insert(db, &release)?;
+        former_secrets::record(db, &release.id)?;
         deployments::set_release(db, &id, &release.id)?;
         let Release {
             commit,

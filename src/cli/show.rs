@@ -30,6 +30,9 @@ pub async fn run(args: Show, global: &Global) -> Result<(), Error> {
     let deployment: view::Deployment = view::read(&answer)?;
     head(&deployment);
     steps(&deployment);
+    if let Some(tests) = &deployment.tests {
+        self::tests(tests);
+    }
     if let Some(receipt) = &deployment.receipt {
         print::line(format_args!("\n{}", receipt_line(receipt)));
     }
@@ -41,6 +44,22 @@ pub async fn run(args: Show, global: &Global) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn tests(tests: &view::Tests) {
+    let (count, failed) = (words::counted(tests.tests, "test"), tests.failed);
+    let skipped = match tests.skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} skipped"),
+    };
+    print::line(format_args!("\n{count}, {failed} failed{skipped}"));
+    for name in &tests.failures {
+        print::line(format_args!("  failed: {name}"));
+    }
+    let more = failed.saturating_sub(tests.failures.len() as u64);
+    if more > 0 {
+        print::line(format_args!("  and {more} more"));
+    }
 }
 
 fn head(deployment: &view::Deployment) {

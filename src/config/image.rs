@@ -37,6 +37,14 @@ impl Image {
             .unwrap_or(&self.name)
     }
 
+    /// The name by its digest, or else by its tag.
+    pub fn pinned(&self) -> String {
+        match &self.digest {
+            Some(digest) => format!("{}@{digest}", self.name),
+            None => format!("{}:{}", self.name, self.tag),
+        }
+    }
+
     /// The name with everything that Docker would add to it.
     pub fn canonical(&self) -> String {
         match self.registry() {

@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::Value;
 use super::build::target;
 use super::command::{Command, command};
-use super::file::Section;
+use super::file::{Node, Section};
+use super::need::{Need, needs};
 use super::run::environment;
 use super::values::{cpus, memory, positive};
+use crate::ids::ServiceName;
 
 /// At least one of `command` and `target` is there.
 #[derive(Debug, Clone)]
@@ -24,6 +26,10 @@ pub struct Test {
     pub memory: Option<u64>,
     /// In place of `run.cpus`.
     pub cpus: Option<f64>,
+    /// What runs beside it, on a network of their own.
+    pub needs: BTreeMap<ServiceName, Need>,
+    /// Where the command leaves its results in the container: a file of JUnit's XML, or a folder of them.
+    pub junit: Option<String>,
 }
 
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -64,7 +70,26 @@ pub(super) fn test(
         env: section.read("env", environment).unwrap_or_default(),
         memory: section.read("memory", memory),
         cpus: section.read("cpus", cpus),
+        needs: section.read("needs", needs).unwrap_or_default(),
+        junit: section.read("junit", in_container),
     };
+    for key in ["needs", "junit"] {
+        if section.has(key) && test.command.is_none() && !section.has("command") {
+            section.report(format!(
+                "`{}` needs a `command`: expected the one that tests the image",
+                section.key(key)
+            ));
+        }
+    }
     section.done();
     (test.command.is_some() || test.target.is_some()).then_some(test)
+}
+
+fn in_container(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str =
+        "the absolute path of a file or folder in the container, such as \"/app/junit.xml\"";
+    let text = node.str(EXPECTED)?;
+    let good = text.len() > 1 && text.starts_with('/') && !text.contains(char::is_control);
+    good.then(|| text.to_owned())
+        .or_else(|| node.wrong(EXPECTED))
 }

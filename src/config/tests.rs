@@ -562,6 +562,30 @@ fn one_mistake_each() {
             "source.require_signature = ['ssh-rsa x']",
             "an array of SSH public keys",
         ),
+        (
+            "test = { target = 'x', junit = '/j.xml' }",
+            "`apps.a.test.junit` needs a `command`",
+        ),
+        (
+            "test = { command = 'x', junit = 'j.xml' }",
+            "the absolute path of a file or folder",
+        ),
+        (
+            "test = { command = 'x', needs = { db = {} } }",
+            "`apps.a.test.needs.db.image` is missing",
+        ),
+        (
+            "test = { command = 'x', needs = { d_b = { image = 'x' } } }",
+            "`d_b` is not a service name",
+        ),
+        (
+            "test = { command = 'x', needs = { db = { image = 'X' } } }",
+            "the name of an image",
+        ),
+        (
+            "test = { command = 'x', needs = { db = { image = 'x', port = 0 } } }",
+            "from 1 to 65535",
+        ),
         ("test.timeout = '1m'", "`apps.a.test.command` is missing"),
         (
             "test.command = 'x'\nhooks.test = 'y'",

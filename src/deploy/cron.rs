@@ -305,6 +305,8 @@ async fn make(agent: &Agent, job: &Job, cron: &jobs::Cron) -> std::result::Resul
         command: &cron.command,
         deadline: cron.timeout,
         terminal: None,
+        apart: false,
+        collect: None,
     };
     agent.engine.make_job(&spec).await
 }

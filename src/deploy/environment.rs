@@ -10,7 +10,7 @@ use super::secrets::SecretsError;
 use super::{Agent, InForce, secret_files};
 use crate::config::{self, Secret};
 use crate::engine::{EngineError, Environment, Mount, MountSource};
-use crate::ids::AppName;
+use crate::ids::{AppName, ServiceName};
 use crate::store::releases::Release;
 use crate::store::services::Service;
 use crate::store::settings::{Place, Settings, Value, VolumeSource};
@@ -150,6 +150,30 @@ pub async fn of(
     })
 }
 
+/// What a container gets that a test needs: its own variables, and nothing of the app.
+pub async fn of_need(
+    name: &ServiceName,
+    env: &BTreeMap<String, config::Value>,
+) -> Result<Environment> {
+    let (need, env) = (name.clone(), env.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let values = env.into_iter().map(|(name, value)| match value {
+            config::Value::Text(text) => Ok((name, text)),
+            config::Value::From(secret) => match self::value(&secret) {
+                Ok(value) => Ok((name, value)),
+                Err(why) => Err(EnvironmentError::Wrong(format!(
+                    "`test.needs.{need}.env.{name}`: {why}"
+                ))),
+            },
+        });
+        values.collect::<Result<_>>()
+    });
+    Ok(Environment {
+        variables: read.await.map_err(|_| interrupted())??,
+        ..Environment::default()
+    })
+}
+
 /// What Cutover itself tells an app. A variable of the same name in deploy.toml takes precedence.
 fn identity(
     release: &Release,
@@ -256,6 +280,10 @@ pub(super) fn read(place: &Place) -> std::result::Result<String, String> {
         Place::Env(name) => Secret::Env(name.clone()),
         Place::File(path) => Secret::File(path.clone()),
     };
+    value(&secret)
+}
+
+pub(super) fn value(secret: &Secret) -> std::result::Result<String, String> {
     let value = secret.read().map_err(|error| error.to_string())?;
     let value = String::from_utf8(value).map_err(|_| "the value is not UTF-8 text")?;
     match value.contains('\0') {

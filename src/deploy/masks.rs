@@ -48,7 +48,23 @@ fn elsewhere(app: &App) -> Vec<String> {
     let of_file = env_file.and_then(|path| config::env_file::read(&path).ok());
     let of_file: BTreeMap<_, _> = of_file.into_iter().flatten().collect();
     values.extend(named(&of_file));
+    values.extend(of_test(app));
     values
+}
+
+/// Those of its test and of what that needs. What deploy.toml itself shows there is no secret of anything
+/// that lasts.
+fn of_test(app: &App) -> Vec<String> {
+    let test = app.test.iter();
+    let all = test.flat_map(|test| {
+        let needs = test.needs.values().flat_map(|need| need.env.values());
+        test.env.values().chain(needs)
+    });
+    let secret = all.filter_map(|value| match value {
+        config::Value::From(secret) => super::environment::value(secret).ok(),
+        config::Value::Text(_) => None,
+    });
+    secret.collect()
 }
 
 fn read(place: &Place) -> Option<String> {

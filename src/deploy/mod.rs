@@ -29,6 +29,7 @@ mod hub;
 mod images;
 mod in_force;
 pub mod intake;
+mod junit;
 mod line;
 mod links;
 mod masks;

@@ -37,7 +37,7 @@ async fn to_switch(line: &Line<'_>, deployment: &Deployment) -> std::result::Res
                 .step(Step::Build, steps::build::build(line, &commit, deployment))
                 .await?;
             drop(slot);
-            steps::command::test(line, &commit, deployment, &made.release).await?;
+            steps::test::test(line, &commit, deployment, &made.release).await?;
             steps::command::release(line, &made).await?;
             made.release
         }

@@ -84,6 +84,8 @@ pub async fn run(agent: &Agent, app: &App, wanted: Wanted, by: Requester) -> Res
         command: &command,
         deadline: std::time::Duration::MAX,
         terminal: Some(wanted.terminal),
+        apart: false,
+        collect: None,
     };
     match agent.engine.open_job(&spec).await {
         Ok(session) => Ok(Opened {

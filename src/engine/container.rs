@@ -29,6 +29,26 @@ pub struct Exit {
     pub tail: Vec<String>,
 }
 
+/// How a job ended, and what it left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub exit: Exit,
+    /// The content of each file that was asked for; an error says why there is none.
+    pub collected: Result<Vec<Vec<u8>>, String>,
+}
+
+/// The state of a container that a test needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedLook {
+    pub status: Status,
+    /// Its address on the test's network.
+    pub address: Option<IpAddr>,
+    /// Whether its image's health check has passed; `None` if there is none.
+    pub healthy: Option<bool>,
+    /// The first TCP port that its image declares.
+    pub exposed: Option<u16>,
+}
+
 /// Everything that inspecting an instance reveals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {

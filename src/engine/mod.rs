@@ -31,14 +31,16 @@ pub mod output;
 pub mod session;
 mod spec;
 
-pub use container::{Exit, Found, Listening, Look, Run, Status, Used};
+pub use container::{Ended, Exit, Found, Listening, Look, NeedLook, Run, Status, Used};
 use docker::Docker;
 pub use docker::{Version, version};
 use files::Files;
 pub use image::{BuildFailure, BuildSpec, BuiltImage};
 use inventory::{Details, FoundImage, Inventory};
 use output::Wanted;
-pub use spec::{AppNetwork, Endpoint, Environment, InstanceSpec, JobSpec, Mount, MountSource};
+pub use spec::{
+    AppNetwork, Endpoint, Environment, InstanceSpec, JobSpec, Mount, MountSource, NeedSpec,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -146,16 +148,43 @@ impl Engine {
         }
     }
 
-    /// Runs a job to its end with its output in the log, and returns how it ended. An error if the
+    /// Runs a job to its end with its output in the log, and returns how it ended and what it left. An error if the
     /// job is cancelled or exceeds its deadline. Its container is removed even then.
     pub async fn run(
         &self,
         job: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
-    ) -> Result<Exit> {
+    ) -> Result<Ended> {
         match self {
             Engine::Docker(docker) => docker.run(job, log, cancel).await,
+        }
+    }
+
+    /// Makes and starts what a test needs, on the network of its app's test. One that exists is replaced.
+    pub async fn start_need(&self, need: &NeedSpec<'_>) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.start_need(need).await,
+        }
+    }
+
+    pub async fn look_at_need(&self, need: &Ours) -> Result<NeedLook> {
+        match self {
+            Engine::Docker(docker) => docker.look_at_need(need).await,
+        }
+    }
+
+    /// Removes the network of an app's test, if it exists. An error if a container is on it.
+    pub async fn remove_test_network(&self, app: &AppName) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_test_network(app).await,
+        }
+    }
+
+    /// Gets an image from its registry, and returns its id.
+    pub async fn pull(&self, image: &Image) -> Result<String> {
+        match self {
+            Engine::Docker(docker) => docker.pull(image).await,
         }
     }
 

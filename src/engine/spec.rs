@@ -78,4 +78,19 @@ pub struct JobSpec<'a> {
     pub deadline: Duration,
     /// Whether it has a terminal, if it reads what a person types.
     pub terminal: Option<bool>,
+    /// Whether it is on the network of its app's test, with what that needs, and on no other.
+    pub apart: bool,
+    /// The file in its container, or the folder of files, that is read when it has ended.
+    pub collect: Option<&'a str>,
+}
+
+/// What a container that a test needs is created from.
+pub struct NeedSpec<'a> {
+    /// The container as recorded.
+    pub job: &'a Job,
+    /// The name by which the test reaches it.
+    pub name: &'a str,
+    /// Its image and settings.
+    pub service: &'a Service,
+    pub environment: &'a Environment,
 }

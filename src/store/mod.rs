@@ -47,6 +47,7 @@ pub mod provenance;
 pub mod prune;
 pub mod pushes;
 pub mod releases;
+pub mod results;
 pub mod runs;
 pub mod scales;
 pub mod secrets;

@@ -11,6 +11,7 @@ use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Deployment, Failure, Goal, Trigger};
 use crate::store::provenance::Provenance;
+use crate::store::results::{self, Results};
 use crate::store::releases::Release;
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps, volumes};
@@ -66,6 +67,9 @@ pub struct DeploymentView {
     pub steps: Vec<StepView>,
     /// How long each finished step took, in milliseconds.
     pub timings_ms: BTreeMap<String, i64>,
+    /// What the image's test said of its single tests; null if it says nothing of them.
+    #[schema(required)]
+    pub tests: Option<Results>,
     /// Null until the old release has drained.
     #[schema(required)]
     pub receipt: Option<Receipt>,
@@ -174,6 +178,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
     };
     let steps = steps::of(db, &row.id)?;
     let reports = statuses::of(db, &row.id)?;
+    let tests = results::of(db, &row.id)?;
     let timings = steps.iter().filter_map(|step| {
         step.ended_at
             .map(|ended| (step.name.clone(), ended - step.started_at))
@@ -208,6 +213,7 @@ pub fn deployment(db: &rusqlite::Connection, row: Deployment) -> Result<Deployme
         ended_at: row.ended_at.map(rfc3339),
         timings_ms: timings.collect(),
         steps: steps.into_iter().map(step).collect(),
+        tests,
         receipt: row.receipt,
         error: row.error,
         requested_by: row.requested_by.map(RequesterView::from),

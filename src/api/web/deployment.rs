@@ -63,6 +63,7 @@ pub async fn show(State(api): Shared, viewer: Viewer, Path(path): Path<Deploymen
             div #steps data-fresh {
                 @if let Some(error) = &shown.error { (failure(error, shown.state)) }
                 (steps(&shown))
+                (tests(&shown))
                 (baking(&watch, &shown))
                 (receipt(&shown))
             }
@@ -216,6 +217,29 @@ fn share(part: u64, of: u64) -> String {
     match of {
         0 => "-".to_owned(),
         of => format!("{:.1} %", 100.0 * part as f64 / of as f64),
+    }
+}
+
+/// What the image's test said of its single tests.
+fn tests(shown: &DeploymentView) -> Markup {
+    html! {
+        @if let Some(tests) = &shown.tests {
+            h2 { "Tests" }
+            p {
+                (counted(tests.tests, "test")) ", "
+                @if tests.failed == 0 { "none failed" }
+                @else { span.state.bad { (tests.failed) " failed" } }
+                @if tests.skipped > 0 { ", " (tests.skipped) " skipped" }
+                @if tests.failures.is_empty() { "." } @else { ":" }
+            }
+            @if !tests.failures.is_empty() {
+                ul {
+                    @for name in &tests.failures { li { code { (name) } } }
+                    @let more = tests.failed.saturating_sub(tests.failures.len() as u64);
+                    @if more > 0 { li { "and " (more) " more" } }
+                }
+            }
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Deployment {
     pub ended_at: Option<String>,
     pub steps: Vec<Step>,
     pub timings_ms: BTreeMap<String, f64>,
+    pub tests: Option<Tests>,
     pub receipt: Option<Receipt>,
     pub error: Option<Failure>,
     /// Also `None` if it is of a kind that this version does not know.
@@ -52,6 +53,16 @@ pub struct Deployment {
     pub pull: bool,
     pub reports: Vec<Report>,
     pub volumes: Vec<Volume>,
+}
+
+/// What the image's test said of its single tests.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Tests {
+    pub tests: u64,
+    pub failed: u64,
+    pub skipped: u64,
+    pub failures: Vec<String>,
 }
 
 impl Deployment {

@@ -14,10 +14,12 @@ pub mod fetch;
 pub mod hand_over;
 pub mod image;
 mod instance;
+mod needs;
 pub mod probe;
 pub mod retire;
 pub mod start;
 pub mod switch;
+pub mod test;
 mod unhealthy;
 mod vacate;
 
@@ -26,7 +28,7 @@ pub async fn undo(agent: &Agent, id: &DeploymentId, step: Step) -> Result<(), En
     match step {
         // The mirror and the image stay for the next attempt; `retire` removes old images.
         Step::Fetch | Step::Build => Ok(()),
-        Step::Test => command::undo_test(agent, id).await,
+        Step::Test => test::undo(agent, id).await,
         Step::Release => command::undo(agent, id, JobKind::Release).await,
         Step::Start => start::undo(agent, id).await,
         // A probe changes nothing.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::Tail;
 use super::{Docker, EngineError, Result, instance, label, status_code};
-use crate::engine::{Exit, JobSpec};
+use crate::engine::{Ended, Exit, JobSpec};
 use crate::store::log::Log;
 use crate::store::ours::Ours;
 
@@ -22,7 +22,7 @@ impl Docker {
         spec: &JobSpec<'_>,
         log: &Log,
         cancel: &CancellationToken,
-    ) -> Result<Exit> {
+    ) -> Result<Ended> {
         let ours = spec.job.ours();
         // A container left by an earlier attempt is not reused: nobody saw how it ended.
         self.remove(&ours).await?;
@@ -32,7 +32,12 @@ impl Docker {
                 let what = format!("the container `{}` was removed", ours.name);
                 EngineError::Stopped(what)
             };
-            self.attend(&ours, log).await?.ok_or_else(gone)
+            let exit = self.attend(&ours, log).await?.ok_or_else(gone)?;
+            let collected = match spec.collect {
+                Some(path) => self.collect(&ours.name, path).await?,
+                None => Ok(Vec::new()),
+            };
+            Ok(Ended { exit, collected })
         };
         let outcome = tokio::select! {
             outcome = run => outcome,
@@ -49,7 +54,10 @@ impl Docker {
     pub async fn make_job(&self, spec: &JobSpec<'_>) -> Result<()> {
         let docker = self.client()?;
         let job = spec.job;
-        let network = self.network(&job.app).await?;
+        let network = match spec.apart {
+            true => self.test_network(&job.app).await?,
+            false => self.network(&job.app).await?,
+        };
         let name = &job.name;
         let mut labels = vec![
             (label::APP, job.app.as_str()),

@@ -43,7 +43,7 @@ fn address(networks: HashMap<String, bollard::models::EndpointSettings>) -> Opti
 }
 
 /// The TCP ports of `80/tcp`, `53/udp`, …
-fn exposed<'a>(ports: impl Iterator<Item = &'a str>) -> Vec<u16> {
+pub(super) fn exposed<'a>(ports: impl Iterator<Item = &'a str>) -> Vec<u16> {
     let tcp = ports.filter_map(|port| match port.split_once('/') {
         Some((number, "tcp")) => number.parse().ok(),
         Some(_) => None,

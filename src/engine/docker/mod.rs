@@ -20,6 +20,7 @@ mod inventory;
 mod job;
 mod lines;
 mod listening;
+mod need;
 mod network;
 mod output;
 mod registry;
@@ -114,6 +115,11 @@ impl Docker {
     /// The network of an app's containers. Docker lets no packet pass from one network to another.
     fn network_name(&self, app: &AppName) -> String {
         format!("cutover-{}-{app}", self.agent)
+    }
+
+    /// The network of an app's test and what that needs. No app's name has a dot.
+    fn test_network_name(&self, app: &AppName) -> String {
+        format!("{}.test", self.network_name(app))
     }
 
     /// Whether a network is one of this agent's: an app's, or the one that all had in earlier versions.

@@ -49,9 +49,17 @@ impl Docker {
 
     /// The app's network, created if it does not exist.
     pub async fn network(&self, app: &AppName) -> Result<Network> {
+        self.network_named(self.network_name(app), app).await
+    }
+
+    /// The network of the app's test, likewise.
+    pub(super) async fn test_network(&self, app: &AppName) -> Result<Network> {
+        self.network_named(self.test_network_name(app), app).await
+    }
+
+    async fn network_named(&self, name: String, app: &AppName) -> Result<Network> {
         let docker = self.client()?;
         let _one = self.network.lock().await;
-        let name = self.network_name(app);
         let seed = name.bytes().fold(7u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(byte))
         });
@@ -156,7 +164,8 @@ impl Docker {
             let (Some(id), Some(name)) = (network.id, network.name) else {
                 continue;
             };
-            let used = apps.iter().any(|app| self.network_name(app) == name);
+            let is_of = |app| self.network_name(app) == name || self.test_network_name(app) == name;
+            let used = apps.iter().any(is_of);
             if !self.is_own_network(&name) {
                 continue;
             }

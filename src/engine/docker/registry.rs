@@ -73,7 +73,9 @@ fn refused(what: String, cause: String) -> EngineError {
 }
 
 /// The login that the agent's user has to the image's registry.
-async fn credentials(image: &Image) -> std::result::Result<Option<DockerCredentials>, String> {
+pub(super) async fn credentials(
+    image: &Image,
+) -> std::result::Result<Option<DockerCredentials>, String> {
     let host = image.registry();
     Ok(login(host).await?.map(|(user, secret)| {
         let server = DockerCredentials {

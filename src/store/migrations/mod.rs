@@ -554,6 +554,13 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE instances ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
 ",
+    // What the tests of an image said of each.
+    "
+    CREATE TABLE test_results (
+        deployment TEXT PRIMARY KEY REFERENCES deployments (id) ON DELETE CASCADE,
+        results    TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -38,7 +38,8 @@ pub struct Ready {
     proxy: String,
     /// What does not run as it should; the agent puts it right where it can.
     differences: Vec<String>,
-    /// What works and is likely to surprise: volumes that no deployment carries over.
+    /// What works and is likely to surprise: volumes that no deployment carries over, limits of builds that do not
+    /// hold.
     warnings: Vec<String>,
     /// Since when Docker has not answered; null while it does.
     #[schema(required, format = DateTime)]
@@ -92,6 +93,8 @@ pub async fn ready(State(api): Shared, request: Request) -> Response {
         Err(_) if !sees => "it cannot be used".to_owned(),
         Err(why) => why.clone(),
     };
+    let mut warnings = api.agent.tend.volumes(None);
+    warnings.extend(api.agent.unlimited.lock().clone());
     let told = |all: Vec<String>| if sees { all } else { Vec::new() };
     let ready = found.docker.is_ok() && found.proxy.is_ok();
     let status = if ready {
@@ -104,7 +107,7 @@ pub async fn ready(State(api): Shared, request: Request) -> Response {
         docker: part(&found.docker),
         proxy: part(&found.proxy),
         differences: told(api.agent.tend.differences(None)),
-        warnings: told(api.agent.tend.volumes(None)),
+        warnings: told(warnings),
         docker_away_since: api.agent.tend.engine_away_since().map(rfc3339),
     };
     (status, Json(body)).into_response()

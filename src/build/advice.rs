@@ -1,5 +1,7 @@
 //! Failures of a build that one sentence explains better than the builder's own words.
 
+use crate::engine::advice::of_tls;
+
 /// What to do about a failing step, if its cause is recognised. `text` is the builder's message and the
 /// last lines of the step.
 pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
@@ -7,6 +9,14 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().all(|word| all.contains(word));
     let any = |words: &[&str]| words.iter().any(|word| all.contains(word));
     let unreachable = any(&UNREACHABLE);
+    let of_registry = any(&[
+        "failed to do request",
+        "failed to fetch",
+        "load metadata for",
+    ]);
+    if let Some(advice) = of_tls(&all).filter(|_| of_registry) {
+        return Some(advice);
+    }
     Some(if is_engines_network(&all) {
         "the fault is in Docker's network on the server, not in the commit: restart Docker \
          (`systemctl restart docker`), then run `cutover deploy APP`"
@@ -55,6 +65,9 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     {
         "the base image is not on this server, and its registry cannot be reached: check the server's DNS \
          and network, or load the image with `docker load`"
+    } else if any(&["exit code: 137", "exit status 137"]) {
+        "the step was killed, as happens when memory runs out: have it take less (fewer jobs at once), raise \
+         `docker.build_memory` if it is set, or build on a machine that has more"
     } else if any(&NO_NETWORK) {
         "the step could not reach the network: check the server's DNS and internet access, then run \
          `cutover deploy APP`"
@@ -177,6 +190,12 @@ mod tests {
                 "failed to do request: Head: dial tcp: lookup registry-1.docker.io: no such host",
                 "the base image is not on this server",
             ),
+            (
+                "[internal] load metadata for 172.17.0.1:5000/hello:1",
+                "failed to do request: Head: x509: certificate signed by unknown authority",
+                "certs.d",
+            ),
+            ("RUN make -j", "exit code: 137", "memory runs out"),
         ] {
             let said = advice(step, text).unwrap_or_else(|| panic!("{step} {text}"));
             assert!(said.contains(expected), "{step} {text}: {said}");

@@ -191,6 +191,10 @@ pub struct Docker {
     pub min_free: u64,
     /// `None`: the engine alone decides.
     pub build_cache: Option<BuildCache>,
+    /// The bytes that the steps of all builds may take together. `None`: all that there are.
+    pub build_memory: Option<u64>,
+    /// The processors, likewise.
+    pub build_cpus: Option<f64>,
 }
 
 /// What is kept of the engine's build cache.

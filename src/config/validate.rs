@@ -11,7 +11,7 @@ use super::app_proxy::pages;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
-use super::values::{networks, path, positive, some_networks};
+use super::values::{cpus, memory, networks, path, positive, some_networks};
 use super::{
     Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front,
     syntax, units,
@@ -259,10 +259,14 @@ fn docker(mut section: Section<'_>) -> Docker {
     });
     let min_free = section.read("min_free", bytes);
     let build_cache = section.read("build_cache", build_cache);
+    let build_memory = section.read("build_memory", memory);
+    let build_cpus = section.read("build_cpus", cpus);
     section.done();
     Docker {
         min_free: min_free.unwrap_or(MIN_FREE),
         build_cache,
+        build_memory,
+        build_cpus,
         host: host.unwrap_or("unix:///var/run/docker.sock".into()),
         allow_binds: allow_binds.unwrap_or_default(),
         allow: allow.unwrap_or_default(),

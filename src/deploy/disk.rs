@@ -1,6 +1,9 @@
 //! Room for a build: a disk that is full in the middle of one may take what is live with it.
 
 use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::images;
 use super::line::{Line, Stop};
@@ -9,6 +12,10 @@ use super::space::Space;
 /// Files and folders that a build can do with.
 const INODES: u64 = 10_000;
 
+/// How long the other apps, as far as nothing is being deployed for them, have to remove what they do not need.
+const OTHERS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// An error if there is too little room, even after what nobody needs has been removed.
 pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
     let Some(_) = lack(line).await? else {
@@ -16,6 +23,13 @@ pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
     };
     if let Err(error) = images::tidy(line.agent, line.app).await {
         tracing::warn!(%error, "failed to make room for a build");
+    }
+    if lack(line).await?.is_some() {
+        line.agent.hub.tidy();
+        let begun = Instant::now();
+        while begun.elapsed() < OTHERS && lack(line).await?.is_some() {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
     match lack(line).await? {
         None => Ok(()),

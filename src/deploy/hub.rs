@@ -1,5 +1,6 @@
 //! State that is only in memory: wake-ups, and handles on running deployments.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Hub {
     /// What was found for the deployment of an app that waits, and when.
     found: Shared<AppName, (DeploymentId, CommitId, Instant)>,
     changes: watch::Sender<u64>,
+    /// How often every app was asked to remove what it does not need.
+    tidied: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -42,6 +45,7 @@ impl Hub {
             running: Shared::default(),
             found: Shared::default(),
             changes: watch::Sender::new(0),
+            tidied: AtomicU64::new(0),
         }
     }
 
@@ -49,6 +53,19 @@ impl Hub {
     pub fn wake(&self, app: &AppName) {
         self.waker(app).notify_one();
         self.changed();
+    }
+
+    /// Has the worker of every app remove the images that the app does not need, once nothing is being deployed
+    /// for it.
+    pub(super) fn tidy(&self) {
+        self.tidied.fetch_add(1, Relaxed);
+        let wakers: Vec<_> = self.wakers.lock().values().cloned().collect();
+        wakers.iter().for_each(|waker| waker.notify_one());
+    }
+
+    /// How often [`Hub::tidy`] was called.
+    pub(super) fn tidied(&self) -> u64 {
+        self.tidied.load(Relaxed)
     }
 
     /// The app's notifier, which keeps a wake-up that comes before its worker starts.

@@ -30,6 +30,7 @@ mod images;
 mod in_force;
 pub mod intake;
 mod junit;
+pub mod limits;
 mod line;
 mod links;
 mod masks;
@@ -106,6 +107,8 @@ pub struct Agent {
     /// Apps whose routes are in the proxy but not in the database.
     pub unrecorded: unrecorded::Unrecorded,
     pub slots: Slots,
+    /// Why the limits of builds do not hold.
+    pub unlimited: parking_lot::Mutex<Option<String>>,
     /// Held for writing while the key of the secrets is replaced, for reading by whoever uses it.
     vault: RwLock<()>,
 }
@@ -134,6 +137,7 @@ impl Agent {
             publishing: Mutex::new(()),
             unrecorded: Default::default(),
             slots: Slots::default(),
+            unlimited: Default::default(),
             vault: RwLock::new(()),
         }
     }

@@ -80,6 +80,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
     let mut recovered = false;
     // Whether images may be left that nothing needs.
     let mut tidy = true;
+    let mut tidied = agent.hub.tidied();
     loop {
         // The configuration as it is now; a deployment keeps the one that it began with.
         let Some(app) = agent.app(&name).or_else(|| config::unnamed(&name)) else {
@@ -114,6 +115,8 @@ async fn work(agent: Arc<Agent>, name: AppName) {
                 newcomers::beside(&agent, &app, Some(&deployment.id), running).await
             }
             Ok(None) => {
+                let asked = agent.hub.tidied();
+                tidy |= std::mem::replace(&mut tidied, asked) != asked;
                 left_over(&agent, &app, &mut tidy).await;
                 let _ = tokio::time::timeout(POLL, woken).await;
                 continue;

@@ -38,6 +38,9 @@ pub fn of_registry(error: &EngineError) -> &'static str {
         _ => return LATER,
     };
     let has = |words: &[&str]| words.iter().any(|words| cause.contains(words));
+    if let Some(advice) = of_tls(&cause) {
+        return advice;
+    }
     if has(&["http 429", "toomanyrequests", "too many requests"]) {
         "the registry asks for a pause: deploy again later"
     } else if has(&[
@@ -52,6 +55,29 @@ pub fn of_registry(error: &EngineError) -> &'static str {
         "check the name and the tag, and that the agent's user has a login to the registry \
          (`docker login`) if it needs one"
     }
+}
+
+/// What to do about a registry to which the engine could not connect securely.
+pub fn of_tls(cause: &str) -> Option<&'static str> {
+    let cause = cause.to_ascii_lowercase();
+    let has = |words: &str| cause.contains(words);
+    Some(
+        if has("signed by unknown authority") || has("unknown certificate authority") {
+            "Docker does not trust who signed the registry's certificate: put that authority's certificate (for a \
+         self-signed one, itself) into `/etc/docker/certs.d/HOST:PORT/ca.crt` on Docker's machine, HOST:PORT as in \
+         the image's name, and restart Docker if it still refuses"
+        } else if has("server gave http response to https client") {
+            "the registry speaks HTTP without TLS: give it a certificate, or add it to `insecure-registries` in \
+         /etc/docker/daemon.json on Docker's machine (`systemctl reload docker`)"
+        } else if has("certificate has expired") {
+            "renew the registry's certificate, or correct the clock of Docker's machine"
+        } else if has("x509:") {
+            "the registry's certificate is not for the name that the image has: use a name that it is for, or have it \
+         issued for this one"
+        } else {
+            return None;
+        },
+    )
 }
 
 /// What to do about a program that could not be run for a person, by what came in place of its output.
@@ -116,6 +142,22 @@ mod tests {
                 "`docker login`",
             ),
             ("manifest unknown: manifest unknown", "check the name"),
+            (
+                "Get \"https://172.17.0.1:5000/v2/\": x509: certificate signed by unknown authority",
+                "certs.d",
+            ),
+            (
+                "Get \"https://reg.example/v2/\": x509: certificate has expired or is not yet valid",
+                "renew",
+            ),
+            (
+                "Get \"https://reg.example/v2/\": x509: certificate is valid for a.example, not reg.example",
+                "not for the name",
+            ),
+            (
+                "Get \"https://reg.example/v2/\": http: server gave HTTP response to HTTPS client",
+                "insecure-registries",
+            ),
         ] {
             let (what, cause) = ("ask".to_owned(), cause.to_owned());
             let error = EngineError::Refused { what, cause };

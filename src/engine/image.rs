@@ -33,6 +33,15 @@ pub struct BuildSpec<'a> {
     pub pull: bool,
 }
 
+/// What the steps of all builds may take of the engine's machine together. Absent: all that there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BuildLimits {
+    /// In bytes.
+    pub memory: Option<u64>,
+    /// In processors.
+    pub cpus: Option<f64>,
+}
+
 /// What the engine built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {

@@ -35,7 +35,7 @@ pub use container::{Ended, Exit, Found, Listening, Look, NeedLook, Run, Status, 
 use docker::Docker;
 pub use docker::{Version, version};
 use files::Files;
-pub use image::{BuildFailure, BuildSpec, BuiltImage};
+pub use image::{BuildFailure, BuildLimits, BuildSpec, BuiltImage};
 use inventory::{Details, FoundImage, Inventory};
 use output::Wanted;
 pub use spec::{
@@ -100,6 +100,13 @@ impl Engine {
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         match self {
             Engine::Docker(docker) => docker.build(spec, dockerfile, context, log).await,
+        }
+    }
+
+    /// Limits what the steps of builds take, everybody's on the engine; an error says why that does not hold.
+    pub async fn limit_builds(&self, limits: BuildLimits) -> std::result::Result<(), String> {
+        match self {
+            Engine::Docker(docker) => docker.limit_builds(limits).await,
         }
     }
 

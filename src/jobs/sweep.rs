@@ -1,9 +1,10 @@
-//! Removes the oldest logs, the containers of jobs that have ended, and networks that no app needs.
+//! Removes the oldest logs, the containers of jobs that have ended, and networks that no app needs; and sees to
+//! it that builds have their limits.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::deploy::{Agent, networks, recover, secret_files, session};
+use crate::deploy::{Agent, limits, networks, recover, secret_files, session};
 use crate::store::now;
 
 const PERIOD: Duration = Duration::from_secs(600);
@@ -25,6 +26,9 @@ pub async fn sweep(agent: Arc<Agent>) {
         agent.wait_for_engine().await;
         if let Err(error) = session::end_before(&agent, started).await {
             tracing::warn!(%error, "failed to end what people ran with an earlier agent");
+        }
+        if let Err(why) = limits::apply(&agent).await {
+            tracing::warn!("{why}");
         }
         if let Err(error) = networks::sweep(&agent).await {
             tracing::warn!(%error, "failed to remove networks that no app needs");

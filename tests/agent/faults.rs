@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -391,22 +392,26 @@ async fn what_was_repaired_is_counted() {
 }
 
 /// A Docker Engine of the test's own, with a bridge of its own.
-struct Dockerd {
+pub struct Dockerd {
     folder: PathBuf,
     bridge: String,
+    /// More arguments.
+    pub more: Vec<String>,
     process: Option<std::process::Child>,
 }
 
 impl Dockerd {
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("unix://{}", self.folder.join("docker.sock").display())
     }
 
-    fn make(folder: &Path) -> Self {
+    pub fn make(folder: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let folder = folder.join("dockerd");
         fs::create_dir(&folder).unwrap();
-        let id = std::process::id();
-        let bridge = format!("cutover{id}");
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let bridge = format!("cut{}-{number}", std::process::id());
+        let id = std::process::id() + number * 4097;
         let (third, fourth) = (id / 64 % 256, id % 64 * 4 + 1);
         run("ip", &["link", "add", &bridge, "type", "bridge"]);
         let address = format!("172.31.{third}.{fourth}/30");
@@ -415,12 +420,13 @@ impl Dockerd {
         Self {
             folder,
             bridge,
+            more: Vec::new(),
             process: None,
         }
     }
 
     /// Starts it, again if it was killed, and waits until it answers.
-    async fn start(&mut self) -> Docker {
+    pub async fn start(&mut self) -> Docker {
         let below = |name: &str| self.folder.join(name).display().to_string();
         // Of those that were killed: a process that nobody has reaped yet would pass for running.
         for left in ["pid", "exec/containerd/containerd.pid"] {
@@ -437,6 +443,7 @@ impl Dockerd {
             .args(["--pidfile", &below("pid"), "--host", &self.host()])
             .args(["--bridge", &self.bridge, "--storage-driver", "vfs"])
             .args(["--iptables=false", "--ip-masq=false"])
+            .args(&self.more)
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.process = Some(command.spawn().unwrap());

@@ -33,6 +33,7 @@ mod gate;
 mod git_push_live;
 mod health;
 mod images;
+mod limits;
 mod links;
 mod not_ours;
 mod nothing_to_deploy;

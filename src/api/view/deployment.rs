@@ -11,8 +11,8 @@ use crate::proxy::control::Receipt;
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Deployment, Failure, Goal, Trigger};
 use crate::store::provenance::Provenance;
-use crate::store::results::{self, Results};
 use crate::store::releases::Release;
+use crate::store::results::{self, Results};
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
 use crate::store::{Result, steps, volumes};
 

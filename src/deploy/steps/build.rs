@@ -7,7 +7,7 @@ use crate::config::{self, Command, Image};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
-use crate::deploy::{disk, services, tend, words};
+use crate::deploy::{disk, limits, services, tend, words};
 use crate::engine::EngineError;
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
@@ -30,6 +30,9 @@ pub async fn build(
 ) -> Result<Done<Made>, Stop> {
     let app = line.app;
     disk::check(line).await?;
+    if let Err(why) = limits::apply(line.agent).await {
+        line.log.line(&format!("[build] warning: {why}"));
+    }
     let wanted = services::wanted(line, commit).await?;
     let image = format!("cutover/{}:{}", app.name, commit.id.short());
     // The second tag is the deployment's own: when the same commit is built again with other settings,

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bollard::models::EndpointSettings;
 
-use super::{EngineError, Result, label};
+use super::{BuildLimits, EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
+use build_limits::Groups;
 use network::Network;
 
+mod build_limits;
 mod builder;
 mod execute;
 mod host_routes;
@@ -42,8 +44,17 @@ pub struct Docker {
     network: Arc<tokio::sync::Mutex<()>>,
     /// Held from the choice of an address until a container has it.
     addresses: Arc<tokio::sync::Mutex<()>>,
-    /// The folder of its files, once it has said so.
-    root: Arc<tokio::sync::OnceCell<Option<PathBuf>>>,
+    /// What does not change, once it has said so.
+    facts: Arc<tokio::sync::OnceCell<Facts>>,
+    /// The limits of builds that were written last.
+    build_limits: Arc<tokio::sync::Mutex<Option<BuildLimits>>>,
+}
+
+/// What an engine says of itself and of its machine.
+struct Facts {
+    /// The folder of its files.
+    root: Option<PathBuf>,
+    groups: Groups,
 }
 
 impl Docker {
@@ -54,7 +65,8 @@ impl Docker {
             data_dir: data_dir.display().to_string(),
             network: Arc::default(),
             addresses: Arc::default(),
-            root: Arc::default(),
+            facts: Arc::default(),
+            build_limits: Arc::default(),
         }
     }
 
@@ -81,17 +93,33 @@ impl Docker {
         Ok(info.map_err(self.failed("say its id"))?.id)
     }
 
-    /// Asked once: an engine takes seconds to answer where it has much to count.
     pub async fn root(&self) -> Result<Option<PathBuf>> {
-        if !self.host.starts_with("unix://") {
-            return Ok(None);
+        match self.host.starts_with("unix://") {
+            true => Ok(self.facts().await?.root.clone()),
+            false => Ok(None),
         }
+    }
+
+    /// Asked once: an engine takes seconds to answer where it has much to count.
+    async fn facts(&self) -> Result<&Facts> {
         let ask = || async {
             let info = self.client()?.with_timeout(ANSWER).info().await;
             let info = info.map_err(self.failed("say where its files are"))?;
-            Ok::<_, EngineError>(info.docker_root_dir.map(PathBuf::from))
+            use bollard::models::{
+                SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
+            };
+            let groups = match (info.cgroup_driver, info.cgroup_version) {
+                (Some(Driver::SYSTEMD), _) => Groups::Systemd,
+                (Some(Driver::CGROUPFS), Some(Version::_2)) => Groups::Two,
+                (Some(Driver::CGROUPFS), _) => Groups::One,
+                _ => Groups::None,
+            };
+            Ok::<_, EngineError>(Facts {
+                root: info.docker_root_dir.map(PathBuf::from),
+                groups,
+            })
         };
-        self.root.get_or_try_init(ask).await.cloned()
+        self.facts.get_or_try_init(ask).await
     }
 
     pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {

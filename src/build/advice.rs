@@ -32,6 +32,23 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     } else if has(&["unknown instruction", "<<"]) {
         "this Docker is too old for here-documents (`<<EOF`): update Docker on the server to 23 or newer, \
          join the lines with `&& \\`, or begin the Dockerfile with `# syntax=docker/dockerfile:1`"
+    } else if has(&["file with no instructions"]) || has(&["cannot be empty", "dockerfile"]) {
+        "the Dockerfile has no instructions: write them, the first of them `FROM`"
+    } else if has(&["base name", "should not be blank"]) {
+        "`FROM` uses an `ARG` that has no value: give it a default before the first `FROM` \
+         (`ARG BASE=debian:12`), or a value in `build.args` in deploy.toml"
+    } else if any(&[
+        "no match for platform",
+        "does not match the specified platform",
+    ]) {
+        "the base image is not made for this platform: use one that is, or set `build.platform` to one that it is \
+         made for and that this server can run"
+    } else if has(&["exec format error"]) {
+        "the step's program is for another kind of processor than this server's: use a base image for this one, and \
+         build what is copied in for it"
+    } else if (has(&["copy "]) || has(&["add "])) && has(&["not found"]) && !has(&["exit code"]) {
+        "the file is not in the build's context: commit it, write its path from `build.context` (without `../`), or \
+         take it out of .dockerignore"
     } else if any(&[
         "unknown instruction",
         "no build stage in current context",
@@ -64,7 +81,10 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     ]) && unreachable
     {
         "the base image is not on this server, and its registry cannot be reached: check the server's DNS \
-         and network, or load the image with `docker load`"
+         and network, or load the image with `docker load`; if a stage is meant, correct its name"
+    } else if any(&["no space left on device", "disk quota exceeded"]) {
+        "the disk of Docker became full: make room (`docker system df` says what takes it, `cutover gc` finds what is \
+         left over, `docker.build_cache` bounds what builds keep), or have the step write less"
     } else if any(&["exit code: 137", "exit status 137"]) {
         "the step was killed, as happens when memory runs out: have it take less (fewer jobs at once), raise \
          `docker.build_memory` if it is set, or build on a machine that has more"
@@ -196,6 +216,41 @@ mod tests {
                 "certs.d",
             ),
             ("RUN make -j", "exit code: 137", "memory runs out"),
+            (
+                "RUN make",
+                "dd: error writing '/x': No space left on device",
+                "make room",
+            ),
+            (
+                "the Dockerfile",
+                "file with no instructions",
+                "no instructions",
+            ),
+            (
+                "the Dockerfile",
+                "base name (${BASE}) should not be blank",
+                "`build.args`",
+            ),
+            (
+                "[3/3] COPY v /index.html",
+                "\"/v\" not found: not found",
+                ".dockerignore",
+            ),
+            (
+                "[2/2] COPY a /a",
+                "failed to calculate checksum of ref x::y: \"/a\": not found",
+                ".dockerignore",
+            ),
+            (
+                "[internal] load metadata for docker.io/library/x:1",
+                "no match for platform in manifest: not found",
+                "`build.platform`",
+            ),
+            (
+                "RUN make",
+                "exec /bin/sh: exec format error",
+                "another kind of processor",
+            ),
         ] {
             let said = advice(step, text).unwrap_or_else(|| panic!("{step} {text}"));
             assert!(said.contains(expected), "{step} {text}: {said}");

@@ -179,3 +179,39 @@ async fn a_build_does_not_begin_without_room_and_what_is_live_stays() {
     assert_eq!(deployment.error.unwrap().code, "no_space");
     assert_eq!(server.version().await, "v1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_of_what_other_apps_do_not_need_either() {
+    let mut server = Server::idle(SETTINGS).await;
+    let other = format!(
+        "\n[apps.other]\nrepo = {:?}\nport = 8080\ndomains = ['other.test']\n\
+         health = {{ path = '/health', interval = '50ms' }}\n\
+         deploy = {{ bake = '0s', drain = '1s', keep_releases = 5 }}\n",
+        server.stage.repo
+    );
+    let text = std::fs::read_to_string(&server.stage.config).unwrap() + &other;
+    std::fs::write(&server.stage.config, &text).unwrap();
+    server.serve().await;
+    for version in ["v1", "v2", "v3"] {
+        server.go_live(version).await;
+        let deployed = server.cutover(&["deploy", "other", "--follow"]).output();
+        let deployed = deployed.unwrap();
+        assert!(deployed.status.success(), "{deployed:?}");
+    }
+    let kept = || {
+        let db = rusqlite::Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+        let sql = "SELECT count(*) FROM releases WHERE app = 'other' AND removed_at IS NULL";
+        db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(kept(), 3);
+    let text = text.replace("keep_releases = 5", "keep_releases = 1");
+    let text = text.replace("[docker]\n", "[docker]\nmin_free = \"900t\"\n");
+    std::fs::write(&server.stage.config, text).unwrap();
+    let reloaded = server.cutover(&["reload"]).output().unwrap();
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    let id = server.push("v4", "").await;
+    let error = server.ended(&id).await.0.error.unwrap();
+    assert_eq!(error.code, "no_space");
+    assert!(soon(async || kept() == 1).await, "{}", server.log());
+    assert_eq!(server.version().await, "v3");
+}

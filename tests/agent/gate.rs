@@ -189,7 +189,7 @@ async fn a_killed_agent_removes_what_its_test_needed_and_tests_again() {
     server.until_log(&id, "the database said swordfish").await;
     let need = format!("cutover-hello-{id}-test-db");
     let before = docker.inspect_container(&need, None).await.unwrap().id;
-    server.kill().await.unwrap();
+    server.agent().kill().await.unwrap();
     assert!(of_tests(&docker, &server).await.len() >= 3, "they are left");
     server.serve().await;
     let is_new = async || {

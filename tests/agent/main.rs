@@ -40,6 +40,7 @@ mod nothing_to_deploy;
 mod notify;
 mod orphans;
 mod output;
+mod outside;
 mod post_receive;
 mod processes;
 mod proxy_settings;

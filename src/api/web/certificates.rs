@@ -40,8 +40,8 @@ fn row(it: &Name) -> Markup {
                     p.quiet { "Tried again at " time datetime=(rfc3339(at)) { (day_and_time(at)) } }
                 }
             }
-            td { @if let Some(leaf) = &it.leaf { (day(leaf.not_after)) } }
-            td {
+            td data-label="Ends" { @if let Some(leaf) = &it.leaf { (day(leaf.not_after)) } }
+            td data-label="Renewed" {
                 @match renews_at(it) {
                     Some(at) => (day(at)),
                     None if it.leaf.is_some() => span.quiet { "by nobody" },

@@ -14,11 +14,11 @@ pub fn table(all: &[CronView]) -> Markup {
                     tr {
                         td { (it.name) " " code.quiet { (it.command) } }
                         td { code { (it.schedule) } " " span.quiet { (it.timezone) } }
-                        td { @match &it.last {
+                        td data-label="Last run" { @match &it.last {
                             Some(last) => (run(last)),
                             None => span.quiet { "none yet" },
                         } }
-                        td { @if let Some(next) = &it.next_at { (when(next)) } }
+                        td data-label="Next" { @if let Some(next) = &it.next_at { (when(next)) } }
                     }
                 }
             }

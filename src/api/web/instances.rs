@@ -64,8 +64,8 @@ fn state(it: &InstanceView) -> Markup {
 fn usage(usage: Option<&Usage>) -> Markup {
     let cpus = usage.and_then(|it| it.cpus);
     html! {
-        td.number { @match cpus { Some(cpus) => (format!("{cpus:.2}")), None => span.quiet { "-" } } }
-        td.number { @match usage { Some(usage) => (size(usage.memory)), None => span.quiet { "-" } } }
+        td.number data-label="CPUs" { @match cpus { Some(cpus) => (format!("{cpus:.2}")), None => span.quiet { "-" } } }
+        td.number data-label="Memory" { @match usage { Some(usage) => (size(usage.memory)), None => span.quiet { "-" } } }
     }
 }
 

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::layout::{Page, csrf};
 use super::machine;
-use super::parts::{mark, problems, prose, when};
+use super::parts::{mark, problems, prose, requester, when};
 use super::refusal::{For, Result};
 use super::session;
 use super::viewer::Viewer;
-use crate::api::view::rfc3339;
+use crate::api::view::{RequesterView, rfc3339};
 use crate::api::{Api, Shared, auth, certificates};
 use crate::config;
 use crate::deploy::words::counted;
@@ -146,10 +146,10 @@ fn token_table(all: &[Token]) -> Markup {
                         @for token in all {
                             tr {
                                 td { (token.name) " " code { (token.prefix) "…" } }
-                                td { (token.role.as_str()) }
-                                td { (apps(&token.apps)) }
-                                td { @match token.used_at { Some(at) => (when(&rfc3339(at))), None => "never" } }
-                                td {
+                                td data-label="Role" { (token.role.as_str()) }
+                                td data-label="Apps" { (apps(&token.apps)) }
+                                td data-label="Used" { @match token.used_at { Some(at) => (when(&rfc3339(at))), None => "never" } }
+                                td data-label="Expires" {
                                     @match token.expires_at {
                                         Some(_) if token.is_expired() => span.state.bad { (mark("bad")) "expired" },
                                         Some(at) => { (rfc3339(at).get(..10).unwrap_or_default()) },
@@ -190,7 +190,7 @@ fn action_table(all: &[Action]) -> Markup {
                         @for one in all {
                             tr {
                                 td { (when(&rfc3339(one.id.made_at()))) }
-                                td { (prose(&one.by.to_string())) }
+                                td { (requester(&RequesterView::from(one.by.clone()))) }
                                 td { @if let Some(from) = one.by.address() { (from) } }
                                 td { (one.kind) }
                                 td { @if let Some(app) = &one.app { (app) } }
@@ -236,7 +236,7 @@ fn session_table(all: &[Held], viewer: &Viewer) -> Markup {
                                 td { (prose(who)) }
                                 td.browser { (session.browser) }
                                 td { (session.address) }
-                                td { (when(&rfc3339(session.seen_at))) }
+                                td data-label="Seen" { (when(&rfc3339(session.seen_at))) }
                                 td.act {
                                     @if viewer.session.as_ref() == Some(&session.hash) { span.quiet { "this one" } }
                                     @else {

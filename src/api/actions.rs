@@ -22,8 +22,8 @@ pub struct ActionView {
     /// Its place in the log. None is left out.
     #[schema(example = 17)]
     seq: i64,
-    /// `deploy`, `rollback`, `restart`, `cancel`, `stop`, `start`, `scale`, `variables`, `secrets`, `rekey`, `run`, `exec`,
-    /// `cron`, `remove`, `gc`, `adopt`, `reload`, `renew`, `create-token`, `rotate-token`, `revoke-token`,
+    /// `deploy`, `rollback`, `restart`, `cancel`, `stop`, `start`, `scale`, `pin`, `unpin`, `maintenance`, `variables`, `secrets`, `rekey`, `run`, `exec`,
+    /// `cron`, `log-level`, `remove`, `gc`, `adopt`, `reload`, `renew`, `create-token`, `rotate-token`, `revoke-token`,
     /// `sign-in`, `sign-out` or `refused`; there may be more one day.
     #[schema(example = "remove")]
     action: String,

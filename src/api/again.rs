@@ -8,6 +8,8 @@ use tower::ServiceExt;
 
 use super::peer::Peer;
 use super::{fixture, router};
+use crate::store::releases::{self, Release};
+use crate::store::{apps, fixture as rows};
 
 async fn send(
     router: &Router,
@@ -59,6 +61,55 @@ async fn a_request_with_a_key_is_done_once() {
 }
 
 #[tokio::test]
+async fn a_rollback_and_a_restart_with_a_key_are_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = fixture::api(folder.path()).await;
+    let live = |db: &_, release: &Release| {
+        releases::set_went_live(db, &release.id)?;
+        apps::set_live(db, &release.app, &release.id)
+    };
+    let write = api.agent.store.write(move |db| {
+        let (old, new) = (rows::release(db, 1)?, rows::release(db, 1)?);
+        live(db, &old)?;
+        live(db, &new)?;
+        Ok(old)
+    });
+    let old = write.await.unwrap();
+    let (store, router) = (api.agent.store.clone(), router(api));
+    let ask = async |what: &str, key: &str, body: &str| {
+        let path = format!("/api/v1/apps/hello/{what}");
+        let headers = [RIGHT, ("idempotency-key", key)];
+        let (status, headers, body) = send(&router, "POST", &path, &headers, body).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let id = body["id"].as_str().unwrap_or_default().to_owned();
+        let is_replayed = headers.contains_key("idempotent-replayed");
+        (status.as_u16(), id, is_replayed)
+    };
+    let back = format!(r#"{{"to":"{}"}}"#, old.id);
+    let at_once = [(); 8].map(|()| ask("rollback", "a", &back));
+    let at_once = futures_util::future::join_all(at_once).await;
+    let id = at_once[0].1.clone();
+    assert!(
+        at_once.iter().all(|it| (it.0, &it.1) == (202, &id)),
+        "{at_once:?}"
+    );
+    assert_eq!(at_once.iter().filter(|it| !it.2).count(), 1);
+    // It has been done: without the key there is nothing to go back to.
+    let done = store.write(move |db| live(db, &old));
+    done.await.unwrap();
+    assert_eq!(ask("rollback", "b", &back).await.0, 409);
+    assert_eq!(ask("rollback", "a", &back).await, (202, id, true));
+
+    let (status, first, is_replayed) = ask("restart", "c", "").await;
+    assert_eq!((status, is_replayed), (202, false));
+    assert_eq!(ask("restart", "c", "").await, (202, first, true));
+    // What a key was for is more than the body.
+    assert_eq!(ask("rollback", "c", "").await.0, 422);
+    assert_eq!(ask("deployments", "c", "").await.0, 422);
+    assert_eq!(ask("restart", "a", &back).await.0, 422);
+}
+
+#[tokio::test]
 async fn a_list_is_filtered_and_not_sent_twice() {
     let folder = tempfile::tempdir().unwrap();
     let router = router(fixture::api(folder.path()).await);
@@ -97,6 +148,13 @@ async fn a_list_is_filtered_and_not_sent_twice() {
     for wrong in ["state=lively", "trigger=me", "since=soon", "sort=up"] {
         assert_eq!(count(wrong).await.0, 400, "{wrong}");
     }
+    for list in ["releases", "pushes"] {
+        for (since, expected) in [("7d", 200), ("soon", 400)] {
+            let path = format!("/api/v1/apps/hello/{list}?since={since}");
+            let (status, ..) = send(&router, "GET", &path, &[READER], "").await;
+            assert_eq!(status.as_u16(), expected, "{path}");
+        }
+    }
     let (_, headers, _) = send(&router, "GET", DEPLOYMENTS, &[READER], "").await;
     let tag = headers["etag"].to_str().unwrap().to_owned();
     let known = [READER, ("if-none-match", &tag)];
@@ -106,6 +164,38 @@ async fn a_list_is_filtered_and_not_sent_twice() {
     send(&router, "POST", DEPLOYMENTS, &[RIGHT], "").await;
     let (status, ..) = send(&router, "GET", DEPLOYMENTS, &known, "").await;
     assert_eq!(status, 200, "it has changed");
+}
+
+#[tokio::test]
+async fn the_apps_come_in_pages_if_one_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["a", "m", "z"].map(|name| {
+        format!("[apps.{name}]\nrepo = '{name}.git'\nport = 80\ndomains = ['{name}.example']\n")
+    });
+    let router = router(fixture::api_with(folder.path(), &more.concat()).await);
+    let page = async |query: &str| {
+        let path = format!("/api/v1/apps{query}");
+        let (status, _, body) = send(&router, "GET", &path, &[RIGHT], "").await;
+        assert_eq!(status, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let items = body["items"].as_array().unwrap().iter();
+        let names: Vec<_> = items
+            .map(|it| it["name"].as_str().unwrap().to_owned())
+            .collect();
+        (names, body["next"].as_str().map(str::to_owned))
+    };
+    let (all, next) = page("").await;
+    assert!(all.len() > 3 && next.is_none(), "{all:?}");
+    let (mut seen, mut next) = page("?limit=2").await;
+    while let Some(cursor) = next {
+        let (more, following) = page(&format!("?limit=2&cursor={cursor}")).await;
+        assert!(!more.is_empty());
+        seen.extend(more);
+        next = following;
+    }
+    assert_eq!(seen, all);
+    let (status, ..) = send(&router, "GET", "/api/v1/apps?limit=0", &[RIGHT], "").await;
+    assert_eq!(status, 400);
 }
 
 #[tokio::test]

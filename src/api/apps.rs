@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 
-use super::page::{DeploymentsQuery, Page, PageQuery};
+use super::page::{AppsQuery, DeploymentsQuery, Page, PageQuery};
 use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
 use super::{ApiError, Shared};
+use crate::ids::AppName;
 use crate::principal::{Principal, Role};
 use crate::store::{app_names, apps, deployments, releases};
 
@@ -19,34 +20,49 @@ const IMAGES: Duration = Duration::from_secs(2);
 
 /// List the apps
 ///
-/// All apps of deploy.toml that the token may see, in one page, followed by those that still serve
-/// although they are no longer in it.
+/// The apps of deploy.toml that the token may see, by name, followed by those that still serve although they
+/// are no longer in it; in one page unless there is a `limit`.
 #[utoipa::path(
     get,
     path = "/api/v1/apps",
     operation_id = "listApps",
     tag = "apps",
-    responses((status = 200, description = "Every app", body = Page<AppView>)),
+    params(AppsQuery),
+    responses(
+        (status = 200, description = "A page of apps", body = Page<AppView>),
+        (status = 400, response = Malformed),
+    ),
 )]
-pub async fn list(State(api): Shared, caller: Principal) -> Result<Json<Page<AppView>>, ApiError> {
+pub async fn list(
+    State(api): Shared,
+    caller: Principal,
+    Query(query): Query<AppsQuery>,
+) -> Result<Json<Page<AppView>>, ApiError> {
+    let (limit, cursor) = query.page()?;
     let in_force = api.agent.in_force();
     let (store, tend) = (&api.agent.store, api.agent.tend.clone());
     let items = store
         .read(move |db| {
-            let config = &in_force.config;
-            let configured = config.apps.values();
-            let configured = configured
-                .filter(|app| caller.sees(&app.name))
-                .map(|app| view::app(db, app));
-            let in_use = app_names::in_use(db)?.into_iter();
-            let lost = in_use.filter(|name| !config.apps.contains_key(name) && caller.sees(name));
-            configured
-                .chain(lost.map(|name| view::lost_app(db, &name)))
-                .map(|app| app.map(|app| app.tended(&tend)))
-                .collect()
+            let apps = &in_force.config.apps;
+            let is_lost = |name: &str| !apps.keys().any(|it| it.as_str() == name);
+            let mut lost = app_names::in_use(db)?;
+            lost.retain(|name| !apps.contains_key(name));
+            lost.sort();
+            let after = cursor.map(|name| (is_lost(&name), name));
+            let is_wanted = |name: &AppName| {
+                let place = (!apps.contains_key(name), name.to_string());
+                caller.sees(name) && after.as_ref().is_none_or(|after| place > *after)
+            };
+            let names = apps.keys().chain(&lost).filter(|name| is_wanted(name));
+            let shown = names.take(limit + 1).map(|name| match apps.get(name) {
+                Some(app) => view::app(db, app),
+                None => view::lost_app(db, name),
+            });
+            let tended = shown.map(|app| app.map(|app| app.tended(&tend)));
+            tended.collect::<Result<Vec<_>, _>>()
         })
         .await?;
-    Ok(Json(Page::whole(items)))
+    Ok(Json(Page::new(items, limit, |app| app.name.clone())))
 }
 
 /// Show an app
@@ -131,12 +147,13 @@ pub async fn releases(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ReleaseView>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
-    let (limit, cursor) = (query.limit()?, query.cursor());
+    let (limit, cursor, least) = (query.limit()?, query.cursor(), query.least('r')?);
     let images = images(&api).await;
     let items = api.agent.store.read(move |db| {
         let serving = apps::serving(db, &app)?;
         let rows = releases::list(db, &app, cursor.as_deref(), limit + 1)?;
         rows.into_iter()
+            .take_while(|row| *row.id.as_str() >= *least)
             .map(|row| {
                 let release = view::release(db, row, &serving)?;
                 Ok(match &images {

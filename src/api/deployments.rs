@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::error::ErrorBody;
-use super::path::{AppPath, DeploymentPath, FollowQuery, acting, find};
+use super::path::{AppPath, DeploymentPath, FollowQuery, OnceHeader, acting, find};
 use super::responses::{Forbidden, Malformed, NotConfigured, Queued, UnknownDeployment};
 use super::view::{self, DeploymentView};
 use super::{Api, ApiError, Shared, auth, json, log};
@@ -113,26 +113,12 @@ const LONGEST_NAME: usize = 255;
     params(
         AppPath,
         FollowQuery,
-        (
-            "Idempotency-Key" = Option<String>, Header,
-            description = "Any 1 to 255 visible characters, such as the id of a pipeline",
-            min_length = 1, max_length = 255, nullable = false,
-        ),
+        OnceHeader,
     ),
     request_body = Option<DeployBody>,
     responses(
         Queued,
         (status = 409, response = NotConfigured),
-        (
-            status = 422,
-            description = "The key came with another request",
-            body = ErrorBody,
-            example = json!({"error": {
-                "code": "key_reused",
-                "message": "this `Idempotency-Key` came with another request before",
-                "hint": "use another key for each request",
-            }}),
-        ),
     ),
 )]
 pub async fn deploy(
@@ -144,7 +130,7 @@ pub async fn deploy(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
-    let once = once(&headers, &caller, &app.name, &body)?;
+    let once = once(&headers, &caller, app.name.as_str(), &body)?;
     let body: DeployBody = json::parse(&body)?;
     let wanted = wanted(&app, body.r#ref, body.image)?;
     let trigger = Caller::trigger(body.trigger);
@@ -153,19 +139,31 @@ pub async fn deploy(
         pull: body.pull,
         ..intake::wished(&app.name, wanted, trigger, caller.who)
     };
-    let Some(once) = once else {
-        let queued = intake::deployment(&api.agent, new).await?;
-        return answer(&api, queued, query.until()).await;
-    };
-    match intake::deployment_once(&api.agent, new, once).await? {
-        intake::Queued::New(queued) => answer(&api, queued, query.until()).await,
-        intake::Queued::Before(queued) => {
-            let mut answer = answer(&api, queued, query.until()).await?;
-            let replayed = HeaderValue::from_static("true");
-            answer.headers_mut().insert("idempotent-replayed", replayed);
-            Ok(answer)
-        }
-        intake::Queued::Refused => Err(ApiError::new(
+    let queued = intake::deployment_once(&api.agent, new, once).await?;
+    answer_once(&api, queued, query.until()).await
+}
+
+/// The answer to a request that may have come before.
+async fn answer_once(
+    api: &Api,
+    queued: intake::Queued,
+    until: Until,
+) -> Result<Response, ApiError> {
+    let is_replayed = matches!(queued, intake::Queued::Before(_));
+    let mut answer = answer(api, deployment(queued)?, until).await?;
+    if is_replayed {
+        let replayed = HeaderValue::from_static("true");
+        answer.headers_mut().insert("idempotent-replayed", replayed);
+    }
+    Ok(answer)
+}
+
+/// What a request led to, now or before.
+pub(super) fn deployment(queued: intake::Queued) -> Result<Deployment, ApiError> {
+    use intake::Queued::{Before, Joined, New, Refused};
+    match queued {
+        New(it) | Joined(it) | Before(it) => Ok(it),
+        Refused => Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "key_reused",
             "this `Idempotency-Key` came with another request before",
@@ -174,11 +172,12 @@ pub async fn deploy(
     }
 }
 
-/// What makes sure that a request is done once, if it asks for it.
+/// What makes sure that a request is done once, if it asks for it. `what` says, together with the body, which
+/// request it is.
 fn once(
     headers: &HeaderMap,
     caller: &Principal,
-    app: &AppName,
+    what: &str,
     body: &[u8],
 ) -> Result<Option<Once>, ApiError> {
     let Some(key) = headers.get("idempotency-key") else {
@@ -191,7 +190,7 @@ fn once(
             "`Idempotency-Key` must have 1 to 255 visible ASCII characters",
         ));
     }
-    let request = [app.as_str().as_bytes(), b"\n", body].concat();
+    let request = [what.as_bytes(), b"\n", body].concat();
     Ok(Some(Once {
         holder: caller.who.to_string(),
         key: key.to_owned(),
@@ -241,13 +240,13 @@ fn revision(wanted: Option<String>) -> Result<Option<String>, ApiError> {
 
 /// Roll back to an earlier release
 ///
-/// Queues a deployment that makes an earlier release live again.
+/// Queues a deployment that makes an earlier release live again. An `Idempotency-Key` works as for a deployment.
 #[utoipa::path(
     post,
     path = "/api/v1/apps/{app}/rollback",
     operation_id = "rollback",
     tag = "deployments",
-    params(AppPath, FollowQuery),
+    params(AppPath, FollowQuery, OnceHeader),
     request_body = Option<RollbackBody>,
     responses(
         Queued,
@@ -268,9 +267,12 @@ pub async fn rollback(
     caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
+    let what = format!("rollback of {}", app.name);
+    let once = once(&headers, &caller, &what, &body)?;
     let body: RollbackBody = json::parse(&body)?;
     if body.secrets {
         // As whoever sets them.
@@ -281,8 +283,8 @@ pub async fn rollback(
         rebuild: body.rebuild,
         secrets: body.secrets,
     };
-    let queued = roll_back(&api, &app.name, wish, caller.who).await?;
-    answer(&api, queued, query.until()).await
+    let queued = roll_back(&api, &app.name, wish, caller.who, once).await?;
+    answer_once(&api, queued, query.until()).await
 }
 
 /// Queues a rollback.
@@ -291,8 +293,9 @@ pub(super) async fn roll_back(
     app: &AppName,
     wish: Wish,
     by: Requester,
-) -> Result<Deployment, ApiError> {
-    let asked = rollback::ask(&api.agent, app, wish, by).await;
+    once: Option<Once>,
+) -> Result<intake::Queued, ApiError> {
+    let asked = rollback::ask(&api.agent, app, wish, by, once).await;
     asked.map_err(|error| match error {
         RollbackError::Gone { .. } => ApiError::new(
             StatusCode::CONFLICT,
@@ -310,13 +313,13 @@ pub(super) async fn roll_back(
 /// Start the live release again
 ///
 /// Queues a deployment that replaces the live release's instances by new ones of the same image, as a
-/// switch does: no request is lost.
+/// switch does: no request is lost. An `Idempotency-Key` works as for a deployment.
 #[utoipa::path(
     post,
     path = "/api/v1/apps/{app}/restart",
     operation_id = "restart",
     tag = "deployments",
-    params(AppPath, FollowQuery),
+    params(AppPath, FollowQuery, OnceHeader),
     request_body = Option<RestartBody>,
     responses(
         Queued,
@@ -337,16 +340,19 @@ pub async fn restart(
     caller: Principal,
     Path(path): Path<AppPath>,
     Query(query): Query<FollowQuery>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
+    let what = format!("restart of {}", app.name);
+    let once = once(&headers, &caller, &what, &body)?;
     let body: RestartBody = json::parse(&body)?;
     let trigger = Caller::trigger(body.trigger);
-    let queued = intake::restart(&api.agent, &app.name, trigger, caller.who).await;
+    let queued = intake::restart(&api.agent, &app.name, trigger, caller.who, once).await;
     let queued = queued.map_err(|error| {
         ApiError::from(error).or_hint(format!("`cutover deploy {}` deploys the app", app.name))
     })?;
-    answer(&api, queued, query.until()).await
+    answer_once(&api, queued, query.until()).await
 }
 
 fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError> {

@@ -26,10 +26,12 @@ mod etag;
 mod fixture;
 pub mod git;
 mod health;
+mod hold;
 mod instances;
 mod json;
 pub mod listen;
 mod log;
+mod log_level;
 mod metrics;
 mod notify;
 mod openapi;
@@ -106,6 +108,9 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(variables::list, variables::change))
         .routes(routes!(stop::stop))
         .routes(routes!(stop::start))
+        .routes(routes!(hold::pin))
+        .routes(routes!(hold::unpin))
+        .routes(routes!(hold::maintenance))
         .routes(routes!(session::run))
         .routes(routes!(session::exec))
         .routes(routes!(cron::list))
@@ -133,6 +138,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::rotate))
         .routes(routes!(notify::test))
+        .routes(routes!(log_level::show, log_level::change))
 }
 
 /// Every path of the agent's HTTP interface.
@@ -158,5 +164,6 @@ pub fn router(api: Arc<Api>) -> Router {
             api.clone(),
             refusals::watch,
         ))
+        .layer(axum::middleware::from_fn(log_level::requests))
         .with_state(api)
 }

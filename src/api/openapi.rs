@@ -15,8 +15,8 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
-    Forbidden, Malformed, NotConfigured, NotModified, NotStored, TooLarge, TooManyRefusals,
-    Unauthorized, UnknownApp, UnknownDeployment, UnknownToken,
+    Forbidden, KeyReused, Malformed, NotConfigured, NotModified, NotStored, TooLarge,
+    TooManyRefusals, Unauthorized, UnknownApp, UnknownDeployment, UnknownToken,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -130,6 +130,7 @@ fn components() -> Components {
         .response_from::<Forbidden>()
         .response_from::<UnknownApp>()
         .response_from::<UnknownToken>()
+        .response_from::<KeyReused>()
         .response_from::<UnknownDeployment>()
         .response_from::<NotConfigured>()
         .response_from::<NotModified>()

@@ -125,16 +125,21 @@ pub fn time_of(text: &str) -> Option<i64> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time.unix_timestamp());
     }
+    Some(OffsetDateTime::now_utc().unix_timestamp() - i64::from(seconds(text)?))
+}
+
+/// A number of `s`, `m`, `h` or `d`, in seconds.
+pub fn seconds(text: &str) -> Option<u32> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u32 = number.parse().ok()?;
-    let seconds = match unit {
+    let unit = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
         _ => return None,
     };
-    Some(OffsetDateTime::now_utc().unix_timestamp() - i64::from(number) * seconds)
+    number.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -20,6 +20,31 @@ pub struct PageQuery {
     limit: Option<usize>,
     /// `next` of the previous page; the first page if absent.
     cursor: Option<String>,
+    /// Only those since then: a time of RFC 3339, or how long ago, such as `2h` or `7d`.
+    #[param(example = "7d")]
+    since: Option<String>,
+}
+
+/// Which part of the apps.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AppsQuery {
+    /// How many items to return at most; all of them if absent.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<usize>,
+    /// `next` of the previous page; the first page if absent.
+    cursor: Option<String>,
+}
+
+impl AppsQuery {
+    /// At most so many, after the app with this name.
+    pub fn page(self) -> Result<(usize, Option<String>), ApiError> {
+        match self.limit {
+            None => Ok((usize::MAX - 1, self.cursor)),
+            some => Ok((PageQuery::of(some, None).limit()?, self.cursor)),
+        }
+    }
 }
 
 /// Which part of an app's deployments.
@@ -75,7 +100,17 @@ pub struct Page<T> {
 
 impl PageQuery {
     pub fn of(limit: Option<usize>, cursor: Option<String>) -> Self {
-        Self { limit, cursor }
+        Self {
+            limit,
+            cursor,
+            since: None,
+        }
+    }
+
+    /// The least id of this kind that is wanted.
+    pub fn least(&self, kind: char) -> Result<String, ApiError> {
+        let since = self.since.as_deref().map(since).transpose()?;
+        Ok(since.map_or_else(String::new, |since| crate::ids::first_of(kind, since)))
     }
 
     pub fn limit(&self) -> Result<usize, ApiError> {

@@ -22,6 +22,22 @@ pub struct AppPath {
     pub app: String,
 }
 
+/// What says that a request that comes again is the same one.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+// Read from the headers themselves: two of them are no one key.
+#[allow(dead_code)]
+pub struct OnceHeader {
+    /// Any 1 to 255 visible characters, such as the id of a pipeline.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        nullable = false
+    )]
+    key: Option<String>,
+}
+
 /// The app that a path names, without checking the caller.
 pub fn configured(api: &Api, name: &str) -> Result<Arc<App>, ApiError> {
     let app = name.parse().ok().and_then(|name| api.agent.app(&name));

@@ -160,11 +160,13 @@ pub async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<PushedRef>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
-    let (limit, cursor) = (query.limit()?, query.cursor());
+    let (limit, cursor, least) = (query.limit()?, query.cursor(), query.least('m')?);
     let rows = (api.agent.store)
         .read(move |db| moved_refs::list(db, &app, cursor.as_deref(), limit + 1))
         .await?;
-    let items = rows.into_iter().map(PushedRef::from).collect();
+    let rows = rows.into_iter();
+    let rows = rows.take_while(|row| *row.id.as_str() >= *least);
+    let items = rows.map(PushedRef::from).collect();
     Ok(Json(Page::new(items, limit, |item: &PushedRef| {
         item.id.clone()
     })))

@@ -44,15 +44,19 @@ impl IntoResponses for Queued {
         let text = || Object::with_type(Type::String);
         let mut id = Header::new(text());
         id.description = Some("The deployment's id".to_owned());
+        let mut replayed = Header::new(text());
+        replayed.description = Some("`true` if this request came before, with the same key".into());
         let queued = ResponseBuilder::new()
             .description("Queued. With `follow=true`, the log as text")
             .header("Cutover-Deployment", id)
+            .header("Idempotent-Replayed", replayed)
             .content(
                 "application/json",
                 Content::new(Some(Ref::from_schema_name("Deployment"))),
             )
             .content("text/plain", Content::new(Some(text())));
         let mut all = RefusedOfApp::responses();
+        all.extend([reference::<KeyReused>(422)]);
         all.insert("202".to_owned(), queued.build().into());
         all
     }
@@ -120,6 +124,15 @@ pub struct UnknownToken(ErrorBody);
     "hint": "add it back and run `cutover reload`, or remove it with `cutover remove hello`",
 }}))]
 pub struct NotConfigured(ErrorBody);
+
+/// The `Idempotency-Key` came with another request.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "key_reused",
+    "message": "this `Idempotency-Key` came with another request before",
+    "hint": "use another key for each request",
+}}))]
+pub struct KeyReused(ErrorBody);
 
 /// There is no such deployment.
 #[derive(ToResponse)]

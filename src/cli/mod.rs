@@ -25,8 +25,10 @@ pub mod doctor;
 pub mod env;
 pub mod error;
 pub mod gc;
+pub mod hold;
 pub mod init;
 mod kept;
+pub mod log_level;
 pub mod logs;
 pub mod notice;
 pub mod notify;
@@ -104,6 +106,9 @@ pub enum Verb {
     Scale(scale::Scale),
     Stop(stop::Stop),
     Start(stop::Start),
+    Pin(hold::Pin),
+    Unpin(hold::Unpin),
+    Maintenance(hold::Maintenance),
     Status(status::Status),
     Deployments(deployments::Deployments),
     Releases(releases::Releases),
@@ -120,6 +125,7 @@ pub enum Verb {
     Adopt(adopt::Adopt),
     Gc(gc::Gc),
     Audit(audit::Audit),
+    LogLevel(log_level::LogLevel),
     Doctor(doctor::Doctor),
     Open(open::Open),
     Notify(notify::Notify),
@@ -175,6 +181,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Scale(args) => scale::run(args, &global).await,
         Verb::Stop(args) => stop::stop(args, &global).await,
         Verb::Start(args) => stop::start(args, &global).await,
+        Verb::Pin(args) => hold::pin(args, &global).await,
+        Verb::Unpin(args) => hold::unpin(args, &global).await,
+        Verb::Maintenance(args) => hold::maintenance(args, &global).await,
         Verb::Status(args) => status::run(args, &global).await,
         Verb::Deployments(args) => deployments::run(args, &global).await,
         Verb::Releases(args) => releases::run(args, &global).await,
@@ -190,6 +199,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Gc(args) => gc::run(args, &global).await,
         Verb::Receive(args) => receive::run(args, &global).await,
         Verb::Audit(args) => audit::run(args, &global).await,
+        Verb::LogLevel(args) => log_level::run(args, &global).await,
         Verb::Doctor(args) => doctor::run(args, &global).await,
         Verb::Notify(args) => notify::run(args, &global).await,
         Verb::Open(args) => open::run(args, &global).await,

@@ -66,6 +66,24 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
                 "`{name}` was stopped {ago} by {by}: `cutover start {name}` starts it"
             ));
         }
+        let name = &app.name;
+        let said = |held: &view::Held| {
+            let text = held.text.as_ref().map(|text| format!(" (\"{text}\")"));
+            let (ago, by) = (words::ago(&held.at), &held.by);
+            format!("{ago} by {by}{}", text.unwrap_or_default())
+        };
+        if let Some(held) = &app.pinned {
+            print::line(format_args!(
+                "`{name}` was pinned {}: `cutover unpin {name}` lets pushes go live again",
+                said(held)
+            ));
+        }
+        if let Some(held) = &app.maintenance {
+            print::line(format_args!(
+                "`{name}` was put under maintenance {}: `cutover maintenance {name} --off` ends it",
+                said(held)
+            ));
+        }
     }
     let mut problems: Vec<_> = apps.iter().flat_map(|app| &app.problems).collect();
     // A problem with Docker is reported for every app.

@@ -2,7 +2,11 @@
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
+
+use crate::log_level;
 
 /// Starts logging in this process; a second call changes nothing. Compact and coloured in a terminal,
 /// one JSON object on each line for a log collector if `CUTOVER_LOG=json`, otherwise plain lines.
@@ -15,14 +19,18 @@ pub fn start() {
     if !asked {
         filter = filter.add_directive("rustls=error".parse().expect("a directive"));
     }
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr);
-    let _ = if std::env::var("CUTOVER_LOG").is_ok_and(|format| format == "json") {
-        lines.json().try_init()
+    let usual = filter.to_string();
+    let (filter, handle) = reload::Layer::new(filter);
+    let all = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(stderr);
+    let begun = if std::env::var("CUTOVER_LOG").is_ok_and(|format| format == "json") {
+        all.with(lines.json()).try_init()
     } else if stderr().is_terminal() {
-        lines.compact().with_target(false).try_init()
+        all.with(lines.compact().with_target(false)).try_init()
     } else {
-        lines.with_ansi(false).try_init()
+        all.with(lines.with_ansi(false)).try_init()
     };
+    if begun.is_ok() {
+        log_level::install(usual, move |filter| handle.reload(filter).is_ok());
+    }
 }

@@ -1,5 +1,5 @@
-//! The differences between two versions of deploy.toml, by key. Values are never shown, because
-//! some of them are secret.
+//! The differences between two versions of deploy.toml, by key. Values are not shown, because some of them
+//! are secret; the audit log gets those that cannot be.
 
 use serde::Serialize;
 use toml::{Table, Value};
@@ -67,12 +67,70 @@ const OF_A_DEPLOYMENT: [&str; 13] = [
     "hooks",
 ];
 
+/// The keys whose values are never secret, wherever they are but in [`SOMEBODYS`].
+const PUBLIC: [&str; 28] = [
+    "allow",
+    "bake",
+    "branch",
+    "branches",
+    "cpus",
+    "deadline",
+    "deny",
+    "domain",
+    "domains",
+    "drain",
+    "fallback",
+    "http",
+    "https",
+    "interval",
+    "keep_releases",
+    "kind",
+    "listen",
+    "maintenance",
+    "max_body",
+    "memory",
+    "path",
+    "port",
+    "replicas",
+    "schedule",
+    "stop_grace",
+    "strategy",
+    "tags",
+    "timeout",
+];
+/// Sections whose keys are names that somebody has chosen.
+const SOMEBODYS: [&str; 4] = ["args", "env", "labels", "secrets"];
+
 /// The keys that differ, sorted. Text that is not valid TOML counts as having no keys.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
-    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
     let mut all = Vec::new();
-    compare(&mut Vec::new(), &read(old), &read(new), &mut all);
+    each(old, new, &mut |path, what, _, _| {
+        all.push(change(path, what))
+    });
     all
+}
+
+/// What the keys that differ were and are, without those that may be secret.
+pub fn values(old: &str, new: &str) -> serde_json::Value {
+    let mut all = serde_json::Map::new();
+    each(old, new, &mut |path, what, old, new| {
+        let is_public = path
+            .last()
+            .is_some_and(|key| PUBLIC.contains(&key.as_str()))
+            && !path.iter().any(|key| SOMEBODYS.contains(&key.as_str()));
+        if is_public {
+            let values = serde_json::json!({ "before": old, "after": new });
+            all.insert(change(path, what).key, values);
+        }
+    });
+    all.into()
+}
+
+type Found<'a> = &'a mut dyn FnMut(&[String], What, Option<&Value>, Option<&Value>);
+
+fn each(old: &str, new: &str, found: Found<'_>) {
+    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
+    compare(&mut Vec::new(), &read(old), &read(new), found);
 }
 
 /// The keys that differ between the two versions and take effect only after a restart.
@@ -82,7 +140,7 @@ pub fn waiting_for_restart(old: &str, new: &str) -> Vec<Change> {
     all
 }
 
-fn compare(path: &mut Vec<String>, old: &Table, new: &Table, all: &mut Vec<Change>) {
+fn compare(path: &mut Vec<String>, old: &Table, new: &Table, found: Found<'_>) {
     let gone = old.keys().filter(|key| !new.contains_key(*key));
     let mut keys: Vec<&String> = new.keys().chain(gone).collect();
     keys.sort();
@@ -92,14 +150,14 @@ fn compare(path: &mut Vec<String>, old: &Table, new: &Table, all: &mut Vec<Chang
         match (old.get(key), new.get(key)) {
             (old, new) if old == new => {}
             // An app is added or removed as a whole; in any other section each key is listed.
-            (Some(_), None) if is_app(path) => all.push(change(path, What::Removed)),
-            (None, Some(_)) if is_app(path) => all.push(change(path, What::Added)),
-            (Some(Value::Table(old)), Some(Value::Table(new))) => compare(path, old, new, all),
-            (Some(Value::Table(old)), None) => compare(path, old, &empty, all),
-            (None, Some(Value::Table(new))) => compare(path, &empty, new, all),
-            (None, _) => all.push(change(path, What::Added)),
-            (_, None) => all.push(change(path, What::Removed)),
-            _ => all.push(change(path, What::Changed)),
+            (Some(_), None) if is_app(path) => found(path, What::Removed, None, None),
+            (None, Some(_)) if is_app(path) => found(path, What::Added, None, None),
+            (Some(Value::Table(old)), Some(Value::Table(new))) => compare(path, old, new, found),
+            (Some(Value::Table(old)), None) => compare(path, old, &empty, found),
+            (None, Some(Value::Table(new))) => compare(path, &empty, new, found),
+            (None, new) => found(path, What::Added, None, new),
+            (old, None) => found(path, What::Removed, old, None),
+            (old, new) => found(path, What::Changed, old, new),
         }
         path.pop();
     }
@@ -171,6 +229,19 @@ mod tests {
                 "proxy.http Changed Restart",
             ]
         );
+    }
+
+    #[test]
+    fn only_values_that_cannot_be_secret_are_given() {
+        let old =
+            "[apps.a]\nrepo = 'https://u:pw@x'\nbranch = 'main'\n[apps.a.run.env]\nport = 'pw'";
+        let new = "[apps.a]\nrepo = 'y'\nbranch = 'next'\n[apps.a.deploy]\nkeep_releases = 3\n\
+                   [apps.a.run.env]\nport = 'pw2'";
+        let expected = serde_json::json!({
+            "apps.a.branch": { "before": "main", "after": "next" },
+            "apps.a.deploy.keep_releases": { "before": null, "after": 3 },
+        });
+        assert_eq!(values(old, new), expected);
     }
 
     #[test]

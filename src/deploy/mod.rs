@@ -25,6 +25,7 @@ pub mod filter;
 pub mod follow;
 mod forwarding;
 mod health;
+pub mod hold;
 mod hub;
 mod images;
 mod in_force;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::checkpoint::Checkpoint;
@@ -83,7 +84,13 @@ pub async fn reload(
         let mut reload = shown(&agent, &loaded, warnings).await?;
         if !dry_run {
             let keys: Vec<_> = reload.changes.iter().map(|it| it.key.clone()).collect();
-            let detail = serde_json::json!({ "changes": keys });
+            let values = changes::values(&before.loaded.text, &loaded.text);
+            let hash = |text: &str| hex::encode(Sha256::digest(text));
+            let file = serde_json::json!({
+                "before": hash(&before.loaded.text),
+                "after": hash(&loaded.text),
+            });
+            let detail = serde_json::json!({ "changes": keys, "values": values, "file": file });
             let record =
                 move |db: &_| actions::insert(db, actions::Kind::Reload, None, &detail, &by);
             agent.store.write(record).await?;

@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::{Agent, Result, intake};
+use super::intake::{self, Queued};
+use super::{Agent, Result};
 use crate::engine::EngineError;
 use crate::ids::{AppName, CommitId, ReleaseId};
 use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::store::idempotency::Once;
 use crate::store::releases::{self, Release};
 use crate::store::{StoreError, actions, apps, former_secrets};
 
@@ -111,13 +113,21 @@ pub struct Wish {
     pub secrets: bool,
 }
 
-/// Queues a rollback of `app`.
+/// Queues a rollback of `app`. What came before is answered first: the release that it went back to may be the
+/// live one now.
 pub async fn ask(
     agent: &Agent,
     app: &AppName,
     wish: Wish,
     by: Requester,
-) -> std::result::Result<Deployment, RollbackError> {
+    once: Option<Once>,
+) -> std::result::Result<Queued, RollbackError> {
+    if let Some(once) = once.clone() {
+        let before = agent.store.read(move |db| intake::before(db, &once));
+        if let Some(before) = before.await? {
+            return Ok(before);
+        }
+    }
     let (name, again) = (app.clone(), wish.rebuild);
     let to = wish.to;
     // The live one too, for its secrets.
@@ -131,13 +141,13 @@ pub async fn ask(
     if again {
         new.goal = Goal::Named(release.commit.to_string());
     }
-    let queued = agent.store.write(move |db| {
+    let queue = move |db: &_| {
         let changed = match wish.secrets {
             true => bring_back_secrets(db, &release, &new.requested_by)?,
             false => false,
         };
         if let Some(restarts) = with_secrets_only(db, &release, wish.secrets, changed, &new)? {
-            return Ok((restarts, true));
+            return Ok(Queued::New(restarts));
         }
         match underway(db, &new)? {
             Some(underway) if changed => Err(StoreError::Refused(format!(
@@ -145,13 +155,14 @@ pub async fn ask(
                  wait for it, or cancel it (`cutover cancel {}`), and ask again",
                 release.id, underway.id
             ))),
-            Some(underway) => Ok((underway, false)),
-            None => Ok((deployments::enqueue(db, &new)?, true)),
+            Some(underway) => Ok(Queued::Joined(underway)),
+            None => deployments::enqueue(db, &new).map(Queued::New),
         }
-    });
-    let (queued, is_new) = queued.await?;
-    if is_new {
-        intake::announce(agent, &queued);
+    };
+    let write = (agent.store).write(move |db| intake::queued_once(db, once, queue));
+    let queued = write.await?;
+    if let Queued::New(stored) = &queued {
+        intake::announce(agent, stored);
     }
     Ok(queued)
 }

@@ -15,6 +15,7 @@ use crate::ids::AppName;
 use crate::proxy::control;
 use crate::proxy::front::Front;
 use crate::proxy::table::{Page, Policy, Route, Share, Table};
+use crate::store::holds::{self, Held, Hold};
 use crate::store::{StoreError, app_names, apps, instances, releases};
 
 /// The owner of the agent's own route. Never the name of an app.
@@ -102,7 +103,7 @@ pub async fn publish_anew(agent: &Agent) -> Result<(), PublishError> {
     publish(agent).await
 }
 
-/// `unrecorded` are routes that are newer in the proxy than in the database: they stay as they are.
+/// What one read sees, so that the generation matches the content. `unrecorded` are routes that are newer in the proxy than in the database: they stay as they are.
 fn table(
     db: &Connection,
     in_force: &InForce,
@@ -110,12 +111,10 @@ fn table(
     tend: &Tend,
 ) -> Result<Table, StoreError> {
     let (config, forwarding) = (&in_force.config, &in_force.forwarding);
-    // One snapshot, so that the generation matches the content.
-    let snapshot = db.unchecked_transaction()?;
     let mut claims = Claims::default();
     let mut routes = Vec::new();
     let mut idle = Vec::new();
-    let links = Links::of(&snapshot, config)?;
+    let links = Links::of(db, config)?;
     let mut linked = Vec::new();
     let agent = agent_routes(&config.agent).into_iter();
     routes.extend(agent.filter_map(|route| claims.left_of(route)));
@@ -126,7 +125,7 @@ fn table(
         let Some(of_app) = forwarding.app(&app.name).cloned() else {
             continue;
         };
-        let route = route(&snapshot, &app.name, of_app, app.protocol, tend)?;
+        let route = route(db, &app.name, of_app, app.protocol, tend)?;
         linked.extend(links.route(&route));
         match is_live(&route) {
             false => idle.push(route),
@@ -140,12 +139,12 @@ fn table(
     );
     // Apps that are no longer in deploy.toml keep serving the hosts that no other app serves; an app
     // that has taken over a host gets it with its first release.
-    for name in app_names::in_use(&snapshot)? {
+    for name in app_names::in_use(db)? {
         if !config.apps.contains_key(&name)
             && !kept.contains(name.as_str())
-            && let Some(of_app) = recorded(&snapshot, &name)?
+            && let Some(of_app) = recorded(db, &name)?
         {
-            let route = route(&snapshot, &name, of_app, Protocol::default(), tend)?;
+            let route = route(db, &name, of_app, Protocol::default(), tend)?;
             if is_live(&route) {
                 linked.extend(links.route(&route));
                 routes.extend(claims.left_of(route));
@@ -155,7 +154,7 @@ fn table(
     routes.extend(idle.into_iter().filter_map(|route| claims.left_of(route)));
     routes.extend(linked);
     Ok(Table {
-        generation: apps::generation(&snapshot)?,
+        generation: apps::generation(db)?,
         routes,
         pages: forwarding.pages.clone(),
         links: links.addresses,
@@ -240,6 +239,7 @@ fn route(
         }
     }
     let stopped = apps::stopped(db, app)?.is_some();
+    let maintenance = holds::of(db, app, Hold::Maintenance)?;
     let vacated = apps::vacated(db, app)?.is_some();
     let rests = stopped || vacated;
     if rests {
@@ -269,9 +269,16 @@ fn route(
         warm: before,
         policy: Policy {
             h2c: protocol == Protocol::H2c,
-            maintenance: match stopped {
-                true => Some(Page::from("503 This app is stopped.\n")),
-                false => of_app.policy.maintenance,
+            maintenance: match maintenance {
+                _ if stopped => Some(Page::from("503 This app is stopped.\n")),
+                Some(Held { text: None, .. }) => of_app
+                    .policy
+                    .maintenance
+                    .or_else(|| Some(Page::from("503 The app is under maintenance.\n"))),
+                Some(Held {
+                    text: Some(text), ..
+                }) => Some(Page::from(&*format!("{text}\n"))),
+                None => of_app.policy.maintenance,
             },
             ..of_app.policy
         },

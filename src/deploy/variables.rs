@@ -13,6 +13,8 @@ use crate::store::{StoreError, actions, variables};
 /// The most variables of one app, and the longest value in bytes: Linux takes none above 128 KiB.
 const MOST: usize = 500;
 const LONGEST: usize = 60 << 10;
+/// How many characters of a value are kept in the audit log, for 400 days.
+const SHORT: usize = 200;
 
 /// What to change.
 pub struct Change {
@@ -35,7 +37,15 @@ pub async fn change(
     let write = agent.store.write(move |db| {
         let refused = |why: String| Err(StoreError::Refused(format!("{why}: nothing was changed")));
         let names: Vec<_> = change.set.keys().collect();
-        let detail = serde_json::json!({ "set": names, "unset": change.unset });
+        let before = variables::values(db, &of)?;
+        let values = change.set.keys().chain(&change.unset).map(|name| {
+            let short = |value: Option<&String>| value.map(|value| short(value));
+            let (before, after) = (short(before.get(name)), short(change.set.get(name)));
+            let values = serde_json::json!({ "before": before, "after": after });
+            (name.clone(), values)
+        });
+        let values: serde_json::Map<_, _> = values.collect();
+        let detail = serde_json::json!({ "set": names, "unset": change.unset, "values": values });
         actions::insert(db, actions::Kind::Variables, Some(&of), &detail, &by)?;
         let mut changed = 0;
         for name in &change.unset {
@@ -66,6 +76,14 @@ pub async fn change(
         intake::announce(agent, queued);
     }
     Ok((changed, queued))
+}
+
+/// As much of a value as the audit log keeps.
+fn short(value: &str) -> String {
+    match value.char_indices().nth(SHORT) {
+        Some((cut, _)) => format!("{}…", &value[..cut]),
+        None => value.to_owned(),
+    }
 }
 
 fn wrong(name: &str, value: &str) -> Option<String> {

@@ -38,6 +38,10 @@ pub enum Kind {
     Start,
     Rekey,
     Renew,
+    Pin,
+    Unpin,
+    Maintenance,
+    LogLevel,
 }
 
 /// Something that was done.
@@ -102,6 +106,10 @@ impl Kind {
             Kind::Start => "start",
             Kind::Rekey => "rekey",
             Kind::Renew => "renew",
+            Kind::Pin => "pin",
+            Kind::Unpin => "unpin",
+            Kind::Maintenance => "maintenance",
+            Kind::LogLevel => "log-level",
         }
     }
 }

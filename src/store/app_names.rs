@@ -113,7 +113,9 @@ pub fn take_off(db: &Connection, app: &AppName) -> Result<u64> {
 /// is lower.
 pub fn end_removal(db: &Connection, app: &AppName) -> Result<()> {
     db.execute(
-        "UPDATE apps SET removing = NULL, route = NULL, stopped_at = NULL WHERE name = ?1",
+        "UPDATE apps SET removing = NULL, route = NULL, stopped_at = NULL, pinned = NULL,
+            maintenance = NULL
+         WHERE name = ?1",
         [app.as_str()],
     )?;
     Ok(())

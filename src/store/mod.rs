@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub mod actions;
 pub mod alarms;
@@ -30,6 +29,7 @@ mod examine;
 #[cfg(test)]
 pub mod fixture;
 pub mod former_secrets;
+pub mod holds;
 pub mod idempotency;
 pub mod images;
 pub mod instances;
@@ -42,6 +42,7 @@ pub mod networks;
 pub mod ours;
 pub mod outages;
 pub mod outbox;
+pub mod overview;
 pub mod pending_pushes;
 pub mod provenance;
 pub mod prune;
@@ -158,15 +159,23 @@ impl Store {
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
-    /// Runs `read` on committed data, off the async threads.
+    /// Runs `read` on committed data, off the async threads. All of its statements see the same moment, and
+    /// SQLite takes its locks once for all of them.
     pub async fn read<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let reader = self.reader.clone();
+        // Whoever waits for the connection holds no thread meanwhile.
+        let reader = self.reader.clone().lock_owned().await;
         // Without its type, so that tokio's code for a task is compiled once for all queries.
-        let job: Read = Box::new(move || Box::new(read(&reader.lock())));
+        let job: Read = Box::new(move || {
+            let at_once = || {
+                let moment = reader.unchecked_transaction()?;
+                read(&moment)
+            };
+            Box::new(at_once())
+        });
         let result = tokio::task::spawn_blocking(job)
             .await
             .map_err(|_| StoreError::Stopped)?;

@@ -94,6 +94,8 @@ async fn no_page_shuts_anybody_out() {
         ("restart", format!("{app}/restart")),
         ("scale", format!("{app}/scale")),
         ("stop", format!("{app}/stop")),
+        ("pin", format!("{app}/pin")),
+        ("maintenance", format!("{app}/maintenance")),
         ("log", format!("{app}/log")),
         ("deliveries", format!("{app}/deliveries")),
         ("server", "/server".to_owned()),

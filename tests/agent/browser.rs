@@ -99,14 +99,20 @@ impl Browser {
         Ok(found[ELEMENT].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Clicks what a selector finds first, as a person does: it has to be in view.
+    /// Clicks what a selector finds first, as a person does: it has to be in view. The page may bring that
+    /// part up to date just then.
     pub async fn click(&self, css: &str) {
-        let element = self
-            .find(css)
-            .await
-            .unwrap_or_else(|error| panic!("{css}: {error}"));
-        self.post(&format!("/element/{element}/click"), json!({}))
-            .await;
+        for _ in 0..10 {
+            let element = self.find(css).await;
+            let element = element.unwrap_or_else(|error| panic!("{css}: {error}"));
+            let click = format!("/element/{element}/click");
+            match self.ask(&click, json!({})).await {
+                Ok(_) => return,
+                Err(error) if error.contains("stale element") => {}
+                Err(error) => panic!("{css}: {error}"),
+            }
+        }
+        panic!("{css}: it changes all the time");
     }
 
     /// Types into what a selector finds first.

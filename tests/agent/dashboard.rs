@@ -107,6 +107,22 @@ async fn a_page_says_that_the_agent_is_away_and_comes_back() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_s_log_is_followed_through_a_switch() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    let (browser, site) = signed_in(&mut server).await;
+    browser.open(&format!("{site}/apps/{APP}/log")).await;
+    browser.until("v1 listens").await;
+    browser.run("window.stays = true").await;
+    server.go_live("v2").await;
+    browser.until("v2 listens").await;
+    browser.until("v1 listens").await;
+    assert_eq!(browser.run("return window.stays").await, true, "no reload");
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    server.stop().await;
+}
+
 /// Runs where it becomes part of a page, in whichever way.
 const HOSTILE: &str = "\"'><img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>";
 
@@ -114,7 +130,7 @@ const HOSTILE: &str = "\"'><img src=x onerror=\"window.pwned=1\"><script>window.
 async fn what_others_write_is_only_text() {
     let mut server = Server::start().await;
     server.go_live("v1").await;
-    let mut ids = vec![server.push_files(&files("v2", ""), HOSTILE).await];
+    let mut ids = vec![server.push_files(&files(HOSTILE, ""), HOSTILE).await];
     server.ended(&ids[0]).await;
     // In a build's output, and in its error.
     let dockerfile = format!(
@@ -135,6 +151,32 @@ async fn what_others_write_is_only_text() {
         server.ended(id).await;
         ids.push(id.to_owned());
     }
+    // A commit whose author, message and branch are all of that kind: git itself would not write it.
+    let (author, branch) = (HOSTILE.replace('\n', ""), HOSTILE.replace([' ', '"'], ""));
+    let id = hostile_commit(&server.stage.repo, &author, &format!("refs/heads/{branch}"));
+    let body = json!({ "ref": id }).to_string();
+    let request = Request::post(format!("/api/v1/apps/{APP}/deployments"))
+        .header("authorization", format!("Bearer {}", server.token()));
+    let asked: Value = server.ask(request, body).await.json();
+    let id = asked["id"].as_str().unwrap().to_owned();
+    let (ended, _) = server.ended(&id).await;
+    assert_eq!(ended.state, "live", "{ended:?}");
+    let shown = server.api(&format!("/api/v1/deployments/{id}")).await;
+    assert!(
+        shown["author"].as_str().unwrap().contains("<script>"),
+        "{shown}"
+    );
+    ids.push(id);
+    // The app's own output.
+    let said = server.cutover(&["logs", APP]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("<img src=x"), "{said}");
+    // A browser that signs in says what it is.
+    let link = server.cutover(&["open", "--print"]).output().unwrap();
+    let link = String::from_utf8(link.stdout).unwrap();
+    let path = link.trim().split_once("/open").unwrap().1;
+    let open = Request::get(format!("/open{path}")).header("user-agent", HOSTILE);
+    server.ask(open, "").await;
     let (browser, site) = signed_in(&mut server).await;
     let mut paths = vec![
         "/".into(),
@@ -144,6 +186,8 @@ async fn what_others_write_is_only_text() {
     ];
     paths.extend(ids.iter().map(|id| format!("/deployments/{id}")));
     let query: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    paths.push(format!("/apps/{APP}/log"));
+    paths.push(format!("/apps/{APP}/deliveries"));
     paths.push(format!("/apps/{APP}/log?grep={query}&instance={query}"));
     paths.push(format!("/apps/{query}"));
     for path in &paths {
@@ -160,6 +204,25 @@ async fn what_others_write_is_only_text() {
         .await;
     browser.until("<img src=x").await;
     server.stop().await;
+}
+
+/// Points a ref to a commit like the newest that works, by this author and with that as its message too.
+fn hostile_commit(repo: &std::path::Path, author: &str, git_ref: &str) -> String {
+    let git = git2::Repository::open(repo).unwrap();
+    let newest = git.head().unwrap().peel_to_commit().unwrap();
+    let good = newest.parent(0).unwrap();
+    let who = "<x@example.com> 1700000000 +0000";
+    let text = format!(
+        "tree {}\nparent {}\nauthor {author} {who}\ncommitter {author} {who}\n\n{author}\n",
+        good.tree_id(),
+        newest.id()
+    );
+    let odb = git.odb().unwrap();
+    let id = odb
+        .write(git2::ObjectType::Commit, text.as_bytes())
+        .unwrap();
+    git.reference(git_ref, id, true, "hostile").unwrap();
+    id.to_string()
 }
 
 /// Presses a button without a browser: the page's form with what it carries.
@@ -244,6 +307,53 @@ async fn an_app_is_scaled_on_its_page() {
     let back = filled(&server, &cookie, &page, &[("process-web", "")]).await;
     assert!(back.headers.contains_key("location"), "{}", back.text());
     assert_eq!(scale().await, Value::Null);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_pinned_and_put_under_maintenance() {
+    let bake = SETTINGS.replace("bake = \"0s\"", "bake = \"2s\"");
+    assert_ne!(bake, SETTINGS);
+    let mut server = Server::with(&bake).await;
+    server.go_live("v1").await;
+    let cookie = cookie(&mut server).await;
+    let page = format!("/apps/{APP}");
+    let shown = async || {
+        let get = Request::get(page.clone()).header("cookie", &cookie);
+        server.ask(get, "").await.text()
+    };
+    let fields = [("text", "until <b>Monday</b>")];
+    let pinned = filled(&server, &cookie, &format!("{page}/pin"), &fields).await;
+    assert!(pinned.headers.contains_key("location"), "{}", pinned.text());
+    let text = shown().await;
+    assert!(text.contains("until &lt;b&gt;Monday"), "{text}");
+    let id = server.push("v2", "").await;
+    assert_eq!(server.ended(&id).await.0.state, "skipped");
+    assert_eq!(server.version().await, "v1");
+    filled(&server, &cookie, &format!("{page}/pin"), &[]).await;
+
+    // Visitors who are turned away on purpose cost a new release nothing.
+    let fields = [("text", "Back at noon.")];
+    let path = format!("{page}/maintenance");
+    filled(&server, &cookie, &path, &fields).await;
+    let answer = server.get("/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(answer.text(), "Back at noon.\n");
+    let id = server.push("v3", "").await;
+    let visitors = async {
+        loop {
+            assert_eq!(server.get("/").await.status, 503);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        ended = server.ended(&id) => assert_eq!(ended.0.state, "live"),
+        () = visitors => {}
+    }
+    let off = server.cutover(&["maintenance", APP, "--off"]).status();
+    assert!(off.unwrap().success());
+    assert_eq!(server.version().await, "v3");
     server.stop().await;
 }
 

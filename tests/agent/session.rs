@@ -284,6 +284,13 @@ async fn a_variable_is_kept_over_the_file_s_and_goes_back_with_a_rollback() {
         done(&["env", verb, APP, argument]).unwrap_err();
     }
     done(&["env", "unset", APP, "A", "-f"]).unwrap();
+    let audit = server.api("/api/v1/actions?action=variables&limit=1").await;
+    let values = &audit["items"][0]["detail"]["values"]["A"];
+    assert_eq!(
+        *values,
+        serde_json::json!({ "before": "kept", "after": null }),
+        "{audit}"
+    );
     assert_eq!(env().await, "A=file B=file C=with = and space");
     done(&["rollback", APP, "-f"]).unwrap();
     assert_eq!(env().await, "A=kept B=file C=with = and space");

@@ -4,6 +4,7 @@ use ::http::Request;
 use serde_json::{Value, json};
 
 use crate::server::{APP, Server};
+use crate::support::wait::soon;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_printed_once_and_kept_nowhere() {
@@ -162,4 +163,41 @@ async fn the_audit_log_says_who_did_what_from_where() {
     let gone = database.execute("DELETE FROM actions WHERE seq = 2", []);
     assert_eq!(gone, Ok(1));
     assert_eq!(said(&["audit", "--verify"]).0, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_logs_is_changed_for_a_while() {
+    let mut server = Server::start().await;
+    let level = async || server.api("/api/v1/log-level").await["level"].clone();
+    assert_eq!(level().await, Value::Null);
+    let asked = "answered a request";
+    assert!(!server.log().contains(asked));
+    let set = |arguments: &[&str]| {
+        let arguments = [&["log-level"], arguments].concat();
+        server.cutover(&arguments).output().unwrap().status.code()
+    };
+    assert_eq!(set(&["debug", "--for", "2s"]), Some(0));
+    assert_eq!(level().await, "debug");
+    let said = soon(async || server.log().contains(asked)).await;
+    assert!(said, "{}", server.log());
+    let back = soon(async || level().await.is_null()).await;
+    assert!(back, "by itself");
+    let count = server.log().matches(asked).count();
+    level().await;
+    assert_eq!(server.log().matches(asked).count(), count);
+    for wrong in [
+        &["loud"][..],
+        &["debug", "--for", "2d"],
+        &["debug", "--for", "x"],
+    ] {
+        assert_ne!(set(wrong), Some(0), "{wrong:?}");
+    }
+    assert_eq!(set(&["cutover::api=debug,hyper=warn"]), Some(0));
+    assert_eq!(set(&["usual"]), Some(0));
+    assert_eq!(level().await, Value::Null);
+    let audit = server.api("/api/v1/actions?action=log-level").await;
+    let audit = audit["items"].as_array().unwrap();
+    assert_eq!(audit.len(), 3, "{audit:?}");
+    assert_eq!(audit[2]["detail"]["after"], "debug");
+    server.stop().await;
 }

@@ -8,6 +8,8 @@ use crate::deploy::tend::Tend;
 use crate::ids::AppName;
 use crate::store::Result;
 use crate::store::deployments;
+use crate::store::holds::{self, Held, Hold};
+use crate::store::overview::Overview;
 use crate::store::releases::Release;
 use crate::store::services::Service;
 
@@ -44,6 +46,12 @@ pub struct AppView {
     /// Set while a person has stopped the app.
     #[schema(required)]
     pub stopped: Option<StoppedView>,
+    /// Set while pushes are recorded and not deployed.
+    #[schema(required)]
+    pub pinned: Option<HeldView>,
+    /// Set while a person has its visitors answered with 503.
+    #[schema(required)]
+    pub maintenance: Option<HeldView>,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
     pub problems: Vec<String>,
@@ -57,6 +65,29 @@ pub struct StoppedView {
     pub at: String,
     #[schema(example = "token `admin`")]
     pub by: String,
+}
+
+/// What a person has put on an app.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Held)]
+pub struct HeldView {
+    #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
+    pub at: String,
+    #[schema(example = "token `admin`")]
+    pub by: String,
+    /// Why, or what visitors read; null if nothing was said.
+    #[schema(required, example = "until Monday")]
+    pub text: Option<String>,
+}
+
+impl From<Held> for HeldView {
+    fn from(it: Held) -> Self {
+        Self {
+            at: rfc3339(it.at),
+            by: it.by.to_string(),
+            text: it.text,
+        }
+    }
 }
 
 /// The instances of a live release.
@@ -160,7 +191,7 @@ pub fn lost_app(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
 }
 
 /// An app as it serves; what deploy.toml says of it, and its deployments, are left out.
-pub fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
+fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<AppView> {
     let serving = crate::store::apps::serving(db, name)?;
     let live = match &serving.live {
         Some(id) => crate::store::releases::get(db, id)?,
@@ -181,8 +212,44 @@ pub fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<
             at: rfc3339(stopped.at),
             by: stopped.by.map_or(String::new(), |by| by.to_string()),
         }),
+        pinned: holds::of(db, name, Hold::Pin)?.map(HeldView::from),
+        maintenance: holds::of(db, name, Hold::Maintenance)?.map(HeldView::from),
         problems: Vec::new(),
     })
+}
+
+/// An app of a list: whether it serves, and nothing else of it.
+pub fn as_it_serves(name: &AppName, configured: bool, of: &Overview) -> AppView {
+    let process = |it: &crate::store::overview::Service| ProcessView {
+        name: it.name.clone(),
+        wanted: it.replicas,
+        serving: it.instances.len() as u32,
+        configured: None,
+        names: it.instances.clone(),
+    };
+    let processes: Vec<_> = of.services.iter().map(process).collect();
+    AppView {
+        name: name.to_string(),
+        configured,
+        repo: String::new(),
+        branch: String::new(),
+        domains: Vec::new(),
+        release: None,
+        deployment: None,
+        running: None,
+        instances: of.live.as_ref().map(|_| InstancesView {
+            wanted: processes.iter().map(|it| it.wanted).sum(),
+            serving: processes.iter().map(|it| it.serving).sum(),
+            processes,
+        }),
+        stopped: of.is_stopped.then(|| StoppedView {
+            at: String::new(),
+            by: String::new(),
+        }),
+        pinned: None,
+        maintenance: None,
+        problems: Vec::new(),
+    }
 }
 
 /// The instances of a live release that are recorded, all of which should serve.

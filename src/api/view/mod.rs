@@ -12,7 +12,7 @@ mod app;
 mod deployment;
 mod release;
 
-pub use app::{AppView, app, lost_app, without_deployments};
+pub use app::{AppView, HeldView, app, as_it_serves, lost_app};
 pub use deployment::{DeploymentView, StepState, StepView, deployment};
 pub use release::{ReleaseView, release};
 

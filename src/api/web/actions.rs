@@ -9,10 +9,11 @@ use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::deployments as asked;
 use crate::api::path::{AppPath, DeploymentPath, acting, find};
-use crate::api::{ApiError, Shared};
+use crate::api::{Api, ApiError, Shared};
 use crate::deploy::intake;
 use crate::deploy::rollback::Wish;
-use crate::principal::Role;
+use crate::ids::AppName;
+use crate::principal::{Requester, Role};
 use crate::store::apps;
 use crate::store::deployments::{Deployment, Goal, NewDeployment, Trigger};
 
@@ -69,7 +70,8 @@ pub async fn rollback(
         to: fields.get("to").map(str::to_owned),
         ..Default::default()
     };
-    let queued = asked::roll_back(&api, &name, wish, by).await;
+    let queued = asked::roll_back(&api, &name, wish, by, None).await;
+    let queued = queued.and_then(asked::deployment);
     Ok(to(&queued.told(&viewer)?))
 }
 
@@ -77,8 +79,17 @@ pub async fn restart(State(api): Shared, viewer: Viewer, Path(path): Path<AppPat
     let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
     let app = app.told(&viewer)?;
     let by = viewer.principal.who.clone();
-    let queued = intake::restart(&api.agent, &app.name, Trigger::Api, by).await;
+    let queued = restarted(&api, &app.name, by).await;
     Ok(to(&queued.told(&viewer)?))
+}
+
+async fn restarted(
+    api: &Api,
+    app: &AppName,
+    by: Requester,
+) -> std::result::Result<Deployment, ApiError> {
+    let queued = intake::restart(&api.agent, app, Trigger::Api, by, None).await?;
+    asked::deployment(queued)
 }
 
 pub async fn cancel(
@@ -105,12 +116,10 @@ pub async fn retry(State(api): Shared, viewer: Viewer, Path(path): Path<Deployme
                 to: Some(release.to_string()),
                 ..Default::default()
             };
-            asked::roll_back(&api, &app.name, wish, by).await
+            let queued = asked::roll_back(&api, &app.name, wish, by, None).await;
+            queued.and_then(asked::deployment)
         }
-        Goal::Again => {
-            let queued = intake::restart(&api.agent, &app.name, Trigger::Api, by).await;
-            queued.map_err(ApiError::from)
-        }
+        Goal::Again => restarted(&api, &app.name, by).await,
         _ => {
             // Of an image, the message is its whole name.
             let exactly = match app.image() {

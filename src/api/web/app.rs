@@ -1,5 +1,6 @@
 //! An app: what is live, how its deployments went, and what it can go back to.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -8,6 +9,7 @@ use maud::{Markup, html};
 
 use super::chart::{self, Mark};
 use super::fields::Fields;
+use super::hold;
 use super::home::health;
 use super::instances::Instances;
 use super::layout::Page;
@@ -26,7 +28,7 @@ use crate::principal::Role;
 use crate::state::Step;
 use crate::store::now;
 use crate::store::secrets::Secret;
-use crate::store::{apps as table, deployments, releases, secrets};
+use crate::store::{apps as table, deployments, releases, secrets, variables};
 
 /// How many deployments one page shows.
 const DEPLOYMENTS: usize = 20;
@@ -42,6 +44,8 @@ struct Shown {
     cron: Vec<CronView>,
     domains: Vec<Name>,
     secrets: Vec<Secret>,
+    /// The names of the environment.
+    variables: BTreeSet<String>,
 }
 
 pub async fn show(
@@ -96,6 +100,9 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
             Some(app) => cron::of_app(db, app)?,
             None => Vec::new(),
         };
+        let kept = variables::values(db, &name)?.into_keys();
+        let file = app.iter().flat_map(|app| app.run.env.keys().cloned());
+        let variables = kept.chain(file).collect();
         let app = match app {
             Some(app) => view::app(db, &app)?,
             None => view::lost_app(db, &name)?,
@@ -122,6 +129,7 @@ async fn read(api: &Api, viewer: &Viewer, name: &str, before: Option<&str>) -> R
             instances,
             cron,
             domains,
+            variables,
             secrets: if is_admin {
                 secrets::of_app(db, &name)?
             } else {
@@ -186,12 +194,14 @@ fn body(shown: &Shown, viewer: &Viewer, address: Option<&str>, traffic: Markup) 
                         a.button href={ (path) "/restart" } { "Restart" }
                         a.button href={ (path) "/scale" } { "Scale" }
                     }
+                    (hold::buttons(app, &path))
                     (elsewhere(&path))
                 }
             } @else {
                 p.actions { (elsewhere(&path)) }
             }
             (stop::notice(app))
+            (hold::notice(app))
             (problems(&app.problems))
             @if let Some(release) = &app.release { (live(release)) }
         }
@@ -297,7 +307,7 @@ fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
                     tr {
                         td { a href={ "/deployments/" (it.deployment) } { (message(Some(&it.message))) } }
                         td { (commit(&it.commit)) }
-                        td {
+                        td data-label="Live" {
                             @if let Some(at) = &it.live_at { (when(at)) }
                             @if it.failed_bake { " " span.state.warn { "failed its watch" } }
                         }
@@ -323,6 +333,10 @@ fn runs(shown: &Shown) -> Markup {
             } @else {
                 dt { "Repository" }
                 dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }
+            }
+            @if !shown.variables.is_empty() {
+                dt { "Environment" }
+                dd { @for name in &shown.variables { code { (name) } " " } }
             }
             @if !shown.secrets.is_empty() {
                 dt { "Secrets" }

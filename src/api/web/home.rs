@@ -6,23 +6,23 @@ use maud::{Markup, html};
 
 use super::chart;
 use super::layout::Page;
-use super::parts::{command, commit, message, prose, state, strip, when};
+use super::parts::{command, commit, mark, message, prose, state, strip, when};
 use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::Shared;
-use crate::api::view::{self, AppView};
+use crate::api::view::{self, AppView, rfc3339};
 use crate::deploy::traffic::{Minute, Point};
-use crate::store::deployments::{self, Deployment};
-use crate::store::{app_names, now};
+use crate::ids::AppName;
+use crate::store::overview::{self, Overview};
+use crate::store::{app_names, certificates, now};
 
 /// How many deployments the strip shows.
 const STRIP: usize = 10;
 
 struct Row {
-    /// Without its deployments.
+    /// Only how it serves.
     app: AppView,
-    running: Option<Deployment>,
-    last: Vec<Deployment>,
+    of: Overview,
     points: Vec<Point>,
     minute: Option<Minute>,
 }
@@ -31,12 +31,12 @@ impl Row {
     /// What needs a person comes first, then what is on its way. What all apps suffer from puts none of
     /// them before the others.
     fn rank(&self, everywhere: &[String]) -> u8 {
-        let failed = self.last.first().is_some_and(|it| {
+        let failed = self.of.last.first().is_some_and(|it| {
             use crate::state::State::{Failed, RolledBack, Stuck};
             matches!(it.state, Failed | RolledBack | Stuck)
         });
         let own = |problem: &String| !everywhere.contains(problem);
-        match &self.running {
+        match &self.of.running {
             _ if self.app.problems.iter().any(own) => 0,
             _ if !self.app.configured => 1,
             _ if failed => 1,
@@ -51,31 +51,30 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
     let (tend, caller) = (api.agent.tend.clone(), viewer.principal.clone());
     let agent = api.agent.clone();
     let read = api.agent.store.read(move |db| {
-        let config = &in_force.config;
-        let row = |app: AppView, name: &crate::ids::AppName| {
-            let app = app.tended(&tend);
-            Ok::<_, crate::store::StoreError>(Row {
+        let apps = &in_force.config.apps;
+        let others = app_names::in_use(db)?;
+        let others = others.into_iter().filter(|name| !apps.contains_key(name));
+        let names = apps.keys().cloned().chain(others);
+        let names: Vec<_> = names.filter(|name| caller.sees(name)).collect();
+        let certificates = certificates::all(db)?;
+        let refused = |domain: &String| {
+            let error = certificates.get(domain)?.error.as_ref()?;
+            Some(format!("`{domain}` gets no certificate: {error}"))
+        };
+        let row = |(name, of): (&AppName, Overview)| {
+            let configured = apps.get(name);
+            let mut app = view::as_it_serves(name, configured.is_some(), &of).tended(&tend);
+            let domains = configured.into_iter().flat_map(|app| &app.domains);
+            app.problems.extend(domains.filter_map(refused));
+            Row {
                 app,
-                running: deployments::running(db, name)?,
-                last: deployments::list(db, name, None, STRIP)?,
+                of,
                 points: agent.traffic.hour(name.as_str()),
                 minute: agent.traffic.minute(name.as_str(), now()),
-            })
-        };
-        let mut rows = Vec::new();
-        for app in config.apps.values().filter(|app| caller.sees(&app.name)) {
-            let shown = AppView {
-                configured: true,
-                ..view::without_deployments(db, &app.name)?
-            };
-            rows.push(row(shown, &app.name)?);
-        }
-        for name in app_names::in_use(db)? {
-            if !config.apps.contains_key(&name) && caller.sees(&name) {
-                rows.push(row(view::without_deployments(db, &name)?, &name)?);
             }
-        }
-        Ok(rows)
+        };
+        let all = overview::all(db, &names, STRIP)?;
+        Ok(names.iter().zip(all).map(row).collect::<Vec<_>>())
     });
     let mut rows = read.await.told(&viewer)?;
     let mut problems: Vec<String> = Vec::new();
@@ -126,20 +125,22 @@ fn empty() -> Markup {
 fn card(row: &Row, rank: u8) -> Markup {
     let app = &row.app;
     let path = format!("/apps/{}", app.name);
-    let newest = row.last.first().filter(|_| rank < 3);
+    let newest = row.of.last.first().filter(|_| rank < 3);
     html! {
         li.card {
             div.name {
                 h2 { a href=(path) { (app.name) } }
                 (health(app))
+                @if row.of.is_pinned { span.state.off { (mark("off")) "pinned" } }
+                @if row.of.in_maintenance { span.state.warn { (mark("warn")) "maintenance" } }
             }
             div.release {
-                @match &app.release {
-                    Some(release) => {
-                        (message(Some(&release.message)))
+                @match &row.of.live {
+                    Some(live) => {
+                        (message(Some(&live.message)))
                         p.quiet {
-                            (commit(&release.commit)) " by " (release.author) ", live "
-                            @if let Some(at) = &release.live_at { (when(at)) }
+                            (commit(&live.commit)) " by " (live.author) ", live "
+                            @if let Some(at) = live.since { (when(&rfc3339(at))) }
                         }
                     },
                     None => p.quiet { "Nothing is live yet" },
@@ -153,15 +154,15 @@ fn card(row: &Row, rank: u8) -> Markup {
                 p { (chart::minute(row.minute)) }
             }
             div.now {
-                @if let Some(running) = &row.running {
+                @if let Some(running) = &row.of.running {
                     p { a href={ "/deployments/" (running.id) } { (state(running.state)) } " "
                         span.quiet { (message(running.message.as_deref())) } }
                 }
-                @if let Some(newest) = newest.filter(|it| row.running.as_ref().is_none_or(|run| run.id != it.id)) {
+                @if let Some(newest) = newest.filter(|it| row.of.running.as_ref().is_none_or(|run| run.id != it.id)) {
                     p { a href={ "/deployments/" (newest.id) } { (state(newest.state)) } " "
-                        (when(&view::rfc3339(newest.ended_at.unwrap_or(newest.created_at)))) }
+                        (when(&rfc3339(newest.ended_at.unwrap_or(newest.created_at)))) }
                 }
-                (strip(&row.last))
+                (strip(&row.of.last))
             }
         }
     }
@@ -169,7 +170,6 @@ fn card(row: &Row, rank: u8) -> Markup {
 
 /// Whether an app serves as it should.
 pub fn health(app: &AppView) -> Markup {
-    use super::parts::mark;
     html! {
         @match &app.instances {
             _ if app.stopped.is_some() => span.state.off { (mark("off")) "stopped" },

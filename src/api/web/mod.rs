@@ -25,6 +25,7 @@ mod deployment;
 mod fields;
 mod fold;
 mod forge_link;
+mod hold;
 mod home;
 mod instances;
 mod layout;
@@ -67,6 +68,11 @@ pub fn router(api: Arc<Api>) -> Router<Arc<Api>> {
             get(confirm::restart).post(actions::restart),
         )
         .route("/apps/{app}/scale", get(scale::ask).post(scale::change))
+        .route("/apps/{app}/pin", get(hold::ask_pin).post(hold::pin))
+        .route(
+            "/apps/{app}/maintenance",
+            get(hold::ask_maintenance).post(hold::maintenance),
+        )
         .route("/apps/{app}/stop", get(stop::ask_stop).post(stop::stop))
         .route("/apps/{app}/start", get(stop::ask_start).post(stop::start))
         .route("/deployments/{id}", get(deployment::show))

@@ -7,9 +7,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::api::view::{DeploymentView, RequesterKind, RequesterView};
-use crate::deploy::words::{ago, ahead, subject, took};
+use crate::deploy::words::{ago, ahead, took};
 use crate::state::State;
 use crate::store::deployments::Trigger;
+use crate::store::overview::Brief;
 
 /// Text in which backticks mark code.
 pub fn prose(text: &str) -> Markup {
@@ -102,16 +103,15 @@ pub fn mark(class: &str) -> Markup {
 }
 
 /// The last deployments, the newest at the right.
-pub fn strip(deployments: &[crate::store::deployments::Deployment]) -> Markup {
+pub fn strip(deployments: &[Brief]) -> Markup {
     html! {
         @if !deployments.is_empty() {
             ol.strip aria-label="The last deployments, the newest last" {
                 @for it in deployments.iter().rev() {
                     @let (word, class) = state_words(it.state);
-                    @let what = it.message.as_deref().map(subject).unwrap_or_default();
+                    @let what = it.message.as_deref().map(long).unwrap_or_default();
                     li {
-                        a class=(class) href={ "/deployments/" (it.id) }
-                            title={ (word) ": " (what) } aria-label={ (word) ": " (what) } {
+                        a class=(class) href={ "/deployments/" (it.id) } title={ (word) ": " (what) } {
                             (mark(class))
                         }
                     }
@@ -142,8 +142,8 @@ pub fn requester(who: &RequesterView) -> Markup {
         @match (&who.kind, &who.user) {
             (RequesterKind::Agent, _) => "Cutover",
             (RequesterKind::Stranger, _) => "somebody without a valid token",
-            (RequesterKind::Local, _) => { "user " (uid) " of the server" },
-            (RequesterKind::GitHook, _) => { "user " (uid) " over git" },
+            (RequesterKind::Local, _) => { "local user (uid " (uid) ")" },
+            (RequesterKind::GitHook, _) => { "git push on this machine (uid " (uid) ")" },
             (RequesterKind::Token, _) => { "token " code { (name(&who.token)) } },
             (RequesterKind::Webhook, Some(user)) => { (user) " at " (name(&who.forge)) },
             (RequesterKind::Webhook, None) => (name(&who.forge)),

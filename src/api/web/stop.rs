@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::confirm::{back_link, page};
 use super::layout::csrf;
-use super::parts::when;
+use super::parts::{prose, when};
 use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::Shared;
@@ -20,7 +20,7 @@ use crate::store::deployments::Trigger;
 pub fn notice(app: &AppView) -> Markup {
     html! {
         @if let Some(stopped) = &app.stopped {
-            p.notice { "Stopped " (when(&stopped.at)) " by " (stopped.by) ": its visitors get 503, and what is pushed \
+            p.notice { "Stopped " (when(&stopped.at)) " by " (prose(&stopped.by)) ": its visitors get 503, and what is pushed \
                         waits." }
         }
     }

@@ -219,6 +219,8 @@ pub struct App {
     pub running: Option<Deployment>,
     pub instances: Option<Instances>,
     pub stopped: Option<Stopped>,
+    pub pinned: Option<Held>,
+    pub maintenance: Option<Held>,
     /// What does not run as it should.
     pub problems: Vec<String>,
 }
@@ -228,6 +230,15 @@ pub struct App {
 pub struct Stopped {
     pub at: String,
     pub by: String,
+}
+
+/// What a person has put on an app.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Held {
+    pub at: String,
+    pub by: String,
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

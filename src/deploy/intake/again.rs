@@ -2,10 +2,11 @@
 
 use rusqlite::Connection;
 
-use super::{Agent, Result, announce};
+use super::{Agent, Queued, Result, announce, queued_once};
 use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::store::idempotency::Once;
 use crate::store::{StoreError, apps, releases};
 
 /// Queues it; `None` if nothing is live. One that is waiting already serves for this request too. It
@@ -48,14 +49,19 @@ pub async fn restart(
     app: &AppName,
     trigger: Trigger,
     by: Requester,
-) -> Result<Deployment> {
+    once: Option<Once>,
+) -> Result<Queued> {
     let of = app.clone();
-    let queued = agent.store.write(move |db| {
-        again(db, &of, trigger, by)?.ok_or_else(|| {
+    let queue = move |db: &_| {
+        let queued = again(db, &of, trigger, by)?.ok_or_else(|| {
             StoreError::Refused(format!("`{of}` has no live release to start again"))
-        })
-    });
-    let queued = queued.await?;
-    announce(agent, &queued);
+        })?;
+        Ok(Queued::New(queued))
+    };
+    let write = agent.store.write(move |db| queued_once(db, once, queue));
+    let queued = write.await?;
+    if let Queued::New(stored) = &queued {
+        announce(agent, stored);
+    }
     Ok(queued)
 }

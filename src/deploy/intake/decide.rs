@@ -22,11 +22,13 @@ enum Unwanted {
     Never(String),
     /// The app deploys it, but its commit or its pusher asks not to.
     Skipped(Ref, String),
+    /// The app deploys it, but is pinned.
+    Pinned(String),
 }
 
 impl Unwanted {
     fn why(&self) -> &str {
-        let (Self::Never(why) | Self::Skipped(_, why)) = self;
+        let (Self::Never(why) | Self::Skipped(_, why) | Self::Pinned(why)) = self;
         why
     }
 }
@@ -53,10 +55,20 @@ impl Decision {
                 .filter(|_| why.is_none() || self.chosen == Some(at))
                 .cloned(),
             reason: (why.as_ref().map(Unwanted::why).or(reason)).map(str::to_owned),
-            skipped: matches!(why, Some(Unwanted::Skipped(..))),
+            skipped: matches!(why, Some(Unwanted::Skipped(..) | Unwanted::Pinned(_))),
         };
         let each = refs.iter().zip(&self.reasons).enumerate();
         each.map(outcome).collect()
+    }
+
+    /// What would be deployed is skipped, if there is a reason why the app is pinned.
+    pub(super) fn unless_pinned(mut self, why: Option<String>) -> Self {
+        if let Some(why) = why {
+            for deployed in self.reasons.iter_mut().filter(|reason| reason.is_none()) {
+                *deployed = Some(Unwanted::Pinned(why.clone()));
+            }
+        }
+        self
     }
 
     /// Why the chosen ref is skipped, if it is.

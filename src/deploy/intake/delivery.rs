@@ -14,6 +14,7 @@ use crate::ids::{DeliveryId, DeploymentId};
 use crate::principal::Requester;
 use crate::store::deliveries::{self, Move, NewDelivery};
 use crate::store::deployments::{NewDeployment, Trigger};
+use crate::store::holds;
 use crate::store::pushes::{self, Seen};
 use crate::webhook::{Content, Push, Received};
 
@@ -122,7 +123,9 @@ impl Asked {
     }
 }
 
-fn store(db: &Connection, asked: Asked) -> Result<Stored> {
+fn store(db: &Connection, mut asked: Asked) -> Result<Stored> {
+    let pinned = holds::why_pinned(db, &asked.app.name)?;
+    asked.decision = asked.decision.unless_pinned(pinned);
     let Some(at) = asked.decision.chosen else {
         return nothing(db, asked);
     };

@@ -13,6 +13,7 @@ use crate::ids::{AppName, CommitId, DeliveryId};
 use crate::principal::Requester;
 use crate::store::deliveries::{self, NewDelivery};
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
+use crate::store::holds::{self, Hold};
 use crate::webhook::{Notice, Pushed};
 
 const REGISTRY: &str = "registry";
@@ -47,6 +48,11 @@ pub async fn told(
         moves: Vec::new(),
     };
     let stored = agent.store.write(move |db| {
+        let pinned = holds::why_pinned(db, &delivery.app)?;
+        let (new, reason) = match pinned.filter(|_| new.is_some()) {
+            Some(pinned) => (None, Some(pinned)),
+            None => (new, reason),
+        };
         let queued = new.map(|new| deployments::enqueue(db, &new)).transpose()?;
         let id = queued.as_ref().map(|queued| queued.id.clone());
         let outcome = deliveries::insert(db, &delivery, id, reason)?;
@@ -116,7 +122,9 @@ pub async fn poll(agent: &Agent, app: &App, of: &Image) -> std::result::Result<(
         ..wished(&name, None, Trigger::Poll, Requester::Agent)
     };
     let stored = agent.store.write(move |db| {
-        Ok(match is_new(db, &name, &id)? {
+        // Asked again once it is not pinned any more.
+        let is_wanted = holds::of(db, &name, Hold::Pin)?.is_none();
+        Ok(match is_wanted && is_new(db, &name, &id)? {
             true => Some(deployments::enqueue(db, &new)?),
             false => None,
         })

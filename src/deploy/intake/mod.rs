@@ -23,8 +23,8 @@ pub(super) use again::again;
 pub use again::restart;
 pub use decide::refusal;
 pub use delivery::{Answer, delivery};
-pub(super) use queue::announce;
 pub use queue::{Queued, deployment, deployment_once, wished};
+pub(super) use queue::{announce, before, queued_once};
 pub use repository::{Push, pushed};
 
 /// A ref that a push moved.

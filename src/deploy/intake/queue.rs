@@ -124,34 +124,56 @@ pub async fn deployment(agent: &Agent, new: NewDeployment) -> Result<Deployment>
     Ok(stored)
 }
 
-/// What became of a request that carries an `Idempotency-Key`.
+/// What became of a request that may carry an `Idempotency-Key`.
 pub enum Queued {
     New(Deployment),
+    /// Somebody else's request for the same is on its way, and serves for this one too.
+    Joined(Deployment),
     /// It came before, and led to this.
     Before(Deployment),
     /// Its key came with another request.
     Refused,
 }
 
-/// The same, once for each key.
-pub async fn deployment_once(agent: &Agent, new: NewDeployment, once: Once) -> Result<Queued> {
-    let write = agent.store.write(move |db| {
-        match idempotency::before(db, &once)? {
-            Before::Done(id) => {
-                if let Some(found) = deployments::get(db, &id)? {
-                    return Ok(Queued::Before(found));
-                }
-            }
-            Before::Other => return Ok(Queued::Refused),
-            Before::Never => {}
-        }
-        let stored = deployments::enqueue(db, &new)?;
-        idempotency::insert(db, &once, &stored.id)?;
-        Ok(Queued::New(stored))
-    });
+/// Queues what a person requested, once for each key.
+pub async fn deployment_once(
+    agent: &Agent,
+    new: NewDeployment,
+    once: Option<Once>,
+) -> Result<Queued> {
+    let queue = move |db: &_| deployments::enqueue(db, &new).map(Queued::New);
+    let write = agent.store.write(move |db| queued_once(db, once, queue));
     let queued = write.await?;
     if let Queued::New(stored) = &queued {
         announce(agent, stored);
+    }
+    Ok(queued)
+}
+
+/// What a request with this key led to before.
+pub(in crate::deploy) fn before(db: &Connection, once: &Once) -> Result<Option<Queued>> {
+    Ok(match idempotency::before(db, once)? {
+        Before::Done(id) => deployments::get(db, &id)?.map(Queued::Before),
+        Before::Other => Some(Queued::Refused),
+        Before::Never => None,
+    })
+}
+
+/// Runs `queue` unless the request came before, and remembers what it led to.
+pub(in crate::deploy) fn queued_once(
+    db: &Connection,
+    once: Option<Once>,
+    queue: impl FnOnce(&Connection) -> Result<Queued>,
+) -> Result<Queued> {
+    let Some(once) = once else {
+        return queue(db);
+    };
+    if let Some(before) = before(db, &once)? {
+        return Ok(before);
+    }
+    let queued = queue(db)?;
+    if let Queued::New(it) | Queued::Joined(it) = &queued {
+        idempotency::insert(db, &once, &it.id)?;
     }
     Ok(queued)
 }

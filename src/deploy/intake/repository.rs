@@ -15,7 +15,7 @@ use crate::ids::AppName;
 use crate::principal::{Principal, Requester};
 use crate::source;
 use crate::store::deployments::NewDeployment;
-use crate::store::pending_pushes;
+use crate::store::{holds, pending_pushes};
 
 /// A push as parsed by its door.
 pub struct Push {
@@ -99,7 +99,8 @@ fn store(
     }
     let (mut all_placed, mut all) = (Vec::new(), Vec::new());
     for app in apps {
-        let decision = decide(app, &refs, push.skip);
+        let pinned = holds::why_pinned(db, &app.name)?;
+        let decision = decide(app, &refs, push.skip).unless_pinned(pinned);
         let new = decision.chosen.map(|at| {
             let new = NewDeployment {
                 no_cache: push.no_cache,

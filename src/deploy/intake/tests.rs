@@ -234,6 +234,46 @@ async fn the_hook_hands_over_every_ref_for_every_app() {
 }
 
 #[tokio::test]
+async fn what_is_pushed_to_a_pinned_app_is_recorded_and_not_deployed() {
+    use crate::deploy::hold;
+    use crate::store::holds::Hold::Pin;
+    let scene = Scene::new().await;
+    let (agent, all) = (&scene.agent, "all".parse().unwrap());
+    let app = agent.app(&all).unwrap();
+    let by = Requester::Local { uid: 7 };
+    let why = Some("until Monday".to_owned());
+    let held = hold::set(agent, &all, Pin, why.clone(), false, by.clone()).await;
+    let since = held.unwrap().unwrap().at;
+    let held = hold::set(agent, &all, Pin, why, false, Requester::Agent).await;
+    assert_eq!(held.unwrap().unwrap().at, since, "it is pinned already");
+
+    let one = scene.commit("refs/heads/main", "one");
+    let outcomes = scene.hook(vec![moved("refs/heads/main", &one)]).await;
+    let expected = "`all` was pinned by local user (uid 7) (until Monday); `cutover unpin all` lets pushes go live again";
+    assert_eq!(outcomes[0].reason.as_deref(), Some(expected));
+    assert!(outcomes[0].skipped);
+    let two = "2".repeat(40).parse().unwrap();
+    let refs = [("feature", &two), ("main", &one)];
+    let answer = delivery(agent, &app, delivered(&refs, 1), None).await;
+    let reason = answer.unwrap().reason.unwrap();
+    assert!(
+        reason.contains("until Monday") && reason.contains(TOGETHER),
+        "{reason}"
+    );
+    let states = async || {
+        let made = scene.deployments("all").await;
+        made.iter().map(|it| it.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, [State::Skipped; 2]);
+
+    hold::set(agent, &all, Pin, None, true, by).await.unwrap();
+    let three = scene.commit("refs/heads/main", "three");
+    scene.hook(vec![moved("refs/heads/main", &three)]).await;
+    let after = [State::Skipped, State::Skipped, State::Queued];
+    assert_eq!(states().await, after);
+}
+
+#[tokio::test]
 async fn a_repository_of_no_app_is_said_and_a_sender_sees_only_its_own_apps() {
     let scene = Scene::new().await;
     let main = scene.commit("refs/heads/main", "main");

@@ -34,11 +34,21 @@ pub fn too_large(routes: &Routes, policy: &Policy) -> Response<ResponseBody> {
 /// Ends a request that failed because of the client.
 pub fn refuse(
     watch: &Watch,
+    claim: Claim,
+    answer: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    refuse_as(Outcome::Client, watch, claim, answer)
+}
+
+/// The same, counted as `outcome`.
+pub fn refuse_as(
+    outcome: Outcome,
+    watch: &Watch,
     mut claim: Claim,
     answer: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
     claim.status = answer.status().as_u16();
-    claim.end(Outcome::Client);
+    claim.end(outcome);
     watch.share.store(0, SeqCst);
     answer
 }

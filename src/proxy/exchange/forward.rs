@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::answer::{refuse, too_large};
+use super::answer::{refuse, refuse_as, too_large};
 use super::app_request::{app_request, is_grpc};
 use super::attempt::Attempt;
 use super::basic_auth::challenged;
@@ -24,6 +24,7 @@ use crate::log_limit::limited;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::handler::{Connection, Handler};
 use crate::proxy::route::claim::Claim;
+use crate::proxy::route::counters::Outcome;
 use crate::proxy::route::live::{NoRoute, without_port};
 use crate::proxy::route::routes::Routes;
 use crate::proxy::route::share::LiveShare;
@@ -188,7 +189,7 @@ async fn forward(
     let policy = &claim.share().policy;
     if let Some(page) = &policy.maintenance {
         let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
-        return refuse(watch, claim, answer);
+        return refuse_as(Outcome::Maintenance, watch, claim, answer);
     }
     let cap = policy.max_body.unwrap_or(u64::MAX);
     if request.body().size_hint().lower() > cap {

@@ -21,6 +21,8 @@ pub enum Outcome {
     Drained,
     /// The client went away, or violated the protocol.
     Client,
+    /// The app's owner has visitors turned away: 503, which is nobody's failure.
+    Maintenance,
 }
 
 impl Outcome {
@@ -34,11 +36,12 @@ impl Outcome {
             Self::LongHead => "long_header",
             Self::Drained => "drained",
             Self::Client => "client",
+            Self::Maintenance => "maintenance",
         }
     }
 }
 
-const OUTCOMES: usize = 8;
+const OUTCOMES: usize = 9;
 /// Powers of two, in microseconds: the last bound but one is 2^26 us, about a minute.
 const BUCKETS: usize = 28;
 
@@ -69,7 +72,10 @@ impl Counters {
     /// `status` 0: the client was sent none.
     pub fn count(&self, outcome: Outcome, status: u16, took: Duration) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
-        if let Some(class) = self.classes.get((status / 100).wrapping_sub(1) as usize) {
+        let class = (status / 100).wrapping_sub(1) as usize;
+        if let Some(class) = self.classes.get(class)
+            && outcome != Outcome::Maintenance
+        {
             class.fetch_add(1, Relaxed);
         }
         self.latency[bucket(took)].fetch_add(1, Relaxed);

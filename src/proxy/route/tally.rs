@@ -124,7 +124,7 @@ impl Record {
             | Outcome::Closed
             | Outcome::Malformed
             | Outcome::LongHead => true,
-            Outcome::Drained | Outcome::Client => false,
+            Outcome::Drained | Outcome::Client | Outcome::Maintenance => false,
         };
         let span = &self.spans[self.present.load(Relaxed) & 1];
         span.requests.fetch_add(1, Relaxed);

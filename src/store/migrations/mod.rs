@@ -561,6 +561,11 @@ const MIGRATIONS: &[&str] = &[
         results    TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // What a person has put on an app, as JSON: when, by whom and why.
+    "
+    ALTER TABLE apps ADD COLUMN pinned TEXT;
+    ALTER TABLE apps ADD COLUMN maintenance TEXT;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -10,7 +10,7 @@ use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::idempotency::Once;
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, apps, former_secrets};
+use crate::store::{StoreError, actions, apps, secrets};
 
 mod automatic;
 
@@ -175,7 +175,7 @@ fn bring_back_secrets(
     by: &Requester,
 ) -> Result<bool> {
     let (app, id) = (&release.app, &release.id);
-    let restored = former_secrets::restore(db, app, id, by)?;
+    let restored = secrets::restore(db, app, id, by)?;
     let detail = serde_json::json!({
         "release": id, "set": restored.set, "unset": restored.unset,
     });

@@ -1,9 +1,12 @@
 //! Secrets that Cutover keeps for apps, encrypted before they get here; see `deploy::vault`.
 
-use rusqlite::{Connection, Row};
+use std::collections::BTreeMap;
 
-use super::{Result, former_secrets, json, now, parsed, to_json};
-use crate::ids::AppName;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::former_secrets::{self, Former};
+use super::{Result, StoreError, json, now, parsed, to_json};
+use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub fn set(
 }
 
 /// Stores a value as this version, which belongs to no other value.
-pub(super) fn put(
+fn put(
     db: &Connection,
     app: &AppName,
     name: &str,
@@ -93,6 +96,55 @@ pub fn any(db: &Connection) -> Result<bool> {
     Ok(db.prepare_cached(sql)?.exists([])?)
 }
 
+/// What [`restore`] changed: names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub set: Vec<String>,
+    pub unset: Vec<String>,
+}
+
+/// Gives the app's secrets the values that a release started with; those that it did not have are unset.
+pub fn restore(
+    db: &Connection,
+    app: &AppName,
+    release: &ReleaseId,
+    by: &Requester,
+) -> Result<Restored> {
+    let mut query = db.prepare_cached("SELECT secrets FROM releases WHERE id = ?1")?;
+    let then = query.query_row([release.as_str()], |row| json(row, "secrets"));
+    let then: BTreeMap<String, u32> = then.optional()?.flatten().ok_or_else(|| {
+        StoreError::Refused(format!(
+            "it is not known with which secrets the release `{release}` started: it was adopted, or made \
+             before Cutover recorded that"
+        ))
+    })?;
+    let mut restored = Restored::default();
+    let now = of_app(db, app)?;
+    for secret in now.iter().filter(|it| !then.contains_key(&it.name)) {
+        unset(db, app, &secret.name)?;
+        restored.unset.push(secret.name.clone());
+    }
+    let former = former_secrets::of_app(db, app)?;
+    for (name, version) in then {
+        if now
+            .iter()
+            .any(|it| it.name == name && it.version == version)
+        {
+            continue;
+        }
+        let is_it = |it: &&Former| it.name == name && it.version == version;
+        let Some(former) = former.iter().find(is_it) else {
+            return Err(StoreError::Refused(format!(
+                "the value that `{name}` had in the release `{release}` is no longer kept: nothing was changed"
+            )));
+        };
+        put(db, app, &name, version, &former.sealed, by)?;
+        former_secrets::delete(db, app, &name, version)?;
+        restored.set.push(name);
+    }
+    Ok(restored)
+}
+
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Secret> {
     Ok(Secret {
         name: row.get("name")?,
@@ -101,4 +153,89 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Secret> {
         set_at: row.get("set_at")?,
         set_by: json(row, "set_by")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::release;
+    use crate::store::{Store, releases};
+
+    #[tokio::test]
+    async fn a_value_is_kept_for_the_releases_that_started_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = store.write(|db| {
+            let app: AppName = "hello".parse().unwrap();
+            let by = Requester::Agent;
+            let set = |name: &str, value: &[u8]| super::set(db, &app, name, value, &by);
+            let versions = |name: &str| {
+                let all = former_secrets::of_app(db, &app).unwrap().into_iter();
+                let of_name = all.filter(|it| it.name == name);
+                of_name.map(|it| it.version).collect::<Vec<_>>()
+            };
+            let made = |number| {
+                let made = release(db, number).unwrap();
+                former_secrets::record(db, &made.id).unwrap();
+                made
+            };
+            set("A", b"a1")?;
+            set("A", b"a2")?;
+            assert!(versions("A").is_empty(), "no release had the first");
+            let one = made(1);
+            set("A", b"a3")?;
+            set("B", b"b1")?;
+            assert_eq!(versions("A"), [2]);
+            let two = made(1);
+            assert!(unset(db, &app, "A")?);
+            assert_eq!(versions("A"), [2, 3]);
+            set("A", b"a4")?;
+
+            let restored = restore(db, &app, &one.id, &by)?;
+            assert_eq!(
+                (restored.set, restored.unset),
+                (vec!["A".into()], vec!["B".into()])
+            );
+            let now = super::of_app(db, &app)?;
+            assert_eq!(now.len(), 1);
+            assert_eq!((now[0].version, &now[0].sealed[..]), (2, &b"a2"[..]));
+            assert_eq!(
+                restore(db, &app, &one.id, &by)?,
+                Restored::default(),
+                "twice"
+            );
+            // A newer value's version is that of no other.
+            set("A", b"a5")?;
+            assert_eq!(
+                super::of_app(db, &app)?[0].version,
+                4,
+                "nothing started with the fourth"
+            );
+            restore(db, &app, &two.id, &by)?;
+            let now: Vec<_> = super::of_app(db, &app)?
+                .into_iter()
+                .map(|it| it.sealed)
+                .collect();
+            assert_eq!(now, [b"a3", b"b1"]);
+
+            // With the release its values go, and they cannot be had any more.
+            assert_eq!(versions("A"), [2]);
+            releases::set_removed(db, &one.id)?;
+            assert!(versions("A").is_empty());
+            assert!(matches!(
+                restore(db, &app, &one.id, &by),
+                Err(StoreError::Refused(_))
+            ));
+            // What is not recorded is not guessed.
+            let three = release(db, 1)?;
+            assert!(matches!(
+                restore(db, &app, &three.id, &by),
+                Err(StoreError::Refused(_))
+            ));
+            unset_all(db, &app)?;
+            assert!(!any(db)?);
+            Ok(())
+        });
+        write.await.unwrap();
+    }
 }

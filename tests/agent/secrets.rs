@@ -477,7 +477,7 @@ async fn a_rollback_can_bring_back_the_secrets_of_then() {
     assert!(has(&old, None).await);
     assert_eq!(versions(), [1]);
     // Nothing to do; and a new key seals the values of before too.
-    assert_eq!(back(&first.id, &["--secrets"]), Some(1));
+    assert_eq!(back(&first.id, &["--secrets"]), Some(2));
     secret(&server, &["rekey"], "").unwrap();
     assert_eq!(back(&second.id, &[]), Some(0), "{}", server.log());
     assert!(has(&old, None).await);

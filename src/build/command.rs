@@ -11,10 +11,12 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 
 use super::checkout::{self, Work};
+use super::left::{self, Run};
 use super::{BuildError, Context};
 use crate::config::Site;
 use crate::engine::Engine;
 use crate::ids::CommitId;
+use crate::source::Mirror;
 use crate::store::log::Log;
 
 /// Of the agent's own environment, which has secrets, the program gets only this.
@@ -71,8 +73,9 @@ pub(super) async fn run(
         "running `{shown}` in a checkout of {}",
         program.commit.short()
     ));
-    let command = command(engine, program, &argv, &work);
-    ended(command, &shown, log).await?;
+    let run = Run::new(program.folder.clone());
+    let command = command(engine, program, &argv, &work, &run);
+    ended(command, run, &shown, log).await?;
     let Some(site) = program.site.cloned() else {
         if engine.image_id(image).await?.is_none() {
             return Err(BuildError::NoImage {
@@ -130,7 +133,13 @@ async fn blocking<T: Send + 'static>(
     done.expect("reading and writing files does not panic")
 }
 
-fn command(engine: &Engine, program: &Program<'_>, argv: &[String], work: &Work) -> Command {
+fn command(
+    engine: &Engine,
+    program: &Program<'_>,
+    argv: &[String],
+    work: &Work,
+    run: &Run,
+) -> Command {
     let mut command = Command::new(argv.first().map_or("", String::as_str));
     command.args(argv.iter().skip(1)).env_clear();
     for name in PASSED_ON {
@@ -146,7 +155,8 @@ fn command(engine: &Engine, program: &Program<'_>, argv: &[String], work: &Work)
         .env("SOURCE_COMMIT", program.commit.as_str())
         .env("SOURCE_BRANCH", program.branch)
         .env("IMAGE", &program.image)
-        .envs(program.args);
+        .envs(program.args)
+        .envs([run.mark()]);
     command
         .current_dir(work.path().join("tree"))
         .stdin(Stdio::null())
@@ -157,19 +167,37 @@ fn command(engine: &Engine, program: &Program<'_>, argv: &[String], work: &Work)
     command
 }
 
-/// Ends the processes of a group, whatever they do.
-struct Group(Option<Pid>);
+/// Ends the processes of an app's builder that an agent which was killed has left. Blocks.
+pub fn end_left(mirror: &Mirror) {
+    left::end_all(&folder(mirror));
+}
+
+/// Where the checkout of an app is made.
+pub(super) fn folder(mirror: &Mirror) -> PathBuf {
+    mirror.more().join("work")
+}
+
+/// Ends the processes of a group, and those that have left it, whatever they do.
+struct Group {
+    id: Option<Pid>,
+    run: Arc<Run>,
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.id {
             // Gone already, mostly.
             let _ = kill_process_group(group, Signal::KILL);
+        }
+        let run = self.run.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || run.end())),
+            Err(_) => run.end(),
         }
     }
 }
 
-async fn ended(mut command: Command, shown: &str, log: &Log) -> Result<(), BuildError> {
+async fn ended(mut command: Command, run: Run, shown: &str, log: &Log) -> Result<(), BuildError> {
     let failed = |message: String, log_tail| BuildError::Failed {
         step: shown.to_owned(),
         message,
@@ -178,7 +206,10 @@ async fn ended(mut command: Command, shown: &str, log: &Log) -> Result<(), Build
     let mut child = command
         .spawn()
         .map_err(|error| failed(format!("it cannot be started: {error}"), Vec::new()))?;
-    let _group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
+    let _group = Group {
+        id: child.id().and_then(|id| Pid::from_raw(id as i32)),
+        run: Arc::new(run),
+    };
     let tail = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let said = async {

@@ -151,7 +151,7 @@ fn program<'a>(request: &'a Request<'_>, argv: &'a [String]) -> Program<'a> {
     Program {
         argv,
         image: format!("{own}-build"),
-        folder: request.mirror.more().join("work"),
+        folder: command::folder(request.mirror),
         commit: &request.commit.id,
         branch: request.branch,
         args: &request.inputs.args,

@@ -14,6 +14,7 @@ mod error;
 mod ignore;
 mod image;
 mod inputs;
+mod left;
 mod lfs;
 mod link;
 mod objects;
@@ -26,6 +27,7 @@ mod times;
 mod walk;
 
 pub use cache_key::cache_key;
+pub use command::end_left;
 pub use context::Context;
 pub use error::BuildError;
 pub use image::{Built, Request, image};

@@ -12,8 +12,9 @@
 use rusqlite::Connection;
 
 use super::line::{Line, Stop};
-use super::steps::retire;
+use super::steps::{fetch, retire};
 use super::{Agent, Result, masks, run, undo};
+use crate::build;
 use crate::config::App;
 use crate::engine::{EngineError, Found};
 use crate::ids::AppName;
@@ -45,6 +46,8 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
             let deployment = went_live::record(agent, &deployment).await?;
             forward(agent, app, &deployment).await?;
         } else {
+            let mirror = fetch::mirror_of(agent, app);
+            let _ = tokio::task::spawn_blocking(move || build::end_left(&mirror)).await;
             back(agent, &deployment).await?;
         }
     }

@@ -140,6 +140,34 @@ async fn any_program_may_build_and_ends_when_it_is_told() {
     // Nobody may have taken note of its end yet.
     let is_gone = soon(async || state().is_empty() || state().contains(") Z "));
     assert!(is_gone.await, "{}", state());
+    // Those that an agent which is killed leaves end before the next one begins, whatever they are in.
+    let pid = server.stage.data_dir.join("pid-of-killed");
+    let text = format!(
+        "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600' & wait; sleep 600",
+        pid.display()
+    );
+    let id = server
+        .push_files(&with("v4", "", script(&text)), "v4")
+        .await;
+    assert!(soon(async || pid.exists()).await);
+    server.agent().kill().await.unwrap();
+    let left = std::fs::read_to_string(&pid).unwrap();
+    let left = format!("/proc/{}/stat", left.trim());
+    let state_of_left = || std::fs::read_to_string(&left).unwrap_or_default();
+    assert!(!state_of_left().is_empty(), "it was ended too early");
+    std::fs::remove_file(&pid).unwrap();
+    server.serve().await;
+    let is_gone = soon(async || state_of_left().is_empty() || state_of_left().contains(") Z "));
+    assert!(is_gone.await, "{}", state_of_left());
+    // It runs again, and a cancel ends them too.
+    assert!(soon(async || pid.exists()).await);
+    let again = std::fs::read_to_string(&pid).unwrap();
+    let again = format!("/proc/{}/stat", again.trim());
+    assert!(server.cutover(&["cancel", &id]).status().unwrap().success());
+    assert_eq!(server.ended(&id).await.0.state, "cancelled");
+    let state = || std::fs::read_to_string(&again).unwrap_or_default();
+    let is_gone = soon(async || state().is_empty() || state().contains(") Z "));
+    assert!(is_gone.await, "{}", state());
     let work = server.stage.data_dir.join("repos");
     let checkout = |folder: &std::path::Path| {
         let all = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -4,13 +4,14 @@ use git2::{ObjectType, Tree};
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::BuildError;
+use super::encode::{Encoding, encoding};
 use super::objects::{LINK, Objects};
 
 /// Far more rules than anybody writes; each file is checked against all of them.
 const MAX_RULES: usize = 10_000;
 /// The largest .gitattributes that is read, in bytes.
 const MAX_ATTRIBUTES: u64 = 1 << 20;
-const NAMES: [&str; 4] = ["filter", "text", "eol", "ident"];
+const NAMES: [&str; 5] = ["filter", "text", "eol", "ident", "working-tree-encoding"];
 
 /// The rules of the .gitattributes files. Of those that match a file, the last that says something of an
 /// attribute decides; the rules of a folder come after those of its parents.
@@ -26,6 +27,15 @@ pub(super) struct Attributed {
     pub(super) crlf: Option<Crlf>,
     /// `$Id$` becomes `$Id: …$`.
     pub(super) ident: bool,
+    /// What it is written in.
+    pub(super) encoding: Option<Encoding>,
+}
+
+impl Attributed {
+    /// Whether a checkout has the file in another form.
+    pub(super) fn converts(&self) -> bool {
+        self.crlf.is_some() || self.ident || self.encoding.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +110,7 @@ impl Attributes {
     }
 
     /// Those of the file at this path from the repository's root.
-    pub(super) fn of(&self, path: &str) -> Attributed {
+    pub(super) fn of(&self, path: &str) -> Result<Attributed, BuildError> {
         let mut said: [Option<&Value>; NAMES.len()] = [None; NAMES.len()];
         for rule in self.0.iter().rev().filter(|rule| rule.fits(path)) {
             for (said, value) in said.iter_mut().zip(&rule.values) {
@@ -109,18 +119,29 @@ impl Attributes {
         }
         let is =
             |value: Option<&Value>, text: &str| matches!(value, Some(Value::Is(it)) if it == text);
-        let [filter, text, eol, ident] = said;
+        let [filter, text, eol, ident, encoded] = said;
         let crlf = match text {
             _ if !is(eol, "crlf") => None,
             Some(Value::Unset) => None,
             text if is(text, "auto") => Some(Crlf::Auto),
             _ => Some(Crlf::Always),
         };
-        Attributed {
+        let unknown = |name: &str| BuildError::Encoding {
+            path: path.to_owned(),
+            name: name.to_owned(),
+        };
+        let encoding = match encoded {
+            Some(Value::Is(name)) => encoding(name).ok_or_else(|| unknown(name))?,
+            Some(Value::Set) => return Err(unknown("true")),
+            Some(Value::Unset) => return Err(unknown("false")),
+            Some(Value::Unsaid) | None => None,
+        };
+        Ok(Attributed {
             lfs: is(filter, "lfs"),
             crlf,
             ident: ident == Some(&Value::Set),
-        }
+            encoding,
+        })
     }
 }
 
@@ -202,7 +223,7 @@ mod tests {
             ("web/c d.bin", true),
             ("c d.bin", false),
         ] {
-            assert_eq!(rules.of(path).lfs, covered, "{path}");
+            assert_eq!(rules.of(path).unwrap().lfs, covered, "{path}");
         }
     }
 
@@ -221,8 +242,19 @@ mod tests {
             ("lf.bat", None, false),
             ("no.ps1", Some(Crlf::Always), false),
         ] {
-            let of = rules.of(path);
+            let of = rules.of(path).unwrap();
             assert_eq!((of.crlf, of.ident), (crlf, ident), "{path}");
         }
+    }
+
+    #[test]
+    fn an_encoding_that_is_not_known_is_named() {
+        let mut rules = Attributes::default();
+        rules.read("", "*.txt working-tree-encoding=UTF-99\n*.a working-tree-encoding\nb.txt !working-tree-encoding\n");
+        for path in ["x/a.txt", "x.a"] {
+            let error = rules.of(path).unwrap_err().to_string();
+            assert!(error.contains(path), "{error}");
+        }
+        assert_eq!(rules.of("b.txt").unwrap(), Attributed::default());
     }
 }

@@ -1,15 +1,20 @@
-//! A file as a checkout has it: with the line ends and the id that its attributes ask for.
+//! A file as a checkout has it: with the line ends, the id and the encoding that its attributes ask for.
 
 use git2::Oid;
 
 use super::attributes::{Attributed, Crlf};
+use super::encode::encoded;
 
 /// `None`: as git holds it.
 pub(super) fn converted(id: Oid, content: &[u8], how: Attributed) -> Option<Vec<u8>> {
     let with_id = how.ident.then(|| with_id(id, content)).flatten();
     let content = with_id.as_deref().unwrap_or(content);
     let with_returns = how.crlf.and_then(|crlf| with_returns(content, crlf));
-    with_returns.or(with_id)
+    let encoding = how.encoding.and_then(|encoding| {
+        let content = with_returns.as_deref().unwrap_or(content);
+        encoded(content, encoding)
+    });
+    encoding.or(with_returns).or(with_id)
 }
 
 fn with_returns(content: &[u8], crlf: Crlf) -> Option<Vec<u8>> {
@@ -87,9 +92,9 @@ mod tests {
     fn a_file_is_converted_as_git_does() {
         let id = Oid::from_bytes(&[0xab; 20]).unwrap();
         let how = |crlf, ident| Attributed {
-            lfs: false,
             crlf,
             ident,
+            ..Attributed::default()
         };
         let (always, auto) = (how(Some(Crlf::Always), false), how(Some(Crlf::Auto), false));
         let said = format!("x $Id: {id} $ y\n");

@@ -14,6 +14,8 @@ use crate::engine::files::{FileEntry, FileKind, Files};
 const MAX_DOCKERFILE: u64 = 1 << 20;
 /// Its name where none is configured.
 const USUAL: &str = "Dockerfile";
+/// What Docker takes where there is none of that name.
+const OTHER: &str = "dockerfile";
 /// The builder gets files without those that are ignored; without any rules it would look for some.
 const NO_RULES: &[u8] = b"# applied by Cutover\n";
 
@@ -45,8 +47,11 @@ pub(super) fn find(
     folder: &str,
 ) -> Result<Dockerfile, BuildError> {
     let places = match configured {
-        Some(path) => [path.to_owned(), joined(folder, path)],
-        None => [joined(folder, USUAL), USUAL.to_owned()],
+        Some(path) => vec![path.to_owned(), joined(folder, path)],
+        None => [folder, ""]
+            .into_iter()
+            .flat_map(|folder| [USUAL, OTHER].map(|name| joined(folder, name)))
+            .collect(),
     };
     for named in places {
         let path = followed(objects, root, &named)?;

@@ -40,6 +40,10 @@ pub enum BuildError {
         paths: Vec<String>,
         error: Box<SourceError>,
     },
+    #[error(
+        "`{path}` is to be written in the encoding `{name}` by .gitattributes, which is not known"
+    )]
+    Encoding { path: String, name: String },
     #[error("`{link}` is a symbolic link out of the repository, to `{target}`")]
     LinkOut { link: String, target: String },
     #[error("the tree of this commit has an entry with the invalid name `{0}`")]
@@ -84,6 +88,7 @@ impl BuildError {
             Self::NoServer => "no_site_server",
             Self::BadIgnore { .. } => "bad_dockerignore",
             Self::Lfs { .. } => "lfs_pointer",
+            Self::Encoding { .. } => "unknown_encoding",
             Self::LinkOut { .. } => "link_out_of_context",
             Self::BadName(_) => "bad_tree",
             Self::Checkout { .. } => "checkout",
@@ -121,6 +126,9 @@ impl BuildError {
             Self::BadIgnore { .. } => "correct the line and push again",
             Self::Lfs { .. } => {
                 "push them (`git lfs push --all origin`) and check that the app's `source` may read them; or commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
+            }
+            Self::Encoding { .. } => {
+                "correct its `working-tree-encoding`, or exclude the file in .dockerignore"
             }
             Self::LinkOut { .. } => "point it to a path within the repository",
             Self::BadName(_) => "check the repository with `git fsck`",

@@ -11,6 +11,7 @@ mod context;
 mod convert;
 mod dockerfile;
 mod error;
+mod encode;
 mod ignore;
 mod image;
 mod inputs;

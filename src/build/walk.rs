@@ -185,14 +185,14 @@ impl Walk<'_> {
                 if !is_file {
                     continue;
                 }
-                let (at, how) = (self.list.entries.len() - 1, attributes.of(&full));
+                let (at, how) = (self.list.entries.len() - 1, attributes.of(&full)?);
                 let size = objects.size(id)?;
                 let content = || Ok(objects.blob(id, &full, MAX_CONVERTED)?.content().to_vec());
                 if how.lfs
                     && let Some(pointer) = pointer(size, content)?
                 {
                     found.pointers.push((at, pointer));
-                } else if (how.crlf.is_some() || how.ident)
+                } else if how.converts()
                     && size <= MAX_CONVERTED
                     && let Some(content) = converted(id, &content()?, how)
                 {

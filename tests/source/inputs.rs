@@ -130,6 +130,14 @@ async fn a_dockerfile_may_be_anywhere_in_the_repository() {
     let built = scene.build(&commit, "two").await.unwrap();
     let found = files_of(&scene, &built.image_id).await;
     assert_eq!(in_app(&found), ["Dockerfile"]);
+    // Docker takes this name too.
+    let commit = scene.commit(&[
+        ("Dockerfile", Text(other)),
+        ("apps/api/dockerfile", Text(SCRATCH)),
+    ]);
+    let built = scene.build(&commit, "three").await.unwrap();
+    let found = files_of(&scene, &built.image_id).await;
+    assert_eq!(in_app(&found), ["dockerfile"]);
     scene.clean_up().await;
 }
 
@@ -301,11 +309,13 @@ async fn steps_sign_with_the_keys_that_are_configured() {
 #[tokio::test]
 async fn files_are_as_a_checkout_has_them() {
     let scene = Scene::new().await;
-    let of_all = "* text=auto\n*.bat eol=crlf\n*.v ident\n*.bin -text\n";
+    let of_all = "* text=auto\n*.bat eol=crlf\n*.v ident\n*.bin -text\n\
+                  *.ps1 text working-tree-encoding=UTF-16LE eol=crlf\n";
     let commit = scene.commit(&[
         ("Dockerfile", Text(SCRATCH)),
         (".gitattributes", Text(of_all)),
         ("run.bat", Text("a\nb\n")),
+        ("run.ps1", Text("a\n")),
         ("run.sh", Text("a\nb\n")),
         ("web/.gitattributes", Text("*.bin eol=crlf text\n")),
         ("web/x.bin", Text("a\n")),
@@ -318,6 +328,7 @@ async fn files_are_as_a_checkout_has_them() {
     let version = format!("$Id: {id} $\n");
     for (path, text) in [
         ("run.bat", "a\r\nb\r\n"),
+        ("run.ps1", "a\0\r\0\n\0"),
         ("run.sh", "a\nb\n"),
         ("web/x.bin", "a\r\n"),
         ("x.bin", "a\n"),

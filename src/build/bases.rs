@@ -3,17 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::instructions::{Instruction, instructions, name_length};
+
 /// The names of the images, as they are written with variables expanded; without stages and `scratch`.
 /// `None` if they depend on something that is known only to the builder.
 pub(super) fn bases(dockerfile: &str, args: &BTreeMap<String, String>) -> Option<BTreeSet<String>> {
-    let mut found = Found {
-        args,
-        values: BTreeMap::new(),
-        stages: Vec::new(),
-        images: BTreeSet::new(),
-    };
-    for line in instructions(dockerfile) {
-        found.take(&line)?;
+    let mut found = Found::new(args);
+    for instruction in instructions(dockerfile) {
+        found.take(&instruction)?;
     }
     Some(found.images)
 }
@@ -21,17 +18,18 @@ pub(super) fn bases(dockerfile: &str, args: &BTreeMap<String, String>) -> Option
 /// The names of all build arguments that the Dockerfile declares.
 pub(super) fn declared(dockerfile: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for line in instructions(dockerfile) {
-        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
-        if name.eq_ignore_ascii_case("ARG") {
-            let words = rest.split_whitespace();
+    for instruction in instructions(dockerfile) {
+        let (name, words, _) = instruction.words();
+        if name == "ARG" {
+            let words = words.into_iter();
             names.extend(words.map(|word| word.split('=').next().unwrap_or(word).to_owned()));
         }
     }
     names
 }
 
-struct Found<'a> {
+/// What is known of the instructions so far.
+pub(super) struct Found<'a> {
     /// As configured for the build.
     args: &'a BTreeMap<String, String>,
     /// The ARGs before the first FROM.
@@ -41,15 +39,23 @@ struct Found<'a> {
     images: BTreeSet<String>,
 }
 
-impl Found<'_> {
-    fn take(&mut self, line: &str) -> Option<()> {
-        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let words: Vec<&str> = rest.split_whitespace().collect();
-        let flags = words.iter().take_while(|word| word.starts_with("--"));
-        match name.to_ascii_uppercase().as_str() {
+impl<'a> Found<'a> {
+    pub(super) fn new(args: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            args,
+            values: BTreeMap::new(),
+            stages: Vec::new(),
+            images: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the next instruction. `None`: only the builder knows which image it names.
+    pub(super) fn take(&mut self, instruction: &Instruction) -> Option<()> {
+        let (name, words, flags) = instruction.words();
+        let (flags, words) = words.split_at(flags);
+        match name.as_str() {
             "ARG" if self.stages.is_empty() => return words.iter().try_for_each(|it| self.arg(it)),
             "FROM" => {
-                let words = &words[flags.count()..];
                 let image = self.expand(words.first()?)?;
                 self.image(&image, false)?;
                 let named = matches!(words, [_, r#as, _, ..] if r#as.eq_ignore_ascii_case("as"));
@@ -61,19 +67,16 @@ impl Found<'_> {
                 self.stages.push(stage);
             }
             "COPY" | "ADD" => {
-                let flags: Vec<_> = flags
-                    .filter_map(|flag| flag.strip_prefix("--from="))
-                    .collect();
-                flags
-                    .into_iter()
-                    .try_for_each(|image| self.image(image, true))?;
+                let mut images = flags.iter().filter_map(|flag| flag.strip_prefix("--from="));
+                images.try_for_each(|image| self.image(image, true))?;
             }
             "RUN" => {
-                let mounts = flags.filter_map(|flag| flag.strip_prefix("--mount="));
+                let mounts = flags
+                    .iter()
+                    .filter_map(|flag| flag.strip_prefix("--mount="));
                 let options = mounts.flat_map(|mount| mount.split(','));
-                let from: Vec<_> = options.filter_map(|it| it.strip_prefix("from=")).collect();
-                from.into_iter()
-                    .try_for_each(|image| self.image(image, true))?;
+                let mut images = options.filter_map(|it| it.strip_prefix("from="));
+                images.try_for_each(|image| self.image(image, true))?;
             }
             _ => {}
         }
@@ -108,7 +111,7 @@ impl Found<'_> {
 
     /// Replaces `$NAME`, `${NAME}` and the forms with `:-`, `-`, `:+` and `+`. `None` for what only the
     /// builder knows, such as `$TARGETARCH`.
-    fn expand(&self, text: &str) -> Option<String> {
+    pub(super) fn expand(&self, text: &str) -> Option<String> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -145,91 +148,11 @@ impl Found<'_> {
     }
 }
 
-fn name_length(text: &str) -> usize {
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    text.bytes().take_while(is_name).count()
-}
-
 /// Arguments that the builder sets by itself.
 fn is_platform(name: &str) -> bool {
     ["TARGET", "BUILD"]
         .iter()
         .any(|side| name.starts_with(side))
-}
-
-/// The Dockerfile's instructions, each in one line, without comments and here-documents.
-fn instructions(dockerfile: &str) -> Vec<String> {
-    let text = dockerfile.trim_start_matches('\u{feff}');
-    let escape = escape(text);
-    let lines: Vec<&str> = text.lines().collect();
-    let mut all = Vec::new();
-    let mut at = 0;
-    while at < lines.len() {
-        let mut whole = String::new();
-        while let Some(line) = lines.get(at) {
-            at += 1;
-            let line = line.trim();
-            // Comments and empty lines do not end an instruction.
-            if line.starts_with('#') || (line.is_empty() && !whole.is_empty()) {
-                continue;
-            }
-            match line.strip_suffix(escape) {
-                Some(part) => whole.push_str(part),
-                None => {
-                    whole.push_str(line);
-                    break;
-                }
-            }
-        }
-        for end in here_documents(&whole) {
-            let is_end = |line: &&str| line.trim_start_matches('\t') == end;
-            // Without its end it is something else that looks like one.
-            if let Some(length) = lines[at..].iter().position(is_end) {
-                at += length + 1;
-            }
-        }
-        if !whole.is_empty() {
-            all.push(whole);
-        }
-    }
-    all
-}
-
-/// `\`, unless a directive at the very beginning says otherwise.
-fn escape(text: &str) -> char {
-    let directives = text
-        .lines()
-        .map_while(|line| line.trim().strip_prefix('#')?.split_once('='));
-    let mut escapes = directives.filter(|(key, _)| key.trim().eq_ignore_ascii_case("escape"));
-    match escapes.next() {
-        Some((_, value)) if value.trim() == "`" => '`',
-        _ => '\\',
-    }
-}
-
-/// The words that end the here-documents of an instruction.
-fn here_documents(line: &str) -> Vec<&str> {
-    let starts = |word: &str| {
-        ["RUN", "COPY", "ADD"]
-            .iter()
-            .any(|it| word.eq_ignore_ascii_case(it))
-    };
-    if !line.split_whitespace().next().is_some_and(starts) {
-        return Vec::new();
-    }
-    let mut ends = Vec::new();
-    let mut rest = line;
-    while let Some((_, after)) = rest.split_once("<<") {
-        let word = after
-            .trim_start_matches('-')
-            .trim_start_matches(['"', '\'']);
-        let length = name_length(word);
-        if length > 0 && !after.starts_with('<') {
-            ends.push(&word[..length]);
-        }
-        rest = after.trim_start_matches('<');
-    }
-    ends
 }
 
 #[cfg(test)]

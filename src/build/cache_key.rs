@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::walk::Kind;
+use super::walk::{Kind, List};
 use super::{Context, Secret};
 use crate::config;
 use crate::ids::AppName;
@@ -77,8 +77,25 @@ pub fn cache_key(
         add(name.as_bytes());
         add(id.as_deref().unwrap_or_default().as_bytes());
     }
+    for (name, named) in &settings.contexts {
+        if let config::Named::Image(image) = named {
+            add(b"named image");
+            add(name.as_bytes());
+            add(image.to_string().as_bytes());
+        }
+    }
+    add_files(&context.list, &mut add);
+    for folder in &context.named {
+        add(b"named folder");
+        add(folder.name.as_bytes());
+        add_files(&folder.context.list, &mut add);
+    }
+    hex::encode(hash.finalize())
+}
+
+fn add_files(list: &List, add: &mut impl FnMut(&[u8])) {
     add(b"files");
-    for entry in &context.list.entries {
+    for entry in &list.entries {
         add(&entry.path);
         match &entry.kind {
             Kind::Folder => add(b"folder"),
@@ -92,5 +109,4 @@ pub fn cache_key(
             }
         }
     }
-    hex::encode(hash.finalize())
 }

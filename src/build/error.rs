@@ -109,7 +109,7 @@ impl BuildError {
         match self {
             Self::Source(error) => error.hint(),
             Self::Outside(_) | Self::NoContext(_) => {
-                "correct the app's `build.context` in deploy.toml: it must be a folder of the repository; `.` is the root"
+                "correct the app's `build.context` or `build.contexts` in deploy.toml: it must be a folder of the repository; `.` is the root"
             }
             Self::NoDockerfile { .. } | Self::DockerfileNotAFile(_) => {
                 "commit it, or correct the app's `build.dockerfile` in deploy.toml: it must be a path from the repository's root; an app that is a folder of files needs none, with `kind = \"static\"` and `dir`"

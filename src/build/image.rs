@@ -1,50 +1,22 @@
 //! Builds the image of a commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::cache_key::{Base, cache_key};
 use super::command::Program;
 use super::ssh::Agents;
-use super::{BuildError, Context, Inputs, bases, command};
-use crate::config;
+use super::{BuildError, Context, Request, bases, command, contexts};
+use crate::config::Image;
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage, Engine};
-use crate::ids::AppName;
-use crate::source::{Commit, Fetching, Mirror};
+use crate::source::Fetching;
 use crate::store::images::Recorded;
 use crate::store::log::Log;
 use crate::store::provenance::{self, Provenance};
-
-/// What is to be built.
-pub struct Request<'a> {
-    pub app: &'a AppName,
-    pub commit: &'a Commit,
-    /// The image in a registry, with its digest, that takes the place of a commit's files.
-    pub from: Option<&'a str>,
-    pub settings: &'a config::Build,
-    pub inputs: &'a Inputs,
-    /// The branch or tag that the commit was pushed to.
-    pub branch: &'a str,
-    pub mirror: &'a Mirror,
-    /// `name:tag`, at least one. The last belongs to this build alone and points to the image
-    /// afterwards; the ones before it move to whatever was built last.
-    pub tags: Vec<String>,
-    /// The image's labels. As they are the same for every deployment of the app, an unchanged tree
-    /// keeps its image id.
-    pub labels: HashMap<String, String>,
-    /// Builds even if an image of this content exists, and runs every step.
-    pub no_cache: bool,
-    /// Asks the registries for the base images anew.
-    pub pull: bool,
-    /// The images that were built before, by cache key. No other image is reused: labels do not
-    /// identify one, as an image built from one of ours inherits them.
-    pub recorded: HashMap<String, Recorded>,
-}
 
 /// The result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +64,8 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
     let args = inputs.args(&dockerfile, request.commit, request.branch);
-    let bases = bases(engine, request, bases::bases(&dockerfile, &args).as_ref()).await?;
+    let named = contexts::without_folders(&dockerfile, &args, request.settings);
+    let bases = bases(engine, request, bases::bases(&named, &args).as_ref()).await?;
     let key = cache_key(
         request.app,
         &context,
@@ -118,7 +91,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
             provenance: Provenance::default(),
         });
     }
-    let (context, left) = match &request.settings.command {
+    let (mut context, left) = match &request.settings.command {
         Some(argv) => {
             let (context, left) =
                 command::run(engine, &program(request, argv), context, log).await?;
@@ -127,7 +100,12 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         None => (context, None),
     };
     let mut provenance = origin(request, &context, &args);
-    let BuiltImage { id: image_id, from } = build(engine, request, context, &args, log).await?;
+    let made = contexts::make(engine, request, &mut context, &args, &bases, log).await?;
+    // Those of the folders are in no registry, nor is what a program has left.
+    let pull = request.pull && request.settings.command.is_none() && made.is_empty();
+    let built = build(engine, request, context, &args, pull, log).await;
+    made.remove(engine).await;
+    let BuiltImage { id: image_id, from } = built?;
     provenance.bases = based(&bases, &from);
     if let Some(name) = left.as_ref().and_then(|left| left.image.as_ref())
         && let Some(id) = engine.image_id(name).await?
@@ -194,10 +172,7 @@ fn based(bases: &[Base], from: &[String]) -> Vec<provenance::Base> {
         })
         .collect();
     for (name, id) in bases.iter().filter(|(name, _)| !name.is_empty()) {
-        let known = name
-            .parse::<config::Image>()
-            .ok()
-            .map(|image| image.canonical());
+        let known = name.parse::<Image>().ok().map(|image| image.canonical());
         let known = all.iter_mut().find(|it| known.as_ref() == Some(&it.name));
         match known {
             Some(base) => base.image_id.clone_from(id),
@@ -257,19 +232,15 @@ async fn build(
     request: &Request<'_>,
     context: Context,
     args: &BTreeMap<String, String>,
+    pull: bool,
     log: &Log,
 ) -> Result<BuiltImage, BuildError> {
-    let (entries, kib) = (context.entries(), context.size().div_ceil(1024));
-    match entries {
-        0 => {}
-        1 => log.line(&format!("build context: 1 file, {kib} KiB")),
-        many => log.line(&format!(
-            "build context: {many} files and folders, {kib} KiB"
-        )),
+    if context.entries() > 0 {
+        log.line(&format!("build context: {}", context.extent()));
     }
     let settings = request.settings;
     let secrets = request.inputs.secrets.iter();
-    let shared_key = shared_key(request);
+    let shared_key = request.shared_key(&context_of(request));
     let named = context.dockerfile.named.clone();
     let agents = Agents::start(&settings.ssh, request.mirror.more().join("ssh")).await?;
     let spec = BuildSpec {
@@ -288,14 +259,17 @@ async fn build(
             .map(|(id, secret)| (id.clone(), secret.value.clone()))
             .collect(),
         ssh: agents.sockets.clone(),
+        cache_from: settings.cache_from.iter().map(Image::to_string).collect(),
+        keeps_cache: settings.cache_to.is_some(),
         no_cache: request.no_cache,
-        // What a program has left is in no registry.
-        pull: request.pull && settings.command.is_none(),
+        pull,
     };
     let here_documents = context.dockerfile.text.windows(2).any(|it| it == b"<<");
     let dockerfile = Arc::new(Mutex::new(context.dockerfile_folder()));
     let context = Arc::new(Mutex::new(context));
-    let built = engine.build(&spec, dockerfile, context.clone(), log).await;
+    let built = engine
+        .build(&spec, dockerfile, context.clone(), Some(log))
+        .await;
     if built.is_err()
         && let Some(error @ BuildError::Source(_)) = context.lock().failed.take()
     {
@@ -319,13 +293,9 @@ async fn build(
     }
 }
 
-/// The builder keeps a copy of the files for each agent, app and context.
-fn shared_key(request: &Request<'_>) -> String {
-    let labels: BTreeMap<_, _> = request.labels.iter().collect();
-    let (context, site) = (&request.settings.context, &request.settings.site);
-    let of = match site {
-        Some(site) => format!("{} site {} {labels:?}", request.app, site.dir),
-        None => format!("{} {context} {labels:?}", request.app),
-    };
-    hex::encode(Sha256::digest(of))
+fn context_of(request: &Request<'_>) -> String {
+    match &request.settings.site {
+        Some(site) => format!("site {}", site.dir),
+        None => request.settings.context.clone(),
+    }
 }

@@ -10,6 +10,14 @@ use super::run::environment;
 use super::values::{inside, path, positive, secret};
 use super::{Image, Secret, Site, Value};
 
+/// What the Dockerfile finds under a name that it has no stage for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A folder of the repository, in the form of [`Build::context`].
+    Folder(String),
+    Image(Image),
+}
+
 #[derive(Debug, Clone)]
 pub struct Build {
     /// A folder of files that is served as it is, without a Dockerfile.
@@ -19,12 +27,20 @@ pub struct Build {
     pub command: Option<Vec<String>>,
     /// Where images are pushed to as well: a name in a registry, without a tag.
     pub push: Option<String>,
+    /// Images in registries that were pushed with what their steps have cached.
+    pub cache_from: Vec<Image>,
+    /// Where each image is pushed to with that.
+    pub cache_to: Option<Image>,
     /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
     /// repeated slashes.
     pub context: String,
+    /// What `FROM`, `COPY --from` and `RUN --mount=from` find under these names.
+    pub contexts: BTreeMap<String, Named>,
     /// The Dockerfile's path from the repository's root, or else below the context folder, in the same
     /// form. Absent: `Dockerfile` in the context folder, or else in the root.
     pub dockerfile: Option<String>,
+    /// The context gets a `.git` with the commit.
+    pub git_dir: bool,
     /// The stage that becomes the image. Absent: the last.
     pub target: Option<String>,
     pub args: BTreeMap<String, Value>,
@@ -51,8 +67,12 @@ impl Default for Build {
             site: None,
             command: None,
             push: None,
+            cache_from: Vec::new(),
+            cache_to: None,
             context: ".".into(),
+            contexts: BTreeMap::new(),
             dockerfile: None,
+            git_dir: false,
             target: None,
             args: BTreeMap::new(),
             args_file: None,
@@ -68,7 +88,10 @@ impl Default for Build {
 }
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 8] = [
+const OF_A_DOCKERFILE: [&str; 11] = [
+    "cache_from",
+    "cache_to",
+    "contexts",
     "dockerfile",
     "target",
     "secrets",
@@ -79,7 +102,7 @@ const OF_A_DOCKERFILE: [&str; 8] = [
     "shm_size",
 ];
 /// What a program makes use of too.
-const OF_A_PROGRAM: [&str; 3] = ["context", "args", "args_file"];
+const OF_A_PROGRAM: [&str; 4] = ["context", "git_dir", "args", "args_file"];
 
 pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
     let is_program = section.has("command");
@@ -108,8 +131,14 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         site,
         command: section.read("command", program),
         push: section.read("push", push),
+        cache_from: section.read("cache_from", images).unwrap_or_default(),
+        cache_to: section.read("cache_to", tagged),
         context: section.read("context", inside).unwrap_or(default.context),
+        contexts: section.read("contexts", contexts).unwrap_or_default(),
         dockerfile: section.read("dockerfile", dockerfile),
+        git_dir: section
+            .read("git_dir", |node| node.boolean())
+            .unwrap_or_default(),
         target: section.read("target", target),
         args: section.read("args", environment).unwrap_or_default(),
         args_file: section.read("args_file", path),
@@ -123,6 +152,12 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
             .read("timeout", |node| positive(&node))
             .unwrap_or(default.timeout),
     };
+    if build.git_dir && build.context != "." {
+        section.report(format!(
+            "`{}` cannot be combined with `context`: `.git` is in the repository's root; remove one of them",
+            section.key("git_dir")
+        ));
+    }
     section.done();
     build
 }
@@ -151,12 +186,63 @@ fn push(node: Node<'_>) -> Option<String> {
     }
 }
 
+fn images(node: Node<'_>) -> Option<Vec<Image>> {
+    const EXPECTED: &str = "an array of images such as [\"registry.example.com/acme/hello:cache\"]";
+    let images = node.array(EXPECTED)?;
+    images.into_iter().map(tagged).collect()
+}
+
+fn tagged(node: Node<'_>) -> Option<Image> {
+    const EXPECTED: &str =
+        "an image with its tag, such as \"registry.example.com/acme/hello:cache\"";
+    let text = node.str(EXPECTED)?;
+    match text.parse::<Image>() {
+        // With the tag that it is given.
+        Ok(image) if image.to_string() == text && image.digest.is_none() => Some(image),
+        _ => node.wrong(EXPECTED),
+    }
+}
+
 fn dockerfile(node: Node<'_>) -> Option<String> {
     const EXPECTED: &str = "the path of the Dockerfile, from the repository's root";
     match node.str(EXPECTED)? {
         // A folder.
         "" | "." => node.wrong(EXPECTED),
         _ => inside(node),
+    }
+}
+
+fn contexts(node: Node<'_>) -> Option<BTreeMap<String, Named>> {
+    const EXPECTED: &str = "a table of names and folders of the repository, or images, such as { shared = \"libs/shared\", \
+                            base = \"docker-image://debian:12-slim\" }";
+    let mut all = BTreeMap::new();
+    for (name, node) in node.entries(EXPECTED)? {
+        let good = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !name.chars().all(good)
+            || name.eq_ignore_ascii_case("scratch")
+        {
+            node.report::<()>(format!(
+                "`{}` is not the name of a context: expected letters, digits, `_`, `-`, `.`, `:` and `/`, as in \
+                 `COPY --from=shared`, and not `scratch`",
+                name.escape_debug()
+            ));
+            continue;
+        }
+        all.extend(named(node).map(|of| (name.to_owned(), of)));
+    }
+    Some(all)
+}
+
+fn named(node: Node<'_>) -> Option<Named> {
+    const EXPECTED: &str =
+        "a folder of the repository, or an image such as \"docker-image://debian:12-slim\"";
+    let text = node.str(EXPECTED)?;
+    match text.strip_prefix("docker-image://").map(str::parse) {
+        Some(Ok(image)) => Some(Named::Image(image)),
+        Some(Err(_)) => node.wrong(EXPECTED),
+        None if text.contains("://") => node.wrong(EXPECTED),
+        None => inside(node).map(Named::Folder),
     }
 }
 

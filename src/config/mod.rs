@@ -70,7 +70,7 @@ mod tests;
 pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
 pub use basic_auth::{BasicAuth, BasicUser};
 pub use binds::mountable;
-pub use build::Build;
+pub use build::{Build, Named};
 pub use command::Command;
 pub use container::Container;
 pub use cron::{Cron, Overlap, Schedule};

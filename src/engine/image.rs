@@ -27,6 +27,10 @@ pub struct BuildSpec<'a> {
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// The sockets of the SSH agents that `RUN --mount=type=ssh` reaches, by id.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// Images that were built with `keeps_cache`, whose steps need not run again.
+    pub cache_from: Vec<String>,
+    /// The image says what its steps can be recognized by.
+    pub keeps_cache: bool,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
     /// Asks the registries for the base images, even if the engine has some of these names.

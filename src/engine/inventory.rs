@@ -50,7 +50,8 @@ pub struct FoundImage {
     pub size: u64,
 }
 
-/// `cutover/APP:` and the first twelve digits of a commit, or a deployment's id.
+/// `cutover/APP:` and the first twelve digits of a commit, or a deployment's id, also with what the image is
+/// for (`-test`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageName {
     pub full: String,
@@ -73,7 +74,10 @@ impl ImageName {
         let is_commit = tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
         let tag = match is_commit {
             true => ImageTag::Commit(tag.to_owned()),
-            false => ImageTag::Deployment(tag.parse().ok()?),
+            false => {
+                let (id, _) = tag.split_once('-').unwrap_or((tag, ""));
+                ImageTag::Deployment(id.parse().ok()?)
+            }
         };
         Some(Self {
             full: full.to_owned(),
@@ -131,7 +135,9 @@ mod tests {
         assert_eq!(commit.tag, ImageTag::Commit("8f3c2a9d41b0".into()));
         let id = DeploymentId::new();
         let own = ImageName::parse(&format!("cutover/hello:{id}")).unwrap();
-        assert_eq!(own.tag, ImageTag::Deployment(id));
+        assert_eq!(own.tag, ImageTag::Deployment(id.clone()));
+        let more = ImageName::parse(&format!("cutover/hello:{id}-context-0-lib")).unwrap();
+        assert_eq!(more.tag, ImageTag::Deployment(id));
         assert_eq!(own.app.as_str(), "hello");
         for name in [
             "cutover/hello:keep",

@@ -96,7 +96,7 @@ impl Engine {
         spec: &BuildSpec<'_>,
         dockerfile: Arc<Mutex<dyn Files>>,
         context: Arc<Mutex<dyn Files>>,
-        log: &Log,
+        log: Option<&Log>,
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         match self {
             Engine::Docker(docker) => docker.build(spec, dockerfile, context, log).await,
@@ -189,9 +189,9 @@ impl Engine {
     }
 
     /// Gets an image from its registry, and returns its id.
-    pub async fn pull(&self, image: &Image) -> Result<String> {
+    pub async fn pull(&self, image: &Image, platform: Option<&str>) -> Result<String> {
         match self {
-            Engine::Docker(docker) => docker.pull(image).await,
+            Engine::Docker(docker) => docker.pull(image, platform).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One connection to the repository: find the wanted ref, remove stale ones, download one commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,6 +19,8 @@ use crate::ids::CommitId;
 const ONE: i32 = 1;
 /// A depth: the commit and all commits before it.
 const WHOLE: i32 = i32::MAX;
+/// Far more tags than a commit has.
+pub(super) const MOST_TAGS: usize = 100;
 
 /// What one fetch needs to know.
 pub(super) struct Fetch<'a> {
@@ -182,6 +184,30 @@ impl Fetch<'_> {
         (self.log)("fetching the whole history to find the commit");
         let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
         self.download(remote, options, &all, WHOLE)
+    }
+
+    /// Downloads the tags that the server has of a commit; their names.
+    pub(super) fn tags(
+        &self,
+        git: &Repository,
+        commit: Oid,
+    ) -> Result<HashSet<String>, SourceError> {
+        /// What the server adds to the name of a tag that is an object, to say what that points to.
+        const PEELED: &str = "^{}";
+        self.connected(git, |remote, options| {
+            let heads = remote.list().map_err(|e| self.unreachable(&e))?;
+            let of_commit = heads.iter().filter(|head| head.oid() == commit);
+            let names = of_commit.map(|head| head.name());
+            let names = names.map(|name| name.strip_suffix(PEELED).unwrap_or(name));
+            let names = names.filter(|it| it.starts_with(TAGS) && Reference::is_valid_name(it));
+            let names: HashSet<_> = names.take(MOST_TAGS).map(str::to_owned).collect();
+            let specs: Vec<_> = names.iter().map(|name| format!("+{name}:{name}")).collect();
+            let specs: Vec<_> = specs.iter().map(String::as_str).collect();
+            if !specs.is_empty() {
+                self.download(remote, options, &specs, ONE)?;
+            }
+            Ok(names)
+        })
     }
 
     fn download(

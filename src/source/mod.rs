@@ -7,6 +7,7 @@ mod compare;
 mod connection;
 mod error;
 mod fetch;
+mod git_dir;
 mod init;
 mod lfs;
 mod local;

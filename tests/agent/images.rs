@@ -315,3 +315,67 @@ async fn a_built_image_is_pushed_too() {
     assert_eq!(deployment.error.unwrap().code, "push_failed", "{log:#?}");
     assert_eq!(server.version().await, "v1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_another_machine_has_run_are_cached_in_a_registry() {
+    let Some(registry) = Registry::start().await else {
+        return;
+    };
+    let cache = format!("{}:cache", registry.name);
+    let settings = format!(
+        "{SETTINGS}[apps.hello.build]\ncache_from = [\"{cache}\"]\ncache_to = \"{cache}\"\n"
+    );
+    let mut server = Server::idle(&settings).await;
+    server.set_env("DOCKER_CONFIG", &registry.login().display().to_string());
+    server.serve().await;
+    // There is none yet.
+    let id = server.push("v1", "").await;
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}");
+    let said = |log: &[String], text: &str| log.iter().any(|line| line.contains(text));
+    assert!(said(&log, "pushed the build cache"), "{log:#?}");
+    let docker = docker().await;
+    assert!(
+        docker.inspect_image(&cache).await.is_err(),
+        "the name is left here"
+    );
+    let id = server.push("v2", "").await;
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}");
+    assert!(
+        said(&log, &format!("importing cache manifest from {cache}")),
+        "{log:#?}"
+    );
+    // The registry has what the steps are recognized by.
+    let url = format!(
+        "http://{}",
+        cache.replace("/hello:", "/v2/hello/manifests/")
+    );
+    let get = async |url: &str| {
+        let mut curl = Command::new("curl");
+        let accept = "Accept: application/vnd.docker.distribution.manifest.v2+json";
+        curl.args([
+            "-sf",
+            "-u",
+            &format!("{USER}:{PASSWORD}"),
+            "-H",
+            accept,
+            url,
+        ]);
+        let said = curl.output().await.unwrap().stdout;
+        serde_json::from_slice::<Value>(&said).unwrap_or_default()
+    };
+    if tool::find("curl", "curl").is_some() {
+        let manifest = get(&url).await;
+        let config = manifest["config"]["digest"].as_str().unwrap().to_owned();
+        let config = get(&url.replace("manifests/cache", &format!("blobs/{config}"))).await;
+        assert!(config["moby.buildkit.cache.v0"].is_string(), "{config}");
+    }
+
+    // Without it a deployment goes on.
+    std::fs::remove_file(registry.login().join("config.json")).unwrap();
+    let id = server.push("v3", "").await;
+    let (deployment, log) = server.ended(&id).await;
+    assert_eq!(deployment.state, "live", "{log:#?}");
+    assert!(said(&log, "the build cache is not pushed"), "{log:#?}");
+}

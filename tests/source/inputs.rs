@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::RemoveContainerOptions;
+use bollard::query_parameters::{ListImagesOptions, RemoveContainerOptions};
 use cutover::build::BuildError;
-use cutover::config::{Secret, Value};
+use cutover::config::{Named, Secret, Value};
 use futures_util::StreamExt;
 
 use crate::build::File::Text;
@@ -336,6 +336,74 @@ async fn files_are_as_a_checkout_has_them() {
     ] {
         assert_eq!(found[&format!("app/{path}")], text, "{path}");
     }
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn other_folders_and_images_are_found_by_their_names() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let folder = |path: &str| Named::Folder(path.into());
+    scene.settings.context = "app".into();
+    scene.settings.contexts = [
+        ("lib".to_owned(), folder("libs/lib")),
+        ("tools".to_owned(), folder("tools")),
+        ("unused".to_owned(), folder("docs")),
+        ("debian:12".to_owned(), Named::Image(base.parse().unwrap())),
+    ]
+    .into();
+    // Numbers of stages are as they are without them.
+    let dockerfile = "FROM debian:12 AS make\n\
+                      RUN --mount=type=bind,from=tools,target=/t sh /t/make /made\n\
+                      FROM scratch\n\
+                      COPY --from=0 /made /app/made\n\
+                      COPY --from=LIB . /app/lib/\n\
+                      COPY . /app/\n\
+                      CMD [\"x\"]\n";
+    let commit = |lib: &str, docs: &str| {
+        scene.commit(&[
+            ("app/Dockerfile", Text(dockerfile)),
+            ("app/.dockerignore", Text("Dockerfile\n")),
+            ("libs/lib/a", Text(lib)),
+            ("libs/lib/b/c", Text("c")),
+            ("libs/lib/.dockerignore", Text("b\n.dockerignore\n")),
+            ("tools/make", Text("echo made > $1\n")),
+            ("docs/d", Text(docs)),
+        ])
+    };
+    let one = commit("1", "");
+    let built = scene.build(&one, "one").await.unwrap();
+    let found = files_of(&scene, &built.image_id).await;
+    let expected = [".dockerignore", "lib/", "lib/a", "made"];
+    assert_eq!(in_app(&found), expected, "{}", scene.log());
+    assert_eq!((&*found["app/lib/a"], &*found["app/made"]), ("1", "made\n"));
+    // None of it is left but the image.
+    let images = scene
+        .docker
+        .list_images(None::<ListImagesOptions>)
+        .await
+        .unwrap();
+    let names = images.iter().flat_map(|image| &image.repo_tags);
+    let of_app = format!("cutover/{}:", scene.app);
+    let left: Vec<_> = names
+        .filter(|name| name.starts_with(&of_app) && name.contains("context"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    // They are part of what the image is recognized by.
+    assert!(scene.build(&one, "again").await.unwrap().reused.is_some());
+    let built = scene.build(&commit("2", ""), "two").await.unwrap();
+    assert!(built.reused.is_none());
+    assert_eq!(files_of(&scene, &built.image_id).await["app/lib/a"], "2");
+
+    scene
+        .settings
+        .contexts
+        .insert("gone".into(), folder("none"));
+    let error = scene.build(&one, "three").await.unwrap_err();
+    assert!(matches!(error, BuildError::NoContext(_)), "{error}");
+    remove_base(&scene, &base).await;
     scene.clean_up().await;
 }
 

@@ -7,6 +7,7 @@ use cutover::{cli, proxy};
 
 mod build;
 mod difference;
+mod git_dir;
 mod git_push;
 mod inputs;
 mod lfs;

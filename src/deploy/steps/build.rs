@@ -48,6 +48,7 @@ pub async fn build(
         Some(name) => Some(push(line, name, commit, &built.image_id).await?),
         None => from,
     };
+    keep_cache(line, &built).await;
     let provenance = provenance(line, &built).await?;
     say_volumes(line, &built.volumes);
     let how = built
@@ -118,6 +119,30 @@ async fn push(line: &Line<'_>, name: &str, commit: &Commit, id: &str) -> Result<
     };
     line.log.line(&format!("pushed `{image}`"));
     Ok(image.to_string())
+}
+
+/// Pushes what was built now for the builds of other machines. Without it they take longer, and that is all.
+async fn keep_cache(line: &Line<'_>, built: &Built) {
+    let Some(image) = &line.app.build.cache_to else {
+        return;
+    };
+    if built.reused.is_some() {
+        return;
+    }
+    let timeout = line.app.build.timeout;
+    let pushed = tokio::time::timeout(timeout, line.agent.engine.push(&built.image_id, image));
+    let said = match pushed.await {
+        Ok(Ok(_)) => format!("pushed the build cache to `{image}`"),
+        Ok(Err(error)) => format!(
+            "[build] warning: the build cache is not pushed: {error}; check `build.cache_to`, and that the agent's \
+             user has a login to `{}` that may push (`docker login`)",
+            image.registry()
+        ),
+        Err(_) => format!(
+            "[build] warning: the build cache was not pushed to `{image}` within `build.timeout`, {timeout:?}"
+        ),
+    };
+    line.log.line(&said);
 }
 
 /// Where the image comes from; of one that was built before, as it was recorded then.

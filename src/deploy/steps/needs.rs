@@ -96,7 +96,7 @@ async fn image(line: &Line<'_>, name: &ServiceName, image: &Image) -> Result<Str
     }
     line.log
         .line(&format!("[test] pulling `{image}` for `{name}`"));
-    engine.pull(image).await.map_err(|error| match error {
+    engine.pull(image, None).await.map_err(|error| match error {
         EngineError::Unreachable { .. } => error.into(),
         error => Stop::failed(
             "need_failed",

@@ -20,7 +20,7 @@ use crate::store::ours::Ours;
 const MOST: usize = 16 << 20;
 
 impl Docker {
-    pub async fn pull(&self, image: &Image) -> Result<String> {
+    pub async fn pull(&self, image: &Image, platform: Option<&str>) -> Result<String> {
         let what = || format!("pull `{image}`");
         let refused = |cause| EngineError::Refused {
             what: what(),
@@ -30,7 +30,8 @@ impl Docker {
         let version = image.digest.as_ref().unwrap_or(&image.tag);
         let options = CreateImageOptionsBuilder::new()
             .from_image(&image.name)
-            .tag(version);
+            .tag(version)
+            .platform(platform.unwrap_or_default());
         let docker = self.client()?;
         let mut said = std::pin::pin!(docker.create_image(Some(options.build()), None, login));
         while let Some(message) = said.next().await {

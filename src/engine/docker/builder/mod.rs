@@ -51,7 +51,7 @@ impl Docker {
         spec: &BuildSpec<'_>,
         dockerfile: Arc<Mutex<dyn Files>>,
         context: Arc<Mutex<dyn Files>>,
-        log: &Log,
+        log: Option<&Log>,
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         let services = Services {
             sources: Arc::new(Sources {
@@ -94,7 +94,7 @@ impl Docker {
         &self,
         answer: Response<Incoming>,
         mask: &Mask,
-        log: &Log,
+        log: Option<&Log>,
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         let mut progress = Progress::default();
         if answer.status() != StatusCode::OK {
@@ -109,7 +109,8 @@ impl Docker {
             }
             match info.aux {
                 Some(BuildInfoAux::BuildKit(status)) => {
-                    for line in progress.take(status) {
+                    let lines = progress.take(status);
+                    for (log, line) in lines.into_iter().filter_map(|it| Some((log?, it))) {
                         log.line(&mask.hide(line));
                     }
                 }

@@ -151,7 +151,8 @@ impl Progress {
             lines.push(format!("#{n} ERROR: {}", step.error));
             // BuildKit cancels the steps that run beside the failed one: they are not the cause.
             let cancelled = step.error.ends_with("context canceled");
-            if !cancelled {
+            // It builds on without a cache that it does not get.
+            if !cancelled && !step.name.starts_with("importing cache") {
                 self.failed.push(vertex.digest.clone());
             }
         } else if vertex.cached {

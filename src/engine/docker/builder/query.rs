@@ -6,6 +6,9 @@ use url::form_urlencoded::Serializer;
 use super::tar;
 use crate::engine::BuildSpec;
 
+/// An argument for the builder, which no step gets.
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
+
 /// `asks_for_files`: the builder gets its files through the session, not in the request.
 pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files: bool) -> String {
     let mut query = Serializer::new(String::new());
@@ -24,7 +27,14 @@ pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files:
     add("t", spec.name);
     add("rm", "1");
     add("forcerm", "1");
-    add("buildargs", &json!(spec.args).to_string());
+    let mut args = json!(spec.args);
+    if spec.keeps_cache {
+        args[INLINE_CACHE] = json!("1");
+    }
+    add("buildargs", &args.to_string());
+    if !spec.cache_from.is_empty() {
+        add("cachefrom", &json!(spec.cache_from).to_string());
+    }
     add("labels", &json!(spec.labels).to_string());
     if spec.no_cache {
         add("nocache", "1");

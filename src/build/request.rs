@@ -1,0 +1,46 @@
+//! What a build needs to know.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest, Sha256};
+
+use super::Inputs;
+use crate::config;
+use crate::ids::AppName;
+use crate::source::{Commit, Mirror};
+use crate::store::images::Recorded;
+
+/// What is to be built.
+pub struct Request<'a> {
+    pub app: &'a AppName,
+    pub commit: &'a Commit,
+    /// The image in a registry, with its digest, that takes the place of a commit's files.
+    pub from: Option<&'a str>,
+    pub settings: &'a config::Build,
+    pub inputs: &'a Inputs,
+    /// The branch or tag that the commit was pushed to.
+    pub branch: &'a str,
+    pub mirror: &'a Mirror,
+    /// `name:tag`, at least one. The last belongs to this build alone and points to the image
+    /// afterwards; the ones before it move to whatever was built last.
+    pub tags: Vec<String>,
+    /// The image's labels. As they are the same for every deployment of the app, an unchanged tree
+    /// keeps its image id.
+    pub labels: HashMap<String, String>,
+    /// Builds even if an image of this content exists, and runs every step.
+    pub no_cache: bool,
+    /// Asks the registries for the base images anew.
+    pub pull: bool,
+    /// The images that were built before, by cache key. No other image is reused: labels do not
+    /// identify one, as an image built from one of ours inherits them.
+    pub recorded: HashMap<String, Recorded>,
+}
+
+impl Request<'_> {
+    /// What the builder finds its copy of a context's files by, which it keeps for each agent and app.
+    pub(super) fn shared_key(&self, context: &str) -> String {
+        let labels: BTreeMap<_, _> = self.labels.iter().collect();
+        let of = format!("{} {context} {labels:?}", self.app);
+        hex::encode(Sha256::digest(of))
+    }
+}

@@ -85,12 +85,23 @@ pub async fn list(
     caller: Principal,
 ) -> Result<Json<Page<CertificateView>>, ApiError> {
     let (mut names, _) = all(&api).await?;
-    let in_force = api.agent.in_force();
-    let unused = tokio::task::spawn_blocking(move || names::unused(&in_force.config));
+    let (in_force, states) = (
+        api.agent.in_force(),
+        api.agent.store.read(table::all).await?,
+    );
+    let unused = tokio::task::spawn_blocking(move || names::unused(&in_force.config, &states));
     names.extend(unused.await.unwrap_or_default());
     let visible = visible(&api, &caller);
     let names = names.into_iter();
-    let names = names.filter(|it| visible.as_ref().is_none_or(|all| all.contains(&it.name)));
+    let of_seen = |it: &Name| {
+        let app = it.state.app.as_ref().and_then(|app| app.parse().ok());
+        app.is_some_and(|app| caller.sees(&app))
+    };
+    let seen = |it: &Name| {
+        let all = visible.as_ref();
+        all.is_none_or(|all| all.contains(&it.name) || of_seen(it))
+    };
+    let names = names.filter(seen);
     Ok(Json(Page::whole(
         names.map(CertificateView::from).collect(),
     )))

@@ -1,6 +1,6 @@
 //! Every name that is to be served over TLS, and how it stands with its certificate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
@@ -56,14 +56,28 @@ pub fn all(config: &Config, states: &BTreeMap<String, State>) -> (Vec<Name>, Vec
     let files = Files::new(&config.agent.data_dir, config.proxy.certificates.clone());
     let (own, broken) = owned(files.own());
     let state = |name: &str| states.get(name).cloned().unwrap_or_default();
-    let names = config.certified_names().into_iter();
+    let names = wanted(config, states).into_iter();
     let names = names.map(|name| of(config, &files, &own, name, state(name)));
     (names.collect(), broken)
 }
 
-/// The certificates that were ordered for names that are no longer in the configuration. Blocks.
-pub fn unused(config: &Config) -> Vec<Name> {
-    let unused = left(config).into_iter().map(|(_, leaf)| Name {
+/// The names of the configuration, and those that its apps were asked about.
+fn wanted<'a>(config: &'a Config, states: &'a BTreeMap<String, State>) -> BTreeSet<&'a str> {
+    let mut names = config.certified_names();
+    let asks = |app: &str| {
+        let mut apps = config.apps.values();
+        apps.any(|it| it.name.as_str() == app && it.domains_ask.is_some())
+    };
+    if config.proxy.https.is_some() {
+        let on_demand = (states.iter()).filter(|(_, it)| it.app.as_deref().is_some_and(asks));
+        names.extend(on_demand.map(|(name, _)| name.as_str()));
+    }
+    names
+}
+
+/// The certificates that were ordered for names that nobody wants any more. Blocks.
+pub fn unused(config: &Config, states: &BTreeMap<String, State>) -> Vec<Name> {
+    let unused = left(config, states).into_iter().map(|(_, leaf)| Name {
         name: leaf.names.first().cloned().unwrap_or_default(),
         source: Source::Unused,
         leaf: Some(leaf),
@@ -75,16 +89,16 @@ pub fn unused(config: &Config) -> Vec<Name> {
 }
 
 /// Removes those of them that have expired, and gives their names. Blocks.
-pub fn put_away(config: &Config, now: i64) -> Vec<String> {
-    let expired = left(config).into_iter();
+pub fn put_away(config: &Config, states: &BTreeMap<String, State>, now: i64) -> Vec<String> {
+    let expired = left(config, states).into_iter();
     let expired = expired.filter(|(_, leaf)| leaf.not_after <= now);
     let removed = expired.filter(|(path, _)| std::fs::remove_file(path).is_ok());
     removed.flat_map(|(_, leaf)| leaf.names).collect()
 }
 
-fn left(config: &Config) -> Vec<(PathBuf, Leaf)> {
+fn left(config: &Config, states: &BTreeMap<String, State>) -> Vec<(PathBuf, Leaf)> {
     let files = Files::new(&config.agent.data_dir, config.proxy.certificates.clone());
-    let wanted = config.certified_names();
+    let wanted = wanted(config, states);
     let (ordered, _) = owned(files.ordered());
     let is_wanted = |leaf: &Leaf| leaf.names.iter().any(|own| wanted.contains(own.as_str()));
     let mut left: Vec<_> = ordered
@@ -203,10 +217,13 @@ mod tests {
             files::write(&files.certificate(name), text.as_bytes()).unwrap();
         }
         let names = |all: Vec<Name>| all.into_iter().map(|it| it.name).collect::<Vec<_>>();
-        assert_eq!(names(unused(&config)), ["*.gone.test", "gone.test"]);
-        assert!(put_away(&config, now()).is_empty(), "they are still good");
-        assert_eq!(put_away(&config, i64::MAX), ["*.gone.test", "gone.test"]);
-        assert!(unused(&config).is_empty());
+        let none = BTreeMap::new();
+        assert_eq!(names(unused(&config, &none)), ["*.gone.test", "gone.test"]);
+        let good = put_away(&config, &none, now());
+        assert!(good.is_empty(), "they are still good");
+        let gone = ["*.gone.test", "gone.test"];
+        assert_eq!(put_away(&config, &none, i64::MAX), gone);
+        assert!(unused(&config, &none).is_empty());
         assert!(files.certificate("a.test").exists() && files.certificate("*.b.test").exists());
     }
 }

@@ -103,7 +103,17 @@ async fn of_app(client: &Client, args: &Logs) -> Result<(), Error> {
         true => print::line(line),
         false => print::line(shown(&line)),
     })
-    .await
+    .await?;
+    // Without Docker there is only what was kept of instances that are gone.
+    match client.look("/readyz").await {
+        Ok((_, ready)) => match ready["docker"].as_str() {
+            Some(why) if why != "ok" => Err(Error::failed(format!(
+                "what runs now cannot be read: {why}"
+            ))),
+            _ => Ok(()),
+        },
+        Err(_) => Ok(()),
+    }
 }
 
 async fn each(client: &Client, path: &str, line: impl Fn(String)) -> Result<(), Error> {

@@ -123,6 +123,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     ));
     background.spawn(vital("pruning", jobs::prune(agent.clone())));
     background.spawn(vital("certifying", jobs::certify(agent.clone())));
+    background.spawn(vital("asking about names", jobs::ask(agent.clone())));
     background.spawn(vital("looking at disks", jobs::alarms(agent.clone())));
     background.spawn(vital("counting traffic", jobs::traffic(agent.clone())));
     background.spawn(vital("reloading", jobs::reload(agent.clone())));

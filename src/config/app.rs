@@ -145,14 +145,18 @@ fn app(
     let named = domains.is_some();
     let domains = domains.and_then(|node| domains_of(node, &prefix, &owner, claims));
     let takes_requests = port != Some(None);
-    if takes_requests && (!named || domains.as_ref().is_some_and(Vec::is_empty)) {
+    let domains_ask = section.read("domains_ask", domains_ask);
+    let asks = section.has("domains_ask");
+    if takes_requests && (!named || asks || domains.as_ref().is_some_and(Vec::is_empty)) {
         claims.every_other_host(whole, &prefix, &owner);
     }
-    if named && !takes_requests {
-        section.report(format!(
-            "`{}` needs `port`: expected the port that the app listens on",
-            section.key("domains")
-        ));
+    for key in ["domains", "domains_ask"] {
+        if section.has(key) && !takes_requests {
+            section.report(format!(
+                "`{}` needs `port`: expected the port that the app listens on",
+                section.key(key)
+            ));
+        }
     }
     let protocol = section.read("protocol", |node| {
         const EXPECTED: &str = "\"http1\" or \"h2c\"";
@@ -199,6 +203,13 @@ fn app(
         domains => Some(domains.as_deref().unwrap_or_default()),
     };
     let proxy = app_proxy(proxy, prefix, usual, own);
+    let front = proxy.front.as_ref();
+    if asks && front.is_some_and(|front| front.canonical.is_some()) {
+        section.report(format!(
+            "`{}` cannot be combined with `proxy.canonical`, to which all other names lead: remove one of them",
+            section.key("domains_ask")
+        ));
+    }
     section.done();
     let app = App {
         name: name?,
@@ -210,6 +221,7 @@ fn app(
         tags: tags.unwrap_or_default(),
         paths,
         domains: domains.unwrap_or_default(),
+        domains_ask,
         port: port?,
         protocol: protocol.unwrap_or_default(),
         webhook,
@@ -310,6 +322,24 @@ fn domains_of(
         .map(|node| claims.host(node, prefix, owner));
     // Every host is checked before the first invalid one makes the result `None`.
     hosts.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// The address of a server; to its query the name is added.
+fn domains_ask(node: Node<'_>) -> Option<String> {
+    const EXPECTED: &str = "an address such as \"http://127.0.0.1:8080/known\"";
+    let text = node.str(EXPECTED)?;
+    let good = url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.fragment().is_none()
+    });
+    match good && text.parse::<http::Uri>().is_ok() {
+        true => Some(text.to_owned()),
+        // It may have a password in it.
+        false => node.wrong_unshown(EXPECTED),
+    }
 }
 
 fn webhook(mut section: Section<'_>) -> Webhook {

@@ -225,6 +225,9 @@ pub struct App {
     /// Host names in lower case; `*.example.com` matches every name below it. Empty: the app serves
     /// every host that no other app claims.
     pub domains: Vec<String>,
+    /// The address that says which further names the app serves: certificates are ordered for them when
+    /// clients ask for them.
+    pub domains_ask: Option<String>,
     /// The port that the app listens on inside its container. `None`: it takes no requests, and has
     /// processes only.
     pub port: Option<u16>,

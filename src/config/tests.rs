@@ -305,6 +305,11 @@ fn one_mistake_each() {
     for (addition, expected) in [
         ("domains = 'a.example'", "expected an array of host names"),
         ("domains = ['https://a.example']", "without `https://`"),
+        ("domains_ask = 'ftp://a.example'", "an address such as"),
+        (
+            "domains_ask = 'http://a:b@a.example/'",
+            "an address such as",
+        ),
         ("domains = ['a.example:80']", "without a port"),
         ("domains = ['*.example']", "a wildcard such as"),
         ("domains = ['*.1.2.3.4']", "a wildcard such as"),
@@ -470,6 +475,7 @@ fn one_mistake_each() {
         ),
         ("run.secrets = 'A'", "an array of names"),
         ("run.secrets = ['A B']", "is not a secret's name"),
+        ("run.secrets = { A = { fil = true } }", "`{ file = true }`"),
         (
             "run.secrets = { A = { file = true, env = 'B C' } }",
             "the name of an environment variable",

@@ -62,6 +62,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     for (name, app) in &config.apps {
         let at = format!("`apps.{name}");
+        if app.domains_ask.is_some() && config.proxy.acme.is_none() {
+            warnings.push(format!(
+                "{at}.domains_ask` is not used: certificates are ordered with `proxy.https` and `proxy.acme`"
+            ));
+        }
         if matches!(&app.repo, Repo::Http(url) if url == EXAMPLE) {
             warnings.push(format!(
                 "{at}.repo` is the example's: put your repository there"

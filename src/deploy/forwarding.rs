@@ -44,7 +44,7 @@ impl Forwarding {
     pub fn of(config: &Config) -> Self {
         let mut pages = Pages { left: ALL };
         let mut route = |app: &Arc<App>| AppRoute {
-            hosts: app.domains.clone(),
+            hosts: hosts(app),
             path_prefix: app.proxy.path.clone(),
             policy: policy(app, config, &mut pages),
         };
@@ -65,6 +65,13 @@ impl Forwarding {
     pub fn apps(&self) -> impl Iterator<Item = (&AppName, &AppRoute)> {
         self.apps.iter()
     }
+}
+
+/// Without any, it is every host that no app names; the empty one stands for them beside its own.
+fn hosts(app: &App) -> Vec<String> {
+    let asks = app.domains_ask.is_some() && !app.domains.is_empty();
+    let others = asks.then(String::new);
+    app.domains.iter().cloned().chain(others).collect()
 }
 
 /// Reads the files of a table's pages. A file that cannot be used is logged and replaced by the

@@ -23,6 +23,8 @@ use crate::store::now;
 
 /// How many certificates are ordered at the same time.
 const AT_ONCE: usize = 8;
+/// How many of the orders of an hour are kept for names that deploy.toml has.
+const RESERVED: usize = ORDERS / 5;
 /// The pause where the database does not take when the next attempt is to be made.
 const UNRECORDED: Duration = Duration::from_secs(5);
 /// How often expired certificates that nobody needs any more are looked for.
@@ -43,10 +45,7 @@ pub async fn certify(agent: Arc<Agent>) {
         let config = agent.in_force().config.clone();
         if put_away <= Instant::now() {
             put_away = Instant::now() + PUT_AWAY;
-            let config = config.clone();
-            let expired = move || names::put_away(&config, now());
-            let expired = tokio::task::spawn_blocking(expired).await;
-            for name in expired.unwrap_or_default() {
+            for name in put_away_expired(&agent, config.clone()).await {
                 tracing::info!(
                     name,
                     "removed the expired certificate of a name that is no longer in deploy.toml"
@@ -90,6 +89,17 @@ pub async fn certify(agent: Arc<Agent>) {
     }
 }
 
+/// Nothing while the database cannot be read: what is known decides what is wanted.
+async fn put_away_expired(agent: &Agent, config: Config) -> Vec<String> {
+    let Ok(states) = agent.store.read(table::all).await else {
+        return Vec::new();
+    };
+    let expired = move || names::put_away(&config, &states, now());
+    tokio::task::spawn_blocking(expired)
+        .await
+        .unwrap_or_default()
+}
+
 fn files(config: &Config) -> Files {
     Files::new(&config.agent.data_dir, config.proxy.certificates.clone())
 }
@@ -125,7 +135,14 @@ async fn due(
         }
     }
     // Those that have waited for somebody, or were begun, come first.
-    due.sort_by_key(|(_, state)| (state.order_url.is_none(), state.failures));
+    due.sort_by_key(|(_, state)| {
+        let is_asked_for = state.app.is_some();
+        (is_asked_for, state.order_url.is_none(), state.failures)
+    });
+    // What deploy.toml names must not wait for what strangers ask for.
+    let spare = left.saturating_sub(RESERVED);
+    let named = due.iter().filter(|(_, state)| state.app.is_none()).count();
+    due.truncate(named + spare);
     if due.len() > left {
         limited!(
             warn,

@@ -1,6 +1,7 @@
 //! Background work of the agent: one file per task, each a loop that runs as long as the agent.
 
 mod alarms;
+mod ask;
 mod cache;
 mod certify;
 mod poll;
@@ -13,6 +14,7 @@ mod sweep;
 mod traffic;
 
 pub use alarms::alarms;
+pub use ask::ask;
 pub use cache::cache;
 pub use certify::certify;
 pub use poll::poll;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Row};
 
 use super::{Result, now};
+use crate::ids::AppName;
 
 /// What is known of a name. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub struct State {
     pub error: Option<String>,
     /// No attempt is made before.
     pub next_try: Option<i64>,
+    /// The app that has asked for it, if deploy.toml does not name it; and until when that counts.
+    pub app: Option<String>,
+    pub allowed_until: Option<i64>,
 }
 
 /// All that is known, by name.
@@ -64,7 +68,9 @@ pub fn set_order(db: &Connection, name: &str, directory: &str, url: Option<&str>
 /// A name has a new certificate.
 pub fn obtained(db: &Connection, name: &str, directory: &str) -> Result<()> {
     db.execute(
-        "INSERT OR REPLACE INTO certificates (name, directory) VALUES (?1, ?2)",
+        "INSERT INTO certificates (name, directory) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET directory = ?2, order_url = NULL, asked_at = NULL,
+            failures = 0, error = NULL, next_try = NULL",
         (name, directory),
     )?;
     Ok(())
@@ -77,6 +83,22 @@ pub fn failed(db: &Connection, name: &str, error: &str, next_try: i64) -> Result
          ON CONFLICT (name) DO UPDATE SET failures = failures + 1, error = ?2, next_try = ?3",
         (name, error, next_try),
     )?;
+    Ok(())
+}
+
+/// An app serves a name that deploy.toml does not have.
+pub fn allow(db: &Connection, name: &str, app: &AppName, until: i64) -> Result<()> {
+    db.execute(
+        "INSERT INTO certificates (name, app, allowed_until) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET app = ?2, allowed_until = ?3",
+        (name, app.as_str(), until),
+    )?;
+    Ok(())
+}
+
+/// No app serves the name any more.
+pub fn forget(db: &Connection, name: &str) -> Result<()> {
+    db.execute("DELETE FROM certificates WHERE name = ?1", [name])?;
     Ok(())
 }
 
@@ -98,6 +120,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<State> {
         failures: row.get("failures")?,
         error: row.get("error")?,
         next_try: row.get("next_try")?,
+        app: row.get("app")?,
+        allowed_until: row.get("allowed_until")?,
     })
 }
 
@@ -123,6 +147,14 @@ mod tests {
             let state = of()?;
             assert_eq!((state.failures, state.next_try), (2, None));
             assert!(state.asked_at.is_some());
+            let app: AppName = "hello".parse().unwrap();
+            allow(db, "b.test", &app, 9)?;
+            failed(db, "b.test", "down", 7)?;
+            obtained(db, "b.test", "dir")?;
+            let state = &all(db)?["b.test"];
+            assert_eq!((state.app.as_deref(), state.failures), (Some("hello"), 0));
+            forget(db, "b.test")?;
+            assert!(!all(db)?.contains_key("b.test"));
             obtained(db, "a.test", "dir")?;
             let directory = Some("dir".to_owned());
             assert_eq!(

@@ -1,10 +1,14 @@
 //! HTTPS by itself: certificates from an authority, ordered, renewed and served.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::authority::Authority;
 use crate::server::Server;
@@ -271,5 +275,116 @@ async fn a_name_is_proved_by_tls_where_port_80_is_closed_and_a_wildcard_through_
         .output();
     assert!(renew.unwrap().status.success());
     served(&authority, &server, "hello.test").await;
+    server.stop().await;
+}
+
+/// Counts the questions; knows the names that end in `known.test`.
+async fn asked() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            let (_, name) = line.split_once("/known?domain=").unwrap();
+            let name = name.split(' ').next().unwrap().to_owned();
+            let status = match name.ends_with("known.test") {
+                true => "200 OK",
+                false => "404 Not Found",
+            };
+            seen.lock().unwrap().push(name);
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_a_client_asks_for_is_asked_about_once_and_certified_if_it_is_known() {
+    let Some(mut authority) = Authority::new().await else {
+        return;
+    };
+    authority.start().await;
+    let (address, asked) = asked().await;
+    let mut server = authority.server(&["hello.test"], "").await;
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let key = format!("domains_ask = \"http://{address}/known\"\ndomains = ");
+    std::fs::write(&server.stage.config, text.replacen("domains = ", &key, 1)).unwrap();
+    server.serve().await;
+    served(&authority, &server, "hello.test").await;
+    assert!(asked.lock().unwrap().is_empty(), "it is in deploy.toml");
+    server.go_live("v1").await;
+
+    assert!(authority.get("shop.known.test").await.is_err());
+    served(&authority, &server, "shop.known.test").await;
+    let shop = authority.get("shop.known.test").await.unwrap();
+    assert!(shop.text.contains("v1"), "{}", shop.text);
+    for _ in 0..20 {
+        assert!(authority.get("evil.test").await.is_err());
+    }
+    let told = soon(async || asked.lock().unwrap().len() == 2).await;
+    assert!(told, "{asked:?}\n{}", server.log());
+    assert!(authority.get("evil.test").await.is_err());
+    // The names that cost an order: those of deploy.toml and the one that is known.
+    let db = rusqlite::Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let count = "SELECT count(*) FROM certificate_orders";
+    let orders: i64 = db.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(orders, 2, "{}", server.log());
+    assert_eq!(known(&server, "shop.known.test").await["source"], "acme");
+    assert_eq!(known(&server, "evil.test").await, Value::Null);
+
+    // Remembered by the next agent, and served meanwhile.
+    server.stop().await;
+    server.serve().await;
+    served(&authority, &server, "shop.known.test").await;
+    assert_eq!(*asked.lock().unwrap(), ["shop.known.test", "evil.test"]);
+    assert_eq!(known(&server, "shop.known.test").await["source"], "acme");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_away_at_the_renewal_costs_nothing() {
+    let Some(mut authority) = Authority::new().await else {
+        return;
+    };
+    // Renewed when two thirds are over; the rest is what the authority may be away.
+    authority.set("certificateValidityPeriod", json!(60));
+    authority.start().await;
+    let mut server = authority.server(&["hello.test"], "").await;
+    server.serve().await;
+    served(&authority, &server, "hello.test").await;
+    let first = authority.get("hello.test").await.unwrap().serial;
+    let roots = authority.roots().await;
+    authority.stop().await;
+    let db = rusqlite::Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let failures = || {
+        let sql = "SELECT failures FROM certificates WHERE name = 'hello.test'";
+        db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let due = Instant::now();
+    while failures() == 0 {
+        assert!(due.elapsed() < Duration::from_secs(60), "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let told = known(&server, "hello.test").await;
+    let problem = told["problem"].to_string();
+    assert!(problem.contains("not renewed yet"), "{told:#}");
+    assert!(problem.contains("cannot be reached"), "{told:#}");
+    assert!(told["next_try"].is_string(), "{told:#}");
+    let served = authority.get_with("hello.test", roots).await.unwrap();
+    assert_eq!(served.serial, first, "it is served on");
+
+    authority.start().await;
+    let renewed = async || {
+        let now = authority.get("hello.test").await;
+        now.is_ok_and(|now| now.serial != first)
+    };
+    assert!(soon(renewed).await, "{}", server.log());
+    assert_eq!(known(&server, "hello.test").await["problem"], Value::Null);
     server.stop().await;
 }

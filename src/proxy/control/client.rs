@@ -95,6 +95,12 @@ impl Client {
         self.call(&Command::Certificates, ANSWER).await
     }
 
+    /// The names without a certificate that clients asked for since the last call. Waits for some for a
+    /// while. An older proxy refuses the question.
+    pub async fn unknown_names(&self) -> Result<Vec<String>, Error> {
+        self.call(&Command::UnknownNames, ANSWER).await
+    }
+
     /// Tells the proxy to finish the requests in progress and exit.
     pub async fn stop(&self) -> Result<(), Error> {
         self.call(&Command::Stop, ANSWER).await

@@ -42,6 +42,9 @@ pub enum Command {
     },
     /// Read the certificates and the answers to challenges again. Older proxies refuse it.
     Certificates,
+    /// The names that clients asked for in vain since the last time, once there are some. Older proxies
+    /// refuse it.
+    UnknownNames,
     /// Return the whole table that requests are routed by now.
     Table,
     Stop,

@@ -26,6 +26,8 @@ use crate::proxy::route::table::Table;
 /// The most connections at the same time; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 const WRITE: Duration = Duration::from_secs(10);
+/// How long the agent waits for names that nobody knows: shorter than it waits for an answer.
+const UNKNOWN: Duration = Duration::from_secs(10);
 /// For how long, in seconds, a proxy whose successor came too late makes sure that it can be reached.
 const WARY: u32 = 60;
 
@@ -303,6 +305,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             Ok(()) => done(()),
             Err(error) => refused(&error.to_string()),
         },
+        Command::UnknownNames => done(control.certificates.unknown.take(UNKNOWN).await),
         Command::Table => done(&*routes.table()),
         Command::Stop => {
             control.stop();

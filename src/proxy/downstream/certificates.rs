@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::unknown_names::UnknownNames;
 use crate::log_limit::limited;
 
 /// The protocol by which an authority asks for the answer to a TLS-ALPN-01 challenge (RFC 8737).
@@ -58,6 +59,8 @@ impl Folders {
 pub struct Certificates {
     folders: Folders,
     known: RwLock<Known>,
+    /// What clients asked for in vain.
+    pub unknown: UnknownNames,
     /// Locked while the files are read. When that was last caused by an unknown challenge.
     reading: Mutex<Option<Instant>>,
 }
@@ -100,6 +103,7 @@ impl Certificates {
         let certificates = Arc::new(Self {
             folders,
             known: RwLock::default(),
+            unknown: UnknownNames::default(),
             reading: Mutex::default(),
         });
         certificates.refresh();
@@ -211,7 +215,13 @@ impl ResolvesServerCert for Certificates {
             return self.known.read().proofs.get(name?).cloned();
         }
         match name {
-            Some(name) => self.find(name),
+            Some(name) => {
+                let found = self.find(name);
+                if found.is_none() {
+                    self.unknown.add(name);
+                }
+                found
+            }
             None => self.known.read().default.clone(),
         }
     }

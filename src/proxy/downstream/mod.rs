@@ -11,3 +11,4 @@ pub mod packed;
 pub mod response;
 pub mod server;
 pub mod tls;
+pub mod unknown_names;

@@ -45,6 +45,11 @@ impl LiveTable {
             let route = Arc::new(LiveRoute::new(route, olds.map_or(&[], Vec::as_slice)));
             for host in &route.hosts {
                 let host = host.to_ascii_lowercase();
+                // Beside its own, every host that no app names.
+                if host.is_empty() {
+                    live.any.push(route.clone());
+                    continue;
+                }
                 match host.strip_prefix("*.") {
                     Some(rest) => live.wildcard.entry(rest.into()).or_default(),
                     None => live.exact.entry(host).or_default(),

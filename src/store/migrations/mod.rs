@@ -566,6 +566,11 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE apps ADD COLUMN pinned TEXT;
     ALTER TABLE apps ADD COLUMN maintenance TEXT;
 ",
+    // Names that deploy.toml does not have, and that an app serves all the same.
+    "
+    ALTER TABLE certificates ADD COLUMN app TEXT;
+    ALTER TABLE certificates ADD COLUMN allowed_until INTEGER;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

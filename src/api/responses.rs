@@ -44,12 +44,9 @@ impl IntoResponses for Queued {
         let text = || Object::with_type(Type::String);
         let mut id = Header::new(text());
         id.description = Some("The deployment's id".to_owned());
-        let mut replayed = Header::new(text());
-        replayed.description = Some("`true` if this request came before, with the same key".into());
         let queued = ResponseBuilder::new()
             .description("Queued. With `follow=true`, the log as text")
             .header("Cutover-Deployment", id)
-            .header("Idempotent-Replayed", replayed)
             .content(
                 "application/json",
                 Content::new(Some(Ref::from_schema_name("Deployment"))),

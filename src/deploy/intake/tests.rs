@@ -267,8 +267,8 @@ async fn what_is_pushed_to_a_pinned_app_is_recorded_and_not_deployed() {
     assert_eq!(states().await, [State::Skipped; 2]);
 
     hold::set(agent, &all, Pin, None, true, by).await.unwrap();
-    let three = scene.commit("refs/heads/main", "three");
-    scene.hook(vec![moved("refs/heads/main", &three)]).await;
+    let three = scene.commit("refs/heads/feature", "three");
+    scene.hook(vec![moved("refs/heads/feature", &three)]).await;
     let after = [State::Skipped, State::Skipped, State::Queued];
     assert_eq!(states().await, after);
 }

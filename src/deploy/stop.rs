@@ -19,9 +19,9 @@ pub async fn stop(agent: &Agent, app: &AppName, by: Requester) -> Result<()> {
         }
         deployments::running(db, &of)
     });
-    // What has not switched cannot go live any more, and is deployed anew when the app is started.
+    // What has not switched goes back to the queue, and on when the app is started.
     if let Some(running) = running.await?.filter(|it| !cancel::is_too_late(it.state)) {
-        cancel::cancel(agent, &running.id, &by).await?;
+        agent.hub.cancel(&running.id);
     }
     // A repair that was begun before ends first.
     drop(agent.tend.repairs.write().await);

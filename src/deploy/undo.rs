@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 use crate::ids::DeploymentId;
 use crate::state::Event;
 use crate::store::deployments::{self, Failure, Goal, Trigger};
-use crate::store::steps;
+use crate::store::{apps, steps};
 
 /// How often a deployment is attempted before it fails: one that crashes the agent each time must not
 /// do so for ever.
@@ -20,6 +20,12 @@ const ATTEMPTS: u32 = 3;
 /// Undoes the deployment's steps and stores how it ended.
 pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Checkpoint::Undoing.reach();
+    let stop = match stop {
+        Stop::Cancelled if is_put_off(line).await? => {
+            Stop::Interrupted("the app is stopped; this goes on when it is started".into())
+        }
+        stop => stop,
+    };
     match &stop {
         Stop::Failed(failure) => {
             let step = failure.step.as_deref().unwrap_or("deployment");
@@ -48,6 +54,16 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Ok(())
 }
 
+/// Whether nobody cancelled the deployment, but its app is stopped.
+async fn is_put_off(line: &Line<'_>) -> Result<bool> {
+    let (id, app) = (line.id.clone(), line.app.name.clone());
+    let read = line.agent.store.read(move |db| {
+        let cancelled = deployments::get(db, &id)?.is_some_and(|it| it.cancelled_by.is_some());
+        Ok(!cancelled && apps::stopped(db, &app)?.is_some())
+    });
+    read.await
+}
+
 /// One line in the agent's own log, for whoever reads no other.
 fn tell(line: &Line<'_>, stop: &Stop) {
     let (app, deployment) = (&line.app.name, &line.id);
@@ -71,6 +87,9 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
         let Some(deployment) = deployments::get(db, &id)?.filter(|it| !it.state.is_rest()) else {
             return Ok(());
         };
+        // Who stops an app does not use up its attempts.
+        let used_up =
+            deployment.attempts >= ATTEMPTS && apps::stopped(db, &deployment.app)?.is_none();
         match stop {
             Stop::Failed(failure) => {
                 if let Some(step) = failure.step.as_deref().and_then(step_named) {
@@ -90,7 +109,7 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             Stop::Skipped(why) => {
                 deployments::end(db, &id, Event::Skip, Some(&why))?;
             }
-            Stop::Interrupted(why) if deployment.attempts >= ATTEMPTS => {
+            Stop::Interrupted(why) if used_up => {
                 let why = format!("gave up after {ATTEMPTS} attempts; the last one: {why}");
                 let failure = Failure::new("interrupted", why);
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;

@@ -37,6 +37,17 @@ impl Release {
         self.services.len() == other.services.len() && pairs.all(|(one, two)| one.runs_like(two))
     }
 
+    /// Whether it is of the same commit and the same images.
+    pub fn has_images_of(&self, other: &Self) -> bool {
+        let images = |of: &Self| -> Vec<_> {
+            let services = of.services.iter();
+            services
+                .map(|it| (it.name.clone(), it.image_id.clone()))
+                .collect()
+        };
+        self.commit == other.commit && images(self) == images(other)
+    }
+
     /// The service that takes requests; an app may have none.
     pub fn web(&self) -> Option<&Service> {
         self.service(&ServiceName::web())

@@ -249,6 +249,20 @@ async fn an_app_stays_stopped_until_it_is_started() {
     let (live, log) = server.ended(&id).await;
     assert_eq!(live.state, "live", "{log:#?}");
     assert_eq!(server.version().await, "v2");
+
+    // What is under way then goes on afterwards.
+    let id = server.push("v3", "slow-start 1500").await;
+    server.until_log(&id, "[start]").await;
+    done(&["stop", APP]);
+    let put_off = soon(async || {
+        let waits = server.api(&format!("/api/v1/deployments/{id}")).await;
+        waits["state"] == "queued"
+    });
+    assert!(put_off.await, "{}", server.log());
+    done(&["start", APP, "--follow"]);
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v3");
     server.stop().await;
 }
 

@@ -68,16 +68,17 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
     let (id, app) = (line.id.clone(), line.app.name.clone());
     let configured = line.agent.app(&app);
     let made = line.record(move |db| {
-        // An attempt that was interrupted may have made it.
-        let made = deployments::get(db, &id)?.and_then(|it| it.release);
-        if let Some(made) = made {
-            return releases::get(db, &made);
-        }
         let live = apps::serving(db, &app)?.live;
         let live = live.map(|live| releases::get(db, &live)).transpose()?;
         let Some(live) = live.flatten() else {
             return Ok(None);
         };
+        // An attempt that was interrupted may have made it, of what is live still.
+        let made = deployments::get(db, &id)?.and_then(|it| it.release);
+        let made = made.map(|made| releases::get(db, &made)).transpose()?;
+        if let Some(made) = made.flatten().filter(|made| made.has_images_of(&live)) {
+            return Ok(Some(made));
+        }
         let mut release = Release {
             id: ReleaseId::new(),
             deployment: id.clone(),

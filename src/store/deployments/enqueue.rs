@@ -182,6 +182,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_live_release_again_comes_before_what_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let queued = store.write(|db| {
+            let app = "hello".parse().unwrap();
+            let again = NewDeployment {
+                goal: Goal::Again,
+                ..asked(Trigger::Api)
+            };
+            let mut order = vec![enqueue(db, &again)?.id];
+            let push = enqueue(db, &asked(Trigger::Webhook))?.id;
+            order.push(enqueue(db, &again)?.id);
+            order.push(push);
+            for id in order {
+                assert_eq!(next_in_queue(db, &app)?.unwrap().id, id);
+                end(db, &id, Event::Fail, None)?;
+            }
+            Ok(())
+        });
+        queued.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn who_comes_with_nothing_found_costs_nobody_their_turn() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();

@@ -21,15 +21,17 @@ pub fn has_ended_with(db: &Connection, digits: &str) -> Result<bool> {
     Ok(query.query_row([digits], |row| row.get(0))?)
 }
 
-/// The deployment of an app that runs next: an automatic rollback, else the newest in the queue.
+/// The deployment of an app that runs next: an automatic rollback, else the live release again (in the order in
+/// which that was asked for: what goes live next must not be replaced by what was live before), else the
+/// newest in the queue.
 pub fn next_in_queue(db: &Connection, app: &AppName) -> Result<Option<Deployment>> {
     let mut query = db.prepare_cached(
         "SELECT * FROM deployments INDEXED BY deployments_open
          WHERE app = ?1 AND ended_at IS NULL AND state = 'queued'
-         ORDER BY trigger = ?2 DESC, id DESC LIMIT 1",
+         ORDER BY trigger = ?2 DESC, want = ?3 DESC, iif(want = ?3, id, NULL), id DESC LIMIT 1",
     )?;
-    let automatic = to_json(&Trigger::AutoRollback)?;
-    let found = query.query_row((app.as_str(), automatic), from_row);
+    let (automatic, again) = (to_json(&Trigger::AutoRollback)?, to_json(&Goal::Again)?);
+    let found = query.query_row((app.as_str(), automatic, again), from_row);
     Ok(found.optional()?)
 }
 

@@ -306,10 +306,7 @@ fn one_mistake_each() {
         ("domains = 'a.example'", "expected an array of host names"),
         ("domains = ['https://a.example']", "without `https://`"),
         ("domains_ask = 'ftp://a.example'", "an address such as"),
-        (
-            "domains_ask = 'http://a:b@a.example/'",
-            "an address such as",
-        ),
+        ("domains_ask = 'http://a.example/#b'", "an address such as"),
         ("domains = ['a.example:80']", "without a port"),
         ("domains = ['*.example']", "a wildcard such as"),
         ("domains = ['*.1.2.3.4']", "a wildcard such as"),

@@ -690,7 +690,7 @@ fn one_mistake_each() {
             "in `docker.allow`",
         ),
         ("docker.min_free = 1", "an amount such as"),
-        ("docker.build_memory = 1", "an amount such as"),
+        ("docker.build_memory = 1", "an amount of memory such as"),
         ("docker.build_cpus = 0", "a number of processors"),
         ("docker.build_cache = 'all'", "an amount such as"),
         (

@@ -1,5 +1,6 @@
 //! Programs that people talk to: `run`, in a container of its own of the live release, and `exec`, in a
-//! running instance. Nothing of them is left when the person or the agent has gone.
+//! running instance. When the person has gone, the program is ended; what `exec` has started outlives an agent
+//! that is gone: the engine has no way to end it.
 
 use rusqlite::Connection;
 use serde_json::json;

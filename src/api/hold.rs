@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::path::{AppPath, acting};
-use super::responses::{NotConfigured, RefusedOfApp};
+use super::responses::{Forbidden, Malformed, NotConfigured, RefusedOfApp, UnknownApp};
 use super::view::HeldView;
 use super::{ApiError, Shared, json};
 use crate::deploy::hold;
@@ -116,7 +116,9 @@ pub async fn pin(
     params(AppPath),
     responses(
         (status = 200, description = "It is not pinned any more", body = HoldView),
-        RefusedOfApp,
+        (status = 400, response = Malformed),
+        (status = 403, response = Forbidden),
+        (status = 404, response = UnknownApp),
         (status = 409, response = NotConfigured),
     ),
 )]

@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::error::ErrorBody;
 use super::output::seconds;
 use super::responses::{Forbidden, Malformed, TooLarge};
 use super::view::rfc3339;
@@ -102,6 +103,11 @@ pub async fn show(caller: Principal) -> Result<Json<LevelView>, ApiError> {
         (status = 200, description = "The level", body = LevelView),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
+        (
+            status = 409,
+            description = "This agent's log cannot be changed as it runs",
+            body = ErrorBody,
+        ),
         (status = 413, response = TooLarge),
     ),
 )]

@@ -5,7 +5,6 @@
 //! each runs in its own savepoint, one fsync covers all of them, and no caller is answered before
 //! it.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub mod actions;
 pub mod alarms;
@@ -96,7 +95,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Clone)]
 pub struct Store {
     writes: mpsc::Sender<Write>,
-    reader: Arc<Mutex<Connection>>,
+    reads: mpsc::UnboundedSender<Read>,
     logs: Arc<Path>,
 }
 
@@ -104,7 +103,7 @@ pub struct Store {
 /// takes the outcome of the commit.
 type Write = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
-type Read = Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>;
+type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 impl Store {
     /// Opens `data_dir/cutover.db`; creates and migrates it if necessary.
@@ -130,9 +129,16 @@ impl Store {
             .name("store".into())
             .spawn(move || or_abort(|| write_batches(&writer, queue)))
             .map_err(|e| failed(e.to_string()))?;
+        // Unbounded, as the tasks are that read: where each waited for its place, one that is not polled
+        // meanwhile would hold up all others.
+        let (reads, queue) = mpsc::unbounded_channel();
+        std::thread::Builder::new()
+            .name("store-reads".into())
+            .spawn(move || read_all(&reader, queue))
+            .map_err(|e| failed(e.to_string()))?;
         Ok(Self {
             writes,
-            reader: Arc::new(Mutex::new(reader)),
+            reads,
             logs: logs.into(),
         })
     }
@@ -166,20 +172,16 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        // Whoever waits for the connection holds no thread meanwhile.
-        let reader = self.reader.clone().lock_owned().await;
-        // Without its type, so that tokio's code for a task is compiled once for all queries.
-        let job: Read = Box::new(move || {
+        let (answer, answered) = oneshot::channel();
+        let job: Read = Box::new(move |db| {
             let at_once = || {
-                let moment = reader.unchecked_transaction()?;
+                let moment = db.unchecked_transaction()?;
                 read(&moment)
             };
-            Box::new(at_once())
+            let _ = answer.send(at_once());
         });
-        let result = tokio::task::spawn_blocking(job)
-            .await
-            .map_err(|_| StoreError::Stopped)?;
-        *result.downcast().expect("the job's own result")
+        self.reads.send(job).map_err(|_| StoreError::Stopped)?;
+        answered.await.map_err(|_| StoreError::Stopped)?
     }
 
     /// The path of a deployment's log.
@@ -201,6 +203,13 @@ impl Store {
         let logs = self.logs.clone();
         let removed = tokio::task::spawn_blocking(move || log::remove_oldest(&logs));
         Ok(removed.await.map_err(|_| StoreError::Stopped)??)
+    }
+}
+
+/// Runs one after another what is to be read. Whoever asked for what panics gets an error.
+fn read_all(reader: &Connection, mut queue: mpsc::UnboundedReceiver<Read>) {
+    while let Some(job) = queue.blocking_recv() {
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| job(reader)));
     }
 }
 
@@ -377,6 +386,22 @@ mod tests {
         // A write that shared the failed commit was not stored either.
         let again = insert().await;
         assert_eq!(again.is_err(), with_it.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_is_not_polled_while_waiting_to_read_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let mut first = Box::pin(store.read(move |_| Ok(wait.recv().is_ok())));
+        let mut idle = Box::pin(store.read(|_| Ok(())));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        go_on.send(()).unwrap();
+        assert!(first.await.unwrap());
+        let third = tokio::time::timeout(Duration::from_secs(20), store.read(|_| Ok(3)));
+        assert_eq!(third.await.expect("nobody is in its way").unwrap(), 3);
+        idle.await.unwrap();
     }
 
     #[tokio::test]

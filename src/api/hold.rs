@@ -12,7 +12,7 @@ use super::view::HeldView;
 use super::{ApiError, Shared, json};
 use crate::deploy::hold;
 use crate::principal::{Principal, Role};
-use crate::store::holds::Hold;
+use crate::store::holds::{Held, Hold};
 
 /// The longest text, in characters.
 const LONGEST: usize = 500;
@@ -58,6 +58,14 @@ pub struct HoldView {
     held: Option<HeldView>,
 }
 
+impl From<Option<Held>> for HoldView {
+    fn from(held: Option<Held>) -> Self {
+        Self {
+            held: held.map(HeldView::from),
+        }
+    }
+}
+
 /// One line that may be shown anywhere.
 pub(super) fn checked(text: Option<String>, what: &str) -> Result<Option<String>, ApiError> {
     let is_good = |text: &str| {
@@ -100,9 +108,7 @@ pub async fn pin(
     let body: PinBody = json::parse(&body)?;
     let text = checked(body.reason, "reason")?;
     let held = hold::set(&api.agent, &app.name, Hold::Pin, text, false, caller.who).await?;
-    Ok(Json(HoldView {
-        held: held.map(HeldView::from),
-    }))
+    Ok(Json(held.into()))
 }
 
 /// Let pushes to an app go live again
@@ -128,8 +134,8 @@ pub async fn unpin(
     Path(path): Path<AppPath>,
 ) -> Result<Json<HoldView>, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
-    hold::set(&api.agent, &app.name, Hold::Pin, None, true, caller.who).await?;
-    Ok(Json(HoldView { held: None }))
+    let held = hold::set(&api.agent, &app.name, Hold::Pin, None, true, caller.who).await?;
+    Ok(Json(held.into()))
 }
 
 /// Put an app under maintenance, or end it
@@ -159,7 +165,5 @@ pub async fn maintenance(
     let text = checked(body.message, "message")?;
     let hold = Hold::Maintenance;
     let held = hold::set(&api.agent, &app.name, hold, text, body.off, caller.who).await?;
-    Ok(Json(HoldView {
-        held: held.map(HeldView::from),
-    }))
+    Ok(Json(held.into()))
 }

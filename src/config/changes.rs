@@ -67,7 +67,7 @@ const OF_A_DEPLOYMENT: [&str; 13] = [
     "hooks",
 ];
 
-/// The keys whose values are never secret, wherever they are but in [`SOMEBODYS`].
+/// The keys whose values are never secret, wherever they are but in [`USERS_OWN`].
 const PUBLIC: [&str; 28] = [
     "allow",
     "bake",
@@ -99,7 +99,7 @@ const PUBLIC: [&str; 28] = [
     "timeout",
 ];
 /// Sections whose keys are names that somebody has chosen.
-const SOMEBODYS: [&str; 4] = ["args", "env", "labels", "secrets"];
+const USERS_OWN: [&str; 4] = ["args", "env", "labels", "secrets"];
 
 /// The keys that differ, sorted. Text that is not valid TOML counts as having no keys.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
@@ -117,7 +117,7 @@ pub fn values(old: &str, new: &str) -> serde_json::Value {
         let is_public = path
             .last()
             .is_some_and(|key| PUBLIC.contains(&key.as_str()))
-            && !path.iter().any(|key| SOMEBODYS.contains(&key.as_str()));
+            && !path.iter().any(|key| USERS_OWN.contains(&key.as_str()));
         if is_public {
             let values = serde_json::json!({ "before": old, "after": new });
             all.insert(change(path, what).key, values);

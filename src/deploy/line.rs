@@ -75,6 +75,8 @@ pub enum Stop {
     Skipped(Failure),
     /// Docker or the database became unavailable: the deployment runs again when they are back.
     Interrupted(String),
+    /// Its app was stopped: the deployment runs again when the app is started.
+    PutOff,
 }
 
 impl Stop {

@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 use crate::ids::DeploymentId;
 use crate::state::Event;
 use crate::store::deployments::{self, Failure, Goal, Trigger};
-use crate::store::{apps, steps};
+use crate::store::steps;
 
 /// How often a deployment is attempted before it fails: one that crashes the agent each time must not
 /// do so for ever.
@@ -21,9 +21,8 @@ const ATTEMPTS: u32 = 3;
 pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Checkpoint::Undoing.reach();
     let stop = match stop {
-        Stop::Cancelled if is_put_off(line).await? => {
-            Stop::Interrupted("the app is stopped; this goes on when it is started".into())
-        }
+        // Who cancels is stored; a stop of the app only notifies.
+        Stop::Cancelled if !is_cancelled(line).await? => Stop::PutOff,
         stop => stop,
     };
     match &stop {
@@ -38,6 +37,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
         Stop::Cancelled => line.log.line("cancelled"),
         Stop::Superseded(why) | Stop::Skipped(why) => line.log.line(&why.message),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
+        Stop::PutOff => line.log.line("put off until the app is started"),
     }
     if let Err(error) = take_back(line.agent, &line.id).await {
         let error = stuck(&error);
@@ -54,14 +54,10 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Ok(())
 }
 
-/// Whether nobody cancelled the deployment, but its app is stopped.
-async fn is_put_off(line: &Line<'_>) -> Result<bool> {
-    let (id, app) = (line.id.clone(), line.app.name.clone());
-    let read = line.agent.store.read(move |db| {
-        let cancelled = deployments::get(db, &id)?.is_some_and(|it| it.cancelled_by.is_some());
-        Ok(!cancelled && apps::stopped(db, &app)?.is_some())
-    });
-    read.await
+async fn is_cancelled(line: &Line<'_>) -> Result<bool> {
+    let id = line.id.clone();
+    let read = line.agent.store.read(move |db| deployments::get(db, &id));
+    Ok(read.await?.is_none_or(|it| it.cancelled_by.is_some()))
 }
 
 /// One line in the agent's own log, for whoever reads no other.
@@ -76,6 +72,7 @@ fn tell(line: &Line<'_>, stop: &Stop) {
         Stop::Superseded(why) => tracing::info!(%app, %deployment, "superseded: {}", why.message),
         Stop::Skipped(why) => tracing::info!(%app, %deployment, "skipped: {}", why.message),
         Stop::Interrupted(why) => tracing::warn!(%app, %deployment, "interrupted: {why}"),
+        Stop::PutOff => tracing::info!(%app, %deployment, "put off until the app is started"),
     }
 }
 
@@ -87,9 +84,9 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
         let Some(deployment) = deployments::get(db, &id)?.filter(|it| !it.state.is_rest()) else {
             return Ok(());
         };
-        // Who stops an app does not use up its attempts.
-        let used_up =
-            deployment.attempts >= ATTEMPTS && apps::stopped(db, &deployment.app)?.is_none();
+        if let Stop::PutOff = stop {
+            deployments::uncount_attempt(db, &id)?;
+        }
         match stop {
             Stop::Failed(failure) => {
                 if let Some(step) = failure.step.as_deref().and_then(step_named) {
@@ -109,26 +106,28 @@ pub async fn end(agent: &Agent, id: &DeploymentId, stop: Stop) -> Result<()> {
             Stop::Skipped(why) => {
                 deployments::end(db, &id, Event::Skip, Some(&why))?;
             }
-            Stop::Interrupted(why) if used_up => {
+            Stop::Interrupted(why) if deployment.attempts >= ATTEMPTS => {
                 let why = format!("gave up after {ATTEMPTS} attempts; the last one: {why}");
                 let failure = Failure::new("interrupted", why);
                 deployments::end(db, &id, Event::Fail, Some(&failure))?;
             }
-            Stop::Interrupted(_) => match deployments::next_waiting(db, &deployment.app)? {
-                // The live release is bad: an automatic rollback is not superseded.
-                Some(newer)
-                    if newer.id > id
-                        && deployment.trigger != Trigger::AutoRollback
-                        && deployment.goal != Goal::Again =>
-                {
-                    let why = format!("the newer deployment `{}` took its place", newer.id);
-                    superseded(db, &id, why)?;
+            Stop::Interrupted(_) | Stop::PutOff => {
+                match deployments::next_waiting(db, &deployment.app)? {
+                    // The live release is bad: an automatic rollback is not superseded.
+                    Some(newer)
+                        if newer.id > id
+                            && deployment.trigger != Trigger::AutoRollback
+                            && deployment.goal != Goal::Again =>
+                    {
+                        let why = format!("the newer deployment `{}` took its place", newer.id);
+                        superseded(db, &id, why)?;
+                    }
+                    _ => {
+                        deployments::apply(db, &id, Event::Interrupt)?;
+                        steps::forget(db, &id)?;
+                    }
                 }
-                _ => {
-                    deployments::apply(db, &id, Event::Interrupt)?;
-                    steps::forget(db, &id)?;
-                }
-            },
+            }
         }
         Ok(())
     });

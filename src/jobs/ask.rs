@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::certificates::files::Files;
@@ -51,18 +52,20 @@ enum Answer {
 }
 
 /// Who is asked, for which app.
-struct Asking {
+struct Asking<'a> {
     app: AppName,
     url: String,
     config: Config,
-    outbound: Outbound,
+    outbound: &'a Outbound,
 }
 
 pub async fn ask(agent: Arc<Agent>) {
     let mut refused = Refused::default();
     let mut review = Instant::now();
+    // Reading the roots of TLS takes a while, and is of use only where an app asks.
+    let outbound = OnceCell::new();
     loop {
-        let Some(asking) = asking(&agent).await else {
+        let Some(asking) = asking(&agent, &outbound).await else {
             sleep(IDLE).await;
             continue;
         };
@@ -91,25 +94,29 @@ pub async fn ask(agent: Arc<Agent>) {
 }
 
 /// `None`: no app asks, or no certificate could be ordered.
-async fn asking(agent: &Agent) -> Option<Asking> {
+async fn asking<'a>(agent: &Agent, outbound: &'a OnceCell<Outbound>) -> Option<Asking<'a>> {
     let config = agent.in_force().config.clone();
     config.proxy.acme.as_ref()?;
     let mut apps = config.apps.values();
     let (app, url) = apps.find_map(|app| Some((app.name.clone(), app.domains_ask.clone()?)))?;
-    let outbound = tokio::task::spawn_blocking(Outbound::new).await.ok()?;
-    let outbound = outbound.inspect_err(|error| tracing::error!("on-demand names: {error}"));
+    let made = outbound.get_or_try_init(|| async {
+        let made = tokio::task::spawn_blocking(Outbound::new).await.ok();
+        let made = made.ok_or(())?;
+        made.map_err(|error| tracing::error!("on-demand names: {error}"))
+    });
+    let outbound = made.await.ok()?;
     Some(Asking {
         app,
         url,
         config,
-        outbound: outbound.ok()?,
+        outbound,
     })
 }
 
 /// Names that clients have just asked for.
 async fn fresh(
     agent: &Agent,
-    asking: &Asking,
+    asking: &Asking<'_>,
     mut names: Vec<String>,
     refused: &mut Refused,
 ) -> Result<(), StoreError> {
@@ -149,7 +156,7 @@ async fn fresh(
 }
 
 /// Names whose answer has grown old, and those that nothing comes of.
-async fn ask_again(agent: &Agent, asking: &Asking) -> Result<(), StoreError> {
+async fn ask_again(agent: &Agent, asking: &Asking<'_>) -> Result<(), StoreError> {
     let states = agent.store.read(table::all).await?;
     let on_demand = states.into_iter().filter(|(_, it)| it.app.is_some());
     let on_demand: BTreeMap<String, State> = on_demand.collect();
@@ -198,7 +205,7 @@ async fn allow(agent: &Agent, app: &AppName, name: String) -> Result<(), StoreEr
     agent.store.write(write).await
 }
 
-impl Asking {
+impl Asking<'_> {
     /// Whether a certificate could be ordered for a name, and deploy.toml does not have it.
     fn may_be(&self, name: &str) -> bool {
         let acme = self.config.proxy.acme.as_ref();

@@ -174,6 +174,10 @@ impl Store {
     {
         let (answer, answered) = oneshot::channel();
         let job: Read = Box::new(move |db| {
+            if answer.is_closed() {
+                // Whoever asked has gone.
+                return;
+            }
             let at_once = || {
                 let moment = db.unchecked_transaction()?;
                 read(&moment)
@@ -288,13 +292,12 @@ pub fn now() -> i64 {
 }
 
 /// Parses a column's text.
-fn parsed<T>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<T>
+fn parsed<T>(row: &rusqlite::Row<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|e| {
+    row.get_ref(column)?.as_str()?.parse().map_err(|e| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
     })
 }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
-use super::Result;
+use super::{Result, parsed};
 use crate::ids::{AppName, DeploymentId};
 use crate::state::State;
 
@@ -152,14 +151,4 @@ fn brief(row: &Row<'_>, at: usize) -> rusqlite::Result<Brief> {
         created_at: row.get(at + 3)?,
         ended_at: row.get(at + 4)?,
     })
-}
-
-fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
-where
-    T: std::str::FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text = row.get_ref(column)?.as_str()?;
-    text.parse()
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
 }

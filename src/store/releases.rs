@@ -39,13 +39,9 @@ impl Release {
 
     /// Whether it is of the same commit and the same images.
     pub fn has_images_of(&self, other: &Self) -> bool {
-        let images = |of: &Self| -> Vec<_> {
-            let services = of.services.iter();
-            services
-                .map(|it| (it.name.clone(), it.image_id.clone()))
-                .collect()
-        };
-        self.commit == other.commit && images(self) == images(other)
+        let image = |service: &'_ Service| (service.name.clone(), service.image_id.clone());
+        let (own, others) = (self.services.iter(), other.services.iter());
+        self.commit == other.commit && own.map(image).eq(others.map(image))
     }
 
     /// The service that takes requests; an app may have none.

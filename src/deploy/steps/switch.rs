@@ -40,7 +40,8 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     );
     let deployment = line.id.clone();
     let begun = line.begin(Step::Switch, move |db| {
-        // A cancellation is stored before the line is notified; a newer push only notifies.
+        // A cancellation is stored before the line is notified; a newer push and a stop of the app only
+        // notify.
         let wish = deployments::get(db, &deployment)?.is_some_and(|it| it.cancelled_by.is_some());
         if wish || cancel.is_cancelled() {
             cancel.cancel();

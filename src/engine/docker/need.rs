@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use bollard::models::HealthStatusEnum;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 
 use super::listening::exposed;
-use super::registry::credentials;
 use super::{Docker, EngineError, Result, gone_is_done, label, status_code};
-use crate::config::{Command, Image};
+use crate::config::Command;
 use crate::engine::{NeedLook, NeedSpec, Status};
 use crate::ids::AppName;
 use crate::store::ours::Ours;
@@ -20,30 +19,6 @@ use crate::store::ours::Ours;
 const MOST: usize = 16 << 20;
 
 impl Docker {
-    pub async fn pull(&self, image: &Image, platform: Option<&str>) -> Result<String> {
-        let what = || format!("pull `{image}`");
-        let refused = |cause| EngineError::Refused {
-            what: what(),
-            cause,
-        };
-        let login = credentials(image).await.map_err(refused)?;
-        let version = image.digest.as_ref().unwrap_or(&image.tag);
-        let options = CreateImageOptionsBuilder::new()
-            .from_image(&image.name)
-            .tag(version)
-            .platform(platform.unwrap_or_default());
-        let docker = self.client()?;
-        let mut said = std::pin::pin!(docker.create_image(Some(options.build()), None, login));
-        while let Some(message) = said.next().await {
-            let message = message.map_err(self.failed(what()))?;
-            if let Some(error) = message.error_detail {
-                return Err(refused(error.message.unwrap_or_default()));
-            }
-        }
-        let id = self.image_id(&image.pinned()).await?;
-        id.ok_or_else(|| refused("it is not there afterwards".into()))
-    }
-
     pub async fn start_need(&self, spec: &NeedSpec<'_>) -> Result<()> {
         let docker = self.client()?;
         let job = spec.job;

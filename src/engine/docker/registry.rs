@@ -1,8 +1,8 @@
-//! What the engine does with registries on its own: looking names up, and pushing. Base images are pulled by
-//! the builder.
+//! What the engine does with registries on its own: looking names up, pulling what tests and
+//! contexts need, and pushing. Base images are pulled by the builder.
 
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::{PushImageOptions, TagImageOptions};
+use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 
 use super::builder::login;
@@ -21,6 +21,28 @@ impl Docker {
         let found = found.map_err(self.failed(what()))?;
         let digest = found.descriptor.digest;
         digest.ok_or_else(|| refused(what(), "it names no digest".into()))
+    }
+
+    pub async fn pull(&self, image: &Image, platform: Option<&str>) -> Result<String> {
+        let what = || format!("pull `{image}`");
+        let login = credentials(image)
+            .await
+            .map_err(|why| refused(what(), why))?;
+        let version = image.digest.as_ref().unwrap_or(&image.tag);
+        let options = CreateImageOptionsBuilder::new()
+            .from_image(&image.name)
+            .tag(version)
+            .platform(platform.unwrap_or_default());
+        let docker = self.client()?;
+        let mut said = std::pin::pin!(docker.create_image(Some(options.build()), None, login));
+        while let Some(message) = said.next().await {
+            let message = message.map_err(self.failed(what()))?;
+            if let Some(error) = message.error_detail {
+                return Err(refused(what(), error.message.unwrap_or_default()));
+            }
+        }
+        let id = self.image_id(&image.pinned()).await?;
+        id.ok_or_else(|| refused(what(), "it is not there afterwards".into()))
     }
 
     pub async fn push(&self, id: &str, image: &Image) -> Result<String> {
@@ -73,9 +95,7 @@ fn refused(what: String, cause: String) -> EngineError {
 }
 
 /// The login that the agent's user has to the image's registry.
-pub(super) async fn credentials(
-    image: &Image,
-) -> std::result::Result<Option<DockerCredentials>, String> {
+async fn credentials(image: &Image) -> std::result::Result<Option<DockerCredentials>, String> {
     let host = image.registry();
     Ok(login(host).await?.map(|(user, secret)| {
         let server = DockerCredentials {

@@ -240,3 +240,10 @@ pub fn count_attempt(db: &Connection, id: &DeploymentId) -> Result<u32> {
     let sql = "UPDATE deployments SET attempts = attempts + 1 WHERE id = ?1 RETURNING attempts";
     Ok(db.query_row(sql, [id.as_str()], |row| row.get(0))?)
 }
+
+/// An attempt that was ended for a reason that lies outside of the deployment does not count.
+pub fn uncount_attempt(db: &Connection, id: &DeploymentId) -> Result<()> {
+    let sql = "UPDATE deployments SET attempts = max(attempts - 1, 0) WHERE id = ?1";
+    db.execute(sql, [id.as_str()])?;
+    Ok(())
+}

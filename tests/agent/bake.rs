@@ -232,7 +232,7 @@ async fn a_newer_push_ends_the_bake_and_a_rollback_finds_the_old_release_warm() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_that_fails_leaves_no_warm_release_behind() {
-    let mut server = Server::with(&SETTINGS.replace("50ms\"", "50ms\"\ndeadline = \"3s\"")).await;
+    let mut server = Server::with(&SETTINGS.replace("50ms\"", "50ms\"\ndeadline = \"10s\"")).await;
     let first = first(&server).await;
     let docker = docker().await;
     let warm = format!("cutover-{APP}-{first}-0");

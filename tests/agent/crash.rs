@@ -20,7 +20,7 @@ const SETTINGS: &str = r#"
 domains = ["hello.test"]
 [apps.hello.health]
 interval = "100ms"
-deadline = "3s"
+deadline = "10s"
 [apps.hello.deploy]
 bake = "1s"
 drain = "5s"

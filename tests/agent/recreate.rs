@@ -21,7 +21,7 @@ fn settings(bake: &str, proxy: &str) -> String {
         "bake = \"0s\"",
         &format!("bake = \"{bake}\"\nstrategy = \"recreate\""),
     );
-    let text = text.replace("deadline = \"15s\"", "deadline = \"3s\"");
+    let text = text.replace("deadline = \"15s\"", "deadline = \"10s\"");
     let volume = format!("data-{bake}-{}", std::process::id());
     format!("{text}volumes = [\"{volume}:/data\"]\n{proxy}")
 }

@@ -17,12 +17,18 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     if let Some(advice) = of_tls(&all).filter(|_| of_registry) {
         return Some(advice);
     }
+    let of_frontend = step.starts_with(FRONTEND);
     Some(if is_engines_network(&all) {
         "the fault is in Docker's network on the server, not in the commit: restart Docker \
          (`systemctl restart docker`), then run `cutover deploy APP`"
-    } else if any(&["docker/dockerfile", "docker.io/docker/dockerfile"]) && unreachable {
+    } else if of_frontend && unreachable {
         "the Dockerfile's `# syntax=` line makes the builder fetch its parser from a registry that it \
-         cannot reach: delete the line, or let the server reach the registry"
+         cannot reach: delete the line; or set `frontends = \"builtin\"` under `[apps.NAME.build]` in deploy.toml, \
+         with which Docker's own parser reads every Dockerfile; or put the image on the server with `docker load`"
+    } else if of_frontend {
+        "the registry does not give out the parser that the Dockerfile's `# syntax=` line names: correct or delete \
+         the line; or set `frontends = \"builtin\"` under `[apps.NAME.build]` in deploy.toml, with which Docker's \
+         own parser reads every Dockerfile"
     } else if has(&["unknown flag: link"])
         || has(&["unknown flag: chmod"])
         || has(&["unknown flag: parents"])
@@ -96,8 +102,12 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     })
 }
 
-/// How the builder says that it could not reach a registry.
-const UNREACHABLE: [&str; 9] = [
+/// How the builder calls the step that asks for the program that is to read the Dockerfile.
+const FRONTEND: &str = "resolve image config for ";
+
+/// How the builder, or whoever waits for it, says that it could not reach a registry.
+const UNREACHABLE: [&str; 10] = [
+    "has not answered",
     "dial tcp",
     "no such host",
     "i/o timeout",
@@ -153,7 +163,17 @@ mod tests {
                 "resolve image config for docker.io/docker/dockerfile:1",
                 "failed to do request: Head \"https://registry-1.docker.io/v2/docker/dockerfile/manifests/1\": \
                  dial tcp: lookup registry-1.docker.io: no such host",
-                "delete the line",
+                "delete the line; or set `frontends",
+            ),
+            (
+                "resolve image config for docker.io/docker/dockerfile:9",
+                "docker.io/docker/dockerfile:9: not found",
+                "correct or delete the line; or set `frontends",
+            ),
+            (
+                "[internal] load metadata for docker.io/library/node:22",
+                "the registry has not answered for 120 s",
+                "the base image is not on this server",
             ),
             (
                 "the Dockerfile",

@@ -46,6 +46,9 @@ pub fn cache_key(
         add(key.as_bytes());
         add(value.unwrap_or_default().as_bytes());
     }
+    if let config::Frontends::Builtin = settings.frontends {
+        add(b"builtin");
+    }
     for word in settings.command.iter().flatten() {
         add(b"command");
         add(word.as_bytes());

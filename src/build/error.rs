@@ -54,6 +54,10 @@ pub enum BuildError {
     NoImage { command: String, image: String },
     #[error("the build context is too large: {0}")]
     TooLarge(String),
+    #[error(
+        "{place} has the program `{image}` read the Dockerfile, which `build.frontends` does not allow"
+    )]
+    Frontend { place: String, image: String },
     #[error("the build failed at `{step}`: {message}")]
     Failed {
         /// The Dockerfile's line, as BuildKit names it.
@@ -94,6 +98,7 @@ impl BuildError {
             Self::Checkout { .. } => "checkout",
             Self::NoImage { .. } => "no_image",
             Self::TooLarge(_) => "context_too_large",
+            Self::Frontend { .. } => "frontend_refused",
             Self::Failed { message, .. } if is_engines_network(message) => "docker_error",
             Self::Failed { .. } => "build_failed",
             Self::TimedOut { .. } => "build_timeout",
@@ -137,6 +142,9 @@ impl BuildError {
             }
             Self::NoImage { .. } => {
                 "have the command give its image the name that `{image}` in its arguments and `IMAGE` in its environment stand for, in the engine of `DOCKER_HOST`"
+            }
+            Self::Frontend { .. } => {
+                "such a program gets the build's files and secrets: remove the line, or, if you trust it, allow it under `[apps.NAME.build]` in deploy.toml: `frontends = [\"docker/dockerfile:*\", \"IMAGE\"]`"
             }
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed {

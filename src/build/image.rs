@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache_key::{Base, cache_key};
 use super::command::Program;
 use super::ssh::Agents;
-use super::{BuildError, Context, Request, bases, command, contexts};
+use super::{BuildError, Context, Request, bases, command, contexts, frontend};
 use crate::config::Image;
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage, Engine};
 use crate::source::Fetching;
@@ -60,10 +60,11 @@ pub async fn image(
 }
 
 async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built, BuildError> {
-    let context = read(request, log).await?;
+    let mut context = read(request, log).await?;
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
     let args = inputs.args(&dockerfile, request.commit, request.branch);
+    frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
     let named = contexts::without_folders(&dockerfile, &args, request.settings);
     let bases = bases(engine, request, bases::bases(&named, &args).as_ref()).await?;
     let key = cache_key(

@@ -13,6 +13,7 @@ mod convert;
 mod dockerfile;
 mod encode;
 mod error;
+mod frontend;
 mod git_dir;
 mod ignore;
 mod image;

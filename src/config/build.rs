@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::container::{hosts, shm_size};
 use super::file::{Node, Section};
+use super::frontends::frontends;
 use super::run::environment;
 use super::values::{inside, path, positive, secret};
-use super::{Image, Secret, Site, Value};
+use super::{Frontends, Image, Secret, Site, Value};
 
 /// What the Dockerfile finds under a name that it has no stage for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub struct Build {
     /// The Dockerfile's path from the repository's root, or else below the context folder, in the same
     /// form. Absent: `Dockerfile` in the context folder, or else in the root.
     pub dockerfile: Option<String>,
+    pub frontends: Frontends,
     /// The context gets a `.git` with the commit.
     pub git_dir: bool,
     /// The stage that becomes the image. Absent: the last.
@@ -72,6 +74,7 @@ impl Default for Build {
             context: ".".into(),
             contexts: BTreeMap::new(),
             dockerfile: None,
+            frontends: Frontends::default(),
             git_dir: false,
             target: None,
             args: BTreeMap::new(),
@@ -88,11 +91,12 @@ impl Default for Build {
 }
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 11] = [
+const OF_A_DOCKERFILE: [&str; 12] = [
     "cache_from",
     "cache_to",
     "contexts",
     "dockerfile",
+    "frontends",
     "target",
     "secrets",
     "ssh",
@@ -136,6 +140,9 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         context: section.read("context", inside).unwrap_or(default.context),
         contexts: section.read("contexts", contexts).unwrap_or_default(),
         dockerfile: section.read("dockerfile", dockerfile),
+        frontends: section
+            .read("frontends", frontends)
+            .unwrap_or(default.frontends),
         git_dir: section
             .read("git_dir", |node| node.boolean())
             .unwrap_or_default(),

@@ -631,6 +631,11 @@ fn one_mistake_each() {
         ("build.cache_from = 'a:1'", "an array of images"),
         ("build.cache_from = ['A:1']", "an image with its tag"),
         ("build.cache_to = 'a.example/b'", "an image with its tag"),
+        (
+            "build.frontends = 'docker/dockerfile'",
+            "an array of images",
+        ),
+        ("build.frontends = ['a b']", "stands for anything but `/`"),
         ("build.git_dir = 'yes'", "`true` or `false`"),
         (
             "build = { git_dir = true, context = 'a' }",

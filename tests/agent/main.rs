@@ -29,6 +29,7 @@ mod dashboard;
 mod database;
 mod docker_away;
 mod faults;
+mod frontends;
 mod gate;
 mod git_push_live;
 mod health;

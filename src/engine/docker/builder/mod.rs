@@ -102,7 +102,18 @@ impl Docker {
         }
         let mut image = None;
         let mut messages = std::pin::pin!(messages(answer.into_body()));
-        while let Some(message) = messages.next().await {
+        loop {
+            let next = messages.next();
+            let message = match progress.due() {
+                Some(due) => tokio::time::timeout_at(due, next).await,
+                None => Ok(next.await),
+            };
+            let Ok(message) = message else {
+                return Err(late(&progress));
+            };
+            let Some(message) = message else {
+                break;
+            };
             let info: BuildInfo = message.map_err(|error| self.unreachable(&error))?;
             if let Some(message) = info.error_detail.and_then(|error| error.message) {
                 return Err(failed(&mut progress, message));
@@ -197,6 +208,16 @@ fn failed(progress: &mut Progress, error: String) -> BuildFailure {
         step,
         message,
         log_tail,
+    }
+}
+
+/// Dropping the request ends the build on the engine too.
+fn late(progress: &Progress) -> BuildFailure {
+    let (step, message) = progress.overdue().unwrap_or_default();
+    BuildFailure::Step {
+        step,
+        message,
+        log_tail: Vec::new(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! BuildKit's live status as readable log lines.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus};
+
+use tokio::time::Instant;
 
 use super::super::output::{Tail, readable};
 
@@ -12,6 +15,13 @@ const TAIL: usize = 20;
 const SHOWN: usize = 500;
 /// A line that never ends is split into pieces of this many bytes.
 const LINE: usize = 8 << 10;
+
+/// How steps are called that only ask a registry, and how long it may take to answer: for the program that reads
+/// the Dockerfile, and for a base image.
+const ASKING: [(&str, Duration); 2] = [
+    ("resolve image config for ", Duration::from_secs(20)),
+    ("[internal] load metadata for ", Duration::from_secs(120)),
+];
 
 /// What has been seen of a build so far.
 #[derive(Default)]
@@ -26,6 +36,8 @@ struct Step {
     number: usize,
     name: String,
     started: Option<f64>,
+    /// Until when a registry has to answer.
+    due: Option<Instant>,
     announced: bool,
     ended: bool,
     error: String,
@@ -63,6 +75,23 @@ impl Progress {
         Some((step.name, step.error, step.tail.lines()))
     }
 
+    /// Until when the next message has to come.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.steps.values().filter_map(|step| step.due).min()
+    }
+
+    /// A step that waits for a registry for too long, and what is wrong with it.
+    pub(super) fn overdue(&self) -> Option<(String, String)> {
+        let now = Instant::now();
+        let mut steps = self.steps.values();
+        let step = steps.find(|step| step.due.is_some_and(|due| due <= now))?;
+        let (_, limit) = ASKING
+            .iter()
+            .find(|(name, _)| step.name.starts_with(name))?;
+        let why = format!("the registry has not answered for {} s", limit.as_secs());
+        Some((step.name.clone(), why))
+    }
+
     /// The images that steps began with, `name:tag@sha256:…`.
     pub(super) fn bases(&self) -> Vec<String> {
         let names = self.steps.values().map(|step| step.name.as_str());
@@ -86,6 +115,7 @@ impl Progress {
             number,
             name: String::new(),
             started: None,
+            due: None,
             announced: false,
             ended: false,
             error: String::new(),
@@ -103,6 +133,8 @@ impl Progress {
         }
         if !step.announced && (step.started.is_some() || vertex.cached) {
             step.announced = true;
+            let asks = ASKING.iter().find(|(name, _)| step.name.starts_with(name));
+            step.due = asks.map(|(_, limit)| Instant::now() + *limit);
             lines.push(format!("#{} {}", step.number, step.name));
         }
     }
@@ -139,6 +171,7 @@ impl Progress {
             return;
         };
         step.ended = true;
+        step.due = None;
         let partial = std::mem::take(&mut step.partial);
         if !partial.is_empty() {
             step.print(&partial, lines);

@@ -1,90 +1,23 @@
 //! `[apps.NAME]`: one section for each app.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::app_proxy::{self, app_proxy, prefix};
 use super::claims::Claims;
-use super::command::{Command, command};
 use super::cron::crons;
+use super::deploy::{deploy, hooks};
 use super::file::{Node, Section};
 use super::grants::Grants;
 use super::health::health;
 use super::process::{Processes, processes};
-use super::values::{duration, in_repository, patterns, positive, secret, some_networks};
-use super::{
-    App, Deploy, Docker, Hooks, Protocol, Repo, Strategy, Webhook, build, repo, report, run,
-    similar, site, source, test,
-};
+use super::values::{in_repository, patterns, positive};
+use super::webhook::webhook;
+use super::{App, Docker, Protocol, Repo, Strategy, build, repo, report, run, site, source, test};
 use crate::ids::AppName;
-use crate::webhook::Forge;
-
-/// `docker`: what apps may have of this machine.
-pub(super) fn apps(
-    node: Node<'_>,
-    claims: &mut Claims,
-    docker: &Docker,
-) -> Option<BTreeMap<AppName, Arc<App>>> {
-    let mut apps = BTreeMap::new();
-    let mut renamed = Vec::new();
-    let mut linked = Vec::new();
-    for (name, node) in node.entries("a section for each app, `[apps.NAME]`")? {
-        let parsed = name.parse::<AppName>();
-        if let Err(error) = &parsed {
-            node.file.report(node.start, error.to_string());
-        }
-        // Read even if the name is invalid, so that mistakes inside are reported in the same run.
-        let file = node.file;
-        let mut links_at = Vec::new();
-        if let Some((app, was_at)) = app(name, parsed.ok(), node, claims, docker, &mut links_at) {
-            let links = app.run.links.iter().cloned().zip(links_at);
-            linked.extend(links.map(|(to, at)| (app.name.clone(), to, file, at)));
-            if let Some(was) = app.was.clone() {
-                renamed.push((was, app.name.clone(), file, was_at));
-            }
-            apps.insert(app.name.clone(), Arc::new(app));
-        }
-    }
-    for (index, (was, name, file, at)) in renamed.iter().enumerate() {
-        let other = renamed[..index].iter().find(|other| other.0 == *was);
-        let key = format!("`apps.{name}.was`");
-        let problem = match other {
-            _ if was == name => format!("{key} is the app's own name: expected its former one"),
-            _ if apps.contains_key(was) => format!(
-                "{key} is `{was}`, which is an app of this file: expected a name that no app has \
-                 any more (of two renames that meet, reload the first before the second)"
-            ),
-            Some((_, other, ..)) => {
-                format!("{key} is `{was}`, as `apps.{other}.was` is: expected one successor")
-            }
-            None => continue,
-        };
-        file.report(*at, problem);
-    }
-    for (from, to, file, at) in linked {
-        let problem = match apps.get(&to).map(|app: &Arc<App>| app.port) {
-            Some(Some(_)) => continue,
-            Some(None) => "which has no `port` and takes no requests".to_owned(),
-            None => {
-                let others = apps.keys().filter(|name| **name != from);
-                let meant = similar::nearest(to.as_str(), others.map(AppName::as_str));
-                let meant = meant.map_or(String::new(), |it| format!(" (did you mean `{it}`?)"));
-                format!("which is not an app in this file{meant}")
-            }
-        };
-        let key = format!("`apps.{from}.run.links`");
-        file.report(
-            at,
-            format!("{key} names `{to}`, {problem}: expected an app that serves"),
-        );
-    }
-    Some(apps)
-}
 
 /// Reads one app; returns it with the position of its `was` in the file. Every key is read before a
 /// missing required key ends the function, so that all problems are reported.
-fn app(
+pub(super) fn app(
     shown: &str,
     name: Option<AppName>,
     node: Node<'_>,
@@ -340,60 +273,4 @@ fn domains_ask(node: Node<'_>) -> Option<String> {
         // It may have a password in it.
         false => node.wrong_unshown(EXPECTED),
     }
-}
-
-fn webhook(mut section: Section<'_>) -> Webhook {
-    let forge = section.read("forge", |node| {
-        let names = Forge::ALL.map(|forge| format!("\"{forge}\"")).join(", ");
-        let expected = format!("one of {names}");
-        let text = node.str(&expected)?;
-        text.parse().ok().or_else(|| node.wrong(&expected))
-    });
-    let secrets = section.read("secrets", |node| {
-        let nodes = node.array(
-            "an array of places to read a secret from, such as [{ env = \"HELLO_WEBHOOK_SECRET\" }]",
-        )?;
-        Some(nodes.into_iter().filter_map(secret).collect())
-    });
-    let networks = section.read("networks", some_networks);
-    section.done();
-    Webhook {
-        forge,
-        networks,
-        secrets: secrets.unwrap_or_default(),
-    }
-}
-
-fn deploy(mut section: Section<'_>) -> Deploy {
-    let strategy = section.read("strategy", |node| {
-        const EXPECTED: &str = "\"blue-green\" or \"recreate\"";
-        match node.str(EXPECTED)? {
-            "blue-green" => Some(Strategy::BlueGreen),
-            "recreate" => Some(Strategy::Recreate),
-            "canary" => {
-                node.wrong("\"blue-green\" or \"recreate\"; this strategy is not supported yet")
-            }
-            _ => node.wrong(EXPECTED),
-        }
-    });
-    let drain = section.read("drain", duration);
-    let bake = section.read("bake", duration);
-    let keep_releases = section.read("keep_releases", |node| node.integer(1, 1000));
-    let supersede = section.read("supersede", |node| node.boolean());
-    section.done();
-    Deploy {
-        strategy: strategy.unwrap_or(Strategy::BlueGreen),
-        drain: drain.unwrap_or(Duration::from_secs(30)),
-        bake: bake.unwrap_or(Duration::from_secs(60)),
-        keep_releases: keep_releases.unwrap_or(5) as usize,
-        supersede: supersede.unwrap_or(true),
-    }
-}
-
-/// The test command too, which is short for `test.command`.
-fn hooks(mut section: Section<'_>) -> (Hooks, Option<Command>) {
-    let test = section.read("test", command);
-    let release = section.read("release", command);
-    section.done();
-    (Hooks { release }, test)
 }

@@ -2,15 +2,58 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::basic_auth::basic_auth;
+use super::basic_auth::{BasicAuth, basic_auth};
 use super::file::{Node, Section};
 use super::front::front;
+use super::units;
 use super::values::{duration, line, path, positive};
-use super::{AppProxy, Notice, units};
+use crate::proxy::front::Front;
+
+/// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike the settings that a release
+/// runs with, it applies to every release.
+#[derive(Debug, Clone)]
+pub struct AppProxy {
+    /// The path that the app is served under, matched by whole segments; `/` matches every path.
+    pub path: String,
+    /// Whether `path` is stripped from requests to the app.
+    pub strip_path: bool,
+    /// The largest request body, in bytes. Absent: no limit.
+    pub max_body: Option<u64>,
+    /// How long the app may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the start of the response.
+    pub first_byte_timeout: Duration,
+    /// The longest silence within a body.
+    pub idle_timeout: Duration,
+    /// How long an idle connection to the app is kept.
+    pub keep_alive: Duration,
+    /// How long a request waits while there is no instance to handle it, before it gets 503.
+    pub hold: Duration,
+    /// What requests have to pass first, if anything.
+    pub front: Option<Arc<Front>>,
+    /// Who has to name themselves. Absent: nobody.
+    pub basic_auth: Option<BasicAuth>,
+    /// Whether requests without TLS are redirected to where there is a certificate.
+    pub https_redirect: bool,
+    /// How long every request is held back before it is forwarded. Zero: not at all.
+    pub pause: Duration,
+    /// If present, every request is answered with 503 and this notice.
+    pub maintenance: Option<Notice>,
+    /// The files of the app's error pages, by status.
+    pub error_pages: BTreeMap<u16, PathBuf>,
+}
+
+/// What visitors are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Text(String),
+    File(PathBuf),
+}
 
 /// How long requests wait by default while an old release makes room for a new one.
 pub(super) const HOLD: Duration = Duration::from_secs(60);

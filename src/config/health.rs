@@ -4,13 +4,45 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::claims;
-use super::command::command;
+use super::command::{Command, command};
 use super::file::{Node, Section};
 use super::values::{duration, positive};
-use super::{Check, Health};
+
+#[derive(Debug, Clone)]
+pub struct Health {
+    pub path: String,
+    /// The name that probes ask for. Absent: one of the app's domains.
+    pub host: Option<String>,
+    /// More header fields of a probe, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// How many successful probes in a row make an instance healthy.
+    pub successes: u32,
+    pub deadline: Duration,
+    pub check: Check,
+}
+
+/// How an instance is asked whether it is healthy. Stored with a release.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// As a visitor comes: `path` at the app's own port.
+    #[default]
+    Route,
+    /// `path` at a port that gets no other requests.
+    Http { port: u16 },
+    /// It accepts connections.
+    Tcp { port: u16 },
+    /// The command succeeds in its container.
+    Command(Command),
+    /// It has run for so long.
+    Running { ms: u64 },
+}
 
 /// How long a process must have run to count as healthy.
 const RUNNING: Duration = Duration::from_secs(3);

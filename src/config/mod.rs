@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, ServiceName};
-use crate::proxy::front::{Front, Redirect};
-use crate::webhook::Forge;
+use crate::proxy::front::Redirect;
 
 mod acme;
 mod addresses;
 mod app;
 mod app_proxy;
+mod apps;
 mod basic_auth;
 mod binds;
 mod build;
@@ -28,6 +27,7 @@ mod claims;
 mod command;
 mod container;
 mod cron;
+mod deploy;
 mod devices;
 pub mod env_file;
 mod file;
@@ -64,20 +64,24 @@ mod validate;
 mod values;
 mod volumes;
 mod warnings;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
 
 pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
+pub use app_proxy::{AppProxy, Notice};
 pub use basic_auth::{BasicAuth, BasicUser};
 pub use binds::mountable;
 pub use build::{Build, Named};
 pub use command::Command;
 pub use container::Container;
 pub use cron::{Cron, Overlap, Schedule};
+pub use deploy::{Deploy, Hooks, Strategy};
 pub use devices::{Device, Gpus, LOG_DRIVER, LogDriver};
 pub use find::find;
 pub use frontends::Frontends;
+pub use health::{Check, Health};
 pub use image::Image;
 pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use need::Need;
@@ -88,10 +92,11 @@ pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
 pub use process::{Process, Processes};
 pub use quiet::Quiet;
+pub use repo::Repo;
 pub(crate) use repo::repo as repository;
 #[cfg(test)]
 pub(crate) use report::address as forge_address;
-pub use report::{ForgeAddress, ForgeApi, encoded};
+pub use report::{Auth, ForgeAddress, ForgeApi, GitHubApp, Report, encoded};
 pub use run::{Run, Value, not_kept};
 pub use secret::{Secret, SecretError};
 pub use site::Site;
@@ -99,6 +104,7 @@ pub use source::{Signers, Source};
 pub use test::Test;
 pub use volumes::{Volume, VolumeSource};
 pub use warnings::{EXAMPLE, is_socket, looks_secret, warnings};
+pub use webhook::Webhook;
 
 /// A complete deploy.toml that has been checked.
 #[derive(Debug, Clone)]
@@ -273,156 +279,4 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS and without an upgrade from HTTP/1.1, as for gRPC servers.
     H2c,
-}
-
-/// The repository that an app's commits come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Repo {
-    /// An `https://` or `http://` address.
-    Http(String),
-    /// `ssh://user@host[:port]/path` or `user@host:path`.
-    Ssh(String),
-    /// A bare repository on this machine.
-    Local(PathBuf),
-    /// None: what is deployed is in a registry.
-    Image(Image),
-}
-
-#[derive(Debug, Clone)]
-pub struct Webhook {
-    /// The forge that sends the deliveries; if absent, it is detected from the request headers.
-    pub forge: Option<Forge>,
-    /// Several during rotation: each is tried. Empty: every delivery is refused.
-    pub secrets: Vec<Secret>,
-    /// The networks from which deliveries are accepted. `None`: those of `agent.webhook_networks`.
-    pub networks: Option<Vec<IpNet>>,
-}
-
-/// The forge to report deployments to: `[apps.NAME.report]`.
-#[derive(Debug, Clone)]
-pub struct Report {
-    pub address: ForgeAddress,
-    /// The environment's name at the forge.
-    pub environment: String,
-    /// Whether deployments are also recorded as the forge's own, if it has such; otherwise only
-    /// commit statuses are sent.
-    pub deployments: bool,
-    pub auth: Auth,
-}
-
-/// How Cutover authenticates to the forge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    Token(Secret),
-    App(GitHubApp),
-}
-
-/// A GitHub App that is installed on the repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GitHubApp {
-    /// Its client id, or its numeric id.
-    pub id: String,
-    pub private_key: Secret,
-    /// The id of the installation. Absent: looked up at GitHub.
-    pub installation: Option<u64>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Health {
-    pub path: String,
-    /// The name that probes ask for. Absent: one of the app's domains.
-    pub host: Option<String>,
-    /// More header fields of a probe, by their names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// How many successful probes in a row make an instance healthy.
-    pub successes: u32,
-    pub deadline: Duration,
-    pub check: Check,
-}
-
-/// How an instance is asked whether it is healthy. Stored with a release.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// As a visitor comes: `path` at the app's own port.
-    #[default]
-    Route,
-    /// `path` at a port that gets no other requests.
-    Http { port: u16 },
-    /// It accepts connections.
-    Tcp { port: u16 },
-    /// The command succeeds in its container.
-    Command(Command),
-    /// It has run for so long.
-    Running { ms: u64 },
-}
-
-#[derive(Debug, Clone)]
-pub struct Deploy {
-    pub strategy: Strategy,
-    /// How long the old release may take to finish its requests.
-    pub drain: Duration,
-    /// How long errors can roll the new release back after the switch. Zero: no bake.
-    pub bake: Duration,
-    pub keep_releases: usize,
-    /// Whether a newer push cancels a deployment that has not switched yet.
-    pub supersede: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// The old release serves until the new one is healthy.
-    BlueGreen,
-    /// The old release stops before the new one starts; requests wait.
-    Recreate,
-}
-
-/// Commands that run during a deployment; absent ones are skipped.
-#[derive(Debug, Clone, Default)]
-pub struct Hooks {
-    /// Run in the new image before it gets traffic, e.g. migrations. Absent: that of the Procfile.
-    pub release: Option<Command>,
-}
-
-/// How the proxy treats an app's requests: `[apps.NAME.proxy]`. Unlike the settings that a release
-/// runs with, it applies to every release.
-#[derive(Debug, Clone)]
-pub struct AppProxy {
-    /// The path that the app is served under, matched by whole segments; `/` matches every path.
-    pub path: String,
-    /// Whether `path` is stripped from requests to the app.
-    pub strip_path: bool,
-    /// The largest request body, in bytes. Absent: no limit.
-    pub max_body: Option<u64>,
-    /// How long the app may take to accept a connection.
-    pub connect_timeout: Duration,
-    /// From the end of the request to the start of the response.
-    pub first_byte_timeout: Duration,
-    /// The longest silence within a body.
-    pub idle_timeout: Duration,
-    /// How long an idle connection to the app is kept.
-    pub keep_alive: Duration,
-    /// How long a request waits while there is no instance to handle it, before it gets 503.
-    pub hold: Duration,
-    /// What requests have to pass first, if anything.
-    pub front: Option<Arc<Front>>,
-    /// Who has to name themselves. Absent: nobody.
-    pub basic_auth: Option<BasicAuth>,
-    /// Whether requests without TLS are redirected to where there is a certificate.
-    pub https_redirect: bool,
-    /// How long every request is held back before it is forwarded. Zero: not at all.
-    pub pause: Duration,
-    /// If present, every request is answered with 503 and this notice.
-    pub maintenance: Option<Notice>,
-    /// The files of the app's error pages, by status.
-    pub error_pages: BTreeMap<u16, PathBuf>,
-}
-
-/// What visitors are shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    Text(String),
-    File(PathBuf),
 }

@@ -1,11 +1,24 @@
 //! An app's repository address and branch. Both are passed to git, so both are checked for anything
 //! that git could mistake for an option, a command or another protocol.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{Repo, paths};
+use super::{Image, paths};
+
+/// The repository that an app's commits come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repo {
+    /// An `https://` or `http://` address.
+    Http(String),
+    /// `ssh://user@host[:port]/path` or `user@host:path`.
+    Ssh(String),
+    /// A bare repository on this machine.
+    Local(PathBuf),
+    /// None: what is deployed is in a registry.
+    Image(Image),
+}
 
 pub(super) const REPO: &str = "an `https://` or `ssh://` address, `user@host:path`, or the path of a \
                                bare repository on this machine";

@@ -8,12 +8,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::addresses::Addresses;
 use super::app_proxy::pages;
+use super::apps::apps;
 use super::claims::Claims;
 use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
 use super::values::{cpus, memory, networks, path, positive, some_networks};
 use super::{
-    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, app, front,
+    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, front,
     syntax, units,
 };
 use crate::proxy::{HEADER_LIMIT, HIGHEST_HEADER_LIMIT};
@@ -92,7 +93,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let agent = agent(root.section("agent"), &mut claims, &mut addresses);
     let proxy = proxy(root.section("proxy"), &mut claims, &mut addresses);
     let docker = docker(root.section("docker"));
-    let apps = root.read("apps", |node| app::apps(node, &mut claims, &docker));
+    let apps = root.read("apps", |node| apps(node, &mut claims, &docker));
     let notify = root.read("notify", notifiers);
     root.done();
     Some(Config {

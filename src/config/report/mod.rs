@@ -6,7 +6,7 @@ use url::Url;
 
 use super::file::{Node, Section};
 use super::values::secret;
-use super::{App, Auth, GitHubApp, Repo, Report};
+use super::{App, Repo, Secret};
 use crate::webhook;
 
 mod address;
@@ -17,6 +17,35 @@ mod remote;
 pub(crate) use address::tests::address;
 pub use address::{Asked, ForgeAddress, Missing, encoded};
 pub use api::ForgeApi;
+
+/// The forge to report deployments to: `[apps.NAME.report]`.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub address: ForgeAddress,
+    /// The environment's name at the forge.
+    pub environment: String,
+    /// Whether deployments are also recorded as the forge's own, if it has such; otherwise only
+    /// commit statuses are sent.
+    pub deployments: bool,
+    pub auth: Auth,
+}
+
+/// How Cutover authenticates to the forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    Token(Secret),
+    App(GitHubApp),
+}
+
+/// A GitHub App that is installed on the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitHubApp {
+    /// Its client id, or its numeric id.
+    pub id: String,
+    pub private_key: Secret,
+    /// The id of the installation. Absent: looked up at GitHub.
+    pub installation: Option<u64>,
+}
 
 impl App {
     /// The forge that has the repository, as far as the configuration or the repository's address tells.

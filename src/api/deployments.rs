@@ -373,11 +373,7 @@ async fn answer(api: &Api, queued: Deployment, until: Until) -> Result<Response,
         return Ok(response);
     }
     let header = [(log::DEPLOYMENT, queued.id.to_string())];
-    let shown = api
-        .agent
-        .store
-        .read(move |db| view::deployment(db, queued))
-        .await?;
+    let shown = view::shown(&api.agent.store, queued).await?;
     Ok((StatusCode::ACCEPTED, header, Json(shown)).into_response())
 }
 
@@ -441,11 +437,7 @@ pub async fn cancel(
 ) -> Result<Response, ApiError> {
     let found = find(&api, &caller, Role::Deploy, &path.id).await?;
     let now = cancelled(&api, &found, &caller.who).await?;
-    let shown = api
-        .agent
-        .store
-        .read(move |db| view::deployment(db, now))
-        .await?;
+    let shown = view::shown(&api.agent.store, now).await?;
     Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
 }
 

@@ -136,13 +136,7 @@ pub async fn change(
     let trigger = Caller::trigger(body.trigger);
     let wanted = wanted(body.replicas, body.processes)?;
     let queued = scale::scale(&api.agent, &app, wanted, trigger, caller.who).await?;
-    let deployment = match queued {
-        Some(queued) => {
-            let shown = (api.agent.store).read(move |db| view::deployment(db, queued));
-            Some(shown.await?)
-        }
-        None => None,
-    };
+    let deployment = view::queued(&api.agent.store, queued).await?;
     Ok(Json(ScaleView::of(&api, &app, deployment).await?))
 }
 

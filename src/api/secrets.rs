@@ -146,13 +146,7 @@ pub async fn change(
     let changed = changed.map_err(|error| {
         refused(error).or_hint(format!("`cutover secret list {}` lists them", app.name))
     })?;
-    let deployment = match changed.deployment {
-        Some(queued) => {
-            let shown = (api.agent.store).read(move |db| view::deployment(db, queued));
-            Some(shown.await?)
-        }
-        None => None,
-    };
+    let deployment = view::queued(&api.agent.store, changed.deployment).await?;
     Ok(Json(ChangedView {
         changed: changed.changed,
         deployment,

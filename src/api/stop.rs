@@ -95,12 +95,6 @@ pub async fn start(
     let body: StartBody = json::parse(&body)?;
     let trigger = Caller::trigger(body.trigger);
     let queued = stopping::start(&api.agent, &app.name, trigger, caller.who).await?;
-    let deployment = match queued {
-        Some(queued) => {
-            let shown = (api.agent.store).read(move |db| view::deployment(db, queued));
-            Some(shown.await?)
-        }
-        None => None,
-    };
+    let deployment = view::queued(&api.agent.store, queued).await?;
     Ok(Json(StartedView { deployment }))
 }

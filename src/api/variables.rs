@@ -123,13 +123,7 @@ pub async fn change(
     let (changed, queued) = changed.map_err(|error| {
         ApiError::from(error).or_hint(format!("`cutover env list {}` lists them", app.name))
     })?;
-    let deployment = match queued {
-        Some(queued) => {
-            let shown = (api.agent.store).read(move |db| view::deployment(db, queued));
-            Some(shown.await?)
-        }
-        None => None,
-    };
+    let deployment = view::queued(&api.agent.store, queued).await?;
     Ok(Json(ChangedView {
         changed,
         deployment,

@@ -14,7 +14,7 @@ use crate::store::provenance::Provenance;
 use crate::store::releases::Release;
 use crate::store::results::{self, Results};
 use crate::store::statuses::{self, ForgeStatus, StatusKind, StatusPhase};
-use crate::store::{Result, steps, volumes};
+use crate::store::{Result, Store, steps, volumes};
 
 /// One attempt to make a commit, or an earlier release, live.
 #[derive(Debug, Serialize, ToSchema)]
@@ -162,6 +162,19 @@ pub enum StepState {
     Failed,
     /// It was under way when the deployment was cancelled, superseded or skipped.
     Stopped,
+}
+
+/// A deployment as it is shown now.
+pub async fn shown(store: &Store, row: Deployment) -> Result<DeploymentView> {
+    store.read(move |db| deployment(db, row)).await
+}
+
+/// The deployment that a change has queued, if it needed one.
+pub async fn queued(store: &Store, row: Option<Deployment>) -> Result<Option<DeploymentView>> {
+    match row {
+        Some(row) => shown(store, row).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Looks up everything that belongs to a deployment, and assembles its view.

@@ -13,7 +13,7 @@ mod deployment;
 mod release;
 
 pub use app::{AppView, HeldView, app, as_it_serves, lost_app};
-pub use deployment::{DeploymentView, StepState, StepView, deployment};
+pub use deployment::{DeploymentView, StepState, StepView, deployment, queued, shown};
 pub use release::{ReleaseView, release};
 
 /// Who made a request. The token, the user id and the forge are verified; the user's name is what the

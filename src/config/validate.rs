@@ -14,8 +14,8 @@ use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
 use super::values::{cpus, memory, networks, path, positive, some_networks};
 use super::{
-    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, front,
-    syntax, units,
+    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, front, syntax,
+    units,
 };
 use crate::proxy::{HEADER_LIMIT, HIGHEST_HEADER_LIMIT};
 

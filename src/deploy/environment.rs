@@ -82,18 +82,13 @@ pub async fn check(agent: &Agent, app: &AppName, settings: &Settings) -> Result<
 
 /// Whether the app may have what is as good as this machine: an older release may have had it.
 fn granted(agent: &Agent, app: &AppName, settings: &Settings) -> Result<()> {
-    let container = &settings.container;
-    let asked = [
-        ("privileged", container.privileged),
-        ("network", container.host_network),
-        ("pid", container.host_pid),
-    ];
-    let asked = asked.iter().find(|(_, asked)| *asked);
-    match asked.filter(|_| !agent.in_force().config.docker.allow.contains(app)) {
-        None => Ok(()),
-        Some((key, _)) => Err(EnvironmentError::Wrong(format!(
-            "`run.{key}` gives the app this machine, and `docker.allow` does not name `{app}`: add it there"
-        ))),
+    match settings.container.machine() {
+        Some(key) if !agent.in_force().config.docker.allow.contains(app) => {
+            Err(EnvironmentError::Wrong(format!(
+                "`run.{key}` gives the app this machine, and `docker.allow` does not name `{app}`: add it there"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -138,6 +138,22 @@ pub struct Container {
     pub log: Option<LogDriver>,
 }
 
+impl Container {
+    /// The key of what is as good as this machine, if it has that.
+    pub fn machine(&self) -> Option<&'static str> {
+        match self {
+            Self {
+                privileged: true, ..
+            } => Some("privileged"),
+            Self {
+                host_network: true, ..
+            } => Some("network"),
+            Self { host_pid: true, .. } => Some("pid"),
+            _ => None,
+        }
+    }
+}
+
 /// Which graphics cards a container gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

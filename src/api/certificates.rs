@@ -13,7 +13,7 @@ use super::page::Page;
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
 use super::{Api, ApiError, Shared, auth};
-use crate::certificates::names::{self, Broken, Name, Source, renews_at};
+use crate::certificates::names::{self, Broken, Name, Source, renewal_explanation, renews_at};
 use crate::principal::{Principal, Role, Scope};
 use crate::store::{actions, certificates as table};
 
@@ -36,6 +36,9 @@ pub struct CertificateView {
     /// When it is renewed; null if nobody renews it.
     #[schema(required, format = DateTime, example = "2026-07-03T09:30:00.000Z")]
     renews_at: Option<String>,
+    /// Where its authority explains when it wants it renewed; null if it does not.
+    #[schema(required, example = json!(null))]
+    renewal_explanation: Option<String>,
     /// Whether a new one is being ordered.
     ordering: bool,
     /// How many attempts have failed since the last success.
@@ -202,6 +205,7 @@ impl From<Name> for CertificateView {
             source,
             file,
             renews_at: renews_at(&it).map(rfc3339),
+            renewal_explanation: renewal_explanation(&it).map(str::to_owned),
             issuer: it.leaf.as_ref().map(|leaf| leaf.issuer.clone()),
             expires_at: it.leaf.as_ref().map(|leaf| rfc3339(leaf.not_after)),
             ordering: it.state.order_url.is_some(),

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use crate::printable::printable;
@@ -22,6 +24,8 @@ pub struct Leaf {
     /// In milliseconds since 1970.
     pub not_before: i64,
     pub not_after: i64,
+    /// By which its authority knows it (RFC 9773, 4.1); `None` if it does not name its issuer's key.
+    pub id: Option<String>,
 }
 
 impl Leaf {
@@ -83,7 +87,19 @@ fn leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, String> {
         issuer: printable(&parts.join(" ")).replace('\n', " "),
         not_before: validity.not_before.timestamp() * 1000,
         not_after: validity.not_after.timestamp() * 1000,
+        id: id(&parsed),
     })
+}
+
+fn id(certificate: &X509Certificate<'_>) -> Option<String> {
+    let extensions = certificate.iter_extensions();
+    let mut keys = extensions.filter_map(|it| match it.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(issuer) => issuer.key_identifier.as_ref(),
+        _ => None,
+    });
+    let key = BASE64_URL_SAFE_NO_PAD.encode(keys.next()?.0);
+    let serial = BASE64_URL_SAFE_NO_PAD.encode(certificate.raw_serial());
+    Some(format!("{key}.{serial}"))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod http;
 pub mod leaf;
 pub mod names;
 pub mod order;
+pub mod renewal;
 pub mod schedule;
 
 /// Why there is no certificate.

@@ -169,9 +169,20 @@ fn problem(leaf: Option<&Leaf>, state: &State) -> Option<String> {
 /// When a certificate that is served is renewed, in milliseconds since 1970.
 pub fn renews_at(name: &Name) -> Option<i64> {
     match name.source {
-        Source::Ordered if name.due.is_some() => name.leaf.as_ref().map(renewal),
+        Source::Ordered if name.due.is_some() => {
+            (name.leaf.as_ref()).map(|leaf| renewal(&name.state, leaf))
+        }
         _ => None,
     }
+}
+
+/// Where the authority explains when it wants it renewed.
+pub fn renewal_explanation(name: &Name) -> Option<&str> {
+    let leaf = name.leaf.as_ref().filter(|_| renews_at(name).is_some())?;
+    let said = name.state.renewal.as_ref()?;
+    said.why
+        .as_deref()
+        .filter(|_| Some(&said.of) == leaf.id.as_ref())
 }
 
 /// The owner's certificates, and those that cannot be used.

@@ -14,6 +14,9 @@ use super::account::{Opened, failure, said};
 use super::challenge::{Answers, kind};
 use super::files::{self, Files};
 use super::leaf::{self, Leaf};
+use super::names::Name;
+use super::renewal;
+use super::schedule::is_hastened;
 use crate::config::Acme;
 use crate::proxy::control::Client;
 use crate::store::certificates::{self, State};
@@ -38,21 +41,21 @@ pub struct Desk<'a> {
 }
 
 /// Gets a certificate for a name, and stores it where the proxy finds it.
-pub async fn obtain(desk: &Desk<'_>, name: &str, state: &State) -> Result<Leaf, Failure> {
-    let attempt = tokio::time::timeout(DEADLINE, attempt(desk, name, state));
+pub async fn obtain(desk: &Desk<'_>, name: &Name) -> Result<Leaf, Failure> {
+    let attempt = tokio::time::timeout(DEADLINE, attempt(desk, name));
     let late = Failure::Away("the authority takes its time; continuing later".into());
     attempt.await.unwrap_or(Err(late))
 }
 
-async fn attempt(desk: &Desk<'_>, name: &str, state: &State) -> Result<Leaf, Failure> {
-    let mut order = match continued(desk, state).await {
+async fn attempt(desk: &Desk<'_>, name: &Name) -> Result<Leaf, Failure> {
+    let mut order = match continued(desk, &name.state).await {
         Some(order) => order,
         None => place(desk, name).await?,
     };
-    let done = complete(desk, name, state, &mut order).await;
+    let done = complete(desk, name, &mut order).await;
     if let Err(Failure::Refused(_)) = &done {
         // It cannot be completed any more, or not in the same way.
-        set_order(desk, name, None).await?;
+        set_order(desk, &name.name, None).await?;
     }
     done
 }
@@ -68,14 +71,18 @@ async fn continued(desk: &Desk<'_>, state: &State) -> Option<Order> {
     (order.state().status != OrderStatus::Invalid).then_some(order)
 }
 
-async fn place(desk: &Desk<'_>, name: &str) -> Result<Order, Failure> {
+async fn place(desk: &Desk<'_>, name: &Name) -> Result<Order, Failure> {
     let counted = desk.store.write(certificates::count_order).await;
     counted.map_err(not_stored)?;
-    let wanted = [Identifier::Dns(name.to_owned())];
+    let wanted = [Identifier::Dns(name.name.clone())];
     let account: &Account = &desk.opened.account;
-    let order = account.new_order(&NewOrder::new(&wanted)).await;
+    let mut new = NewOrder::new(&wanted);
+    if let Some(replaced) = renewal::replaced(name, &desk.acme.directory) {
+        new = new.replaces(replaced);
+    }
+    let order = account.new_order(&new).await;
     let order = order.map_err(|error| failure(error, &desk.opened.patience))?;
-    set_order(desk, name, Some(order.url().to_owned())).await?;
+    set_order(desk, &name.name, Some(order.url().to_owned())).await?;
     Ok(order)
 }
 
@@ -91,12 +98,10 @@ fn not_stored(error: StoreError) -> Failure {
     Failure::Away(error.to_string())
 }
 
-async fn complete(
-    desk: &Desk<'_>,
-    name: &str,
-    state: &State,
-    order: &mut Order,
-) -> Result<Leaf, Failure> {
+async fn complete(desk: &Desk<'_>, name: &Name, order: &mut Order) -> Result<Leaf, Failure> {
+    let state = &name.state;
+    let is_early = (name.leaf.as_ref()).is_some_and(|leaf| is_hastened(state, leaf));
+    let name = name.name.as_str();
     let failed = |error| failure(error, &desk.opened.patience);
     if order.state().status == OrderStatus::Pending {
         let mut answers = Answers::new(desk.files, desk.proxy, desk.acme.dns.as_ref());
@@ -137,7 +142,7 @@ async fn complete(
         let why = "the authority sent a certificate for another name";
         return Err(Failure::Refused(why.into()));
     }
-    keep(desk, name, format!("{key}{chain}")).await?;
+    keep(desk, name, format!("{key}{chain}"), is_early).await?;
     let _ = tokio::fs::remove_file(&path).await;
     Ok(leaf)
 }
@@ -209,7 +214,7 @@ fn request(name: &str, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 }
 
 /// Stores the certificate, and has the proxy use it. If the proxy cannot be told, it looks by itself.
-async fn keep(desk: &Desk<'_>, name: &str, text: String) -> Result<(), Failure> {
+async fn keep(desk: &Desk<'_>, name: &str, text: String, hastened: bool) -> Result<(), Failure> {
     let path = desk.files.certificate(name);
     let shown = path.display().to_string();
     let written = tokio::task::spawn_blocking(move || files::write(&path, text.as_bytes()));
@@ -223,6 +228,6 @@ async fn keep(desk: &Desk<'_>, name: &str, text: String) -> Result<(), Failure> 
     let (name, directory) = (name.to_owned(), desk.acme.directory.clone());
     let write = desk
         .store
-        .write(move |db| certificates::obtained(db, &name, &directory));
+        .write(move |db| certificates::obtained(db, &name, &directory, hastened));
     write.await.map_err(not_stored)
 }

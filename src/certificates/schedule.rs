@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Failure;
 use super::leaf::Leaf;
 use crate::store::certificates::State;
+use crate::store::now;
 
 /// The most orders in an [`HOUR`]. Let's Encrypt takes 300 in three hours.
 pub const ORDERS: usize = 100;
@@ -21,16 +22,53 @@ pub fn due(state: &State, leaf: Option<&Leaf>, directory: &str) -> i64 {
     let wanted = match leaf {
         // Of another authority, perhaps one that was only for a trial.
         Some(_) if state.directory.as_deref().is_some_and(|it| it != directory) => 0,
-        Some(leaf) if state.asked_at.is_none() => renewal(leaf),
+        // What was begun is brought to an end.
+        Some(leaf)
+            if state.asked_at.is_none() && state.order_url.is_none() && state.failures == 0 =>
+        {
+            renewal(state, leaf)
+        }
         _ => 0,
     };
     wanted.max(state.next_try.unwrap_or(0))
 }
 
+/// When its authority wants it renewed; where that does not say, when two thirds of its lifetime are over.
+pub fn renewal(state: &State, leaf: &Leaf) -> i64 {
+    let own = own_renewal(leaf);
+    let said = (state.renewal.as_ref()).filter(|it| Some(&it.of) == leaf.id.as_ref());
+    let Some(said) = said.and_then(|it| it.at) else {
+        return own;
+    };
+    // Whatever an authority says, what it wants late must not expire meanwhile, and what it wants early
+    // must not be ordered each time that it is asked.
+    let latest = leaf.not_after - lifetime(leaf) / 10;
+    match state.hastened_at {
+        Some(last) if said < own => {
+            let next = last
+                .saturating_add(lifetime(leaf) / 3)
+                .min(last.saturating_add(24 * HOUR));
+            said.max(next).min(own)
+        }
+        _ => said.min(latest),
+    }
+}
+
+/// Whether a certificate is renewed now only because its authority wants it early.
+pub fn is_hastened(state: &State, leaf: &Leaf) -> bool {
+    state.asked_at.is_none()
+        && renewal(state, leaf) < own_renewal(leaf)
+        && now() < own_renewal(leaf)
+}
+
+fn lifetime(leaf: &Leaf) -> i64 {
+    (leaf.not_after - leaf.not_before).max(0)
+}
+
 /// When two thirds of its lifetime are over, and a little earlier by a part that differs between
 /// certificates: those that were ordered together are not all renewed together.
-pub fn renewal(leaf: &Leaf) -> i64 {
-    let lifetime = (leaf.not_after - leaf.not_before).max(0);
+fn own_renewal(leaf: &Leaf) -> i64 {
+    let lifetime = lifetime(leaf);
     let name = leaf.names.first().map_or("", String::as_str);
     let spread = name.bytes().fold(leaf.not_before as u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))
@@ -62,6 +100,7 @@ fn refused(before: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::certificates::Renewal;
 
     const DAY: i64 = 24 * HOUR;
 
@@ -71,13 +110,14 @@ mod tests {
             issuer: String::new(),
             not_before: 1_000,
             not_after: 1_000 + 90 * DAY,
+            id: Some("key.serial".into()),
         }
     }
 
     #[test]
     fn a_certificate_is_renewed_when_two_thirds_are_over_but_not_all_at_once() {
         let at: Vec<i64> = (0..20)
-            .map(|n| renewal(&leaf(&format!("{n}.test"))))
+            .map(|n| renewal(&State::default(), &leaf(&format!("{n}.test"))))
             .collect();
         assert!(
             at.iter()
@@ -95,7 +135,19 @@ mod tests {
         let leaf = leaf("a.test");
         assert_eq!(due(&known, None, "ca"), 0);
         assert_eq!(due(&known, Some(&leaf), "other"), 0);
-        assert_eq!(due(&known, Some(&leaf), "ca"), renewal(&leaf));
+        assert_eq!(due(&known, Some(&leaf), "ca"), own_renewal(&leaf));
+        // Under way, or failed.
+        let begun = State {
+            order_url: Some("order/1".into()),
+            ..known.clone()
+        };
+        assert_eq!(due(&begun, Some(&leaf), "ca"), 0);
+        let again = State {
+            failures: 1,
+            next_try: Some(9),
+            ..known.clone()
+        };
+        assert_eq!(due(&again, Some(&leaf), "ca"), 9);
         let asked = State {
             asked_at: Some(1),
             ..known.clone()
@@ -106,6 +158,33 @@ mod tests {
             ..known
         };
         assert_eq!(due(&failed, None, "ca"), 77);
+    }
+
+    #[test]
+    fn an_authority_s_word_counts_within_reason() {
+        let leaf = leaf("a.test");
+        let said = |of: &str, at, hastened_at| State {
+            renewal: Some(Renewal {
+                of: of.into(),
+                at,
+                why: None,
+                ask_at: 0,
+            }),
+            hastened_at,
+            ..State::default()
+        };
+        let at = |state: State| renewal(&state, &leaf);
+        let own = own_renewal(&leaf);
+        assert_eq!(at(said("key.serial", Some(DAY), None)), DAY);
+        assert_eq!(at(said("key.serial", Some(70 * DAY), None)), 70 * DAY);
+        assert_eq!(at(said("key.serial", None, None)), own);
+        assert_eq!(at(said("key.other", Some(DAY), None)), own);
+        let never = at(said("key.serial", Some(i64::MAX), None));
+        assert_eq!(never, leaf.not_after - 9 * DAY);
+        let again = at(said("key.serial", Some(DAY), Some(DAY)));
+        assert_eq!(again, 2 * DAY, "once a day");
+        let again = at(said("key.serial", Some(DAY), Some(80 * DAY)));
+        assert_eq!(again, own);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub struct Certificate {
     issuer: Option<String>,
     expires_at: Option<String>,
     renews_at: Option<String>,
+    renewal_explanation: Option<String>,
     ordering: bool,
     next_try: Option<String>,
     pub problem: Option<String>,
@@ -77,6 +78,14 @@ pub async fn run(args: Certificates, global: &Global) -> Result<(), Error> {
             "`{}` is no longer in deploy.toml: its certificate is removed when it has expired",
             unused.name
         ));
+    }
+    for it in &all.items {
+        if let Some(url) = &it.renewal_explanation {
+            print::line(format_args!(
+                "`{}`: its authority explains when it is renewed: {url}",
+                it.name
+            ));
+        }
     }
     for problem in all.items.iter().filter_map(Certificate::told) {
         print::line(format_args!("! {problem}"));

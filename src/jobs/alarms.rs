@@ -143,6 +143,7 @@ mod tests {
                 issuer: String::new(),
                 not_before: 0,
                 not_after: now() + left,
+                id: None,
             }),
             state: certificates::State {
                 failures,

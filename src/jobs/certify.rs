@@ -12,17 +12,22 @@ use crate::certificates::Failure;
 use crate::certificates::account::{self, Opened};
 use crate::certificates::files::Files;
 use crate::certificates::leaf::Leaf;
-use crate::certificates::names::{self, Source};
+use crate::certificates::names::{self, Name, Source};
 use crate::certificates::order::{self, Desk};
+use crate::certificates::renewal;
 use crate::certificates::schedule::{self, HOUR, ORDERS};
 use crate::config::{Acme, Config};
 use crate::deploy::Agent;
 use crate::log_limit::limited;
-use crate::store::certificates::{self as table, State};
+use crate::store::certificates as table;
 use crate::store::now;
 
 /// How many certificates are ordered at the same time.
 const AT_ONCE: usize = 8;
+/// How many authorities' words on renewals are waited for at the same time.
+const ASKED_AT_ONCE: usize = 4;
+/// The pause after an account that was wanted only to ask could not be opened.
+const UNOPENED: Duration = Duration::from_secs(600);
 /// How many of the orders of an hour are kept for names that deploy.toml has.
 const RESERVED: usize = ORDERS / 5;
 /// The pause where the database does not take when the next attempt is to be made.
@@ -38,6 +43,8 @@ pub async fn certify(agent: Arc<Agent>) {
     let _ = tokio::task::spawn_blocking(move || files.clear_challenges()).await;
     let mut ordering = FuturesUnordered::new();
     let mut busy = HashSet::new();
+    let (mut asking, mut asked) = (FuturesUnordered::new(), HashSet::new());
+    let mut ask_again = Instant::now();
     let mut account: Option<(Acme, Opened)> = None;
     let mut put_away = Instant::now();
     loop {
@@ -53,22 +60,34 @@ pub async fn certify(agent: Arc<Agent>) {
             }
         }
         if let Some(acme) = config.proxy.acme.clone() {
-            let (due, next) = due(&agent, config, &busy, AT_ONCE - busy.len()).await;
+            let (names, left) = look(&agent, config).await;
+            let mut unasked = renewal::due(&names, &acme.directory);
+            unasked.retain(|it| !busy.contains(&it.name) && !asked.contains(&it.name));
+            unasked.truncate(ASKED_AT_ONCE - asked.len());
+            if ask_again > Instant::now() {
+                unasked.clear();
+            }
+            let (due, next) = due(names, left, &busy, AT_ONCE - busy.len());
             pause = pause.min(next);
             if account.as_ref().is_none_or(|(of, _)| *of != acme) {
                 account = None;
             }
-            if !due.is_empty() && account.is_none() {
+            if account.is_none() && !(due.is_empty() && unasked.is_empty()) {
                 account = open(&agent, &acme, &due).await.map(|it| (acme.clone(), it));
                 // The names have just got another time.
                 if account.is_none() {
                     pause = Duration::from_secs(1);
+                    ask_again = Instant::now() + UNOPENED;
                 }
             }
             if let Some((_, opened)) = &account {
-                for (name, state) in due {
-                    busy.insert(name.clone());
-                    ordering.push(obtain(&agent, acme.clone(), opened.clone(), name, state));
+                for name in due {
+                    busy.insert(name.name.clone());
+                    ordering.push(obtain(&agent, acme.clone(), opened.clone(), name));
+                }
+                for name in unasked {
+                    asked.insert(name.name.clone());
+                    asking.push(renewal::ask(opened.clone(), agent.store.clone(), name));
                 }
             }
         }
@@ -83,6 +102,9 @@ pub async fn certify(agent: Arc<Agent>) {
                     account::forget(&self::files(&agent.in_force().config), &acme.directory).await;
                     account = None;
                 }
+            }
+            Some(name) = asking.next() => {
+                asked.remove(&name);
             }
             () = tokio::time::sleep(pause) => {}
         }
@@ -104,13 +126,8 @@ fn files(config: &Config) -> Files {
     Files::new(&config.agent.data_dir, config.proxy.certificates.clone())
 }
 
-/// Up to `most` names whose certificate is to be ordered now, and when to look again.
-async fn due(
-    agent: &Agent,
-    config: Config,
-    busy: &HashSet<String>,
-    most: usize,
-) -> (Vec<(String, State)>, Duration) {
+/// All names, and how many orders may be placed in this hour.
+async fn look(agent: &Agent, config: Config) -> (Vec<Name>, usize) {
     let since = now() - HOUR;
     let read = agent
         .store
@@ -121,27 +138,36 @@ async fn due(
     });
     let looked = tokio::task::spawn_blocking(move || names::all(&config, &states)).await;
     let (names, _) = looked.unwrap_or_default();
+    (names, ORDERS.saturating_sub(orders.len()))
+}
+
+/// Up to `most` names whose certificate is to be ordered now, and when to look again.
+fn due(
+    names: Vec<Name>,
+    left: usize,
+    busy: &HashSet<String>,
+    most: usize,
+) -> (Vec<Name>, Duration) {
     let mut next = POLL;
     let mut due = Vec::new();
-    let left = ORDERS.saturating_sub(orders.len());
     for name in names {
         let (Some(at), false) = (name.due, busy.contains(&name.name)) else {
             continue;
         };
         let wait = Duration::from_millis((at - now()).max(0) as u64);
         match wait.is_zero() && name.source == Source::Ordered {
-            true => due.push((name.name, name.state)),
+            true => due.push(name),
             false => next = next.min(wait),
         }
     }
     // Those that have waited for somebody, or were begun, come first.
-    due.sort_by_key(|(_, state)| {
+    due.sort_by_key(|Name { state, .. }| {
         let is_asked_for = state.app.is_some();
         (is_asked_for, state.order_url.is_none(), state.failures)
     });
     // What deploy.toml names must not wait for what strangers ask for.
     let spare = left.saturating_sub(RESERVED);
-    let named = due.iter().filter(|(_, state)| state.app.is_none()).count();
+    let named = due.iter().filter(|it| it.state.app.is_none()).count();
     due.truncate(named + spare);
     if due.len() > left {
         limited!(
@@ -156,13 +182,16 @@ async fn due(
 }
 
 /// Opens the account. If that fails, so do the names that are due.
-async fn open(agent: &Agent, acme: &Acme, due: &[(String, State)]) -> Option<Opened> {
+async fn open(agent: &Agent, acme: &Acme, due: &[Name]) -> Option<Opened> {
     let files = files(&agent.in_force().config);
     match account::open(acme, &files).await {
         Ok(opened) => Some(opened),
         Err(failure) => {
-            for (name, state) in due {
-                failed(agent, name, state, &failure).await;
+            if due.is_empty() {
+                tracing::debug!("the authority cannot be asked when to renew: {failure}");
+            }
+            for name in due {
+                failed(agent, name, &failure).await;
             }
             None
         }
@@ -170,13 +199,7 @@ async fn open(agent: &Agent, acme: &Acme, due: &[(String, State)]) -> Option<Ope
 }
 
 /// The name, and the account if the authority has lost it.
-async fn obtain(
-    agent: &Agent,
-    acme: Acme,
-    opened: Opened,
-    name: String,
-    state: State,
-) -> (String, Option<String>) {
+async fn obtain(agent: &Agent, acme: Acme, opened: Opened, name: Name) -> (String, Option<String>) {
     let files = files(&agent.in_force().config);
     let desk = Desk {
         acme: &acme,
@@ -186,17 +209,17 @@ async fn obtain(
         proxy: &agent.proxy,
     };
     let mut lost = None;
-    match order::obtain(&desk, &name, &state).await {
-        Ok(leaf) => obtained(&name, &leaf),
+    match order::obtain(&desk, &name).await {
+        Ok(leaf) => obtained(&name.name, &leaf),
         Err(failure) => {
-            failed(agent, &name, &state, &failure).await;
+            failed(agent, &name, &failure).await;
             if matches!(failure, Failure::NoAccount) {
                 lost = Some(opened.account.id().to_owned());
             }
         }
     }
     agent.hub.changed();
-    (name, lost)
+    (name.name, lost)
 }
 
 fn obtained(name: &str, leaf: &Leaf) {
@@ -206,8 +229,9 @@ fn obtained(name: &str, leaf: &Leaf) {
 }
 
 /// Records why there is no certificate yet, and when the next attempt is made.
-async fn failed(agent: &Agent, name: &str, state: &State, failure: &Failure) {
-    let pause = schedule::pause(failure, state.failures + 1);
+async fn failed(agent: &Agent, name: &Name, failure: &Failure) {
+    let (name, failures) = (name.name.as_str(), name.state.failures);
+    let pause = schedule::pause(failure, failures + 1);
     let seconds = pause.as_secs();
     tracing::warn!(
         name,

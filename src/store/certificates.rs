@@ -25,6 +25,23 @@ pub struct State {
     /// The app that has asked for it, if deploy.toml does not name it; and until when that counts.
     pub app: Option<String>,
     pub allowed_until: Option<i64>,
+    /// What its authority says of when to renew it.
+    pub renewal: Option<Renewal>,
+    /// When one was last renewed early because its authority wanted it.
+    pub hastened_at: Option<i64>,
+}
+
+/// When an authority wants a certificate renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// The certificate, by its authority's name for it.
+    pub of: String,
+    /// `None`: it does not say.
+    pub at: Option<i64>,
+    /// The address of a page that says why.
+    pub why: Option<String>,
+    /// When it is asked again.
+    pub ask_at: i64,
 }
 
 /// All that is known, by name.
@@ -65,13 +82,25 @@ pub fn set_order(db: &Connection, name: &str, directory: &str, url: Option<&str>
     Ok(())
 }
 
-/// A name has a new certificate.
-pub fn obtained(db: &Connection, name: &str, directory: &str) -> Result<()> {
+/// A name has a new certificate. `hastened`: it was renewed early because its authority wanted it.
+pub fn obtained(db: &Connection, name: &str, directory: &str, hastened: bool) -> Result<()> {
     db.execute(
         "INSERT INTO certificates (name, directory) VALUES (?1, ?2)
          ON CONFLICT (name) DO UPDATE SET directory = ?2, order_url = NULL, asked_at = NULL,
-            failures = 0, error = NULL, next_try = NULL",
-        (name, directory),
+            failures = 0, error = NULL, next_try = NULL, hastened_at = coalesce(?3, hastened_at)",
+        (name, directory, hastened.then(now)),
+    )?;
+    Ok(())
+}
+
+/// What an authority says of when to renew a name's certificate.
+pub fn set_renewal(db: &Connection, name: &str, renewal: &Renewal) -> Result<()> {
+    db.execute(
+        "INSERT INTO certificates (name, renewal_of, renewal_at, renewal_why, renewal_ask_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (name) DO UPDATE SET renewal_of = ?2, renewal_at = ?3, renewal_why = ?4,
+            renewal_ask_at = ?5",
+        (name, &renewal.of, renewal.at, &renewal.why, renewal.ask_at),
     )?;
     Ok(())
 }
@@ -122,7 +151,21 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<State> {
         next_try: row.get("next_try")?,
         app: row.get("app")?,
         allowed_until: row.get("allowed_until")?,
+        renewal: renewal(row)?,
+        hastened_at: row.get("hastened_at")?,
     })
+}
+
+fn renewal(row: &Row<'_>) -> rusqlite::Result<Option<Renewal>> {
+    let Some(of) = row.get("renewal_of")? else {
+        return Ok(None);
+    };
+    Ok(Some(Renewal {
+        of,
+        at: row.get("renewal_at")?,
+        why: row.get("renewal_why")?,
+        ask_at: row.get("renewal_ask_at")?,
+    }))
 }
 
 #[cfg(test)]
@@ -150,12 +193,12 @@ mod tests {
             let app: AppName = "hello".parse().unwrap();
             allow(db, "b.test", &app, 9)?;
             failed(db, "b.test", "down", 7)?;
-            obtained(db, "b.test", "dir")?;
+            obtained(db, "b.test", "dir", false)?;
             let state = &all(db)?["b.test"];
             assert_eq!((state.app.as_deref(), state.failures), (Some("hello"), 0));
             forget(db, "b.test")?;
             assert!(!all(db)?.contains_key("b.test"));
-            obtained(db, "a.test", "dir")?;
+            obtained(db, "a.test", "dir", false)?;
             let directory = Some("dir".to_owned());
             assert_eq!(
                 of()?,
@@ -164,6 +207,18 @@ mod tests {
                     ..Default::default()
                 }
             );
+            let renewal = Renewal {
+                of: "key.serial".into(),
+                at: Some(7),
+                why: None,
+                ask_at: 5,
+            };
+            set_renewal(db, "a.test", &renewal)?;
+            obtained(db, "a.test", "dir", true)?;
+            obtained(db, "a.test", "dir", false)?;
+            let state = of()?;
+            assert_eq!(state.renewal, Some(renewal));
+            assert!(state.hastened_at.is_some());
             Ok(())
         });
         write.await.unwrap();

@@ -22,6 +22,8 @@ pub struct Authority {
     folder: TempDir,
     pebble: PathBuf,
     listen: SocketAddr,
+    /// Where agents find its directory.
+    pub directory: SocketAddr,
     management: SocketAddr,
     dns: SocketAddr,
     /// Where DNS records are set.
@@ -55,10 +57,12 @@ impl Authority {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         let names = tool::serving(&mut command, records).await;
+        let listen = free_address();
         Some(Self {
             folder,
             pebble,
-            listen: free_address(),
+            listen,
+            directory: listen,
             management: free_address(),
             dns,
             records,
@@ -115,6 +119,12 @@ impl Authority {
         }
     }
 
+    /// The certificate of its own server, and the key.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        let at = |file: &str| self.folder.path().join(file);
+        (at("ca.pem"), at("ca.key"))
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("pebble.log")).unwrap_or_default()
     }
@@ -126,7 +136,7 @@ impl Authority {
              directory = \"https://{}/dir\", directory_ca = {:?}{more} }}\n",
             self.http,
             self.https,
-            self.listen,
+            self.directory,
             self.folder.path().join("ca.pem"),
         )
     }

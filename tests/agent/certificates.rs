@@ -15,7 +15,7 @@ use crate::server::Server;
 use crate::support::wait::soon;
 
 /// What the API says of a name.
-async fn known(server: &Server, name: &str) -> Value {
+pub async fn known(server: &Server, name: &str) -> Value {
     let all = server.api("/api/v1/certificates").await;
     let all = all["items"].as_array().unwrap().clone();
     all.into_iter()
@@ -23,7 +23,7 @@ async fn known(server: &Server, name: &str) -> Value {
         .unwrap_or_default()
 }
 
-async fn served(authority: &Authority, server: &Server, name: &str) {
+pub async fn served(authority: &Authority, server: &Server, name: &str) {
     let served = soon(async || authority.get(name).await.is_ok()).await;
     let known = known(server, name).await;
     let (log, ca) = (server.log(), authority.log());

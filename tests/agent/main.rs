@@ -57,6 +57,7 @@ mod record;
 mod recreate;
 mod releases;
 mod reload;
+mod renewal;
 mod retire;
 mod running;
 mod sample;

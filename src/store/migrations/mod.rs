@@ -571,6 +571,15 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE certificates ADD COLUMN app TEXT;
     ALTER TABLE certificates ADD COLUMN allowed_until INTEGER;
 ",
+    // When the authority wants a certificate renewed: which one, when and why, and when it is asked again;
+    // and when one was last renewed early because of that.
+    "
+    ALTER TABLE certificates ADD COLUMN renewal_of TEXT;
+    ALTER TABLE certificates ADD COLUMN renewal_at INTEGER;
+    ALTER TABLE certificates ADD COLUMN renewal_why TEXT;
+    ALTER TABLE certificates ADD COLUMN renewal_ask_at INTEGER;
+    ALTER TABLE certificates ADD COLUMN hastened_at INTEGER;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

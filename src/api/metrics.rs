@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -11,6 +12,7 @@ use super::responses::Unauthorized;
 use super::{ApiError, Shared, auth};
 use crate::certificates::names::Name;
 use crate::deploy::tend::Tend;
+use crate::deploy::traces::Traces;
 use crate::ids::AppName;
 use crate::proxy::control::RouteStats;
 
@@ -57,6 +59,7 @@ pub async fn metrics(State(api): Shared, request: Request) -> Result<Response, A
     if let Ok((names, _)) = super::certificates::all(&api).await {
         certificates(&mut text, &names);
     }
+    traces(&mut text, &api.agent.traces);
     let routes = api.agent.proxy.stats().await;
     let up = [("".to_owned(), u64::from(routes.is_ok()))];
     let help = "Whether the proxy answers the agent.";
@@ -92,6 +95,29 @@ fn tended(text: &mut Families, tend: &Tend) {
             .into_iter()
             .map(|(app, count)| of(app, count)),
     );
+}
+
+/// Adds what became of the spans of traces.
+fn traces(text: &mut Families, traces: &Traces) {
+    for (name, help, count) in [
+        (
+            "cutover_trace_spans_sent_total",
+            "Spans that the collector has taken.",
+            &traces.sent,
+        ),
+        (
+            "cutover_trace_spans_lost_total",
+            "Spans that the collector refused, or that were let go while it was down.",
+            &traces.lost,
+        ),
+    ] {
+        text.family(
+            name,
+            "counter",
+            help,
+            [(String::new(), count.load(Relaxed))],
+        );
+    }
 }
 
 /// Adds the names that are served over TLS.

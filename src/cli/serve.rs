@@ -129,6 +129,7 @@ async fn serve(loaded: Loaded, tcp: TcpListener, data_plane: DataPlane) -> Resul
     background.spawn(vital("reloading", jobs::reload(agent.clone())));
     background.spawn(vital("notifying", notify::start(agent.clone())));
     background.spawn(vital("telling people", notify::tell_people(agent.clone())));
+    background.spawn(vital("tracing", notify::trace(agent.clone())));
     if let Err(error) = agent.store.write(runs::begin).await {
         tracing::warn!(%error, "failed to record that the agent runs");
     }

@@ -41,6 +41,7 @@ mod loaded;
 mod need;
 mod notifier_kind;
 mod notify;
+mod otlp;
 mod path_filter;
 mod paths;
 mod pattern;
@@ -87,6 +88,7 @@ pub use loaded::{Loaded, Since, data_dir, load, unnamed};
 pub use need::Need;
 pub use notifier_kind::NotifierKind;
 pub use notify::{Notifier, NotifyEvent};
+pub use otlp::Otlp;
 pub use path_filter::PathFilter;
 pub use pattern::Pattern;
 pub use problems::{Problem, Problems};
@@ -152,6 +154,8 @@ pub struct Agent {
     pub domain: Option<String>,
     /// The networks from which deliveries are accepted, unless an app lists its own. `None`: any.
     pub webhook_networks: Option<Vec<IpNet>>,
+    /// Where traces are sent. Absent: nowhere.
+    pub otlp: Option<Otlp>,
 }
 
 #[derive(Debug, Clone)]

@@ -14,8 +14,8 @@ use super::file::{self, File, Node, Section};
 use super::notify::notifiers;
 use super::values::{cpus, memory, networks, path, positive, some_networks};
 use super::{
-    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, front, syntax,
-    units,
+    Agent, BuildCache, Config, Docker, Listeners, Problem, Problems, Proxy, acme, front, otlp,
+    syntax, units,
 };
 use crate::proxy::{HEADER_LIMIT, HIGHEST_HEADER_LIMIT};
 
@@ -115,12 +115,14 @@ fn agent(
     let data_dir = section.read("data_dir", path);
     let webhook_networks = section.read("webhook_networks", some_networks);
     let domain = section.read("domain", |node| claims.host(node, "/", "the agent"));
+    let otlp = section.read("otlp", otlp::read);
     section.done();
     Some(Agent {
         listen: listen.unwrap_or(default),
         data_dir: data_dir.unwrap_or(DATA_DIR.into()),
         domain,
         webhook_networks,
+        otlp,
     })
 }
 

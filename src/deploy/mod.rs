@@ -59,6 +59,7 @@ mod steps;
 pub mod stop;
 pub mod tend;
 pub mod totals;
+pub mod traces;
 pub mod traffic;
 mod undo;
 pub mod unrecorded;
@@ -98,6 +99,7 @@ pub struct Agent {
     pub certifying: Notify,
     pub traffic: Traffic,
     pub totals: Totals,
+    pub traces: traces::Traces,
     pub usages: Usages,
     /// Notified when a scheduled command may be due, or has ended.
     pub scheduling: Notify,
@@ -132,6 +134,7 @@ impl Agent {
             certifying: Notify::new(),
             traffic: Traffic::default(),
             totals: Totals::default(),
+            traces: traces::Traces::default(),
             usages: Usages::default(),
             scheduling: Notify::new(),
             retiring: Notify::new(),

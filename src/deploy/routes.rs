@@ -158,6 +158,7 @@ fn table(
         routes,
         pages: forwarding.pages.clone(),
         links: links.addresses,
+        traced: config.agent.otlp.as_ref().map_or(0, |otlp| otlp.sample),
     })
 }
 

@@ -7,8 +7,10 @@
 //! else: the message stays and is retried, at growing intervals, for three days.
 
 mod forge;
+mod otlp;
 mod outbox;
 mod people;
 
+pub use otlp::start as trace;
 pub use outbox::start;
 pub use people::{Told, start as tell_people, test};

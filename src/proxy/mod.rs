@@ -28,6 +28,7 @@ mod log_file;
 mod options;
 mod run;
 mod sockets;
+mod spans;
 mod threads;
 mod watch;
 mod worker;

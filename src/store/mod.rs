@@ -57,6 +57,7 @@ pub mod settings;
 pub mod statuses;
 pub mod steps;
 pub mod tokens;
+pub mod traced;
 pub mod variables;
 pub mod volumes;
 

@@ -67,5 +67,6 @@ mod sites;
 mod strangers;
 mod tokens;
 mod told;
+mod traces;
 mod volumes;
 mod workers;

@@ -10,10 +10,10 @@ use crate::server::{File, SETTINGS, Server};
 use crate::support::wait::soon;
 
 /// What a receiver got: the head, in lower case, and the body.
-type Got = Arc<Mutex<Vec<(String, String)>>>;
+pub type Got = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A server that answers one request after the other: the first ones as `first` says, then 200.
-async fn receiver(first: &[&'static str]) -> (String, Got) {
+pub async fn receiver(first: &[&'static str]) -> (String, Got) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hunter2", listener.local_addr().unwrap());
     let (got, first) = (Got::default(), first.to_vec());

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// An app that answers with the head that it was sent.
-async fn mirror() -> SocketAddr {
+pub async fn mirror() -> SocketAddr {
     app(|mut stream| async move {
         let head = read_head(&mut stream).await;
         let answer = format!(
@@ -46,7 +46,7 @@ async fn publish(proxy: &Proxy, routes: Vec<Route>) {
     proxy.client.publish(&Table::new(1, routes)).await.unwrap();
 }
 
-async fn get(proxy: &Proxy, host: &str, path: &str, fields: &str) -> String {
+pub async fn get(proxy: &Proxy, host: &str, path: &str, fields: &str) -> String {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
     proxy.raw(&request).await.to_lowercase()

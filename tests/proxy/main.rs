@@ -24,4 +24,5 @@ mod streams;
 mod switch;
 mod takeover;
 mod tls;
+mod traces;
 mod wire;

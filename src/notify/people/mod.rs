@@ -8,5 +8,6 @@ mod send;
 mod tell;
 mod test;
 
+pub(super) use send::{Problem, exchange};
 pub use tell::start;
 pub use test::{Told, test};

@@ -51,6 +51,15 @@ pub async fn send(outbound: &Outbound, sent: Sent) -> Result<(), Problem> {
     let request = request.body(Full::new(Bytes::from(sent.body)));
     let request = request
         .map_err(|_| Problem::Refused("the secret is not one line of visible characters".into()))?;
+    exchange(outbound, request).await
+}
+
+/// Sends a request whose address is an `http` or `https` URL, and judges the answer.
+pub async fn exchange(
+    outbound: &Outbound,
+    request: http::Request<Full<Bytes>>,
+) -> Result<(), Problem> {
+    let uri = request.uri().clone();
     let later = |why: String| Problem::Later { wait: None, why };
     let exchange = async {
         let channel = outbound.connect(&uri).await;

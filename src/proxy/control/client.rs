@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table, Tally};
+use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table, Taken, Tally};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long to wait for a reply. A publish waits for the disk; nothing else takes long.
@@ -99,6 +99,12 @@ impl Client {
     /// while. An older proxy refuses the question.
     pub async fn unknown_names(&self) -> Result<Vec<String>, Error> {
         self.call(&Command::UnknownNames, ANSWER).await
+    }
+
+    /// The requests that were traced since the last call, as far as they were kept. An older proxy refuses
+    /// the question.
+    pub async fn spans(&self) -> Result<Taken, Error> {
+        self.call(&Command::Spans, ANSWER).await
     }
 
     /// Tells the proxy to finish the requests in progress and exit.

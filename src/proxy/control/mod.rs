@@ -15,6 +15,7 @@ use crate::proxy::route::table::Table;
 pub use crate::proxy::route::drain::Receipt;
 pub use crate::proxy::route::stats::{Failures, RouteStats, State};
 pub use crate::proxy::route::tally::{PathTally, Tally};
+pub use crate::proxy::spans::{Span, Taken};
 pub use client::{Client, Error};
 pub use server::{Control, Leave, bind, is_answered, serve};
 
@@ -45,6 +46,8 @@ pub enum Command {
     /// The names that clients asked for in vain since the last time, once there are some. Older proxies
     /// refuse it.
     UnknownNames,
+    /// The requests that were traced since the last time. Older proxies refuse it.
+    Spans,
     /// Return the whole table that requests are routed by now.
     Table,
     Stop,

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::handover::{self, Offer};
 use super::publish::{Keeping, Publisher};
-use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET};
+use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET, Taken};
 use crate::log_limit::limited;
 use crate::proxy::downstream::certificates::Certificates;
 use crate::proxy::options::Settings;
@@ -306,6 +306,7 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             Err(error) => refused(&error.to_string()),
         },
         Command::UnknownNames => done(control.certificates.unknown.take(UNKNOWN).await),
+        Command::Spans => done(spans(control).await),
         Command::Table => done(&*routes.table()),
         Command::Stop => {
             control.stop();
@@ -327,6 +328,20 @@ async fn publish(table: Table, control: &Control) -> Result<u64, String> {
         },
         None => Ok(generation),
     }
+}
+
+/// Also those of the proxy before this one, while it finishes its requests.
+async fn spans(control: &Control) -> Taken {
+    let mut taken = control.routes.spans.take();
+    if let Some(old) = &control.predecessor
+        && !taken.more
+        && let Ok(before) = old.spans().await
+    {
+        taken.spans.extend(before.spans);
+        taken.lost += before.lost;
+        taken.more = before.more;
+    }
+    taken
 }
 
 /// Also of the proxy before this one, which may still accept connections.

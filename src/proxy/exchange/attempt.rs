@@ -194,6 +194,7 @@ impl Attempt<'_> {
         self.watch.share.store(other.share().id, SeqCst);
         let mut before = std::mem::replace(&mut self.claim, other);
         self.claim.log = before.log.take();
+        self.claim.span = before.span.take();
         self.claim.visit = before.visit.take();
         before.abandon();
         self.tried.clear();

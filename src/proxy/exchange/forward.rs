@@ -20,6 +20,7 @@ use super::front::{Proxies, Stopped, Visitor, change_answer, client_address, sto
 use super::logged::entry;
 use super::page::{self, last_page};
 use super::redirect::{Door, came_secure, challenge_token, moved, redirected, to_https};
+use super::traced;
 use crate::log_limit::limited;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::handler::{Connection, Handler};
@@ -152,6 +153,11 @@ async fn forward(
     if let Some(log) = &gateway.access_log {
         let entry = entry(&gateway.proxies, connection, &claim, name, &request);
         claim.log = entry.map(|entry| (log.clone(), entry));
+    }
+    if routes.spans.picks() {
+        let host = called.as_ref().unwrap_or(&host);
+        let span = traced::begin(&routes.spans, connection, &claim, host, &mut request);
+        claim.span = Some(span);
     }
     let policy = &claim.share().policy;
     if policy.https_redirect

@@ -15,4 +15,5 @@ pub mod logged;
 pub mod page;
 pub mod redirect;
 pub mod send;
+pub mod traced;
 pub mod tunnel;

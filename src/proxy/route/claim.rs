@@ -7,6 +7,7 @@ use super::counters::Outcome;
 use super::share::LiveShare;
 use super::visit::Visit;
 use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::spans::Open;
 use crate::proxy::upstream::target::Target;
 
 /// One request's hold on a share. Its holder must end it with [`Claim::end`]; if it is dropped without
@@ -22,6 +23,8 @@ pub struct Claim {
     pub visit: Option<Visit>,
     /// The access log and the entry to be written to it.
     pub log: Option<(Arc<AccessLog>, Box<Entry>)>,
+    /// Present if the request is one of those that are traced.
+    pub span: Option<Box<Open>>,
 }
 
 impl Claim {
@@ -36,6 +39,7 @@ impl Claim {
             open: true,
             visit: None,
             log: None,
+            span: None,
         }
     }
 
@@ -76,6 +80,9 @@ impl Claim {
                 entry.outcome = outcome.name();
                 entry.took_us = took.as_micros() as u64;
                 log.write(entry);
+            }
+            if let Some(span) = self.span.take() {
+                span.end(self.status, outcome.name(), took);
             }
         }
     }

@@ -13,6 +13,7 @@ use super::share::{Displaced, LiveShare};
 use super::stats::RouteStats;
 use super::table::{Page, Table};
 use super::tally::Tally;
+use crate::proxy::spans::Spans;
 use crate::proxy::watch::Watches;
 
 /// How long the counters of a drained share are kept.
@@ -32,18 +33,22 @@ pub struct Routes {
     /// The number of requests that are held back now.
     pub(super) held: AtomicUsize,
     pub watches: Arc<Watches>,
+    pub spans: Arc<Spans>,
     /// Why some of the table's links cannot be followed.
     closed_links: Mutex<Vec<String>>,
 }
 
 impl Routes {
     pub fn new(table: Table, watches: Arc<Watches>) -> Self {
+        let spans = Arc::new(Spans::default());
+        spans.set_rate(table.traced);
         Self {
             live: RwLock::new(LiveTable::build(table, &[])),
             retired: Mutex::default(),
             switched: watch::Sender::new(0),
             held: AtomicUsize::new(0),
             watches,
+            spans,
             closed_links: Mutex::default(),
         }
     }
@@ -125,6 +130,7 @@ impl Routes {
 
     /// From now on, `table` routes every request that is claimed.
     pub fn switch(&self, table: Table) {
+        self.spans.set_rate(table.traced);
         let next = LiveTable::build(table, &self.shares());
         let next_shares: Vec<_> = next.shares().cloned().collect();
         // Locked throughout: otherwise a drain could meanwhile find the old shares neither in the table

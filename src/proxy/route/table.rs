@@ -22,6 +22,13 @@ pub struct Table {
     /// Where apps' containers reach other apps by their names. Older proxies ignore it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<SocketAddr>,
+    /// Of a million requests, how many are traced. Older proxies ignore it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub traced: u32,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 impl Table {

@@ -8,4 +8,5 @@ pub mod headers;
 pub mod proxy_protocol;
 pub mod request_id;
 pub mod request_target;
+pub mod trace_parent;
 pub mod websocket;

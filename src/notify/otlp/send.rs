@@ -1,0 +1,191 @@
+//! Sends what has been traced since the last time, every other second.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+use http_body_util::Full;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::json::{Service, Span, body};
+use super::{deployment, request};
+use crate::config::Otlp;
+use crate::deploy::Agent;
+use crate::notify::forge::backoff;
+use crate::notify::people::{Problem, exchange};
+use crate::outbound::Outbound;
+use crate::store::traced::{self, Told};
+
+const TICK: Duration = Duration::from_secs(2);
+/// The longest pause after a failure: what is watched is the present.
+const LONGEST: Duration = Duration::from_secs(60);
+/// The most deployments of a batch.
+const DEPLOYMENTS: usize = 20;
+
+/// What is sent in one go.
+struct Batch {
+    body: Bytes,
+    spans: u64,
+    /// What is recorded once it is sent.
+    told: Option<Told>,
+    /// Whether more waits.
+    more: bool,
+}
+
+/// Sends until it is dropped, which is safe at any time: a deployment whose sending was not recorded is sent
+/// again, with the same ids.
+pub async fn start(agent: Arc<Agent>) {
+    let outbound = match Outbound::new() {
+        Ok(outbound) => outbound,
+        Err(error) => {
+            tracing::error!("no traces are sent until the agent is restarted: {error}");
+            return;
+        }
+    };
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (mut waiting, mut attempts, mut until) = (None, 0, Instant::now());
+    let (mut forgotten, mut told) = (false, None);
+    loop {
+        ticks.tick().await;
+        let in_force = agent.in_force();
+        let Some(otlp) = &in_force.config.agent.otlp else {
+            (waiting, told) = (None, None);
+            // Else what ends from now on would be sent if it is ever turned on again.
+            if !forgotten {
+                forgotten = agent.store.write(traced::forget).await.is_ok();
+            }
+            continue;
+        };
+        forgotten = false;
+        if Instant::now() < until {
+            continue;
+        }
+        if told.is_none() {
+            told = agent.store.write(traced::told).await.ok();
+        }
+        let Some(told) = &mut told else { continue };
+        loop {
+            let batch = match waiting.take() {
+                Some(batch) => batch,
+                None => match gather(&agent, otlp, told).await {
+                    Some(batch) => batch,
+                    None => break,
+                },
+            };
+            match send(&outbound, otlp, batch.body.clone()).await {
+                Ok(()) => {
+                    if attempts > 0 {
+                        tracing::info!("traces are sent again");
+                    }
+                    attempts = 0;
+                    agent.traces.sent.fetch_add(batch.spans, Relaxed);
+                }
+                Err(Problem::Later { wait, why }) => {
+                    if attempts == 0 {
+                        tracing::warn!("traces are not sent at the moment: the collector: {why}");
+                    }
+                    until = Instant::now() + wait.unwrap_or(backoff(attempts)).min(LONGEST);
+                    attempts += 1;
+                    waiting = Some(batch);
+                    break;
+                }
+                // The next batch may be taken.
+                Err(Problem::Refused(why)) => {
+                    crate::log_limit::limited!(
+                        warn,
+                        "traces were refused",
+                        "traces were refused, and are lost: {why}"
+                    );
+                    agent.traces.lost.fetch_add(batch.spans, Relaxed);
+                }
+            }
+            if let Some(next) = batch.told {
+                *told = next.clone();
+                let recorded = agent.store.write(move |db| traced::record(db, &next)).await;
+                if let Err(error) = recorded {
+                    tracing::warn!(%error, "failed to record which deployments were traced");
+                }
+            }
+            if !batch.more {
+                break;
+            }
+        }
+    }
+}
+
+/// What is there to be sent now.
+async fn gather(agent: &Agent, otlp: &Otlp, told: &Told) -> Option<Batch> {
+    let told = told.clone();
+    let read = agent.store.read(move |db| {
+        let (ended, next) = traced::ended(db, &told, DEPLOYMENTS)?;
+        Ok((ended, (next != told).then_some(next)))
+    });
+    let (ended, told) = match read.await {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::warn!(%error, "failed to read which deployments have ended");
+            (Vec::new(), None)
+        }
+    };
+    let mut more = ended.len() == DEPLOYMENTS;
+    let deployments: Vec<Span> = ended.iter().flat_map(deployment::spans).collect();
+    let mut requests = Vec::new();
+    // A proxy of an older version traces nothing.
+    if otlp.sample > 0
+        && let Ok(taken) = agent.proxy.spans().await
+    {
+        agent.traces.lost.fetch_add(taken.lost, Relaxed);
+        more |= taken.more;
+        requests.extend(taken.spans.into_iter().map(request::span));
+    }
+    let spans = (deployments.len() + requests.len()) as u64;
+    if spans == 0 && told.is_none() {
+        return None;
+    }
+    let instance = agent.id.to_string();
+    let service = |name| Service {
+        name,
+        instance: &instance,
+    };
+    let services = [
+        (service("cutover"), deployments),
+        (service("cutover-proxy"), requests),
+    ];
+    Some(Batch {
+        body: body(services).to_string().into(),
+        spans,
+        told,
+        more,
+    })
+}
+
+async fn send(outbound: &Outbound, otlp: &Otlp, body: Bytes) -> Result<(), Problem> {
+    let secrets = otlp.headers.clone();
+    // Secrets are read from files, which may be slow.
+    let read = tokio::task::spawn_blocking(move || {
+        let read = |(name, secret): (String, crate::config::Secret)| {
+            secret.read_text().map(|value| (name, value))
+        };
+        secrets.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+    });
+    let later = |why: String| Problem::Later { wait: None, why };
+    let read = read.await.map_err(|error| later(error.to_string()))?;
+    let mut request = Request::post(otlp.endpoint.clone())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(
+            header::USER_AGENT,
+            concat!("cutover/", env!("CARGO_PKG_VERSION")),
+        );
+    for (name, value) in read.map_err(|error| later(error.to_string()))? {
+        let unfit = || later(format!("the value of `{name}` is not one line of text"));
+        let mut value = HeaderValue::try_from(value).map_err(|_| unfit())?;
+        value.set_sensitive(true);
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(body));
+    let request = request.map_err(|error| later(error.to_string()))?;
+    exchange(outbound, request).await
+}

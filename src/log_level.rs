@@ -1,9 +1,10 @@
 //! What this process logs, which can be changed for a while as it runs.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 /// What the log lines of more detail are for: nobody wants them for ever.
@@ -20,7 +21,7 @@ static NOW: Mutex<Now> = Mutex::new(Now {
 });
 
 /// Another level than usual.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `debug`, or directives such as `cutover::deploy=trace`.
     pub level: String,
@@ -68,7 +69,7 @@ pub fn check(level: &str) -> Result<(), String> {
 }
 
 /// Logs at this level until then, or as usual.
-pub fn set(change: Option<Change>) -> bool {
+fn set(change: Option<Change>) -> bool {
     let Some((usual, set)) = SET.get() else {
         return false;
     };
@@ -86,8 +87,18 @@ pub fn set(change: Option<Change>) -> bool {
     is_set
 }
 
-/// Sets the level, and the usual one again after a while; false if nothing can be set here.
-pub fn set_for(change: Change, time: Duration) -> bool {
+/// Sets the level, or the usual one for `None`; after a while that applies again. False if nothing can be set
+/// here.
+pub fn set_for(level: Option<String>, time: Duration) -> bool {
+    let Some(level) = level else {
+        return set(None);
+    };
+    let at = SystemTime::now() + time;
+    let until = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let change = Change {
+        level,
+        until: until.as_millis() as i64,
+    };
     if !set(Some(change)) {
         return false;
     }

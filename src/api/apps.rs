@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 
-use super::page::{AppsQuery, DeploymentsQuery, Page, PageQuery};
+use super::page::{DeploymentsQuery, NamesQuery, Page, PageQuery};
 use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
 use super::view::{self, AppView, DeploymentView, ReleaseView};
@@ -27,7 +27,7 @@ const IMAGES: Duration = Duration::from_secs(2);
     path = "/api/v1/apps",
     operation_id = "listApps",
     tag = "apps",
-    params(AppsQuery),
+    params(NamesQuery),
     responses(
         (status = 200, description = "A page of apps", body = Page<AppView>),
         (status = 400, response = Malformed),
@@ -36,7 +36,7 @@ const IMAGES: Duration = Duration::from_secs(2);
 pub async fn list(
     State(api): Shared,
     caller: Principal,
-    Query(query): Query<AppsQuery>,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<AppView>>, ApiError> {
     let (limit, cursor) = query.page()?;
     let in_force = api.agent.in_force();

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ErrorBody;
-use super::page::Page;
+use super::page::{NamesQuery, Page};
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
 use super::{Api, ApiError, Shared, auth};
@@ -75,17 +75,23 @@ pub struct NamePath {
 
 /// List the certificates
 ///
-/// Every name that is served over TLS, in one page; without `proxy.https` there are none.
+/// The names that are served over TLS, sorted, in one page unless there is a `limit`; without `proxy.https` there
+/// are none.
 #[utoipa::path(
     get,
     path = "/api/v1/certificates",
     operation_id = "listCertificates",
     tag = "agent",
-    responses((status = 200, description = "Every name", body = Page<CertificateView>)),
+    params(NamesQuery),
+    responses(
+        (status = 200, description = "A page of names", body = Page<CertificateView>),
+        (status = 400, response = Malformed),
+    ),
 )]
 pub async fn list(
     State(api): Shared,
     caller: Principal,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<CertificateView>>, ApiError> {
     let (mut names, _) = all(&api).await?;
     let (in_force, states) = (
@@ -94,6 +100,7 @@ pub async fn list(
     );
     let unused = tokio::task::spawn_blocking(move || names::unused(&in_force.config, &states));
     names.extend(unused.await.unwrap_or_default());
+    names.sort_by(|one, other| one.name.cmp(&other.name));
     let visible = visible(&api, &caller);
     let names = names.into_iter();
     let of_seen = |it: &Name| {
@@ -104,10 +111,8 @@ pub async fn list(
         let all = visible.as_ref();
         all.is_none_or(|all| all.contains(&it.name) || of_seen(it))
     };
-    let names = names.filter(seen);
-    Ok(Json(Page::whole(
-        names.map(CertificateView::from).collect(),
-    )))
+    let names = names.filter(seen).map(CertificateView::from);
+    Page::by_name(names, query, |it| &it.name).map(Json)
 }
 
 /// Renew a certificate

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::page::Page;
+use super::page::{Page, PageQuery};
 use super::path::{AppPath, acting};
 use super::responses::{Forbidden, Malformed, NotConfigured, UnknownApp};
 use super::view::rfc3339;
@@ -16,11 +16,8 @@ use crate::config::App;
 use crate::deploy::cron;
 use crate::ids::ServiceName;
 use crate::principal::{Principal, Role};
-use crate::store::jobs::{self, Job};
+use crate::store::jobs::{self, Job, Part};
 use crate::store::{StoreError, now};
-
-/// How many runs are listed.
-const RUNS: usize = 50;
 
 /// A scheduled command.
 #[derive(Debug, Serialize, ToSchema)]
@@ -157,15 +154,15 @@ pub(super) fn of_app(
 
 /// List the runs of a scheduled command
 ///
-/// The newest fifty, newest first.
+/// Newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/apps/{app}/cron/{name}/runs",
     operation_id = "listCronRuns",
     tag = "apps",
-    params(CronPath),
+    params(CronPath, PageQuery),
     responses(
-        (status = 200, description = "The runs", body = Page<CronRunView>),
+        (status = 200, description = "A page of runs", body = Page<CronRunView>),
         (status = 400, response = Malformed),
         (status = 404, response = UnknownApp),
         (status = 409, response = NotConfigured),
@@ -175,13 +172,18 @@ pub async fn runs(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<CronPath>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<CronRunView>>, ApiError> {
     let app = acting(&api, &caller, Role::Read, &path.app).await?;
     let name = named(&app, &path.name)?;
     let of = app.name.clone();
-    let read = (api.agent.store).read(move |db| jobs::of_cron(db, &of, &name, RUNS));
-    let runs = read.await?.into_iter().map(CronRunView::from);
-    Ok(Json(Page::whole(runs.collect())))
+    let (limit, before, since) = (query.limit()?, query.cursor(), query.since()?);
+    let read = api.agent.store.read(move |db| {
+        let part = Part { before, since };
+        jobs::of_cron(db, &of, &name, &part, limit + 1)
+    });
+    let runs = read.await?.into_iter().map(CronRunView::from).collect();
+    Ok(Json(Page::new(runs, limit, |run| run.id.clone())))
 }
 
 /// Run a scheduled command now

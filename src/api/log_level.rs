@@ -1,24 +1,25 @@
-//! What the agent logs.
+//! What the agent logs, and its proxy.
 
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::ErrorBody;
 use super::output::seconds;
 use super::responses::{Forbidden, Malformed, TooLarge};
 use super::view::rfc3339;
-use super::{ApiError, Shared, auth, json};
+use super::{Api, ApiError, Shared, auth, json};
 use crate::log_level::{self as level, Change, LONGEST};
 use crate::principal::{Principal, Role};
-use crate::store::{actions, now};
+use crate::proxy::control::{self, Wanted};
+use crate::store::actions;
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +32,30 @@ struct LevelBody {
     /// For how long, at most `24h`.
     #[schema(nullable = false, default = "10m", example = "10m")]
     r#for: Option<String>,
+    /// Whose log it is.
+    #[schema(nullable = false, inline, default = "agent")]
+    of: Option<Process>,
 }
 
-/// What the agent logs.
+/// Each logs for itself.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Process {
+    #[default]
+    Agent,
+    Proxy,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LevelQuery {
+    /// Whose log it is.
+    #[param(inline, nullable = false, default = "agent")]
+    of: Option<Process>,
+}
+
+/// What the agent or the proxy logs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LogLevel)]
 pub struct LevelView {
@@ -51,6 +73,10 @@ pub struct LevelView {
 impl LevelView {
     fn now() -> Self {
         let (usual, change) = level::now();
+        Self::of(usual, change)
+    }
+
+    fn of(usual: String, change: Option<Change>) -> Self {
         let (level, until) = change.map(|it| (it.level, rfc3339(it.until))).unzip();
         Self {
             usual,
@@ -73,26 +99,62 @@ pub async fn requests(request: Request, next: Next) -> Response {
     answer
 }
 
-/// Show what the agent logs
+/// Show what the agent or its proxy logs
 #[utoipa::path(
     get,
     path = "/api/v1/log-level",
     operation_id = "getLogLevel",
     tag = "agent",
+    params(LevelQuery),
     responses(
         (status = 200, description = "The level", body = LevelView),
+        (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
+        (status = 503, description = "The proxy does not answer", body = ErrorBody),
     ),
 )]
-pub async fn show(caller: Principal) -> Result<Json<LevelView>, ApiError> {
+pub async fn show(
+    State(api): Shared,
+    caller: Principal,
+    Query(query): Query<LevelQuery>,
+) -> Result<Json<LevelView>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
-    Ok(Json(LevelView::now()))
+    level_of(&api, query.of.unwrap_or_default()).await.map(Json)
 }
 
-/// Change for a while what the agent logs
+async fn level_of(api: &Api, of: Process) -> Result<LevelView, ApiError> {
+    match of {
+        Process::Agent => Ok(LevelView::now()),
+        Process::Proxy => of_proxy(api, None).await,
+    }
+}
+
+/// The proxy's, once it is as wanted.
+async fn of_proxy(api: &Api, wanted: Option<Wanted>) -> Result<LevelView, ApiError> {
+    let answer = api.agent.proxy.log_level(wanted).await;
+    let told = answer.map_err(|error| match error {
+        control::Error::Refused(why) => not_changed("proxy", &why),
+        error => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "proxy_unreachable",
+            error.to_string(),
+            "`cutover doctor` says how the proxy is",
+        ),
+    })?;
+    Ok(LevelView::of(told.usual, told.change))
+}
+
+fn not_changed(of: &str, why: &str) -> ApiError {
+    let hint = match of {
+        "proxy" => "a proxy of an older version has to be replaced first: restart it",
+        _ => "set RUST_LOG and restart it",
+    };
+    ApiError::new(StatusCode::CONFLICT, "not_changed", why, hint)
+}
+
+/// Change for a while what the agent or its proxy logs
 ///
-/// Of the agent alone, not of the proxy. Afterwards the usual level applies again, as it does when the agent is
-/// restarted.
+/// Afterwards the usual level applies again, as it does when the process is restarted.
 #[utoipa::path(
     post,
     path = "/api/v1/log-level",
@@ -105,10 +167,11 @@ pub async fn show(caller: Principal) -> Result<Json<LevelView>, ApiError> {
         (status = 403, response = Forbidden),
         (
             status = 409,
-            description = "This agent's log cannot be changed as it runs",
+            description = "This log cannot be changed as the process runs",
             body = ErrorBody,
         ),
         (status = 413, response = TooLarge),
+        (status = 503, description = "The proxy does not answer", body = ErrorBody),
     ),
 )]
 pub async fn change(
@@ -128,30 +191,24 @@ pub async fn change(
     if let Some(wanted) = &body.level {
         level::check(wanted).map_err(ApiError::bad_request)?;
     }
-    let before = LevelView::now().level;
-    let detail =
-        serde_json::json!({ "before": before, "after": body.level, "seconds": time.as_secs() });
+    let of = body.of.unwrap_or_default();
+    let before = level_of(&api, of).await?.level;
+    let detail = serde_json::json!({
+        "of": of, "before": before, "after": body.level, "seconds": time.as_secs(),
+    });
     let by = caller.who;
     let record = move |db: &_| actions::insert(db, actions::Kind::LogLevel, None, &detail, &by);
     api.agent.store.write(record).await?;
-    let is_set = match body.level {
-        None => level::set(None),
-        Some(wanted) => {
-            let until = now() + time.as_millis() as i64;
-            let change = Change {
-                level: wanted,
-                until,
-            };
-            level::set_for(change, time)
-        }
-    };
-    if !is_set {
-        return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "not_changed",
-            "this agent's log cannot be changed as it runs",
-            "set RUST_LOG and restart it",
-        ));
+    if let Process::Proxy = of {
+        let wanted = Wanted {
+            level: body.level,
+            for_ms: time.as_millis() as u64,
+        };
+        return of_proxy(&api, Some(wanted)).await.map(Json);
+    }
+    if !level::set_for(body.level, time) {
+        let why = "this agent's log cannot be changed as it runs";
+        return Err(not_changed("agent", why));
     }
     let shown = LevelView::now();
     tracing::info!(

@@ -25,11 +25,11 @@ pub struct PageQuery {
     since: Option<String>,
 }
 
-/// Which part of the apps.
+/// Which part of a list that is sorted by name.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct AppsQuery {
+pub struct NamesQuery {
     /// How many items to return at most; all of them if absent.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
@@ -37,8 +37,8 @@ pub struct AppsQuery {
     cursor: Option<String>,
 }
 
-impl AppsQuery {
-    /// At most so many, after the app with this name.
+impl NamesQuery {
+    /// At most so many, after the one with this name.
     pub fn page(self) -> Result<(usize, Option<String>), ApiError> {
         match self.limit {
             None => Ok((usize::MAX - 1, self.cursor)),
@@ -107,9 +107,14 @@ impl PageQuery {
         }
     }
 
+    /// Since when, in milliseconds since 1970.
+    pub fn since(&self) -> Result<Option<i64>, ApiError> {
+        self.since.as_deref().map(since).transpose()
+    }
+
     /// The least id of this kind that is wanted.
     pub fn least(&self, kind: char) -> Result<String, ApiError> {
-        let since = self.since.as_deref().map(since).transpose()?;
+        let since = self.since()?;
         Ok(since.map_or_else(String::new, |since| crate::ids::first_of(kind, since)))
     }
 
@@ -138,8 +143,42 @@ impl<T> Page<T> {
         Self { items, next }
     }
 
+    /// The part of a list that is wanted: `name` is that by which the list is sorted.
+    pub fn by_name(
+        all: impl IntoIterator<Item = T>,
+        query: NamesQuery,
+        name: impl Fn(&T) -> &str,
+    ) -> Result<Self, ApiError> {
+        let (limit, after) = query.page()?;
+        let is_after = |it: &T| after.as_deref().is_none_or(|after| name(it) > after);
+        let wanted = all.into_iter().filter(is_after).take(limit + 1).collect();
+        Ok(Self::new(wanted, limit, |it| name(it).to_owned()))
+    }
+
     /// A list that is short enough to be returned whole.
     pub fn whole(items: Vec<T>) -> Self {
         Self { items, next: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_by_name_goes_on_after_the_last_of_the_page() {
+        let page = |limit, cursor: Option<&str>| {
+            let (cursor, all) = (cursor.map(str::to_owned), ["a", "b", "c"]);
+            let page = Page::by_name(all, NamesQuery { limit, cursor }, |it| it);
+            page.map(|page| (page.items, page.next)).ok()
+        };
+        assert_eq!(page(None, None), Some((vec!["a", "b", "c"], None)));
+        assert_eq!(
+            page(Some(2), None),
+            Some((vec!["a", "b"], Some("b".into())))
+        );
+        assert_eq!(page(Some(2), Some("b")), Some((vec!["c"], None)));
+        assert_eq!(page(Some(2), Some("bb")), Some((vec!["c"], None)), "gone");
+        assert_eq!(page(Some(0), None), None);
     }
 }

@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ErrorBody;
-use super::page::Page;
+use super::page::{NamesQuery, Page};
 use super::path::known;
 use super::responses::{Forbidden, Malformed, TooLarge, UnknownApp, UnknownToken};
 use super::view::rfc3339;
@@ -105,25 +105,28 @@ pub struct TokenPath {
 
 /// List the tokens
 ///
-/// Without the one that the agent was started with, `admin`.
+/// By name, without the one that the agent was started with, `admin`; in one page unless there is a `limit`.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",
     operation_id = "listTokens",
     tag = "agent",
+    params(NamesQuery),
     responses(
-        (status = 200, description = "Every token", body = Page<TokenView>),
+        (status = 200, description = "A page of tokens", body = Page<TokenView>),
+        (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
     ),
 )]
 pub async fn list(
     State(api): Shared,
     caller: Principal,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<TokenView>>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
     let all = api.agent.store.read(table::all).await?;
-    let items = all.into_iter().map(TokenView::from).collect();
-    Ok(Json(Page::whole(items)))
+    let items = all.into_iter().map(TokenView::from);
+    Page::by_name(items, query, |it| &it.name).map(Json)
 }
 
 /// Create a token

@@ -1,4 +1,4 @@
-//! `cutover log-level`: what the agent logs, for a while.
+//! `cutover log-level`: what the agent or its proxy logs, for a while.
 
 use clap::Args;
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, print, words};
 
-/// Show what the agent logs, or change it for a while
+/// Show what the agent or its proxy logs, or change it for a while
 #[derive(Debug, Args)]
 pub struct LogLevel {
     /// `error`, `warn`, `info`, `debug`, `trace`, directives such as `cutover::deploy=trace`, or `usual`
@@ -15,6 +15,9 @@ pub struct LogLevel {
     /// For how long, at most `24h`
     #[arg(long, value_name = "TIME", default_value = "10m", requires = "level")]
     r#for: String,
+    /// The proxy's log in place of the agent's
+    #[arg(long)]
+    proxy: bool,
     /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
@@ -31,11 +34,12 @@ struct Level {
 pub async fn run(args: LogLevel, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
     let path = "/api/v1/log-level";
+    let of = if args.proxy { "proxy" } else { "agent" };
     let answer = match args.level.as_deref() {
-        None => client.get(path).await?,
-        Some("usual") => client.post(path, &json!({})).await?,
+        None => client.get(&format!("{path}?of={of}")).await?,
+        Some("usual") => client.post(path, &json!({ "of": of })).await?,
         Some(level) => {
-            let body = json!({ "level": level, "for": args.r#for });
+            let body = json!({ "of": of, "level": level, "for": args.r#for });
             client.post(path, &body).await?
         }
     };
@@ -46,10 +50,11 @@ pub async fn run(args: LogLevel, global: &Global) -> Result<(), Error> {
     let now: Level = view::read(&answer)?;
     match (&now.level, &now.until) {
         (Some(level), Some(until)) => print::line(format_args!(
-            "The agent logs at `{level}`; {} it logs as usual again (`cutover log-level usual` ends it at once)",
-            words::until(until).unwrap_or_default()
+            "The {of} logs at `{level}`; {} it logs as usual again (`cutover log-level usual{}` ends it at once)",
+            words::until(until).unwrap_or_default(),
+            if args.proxy { " --proxy" } else { "" }
         )),
-        _ => print::line(format_args!("The agent logs as usual: `{}`", now.usual)),
+        _ => print::line(format_args!("The {of} logs as usual: `{}`", now.usual)),
     }
     Ok(())
 }

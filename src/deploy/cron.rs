@@ -98,7 +98,7 @@ impl Scheduled<'_> {
         }
         // Of several that were missed, the last.
         let at = schedule.last(now).unwrap_or(next).max(next);
-        let runs = jobs::of_cron(db, app, self.name, RECENT)?;
+        let runs = jobs::of_cron(db, app, self.name, &jobs::Part::default(), RECENT)?;
         let mut known = runs.iter().filter_map(|job| job.cron.as_ref());
         // The clock was set back.
         if known.any(|cron| cron.due_at == Some(at)) {

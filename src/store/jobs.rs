@@ -222,17 +222,34 @@ pub fn open_of_app(db: &Connection, app: &AppName) -> Result<Vec<Job>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Which runs of a schedule are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Only those before the run with this name.
+    pub before: Option<String>,
+    /// Only those begun then or later, in milliseconds since 1970.
+    pub since: Option<i64>,
+}
+
 /// The runs of a schedule, newest first.
 pub fn of_cron(
     db: &Connection,
     app: &AppName,
     cron: &ServiceName,
+    part: &Part,
     limit: usize,
 ) -> Result<Vec<Job>> {
     let mut query = db.prepare_cached(
-        "SELECT * FROM jobs WHERE app = ?1 AND cron = ?2 ORDER BY started_at DESC, name DESC LIMIT ?3",
+        "SELECT * FROM jobs WHERE app = ?1 AND cron = ?2 AND started_at >= ?5
+           AND (?4 IS NULL
+                OR (started_at, name) < (SELECT started_at, name FROM jobs WHERE name = ?4))
+         ORDER BY started_at DESC, name DESC LIMIT ?3",
     )?;
-    let rows = query.query_map((app.as_str(), cron.as_str(), limit as i64), from_row)?;
+    let (before, since) = (part.before.as_deref(), part.since.unwrap_or(i64::MIN));
+    let rows = query.query_map(
+        (app.as_str(), cron.as_str(), limit as i64, before, since),
+        from_row,
+    )?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

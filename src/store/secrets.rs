@@ -1,6 +1,6 @@
 //! Secrets that Cutover keeps for apps, encrypted before they get here; see `deploy::vault`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -110,9 +110,7 @@ pub fn restore(
     release: &ReleaseId,
     by: &Requester,
 ) -> Result<Restored> {
-    let mut query = db.prepare_cached("SELECT secrets FROM releases WHERE id = ?1")?;
-    let then = query.query_row([release.as_str()], |row| json(row, "secrets"));
-    let then: BTreeMap<String, u32> = then.optional()?.flatten().ok_or_else(|| {
+    let then = started_with(db, release)?.ok_or_else(|| {
         StoreError::Refused(format!(
             "it is not known with which secrets the release `{release}` started: it was adopted, or made \
              before Cutover recorded that"
@@ -143,6 +141,26 @@ pub fn restore(
         restored.set.push(name);
     }
     Ok(restored)
+}
+
+/// The secrets that have another value now than a release started with, are new, or are gone: names. None
+/// where it is not known.
+pub fn changed_since(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<Vec<String>> {
+    let Some(then) = started_with(db, release)? else {
+        return Ok(Vec::new());
+    };
+    let now = of_app(db, app)?.into_iter();
+    let now: BTreeMap<String, u32> = now.map(|it| (it.name, it.version)).collect();
+    let all: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let changed = all.into_iter().filter(|it| then.get(*it) != now.get(*it));
+    Ok(changed.cloned().collect())
+}
+
+/// The versions of the secrets that a release started with, by name.
+fn started_with(db: &Connection, release: &ReleaseId) -> Result<Option<BTreeMap<String, u32>>> {
+    let mut query = db.prepare_cached("SELECT secrets FROM releases WHERE id = ?1")?;
+    let then = query.query_row([release.as_str()], |row| json(row, "secrets"));
+    Ok(then.optional()?.flatten())
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Secret> {

@@ -8,7 +8,7 @@ use tokio::net::TcpSocket;
 
 use crate::server::{HOST, Server};
 
-const SETTINGS: &str = r#"
+pub const SETTINGS: &str = r#"
 domains = ["hello.test"]
 [apps.hello.health]
 path = "/health"
@@ -20,7 +20,7 @@ stop_grace = "1s"
 "#;
 
 /// Each of three clients asks for `path` so often.
-async fn visit(server: &mut Server, path: &str, times: usize) {
+pub async fn visit(server: &mut Server, path: &str, times: usize) {
     let proxy = server.agent().proxy;
     for client in 2..5 {
         for _ in 0..times {
@@ -45,7 +45,7 @@ async fn ask(proxy: SocketAddr, client: [u8; 4], path: &str) -> String {
 }
 
 /// Pushes, and returns once its requests are served by what was pushed.
-async fn baking(server: &Server, version: &str, behaviour: &str) -> String {
+pub async fn baking(server: &Server, version: &str, behaviour: &str) -> String {
     let id = server.push(version, behaviour).await;
     server.until_log(&id, "[drain]").await;
     id

@@ -3,6 +3,7 @@
 use ::http::Request;
 use serde_json::{Value, json};
 
+use crate::bake_traffic;
 use crate::browser::Browser;
 use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::demo::http::Answer;
@@ -206,6 +207,36 @@ async fn what_others_write_is_only_text() {
     server.stop().await;
 }
 
+/// What a visitor asks for is named where a release is rolled back for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_s_path_is_only_text() {
+    let settings = bake_traffic::SETTINGS.replace("\"5s\"", "\"60s\"");
+    let mut server = Server::with(&settings).await;
+    let path = "/'\"%3Cimg%20src=x%20onerror=1";
+    bake_traffic::baking(&server, "v1", "").await;
+    bake_traffic::visit(&mut server, path, 10).await;
+    let id = bake_traffic::baking(&server, "v2", &format!("fail 1 {path}")).await;
+    bake_traffic::visit(&mut server, path, 20).await;
+    let (bad, log) = server.ended(&id).await;
+    assert_eq!(bad.state, "rolled_back", "{log:#?}");
+    let (browser, site) = signed_in(&mut server).await;
+    for place in [
+        format!("/deployments/{id}"),
+        format!("/apps/{APP}"),
+        "/".into(),
+    ] {
+        browser.open(&format!("{site}{place}")).await;
+        let found = browser
+            .run("return [...document.querySelectorAll('main img, [onerror]')].length")
+            .await;
+        assert_eq!(found, 0, "{place}");
+        assert_eq!(browser.complaints().await, Vec::<String>::new(), "{place}");
+    }
+    browser.open(&format!("{site}/deployments/{id}")).await;
+    browser.until("%3Cimg%20src=x%20onerror=1").await;
+    server.stop().await;
+}
+
 /// Points a ref to a commit like the newest that works, by this author and with that as its message too.
 fn hostile_commit(repo: &std::path::Path, author: &str, git_ref: &str) -> String {
     let git = git2::Repository::open(repo).unwrap();
@@ -231,7 +262,7 @@ async fn press(server: &Server, cookie: &str, page: &str) -> Answer {
 }
 
 /// The same, with fields filled in.
-async fn filled(server: &Server, cookie: &str, page: &str, more: &[(&str, &str)]) -> Answer {
+pub async fn filled(server: &Server, cookie: &str, page: &str, more: &[(&str, &str)]) -> Answer {
     let get = |path: &str| Request::get(path.to_owned()).header("cookie", cookie);
     let shown = server.ask(get(page), "").await.text();
     let mut body = url::form_urlencoded::Serializer::new(String::new());
@@ -251,7 +282,7 @@ async fn filled(server: &Server, cookie: &str, page: &str, more: &[(&str, &str)]
     server.ask(request, body.finish()).await
 }
 
-async fn cookie(server: &mut Server) -> String {
+pub async fn cookie(server: &Server) -> String {
     let link = server.cutover(&["open", "--print"]).output().unwrap();
     let link = String::from_utf8(link.stdout).unwrap();
     let path = link.trim().split_once("/open").unwrap().1;
@@ -265,7 +296,7 @@ async fn two_people_who_roll_back_at_once_cause_one_rollback() {
     let mut server = Server::start().await;
     server.go_live("v1").await;
     server.go_live("v2").await;
-    let (one, two) = (cookie(&mut server).await, cookie(&mut server).await);
+    let (one, two) = (cookie(&server).await, cookie(&server).await);
     let page = format!("/apps/{APP}/rollback");
     let (first, second) = tokio::join!(press(&server, &one, &page), press(&server, &two, &page));
     let place = |answer: &Answer| answer.headers.get("location").cloned();
@@ -289,7 +320,7 @@ async fn two_people_who_roll_back_at_once_cause_one_rollback() {
 async fn an_app_is_scaled_on_its_page() {
     let mut server = Server::start().await;
     server.go_live("v1").await;
-    let cookie = cookie(&mut server).await;
+    let cookie = cookie(&server).await;
     let page = format!("/apps/{APP}/scale");
     let scaled = filled(&server, &cookie, &page, &[("process-web", "2")]).await;
     let place = scaled.headers["location"].to_str().unwrap().to_owned();
@@ -316,7 +347,7 @@ async fn an_app_is_pinned_and_put_under_maintenance() {
     assert_ne!(bake, SETTINGS);
     let mut server = Server::with(&bake).await;
     server.go_live("v1").await;
-    let cookie = cookie(&mut server).await;
+    let cookie = cookie(&server).await;
     let page = format!("/apps/{APP}");
     let shown = async || {
         let get = Request::get(page.clone()).header("cookie", &cookie);
@@ -362,7 +393,7 @@ async fn an_app_is_stopped_and_started_and_its_scheduled_commands_are_shown() {
     let cron = "[apps.hello.cron.bad]\nschedule = \"0 0 29 2 *\"\ncommand = [\"/hello\", \"exit\", \"3\"]\n";
     let mut server = Server::with(&format!("{SETTINGS}{cron}")).await;
     server.go_live("v1").await;
-    let cookie = cookie(&mut server).await;
+    let cookie = cookie(&server).await;
     let run = server.cutover(&["cron", APP, "bad", "--run"]).status();
     assert!(run.unwrap().success());
     let page = format!("/apps/{APP}");

@@ -10,6 +10,7 @@ use ::http::Request;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::dashboard::{cookie, filled};
 use crate::server::{APP, SETTINGS, Server};
 use crate::support::demo::http;
 use crate::support::docker::docker;
@@ -494,6 +495,22 @@ async fn a_rollback_can_bring_back_the_secrets_of_then() {
     let actions = server.api("/api/v1/actions?limit=1&action=secrets").await;
     let detail = &actions["items"][0]["detail"];
     assert_eq!(detail["set"], json!(["A", "B"]), "{actions}");
+
+    // On the page too, where they differ.
+    let cookie = cookie(&server).await;
+    let release = server
+        .api(&format!("/api/v1/deployments/{}", first.id))
+        .await["release"]
+        .clone();
+    let page = format!("/apps/{APP}/rollback?to={}", release.as_str().unwrap());
+    let chosen = filled(&server, &cookie, &page, &[("secrets", "yes")]).await;
+    let place = chosen.headers.get("location").expect("the deployment");
+    let id = place.to_str().unwrap().rsplit_once('/').unwrap().1;
+    assert_eq!(server.ended(id).await.0.state, "live");
+    assert!(has(&old, None).await);
+    let shown = Request::get(page).header("cookie", &cookie);
+    let shown = server.ask(shown, "").await.text();
+    assert!(!shown.contains("name=\"secrets\""), "{shown}");
     let mut found = Vec::new();
     containing(&server.stage.folder, VALUE, &mut found);
     assert_eq!(found, [""; 0]);

@@ -198,6 +198,24 @@ async fn what_the_agent_logs_is_changed_for_a_while() {
     let audit = server.api("/api/v1/actions?action=log-level").await;
     let audit = audit["items"].as_array().unwrap();
     assert_eq!(audit.len(), 3, "{audit:?}");
+    assert_eq!(audit[0]["detail"]["of"], "agent");
     assert_eq!(audit[2]["detail"]["after"], "debug");
+
+    // The proxy's own, and nobody else's.
+    let of_proxy = async || {
+        let shown = server.api("/api/v1/log-level?of=proxy").await;
+        shown["level"].clone()
+    };
+    assert_eq!(of_proxy().await, Value::Null);
+    assert_eq!(set(&["debug", "--proxy"]), Some(0));
+    assert_eq!(
+        (level().await, of_proxy().await),
+        (Value::Null, "debug".into())
+    );
+    assert_eq!(set(&["usual", "--proxy"]), Some(0));
+    assert_eq!(of_proxy().await, Value::Null);
+    assert_eq!(set(&["debug", "--proxy", "--for", "1s"]), Some(0));
+    let back = soon(async || of_proxy().await.is_null()).await;
+    assert!(back, "by itself");
     server.stop().await;
 }

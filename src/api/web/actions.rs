@@ -9,7 +9,7 @@ use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::deployments as asked;
 use crate::api::path::{AppPath, DeploymentPath, acting, find};
-use crate::api::{Api, ApiError, Shared};
+use crate::api::{Api, ApiError, Shared, auth};
 use crate::deploy::intake;
 use crate::deploy::rollback::Wish;
 use crate::ids::AppName;
@@ -66,8 +66,14 @@ pub async fn rollback(
         return Err(error).told(&viewer);
     }
     let by = viewer.principal.who.clone();
+    let secrets = fields.get("secrets").is_some();
+    if secrets {
+        // As whoever sets them.
+        auth::check(&viewer.principal, Role::Admin, &name).told(&viewer)?;
+    }
     let wish = Wish {
         to: fields.get("to").map(str::to_owned),
+        secrets,
         ..Default::default()
     };
     let queued = asked::roll_back(&api, &name, wish, by, None).await;

@@ -15,12 +15,14 @@ use crate::api::{Api, ApiError, Shared};
 use crate::deploy::rollback as back;
 use crate::ids::AppName;
 use crate::principal::Role;
-use crate::store::{apps, releases};
+use crate::store::{apps, releases, secrets};
 
 /// What is live, and what a rollback makes live.
 struct Way {
     from: ReleaseView,
     to: ReleaseView,
+    /// The secrets that have changed since then.
+    secrets: Vec<String>,
 }
 
 pub fn page(title: &str, viewer: &Viewer, app: &AppName, body: Markup) -> Result {
@@ -61,7 +63,8 @@ pub async fn rollback(
     let app = acting(&api, &viewer.principal, Role::Deploy, &path.app).await;
     let app = app.told(&viewer)?;
     let way = way(&api, &app.name, fields.get("to")).await;
-    let Way { from, to } = way.told(&viewer)?;
+    let Way { from, to, secrets } = way.told(&viewer)?;
+    let may_set = !secrets.is_empty() && viewer.principal.may(Role::Admin);
     let body = html! {
         dl.way {
             dt { "From" } dd { (described(&from)) }
@@ -82,6 +85,15 @@ pub async fn rollback(
             (csrf(&viewer))
             input type="hidden" name="from" value=(from.id);
             input type="hidden" name="to" value=(to.id);
+            @if may_set {
+                label.check {
+                    input type="checkbox" name="secrets" value="yes";
+                    " Bring back the values that the secrets had then: "
+                    @for (number, name) in secrets.iter().enumerate() {
+                        @if number > 0 { ", " } code { (name) }
+                    }
+                }
+            }
             button.main { "Roll back" }
             (back_link(&app.name))
         }
@@ -101,6 +113,7 @@ async fn way(api: &Api, app: &AppName, to: Option<&str>) -> std::result::Result<
         Ok((live, target, serving))
     });
     let (live, target, serving) = read.await?;
+    let name = app.clone();
     let Some(live) = live else {
         let message = format!("nothing of `{app}` is live");
         let status = axum::http::StatusCode::CONFLICT;
@@ -108,6 +121,7 @@ async fn way(api: &Api, app: &AppName, to: Option<&str>) -> std::result::Result<
     };
     let read = api.agent.store.read(move |db| {
         Ok(Way {
+            secrets: secrets::changed_since(db, &name, &target.id)?,
             from: view::release(db, live, &serving)?,
             to: view::release(db, target, &serving)?,
         })

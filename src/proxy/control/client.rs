@@ -8,7 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Answer, Command, Hello, MAX_LINE, Receipt, RouteStats, Table, Taken, Tally};
+use super::{
+    Answer, Command, Hello, Level, MAX_LINE, Receipt, RouteStats, Table, Taken, Tally, Wanted,
+};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long to wait for a reply. A publish waits for the disk; nothing else takes long.
@@ -105,6 +107,11 @@ impl Client {
     /// the question.
     pub async fn spans(&self) -> Result<Taken, Error> {
         self.call(&Command::Spans, ANSWER).await
+    }
+
+    /// What the proxy logs, once it is as wanted. An older proxy refuses the question.
+    pub async fn log_level(&self, wanted: Option<Wanted>) -> Result<Level, Error> {
+        self.call(&Command::LogLevel { wanted }, ANSWER).await
     }
 
     /// Tells the proxy to finish the requests in progress and exit.

@@ -4,6 +4,7 @@
 mod client;
 pub mod disk;
 pub mod handover;
+mod level;
 pub mod publish;
 mod server;
 
@@ -17,6 +18,7 @@ pub use crate::proxy::route::stats::{Failures, RouteStats, State};
 pub use crate::proxy::route::tally::{PathTally, Tally};
 pub use crate::proxy::spans::{Span, Taken};
 pub use client::{Client, Error};
+pub use level::{Level, Wanted};
 pub use server::{Control, Leave, bind, is_answered, serve};
 
 /// The name of the socket inside the data folder.
@@ -48,6 +50,10 @@ pub enum Command {
     UnknownNames,
     /// The requests that were traced since the last time. Older proxies refuse it.
     Spans,
+    /// What the proxy logs, changed first if something is wanted. Older proxies refuse it.
+    LogLevel {
+        wanted: Option<Wanted>,
+    },
     /// Return the whole table that requests are routed by now.
     Table,
     Stop,

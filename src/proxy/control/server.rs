@@ -14,6 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::handover::{self, Offer};
+use super::level::level;
 use super::publish::{Keeping, Publisher};
 use super::{Answer, Client, Command, Error, Hello, MAX_LINE, Receipt, SOCKET, Taken};
 use crate::log_limit::limited;
@@ -306,6 +307,10 @@ async fn carry_out(command: Command, control: &Control) -> Vec<u8> {
             Err(error) => refused(&error.to_string()),
         },
         Command::UnknownNames => done(control.certificates.unknown.take(UNKNOWN).await),
+        Command::LogLevel { wanted } => match level(wanted) {
+            Ok(level) => done(level),
+            Err(why) => refused(&why),
+        },
         Command::Spans => done(spans(control).await),
         Command::Table => done(&*routes.table()),
         Command::Stop => {

@@ -6,7 +6,9 @@ use std::process::Output;
 
 use bollard::Docker;
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+};
 use http::Request;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -279,5 +281,26 @@ async fn what_was_left_is_removed_after_a_look_and_nothing_else() {
         .query_row(sql, [], |row| row.get(0))
         .unwrap();
     assert!(by.contains("\"kind\":\"local\""), "{by}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_somebody_renamed_does_not_run_on_unseen() {
+    let docker = docker().await;
+    let mut server = Server::start().await;
+    server.go_live("1").await;
+    let name = format!("renamed-{}", std::process::id());
+    let options = RenameContainerOptionsBuilder::new().name(&name).build();
+    let live = container(&server);
+    docker.rename_container(&live, options).await.unwrap();
+    let seen = soon(async || orphans_of(&server, "container").await.contains(&name)).await;
+    assert!(seen, "{:?}\n{}", orphans(&server).await, server.log());
+    server.go_live("2").await;
+    let live = container(&server);
+    let gc = run(&server, &["gc", "--yes"]);
+    assert!(gc.status.success(), "{}\n{}", said(&gc), server.log());
+    assert!(!is_there(&docker, &name).await, "{}", said(&gc));
+    assert!(is_there(&docker, &live).await);
+    assert_eq!(server.version().await, "2");
     server.stop().await;
 }

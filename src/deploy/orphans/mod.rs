@@ -96,16 +96,21 @@ async fn find(agent: &Agent) -> std::result::Result<Found, OrphanError> {
 
 fn unrecorded(db: &Connection, mut all: Inventory) -> Result<Inventory> {
     let rows: Vec<Ours> = instances::all(db)?.iter().map(|it| it.ours()).collect();
+    let recorded = images::recorded(db)?;
+    let named = all.images.iter().filter(|it| has_our_names(it));
+    let images: HashSet<String> = named
+        .map(|it| it.id.clone())
+        .chain(recorded.iter().cloned())
+        .collect();
     let mut containers = Vec::new();
     for it in all.containers {
         let job = jobs::get(db, &it.name)?.map(|job| job.ours());
         let mut recorded = rows.iter().chain(&job);
         let is_recorded = recorded.any(|row| row.name == it.name && row.has(it.mark.as_deref()));
-        if has_our_name(&it) && !is_recorded {
+        if (has_our_name(&it) || was_renamed(&it, &images)) && !is_recorded {
             containers.push(it);
         }
     }
-    let recorded = images::recorded(db)?;
     let mut unknown = Vec::new();
     for it in all.images {
         if !recorded.contains(&it.id) && has_our_names(&it) && !is_of_deployment(db, &it)? {
@@ -137,6 +142,12 @@ fn unrecorded(db: &Connection, mut all: Inventory) -> Result<Inventory> {
 fn has_our_name(it: &FoundContainer) -> bool {
     let app = it.app.as_ref().map(|app| format!("cutover-{app}-"));
     app.is_some_and(|prefix| it.name.starts_with(&prefix))
+}
+
+/// One of ours that somebody gave another name: only what Cutover made has a mark, and what was run from an
+/// image that was committed from ours, which has it too, has another image.
+fn was_renamed(it: &FoundContainer, images: &HashSet<String>) -> bool {
+    !has_our_name(it) && it.app.is_some() && it.mark.is_some() && images.contains(&it.image_id)
 }
 
 /// So is an image that was built from one of ours.
@@ -221,7 +232,10 @@ fn container(it: &FoundContainer, serves: bool) -> Orphan {
         app: it.app.as_ref().map(ToString::to_string),
         created_at: it.created_at,
         size: None,
-        reason: format!("it {state}, and the database has no record of it"),
+        reason: match has_our_name(it) {
+            true => format!("it {state}, and the database has no record of it"),
+            false => format!("it {state} under a name that somebody gave it, and no record has it"),
+        },
         in_use: serves.then(|| "the proxy sends requests to it".to_owned()),
     }
 }

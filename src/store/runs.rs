@@ -28,6 +28,15 @@ pub fn begin(db: &Connection) -> Result<()> {
     events::said(db, NotifyEvent::Restarted, said)
 }
 
+/// Writes next to nothing, to see whether the database can be written.
+pub fn touch(db: &Connection) -> Result<()> {
+    db.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('touched_at', ?1)",
+        [now().to_string()],
+    )?;
+    Ok(())
+}
+
 /// The agent ends in order.
 pub fn end(db: &Connection) -> Result<()> {
     db.execute("DELETE FROM meta WHERE key = 'running_since'", [])?;

@@ -10,6 +10,7 @@ use super::line::{Line, Stop, in_step};
 use super::{Agent, Result, steps, undo};
 use crate::config::App;
 use crate::ids::DeploymentId;
+use crate::log_limit::limited;
 use crate::source::Commit;
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Deployment, Goal};
@@ -53,7 +54,13 @@ async fn watch(agent: &Agent, app: &App, turn: Option<&DeploymentId>) -> Infalli
             Err(error) => Err(error),
         };
         if let Err(error) = looked {
-            tracing::warn!(app = %app.name, %error, "failed to look at a waiting deployment");
+            limited!(
+                warn,
+                "a waiting deployment",
+                app = %app.name,
+                %error,
+                "failed to look at a waiting deployment"
+            );
             tokio::time::sleep(RETRY).await;
         }
     }

@@ -21,6 +21,10 @@ use crate::vital::vital;
 /// How often a worker checks the queue without a wake-up, in case one is missed.
 const POLL: Duration = Duration::from_secs(30);
 
+/// The first pause after a recovery that failed, which doubles up to the longest.
+const RECOVER: Duration = Duration::from_secs(1);
+const LONGEST_RECOVER: Duration = Duration::from_secs(15);
+
 /// The workers, which come and go with the apps of deploy.toml. Ending one midway is always safe, as is
 /// the end of the process: `recover` continues what it leaves unfinished.
 #[derive(Default)]
@@ -77,7 +81,7 @@ impl Workers {
 
 async fn work(agent: Arc<Agent>, name: AppName) {
     let waker = agent.hub.waker(&name);
-    let mut recovered = false;
+    let (mut recovered, mut failures) = (false, 0);
     // Whether images may be left that nothing needs.
     let mut tidy = true;
     let mut tidied = agent.hub.tidied();
@@ -87,7 +91,7 @@ async fn work(agent: Arc<Agent>, name: AppName) {
             return;
         };
         if !recovered {
-            recovered = recover(&agent, &app).await;
+            recovered = recover(&agent, &app, &mut failures).await;
             continue;
         }
         // A wake-up between the check and the wait is not lost.
@@ -179,14 +183,24 @@ async fn left_over(agent: &Agent, app: &App, tidy: &mut bool) {
     }
 }
 
-/// Cleans up after the previous run of this worker; false if it has to be retried.
-async fn recover(agent: &Agent, app: &App) -> bool {
-    match newcomers::beside(agent, app, None, recover::app(agent, app)).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(app = %app.name, %error, "failed to recover; retrying");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            false
+/// Cleans up after the previous run of this worker; false if it has to be retried. On a full disk it fails
+/// for as long as that is full, which is said once.
+async fn recover(agent: &Agent, app: &App, failures: &mut u32) -> bool {
+    let error = match newcomers::beside(agent, app, None, recover::app(agent, app)).await {
+        Ok(()) => {
+            if std::mem::take(failures) > 0 {
+                tracing::info!(app = %app.name, "recovered");
+            }
+            return true;
         }
+        Err(error) => error,
+    };
+    match *failures {
+        0 => tracing::error!(app = %app.name, %error, "failed to recover; retrying"),
+        _ => tracing::debug!(app = %app.name, %error, "failed to recover again"),
     }
+    let pause = RECOVER.saturating_mul(1 << (*failures).min(16));
+    *failures = failures.saturating_add(1);
+    tokio::time::sleep(pause.min(LONGEST_RECOVER)).await;
+    false
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::deploy::{Agent, cron};
+use crate::log_limit::limited;
 use crate::store::jobs::Job;
 use crate::store::{Result, now};
 
@@ -44,7 +45,7 @@ pub async fn schedule(agent: Arc<Agent>) {
                 next
             }
             Err(error) => {
-                tracing::warn!(%error, "the schedules cannot be looked at");
+                limited!(warn, "schedules", %error, "the schedules cannot be looked at");
                 AGAIN
             }
         };

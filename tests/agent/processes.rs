@@ -194,6 +194,11 @@ async fn a_full_disk_keeps_nothing_from_serving() {
         let doctor = server.cutover(&["doctor"]).output().unwrap();
         let doctor = String::from_utf8(doctor.stdout).unwrap();
         assert!(doctor.contains("✘ only 0 MiB free"), "{doctor}");
+        let told = soon(async || {
+            let ready = server.stage.client().look("/readyz").await;
+            ready.is_ok_and(|(status, told)| status == 503 && told["database"] != "ok")
+        });
+        assert!(told.await, "graceful: {graceful}\n{}", server.log());
 
         // With space again everything goes on by itself.
         fs::remove_file(disk.filler()).unwrap();
@@ -204,6 +209,8 @@ async fn a_full_disk_keeps_nothing_from_serving() {
             .output()
             .unwrap();
         assert!(deploy.status.success(), "{deploy:?}\n{}", server.log());
+        let said = server.log().matches("failed to recover; retrying").count();
+        assert!(said <= 2, "once for each agent: {}", server.log());
         disk.kill();
         server.serve().await;
     }

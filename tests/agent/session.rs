@@ -263,6 +263,22 @@ async fn an_app_stays_stopped_until_it_is_started() {
     let (live, log) = server.ended(&id).await;
     assert_eq!(live.state, "live", "{log:#?}");
     assert_eq!(server.version().await, "v3");
+
+    // Until it runs again, visitors are not told that nothing was ever deployed; and who stops and starts
+    // without waiting loses nothing.
+    done(&["stop", APP]);
+    done(&["start", APP]);
+    let answer = server.get("/").await;
+    assert_eq!(answer.status, 503);
+    let text = answer.text();
+    assert!(!text.contains("has been deployed"), "{text}");
+    let id = server.push("v4", "slow-start 1500").await;
+    server.until_log(&id, "[start]").await;
+    done(&["stop", APP]);
+    done(&["start", APP]);
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.state, "live", "{log:#?}");
+    assert_eq!(server.version().await, "v4");
     server.stop().await;
 }
 

@@ -215,7 +215,7 @@ impl Attempt<'_> {
     }
 
     fn unreachable(&self) -> &'static str {
-        match self.claim.share().targets.is_empty() {
+        match self.claim.share().release.is_empty() {
             true => "Nothing has been deployed here yet.",
             false => "The app is not reachable right now.",
         }

@@ -45,11 +45,16 @@ pub enum NetworksError {
     Engine(#[from] EngineError),
 }
 
-/// Removes the networks of apps that are gone.
-pub async fn sweep(agent: &Agent) -> std::result::Result<(), NetworksError> {
+/// Removes the networks of apps that are gone, and that of one which was removed although deploy.toml has
+/// it.
+pub async fn sweep(
+    agent: &Agent,
+    removed: Option<&AppName>,
+) -> std::result::Result<(), NetworksError> {
     let in_use = agent.store.read(app_names::in_use).await?;
     let in_force = agent.in_force();
     let configured = in_force.config.apps.keys().cloned();
+    let configured = configured.filter(|app| Some(app) != removed);
     let apps: HashSet<AppName> = configured.chain(in_use).collect();
     let left = agent.engine.sweep_networks(&apps).await?;
     let forget = move |db: &_| networks::keep_only(db, &left);

@@ -205,7 +205,7 @@ async fn attempt(
         .store
         .write(move |db| app_names::end_removal(db, &name))
         .await?;
-    if let Err(error) = networks::sweep(agent).await {
+    if let Err(error) = networks::sweep(agent, Some(app)).await {
         tracing::warn!(%app, %error, "its network is not removed yet, will retry");
     }
     Ok(())

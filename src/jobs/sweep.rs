@@ -30,7 +30,7 @@ pub async fn sweep(agent: Arc<Agent>) {
         if let Err(why) = limits::apply(&agent).await {
             tracing::warn!("{why}");
         }
-        if let Err(error) = networks::sweep(&agent).await {
+        if let Err(error) = networks::sweep(&agent, None).await {
             tracing::warn!(%error, "failed to remove networks that no app needs");
         }
         if let Err(error) = secret_files::sweep(&agent).await {

@@ -6,6 +6,8 @@ use rusqlite::Connection;
 
 use crate::server::{APP, SETTINGS, Server, files};
 use crate::support::demo::http;
+use crate::support::docker::docker;
+use crate::support::wait::soon;
 
 /// Two more apps of the same repository.
 fn settings() -> String {
@@ -114,6 +116,16 @@ async fn a_linked_app_is_reached_by_its_name_through_a_switch_and_by_nobody_else
     server.agent().kill().await.unwrap();
     server.serve().await;
     assert_eq!(fetch_again(&server), "200 v2\n");
+
+    // It goes with the app, although deploy.toml still has that.
+    let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
+    let sql = "SELECT name FROM networks WHERE app = ?1";
+    let network: String = db.query_row(sql, [APP], |row| row.get(0)).unwrap();
+    let (code, said) = run(&server, &["remove", APP, "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    let docker = docker().await;
+    let gone = soon(async || docker.inspect_network(&network, None).await.is_err());
+    assert!(gone.await, "{}", server.log());
     server.stop().await;
 }
 

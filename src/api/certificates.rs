@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ErrorBody;
+use super::json::NoBody;
 use super::page::{NamesQuery, Page};
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
@@ -145,6 +146,7 @@ pub async fn renew(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<NamePath>,
+    _: NoBody,
 ) -> Result<(StatusCode, Json<CertificateView>), ApiError> {
     auth::check_role(&caller, Role::Admin)?;
     let wanted = path.name.to_ascii_lowercase();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ErrorBody;
+use super::json::NoBody;
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth};
@@ -131,6 +132,7 @@ pub async fn reload(
     State(api): Shared,
     caller: Principal,
     Query(query): Query<ReloadQuery>,
+    _: NoBody,
 ) -> Result<Json<Reload>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
     let reload = reload::reload(&api.agent, query.dry_run, caller.who).await;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::error::ErrorBody;
+use super::json::NoBody;
 use super::path::{AppPath, DeploymentPath, FollowQuery, OnceHeader, acting, find};
 use super::responses::{Forbidden, Malformed, NotConfigured, Queued, UnknownDeployment};
 use super::view::{self, DeploymentView};
@@ -434,6 +435,7 @@ pub async fn cancel(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<DeploymentPath>,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let found = find(&api, &caller, Role::Deploy, &path.id).await?;
     let now = cancelled(&api, &found, &caller.who).await?;

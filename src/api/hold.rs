@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::json::NoBody;
 use super::path::{AppPath, acting};
 use super::responses::{Forbidden, Malformed, NotConfigured, RefusedOfApp, UnknownApp};
 use super::view::HeldView;
@@ -132,6 +133,7 @@ pub async fn unpin(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
+    _: NoBody,
 ) -> Result<Json<HoldView>, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let held = hold::set(&api.agent, &app.name, Hold::Pin, None, true, caller.who).await?;

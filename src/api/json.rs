@@ -1,6 +1,8 @@
 //! JSON request bodies, which may be absent.
 
 use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
@@ -20,4 +22,22 @@ pub fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     }
     serde_json::from_slice(text)
         .map_err(|e| ApiError::bad_request(format!("invalid request body: {e}")))
+}
+
+/// The body of a request that takes none: absent, or an object without keys. Whoever sends anything else
+/// means something that would not be done.
+pub struct NoBody;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        parse::<Nothing>(&body).map(|Nothing {}| Self)
+    }
 }

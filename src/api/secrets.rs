@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::deployments::Caller;
 use super::error::ErrorBody;
+use super::json::NoBody;
 use super::page::Page;
 use super::path::{AppPath, acting, known};
 use super::responses::{Forbidden, Malformed, RefusedOfApp, UnknownApp};
@@ -198,6 +199,7 @@ pub struct RekeyedView {
     tag = "agent",
     responses(
         (status = 200, description = "Replaced", body = RekeyedView),
+        (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
         (
             status = 409,
@@ -211,7 +213,11 @@ pub struct RekeyedView {
         ),
     ),
 )]
-pub async fn rekey(State(api): Shared, caller: Principal) -> Result<Json<RekeyedView>, ApiError> {
+pub async fn rekey(
+    State(api): Shared,
+    caller: Principal,
+    _: NoBody,
+) -> Result<Json<RekeyedView>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
     let done = rekey::rekey(&api.agent, Some(caller.who)).await;
     let Rekeyed { secrets, left } = done.map_err(refused)?;

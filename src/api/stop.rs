@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::deployments::Caller;
+use super::json::NoBody;
 use super::path::{AppPath, acting};
 use super::responses::{Forbidden, Malformed, NotConfigured, TooLarge, UnknownApp};
 use super::view::{self, DeploymentView};
@@ -62,6 +63,7 @@ pub async fn stop(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
+    _: NoBody,
 ) -> Result<Json<StoppedView>, ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     stopping::stop(&api.agent, &app.name, caller.who).await?;

@@ -476,3 +476,32 @@ async fn a_reload_disturbs_no_deployment() {
     assert!(Path::new(&server.stage.config).exists());
     server.stop().await;
 }
+
+/// Who sends a body where none is read means something that would not be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_where_none_is_expected_is_refused() {
+    let mut server = Server::idle(SETTINGS).await;
+    server.serve().await;
+    let bearer = format!("Bearer {}", server.token());
+    for path in [
+        "reload",
+        "secrets/rekey",
+        "apps/hello/stop",
+        "apps/hello/unpin",
+    ] {
+        for (body, is_refused) in [
+            ("nonsense", true),
+            ("[]", true),
+            ("{\"dry_run\": true}", true),
+            ("{}", false),
+            ("", false),
+        ] {
+            let request = ::http::Request::post(format!("/api/v1/{path}"));
+            let request = request.header("authorization", &bearer);
+            let answer = server.ask(request, body).await;
+            let text = answer.text();
+            assert_eq!(answer.status == 400, is_refused, "{path} {body}: {text}");
+        }
+    }
+    server.stop().await;
+}

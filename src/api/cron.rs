@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::json::NoBody;
 use super::page::{Page, PageQuery};
 use super::path::{AppPath, acting};
 use super::responses::{Forbidden, Malformed, NotConfigured, UnknownApp};
@@ -17,7 +18,7 @@ use crate::deploy::cron;
 use crate::ids::ServiceName;
 use crate::principal::{Principal, Role};
 use crate::store::jobs::{self, Job, Part};
-use crate::store::{StoreError, now};
+use crate::store::{StoreError, apps, now};
 
 /// A scheduled command.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +32,7 @@ pub struct CronView {
     pub(super) timezone: String,
     #[schema(example = "bin/cleanup --old")]
     pub(super) command: String,
+    /// Null while the app is stopped or nothing of it is live.
     #[schema(required, format = DateTime, example = "2026-05-05T01:00:00Z")]
     pub(super) next_at: Option<String>,
     /// The newest run; null before the first.
@@ -137,6 +139,9 @@ pub(super) fn of_app(
     db: &rusqlite::Connection,
     app: &App,
 ) -> Result<Vec<CronView>, crate::store::StoreError> {
+    // Of an app that is stopped, or of which nothing is live, nothing runs.
+    let runs =
+        apps::serving(db, &app.name)?.live.is_some() && apps::stopped(db, &app.name)?.is_none();
     let each = app.cron.iter().map(|(name, cron)| {
         let last = jobs::last_of_cron(db, &app.name, name)?;
         let schedule = &cron.schedule;
@@ -145,7 +150,7 @@ pub(super) fn of_app(
             schedule: schedule.text.clone(),
             timezone: schedule.timezone.clone(),
             command: cron.command.to_string(),
-            next_at: schedule.next(now()).map(rfc3339),
+            next_at: schedule.next(now()).filter(|_| runs).map(rfc3339),
             last: last.map(CronRunView::from),
         })
     });
@@ -207,6 +212,7 @@ pub async fn run(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<CronPath>,
+    _: NoBody,
 ) -> Result<(axum::http::StatusCode, Json<CronRunView>), ApiError> {
     let app = acting(&api, &caller, Role::Deploy, &path.app).await?;
     let name = named(&app, &path.name)?;

@@ -95,7 +95,7 @@ fn commands(app: &str, all: &[Scheduled]) {
         vec![
             it.name.clone(),
             format!("{} {}", it.schedule, it.timezone),
-            it.next_at.clone().unwrap_or_default(),
+            it.next_at.clone().unwrap_or("-".into()),
             last.map_or("-".into(), |run| words::ago(&run.started_at)),
             last.map_or("-".into(), how),
             it.command.clone(),

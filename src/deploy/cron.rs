@@ -213,9 +213,14 @@ pub async fn run(agent: &Agent, job: Job) {
     tracing::info!(%app, cron = name, container = job.name, "a scheduled run begins");
     loop {
         match attempt(agent, &job).await {
-            Ok(Some(0)) => tracing::info!(%app, cron = name, "a scheduled run has ended"),
-            Ok(Some(code)) => tracing::warn!(%app, cron = name, code, "a scheduled run failed"),
-            Ok(None) => tracing::warn!(%app, cron = name, "a scheduled run did not end by itself"),
+            Ok(End::Stopped(why)) => tracing::info!(%app, cron = name, "a scheduled run {why}"),
+            Ok(End::By(Some(0))) => tracing::info!(%app, cron = name, "a scheduled run has ended"),
+            Ok(End::By(Some(code))) => {
+                tracing::warn!(%app, cron = name, code, "a scheduled run failed");
+            }
+            Ok(End::By(None)) => {
+                tracing::warn!(%app, cron = name, "a scheduled run did not end by itself");
+            }
             Err(error) => {
                 tracing::warn!(%app, cron = name, %error, "a scheduled run waits");
                 tokio::time::sleep(AGAIN).await;
@@ -232,12 +237,20 @@ pub async fn run(agent: &Agent, job: Job) {
     agent.scheduling.notify_one();
 }
 
-/// The exit code, once that is recorded; an error if the run is to be gone on with later.
-async fn attempt(agent: &Agent, job: &Job) -> std::result::Result<Option<i64>, EngineError> {
+/// How a run ended.
+enum End {
+    /// With this exit code, if it has one.
+    By(Option<i64>),
+    /// It was meant to be stopped, for this reason.
+    Stopped(String),
+}
+
+/// How it ended, once that is recorded; an error if the run is to be gone on with later.
+async fn attempt(agent: &Agent, job: &Job) -> std::result::Result<End, EngineError> {
     let name = job.name.clone();
     let known = agent.store.read(move |db| jobs::get(db, &name)).await?;
     let (Some(known), Some(cron)) = (known.filter(|it| it.ended_at.is_none()), &job.cron) else {
-        return Ok(None);
+        return Ok(End::By(None));
     };
     let log = Log::open(&agent.store.cron_log_path(&job.app, &cron.name));
     let log = log.map_err(|error| EngineError::Stopped(format!("its log: {error}")))?;
@@ -317,15 +330,17 @@ async fn end(
     code: Option<i64>,
     why: Option<String>,
     tail: Vec<String>,
-) -> std::result::Result<Option<i64>, EngineError> {
+) -> std::result::Result<End, EngineError> {
     let job = job.clone();
     let write = agent.store.write(move |db| {
+        let known = jobs::get(db, &job.name)?.and_then(|job| job.outcome);
         tell(db, &job, code, why.as_deref(), &tail)?;
-        jobs::ended_with(db, &job, code, why.as_deref(), &tail)
+        jobs::ended_with(db, &job, code, why.as_deref(), &tail)?;
+        Ok(known)
     });
-    write.await?;
+    let stopped = write.await?;
     agent.hub.changed();
-    Ok(code)
+    Ok(stopped.map_or(End::By(code), End::Stopped))
 }
 
 /// Tells people of a run that failed, but not of one that was meant to be stopped.

@@ -74,6 +74,10 @@ async fn a_run_takes_place_once_although_the_agent_is_killed() {
     let mut server = Server::with(&format!("{SETTINGS}{settings}")).await;
     let refused = run(&server, &["cron", APP, "never", "--run"]).unwrap_err();
     assert!(refused.contains("live"), "{refused}");
+    let code = |arguments: &[&str]| server.cutover(arguments).status().unwrap().code();
+    assert_eq!(code(&["cron", APP, "never", "--run"]), Some(1));
+    assert_eq!(code(&["cron", APP, "nevr"]), Some(2));
+    assert_eq!(code(&["cron", APP]), Some(0));
     server.go_live("v1").await;
 
     // By hand: its exit code is told.
@@ -133,6 +137,9 @@ async fn a_run_takes_place_once_although_the_agent_is_killed() {
 
     let removed = server.cutover(&["remove", APP, "--yes", "--volumes"]);
     assert!({ removed }.status().unwrap().success());
+    let list = format!("/api/v1/apps/{APP}/cron");
+    let never = soon(async || server.api(&list).await["items"][0]["next_at"].is_null());
+    assert!(never.await, "nothing runs of what is removed");
     server.stop().await;
 }
 
@@ -192,6 +199,12 @@ async fn a_run_waits_for_the_one_before_or_takes_its_place_and_a_missed_one_may_
         stopped && all.iter().any(|it| it["state"] == "running")
     });
     assert!(replaced.await, "{:#?}", runs(&server, "killed").await);
+    let said = soon(async || {
+        let log = server.log();
+        log.contains("a scheduled run stopped: the next run was due")
+    });
+    assert!(said.await, "{}", server.log());
+    assert!(!server.log().contains("a scheduled run failed"));
     let both = soon(async || {
         let all = runs(&server, "queued").await;
         all.iter().filter(|it| it["state"] == "succeeded").count() >= 2

@@ -1,12 +1,13 @@
 //! The answer to a request.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::condition::{Part, is_known, part};
+use crate::condition::{Part, has_changed, is_known, part};
 use crate::files::{Content, Found, Site};
 use crate::request::Request;
 use crate::{date, kind};
@@ -100,6 +101,9 @@ fn file(
     let content = site.open(path, request)?;
     let modified = date::written(content.time);
     let is_found = status.starts_with("200");
+    if is_found && has_changed(request, &content.mark, &modified) {
+        return text(request, "412 Precondition Failed", "", stays, output);
+    }
     let known = is_found && is_known(request, &content.mark, &modified);
     let part = match is_found && !known {
         true => part(request, &content.mark, &modified, content.size),
@@ -184,11 +188,11 @@ fn send(
     output.write_all(&all)
 }
 
-fn encoded(parts: &[String]) -> String {
+fn encoded(parts: &[OsString]) -> String {
     let mut path = String::new();
     for part in parts {
         path.push('/');
-        for byte in part.bytes() {
+        for &byte in part.as_encoded_bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                     path.push(char::from(byte));

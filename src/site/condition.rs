@@ -1,5 +1,6 @@
 //! What a client has already, and which part it wants.
 
+use crate::date;
 use crate::request::Request;
 
 pub enum Part {
@@ -8,6 +9,21 @@ pub enum Part {
     Whole,
     /// It has no such part.
     None,
+}
+
+/// Whether the client wants an answer only about a content that this one is not (RFC 9110, 13.2.2).
+pub fn has_changed(request: &Request, mark: &str, modified: &str) -> bool {
+    match (&request.if_match, &request.if_unmodified_since) {
+        (Some(marks), _) => {
+            let mut marks = marks.split(',').map(str::trim);
+            !marks.any(|it| it == "*" || it == mark)
+        }
+        (None, Some(time)) => match (date::order(modified), date::order(time)) {
+            (Some(modified), Some(time)) => modified > time,
+            _ => false,
+        },
+        (None, None) => false,
+    }
 }
 
 /// Whether the client has this content.

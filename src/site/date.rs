@@ -30,3 +30,14 @@ pub fn written(seconds: u64) -> String {
     let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
+
+/// What puts times in their order, of one that is written like that; `None` of any other.
+pub fn order(text: &str) -> Option<(u32, usize, u32, &str)> {
+    let mut words = text.split(' ').skip(1);
+    let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|it| *it == month)?;
+    let time = words.next().filter(|it| it.len() == 8)?;
+    let is_whole = words.next() == Some("GMT") && words.next().is_none();
+    let order = (year.parse().ok()?, month, day.parse().ok()?, time);
+    is_whole.then_some(order)
+}

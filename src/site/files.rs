@@ -1,6 +1,7 @@
 //! The site's files: which one a path names, and what identifies its content.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -50,10 +51,10 @@ impl Site {
         }
     }
 
-    pub fn find(&self, parts: &[String]) -> Found {
+    pub fn find(&self, parts: &[OsString]) -> Found {
         let (last, folders) = parts
             .split_last()
-            .map_or(("", parts), |(last, rest)| (last, rest));
+            .map_or((OsStr::new(""), parts), |(last, rest)| (last, rest));
         let folder = folders
             .iter()
             .fold(self.root.clone(), |path, part| path.join(part));
@@ -66,7 +67,9 @@ impl Site {
             return Found::File(file);
         }
         // `/about` for `about.html`.
-        if let Some(file) = self.file(&folder.join(format!("{last}.html"))) {
+        let mut page = last.to_owned();
+        page.push(".html");
+        if let Some(file) = self.file(&folder.join(page)) {
             return Found::File(file);
         }
         match self.file(&folder.join(last).join("index.html")) {
@@ -76,9 +79,9 @@ impl Site {
     }
 
     /// What a client gets in place of a page that does not exist, if it is after a page.
-    pub fn fallback(&self, request: &Request, parts: &[String]) -> Option<PathBuf> {
+    pub fn fallback(&self, request: &Request, parts: &[OsString]) -> Option<PathBuf> {
         let fallback = self.fallback.as_ref()?;
-        let is_file = parts.last().is_some_and(|part| part.contains('.'));
+        let is_file = parts.last().is_some_and(|part| part.as_encoded_bytes().contains(&b'.'));
         let wants_page = request.accept.contains("text/html");
         (!is_file || wants_page).then(|| self.file(&self.root.join(fallback)))?
     }

@@ -1,6 +1,8 @@
 //! The head of a request, as far as it matters here.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Read};
+use std::os::unix::ffi::OsStringExt;
 
 /// The largest head, in bytes.
 const LONGEST: u64 = 32 << 10;
@@ -14,6 +16,8 @@ pub struct Request {
     pub keep_alive: bool,
     pub accept: String,
     pub accept_encoding: String,
+    pub if_match: Option<String>,
+    pub if_unmodified_since: Option<String>,
     pub if_none_match: Option<String>,
     pub if_modified_since: Option<String>,
     pub range: Option<String>,
@@ -82,6 +86,8 @@ impl Request {
             "content-length" if value != "0" => self.keep_alive = false,
             "accept" => self.accept = value,
             "accept-encoding" => self.accept_encoding = value,
+            "if-match" => self.if_match = Some(value),
+            "if-unmodified-since" => self.if_unmodified_since = Some(value),
             "if-none-match" => self.if_none_match = Some(value),
             "if-modified-since" => self.if_modified_since = Some(value),
             "range" => self.range = Some(value),
@@ -104,23 +110,25 @@ impl Request {
 
     /// The path's parts, decoded; an empty last one if it ends with `/`. `None` for a path that no file
     /// can have, or may be asked for by.
-    pub fn parts(&self) -> Option<Vec<String>> {
+    pub fn parts(&self) -> Option<Vec<OsString>> {
         let mut parts = Vec::new();
         let encoded: Vec<_> = self.path[1..].split('/').collect();
         for (at, part) in encoded.iter().enumerate() {
             let part = decoded(part)?;
             let is_last = at + 1 == encoded.len();
-            let hidden = part.starts_with('.') && !(at == 0 && part == ".well-known");
-            if hidden || part.contains(['/', '\0']) || (part.is_empty() && !is_last) {
+            let hidden = part.starts_with(b".") && !(at == 0 && part == b".well-known");
+            let special = part.iter().any(|byte| matches!(byte, b'/' | b'\0'));
+            if hidden || special || (part.is_empty() && !is_last) {
                 return None;
             }
-            parts.push(part);
+            parts.push(OsString::from_vec(part));
         }
         Some(parts)
     }
 }
 
-fn decoded(text: &str) -> Option<String> {
+/// A file's name is any bytes.
+fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -132,7 +140,7 @@ fn decoded(text: &str) -> Option<String> {
             byte => byte,
         });
     }
-    String::from_utf8(out).ok()
+    Some(out)
 }
 
 /// `None` if it has no end.

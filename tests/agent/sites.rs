@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -210,6 +211,8 @@ fn the_server_of_sites_gives_nothing_else_away_and_finishes_what_it_began() {
     ] {
         std::fs::write(site.join(path), text).unwrap();
     }
+    let latin = std::ffi::OsStr::from_bytes(b"caf\xe9.html");
+    std::fs::write(site.join(latin), "latin").unwrap();
     std::fs::write(site.join("large"), vec![b'x'; 8 << 20]).unwrap();
     std::os::unix::fs::symlink("../outside", site.join("link")).unwrap();
     std::os::unix::fs::symlink("index.html", site.join("inside")).unwrap();
@@ -218,6 +221,9 @@ fn the_server_of_sites_gives_nothing_else_away_and_finishes_what_it_began() {
         ("/", "200", "home"),
         ("/inside", "200", "home"),
         ("/a%20b.txt", "200", "spaced"),
+        ("/caf%E9.html", "200", "latin"),
+        ("/caf%e9", "200", "latin"),
+        ("/caf%C3%A9", "404", "gone"),
         ("/.well-known/security.txt", "200", "mail"),
         ("/../outside", "404", "gone"),
         ("/a/../../outside", "404", "gone"),
@@ -245,6 +251,40 @@ fn the_server_of_sites_gives_nothing_else_away_and_finishes_what_it_began() {
         head.contains("content-length: 4\r\n") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
+    let field = |name: &str| {
+        let mut lines = head.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap().to_owned()
+    };
+    let (mark, time) = (field("etag"), field("last-modified"));
+    let range = "range: bytes=0-0\r\n";
+    for (path, fields, status) in [
+        ("/", "if-match: \"other\"\r\n".to_owned(), "412"),
+        ("/", format!("if-match: \"other\"\r\n{range}"), "412"),
+        ("/", format!("if-match: W/{mark}\r\n"), "412"),
+        (
+            "/",
+            format!("if-match: \"other\", {mark}\r\n{range}"),
+            "206",
+        ),
+        ("/", "if-match: *\r\n".to_owned(), "200"),
+        ("/", format!("if-unmodified-since: {time}\r\n"), "200"),
+        (
+            "/",
+            "if-unmodified-since: Sun, 06 Nov 1994 08:49:37 GMT\r\n".to_owned(),
+            "412",
+        ),
+        ("/", "if-unmodified-since: soon\r\n".to_owned(), "200"),
+        ("/nothing", "if-match: *\r\n".to_owned(), "404"),
+    ] {
+        let said = program.say(&format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\n{fields}connection: close\r\n\r\n"
+        ));
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{fields}: {said}"
+        );
+    }
     let post = program.say("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc");
     assert!(
         post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"),

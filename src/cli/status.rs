@@ -149,8 +149,8 @@ fn rows(app: &view::App) -> Vec<Vec<String>> {
         && first.id != newest.id
     {
         let mut row = vec![String::new(); rows[0].len()];
-        row[3] = newest.id.clone();
-        row[4] = newest.state.clone();
+        row[4] = newest.id.clone();
+        row[5] = newest.state.clone();
         rows.push(row);
     }
     rows

@@ -1,6 +1,6 @@
 //! Room for a build: a disk that is full in the middle of one may take what is live with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,20 +18,24 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// An error if there is too little room, even after what nobody needs has been removed.
 pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
-    let Some(_) = lack(line).await? else {
+    let folders = folders(line).await;
+    let lack = async || lack(line, folders.clone()).await;
+    if lack().await.is_none() {
         return Ok(());
-    };
+    }
     if let Err(error) = images::tidy(line.agent, line.app).await {
         tracing::warn!(%error, "failed to make room for a build");
     }
-    if lack(line).await?.is_some() {
+    let mut lacks = lack().await;
+    if lacks.is_some() {
         line.agent.hub.tidy();
         let begun = Instant::now();
-        while begun.elapsed() < OTHERS && lack(line).await?.is_some() {
+        while begun.elapsed() < OTHERS && lacks.is_some() {
             tokio::time::sleep(PAUSE).await;
+            lacks = lack().await;
         }
     }
-    match lack(line).await? {
+    match lacks {
         None => Ok(()),
         Some(why) => Err(Stop::failed(
             "no_space",
@@ -44,19 +48,23 @@ pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
     }
 }
 
-/// What there is too little of.
-async fn lack(line: &Line<'_>) -> Result<Option<String>, Stop> {
-    let config = line.agent.in_force().config.clone();
-    let least = config.docker.min_free;
-    let mut folders = vec![config.agent.data_dir.clone()];
+/// The folders on the disks that a build needs.
+async fn folders(line: &Line<'_>) -> Vec<PathBuf> {
+    let mut folders = vec![line.agent.in_force().config.agent.data_dir.clone()];
     // An engine that is too busy to say it builds all the same.
     folders.extend(line.agent.engine.root().await.ok().flatten());
+    folders
+}
+
+/// What there is too little of.
+async fn lack(line: &Line<'_>, folders: Vec<PathBuf>) -> Option<String> {
+    let least = line.agent.in_force().config.docker.min_free;
     let found = tokio::task::spawn_blocking(move || {
         folders
             .into_iter()
             .find_map(|folder| lack_of(&folder, least))
     });
-    Ok(found.await.unwrap_or_default())
+    found.await.unwrap_or_default()
 }
 
 fn lack_of(folder: &Path, least: u64) -> Option<String> {

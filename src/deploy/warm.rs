@@ -77,11 +77,9 @@ fn endpoints(
 mod tests {
     use super::*;
     use crate::ids::ServiceName;
-    use crate::principal::Requester;
     use crate::state::{Event, Step};
     use crate::store::Store;
-    use crate::store::deployments::NewDeployment;
-    use crate::store::fixture::release;
+    use crate::store::fixture::{asked, release};
     use crate::store::instances::Instance;
 
     #[tokio::test]
@@ -131,18 +129,7 @@ mod tests {
             deployments::apply(db, &new.deployment, Event::Begin(Step::Drain))?;
             deployments::apply(db, &new.deployment, Event::Begin(Step::Bake))?;
             deployments::end(db, &new.deployment, Event::RollBack, None)?;
-            let back = NewDeployment {
-                app: app.clone(),
-                trigger: Trigger::AutoRollback,
-                goal: Goal::Release(old.0.id.clone()),
-                git_ref: None,
-                commit: None,
-                message: None,
-                author: None,
-                no_cache: false,
-                pull: false,
-                requested_by: Requester::Agent,
-            };
+            let back = asked(Trigger::AutoRollback, Goal::Release(old.0.id.clone()));
             let back = deployments::enqueue(db, &back)?;
             assert_eq!(of(db, &app)?, Some(warm(true)));
             // What the rollback starts gets nothing before its probe, nor does what it starts again.

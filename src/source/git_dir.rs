@@ -8,10 +8,9 @@ use std::path::Path;
 
 use git2::{Index, ObjectType, Oid, Repository};
 
-use super::fetch::{Fetch, MOST_TAGS};
+use super::fetch::MOST_TAGS;
 use super::resolve::TAGS;
 use super::submodule::Fetching;
-use super::transport::Failed;
 use super::{Commit, Mirror, SourceError, lock};
 use crate::config::Repo;
 
@@ -100,16 +99,8 @@ impl Mirror {
         fetching: &Fetching<'_>,
     ) -> Result<HashSet<String>, SourceError> {
         let shown = self.shown();
-        let fetch = Fetch {
-            repo: &self.repo,
-            shown: &shown,
-            source: &self.access,
-            mirror: &self.folder,
-            log: fetching.log,
-            cancel: fetching.cancel,
-            deadline: fetching.deadline,
-            failed: Failed::default(),
-        };
+        let (log, cancel) = (fetching.log, fetching.cancel);
+        let fetch = self.fetch_with(&shown, log, cancel, fetching.deadline);
         let _lock = lock::take(&self.folder, fetching.cancel, fetching.deadline)?;
         fetch.tags(&self.open()?, commit)
     }

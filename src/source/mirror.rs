@@ -46,6 +46,26 @@ impl Mirror {
         self.own.more()
     }
 
+    /// A fetch into it; `shown` is the repository's address as errors may show it.
+    pub(super) fn fetch_with<'a>(
+        &'a self,
+        shown: &'a str,
+        log: &'a dyn Fn(&str),
+        cancel: &'a CancellationToken,
+        deadline: Instant,
+    ) -> Fetch<'a> {
+        Fetch {
+            repo: &self.repo,
+            shown,
+            source: &self.access,
+            mirror: &self.folder,
+            log,
+            cancel,
+            deadline,
+            failed: Failed::default(),
+        }
+    }
+
     /// The commit, if it is there without a fetch.
     pub(super) fn fetched(&self, id: &CommitId) -> Option<Commit> {
         resolve::by_id(&self.open().ok()?, id, &self.shown()).ok()
@@ -79,16 +99,7 @@ impl Mirror {
     ) -> Result<Commit, SourceError> {
         init();
         let shown = self.shown();
-        let fetch = Fetch {
-            repo: &self.repo,
-            shown: &shown,
-            source: &self.access,
-            mirror: &self.folder,
-            log,
-            cancel,
-            deadline,
-            failed: Failed::default(),
-        };
+        let fetch = self.fetch_with(&shown, log, cancel, deadline);
         fetch.going()?;
         if let Repo::Image(_) = &self.repo {
             let why = "it is an image in a registry, which has no commits".into();
@@ -128,16 +139,8 @@ impl Mirror {
             return local::default_branch(path);
         }
         let shown = self.shown();
-        let fetch = Fetch {
-            repo: &self.repo,
-            shown: &shown,
-            source: &self.access,
-            mirror: &self.folder,
-            log: &|_| {},
-            cancel: &CancellationToken::new(),
-            deadline,
-            failed: Failed::default(),
-        };
+        let cancel = CancellationToken::new();
+        let fetch = self.fetch_with(&shown, &|_| {}, &cancel, deadline);
         fetch.default_branch().ok()?
     }
 

@@ -11,12 +11,12 @@ use crate::config::Protocol;
 use crate::ids::{ReleaseId, ServiceName};
 use crate::principal::Requester;
 
-/// A queued deployment of the app `hello`, and its release with `replicas` instances of `web`.
-pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
-    let new = NewDeployment {
+/// A deployment of the app `hello` that is to be queued.
+pub fn asked(trigger: Trigger, goal: Goal) -> NewDeployment {
+    NewDeployment {
         app: "hello".parse().expect("an app name"),
-        trigger: Trigger::Cli,
-        goal: Goal::Branch,
+        trigger,
+        goal,
         git_ref: None,
         commit: None,
         message: None,
@@ -24,7 +24,12 @@ pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
         no_cache: false,
         pull: false,
         requested_by: Requester::Agent,
-    };
+    }
+}
+
+/// A queued deployment of the app `hello`, and its release with `replicas` instances of `web`.
+pub fn release(db: &rusqlite::Connection, replicas: u32) -> Result<Release> {
+    let new = asked(Trigger::Cli, Goal::Branch);
     let deployment = deployments::enqueue(db, &new)?;
     let service = Service {
         name: ServiceName::web(),

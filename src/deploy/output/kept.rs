@@ -96,18 +96,7 @@ pub(super) fn kept(folder: &Path, query: &Query) -> Vec<Said> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::output::{Line, Stream};
-
-    fn said(time: &str, text: &str) -> Said {
-        Said {
-            line: Line {
-                time: time.into(),
-                stream: Stream::Stderr,
-                text: text.into(),
-            },
-            instance: "cutover-hello-d-0".into(),
-        }
-    }
+    use crate::deploy::output::tests::said;
 
     #[test]
     fn the_lines_of_the_last_instances_are_kept_and_found() {

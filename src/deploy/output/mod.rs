@@ -323,7 +323,7 @@ fn seconds(time: &str) -> Option<i32> {
 mod tests {
     use super::*;
 
-    fn said(time: &str, text: &str) -> Said {
+    pub fn said(time: &str, text: &str) -> Said {
         Said {
             line: Line {
                 time: time.into(),

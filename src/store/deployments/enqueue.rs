@@ -139,23 +139,11 @@ mod tests {
     use super::super::apply;
     use super::super::query::{newest_unfound, next_in_queue, next_waiting};
     use super::*;
-    use crate::principal::Requester;
     use crate::state::{self, State};
-    use crate::store::Store;
+    use crate::store::{Store, fixture};
 
     fn asked(trigger: Trigger) -> NewDeployment {
-        NewDeployment {
-            app: "hello".parse().unwrap(),
-            trigger,
-            goal: Goal::Branch,
-            git_ref: None,
-            commit: None,
-            message: None,
-            author: None,
-            no_cache: false,
-            pull: false,
-            requested_by: Requester::Agent,
-        }
+        fixture::asked(trigger, Goal::Branch)
     }
 
     #[tokio::test]

@@ -129,9 +129,15 @@ impl BuildError {
                 "on Debian or Ubuntu: run `apt-get install libc6-dev`, touch build.rs and build again"
             }
             Self::BadIgnore { .. } => "correct the line and push again",
-            Self::Lfs { .. } => {
-                "push them (`git lfs push --all origin`) and check that the app's `source` may read them; or commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
-            }
+            Self::Lfs { error, .. } => match **error {
+                SourceError::Limited { .. } | SourceError::Disk { .. } => error.hint(),
+                SourceError::Refused { .. } => {
+                    "check that the app's `source` may read them, and that the account's quota for Git LFS is not used up; or commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
+                }
+                _ => {
+                    "push them (`git lfs push --all origin`) and check that the app's `source` may read them; or commit the files themselves (`git lfs migrate export`), or exclude them in .dockerignore"
+                }
+            },
             Self::Encoding { .. } => {
                 "correct its `working-tree-encoding`, or exclude the file in .dockerignore"
             }

@@ -129,6 +129,7 @@ impl Fetch<'_> {
         Some(match self.failed.take()? {
             Failure::Unreachable(why) => SourceError::Unreachable { repo, why },
             Failure::Refused(why) => SourceError::Refused { repo, why },
+            Failure::Limited(why) => SourceError::Limited { repo, why },
             Failure::UnknownServer { why, hint } => SourceError::UnknownServer { repo, why, hint },
             Failure::Stopped => SourceError::TimedOut { repo },
         })

@@ -13,6 +13,8 @@ pub enum SourceError {
     BrokeOff { repo: String, why: String },
     #[error("the repository `{repo}` refused access: {why}")]
     Refused { repo: String, why: String },
+    #[error("the server of the repository `{repo}` gives nothing out for now: {why}")]
+    Limited { repo: String, why: String },
     #[error("the identity of the server of `{repo}` could not be verified: {why}")]
     UnknownServer {
         repo: String,
@@ -69,6 +71,7 @@ impl SourceError {
             Self::Unreachable { .. } => "source_unreachable",
             Self::BrokeOff { .. } => "source_broke_off",
             Self::Refused { .. } => "source_refused",
+            Self::Limited { .. } => "source_limited",
             Self::UnknownServer { .. } => "source_unknown_server",
             Self::Empty { .. } => "source_empty",
             Self::NoSuchRef { .. } => "no_such_ref",
@@ -98,6 +101,9 @@ impl SourceError {
             }
             Self::Refused { .. } => {
                 "check the app's `source.token` (https) or `source.ssh_key` (ssh) in deploy.toml, and that it may read the repository"
+            }
+            Self::Limited { .. } => {
+                "deploy again later; if it stays, look at the account's quota and limits at whoever runs the server"
             }
             Self::UnknownServer { hint, .. } => hint,
             Self::Empty { .. } => "push a branch first",

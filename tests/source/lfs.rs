@@ -31,7 +31,12 @@ use crate::support::tool;
 struct Server {
     files: Arc<Mutex<HashMap<String, Bytes>>>,
     address: SocketAddr,
+    /// Of the batch API, in place of what it would answer.
+    refusal: Arc<Mutex<Option<StatusCode>>>,
 }
+
+/// As GitHub says it.
+const QUOTA: &str = "This repository is over its data quota.";
 
 async fn batch(
     State(server): State<Server>,
@@ -41,6 +46,9 @@ async fn batch(
     let is_upload = asked["operation"] == "upload";
     if !is_upload && !headers.contains_key(header::AUTHORIZATION) {
         return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if let Some(status) = *server.refusal.lock() {
+        return (status, Json(json!({ "message": QUOTA }))).into_response();
     }
     let files = server.files.lock();
     let objects = asked["objects"].as_array().unwrap().iter().map(|object| {
@@ -87,6 +95,7 @@ async fn serve(folder: &Path) -> Server {
     let server = Server {
         files: Arc::default(),
         address: listener.local_addr().unwrap(),
+        refusal: Arc::default(),
     };
     let lfs = Router::new()
         .route("/origin.git/info/lfs/objects/batch", post(batch))
@@ -199,6 +208,17 @@ async fn files_are_fetched_from_the_lfs_server_and_kept() {
         server.files.lock().clear();
         let error = contents(&scene, &other, &commit).unwrap_err();
         assert!(error.to_string().contains("not here"), "{error}");
+        // A quota is not a mistake of the app's.
+        for status in [403, 413, 429, 507, 509].map(|code| StatusCode::from_u16(code).unwrap()) {
+            *server.refusal.lock() = Some(status);
+            let error = contents(&scene, &other, &commit).unwrap_err();
+            let said = error.to_string();
+            assert!(
+                said.contains(status.as_str()) && said.contains(QUOTA),
+                "{said}"
+            );
+            assert!(error.hint().contains("quota"), "{said}: {}", error.hint());
+        }
         // What is here is not asked for again.
         assert_eq!(contents(&scene, &one, &commit).unwrap(), expected());
     });

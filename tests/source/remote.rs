@@ -327,6 +327,11 @@ fn a_server_that_is_none_of_gits_is_named_as_what_it_is() {
             "The token lacks a scope.",
         ),
         (
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n",
+            "source_limited",
+            "`429 Too Many Requests`",
+        ),
+        (
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n",
             "source_unreachable",
             "dumb",

@@ -58,20 +58,14 @@ pub(super) fn download(
 fn get(session: &Session, action: &Action) -> Result<Answer, Failure> {
     let (mut url, mut headers) = action.target()?;
     for _ in 0..=REDIRECTS {
-        let answer = send(session, Method::GET, &url, &headers, Bytes::new())?;
+        let mut answer = send(session, Method::GET, &url, &headers, Bytes::new())?;
         if answer.status == StatusCode::OK {
             return Ok(answer);
         }
         let to = answer.headers.get(LOCATION).and_then(|to| to.to_str().ok());
         let to = to.and_then(|to| url.join(to).ok());
         let Some(to) = to.filter(|_| answer.status.is_redirection()) else {
-            let status = answer.status;
-            return Err(match status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Failure::Refused(format!("its Git LFS answers with `{status}`"))
-                }
-                _ => Failure::Unreachable(format!("its Git LFS answers with `{status}`")),
-            });
+            return Err(answer.refusal(session));
         };
         if to.scheme() != "https" && to.scheme() != url.scheme() {
             let why = "its Git LFS redirects from https to http";

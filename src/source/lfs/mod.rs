@@ -79,6 +79,10 @@ impl Mirror {
                 repo: shown.clone(),
                 why,
             },
+            Failure::Limited(why) => SourceError::Limited {
+                repo: shown.clone(),
+                why,
+            },
             Failure::UnknownServer { why, hint } => SourceError::UnknownServer {
                 repo: shown.clone(),
                 why,

@@ -5,12 +5,22 @@ use http::header::{HeaderMap, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use serde::Deserialize;
 use url::Url;
 
 use crate::outbound::{Channel, Outbound, Unreached};
-use crate::source::transport::{CONNECT, Failure, SILENCE, Session};
+use crate::source::resolve::line;
+use crate::source::transport::{CONNECT, Failure, SILENCE, Session, is_limit};
 
 const AGENT: &str = concat!("git-lfs/3.0 (cutover ", env!("CARGO_PKG_VERSION"), ")");
+
+/// The longest explanation, in bytes.
+const LONGEST: usize = 64 << 10;
+
+#[derive(Deserialize)]
+struct Said {
+    message: String,
+}
 
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -39,6 +49,28 @@ impl Answer {
             all.extend_from_slice(&piece);
         }
         Ok(all)
+    }
+}
+
+impl Answer {
+    /// What an answer that gives nothing means; servers say in JSON why.
+    pub(super) fn refusal(&mut self, session: &Session) -> Failure {
+        let said = self.collect(session, LONGEST).unwrap_or_default();
+        let said = serde_json::from_slice::<Said>(&said).ok();
+        let said = said.map(|said| line(&said.message));
+        let said = said.filter(|said| !said.is_empty());
+        let said = said.map_or_else(String::new, |said| format!(": {said}"));
+        let status = self.status;
+        meaning(status, format!("its Git LFS answers with `{status}`{said}"))
+    }
+}
+
+/// What a status means that is not a success.
+pub(super) fn meaning(status: StatusCode, why: String) -> Failure {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Refused(why),
+        _ if is_limit(status) => Failure::Limited(why),
+        _ => Failure::Unreachable(why),
     }
 }
 

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::Stored;
 use super::action::{Action, address};
-use super::request::send;
+use super::request::{meaning, send};
 use crate::config::Repo;
 use crate::source::resolve::line;
 use crate::source::transport::{Failure, Session, ask_for_lfs, token_for};
@@ -110,13 +110,10 @@ impl Server {
         let status = answer.status;
         if status != StatusCode::OK {
             return Err(match status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Failure::Refused(format!("its Git LFS answers with `{status}`"))
-                }
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                     Failure::Unreachable("it has no Git LFS".into())
                 }
-                status => Failure::Unreachable(format!("its Git LFS answers with `{status}`")),
+                _ => answer.refusal(&self.session),
             });
         }
         let odd = |why: &str| Failure::Unreachable(format!("its Git LFS {why}"));
@@ -133,11 +130,17 @@ impl Server {
                 continue;
             };
             if let Some(error) = object.error {
-                let (oid, said) = (&file.oid[..12], line(&error.message));
-                return Err(odd(&format!(
-                    "does not give out `{oid}…`: {} {said}",
-                    error.code
-                )));
+                let (oid, code) = (&file.oid[..12], error.code);
+                let why = format!(
+                    "its Git LFS does not give out `{oid}…`: {code} {}",
+                    line(&error.message)
+                );
+                let status = u16::try_from(code).ok();
+                let status = status.and_then(|code| StatusCode::from_u16(code).ok());
+                return Err(match status {
+                    Some(status) => meaning(status, why),
+                    None => Failure::Unreachable(why),
+                });
             }
             let action = object.actions.and_then(|actions| actions.download);
             let mut action = action.ok_or_else(|| odd("does not say where a file is"))?;

@@ -5,7 +5,7 @@ mod http;
 mod session;
 pub(crate) mod ssh;
 
-pub(super) use http::token_for;
+pub(super) use http::{is_limit, token_for};
 pub(super) use session::{CONNECT, Failed, Failure, SILENCE, Session};
 pub(super) use ssh::ask_for_lfs;
 

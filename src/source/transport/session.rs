@@ -24,6 +24,8 @@ pub enum Failure {
     /// Not reached, or no longer, or it does not answer as a git server does.
     Unreachable(String),
     Refused(String),
+    /// It gives nothing out for now, or not so much.
+    Limited(String),
     UnknownServer {
         why: String,
         hint: String,
@@ -35,7 +37,10 @@ pub enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Unreachable(why) | Self::Refused(why) | Self::UnknownServer { why, .. } => why,
+            Self::Unreachable(why)
+            | Self::Refused(why)
+            | Self::Limited(why)
+            | Self::UnknownServer { why, .. } => why,
             Self::Stopped => "the fetch was stopped",
         })
     }

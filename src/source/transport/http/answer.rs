@@ -87,8 +87,20 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure 
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => Failure::Unreachable(format!(
             "the environment's proxy requires a user name and a password{said}"
         )),
+        _ if is_limit(status) => Failure::Limited(format!("it answers with `{status}`{said}")),
         _ => Failure::Unreachable(format!("it answers with `{status}`{said}")),
     }
+}
+
+/// Whether the server means that there were too many requests, or that a quota is used up.
+pub fn is_limit(status: StatusCode) -> bool {
+    const BANDWIDTH: u16 = 509;
+    matches!(
+        status,
+        StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INSUFFICIENT_STORAGE
+    ) || status.as_u16() == BANDWIDTH
 }
 
 /// The content type without its parameters.

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::session::{Failure, SILENCE, Session};
+pub use answer::is_limit;
 pub use token::header as token_for;
 
 use client::Client;

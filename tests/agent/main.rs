@@ -20,6 +20,7 @@ mod bad_input;
 mod bake;
 mod bake_traffic;
 mod builders;
+mod cancel;
 mod certificates;
 mod ci;
 mod complaints;

@@ -386,6 +386,13 @@ impl Engine {
     }
 
     /// The digest, `sha256:…`, of what a name stands for in its registry now.
+    /// The digest, `sha256:…`, that the engine has got the image with this id by, under this name.
+    pub async fn known_digest(&self, id: &str, image: &Image) -> Result<Option<String>> {
+        match self {
+            Engine::Docker(docker) => docker.known_digest(id, image).await,
+        }
+    }
+
     pub async fn digest(&self, image: &Image) -> Result<String> {
         match self {
             Engine::Docker(docker) => docker.digest(image).await,

@@ -42,18 +42,33 @@ pub fn planned<'a>(line: &Line<'a>, release: &Release) -> Vec<Needed<'a>> {
     planned.collect()
 }
 
-/// Starts all of them, and waits until they are ready.
-pub async fn start(line: &Line<'_>, main: &Service, needed: &[Needed<'_>]) -> Result<(), Stop> {
+/// Starts all of them, and waits until they are ready. Returns what they are, for the record; `pull` gets their
+/// images anew.
+pub async fn start(
+    line: &Line<'_>,
+    main: &Service,
+    needed: &[Needed<'_>],
+    pull: bool,
+) -> Result<Vec<String>, Stop> {
+    let mut what = Vec::new();
     for needed in needed {
-        begin(line, main, needed).await?;
+        what.push(begin(line, main, needed, pull).await?);
     }
     try_join_all(needed.iter().map(|needed| ready(line, needed))).await?;
-    Ok(())
+    Ok(what)
 }
 
-async fn begin(line: &Line<'_>, main: &Service, needed: &Needed<'_>) -> Result<(), Stop> {
+async fn begin(
+    line: &Line<'_>,
+    main: &Service,
+    needed: &Needed<'_>,
+    pull: bool,
+) -> Result<String, Stop> {
     let Needed { name, need, job } = needed;
-    let image_id = image(line, name, &need.image).await?;
+    let image_id = image(line, name, &need.image, pull).await?;
+    let what = resolved(line, &need.image, &image_id).await?;
+    let what = format!("`{name}` from `{what}`");
+    line.log.line(&format!("[test] starting {what}"));
     let environment = environment::of_need(name, &need.env).await?;
     let service = Service {
         name: (*name).clone(),
@@ -85,13 +100,34 @@ async fn begin(line: &Line<'_>, main: &Service, needed: &Needed<'_>) -> Result<(
         service: &service,
         environment: &environment,
     };
-    Ok(line.agent.engine.start_need(&spec).await?)
+    line.agent.engine.start_need(&spec).await?;
+    Ok(what)
+}
+
+/// The name with the image's digest; one that was in no registry has its id.
+async fn resolved(line: &Line<'_>, image: &Image, id: &str) -> Result<String, Stop> {
+    let known = line.agent.engine.known_digest(id, image).await?;
+    let image = Image {
+        digest: known.or_else(|| image.digest.clone()),
+        ..image.clone()
+    };
+    Ok(match image.digest {
+        Some(_) => image.to_string(),
+        None => format!("{image}, {id}"),
+    })
 }
 
 /// The id of an image, which is pulled if the engine does not have it.
-async fn image(line: &Line<'_>, name: &ServiceName, image: &Image) -> Result<String, Stop> {
+async fn image(
+    line: &Line<'_>,
+    name: &ServiceName,
+    image: &Image,
+    pull: bool,
+) -> Result<String, Stop> {
     let engine = &line.agent.engine;
-    if let Some(id) = engine.image_id(&image.pinned()).await? {
+    if let Some(id) = engine.image_id(&image.pinned()).await?
+        && !pull
+    {
         return Ok(id);
     }
     line.log

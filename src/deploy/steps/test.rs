@@ -59,7 +59,7 @@ async fn tested(
     }
     let done = match (&test.command, job) {
         (Some(command), Some(job)) => {
-            needs::start(line, &service, &needed).await?;
+            let beside = needs::start(line, &service, &needed, deployment.pull).await?;
             let run = Run {
                 release,
                 service: &service,
@@ -70,7 +70,10 @@ async fn tested(
                 collect: test.junit.as_deref(),
             };
             let ended = command::ended(line, &run, &job).await?;
-            let detail = judged(line, test, command, ended, &job, &needed).await?;
+            let mut detail = judged(line, test, command, ended, &job, &needed).await?;
+            if !beside.is_empty() {
+                detail = format!("{detail}; beside it {}", beside.join(", "));
+            }
             let names: Vec<String> = needed.iter().map(|it| it.job.name.clone()).collect();
             let end = |name: &String, db: &Connection| jobs::ended(db, name, None);
             Done::new((), detail).recording(move |db| names.iter().try_for_each(|it| end(it, db)))

@@ -45,6 +45,19 @@ impl Docker {
         id.ok_or_else(|| refused(what(), "it is not there afterwards".into()))
     }
 
+    pub async fn known_digest(&self, id: &str, image: &Image) -> Result<Option<String>> {
+        let found = self.client()?.inspect_image(id).await;
+        let found = found.map_err(self.failed(format!("look at the image `{id}`")))?;
+        let named = |image: &Image| {
+            let whole = image.canonical();
+            whole.rsplit_once(':').map(|(name, _)| name.to_owned())
+        };
+        let known = found.repo_digests.unwrap_or_default();
+        let mut known = known.iter().filter_map(|it| it.parse::<Image>().ok());
+        let own = known.find(|it| named(it) == named(image));
+        Ok(own.and_then(|it| it.digest))
+    }
+
     pub async fn push(&self, id: &str, image: &Image) -> Result<String> {
         let what = || format!("push `{image}`");
         let docker = self.client()?;

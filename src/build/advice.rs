@@ -1,6 +1,6 @@
 //! Failures of a build that one sentence explains better than the builder's own words.
 
-use crate::engine::advice::of_tls;
+use crate::engine::advice::{of_status, of_tls};
 
 /// What to do about a failing step, if its cause is recognised. `text` is the builder's message and the
 /// last lines of the step.
@@ -17,6 +17,7 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     if let Some(advice) = of_tls(&all).filter(|_| of_registry) {
         return Some(advice);
     }
+    let of_base = step.contains("load metadata for ") || step.contains("] FROM ");
     let of_frontend = step.starts_with(FRONTEND);
     Some(if is_engines_network(&all) {
         "the fault is in Docker's network on the server, not in the commit: restart Docker \
@@ -25,6 +26,8 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
         "the Dockerfile's `# syntax=` line makes the builder fetch its parser from a registry that it \
          cannot reach: delete the line; or set `frontends = \"builtin\"` under `[apps.NAME.build]` in deploy.toml, \
          with which Docker's own parser reads every Dockerfile; or put the image on the server with `docker load`"
+    } else if let Some(later) = of_status(&all).filter(|_| of_base || of_frontend) {
+        later
     } else if of_frontend {
         "the registry does not give out the parser that the Dockerfile's `# syntax=` line names: correct or delete \
          the line; or set `frontends = \"builtin\"` under `[apps.NAME.build]` in deploy.toml, with which Docker's \
@@ -49,6 +52,20 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     ]) {
         "the base image is not made for this platform: use one that is, or set `build.platform` to one that it is \
          made for and that this server can run"
+    } else if of_base
+        && any(&[
+            "401 unauthorized",
+            "403 forbidden",
+            "denied",
+            "authorization",
+            "credentials",
+        ])
+    {
+        "the registry does not give the image to this login: run `docker login` as the agent's user, with an account \
+         that may pull it, and check the image's name"
+    } else if of_base && has(&["not found"]) {
+        "the registry has no image of this name with this tag or digest: correct the name, or push the image \
+         there (again, if its digest was deleted)"
     } else if has(&["exec format error"]) {
         "the step's program is for another kind of processor than this server's: use a base image for this one, and \
          build what is copied in for it"
@@ -88,7 +105,7 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     {
         "the base image is not on this server, and its registry cannot be reached: check the server's DNS \
          and network, or load the image with `docker load`; if a stage is meant, correct its name"
-    } else if any(&["no space left on device", "disk quota exceeded"]) {
+    } else if is_of_full_disk(&all) {
         "the disk of Docker became full: make room (`docker system df` says what takes it, `cutover gc` finds what is \
          left over, `docker.build_cache` bounds what builds keep), or have the step write less"
     } else if any(&["exit code: 137", "exit status 137"]) {
@@ -131,6 +148,14 @@ const NO_NETWORK: [&str; 9] = [
     "name or service not known",
     "could not resolve proxy",
 ];
+
+/// Whether the disk was full.
+pub(super) fn is_of_full_disk(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["no space left on device", "disk quota exceeded"]
+        .iter()
+        .any(|words| lower.contains(words))
+}
 
 /// Whether the engine failed to give the step a network at all.
 pub(super) fn is_engines_network(text: &str) -> bool {
@@ -235,6 +260,32 @@ mod tests {
                 "failed to do request: Head: x509: certificate signed by unknown authority",
                 "certs.d",
             ),
+            (
+                "[internal] load metadata for 127.0.0.1:5000/x:1",
+                "pulling from host 127.0.0.1:5000 failed with status code [manifests 1]: 401 Unauthorized",
+                "`docker login`",
+            ),
+            (
+                "[internal] load metadata for docker.io/library/x:1",
+                "pull access denied, repository does not exist or may require authorization: server message: \
+                 insufficient_scope: authorization failed",
+                "`docker login`",
+            ),
+            (
+                "[internal] load metadata for 127.0.0.1:5000/x@sha256:00",
+                "127.0.0.1:5000/x@sha256:00: not found",
+                "its digest was deleted",
+            ),
+            (
+                "[internal] load metadata for 127.0.0.1:5000/x:1",
+                "pulling from host 127.0.0.1:5000 failed with status code [manifests 1]: 429 Too Many Requests",
+                "asks for a pause",
+            ),
+            (
+                "[internal] load metadata for 127.0.0.1:5000/x:1",
+                "pulling from host 127.0.0.1:5000 failed with status code [manifests 1]: 500 Internal Server Error",
+                "deploy again later",
+            ),
             ("RUN make -j", "exit code: 137", "memory runs out"),
             (
                 "RUN make",
@@ -275,7 +326,12 @@ mod tests {
             let said = advice(step, text).unwrap_or_else(|| panic!("{step} {text}"));
             assert!(said.contains(expected), "{step} {text}: {said}");
         }
-        for text in ["exit code: 1", "error: cannot find crate `x`"] {
+        for text in [
+            "exit code: 1",
+            "error: cannot find crate `x`",
+            "E: Failed to fetch http://deb.example/x 403 Forbidden",
+            "curl: (22) The requested URL returned error: 503 Service Unavailable",
+        ] {
             assert_eq!(advice("RUN make", text), None);
         }
     }

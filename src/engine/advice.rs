@@ -30,30 +30,52 @@ pub(super) fn of_start(cause: &str) -> Option<&'static str> {
     })
 }
 
+const LATER: &str = "the registry is not working or cannot be reached: deploy again later";
+
 /// What to do about a registry that did not tell what an image is, by what Docker passes on of it.
 pub fn of_registry(error: &EngineError) -> &'static str {
-    const LATER: &str = "the registry is not working or cannot be reached: deploy again later";
+    of_refusal(error).unwrap_or(
+        "check the name and the tag, and that the agent's user has a login to the registry (`docker login`) if it \
+         needs one",
+    )
+}
+
+/// The same, if it is not that the registry lacks the image or a login.
+pub fn of_refusal(error: &EngineError) -> Option<&'static str> {
     let cause = match error {
         EngineError::Refused { cause, .. } => cause.to_ascii_lowercase(),
-        _ => return LATER,
+        _ => return Some(LATER),
     };
-    let has = |words: &[&str]| words.iter().any(|words| cause.contains(words));
-    if let Some(advice) = of_tls(&cause) {
-        return advice;
-    }
-    if has(&["http 429", "toomanyrequests", "too many requests"]) {
-        "the registry asks for a pause: deploy again later"
-    } else if has(&[
-        "http 50",
+    let away = [
         "connection refused",
         "no such host",
         "timeout",
         "deadline exceeded",
+    ];
+    let is_away = away.iter().any(|words| cause.contains(words));
+    of_tls(&cause)
+        .or_else(|| of_status(&cause))
+        .or(is_away.then_some(LATER))
+}
+
+/// What to do about a registry that answers, but not now.
+pub fn of_status(cause: &str) -> Option<&'static str> {
+    let cause = cause.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|words| cause.contains(words));
+    if has(&["http 429", "toomanyrequests", "too many requests"]) {
+        Some(
+            "the registry asks for a pause: deploy again later; with a login (`docker login`) it may allow more",
+        )
+    } else if has(&[
+        "http 50",
+        "500 internal server error",
+        "502 bad gateway",
+        "503 service unavailable",
+        "504 gateway time",
     ]) {
-        LATER
+        Some(LATER)
     } else {
-        "check the name and the tag, and that the agent's user has a login to the registry \
-         (`docker login`) if it needs one"
+        None
     }
 }
 
@@ -133,6 +155,10 @@ mod tests {
                 "a pause",
             ),
             ("error parsing HTTP 503 response body: {}", "is not working"),
+            (
+                "received unexpected HTTP status: 500 Internal Server Error",
+                "is not working",
+            ),
             (
                 "Get \"http://127.0.0.1:42900/v2/\": dial tcp: connection refused",
                 "is not working",

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -395,6 +396,8 @@ async fn what_was_repaired_is_counted() {
 pub struct Dockerd {
     folder: PathBuf,
     bridge: String,
+    /// This machine's on the bridge.
+    pub address: Ipv4Addr,
     /// More arguments.
     pub more: Vec<String>,
     process: Option<std::process::Child>,
@@ -414,12 +417,14 @@ impl Dockerd {
         let id = std::process::id() + number * 4097;
         let (third, fourth) = (id / 64 % 256, id % 64 * 4 + 1);
         run("ip", &["link", "add", &bridge, "type", "bridge"]);
-        let address = format!("172.31.{third}.{fourth}/30");
-        run("ip", &["address", "add", &address, "dev", &bridge]);
+        let address = Ipv4Addr::new(172, 31, third as u8, fourth as u8);
+        let with_mask = format!("{address}/30");
+        run("ip", &["address", "add", &with_mask, "dev", &bridge]);
         run("ip", &["link", "set", &bridge, "up"]);
         Self {
             folder,
             bridge,
+            address,
             more: Vec::new(),
             process: None,
         }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptions, RemoveImageOptions};
 use futures_util::StreamExt;
@@ -21,26 +22,30 @@ const USER: &str = "ann";
 const PASSWORD: &str = "pw";
 const HASHED: &str = "ann:$2y$05$abcdefghijklmnopqrstuuHIrMEWpUCQe2YqFR3sXwQ75u4od..9q\n";
 
-struct Registry {
+pub struct Registry {
     /// `host:port/hello`
-    name: String,
+    pub name: String,
     _child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Registry {
     async fn start() -> Option<Self> {
+        let port = tool::free_address().port();
+        // The engine trusts all of 127.0.0.0/8 without TLS.
+        Self::at(([127, 0, 0, 1], port).into(), "").await
+    }
+
+    /// The same there; `tls` is more of its `http` section.
+    pub async fn at(address: std::net::SocketAddr, tls: &str) -> Option<Self> {
         let program = tool::find("docker-registry", "docker-registry")?;
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let port = tool::free_address().port();
-        // The engine trusts all of 127.0.0.0/8 without TLS.
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         std::fs::write(path("htpasswd"), HASHED).unwrap();
         let config = format!(
             "version: 0.1\nlog: {{ level: error }}\n\
              storage: {{ filesystem: {{ rootdirectory: {:?} }}, delete: {{ enabled: true }} }}\n\
-             http: {{ addr: \"{address}\" }}\n\
+             http: {{ addr: \"{address}\"{tls} }}\n\
              auth: {{ htpasswd: {{ realm: test, path: {:?} }} }}\n",
             path("store"),
             path("htpasswd"),
@@ -64,13 +69,16 @@ impl Registry {
     }
 
     /// Docker's configuration with the login.
-    fn login(&self) -> std::path::PathBuf {
+    pub fn login(&self) -> std::path::PathBuf {
         self.folder.path().join("login")
     }
 
     /// The sample app in this version, under this tag.
     async fn push(&self, version: &str, tag: &str) {
-        let docker = docker().await;
+        self.push_by(&docker().await, version, tag).await;
+    }
+
+    pub async fn push_by(&self, docker: &Docker, version: &str, tag: &str) {
         let mut archive = tar::Builder::new(Vec::new());
         for file in files(version, "") {
             let mut header = tar::Header::new_gnu();

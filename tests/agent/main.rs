@@ -69,5 +69,6 @@ mod strangers;
 mod tokens;
 mod told;
 mod traces;
+mod trusted;
 mod volumes;
 mod workers;

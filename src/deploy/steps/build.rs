@@ -8,7 +8,7 @@ use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
 use crate::deploy::{disk, limits, services, tend, words};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, advice};
 use crate::ids::{AppName, DeploymentId, ReleaseId};
 use crate::source::Commit;
 use crate::store::deployments::Deployment;
@@ -101,11 +101,7 @@ async fn push(line: &Line<'_>, name: &str, commit: &Commit, id: &str) -> Result<
         Ok(Ok(digest)) => digest,
         Ok(Err(error @ EngineError::Unreachable { .. })) => return Err(error.into()),
         Ok(Err(error)) => {
-            let what = format!(
-                "{error}; check `build.push`, and that the agent's user has a login to `{}` that may push \
-                 (`docker login`)",
-                image.registry()
-            );
+            let what = format!("{error}; {}", advice_on_push(&error, "build.push", &image));
             return Err(Stop::failed("push_failed", what));
         }
         Err(_) => {
@@ -134,15 +130,26 @@ async fn keep_cache(line: &Line<'_>, built: &Built) {
     let said = match pushed.await {
         Ok(Ok(_)) => format!("pushed the build cache to `{image}`"),
         Ok(Err(error)) => format!(
-            "[build] warning: the build cache is not pushed: {error}; check `build.cache_to`, and that the agent's \
-             user has a login to `{}` that may push (`docker login`)",
-            image.registry()
+            "[build] warning: the build cache is not pushed: {error}; {}",
+            advice_on_push(&error, "build.cache_to", image)
         ),
         Err(_) => format!(
             "[build] warning: the build cache was not pushed to `{image}` within `build.timeout`, {timeout:?}"
         ),
     };
     line.log.line(&said);
+}
+
+fn advice_on_push(error: &EngineError, key: &str, image: &Image) -> String {
+    advice::of_refusal(error).map_or_else(
+        || {
+            format!(
+                "check `{key}`, and that the agent's user has a login to `{}` that may push (`docker login`)",
+                image.registry()
+            )
+        },
+        str::to_owned,
+    )
 }
 
 /// Where the image comes from; of one that was built before, as it was recorded then.

@@ -172,6 +172,10 @@ class Repository:
         self.bare, self.tree = os.path.join(WORK, f"{name}.git"), os.path.join(WORK, f"{name}-tree")
         run("git", "init", "-q", "--bare", "-b", "main", self.bare)
         run("git", "init", "-q", "-b", "main", self.tree)
+        for folder in (self.bare, self.tree):
+            # Else git looks for likenesses in what is random, and takes minutes.
+            run("git", "-C", folder, "config", "core.bigFileThreshold", "1m")
+            run("git", "-C", folder, "config", "core.compression", "0")
         for file, text in files.items():
             write(f"{name}-tree/{file}", text)
         # Each commit replaces ten megabytes that nothing compresses.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use super::advice::is_of_full_disk;
 use super::cache_key::{Base, cache_key};
 use super::command::Program;
 use super::ssh::Agents;
@@ -268,9 +270,15 @@ async fn build(
     let here_documents = context.dockerfile.text.windows(2).any(|it| it == b"<<");
     let dockerfile = Arc::new(Mutex::new(context.dockerfile_folder()));
     let context = Arc::new(Mutex::new(context));
+    let begun = OffsetDateTime::now_utc();
     let built = engine
         .build(&spec, dockerfile, context.clone(), Some(log))
         .await;
+    if let Err(failure) = &built
+        && is_full(failure)
+    {
+        make_room(engine, begun, log).await;
+    }
     if built.is_err()
         && let Some(error @ BuildError::Source(_)) = context.lock().failed.take()
     {
@@ -291,6 +299,27 @@ async fn build(
             })
         }
         built => Ok(built?),
+    }
+}
+
+fn is_full(failure: &BuildFailure) -> bool {
+    match failure {
+        BuildFailure::Step { message, .. } => is_of_full_disk(message),
+        BuildFailure::Engine(error) => is_of_full_disk(&error.to_string()),
+    }
+}
+
+/// The steps before the one that filled the disk are cached: until somebody removes that, nothing can be written.
+async fn make_room(engine: &Engine, since: OffsetDateTime, log: &Log) {
+    match engine.forget_build_cache(since).await {
+        Ok(0) => {}
+        Ok(freed) => log.line(&format!(
+            "[build] the disk of Docker became full: what this build has used of the cache is removed, {} MiB",
+            freed >> 20
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "failed to remove the cache of a build that filled the disk")
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Image;
@@ -120,6 +121,14 @@ impl Engine {
     ) -> Result<u64> {
         match self {
             Engine::Docker(docker) => docker.shrink_build_cache(most, age).await,
+        }
+    }
+
+    /// Removes from the builder's cache what was put there or used since then, unless it is in use now; returns how
+    /// many bytes.
+    pub async fn forget_build_cache(&self, since: OffsetDateTime) -> Result<u64> {
+        match self {
+            Engine::Docker(docker) => docker.forget_build_cache(since).await,
         }
     }
 
@@ -377,6 +386,13 @@ impl Engine {
         }
     }
 
+    /// The digest, `sha256:…`, that the engine has got the image with this id by, under this name.
+    pub async fn known_digest(&self, id: &str, image: &Image) -> Result<Option<String>> {
+        match self {
+            Engine::Docker(docker) => docker.known_digest(id, image).await,
+        }
+    }
+
     /// Pushes an image under this name and tag, and returns the digest, `sha256:…`, that its registry has for
     /// it. The name is only the registry's: here it is taken away again.
     pub async fn push(&self, id: &str, image: &Image) -> Result<String> {
@@ -386,13 +402,6 @@ impl Engine {
     }
 
     /// The digest, `sha256:…`, of what a name stands for in its registry now.
-    /// The digest, `sha256:…`, that the engine has got the image with this id by, under this name.
-    pub async fn known_digest(&self, id: &str, image: &Image) -> Result<Option<String>> {
-        match self {
-            Engine::Docker(docker) => docker.known_digest(id, image).await,
-        }
-    }
-
     pub async fn digest(&self, image: &Image) -> Result<String> {
         match self {
             Engine::Docker(docker) => docker.digest(image).await,

@@ -4,14 +4,48 @@ use std::time::Duration;
 
 use bollard::models::BuildPruneResponse;
 use http::header::HOST;
+use http::request::Builder;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
+use time::OffsetDateTime;
 use url::form_urlencoded::Serializer;
 
 use super::super::{Docker, EngineError, Result};
 use super::call::{Body, call};
 use super::{LONGEST, refusal};
+
+/// How many pieces of the cache one build is thought to leave at most.
+const MOST: usize = 500;
+const PASSES: usize = 4;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What an engine tells of its cache, up to Docker 28 and since.
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(rename = "BuildCache")]
+    records: Option<Vec<Record>>,
+    #[serde(rename = "BuildCacheUsage")]
+    items: Option<Items>,
+}
+
+#[derive(Deserialize)]
+struct Items {
+    #[serde(rename = "Items")]
+    items: Option<Vec<Record>>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "CreatedAt", with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(rename = "LastUsedAt", with = "time::serde::rfc3339::option", default)]
+    last_used_at: Option<OffsetDateTime>,
+}
 
 impl Docker {
     pub async fn shrink_build_cache(
@@ -35,18 +69,55 @@ impl Docker {
         Ok(freed)
     }
 
-    async fn prune(&self, what: &[(&str, &str)]) -> Result<u64> {
-        let refused = |cause: String| EngineError::Refused {
-            what: "shrink its build cache".into(),
-            cause,
+    pub async fn forget_build_cache(&self, since: OffsetDateTime) -> Result<u64> {
+        let mut freed = 0;
+        // A build that has just failed lets go of its last pieces only now, and what is built on stays until what
+        // was built on it is gone.
+        for _ in 0..PASSES {
+            let found = self.cached_since(since).await?;
+            if found.is_empty() {
+                break;
+            }
+            for record in found.iter().take(MOST) {
+                let filters = json!({ "id": [format!("^{}$", record.id)] }).to_string();
+                freed += self.prune(&[("filters", &filters)]).await?;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(freed)
+    }
+
+    /// What was made or used since then, the newest first.
+    async fn cached_since(&self, since: OffsetDateTime) -> Result<Vec<Record>> {
+        let asked = Request::get("/system/df?type=build-cache&verbose=1");
+        let usage: Usage = self.cache_call(asked).await?;
+        let items = usage.items.and_then(|usage| usage.items);
+        let all = usage.records.or(items).unwrap_or_default().into_iter();
+        let is_new = |record: &Record| {
+            let used = record.last_used_at.unwrap_or(record.created_at);
+            record.created_at.max(used) >= since
         };
+        let mut new: Vec<_> = all.filter(is_new).collect();
+        new.sort_by_key(|record| std::cmp::Reverse(record.created_at));
+        Ok(new)
+    }
+
+    async fn prune(&self, what: &[(&str, &str)]) -> Result<u64> {
         let query = Serializer::new(String::new())
             .append_pair("all", "1")
             .extend_pairs(what)
             .finish();
-        let request = Request::post(format!("/build/prune?{query}"))
-            .header(HOST, "docker")
-            .body(Body::default());
+        let asked = Request::post(format!("/build/prune?{query}"));
+        let pruned: BuildPruneResponse = self.cache_call(asked).await?;
+        Ok(pruned.space_reclaimed.unwrap_or_default().max(0) as u64)
+    }
+
+    async fn cache_call<T: DeserializeOwned>(&self, asked: Builder) -> Result<T> {
+        let refused = |cause: String| EngineError::Refused {
+            what: "shrink its build cache".into(),
+            cause,
+        };
+        let request = asked.header(HOST, "docker").body(Body::default());
         let request = request.map_err(|error| refused(error.to_string()))?;
         let called = call(&self.host, request).await;
         let (answer, _connection) = called.map_err(|error| self.unreachable(&error))?;
@@ -57,8 +128,6 @@ impl Docker {
             .collect()
             .await;
         let body = body.map_err(|error| refused(error.to_string()))?.to_bytes();
-        let pruned: BuildPruneResponse =
-            serde_json::from_slice(&body).map_err(|error| refused(error.to_string()))?;
-        Ok(pruned.space_reclaimed.unwrap_or_default().max(0) as u64)
+        serde_json::from_slice(&body).map_err(|error| refused(error.to_string()))
     }
 }

@@ -42,6 +42,7 @@ impl Browser {
         assert!(soon(async || http::get(address, "localhost", "/status").await.is_ok()).await);
         let arguments = [
             "--headless",
+            "--hide-scrollbars",
             "--no-sandbox",
             "--disable-gpu",
             "--disable-quic",

@@ -45,7 +45,10 @@ fn rate(a_second: f64) -> String {
 }
 
 fn percent(part: u64, of: u64) -> String {
-    format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
+    match 100.0 * part as f64 / of.max(1) as f64 {
+        percent if part > 0 && percent < 0.05 => "under 0.1 %".to_owned(),
+        percent => format!("{percent:.1} %"),
+    }
 }
 
 /// What is drawn: which time, and until when.

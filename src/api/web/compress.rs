@@ -25,7 +25,7 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(4));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
     // A vector takes everything.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()

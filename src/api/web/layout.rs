@@ -52,6 +52,7 @@ impl Page<'_> {
                          this page comes back by itself."
                     }
                     main #main tabindex="-1" { (body) }
+                    (super::parts::marks())
                 }
             }
         }.into_string())

@@ -47,7 +47,12 @@ pub fn duration(time: Duration) -> Markup {
 }
 
 pub fn commit(id: &str) -> Markup {
-    html! { code title=(id) { (id.get(..12).unwrap_or(id)) } }
+    html! { code title=(id) { (short(id)) } }
+}
+
+/// As much of a commit's id as names it to people.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// The first line of a commit's message.
@@ -89,17 +94,34 @@ pub fn state(state: State) -> Markup {
 
 /// The mark of a class of states. It says nothing that no word says.
 pub fn mark(class: &str) -> Markup {
+    let shape = match class {
+        "good" | "bad" | "warn" | "busy" => class,
+        _ => "off",
+    };
+    html! { svg.mark aria-hidden="true" { use href={ "#mark-" (shape) } {} } }
+}
+
+/// The shapes of the marks, once for a page: a page may show thousands.
+pub fn marks() -> Markup {
     html! {
-        svg.mark aria-hidden="true" width="10" height="10" viewBox="0 0 10 10" {
-            @match class {
-                "good" => circle cx="5" cy="5" r="4" fill="currentColor" {},
-                "bad" => path d="M1.5 1.5 8.5 8.5M8.5 1.5 1.5 8.5" stroke="currentColor" stroke-width="2" {},
-                "warn" => path d="M5 1 9.5 9H.5Z" fill="currentColor" {},
-                "busy" => path d="M5 1a4 4 0 1 1-4 4" fill="none" stroke="currentColor" stroke-width="2" {},
-                _ => circle cx="5" cy="5" r="3.2" fill="none" stroke="currentColor" stroke-width="1.5" {},
-            }
+        svg.marks aria-hidden="true" {
+            (shape("good", html! { circle cx="5" cy="5" r="4" fill="currentColor" {} }))
+            (shape("bad", html! {
+                path d="M1.5 1.5 8.5 8.5M8.5 1.5 1.5 8.5" stroke="currentColor" stroke-width="2" {}
+            }))
+            (shape("warn", html! { path d="M5 1 9.5 9H.5Z" fill="currentColor" {} }))
+            (shape("busy", html! {
+                path d="M5 1a4 4 0 1 1-4 4" fill="none" stroke="currentColor" stroke-width="2" {}
+            }))
+            (shape("off", html! {
+                circle cx="5" cy="5" r="3.2" fill="none" stroke="currentColor" stroke-width="1.5" {}
+            }))
         }
     }
+}
+
+fn shape(class: &str, drawn: Markup) -> Markup {
+    html! { symbol id={ "mark-" (class) } viewBox="0 0 10 10" { (drawn) } }
 }
 
 /// The last deployments, the newest at the right.

@@ -304,7 +304,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         if this.linger.is_none() {
             // With nothing left to read, closing the socket tells the client that nothing more comes.
             if this.says_goodbye || !this.reader.at_start() || this.refused {
-                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                let done = Pin::new(&mut this.stream).poll_shutdown(cx);
+                ready!(this.timed(cx, done))?;
             }
             this.linger = Some(LINGER_BYTES);
             this.watch.client.set_in(LINGER_MS);

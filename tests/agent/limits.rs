@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::faults::Dockerd;
 use crate::processes::rewrite;
@@ -155,4 +156,56 @@ async fn a_build_takes_no_more_than_it_may_and_what_is_live_stays() {
     server.stop().await;
     drop(dockerd);
     drop(group);
+}
+
+/// A small disk in memory.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn at(folder: PathBuf) -> Self {
+        fs::create_dir(&folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"]);
+        assert!(mount.arg(&folder).status().unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fills_the_disk_leaves_room_for_the_next() {
+    if !Path::new("/bin/busybox").exists() {
+        return tool::skip("there is no /bin/busybox (apt-get install busybox-static)");
+    }
+    // The test's bridge has few addresses.
+    let settings = format!("{SETTINGS}[apps.hello.build]\nnetwork = \"none\"\n");
+    let mut server = Server::idle(&settings).await;
+    let mut dockerd = Dockerd::make(&server.stage.folder);
+    let disk = Disk::at(server.stage.folder.join("dockerd/root"));
+    rewrite(&server, DEFAULT_HOST, &dockerd.host());
+    rewrite(&server, "[docker]\n", "[docker]\nmin_free = \"8m\"\n");
+    dockerd.start().await;
+    server.serve().await;
+    server.go_live("v1").await;
+    // The engine keeps each layer whole, with those below it.
+    let layer = |name| format!("busybox dd if=/dev/urandom of=/{name} bs=1M count=40");
+    let layers = ["a", "b", "c"].map(layer).join("\nRUN ");
+    let id = server.push_files(&app("v2", &layers), "v2").await;
+    let (deployment, log) = server.ended(&id).await;
+    let error = deployment.error.unwrap();
+    assert_eq!(error.code, "build_failed", "{log:#?}");
+    assert!(
+        error.message.contains("the disk of Docker became full"),
+        "{error:?}"
+    );
+    assert_eq!(server.version().await, "v1");
+    server.go_live("v3").await;
+    server.stop().await;
+    drop(dockerd);
+    drop(disk);
 }

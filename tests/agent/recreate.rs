@@ -22,7 +22,10 @@ fn settings(bake: &str, proxy: &str) -> String {
         &format!("bake = \"{bake}\"\nstrategy = \"recreate\""),
     );
     let text = text.replace("deadline = \"15s\"", "deadline = \"10s\"");
-    let volume = format!("data-{bake}-{}", std::process::id());
+    // Tests of one program run beside each other, and a volume belongs to one agent.
+    static COUNT: AtomicI64 = AtomicI64::new(0);
+    let number = COUNT.fetch_add(1, SeqCst);
+    let volume = format!("data-{number}-{}", std::process::id());
     format!("{text}volumes = [\"{volume}:/data\"]\n{proxy}")
 }
 

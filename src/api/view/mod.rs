@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use utoipa::ToSchema;
 
 use crate::principal::Requester;
@@ -89,10 +90,14 @@ impl From<Requester> for RequesterView {
     }
 }
 
+/// All digits of the milliseconds, so that times sort as texts do.
+const RFC_3339: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// RFC 3339 in UTC, with milliseconds.
 pub fn rfc3339(millis: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
         .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
+        .and_then(|time| time.format(RFC_3339).ok())
         .unwrap_or_default()
 }

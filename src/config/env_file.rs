@@ -77,6 +77,11 @@ pub fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(good) && !digit
 }
 
+/// Whether every container has it from Cutover.
+pub fn is_reserved(name: &str) -> bool {
+    name == "PORT" || name.starts_with("CUTOVER_")
+}
+
 /// The value up to the closing quote, and the text after its line.
 fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     let mut value = String::new();

@@ -100,7 +100,7 @@ fn check(change: &Change) -> Result<()> {
                 name.escape_debug()
             ));
         }
-        if name == "PORT" || name.starts_with("CUTOVER_") {
+        if env_file::is_reserved(name) {
             return wrong(format!(
                 "`{name}` cannot be a secret: Cutover sets it itself"
             ));

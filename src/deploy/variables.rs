@@ -93,6 +93,9 @@ fn wrong(name: &str, value: &str) -> Option<String> {
             "`{shown}` is not a variable's name: expected letters, digits and `_`, no digit first"
         ));
     }
+    if env_file::is_reserved(name) {
+        return Some(format!("`{name}` cannot be set: Cutover sets it itself"));
+    }
     if value.contains('\0') {
         return Some(format!("the value of `{shown}` contains a NUL character"));
     }

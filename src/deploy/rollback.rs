@@ -10,7 +10,7 @@ use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::idempotency::Once;
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, apps, secrets};
+use crate::store::{StoreError, actions, apps, former_secrets, secrets};
 
 mod automatic;
 
@@ -43,19 +43,22 @@ pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Re
 }
 
 /// The release that is `steps` different ones before the live one. One that runs like the one after it,
-/// because a commit was deployed again, is none of them.
-fn back(db: &rusqlite::Connection, app: &AppName, steps: usize) -> Result<Release> {
+/// because a commit was deployed again, is none of them; with `secrets` it is, if it started with others.
+fn back(db: &rusqlite::Connection, app: &AppName, steps: usize, secrets: bool) -> Result<Release> {
     let live = live(db, app)?
         .ok_or_else(|| StoreError::Refused(format!("nothing of `{app}` is live yet")))?;
-    let mut different = earlier(db, &live)?;
-    let mut after = live;
-    different.retain(|release| {
-        let differs = !release.runs_like(&after);
+    let mut different = Vec::new();
+    let mut after = live.clone();
+    for release in earlier(db, &live)? {
+        let differs = !release.runs_like(&after)
+            || secrets
+                && former_secrets::versions(db, &release.id)?
+                    != former_secrets::versions(db, &after.id)?;
         if differs {
             after = release.clone();
+            different.push(release);
         }
-        differs
-    });
+    }
     let count = different.len();
     different.into_iter().nth(steps - 1).ok_or_else(|| {
         StoreError::Refused(match count {
@@ -128,11 +131,11 @@ pub async fn ask(
             return Ok(before);
         }
     }
-    let (name, again) = (app.clone(), wish.rebuild);
+    let (name, again, secrets) = (app.clone(), wish.rebuild, wish.secrets);
     let to = wish.to;
     // The live one too, for its secrets.
-    let any = again || wish.secrets;
-    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), any));
+    let any = again || secrets;
+    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), any, secrets));
     let release = find.await?;
     if !again {
         has_images(agent, &release).await?;
@@ -159,9 +162,17 @@ pub async fn ask(
             None => deployments::enqueue(db, &new).map(Queued::New),
         }
     };
-    let write = (agent.store).write(move |db| intake::queued_once(db, once, queue));
-    let queued = write.await?;
+    let of = app.clone();
+    let write = (agent.store).write(move |db| {
+        let running = deployments::running_push(db, &of)?;
+        Ok((intake::queued_once(db, once, queue)?, running))
+    });
+    let (queued, running) = write.await?;
     if let Queued::New(stored) = &queued {
+        // Who goes back does not want what is on its way. It goes on if it has switched already.
+        if let Some(running) = running.filter(|_| !again) {
+            agent.hub.supersede(&running.id, &stored.id);
+        }
         intake::announce(agent, stored);
     }
     Ok(queued)
@@ -203,16 +214,17 @@ fn with_secrets_only(
 }
 
 /// The release that a rollback makes live: what `to` names, or the one that was live before. With `any`
-/// it may be the live one.
+/// it may be the live one; with `secrets` those count as different that started with other secrets.
 pub fn target(
     db: &rusqlite::Connection,
     app: &AppName,
     to: Option<&str>,
     any: bool,
+    secrets: bool,
 ) -> Result<Release> {
     let release = match to {
-        Some(text) => named(db, app, text)?,
-        None => back(db, app, 1)?,
+        Some(text) => named(db, app, text, secrets)?,
+        None => back(db, app, 1, secrets)?,
     };
     let serving = apps::serving(db, app)?;
     if !any && serving.live.as_ref() == Some(&release.id) {
@@ -258,11 +270,11 @@ const FEWEST_DIGITS: usize = 7;
 
 /// Finds a kept release by `-1`, `-2` and so on, by its image's name or tag, or by the beginning of its
 /// own id, of its deployment's or of its commit's.
-fn named(db: &rusqlite::Connection, app: &AppName, text: &str) -> Result<Release> {
+fn named(db: &rusqlite::Connection, app: &AppName, text: &str, secrets: bool) -> Result<Release> {
     let refused = |why: String| Err(StoreError::Refused(why));
     if let Some(steps) = text.strip_prefix('-') {
         return match steps.parse() {
-            Ok(steps @ 1..) => back(db, app, steps),
+            Ok(steps @ 1..) => back(db, app, steps, secrets),
             _ => refused(format!(
                 "`{}` is not a number of releases to go back, such as `-1`",
                 text.escape_debug()

@@ -29,6 +29,12 @@ pub fn record(db: &Connection, release: &ReleaseId) -> Result<()> {
     Ok(())
 }
 
+/// The versions that a release started with, by name, as JSON; `None` if that was not recorded.
+pub fn versions(db: &Connection, release: &ReleaseId) -> Result<Option<String>> {
+    let mut query = db.prepare_cached("SELECT secrets FROM releases WHERE id = ?1")?;
+    Ok(query.query_row([release.as_str()], |row| row.get(0))?)
+}
+
 /// Keeps the value of a secret that is about to get another or none, if a release may need it.
 pub fn keep(db: &Connection, app: &AppName, name: &str) -> Result<()> {
     let mut insert = db.prepare_cached(&format!(

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::dashboard::{cookie, filled};
+use crate::processes::rewrite;
 use crate::server::{APP, SETTINGS, Server};
 use crate::support::demo::http;
 use crate::support::docker::docker;
@@ -320,13 +321,17 @@ fn folders(server: &Server) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_may_be_a_file_in_memory_and_no_view_of_the_output_shows_one() {
-    let settings = format!("{SETTINGS}secrets = {{ TLS_KEY = {{ file = true }} }}\n");
-    let mut server = Server::with(&settings).await;
+    let mut server = Server::start().await;
     let proxy = server.agent().proxy;
     let token = "sesame-canary-52ab";
-    secret(&server, &["set", APP, "TLS_KEY"], VALUE).unwrap();
-    secret(&server, &["set", APP, "TOKEN"], token).unwrap();
     server.go_live("v1").await;
+    // Named when the app was live already; it is a file from the first deployment on.
+    let named = "[apps.hello.run]\nsecrets = { TLS_KEY = { file = true } }";
+    rewrite(&server, "[apps.hello.run]", named);
+    assert!(server.cutover(&["reload"]).status().unwrap().success());
+    secret(&server, &["set", APP, "TLS_KEY", "--follow"], VALUE).unwrap();
+    assert!(!environment(&server).await.contains_key("TLS_KEY"));
+    secret(&server, &["set", APP, "TOKEN", "--follow"], token).unwrap();
     let cat = |server: &Server| {
         let read = ["exec", APP, "--", "/hello", "cat", "/run/secrets/TLS_KEY"];
         let read = server.cutover(&read).output().unwrap();
@@ -511,6 +516,15 @@ async fn a_rollback_can_bring_back_the_secrets_of_then() {
     let shown = Request::get(page).header("cookie", &cookie);
     let shown = server.ask(shown, "").await.text();
     assert!(!shown.contains("name=\"secrets\""), "{shown}");
+
+    // The release before, even if nothing but a secret differs.
+    let worse = format!("{VALUE}-worse");
+    secret(&server, &["set", APP, "A", "--follow"], &worse).unwrap();
+    assert!(has(&worse, None).await);
+    let back = ["rollback", APP, "--secrets", "--follow"];
+    let back = server.cutover(&back).status().unwrap();
+    assert!(back.success(), "{}", server.log());
+    assert!(has(&old, None).await);
     let mut found = Vec::new();
     containing(&server.stage.folder, VALUE, &mut found);
     assert_eq!(found, [""; 0]);

@@ -11,7 +11,7 @@ use crate::deploy::environment;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::instance::{Started, start_one};
 use crate::deploy::steps::vacate;
-use crate::deploy::{Agent, instance_name, output, rollback, routes, services, words};
+use crate::deploy::{Agent, instance_name, output, rollback, routes, services, settings, words};
 use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
@@ -91,6 +91,12 @@ pub async fn again(line: &Line<'_>) -> Result<Release, Stop> {
             service.settings.kept = variables::values(db, &app)?;
             let asked = scales::get(db, &app, &service.name)?;
             let file = configured.as_ref();
+            if let Some(app) = file {
+                // How they are given too: what is to be a file must not become a variable.
+                let now = settings::of(app);
+                service.settings.secrets = now.secrets;
+                service.settings.secret_files = now.secret_files;
+            }
             let file = file.map(|app| services::configured(app, &service.name));
             service.replicas = asked.or(file).unwrap_or(service.replicas);
         }

@@ -12,7 +12,7 @@ use crate::config::{App, Config};
 pub struct Ending {
     pub id: String,
     pub app: String,
-    /// A rest state, or a state after the switch.
+    /// A rest state, or a state after the switch; `queued` if it waits for the start of the app.
     pub state: String,
     /// The error's code; empty if there is no error.
     pub code: String,
@@ -84,6 +84,10 @@ impl Ending {
             "cancelled" => (
                 "was cancelled",
                 format!("deploy again with `cutover deploy {app}`"),
+            ),
+            "queued" => (
+                "waits: the app is stopped",
+                format!("`cutover start {app}` starts it with this deployment"),
             ),
             "stuck" => (
                 "is stuck",

@@ -13,7 +13,7 @@ use crate::ids::DeploymentId;
 use crate::state::{State, Step};
 use crate::store::deployments::{self, Deployment};
 use crate::store::log::CUT_OUT;
-use crate::store::{Result, releases, steps};
+use crate::store::{Result, apps, releases, steps};
 
 /// How many pieces may wait for a slow reader before reading from the log waits too.
 const QUEUE: usize = 16;
@@ -69,16 +69,17 @@ impl Piece {
 /// Sends the log from its beginning, then a last line that says how the deployment ended. Until now,
 /// ends with no such line.
 pub fn follow(agent: Arc<Agent>, id: DeploymentId, until: Until) -> mpsc::Receiver<Vec<u8>> {
-    start(agent, id, 0, until, Piece::text)
+    start(agent, id, 0, until, Piece::text, true)
 }
 
-/// The same with the ending in the words of the command line, for people who push.
+/// The same with the ending in the words of the command line, for people who push. Does not wait for the start
+/// of an app that is stopped.
 pub fn follow_in_words(
     agent: Arc<Agent>,
     id: DeploymentId,
     until: Until,
 ) -> mpsc::Receiver<Vec<u8>> {
-    start(agent, id, 0, until, Piece::words)
+    start(agent, id, 0, until, Piece::words, false)
 }
 
 /// The same in pieces from `offset` on, in bytes.
@@ -88,7 +89,7 @@ pub fn pieces(
     offset: u64,
     until: Until,
 ) -> mpsc::Receiver<Piece> {
-    start(agent, id, offset, until, |piece| piece)
+    start(agent, id, offset, until, |piece| piece, true)
 }
 
 fn start<T: Send + 'static>(
@@ -97,9 +98,14 @@ fn start<T: Send + 'static>(
     offset: u64,
     until: Until,
     shape: fn(Piece) -> T,
+    is_patient: bool,
 ) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let reader = Reader { sender, shape };
+    let reader = Reader {
+        sender,
+        shape,
+        is_patient,
+    };
     tokio::spawn(async move {
         // `None` means that the reader has gone, or that there is nothing left to read.
         let _ = send(&agent, &id, offset, until, &reader).await;
@@ -111,6 +117,8 @@ fn start<T: Send + 'static>(
 struct Reader<T> {
     sender: mpsc::Sender<T>,
     shape: fn(Piece) -> T,
+    /// Whether it waits until a stopped app is started.
+    is_patient: bool,
 }
 
 impl<T> Reader<T> {
@@ -135,15 +143,19 @@ async fn send<T>(
         }
         // Checked before reading, so that everything logged before the end is sent before the ending.
         let wanted = id.clone();
-        let deployment = agent
-            .store
-            .read(move |db| deployments::get(db, &wanted))
-            .await
-            .ok()??;
+        let read = agent.store.read(move |db| {
+            let Some(found) = deployments::get(db, &wanted)? else {
+                return Ok(None);
+            };
+            let is_held = found.state == State::Queued && apps::stopped(db, &found.app)?.is_some();
+            Ok(Some((found, is_held)))
+        });
+        let (deployment, is_held) = read.await.ok()??;
         offset = copy(agent, id, offset, reader).await?;
         // One that has just ended may still have its last lines to say.
         let speaks = until != Until::Now && deployment.state.is_rest() && grown.is_some();
-        if until.is_reached(deployment.state) && !speaks {
+        let gives_up = is_held && !reader.is_patient;
+        if (until.is_reached(deployment.state) || gives_up) && !speaks {
             if until != Until::Now {
                 let read = agent.store.read(move |db| ending(db, deployment));
                 reader.send(Piece::End(Box::new(read.await.ok()?))).await?;

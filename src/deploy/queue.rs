@@ -85,6 +85,8 @@ async fn work(agent: Arc<Agent>, name: AppName) {
     // Whether images may be left that nothing needs.
     let mut tidy = true;
     let mut tidied = agent.hub.tidied();
+    // What was told that it waits for the start of the app.
+    let mut told = None;
     loop {
         // The configuration as it is now; a deployment keeps the one that it began with.
         let Some(app) = agent.app(&name).or_else(|| config::unnamed(&name)) else {
@@ -99,11 +101,27 @@ async fn work(agent: Arc<Agent>, name: AppName) {
         let of = name.clone();
         let next = agent
             .store
-            .read(move |db| match apps::stopped(db, &of)? {
-                Some(_) => Ok(None),
-                None => deployments::next_in_queue(db, &of),
+            .read(move |db| {
+                let next = deployments::next_in_queue(db, &of)?;
+                let is_stopped = apps::stopped(db, &of)?.is_some();
+                Ok(if is_stopped {
+                    (None, next)
+                } else {
+                    (next, None)
+                })
             })
             .await;
+        let next = next.map(|(next, held)| {
+            let held = held.map(|held| held.id);
+            if let Some(id) = held.as_ref().filter(|_| held != told) {
+                agent.say(
+                    id,
+                    &format!("`{name}` is stopped: waiting for `cutover start {name}`"),
+                );
+            }
+            told = held;
+            next
+        });
         let outcome = match next {
             Ok(Some(deployment)) if is_lost(&agent, &deployment) => {
                 end_lost(&agent, deployment).await

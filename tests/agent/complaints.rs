@@ -60,3 +60,39 @@ async fn a_forced_push_deploys_and_another_branch_is_told_which_one_does() {
     assert_eq!(server.version().await, "v2");
     server.stop().await;
 }
+
+/// Who pushed waited in silence for a start that nobody had thought of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_to_a_stopped_app_is_told_so_and_does_not_wait() {
+    if std::process::Command::new("git")
+        .arg("version")
+        .output()
+        .is_err()
+    {
+        tool::skip("there is no `git` (apt-get install git)");
+        return;
+    }
+    let mut server = Server::start().await;
+    std::fs::remove_dir_all(&server.stage.repo).unwrap();
+    let (address, token) = (server.agent().address, server.token());
+    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
+    let work = tempfile::tempdir().unwrap();
+    let work = work.path();
+    git(work, &["init", "-q", "-b", "main"]);
+    commit(work, "v1", "");
+    git(work, &["push", "-q", &url, "main"]);
+    let stop = server.cutover(&["stop", APP]).status().unwrap();
+    assert!(stop.success());
+    commit(work, "v2", "");
+    let (good, text) = try_git(work, &["push", &url, "main"]);
+    assert!(good && text.contains("cutover start hello"), "{text}");
+    let newest = format!("/api/v1/apps/{APP}/deployments?limit=1");
+    let id = server.api(&newest).await["items"][0]["id"].clone();
+    let id = id.as_str().unwrap();
+    server.until_log(id, "cutover start hello").await;
+    let start = server.cutover(&["start", APP]).status().unwrap();
+    assert!(start.success());
+    assert_eq!(server.ended(id).await.0.state, "live");
+    assert_eq!(server.version().await, "v2");
+    server.stop().await;
+}

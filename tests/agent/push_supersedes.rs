@@ -2,6 +2,7 @@
 //! asked for.
 
 use crate::server::{APP, File, SETTINGS, Server, files};
+use crate::support::demo::forge;
 use crate::support::tool;
 use serde_json::Value;
 
@@ -99,5 +100,46 @@ async fn told_not_to_it_stops_nothing() {
     let newer = server.push("v2", "").await;
     live(&server, &older).await;
     live(&server, &newer).await;
+    server.stop().await;
+}
+
+/// The bad commit's own build went on, since what was pushed back is live already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_back_to_what_is_live_stops_what_is_on_its_way() {
+    let mut server = Server::with(SETTINGS).await;
+    let good = server.go_live("v1").await.commit.unwrap();
+    let bad = server.push("v2", "slow-start 60000").await;
+    server.until_log(&bad, "[probe] not healthy yet").await;
+    let repo = git2::Repository::open_bare(&server.stage.repo).unwrap();
+    let tip = repo.refname_to_id("refs/heads/main").unwrap().to_string();
+    let good_id = git2::Oid::from_str(&good).unwrap();
+    repo.reference("refs/heads/main", good_id, true, "back")
+        .unwrap();
+    let payload = forge::payload("refs/heads/main", &tip, &good, "v1");
+    let address = server.agent().address;
+    let pushed = forge::deliver(address, APP, &server.stage.secret, "push", &payload).await;
+    let pushed = pushed.unwrap().json()["deployment"].clone();
+    let pushed = pushed.as_str().unwrap();
+    superseded(&server, &bad, pushed).await;
+    let (ended, log) = server.ended(pushed).await;
+    assert_eq!(ended.state, "skipped", "{log:#?}");
+    assert_eq!(server.version().await, "v1");
+    server.stop().await;
+}
+
+/// Who goes back waited for a build, and what it built went live first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_stops_what_is_on_its_way() {
+    let mut server = Server::with(SETTINGS).await;
+    server.go_live("v1").await;
+    server.go_live("v2").await;
+    let bad = server.push("v3", "slow-start 60000").await;
+    server.until_log(&bad, "[probe] not healthy yet").await;
+    let back = ["rollback", APP, "--follow"];
+    let back = server.cutover(&back).status().unwrap();
+    assert!(back.success(), "{}", server.log());
+    assert_eq!(server.version().await, "v1");
+    let (ended, log) = server.ended(&bad).await;
+    assert_eq!(ended.state, "superseded", "{log:#?}");
     server.stop().await;
 }

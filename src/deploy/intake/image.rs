@@ -139,7 +139,11 @@ pub async fn poll(agent: &Agent, app: &App, of: &Image) -> std::result::Result<(
 /// rolled back is not tried again until there is another image.
 fn is_new(db: &Connection, app: &AppName, id: &CommitId) -> Result<bool> {
     let all = deployments::list(db, app, None, BACK)?;
-    let last = all.into_iter().find(|it| it.goal == Goal::Branch);
+    // One that ended before the registry had said what the name stands for tells nothing.
+    let tells = |it: &Deployment| it.ended_at.is_none() || it.commit.is_some();
+    let last = all
+        .into_iter()
+        .find(|it| it.goal == Goal::Branch && tells(it));
     let on_its_way = |it: &Deployment| it.ended_at.is_none() && it.commit.is_none();
     Ok(last.is_none_or(|it| it.commit.as_ref() != Some(id) && !on_its_way(&it)))
 }

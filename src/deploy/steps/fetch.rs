@@ -74,7 +74,7 @@ pub async fn find(
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let live = image::live(line.agent, &line.app.name).await?;
+    let live = image::standing(line).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
     let (log, cancel, goal) = (line.log.clone(), line.cancel.clone(), goal.clone());

@@ -8,8 +8,9 @@ use crate::config::Image;
 use crate::deploy::Agent;
 use crate::deploy::line::{Line, Stop};
 use crate::engine::{EngineError, advice};
-use crate::ids::{AppName, CommitId};
+use crate::ids::CommitId;
 use crate::source::Commit;
+use crate::state::State;
 use crate::store::deployments::{self, Goal, Trigger};
 use crate::store::{apps, releases};
 
@@ -37,8 +38,7 @@ pub async fn find(line: &Line<'_>, image: &Image, goal: &Goal) -> Result<Commit,
             error => Stop::failed("image", advised(&error)),
         })?;
     let commit = commit(&wanted, &found)?;
-    if is_told(line).await? && live(line.agent, &line.app.name).await?.as_ref() == Some(&commit.id)
-    {
+    if is_told(line).await? && standing(line).await?.as_ref() == Some(&commit.id) {
         let why = format!("`{}` is live already", commit.message);
         return Err(Stop::skipped("already_live", why));
     }
@@ -99,14 +99,20 @@ async fn is_told(line: &Line<'_>) -> Result<bool, Stop> {
     Ok(matches!(trigger, Some(Trigger::Webhook | Trigger::Poll)))
 }
 
-/// What is live.
-pub async fn live(agent: &Agent, app: &AppName) -> Result<Option<CommitId>, Stop> {
-    let app = app.clone();
-    let read = agent.store.read(move |db| {
-        Ok(match apps::serving(db, &app)?.live {
+/// What is live, unless another deployment is about to replace it: then it is not yet known what a newer one
+/// has to change.
+pub async fn standing(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
+    let (id, app) = (line.id.clone(), line.app.name.clone());
+    let read = line.agent.store.read(move |db| {
+        let live = match apps::serving(db, &app)?.live {
             Some(live) => releases::get(db, &live)?.map(|release| release.commit),
             None => None,
-        })
+        };
+        let running = deployments::running(db, &app)?;
+        let replaces = running.is_some_and(|running| {
+            running.id != id && running.state < State::Switching && running.commit != live
+        });
+        Ok(live.filter(|_| !replaces))
     });
     Ok(read.await?)
 }

@@ -78,7 +78,7 @@ impl Decision {
 }
 
 /// One release serves at a time, so one commit of a push is deployed: that of the app's own branch,
-/// or else that of the first ref that the app deploys.
+/// or else that of the first ref that the app deploys; of several tags, of the one with the highest version.
 pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let wanted: Vec<_> = refs.iter().map(|moved| wanted(app, moved, skip)).collect();
     let is_own = |name: &Ref| matches!(name, Ref::Branch(name) if *name == app.branch);
@@ -88,7 +88,16 @@ pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
         let own = own.position(|it| of(it).is_some_and(is_own));
         own.or_else(|| wanted.iter().position(|it| of(it).is_some()))
     };
-    let deploy = choose(|it| it.as_ref().ok());
+    let deploy = choose(|it| it.as_ref().ok()).map(|at| match &wanted[at] {
+        Ok(Ref::Tag(_)) => highest(&wanted).unwrap_or(at),
+        // Unlike its branch, a tag is deployed whatever its commit changes.
+        Ok(Ref::Branch(_)) if app.paths.is_some() => {
+            let is_tag = |it: &usize| matches!(wanted[*it], Ok(Ref::Tag(_)));
+            let mut tags = (0..refs.len()).filter(is_tag);
+            tags.find(|it| is_same(&refs[*it], &refs[at])).unwrap_or(at)
+        }
+        _ => at,
+    });
     let skipped = choose(|it| match it {
         Err(Unwanted::Skipped(name, _)) => Some(name),
         _ => None,
@@ -107,6 +116,29 @@ pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
         chosen: deploy.or(skipped),
         reasons,
     }
+}
+
+/// The tag with the highest version.
+fn highest(wanted: &[Result<Ref, Unwanted>]) -> Option<usize> {
+    let tags = wanted.iter().enumerate().filter_map(|(at, it)| match it {
+        Ok(Ref::Tag(name)) => Some((version(name), at)),
+        _ => None,
+    });
+    tags.max().map(|(_, at)| at)
+}
+
+/// The numbers of a version, to be compared. What leads to a release (`-rc1`) comes before it.
+fn version(name: &str) -> (Vec<u64>, bool, Vec<u64>) {
+    let numbers = |text: &str| {
+        let runs = text.split(|c: char| !c.is_ascii_digit());
+        runs.filter_map(|run| run.parse().ok()).collect()
+    };
+    let (release, candidate) = match name.split_once('-') {
+        Some((release, candidate)) => (release, Some(candidate)),
+        None => (name, None),
+    };
+    let of_candidate = candidate.map(numbers).unwrap_or_default();
+    (numbers(release), candidate.is_none(), of_candidate)
 }
 
 /// Whether two refs lead to the same commit.
@@ -189,6 +221,39 @@ mod tests {
             of(&app, &[tag.clone(), next]),
             (Some(tag.git_ref), vec![None, Some(why.into())])
         );
+    }
+
+    #[test]
+    fn of_several_tags_the_highest_version_goes() {
+        let app = app("tags = '*'");
+        for (tags, expected) in [
+            (&["v8", "v9", "v10"][..], "v10"),
+            (&["v1.2.0", "v1.10.0", "v1.9.9"], "v1.10.0"),
+            (&["v2.0.0-rc2", "v2.0.0", "v2.0.0-rc10"], "v2.0.0"),
+            (&["v2.0.0-rc10", "v2.0.0-rc9"], "v2.0.0-rc10"),
+            (&["a", "b"], "b"),
+        ] {
+            let refs = tags.iter().zip('1'..);
+            let refs: Vec<_> = refs
+                .map(|(tag, digit)| to(&format!("refs/tags/{tag}"), digit))
+                .collect();
+            let (deployed, reasons) = of(&app, &refs);
+            assert_eq!(deployed, Some(format!("refs/tags/{expected}")));
+            let others = reasons.iter().flatten();
+            assert_eq!(others.count(), tags.len() - 1, "{reasons:?}");
+        }
+    }
+
+    /// A branch's commit may change nothing under `paths`, which a tag need not.
+    #[test]
+    fn a_tag_on_the_branch_s_commit_is_what_counts_where_paths_do() {
+        let refs = [to("refs/heads/main", '1'), to("refs/tags/v1", '1')];
+        let of_paths = |more: &str| of(&app(&format!("tags = '*'\n{more}")), &refs).0;
+        assert_eq!(
+            of_paths("paths = ['a/**']").as_deref(),
+            Some("refs/tags/v1")
+        );
+        assert_eq!(of_paths("").as_deref(), Some("refs/heads/main"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::shutdown::shutdown;
 use super::{Error, Global, configuration};
@@ -46,6 +47,8 @@ pub async fn run(args: Proxy, global: &Global) -> Result<(), Error> {
     };
     options.takeover = args.takeover;
     options.by_agent = std::env::var_os(BY_AGENT).is_some();
+    // A terminal that goes away must not take the visitors' connections with it.
+    let _ignored = signal(SignalKind::hangup());
     proxy::run(options, shutdown())
         .await
         .map_err(|error| Error::failed("the proxy failed").because(&error))

@@ -199,6 +199,41 @@ async fn an_event_stream_ends_after_a_whole_event_and_is_no_failure() {
     proxy.stop().await;
 }
 
+/// No EventSource sends POST: whoever asked does not ask again for what is cut off, such as a model's answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_that_was_posted_for_is_served_to_its_end() {
+    let proxy = Proxy::start().await;
+    let old = app(|mut stream| async move {
+        read_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..50 {
+            stream.write_all(b"9\r\ndata: x\n\n\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+    })
+    .await;
+    proxy.publish(1, &[old]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let request =
+        b"POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    read_head(&mut stream).await;
+    proxy.publish(2, &[]).await;
+    let (requests, window) = (Duration::from_secs(30), Duration::from_millis(100));
+    let (receipt, text) = tokio::join!(
+        proxy.client.drain("app", 2, requests, window),
+        until_closed(&mut stream)
+    );
+    let receipt = receipt.unwrap();
+    assert_eq!((receipt.failed, receipt.drained), (0, 1), "{receipt:?}");
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.ends_with("\r\n0\r\n\r\n"), "{text:?}");
+    proxy.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_many_event_streams_as_fill_the_window_all_end_before_the_deadline() {
     let proxy = Proxy::start().await;

@@ -115,6 +115,7 @@ impl Attempt<'_> {
             false => self.claim.share().policy.body_idle_timeout_ms,
         };
         let watch = self.watch.clone();
+        let events = events && self.resumes;
         let download = Download::new(via, self.claim, watch, idle_ms, events);
         Response::from_parts(head, ResponseBody::Stream(Box::new(download)))
     }

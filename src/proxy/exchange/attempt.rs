@@ -27,6 +27,8 @@ pub struct Attempt<'a> {
     pub watch: &'a Arc<Watch>,
     pub claim: Claim,
     pub host: HeaderValue,
+    /// Whether the client of an event stream may be one that asks again by itself: an EventSource only sends GET.
+    pub resumes: bool,
     /// Targets of the claimed share that refused a connection.
     pub tried: Vec<usize>,
     /// The ids of the shares whose targets have all refused a connection.

@@ -251,6 +251,7 @@ async fn forward(
         watch,
         claim,
         host,
+        resumes: request.method() == Method::GET,
         tried: Vec::new(),
         left: Vec::new(),
     };

@@ -99,14 +99,16 @@ fn file(
     output: &mut TcpStream,
 ) -> io::Result<()> {
     let content = site.open(path, request)?;
-    let modified = date::written(content.time);
+    // A time of 1970 is one that a builder has taken away: it says nothing of a content.
+    let modified = (content.time > 0).then(|| date::written(content.time));
+    let modified = modified.as_deref();
     let is_found = status.starts_with("200");
-    if is_found && has_changed(request, &content.mark, &modified) {
+    if is_found && has_changed(request, &content.mark, modified) {
         return text(request, "412 Precondition Failed", "", stays, output);
     }
-    let known = is_found && is_known(request, &content.mark, &modified);
+    let known = is_found && is_known(request, &content.mark, modified);
     let part = match is_found && !known {
-        true => part(request, &content.mark, &modified, content.size),
+        true => part(request, &content.mark, modified, content.size),
         false => Part::Whole,
     };
     let status = match part {
@@ -122,9 +124,12 @@ fn file(
     let mut head = head(status, stays);
     let _ = write!(
         head,
-        "etag: {}\r\nlast-modified: {modified}\r\ncache-control: {cache}\r\n",
+        "etag: {}\r\ncache-control: {cache}\r\n",
         content.mark
     );
+    if let Some(modified) = modified {
+        let _ = write!(head, "last-modified: {modified}\r\n");
+    }
     if content.varies {
         head.push_str("vary: accept-encoding\r\n");
     }

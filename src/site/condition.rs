@@ -12,13 +12,13 @@ pub enum Part {
 }
 
 /// Whether the client wants an answer only about a content that this one is not (RFC 9110, 13.2.2).
-pub fn has_changed(request: &Request, mark: &str, modified: &str) -> bool {
+pub fn has_changed(request: &Request, mark: &str, modified: Option<&str>) -> bool {
     match (&request.if_match, &request.if_unmodified_since) {
         (Some(marks), _) => {
             let mut marks = marks.split(',').map(str::trim);
             !marks.any(|it| it == "*" || it == mark)
         }
-        (None, Some(time)) => match (date::order(modified), date::order(time)) {
+        (None, Some(time)) => match (modified.and_then(date::order), date::order(time)) {
             (Some(modified), Some(time)) => modified > time,
             _ => false,
         },
@@ -27,26 +27,26 @@ pub fn has_changed(request: &Request, mark: &str, modified: &str) -> bool {
 }
 
 /// Whether the client has this content.
-pub fn is_known(request: &Request, mark: &str, modified: &str) -> bool {
+pub fn is_known(request: &Request, mark: &str, modified: Option<&str>) -> bool {
     match (&request.if_none_match, &request.if_modified_since) {
         (Some(marks), _) => {
             let mut marks = marks.split(',').map(str::trim);
             marks.any(|it| it == "*" || it.strip_prefix("W/").unwrap_or(it) == mark)
         }
         // The time that it was told; a client does not make up others.
-        (None, Some(time)) => time == modified,
+        (None, Some(time)) => Some(time.as_str()) == modified,
         (None, None) => false,
     }
 }
 
-pub fn part(request: &Request, mark: &str, modified: &str, size: u64) -> Part {
+pub fn part(request: &Request, mark: &str, modified: Option<&str>, size: u64) -> Part {
     let Some(range) = &request.range else {
         return Part::Whole;
     };
     if request
         .if_range
         .as_ref()
-        .is_some_and(|it| it != mark && it != modified)
+        .is_some_and(|it| it != mark && Some(it.as_str()) != modified)
     {
         return Part::Whole;
     }

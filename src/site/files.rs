@@ -145,8 +145,9 @@ impl Site {
             return Ok(mark);
         }
         let mark = match size {
-            ..=LARGE => format!("\"{:016x}\"", hash(path)?),
-            _ => format!("\"{size:x}-{time:x}\""),
+            // Without a time it is all that tells one content from another.
+            LARGE.. if time > 0 => format!("\"{size:x}-{time:x}\""),
+            _ => format!("\"{:016x}\"", hash(path)?),
         };
         if let Ok(mut marks) = self.marks.lock() {
             marks.insert(path.to_owned(), mark.clone());

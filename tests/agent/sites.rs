@@ -214,6 +214,15 @@ fn the_server_of_sites_gives_nothing_else_away_and_finishes_what_it_began() {
     let latin = std::ffi::OsStr::from_bytes(b"caf\xe9.html");
     std::fs::write(site.join(latin), "latin").unwrap();
     std::fs::write(site.join("large"), vec![b'x'; 8 << 20]).unwrap();
+    // As builders leave files whose images are to be the same: that says nothing of when they changed.
+    std::fs::write(site.join("undated"), "undated").unwrap();
+    let undated = std::fs::File::options()
+        .write(true)
+        .open(site.join("undated"));
+    undated
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
     std::os::unix::fs::symlink("../outside", site.join("link")).unwrap();
     std::os::unix::fs::symlink("index.html", site.join("inside")).unwrap();
     let mut program = Program::start(folder.path());
@@ -275,6 +284,12 @@ fn the_server_of_sites_gives_nothing_else_away_and_finishes_what_it_began() {
             "412",
         ),
         ("/", "if-unmodified-since: soon\r\n".to_owned(), "200"),
+        ("/", format!("if-modified-since: {time}\r\n"), "304"),
+        (
+            "/undated",
+            "if-modified-since: Thu, 01 Jan 1970 00:00:00 GMT\r\n".to_owned(),
+            "200",
+        ),
         ("/nothing", "if-match: *\r\n".to_owned(), "404"),
     ] {
         let said = program.say(&format!(

@@ -302,7 +302,7 @@ pub(super) async fn roll_back(
             StatusCode::CONFLICT,
             "image_gone",
             error.to_string(),
-            error.hint(app),
+            error.hint(),
         ),
         RollbackError::Store(error) => {
             ApiError::from(error).or_hint(format!("`cutover releases {app}` lists them"))

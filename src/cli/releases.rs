@@ -50,10 +50,10 @@ pub async fn run(args: Releases, global: &Global) -> Result<(), Error> {
     };
     table.show(list.items.iter().map(row).collect());
     if let Some(release) = list.items.iter().find(|release| release.gone) {
-        let (app, commit) = (&args.app, words::short(&release.commit));
+        let app = &args.app;
         print::line(format_args!(
-            "! An image that is gone was removed from Docker: build its commit again with `cutover rollback \
-             {app} --to {} --rebuild` or `cutover deploy {app} --ref {commit}`",
+            "! An image that is gone was removed from Docker: `cutover rollback {app} --to {} --rebuild` pulls it or \
+             builds its commit again",
             release.id
         ));
     }

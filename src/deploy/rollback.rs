@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::intake::{self, Queued};
+use super::steps::image;
 use super::{Agent, Result};
 use crate::engine::EngineError;
-use crate::ids::{AppName, CommitId, ReleaseId};
+use crate::ids::{AppName, ReleaseId};
 use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::idempotency::Once;
@@ -76,7 +77,8 @@ pub enum RollbackError {
     Gone {
         image: String,
         release: ReleaseId,
-        commit: CommitId,
+        /// What to do next.
+        hint: String,
     },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,23 +88,33 @@ pub enum RollbackError {
 
 impl RollbackError {
     /// What to do next.
-    pub fn hint(&self, app: &AppName) -> String {
+    pub fn hint(&self) -> &str {
         match self {
-            Self::Gone {
-                release, commit, ..
-            } => rebuild(app, release, commit),
-            _ => String::new(),
+            Self::Gone { hint, .. } => hint,
+            _ => "",
         }
     }
 }
 
-/// How a release whose image is gone is built again.
-pub fn rebuild(app: &AppName, release: &ReleaseId, commit: &CommitId) -> String {
-    format!(
-        "build its commit again: `cutover rollback {app} --to {release} --rebuild` or `cutover deploy {app} \
-         --ref {}`",
-        commit.short()
-    )
+/// How a release whose image is gone gets it again.
+pub fn rebuild(release: &Release) -> String {
+    let Release {
+        app, id, commit, ..
+    } = release;
+    let rebuild = format!("`cutover rollback {app} --to {id} --rebuild`");
+    match digest(release) {
+        Some(_) => format!("pull it again: {rebuild}"),
+        None => format!(
+            "build its commit again: {rebuild} or `cutover deploy {app} --ref {}`",
+            commit.short()
+        ),
+    }
+}
+
+/// The digest of its image, if that came from a registry.
+fn digest(release: &Release) -> Option<&str> {
+    let (_, digest) = release.message.rsplit_once('@')?;
+    (image::id(digest)? == release.commit).then_some(digest)
 }
 
 /// What a rollback is to do.
@@ -142,7 +154,10 @@ pub async fn ask(
     }
     let mut new = back_to(app, &release, Trigger::Rollback, by);
     if again {
-        new.goal = Goal::Named(release.commit.to_string());
+        new.goal = Goal::Named(match digest(&release) {
+            Some(digest) => format!("@{digest}"),
+            None => release.commit.to_string(),
+        });
     }
     let queue = move |db: &_| {
         let changed = match wish.secrets {
@@ -256,7 +271,7 @@ async fn has_images(agent: &Agent, release: &Release) -> std::result::Result<(),
                 return Err(RollbackError::Gone {
                     image: service.image.clone(),
                     release: release.id.clone(),
-                    commit: release.commit.clone(),
+                    hint: rebuild(release),
                 });
             }
             Err(error) => return Err(error.into()),

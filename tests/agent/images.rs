@@ -280,6 +280,31 @@ async fn a_registry_is_asked_for_another_image_and_a_rollback_stays() {
     assert_eq!(server.version().await, "v1");
     registry.push("v3", "1").await;
     serves("v3").await;
+
+    // What somebody has removed from Docker is pulled again by its digest.
+    let list = server.api(&format!("/api/v1/apps/{APP}/releases")).await;
+    let second = &list["items"][1];
+    let (id, image) = (second["id"].as_str(), second["image_id"].as_str());
+    let (id, image) = (id.unwrap(), image.unwrap());
+    let force = RemoveImageOptions {
+        force: true,
+        ..Default::default()
+    };
+    let docker = docker().await;
+    docker.remove_image(image, Some(force), None).await.unwrap();
+    let back = |more: &[&str]| {
+        let back = [&["rollback", APP, "--to", id, "--follow"], more].concat();
+        server.cutover(&back).output().unwrap()
+    };
+    let gone = back(&[]);
+    let said = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert!(
+        !gone.status.success() && said.contains("--rebuild"),
+        "{said}"
+    );
+    let again = back(&["--rebuild"]);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(server.version().await, "v2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,7 +127,7 @@ async fn can_start(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     for service in &release.services {
         if !line.agent.engine.has_image(&service.image_id).await? {
             let image = &service.image;
-            let again = rollback::rebuild(&release.app, id, &release.commit);
+            let again = rollback::rebuild(release);
             let what =
                 format!("the image `{image}` of the release `{id}` is gone from Docker; {again}");
             return Err(Stop::failed("image_gone", what));

@@ -48,15 +48,17 @@ fn opened(
     submodule: Submodule,
     fetching: &Fetching<'_>,
 ) -> Result<Option<Part>, BuildError> {
+    let shown = String::from_utf8_lossy(&submodule.path).into_owned();
     if part.depth == DEEPEST {
         return Err(BuildError::Source(SourceError::Submodule {
-            path: submodule.named,
+            path: shown,
             why: format!("more than {DEEPEST} submodules are within each other"),
             hint: "check whether one contains itself, or exclude it in .dockerignore".into(),
         }));
     }
     let mirror = part.objects.mirror();
-    let found = mirror.submodule(part.root, &submodule.named, submodule.commit, fetching);
+    let named = &submodule.named;
+    let found = mirror.submodule(part.root, named, &shown, submodule.commit, fetching);
     let Some((mirror, commit)) = found? else {
         return Ok(None);
     };

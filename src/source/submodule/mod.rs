@@ -26,12 +26,14 @@ pub struct Fetching<'a> {
 
 impl Mirror {
     /// The repository of the submodule at `path`, with `commit`, which is fetched if it is not there yet;
-    /// `root` is the root folder of the commit that records it.
+    /// `root` is the root folder of the commit that records it, and `shown` the whole path for people, which begins
+    /// outside of the submodules that it is in.
     /// `None`: submodules stay empty.
     pub(crate) fn submodule(
         &self,
         root: Oid,
         path: &str,
+        shown: &str,
         commit: Oid,
         fetching: &Fetching<'_>,
     ) -> Result<Option<(Self, Commit)>, SourceError> {
@@ -40,7 +42,7 @@ impl Mirror {
             return Ok(None);
         }
         let refused = |refused: locate::Refused| SourceError::Submodule {
-            path: path.to_owned(),
+            path: shown.to_owned(),
             why: refused.why,
             hint: refused.hint,
         };
@@ -68,7 +70,7 @@ impl Mirror {
             own: own.clone(),
         };
         let id: CommitId = (commit.to_string().parse()).map_err(|_| SourceError::Submodule {
-            path: path.to_owned(),
+            path: shown.to_owned(),
             why: "it is at no commit".into(),
             hint: "check the repository with `git fsck`".into(),
         })?;
@@ -76,7 +78,7 @@ impl Mirror {
             return Ok(Some((mirror, found)));
         }
         (fetching.log)(&format!(
-            "fetching the submodule `{path}` at {}",
+            "fetching the submodule `{shown}` at {}",
             id.short()
         ));
         let revision = Revision::Recorded(id);
@@ -89,7 +91,7 @@ impl Mirror {
             Ok(found) => Ok(Some((mirror, found))),
             Err(SourceError::Cancelled) => Err(SourceError::Cancelled),
             Err(error) => Err(SourceError::InSubmodule {
-                path: path.to_owned(),
+                path: shown.to_owned(),
                 error: Box::new(error),
             }),
         }

@@ -19,6 +19,9 @@ use crate::proxy::control;
 /// How long DNS may take to answer.
 const LOOK_UP: Duration = Duration::from_secs(3);
 
+/// How long Docker may take to list what it has.
+const ORPHANS: Duration = Duration::from_secs(10);
+
 /// How many things that the database does not know are named.
 const SHOWN: usize = 20;
 
@@ -45,17 +48,26 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let warnings = warnings.unwrap_or_else(|| config::warnings(&config));
     let warnings = warnings.into_iter().chain(crate::source::warnings(&config));
     found.extend(warnings.map(Found::Odd));
-    found.push(docker(&config.docker.host).await);
+    // Beside each other: what does not answer is waited for once.
+    let (docker, agent, tls, orphans, proxy, links) = tokio::join!(
+        docker(&config.docker.host),
+        agent(&config),
+        tls(&config),
+        orphans(&config),
+        proxy(&config),
+        links(&config),
+    );
+    found.push(docker);
     found.extend(data_dir(&config.agent.data_dir));
     found.extend(database(&config.agent.data_dir));
-    found.extend(agent(&config).await);
+    found.extend(agent);
     if let Some(in_force) = in_force {
         found.extend(differences(&path, in_force));
     }
-    found.extend(tls(&config).await);
-    found.extend(orphans(&config).await);
-    found.push(proxy(&config).await);
-    found.extend(links(&config).await);
+    found.extend(tls);
+    found.extend(orphans);
+    found.push(proxy);
+    found.extend(links);
     let mut wrong = 0;
     for found in found {
         match found {
@@ -175,7 +187,7 @@ fn differences(path: &Path, configuration: Configuration) -> Vec<Found> {
 /// What the database does not know, up to a number that people read.
 async fn orphans(config: &Config) -> Vec<Found> {
     let client = Client::local(&config.agent.data_dir);
-    let Ok(all) = gc::orphans(&client).await else {
+    let Ok(Ok(all)) = tokio::time::timeout(ORPHANS, gc::orphans(&client)).await else {
         // Why the agent or Docker does not answer is said already.
         return vec![];
     };

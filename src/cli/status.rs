@@ -95,8 +95,8 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         print::line(format_args!("! {problem}"));
     }
     for deployment in apps.iter().filter_map(|app| app.deployment.as_ref()) {
-        if let Some(why) = deployment.skipped() {
-            print::line(format_args!("`{}` was skipped: {why}", deployment.id));
+        if let Some(missed) = deployment.missed() {
+            print::line(format_args!("{missed}"));
         }
     }
     for app in apps.iter().filter(|app| app.configured == Some(false)) {

@@ -72,6 +72,19 @@ impl Deployment {
         error.map(|error| error.message.as_str())
     }
 
+    /// How it ended and why, in one line, if it did not go live.
+    pub fn missed(&self) -> Option<String> {
+        let ended = match self.state.as_str() {
+            "skipped" => "was skipped",
+            "failed" => "failed",
+            "rolled_back" => "was rolled back",
+            "stuck" => "is stuck",
+            _ => return None,
+        };
+        let why = self.error.as_ref()?.message.lines().next()?;
+        Some(format!("`{}` {ended}: {why}", self.id))
+    }
+
     /// The time from the request to the end of the switch; `None` if it did not get that far.
     pub fn live_after(&self) -> Option<Duration> {
         let switch = self.steps.iter().find(|step| step.name == "switch")?;

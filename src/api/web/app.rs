@@ -13,7 +13,7 @@ use super::hold;
 use super::home::health;
 use super::instances::Instances;
 use super::layout::Page;
-use super::parts::{asked, commit, message, moment, problems, state, when};
+use super::parts::{asked, by, commit, message, moment, problems, state, when};
 use super::refusal::{For, Result};
 use super::stop;
 use super::timeline;
@@ -253,7 +253,7 @@ fn live(release: &ReleaseView) -> Markup {
         p {
             "Live: " (message(Some(&release.message))) " "
             span.quiet {
-                (commit(&release.commit)) " by " (release.author)
+                (commit(&release.commit)) (by(&release.author))
                 @if let Some(at) = &release.live_at { ", " (when(at)) }
             }
         }

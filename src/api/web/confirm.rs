@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::fields::Fields;
 use super::layout::{Page, csrf};
-use super::parts::{commit, message, prose, when};
+use super::parts::{by, commit, message, prose, when};
 use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::path::{AppPath, acting};
@@ -47,7 +47,7 @@ fn described(release: &ReleaseView) -> Markup {
     html! {
         (message(Some(&release.message)))
         p.quiet {
-            (commit(&release.commit)) " by " (release.author)
+            (commit(&release.commit)) (by(&release.author))
             @if let Some(at) = &release.live_at { ", live " (when(at)) }
             ", release " code { (release.id) }
         }

@@ -110,7 +110,7 @@ fn head(shown: &DeploymentView, viewer: &Viewer, may: bool, changes: Markup) -> 
             }
             p.quiet {
                 @if let Some(id) = &shown.commit { (commit(id)) " " }
-                @if let Some(author) = &shown.author { "by " (author) ", " }
+                @if let Some(author) = shown.author.as_ref().filter(|it| !it.is_empty()) { "by " (author) ", " }
                 (asked(shown)) " " (when(&shown.created_at))
                 @if let Some(time) = timeline::whole(shown) { ", took " (duration(time)) }
                 @if let Some(who) = &shown.cancelled_by { ", cancelled by " (super::parts::requester(who)) }

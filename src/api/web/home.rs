@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::chart;
 use super::layout::Page;
-use super::parts::{command, mark, message, prose, short, state, strip, when};
+use super::parts::{by, command, mark, message, prose, short, state, strip, when};
 use super::refusal::{For, Result};
 use super::viewer::Viewer;
 use crate::api::Shared;
@@ -139,7 +139,7 @@ fn card(row: &Row, rank: u8) -> Markup {
                     Some(live) => {
                         (message(Some(&live.message)))
                         p.quiet {
-                            code { (short(&live.commit)) } " by " (live.author) ", live "
+                            code { (short(&live.commit)) } (by(&live.author)) ", live "
                             @if let Some(at) = live.since { (when(&rfc3339(at))) }
                         }
                     },

@@ -55,6 +55,11 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// The author of a commit; an image has none.
+pub fn by(author: &str) -> Markup {
+    html! { @if !author.is_empty() { " by " (author) } }
+}
+
 /// The first line of a commit's message.
 pub fn message(text: Option<&str>) -> Markup {
     match text.filter(|text| !text.is_empty()) {

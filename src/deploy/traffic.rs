@@ -54,8 +54,8 @@ pub struct Traffic(Mutex<All>);
 #[derive(Default)]
 struct All {
     counters: Counters,
-    /// Whether there was a first look.
-    began: bool,
+    /// When the first look was.
+    began: Option<i64>,
     apps: BTreeMap<String, App>,
 }
 
@@ -73,13 +73,19 @@ struct App {
 type Durations = Vec<(u64, u64)>;
 
 impl Traffic {
+    /// Since when requests are counted, in milliseconds since 1970.
+    pub fn began(&self) -> Option<i64> {
+        self.0.lock().began
+    }
+
     /// Adds what the counters have risen by since the last look. Apps that are `stopped`, and those
     /// without a release, answer 503 on purpose: that is no failure.
     pub fn take(&self, stats: Vec<RouteStats>, stopped: &HashSet<String>, now: i64) {
         let mut all = self.0.lock();
         let all_risen = all.counters.risen(stats);
         // What came before the first look may have been long ago.
-        if !std::mem::replace(&mut all.began, true) {
+        if all.began.is_none() {
+            all.began = Some(now);
             return;
         }
         let mut risen: BTreeMap<String, Risen> = BTreeMap::new();

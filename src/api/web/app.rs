@@ -25,7 +25,7 @@ use crate::api::{Api, Shared, apps, certificates};
 use crate::certificates::names::Name;
 use crate::deploy::traffic::{DAY, HOUR};
 use crate::principal::Role;
-use crate::state::Step;
+use crate::state::{State as Reached, Step};
 use crate::store::now;
 use crate::store::secrets::Secret;
 use crate::store::{apps as table, deployments, releases, secrets, variables};
@@ -34,6 +34,8 @@ use crate::store::{apps as table, deployments, releases, secrets, variables};
 const DEPLOYMENTS: usize = 20;
 /// How many releases.
 const RELEASES: usize = 20;
+/// How many characters of an error are shown in a list.
+const WHY: usize = 200;
 
 struct Shown {
     app: AppView,
@@ -166,7 +168,7 @@ fn traffic(api: &Api, shown: &Shown, day: bool) -> Markup {
         false => (traffic.hour(name), HOUR),
     };
     html! {
-        (chart::whole(&points, &marks, span, now()))
+        (chart::whole(&points, &marks, span, traffic.began(), now()))
         p.quiet {
             @if day { a href={ (path) "#traffic-head" } { "The last hour" } }
             @else { a href={ (path) "?traffic=day#traffic-head" } { "The last day" } }
@@ -270,9 +272,17 @@ fn deployments_list(shown: &Shown, path: &str) -> Markup {
         ol.timeline {
             @for it in &shown.deployments {
                 li {
-                    a.state-link href={ "/deployments/" (it.id) } { (state(it.state)) }
+                    a.state-link href={ "/deployments/" (it.id) } {
+                        @if it.state == Reached::Live && !it.current {
+                            span.state.off { (super::parts::mark("off")) "was live" }
+                        }
+                        @else { (state(it.state)) }
+                    }
                     div.what {
                         (message(it.message.as_deref()))
+                        @if let Some(why) = it.error.as_ref().and_then(|it| it.message.lines().next()) {
+                            p.quiet { (why.chars().take(WHY).collect::<String>()) }
+                        }
                         p.quiet {
                             @if let Some(id) = &it.commit { (commit(id)) " " }
                             (asked(it)) ", " (when(&it.created_at))

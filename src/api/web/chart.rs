@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
+use super::parts::when;
+use crate::api::view::rfc3339;
 use crate::deploy::traffic::{HOUR, Minute, Point, Span};
 use crate::deploy::words::took;
 
@@ -123,8 +125,8 @@ pub fn spark(points: &[Point], now: i64) -> Markup {
     }
 }
 
-/// Requests and failures, and how long they took, with marks.
-pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
+/// Requests and failures, and how long they took, with marks. `began`: since when they are counted.
+pub fn whole(points: &[Point], marks: &[Mark], span: Span, began: Option<i64>, now: i64) -> Markup {
     let axis = Axis { span, now };
     let a_second = |it: &Point| axis.a_second(it.requests);
     let what = if span == HOUR { "hour" } else { "day" };
@@ -134,7 +136,10 @@ pub fn whole(points: &[Point], marks: &[Mark], span: Span, now: i64) -> Markup {
     let total: u64 = points.iter().map(|it| it.requests).sum();
     let bad: u64 = points.iter().map(|it| it.failed).sum();
     html! {
-        @if points.is_empty() { p.quiet { "No requests in the last " (what) "." } }
+        @if let (true, Some(began)) = (points.is_empty(), began.filter(|at| now - at < span.kept)) {
+            p.quiet { "No requests since the agent was started, " (when(&rfc3339(began))) "." }
+        }
+        @else if points.is_empty() { p.quiet { "No requests in the last " (what) "." } }
         @else {
             div.charts {
                 figure {

@@ -40,7 +40,7 @@ pub fn page(title: &str, viewer: &Viewer, app: &AppName, body: Markup) -> Result
 }
 
 pub fn back_link(app: &AppName) -> Markup {
-    html! { a.button.plain href={ "/apps/" (app) } { "Leave it as it is" } }
+    html! { a.button.plain href={ "/apps/" (app) } { "Cancel" } }
 }
 
 fn described(release: &ReleaseView) -> Markup {

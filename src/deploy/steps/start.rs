@@ -1,6 +1,6 @@
 //! Start the release's instances, or reuse those that are still warm.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use futures_util::{StreamExt, stream};
@@ -49,6 +49,15 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                 }
                 None => log.line(&format!("rolling back to {to}")),
             }
+            let then = release.main();
+            let then = then.map_or(BTreeMap::new(), |it| it.settings.kept.clone());
+            let returning = differing(&then, &variables::values(db, &app)?);
+            if !returning.is_empty() {
+                log.line(&format!(
+                    "the next deployment takes `{}` as `cutover env list {app}` has it again",
+                    returning.join("`, `")
+                ));
+            }
         }
         Ok(release)
     });
@@ -61,6 +70,14 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     })?;
     can_start(line, &release).await?;
     Ok(release)
+}
+
+/// The names whose values are not the same in both.
+fn differing(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Vec<String> {
+    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ = names.into_iter();
+    let differ = differ.filter(|name| one.get(*name) != other.get(*name));
+    differ.cloned().collect()
 }
 
 /// A new release of the live one's images and settings.

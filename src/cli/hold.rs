@@ -55,7 +55,7 @@ pub async fn unpin(args: Unpin, global: &Global) -> Result<(), Error> {
     Client::new(global)?.post(&path, &json!({})).await?;
     let app = &args.app;
     print::line(format_args!(
-        "`{app}` is not pinned: the next push goes live; `cutover deploy {app}` deploys what was pushed before"
+        "`{app}` is no longer pinned: the next push goes live; `cutover deploy {app}` deploys what was pushed before"
     ));
     Ok(())
 }
@@ -69,7 +69,7 @@ pub async fn maintenance(args: Maintenance, global: &Global) -> Result<(), Error
     Client::new(global)?.post(&path, &body).await?;
     let app = &args.app;
     match args.off {
-        true => print::line(format_args!("`{app}` is not under maintenance")),
+        true => print::line(format_args!("`{app}` is no longer under maintenance")),
         false => print::line(format_args!(
             "`{app}` is under maintenance: its visitors get 503, until `cutover maintenance {app} --off`"
         )),

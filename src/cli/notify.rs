@@ -49,16 +49,16 @@ pub async fn run(args: Notify, global: &Global) -> Result<(), Error> {
     let mut failed = 0;
     for one in &told.items {
         match &one.error {
-            None => print::line(format_args!("`{}` was told", one.receiver)),
+            None => print::line(format_args!("`{}` was notified", one.receiver)),
             Some(why) => {
                 failed += 1;
-                print::line(format_args!("`{}` was not told: {why}", one.receiver));
+                print::line(format_args!("`{}` was not notified: {why}", one.receiver));
             }
         }
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Error::failed("1 receiver was not told")),
-        n => Err(Error::failed(format!("{n} receivers were not told"))),
+        1 => Err(Error::failed("1 receiver was not notified")),
+        n => Err(Error::failed(format!("{n} receivers were not notified"))),
     }
 }

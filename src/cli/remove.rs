@@ -123,6 +123,6 @@ fn confirm(app: &str, configured: bool) -> Result<(), Error> {
         true => "take it out of deploy.toml first, or pass `--yes`",
         false => "pass `--yes`",
     };
-    let without = format!("`{app}` is not removed without a yes");
+    let without = format!("`{app}` is only removed with a confirmation");
     confirm::confirm(&format!("Remove `{app}`?"), &without, hint)
 }

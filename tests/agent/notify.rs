@@ -119,7 +119,7 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("`ops` was told") && said.contains("`gone` was not told"),
+        said.contains("`ops` was notified") && said.contains("`gone` was not notified"),
         "{said}"
     );
     let one = server.cutover(&["notify", "test", "ci"]).output().unwrap();

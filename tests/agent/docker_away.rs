@@ -61,7 +61,7 @@ async fn a_deployment_that_loses_docker_runs_again_when_it_is_back() {
     server.go_live("v1").await;
 
     let load = server.load();
-    let id = server.push("v2", "slow-start 1500").await;
+    let id = server.push("v2", "slow-start 5000").await;
     server.until_log(&id, "[probe] not healthy yet").await;
     std::fs::remove_file(&socket).unwrap();
     server.until_log(&id, "interrupted: ").await;

@@ -58,7 +58,7 @@ async fn a_newer_push_stops_a_build_and_a_probe_but_no_redeploy() {
     // What a person asked for goes on; the push waits for it.
     let (_, slow) = server
         .stage
-        .commit("by-hand", &files("v4", "slow-start 2000"), "v4")
+        .commit("by-hand", &files("v4", "slow-start 4000"), "v4")
         .unwrap();
     let body = serde_json::json!({ "ref": slow });
     let path = format!("/api/v1/apps/{APP}/deployments");
@@ -95,7 +95,7 @@ async fn killed_while_one_is_stopped_for_another_the_other_goes_live() {
 async fn told_not_to_it_stops_nothing() {
     let settings = SETTINGS.replace("bake = \"0s\"", "bake = \"0s\"\nsupersede = false");
     let mut server = Server::with(&settings).await;
-    let older = server.push("v1", "slow-start 1500").await;
+    let older = server.push("v1", "slow-start 4000").await;
     server.until_log(&older, "[probe] not healthy yet").await;
     let newer = server.push("v2", "").await;
     live(&server, &older).await;

@@ -122,11 +122,7 @@ fn file(
         false => ASK_AGAIN,
     };
     let mut head = head(status, stays);
-    let _ = write!(
-        head,
-        "etag: {}\r\ncache-control: {cache}\r\n",
-        content.mark
-    );
+    let _ = write!(head, "etag: {}\r\ncache-control: {cache}\r\n", content.mark);
     if let Some(modified) = modified {
         let _ = write!(head, "last-modified: {modified}\r\n");
     }

@@ -81,7 +81,9 @@ impl Site {
     /// What a client gets in place of a page that does not exist, if it is after a page.
     pub fn fallback(&self, request: &Request, parts: &[OsString]) -> Option<PathBuf> {
         let fallback = self.fallback.as_ref()?;
-        let is_file = parts.last().is_some_and(|part| part.as_encoded_bytes().contains(&b'.'));
+        let is_file = parts
+            .last()
+            .is_some_and(|part| part.as_encoded_bytes().contains(&b'.'));
         let wants_page = request.accept.contains("text/html");
         (!is_file || wants_page).then(|| self.file(&self.root.join(fallback)))?
     }

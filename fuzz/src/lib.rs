@@ -4,6 +4,8 @@
 
 #[path = "../../src/ids.rs"]
 pub mod ids;
+#[path = "../../src/log_level.rs"]
+mod log_level;
 #[path = "../../src/log_limit.rs"]
 mod log_limit;
 #[path = "../../src/printable.rs"]

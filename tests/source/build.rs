@@ -357,7 +357,7 @@ async fn a_known_fault_is_answered_with_the_one_thing_to_do() {
         (
             "syntax",
             "# syntax=cutover.invalid/docker/dockerfile:1\nFROM scratch\nCOPY Dockerfile /x\n",
-            &["delete the line"],
+            &["remove the line", "frontends = "],
         ),
         (
             "network",

@@ -397,8 +397,7 @@ pub async fn show(
     Path(path): Path<DeploymentPath>,
 ) -> Result<Json<DeploymentView>, ApiError> {
     let found = find(&api, &caller, Role::Read, &path.id).await?;
-    let read = api.agent.store.read(move |db| view::deployment(db, found));
-    let shown = read.await?;
+    let shown = view::shown(&api.agent.store, found).await?;
     Ok(Json(match super::apps::images(&api).await {
         Some(images) => shown.among(&images),
         None => shown,

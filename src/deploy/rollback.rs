@@ -144,10 +144,7 @@ pub async fn ask(
         }
     }
     let (name, again, secrets) = (app.clone(), wish.rebuild, wish.secrets);
-    let to = wish.to;
-    // The live one too, for its secrets.
-    let any = again || secrets;
-    let find = (agent.store).read(move |db| target(db, &name, to.as_deref(), any, secrets));
+    let find = (agent.store).read(move |db| target(db, &name, &wish));
     let release = find.await?;
     if !again {
         has_images(agent, &release).await?;
@@ -160,11 +157,11 @@ pub async fn ask(
         });
     }
     let queue = move |db: &_| {
-        let changed = match wish.secrets {
+        let changed = match secrets {
             true => bring_back_secrets(db, &release, &new.requested_by)?,
             false => false,
         };
-        if let Some(restarts) = with_secrets_only(db, &release, wish.secrets, changed, &new)? {
+        if let Some(restarts) = with_secrets_only(db, &release, secrets, changed, &new)? {
             return Ok(Queued::New(restarts));
         }
         match underway(db, &new)? {
@@ -228,19 +225,14 @@ fn with_secrets_only(
     }
 }
 
-/// The release that a rollback makes live: what `to` names, or the one that was live before. With `any`
-/// it may be the live one; with `secrets` those count as different that started with other secrets.
-pub fn target(
-    db: &rusqlite::Connection,
-    app: &AppName,
-    to: Option<&str>,
-    any: bool,
-    secrets: bool,
-) -> Result<Release> {
-    let release = match to {
-        Some(text) => named(db, app, text, secrets)?,
-        None => back(db, app, 1, secrets)?,
+/// The release that a rollback makes live: the one that is named, or the one that was live before. It may be the
+/// live one if that is built anew or gets other secrets.
+pub fn target(db: &rusqlite::Connection, app: &AppName, wish: &Wish) -> Result<Release> {
+    let release = match &wish.to {
+        Some(text) => named(db, app, text, wish.secrets)?,
+        None => back(db, app, 1, wish.secrets)?,
     };
+    let any = wish.rebuild || wish.secrets;
     let serving = apps::serving(db, app)?;
     if !any && serving.live.as_ref() == Some(&release.id) {
         let id = &release.id;

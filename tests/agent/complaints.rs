@@ -1,8 +1,7 @@
 //! What people have complained of about tools of this kind, done to this one.
 
-use crate::git::{commit, git, try_git};
+use crate::git::{commit, git, try_git, work_tree};
 use crate::server::{APP, SETTINGS, Server};
-use crate::support::tool;
 
 /// The reason was in the container's output, which nobody showed once it did not get healthy.
 #[tokio::test(flavor = "multi_thread")]
@@ -27,21 +26,11 @@ async fn what_never_gets_healthy_is_told_with_what_it_says() {
 /// A push that was forced, or of another branch, deployed nothing and said nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_push_deploys_and_another_branch_is_told_which_one_does() {
-    if std::process::Command::new("git")
-        .arg("version")
-        .output()
-        .is_err()
-    {
-        tool::skip("there is no `git` (apt-get install git)");
-        return;
-    }
     let mut server = Server::start().await;
-    std::fs::remove_dir_all(&server.stage.repo).unwrap();
-    let (address, token) = (server.agent().address, server.token());
-    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
-    let work = tempfile::tempdir().unwrap();
+    let Some((work, url)) = work_tree(&mut server) else {
+        return;
+    };
     let work = work.path();
-    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
     git(work, &["push", "-q", &url, "main"]);
     std::fs::write(work.join("version"), "v1-amended").unwrap();
@@ -64,21 +53,11 @@ async fn a_forced_push_deploys_and_another_branch_is_told_which_one_does() {
 /// Who pushed waited in silence for a start that nobody had thought of.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_to_a_stopped_app_is_told_so_and_does_not_wait() {
-    if std::process::Command::new("git")
-        .arg("version")
-        .output()
-        .is_err()
-    {
-        tool::skip("there is no `git` (apt-get install git)");
-        return;
-    }
     let mut server = Server::start().await;
-    std::fs::remove_dir_all(&server.stage.repo).unwrap();
-    let (address, token) = (server.agent().address, server.token());
-    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
-    let work = tempfile::tempdir().unwrap();
+    let Some((work, url)) = work_tree(&mut server) else {
+        return;
+    };
     let work = work.path();
-    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
     git(work, &["push", "-q", &url, "main"]);
     let stop = server.cutover(&["stop", APP]).status().unwrap();

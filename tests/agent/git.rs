@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::server::files;
+use tempfile::TempDir;
+
+use crate::server::{APP, Server, files};
+use crate::support::tool;
 
 /// Runs git. Whether it succeeded, and its output, stderr last.
 pub fn try_git(folder: &Path, arguments: &[&str]) -> (bool, String) {
@@ -40,4 +43,18 @@ pub fn commit(work: &Path, version: &str, behaviour: &str) {
     }
     git(work, &["add", "-A"]);
     git(work, &["commit", "-q", "-m", version]);
+}
+
+/// An empty work tree, and the address at which the agent takes pushes for the app, whose repository the first of
+/// them makes. `None`: there is no git.
+pub fn work_tree(server: &mut Server) -> Option<(TempDir, String)> {
+    if Command::new("git").arg("version").output().is_err() {
+        tool::skip("there is no `git` (apt-get install git)");
+        return None;
+    }
+    std::fs::remove_dir_all(&server.stage.repo).unwrap();
+    let (address, token) = (server.agent().address, server.token());
+    let work = tempfile::tempdir().unwrap();
+    git(work.path(), &["init", "-q", "-b", "main"]);
+    Some((work, format!("http://ann:{token}@{address}/git/{APP}.git")))
 }

@@ -1,26 +1,16 @@
 //! `git push https://…/git/<app>.git`, from the push to the answer of the app.
 
-use std::process::Command;
-
-use crate::git::{commit, git, try_git};
+use crate::git::{commit, git, try_git, work_tree};
 use crate::server::{APP, SETTINGS, Server};
-use crate::support::tool;
 use crate::support::wait::soon;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
-    if Command::new("git").arg("version").output().is_err() {
-        tool::skip("there is no `git` (apt-get install git)");
-        return;
-    }
     let mut server = Server::start().await;
-    // Made by the first push.
-    std::fs::remove_dir_all(&server.stage.repo).unwrap();
-    let (address, token) = (server.agent().address, server.token());
-    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
-    let work = tempfile::tempdir().unwrap();
+    let Some((work, url)) = work_tree(&mut server) else {
+        return;
+    };
     let work = work.path();
-    git(work, &["init", "-q", "-b", "main"]);
 
     commit(work, "v1", "");
     let (good, text) = try_git(work, &["push", &url, "main"]);
@@ -65,18 +55,13 @@ async fn a_push_over_http_goes_live_and_the_pusher_sees_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
-    if Command::new("git").arg("version").output().is_err() {
-        tool::skip("there is no `git` (apt-get install git)");
-        return;
-    }
     let mut server = Server::idle(SETTINGS).await;
     server.set_env("CUTOVER_KILL_AT", "taken");
     server.serve().await;
-    let (address, token) = (server.agent().address, server.token());
-    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
-    let work = tempfile::tempdir().unwrap();
+    let Some((work, url)) = work_tree(&mut server) else {
+        return;
+    };
     let work = work.path();
-    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
     let (_, text) = try_git(work, &["push", &url, "main"]);
     server.agent().ended().await.unwrap();
@@ -104,6 +89,7 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
     // What asks for being left alone is, and no restart changes that.
     server.serve().await;
     let address = server.agent().address;
+    let token = server.token();
     let url = format!("http://ann:{token}@{address}/git/{APP}.git");
     commit(work, "v2\n\n[skip ci]", "");
     let (good, text) = try_git(work, &["push", &url, "main"]);
@@ -133,17 +119,11 @@ async fn a_push_that_git_took_is_deployed_though_the_agent_died() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_refs_each_is_named_and_the_own_branch_goes_live() {
-    if Command::new("git").arg("version").output().is_err() {
-        eprintln!("skipped: `git` is not installed");
-        return;
-    }
     let mut server = Server::with(&format!("branches = ['*']\n{SETTINGS}")).await;
-    std::fs::remove_dir_all(&server.stage.repo).unwrap();
-    let (address, token) = (server.agent().address, server.token());
-    let url = format!("http://ann:{token}@{address}/git/{APP}.git");
-    let work = tempfile::tempdir().unwrap();
+    let Some((work, url)) = work_tree(&mut server) else {
+        return;
+    };
     let work = work.path();
-    git(work, &["init", "-q", "-b", "main"]);
     commit(work, "v1", "");
     git(work, &["checkout", "-q", "-b", "feature"]);
     commit(work, "v2", "");

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::authority::Authority;
 use crate::certificates::{known, served};
+use crate::support::tls::Tls;
 use crate::support::wait::soon;
 
 /// The answers about the first certificate that is asked about, the second, and so on.
@@ -34,26 +35,6 @@ struct Front {
     /// The certificates that were asked about, and those that orders replaced.
     asked: Mutex<Vec<String>>,
     replaced: Mutex<Vec<String>>,
-}
-
-struct Tls(tokio::net::TcpListener, tokio_rustls::TlsAcceptor);
-
-impl axum::serve::Listener for Tls {
-    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let (stream, address) = self.0.accept().await.unwrap();
-            if let Ok(stream) = self.1.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
 }
 
 impl Front {

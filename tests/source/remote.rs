@@ -18,6 +18,7 @@ use git2::{Repository, Signature};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::tls::Tls;
 use crate::support::tool;
 
 pub const TOKEN: &str = "s3cret-token";
@@ -467,26 +468,6 @@ async fn a_silent_server_is_given_up() {
 }
 
 // --- https ---
-
-struct Tls(tokio::net::TcpListener, tokio_rustls::TlsAcceptor);
-
-impl axum::serve::Listener for Tls {
-    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let (stream, address) = self.0.accept().await.unwrap();
-            if let Ok(stream) = self.1.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
 
 /// Serves the folder over https with a certificate that nobody has signed, written to `cert.pem`.
 async fn https(folder: &Path) -> SocketAddr {

@@ -6,5 +6,6 @@ pub mod demo;
 pub mod docker;
 pub mod hello;
 pub mod mix;
+pub mod tls;
 pub mod tool;
 pub mod wait;

@@ -103,8 +103,12 @@ pub async fn rollback(
 
 async fn way(api: &Api, app: &AppName, to: Option<&str>) -> std::result::Result<Way, ApiError> {
     let (name, to) = (app.clone(), to.map(str::to_owned));
+    let wish = back::Wish {
+        to,
+        ..Default::default()
+    };
     let read = api.agent.store.read(move |db| {
-        let target = back::target(db, &name, to.as_deref(), false, false)?;
+        let target = back::target(db, &name, &wish)?;
         let serving = apps::serving(db, &name)?;
         let live = match &serving.live {
             Some(id) => releases::get(db, id)?,

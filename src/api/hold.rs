@@ -84,8 +84,8 @@ pub(super) fn checked(text: Option<String>, what: &str) -> Result<Option<String>
 
 /// Pin an app to what is live
 ///
-/// From then on what is pushed is recorded, with this as the reason why it is not deployed. What a person
-/// asks for is deployed as before.
+/// From then on what is pushed is recorded, with this as the reason why it is not deployed; so is a push that
+/// is being built, or is waiting, and has not switched. What a person asks for is deployed as before.
 #[utoipa::path(
     post,
     path = "/api/v1/apps/{app}/pin",

@@ -1,10 +1,10 @@
 //! Pins an app to what is live, and puts it under maintenance.
 
-use super::{Agent, Result, routes};
+use super::{Agent, Result, cancel, routes};
 use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::store::holds::{self, Held, Hold};
-use crate::store::{actions, now};
+use crate::store::{actions, deployments, now};
 
 /// Puts it on, or replaces its text; with `off` takes it away. What is set already is recorded once.
 pub async fn set(
@@ -25,7 +25,7 @@ pub async fn set(
         });
         let said = |it: &Option<Held>| it.as_ref().map(|it| it.text.clone());
         if said(&before) == said(&wanted) {
-            return Ok(before);
+            return Ok((before, None));
         }
         let kind = match (hold, off) {
             (Hold::Pin, false) => actions::Kind::Pin,
@@ -39,9 +39,18 @@ pub async fn set(
         let detail = serde_json::json!({ "before": shown(&before), "after": shown(&wanted) });
         actions::insert(db, kind, Some(&of), &detail, &by)?;
         holds::set(db, &of, hold, wanted.as_ref())?;
-        Ok(wanted)
+        let running = deployments::running(db, &of)?.filter(|it| !cancel::is_too_late(it.state));
+        let stopped = match running {
+            Some(running) if holds::stops(db, &running)?.is_some() => Some(running.id),
+            _ => None,
+        };
+        Ok((wanted, stopped))
     });
-    let held = write.await?;
+    let (held, stopped) = write.await?;
+    // What waits ends when its turn comes, and so does this one if the agent is killed here.
+    if let Some(stopped) = stopped {
+        agent.hub.cancel(&stopped);
+    }
     tracing::info!(%app, ?hold, on = held.is_some(), "changed what is put on an app");
     if hold == Hold::Maintenance
         && let Err(error) = routes::publish(agent).await

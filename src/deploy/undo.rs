@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 use crate::ids::DeploymentId;
 use crate::state::Event;
 use crate::store::deployments::{self, Failure, Goal, Trigger};
-use crate::store::steps;
+use crate::store::{holds, steps};
 
 /// How often a deployment is attempted before it fails: one that crashes the agent each time must not
 /// do so for ever.
@@ -21,8 +21,7 @@ const ATTEMPTS: u32 = 3;
 pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Checkpoint::Undoing.reach();
     let stop = match stop {
-        // Who cancels is stored; a stop of the app only notifies.
-        Stop::Cancelled if !is_cancelled(line).await? => Stop::PutOff,
+        Stop::Cancelled => why(line).await?,
         stop => stop,
     };
     match &stop {
@@ -54,10 +53,18 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
     Ok(())
 }
 
-async fn is_cancelled(line: &Line<'_>) -> Result<bool> {
+/// Why a deployment was told to stop: who cancels or pins is stored, a stop of the app only notifies.
+async fn why(line: &Line<'_>) -> Result<Stop> {
     let id = line.id.clone();
-    let read = line.agent.store.read(move |db| deployments::get(db, &id));
-    Ok(read.await?.is_none_or(|it| it.cancelled_by.is_some()))
+    let read = line.agent.store.read(move |db| {
+        let found = deployments::get(db, &id)?;
+        let Some(deployment) = found.filter(|it| it.cancelled_by.is_none()) else {
+            return Ok(Stop::Cancelled);
+        };
+        let pinned = holds::stops(db, &deployment)?;
+        Ok(pinned.map_or(Stop::PutOff, Stop::Skipped))
+    });
+    read.await
 }
 
 /// One line in the agent's own log, for whoever reads no other.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
+use super::deployments::{Deployment, Failure, Trigger};
 use super::{Result, json, to_json};
 use crate::ids::AppName;
 use crate::principal::Requester;
@@ -59,4 +60,20 @@ pub fn why_pinned(db: &Connection, app: &AppName) -> Result<Option<String>> {
         let (by, text) = (held.by, text.unwrap_or_default());
         format!("`{app}` was pinned by {by}{text}; `cutover unpin {app}` lets pushes go live again")
     }))
+}
+
+/// The code of a deployment that ended because its app was pinned.
+pub const PINNED: &str = "pinned";
+
+/// Why a deployment that has not switched must not go on: its app is pinned, and no person asked for it.
+pub fn stops(db: &Connection, deployment: &Deployment) -> Result<Option<Failure>> {
+    let pushed = matches!(
+        deployment.trigger,
+        Trigger::Webhook | Trigger::Push | Trigger::Poll
+    );
+    let why = match pushed {
+        true => why_pinned(db, &deployment.app)?,
+        false => None,
+    };
+    Ok(why.map(|why| Failure::new(PINNED, why)))
 }

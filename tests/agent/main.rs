@@ -43,6 +43,7 @@ mod notify;
 mod orphans;
 mod output;
 mod outside;
+mod pin;
 mod post_receive;
 mod processes;
 mod proxy_settings;

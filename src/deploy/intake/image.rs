@@ -139,8 +139,10 @@ pub async fn poll(agent: &Agent, app: &App, of: &Image) -> std::result::Result<(
 /// rolled back is not tried again until there is another image.
 fn is_new(db: &Connection, app: &AppName, id: &CommitId) -> Result<bool> {
     let all = deployments::list(db, app, None, BACK)?;
-    // One that ended before the registry had said what the name stands for tells nothing.
-    let tells = |it: &Deployment| it.ended_at.is_none() || it.commit.is_some();
+    // One that ended before the registry had said what the name stands for tells nothing, nor does one that
+    // ended for a pin.
+    let is_pinned = |it: &Deployment| it.error.as_ref().is_some_and(|it| it.code == holds::PINNED);
+    let tells = |it: &Deployment| it.ended_at.is_none() || it.commit.is_some() && !is_pinned(it);
     let last = all
         .into_iter()
         .find(|it| it.goal == Goal::Branch && tells(it));

@@ -3,14 +3,23 @@
 use crate::deploy::difference;
 use crate::deploy::line::{Line, Stop};
 use crate::deploy::slots::Slot;
-use crate::store::deployments;
+use crate::store::{deployments, holds};
 
-/// Counts this attempt, so that a deployment that crashes the agent each time ends.
+/// Counts this attempt, so that a deployment that crashes the agent each time ends. What waited while its app
+/// was pinned does not begin.
 pub async fn attempt(line: &Line<'_>) -> Result<(), Stop> {
     let id = line.id.clone();
-    let attempts = line
-        .record(move |db| deployments::count_attempt(db, &id))
-        .await?;
+    let begun = line.record(move |db| {
+        let pinned = match deployments::get(db, &id)? {
+            Some(deployment) => holds::stops(db, &deployment)?,
+            None => None,
+        };
+        match pinned {
+            Some(pinned) => Ok(Err(pinned)),
+            None => deployments::count_attempt(db, &id).map(Ok),
+        }
+    });
+    let attempts = begun.await?.map_err(Stop::Skipped)?;
     tracing::info!(app = %line.app.name, deployment = %line.id, attempts, "deployment begins");
     if let Some(notice) = difference::difference(line.agent).await.notice {
         line.log.line(&format!("note: {notice}"));

@@ -10,7 +10,7 @@ use crate::deploy::{bake, ending, routes};
 use crate::engine::Status;
 use crate::state::Step;
 use crate::store::releases::Release;
-use crate::store::{StoreError, apps, deployments, instances, releases};
+use crate::store::{StoreError, apps, deployments, holds, instances, releases};
 
 /// Makes `release` the live one.
 pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
@@ -40,10 +40,13 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     );
     let deployment = line.id.clone();
     let begun = line.begin(Step::Switch, move |db| {
-        // A cancellation is stored before the line is notified; a newer push and a stop of the app only
-        // notify.
-        let wish = deployments::get(db, &deployment)?.is_some_and(|it| it.cancelled_by.is_some());
-        if wish || cancel.is_cancelled() {
+        // A cancellation and a pin are stored before the line is notified; a newer push and a stop of the
+        // app only notify.
+        let stops = match deployments::get(db, &deployment)? {
+            Some(it) => it.cancelled_by.is_some() || holds::stops(db, &it)?.is_some(),
+            None => false,
+        };
+        if stops || cancel.is_cancelled() {
             cancel.cancel();
             return Err(StoreError::Refused("it was cancelled".into()));
         }

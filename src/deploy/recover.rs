@@ -20,7 +20,7 @@ use crate::engine::{EngineError, Found};
 use crate::ids::AppName;
 use crate::store::deployments::{self, Deployment};
 use crate::store::ours::Ours;
-use crate::store::{StoreError, jobs, releases};
+use crate::store::{StoreError, given_up, jobs, releases};
 
 mod went_live;
 
@@ -101,23 +101,32 @@ async fn back(agent: &Agent, deployment: &Deployment) -> Result<()> {
     undo::end(agent, &deployment.id, Stop::Interrupted(why)).await
 }
 
-/// Removes the containers of jobs that have ended; returns how many. A job normally ends with the
-/// removal of its container, so this is for what a crash or Docker has left. Instances that nothing
-/// needs are left to the step that retires.
+/// Removes the containers of jobs that have ended and those that Docker made after their instances had been
+/// given up; returns how many. Both normally end with the removal of their container, so this is for what
+/// a crash or Docker has left. Instances that nothing needs are left to the step that retires.
 pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     let found = agent.engine.list().await?;
     let read = agent.store.read(move |db| {
-        let mut ended = Vec::new();
+        let mut left = Vec::new();
         for container in found {
-            ended.extend(of_ended_job(db, &container)?);
+            left.extend(of_ended_job(db, &container)?);
+            left.extend(given_up(db, &container)?);
         }
-        Ok(ended)
+        Ok(left)
     });
-    let ended = read.await?;
-    for ours in &ended {
+    let left = read.await?;
+    for ours in &left {
         agent.engine.remove(ours).await?;
     }
-    Ok(ended.len())
+    agent.store.write(given_up::prune).await?;
+    Ok(left.len())
+}
+
+fn given_up(db: &Connection, container: &Found) -> Result<Option<Ours>> {
+    match &container.mark {
+        Some(mark) => given_up::get(db, &container.name, mark),
+        None => Ok(None),
+    }
 }
 
 /// The container, if the record names it as that of a job that has ended. Neither its labels nor its
@@ -136,6 +145,7 @@ mod tests {
     use crate::ids::ReleaseId;
     use crate::store::Store;
     use crate::store::fixture::release;
+    use crate::store::instances::{self, Instance};
     use crate::store::jobs::{Job, JobKind};
 
     #[tokio::test]
@@ -181,6 +191,53 @@ mod tests {
             // An earlier version gave no mark.
             db.execute("UPDATE jobs SET mark = NULL", [])?;
             assert!(found(&name, None)?.is_some());
+            Ok(())
+        });
+        write.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_docker_makes_after_its_instance_was_given_up_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = store.write(|db| {
+            let release = release(db, 1)?;
+            let instance = Instance {
+                name: "cutover-hello-d0000000000001-0".into(),
+                app: release.app,
+                release: release.id,
+                service: crate::ids::ServiceName::web(),
+                deployment: release.deployment,
+                endpoint: None,
+                mark: Some("m".into()),
+                engine: None,
+            };
+            let found = |name: &str, mark: Option<&str>| {
+                let container = Found {
+                    name: name.into(),
+                    mark: mark.map(str::to_owned),
+                };
+                super::given_up(db, &container)
+            };
+            let name = instance.name.as_str();
+            instances::insert(db, &instance)?;
+            assert_eq!(found(name, Some("m"))?, None, "it is needed");
+            instances::delete(db, name)?;
+            assert_eq!(found(name, Some("m"))?, Some(instance.ours()));
+            assert_eq!(given_up::named(db, name)?, [instance.ours()]);
+            // Somebody else's.
+            for (name, mark) in [(name, Some("other")), (name, None), ("mine", Some("m"))] {
+                assert_eq!(found(name, mark)?, None, "{name} {mark:?}");
+            }
+            // It was adopted.
+            instances::insert(db, &instance)?;
+            assert_eq!(found(name, Some("m"))?, None);
+            instances::delete(db, name)?;
+            given_up::prune(db)?;
+            assert!(found(name, Some("m"))?.is_some());
+            db.execute("UPDATE given_up SET at = 0", [])?;
+            given_up::prune(db)?;
+            assert_eq!(found(name, Some("m"))?, None);
             Ok(())
         });
         write.await.unwrap();

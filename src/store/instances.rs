@@ -1,5 +1,5 @@
 //! Instances: a row is written before its container is made and deleted after the container is gone,
-//! so a container that is neither in this table nor in `jobs` is not ours.
+//! so a container that is neither in this table nor in `jobs` nor in `given_up` is not ours.
 //!
 //! An instance that nothing needs any more is retiring: it is stopped in the background, and no longer
 //! counts as one of its release, even if that release goes live again.
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use rusqlite::{Connection, Row};
 
 use super::ours::Ours;
-use super::{Result, maybe_parsed, now, parsed};
+use super::{Result, given_up, maybe_parsed, now, parsed};
 use crate::ids::{AppName, DeploymentId, ReleaseId, ServiceName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,9 @@ pub fn set_engine(db: &Connection, name: &str, engine: &str) -> Result<()> {
     Ok(())
 }
 
+/// Forgets an instance whose container is gone.
 pub fn delete(db: &Connection, name: &str) -> Result<()> {
+    given_up::insert(db, name)?;
     db.execute("DELETE FROM instances WHERE name = ?1", [name])?;
     Ok(())
 }

@@ -28,6 +28,7 @@ mod examine;
 #[cfg(test)]
 pub mod fixture;
 pub mod former_secrets;
+pub mod given_up;
 pub mod holds;
 pub mod idempotency;
 pub mod images;

@@ -16,10 +16,10 @@ use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
 use crate::store::instances::{self, Instance};
-use crate::store::ours::mark;
+use crate::store::ours::{Ours, mark};
 use crate::store::releases::{self, Release};
 use crate::store::services::Service;
-use crate::store::{apps, deployments, former_secrets, now, scales, variables};
+use crate::store::{apps, deployments, former_secrets, given_up, now, scales, variables};
 
 /// How many instances are started at the same time.
 const AT_ONCE: usize = 8;
@@ -201,6 +201,8 @@ enum When {
 
 struct Plan {
     instances: Vec<Instance>,
+    /// What an attempt before may have left under a new instance's name.
+    given_up: Vec<Ours>,
     /// Every recorded endpoint.
     recorded: Vec<Endpoint>,
 }
@@ -218,6 +220,7 @@ fn plan(
         When::Beside => instances::services_of_others(db, &release.app, &release.id)?,
         When::Alone => HashSet::new(),
     };
+    let mut left = Vec::new();
     let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
     let now = |it: &&Service| it.settings.overlap || !others.contains(&it.name);
     for service in release.services.iter().filter(now) {
@@ -238,12 +241,16 @@ fn plan(
                 engine: None,
             })
             .collect();
-        new.iter().try_for_each(|new| instances::insert(db, new))?;
+        for new in &new {
+            left.extend(given_up::named(db, &new.name)?);
+            instances::insert(db, new)?;
+        }
         instances.extend(new);
     }
     let all = instances::all(db)?.into_iter();
     Ok(Plan {
         instances,
+        given_up: left,
         recorded: all.filter_map(|instance| instance.endpoint).collect(),
     })
 }
@@ -255,8 +262,12 @@ async fn start_all(
 ) -> Result<(Vec<Instance>, Running), Stop> {
     let Plan {
         mut instances,
+        given_up,
         recorded,
     } = plan;
+    for left in &given_up {
+        line.agent.engine.remove(left).await?;
+    }
     let starts = instances
         .iter()
         .map(|it| start_one(line.agent, release, it, &recorded));

@@ -580,6 +580,15 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE certificates ADD COLUMN renewal_ask_at INTEGER;
     ALTER TABLE certificates ADD COLUMN hastened_at INTEGER;
 ",
+    // Containers of forgotten instances, which Docker may make yet.
+    "
+    CREATE TABLE given_up (
+        mark TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        at   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX given_up_by_name ON given_up (name);
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

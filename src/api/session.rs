@@ -36,6 +36,8 @@ const PING: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to read what was sent.
 const STALLED: Duration = Duration::from_secs(300);
+/// How long a client may take to close its side once everything is said.
+const PARTING: Duration = Duration::from_secs(5);
 /// The largest message, and the largest command, in bytes.
 const LARGEST: usize = 256 << 10;
 const LONGEST: usize = 64 << 10;
@@ -207,27 +209,38 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 async fn talk(api: &Api, app: &App, place: Where, who: Requester, mut socket: WebSocket) {
-    let opened = match begin(api, app, place, who, &mut socket).await {
-        Ok(opened) => opened,
+    match begin(api, app, place, who, &mut socket).await {
+        Ok(opened) => attend(api, app, opened, &mut socket).await,
         Err(error) => {
             let message = error.to_string();
             let _ = say(&mut socket, &Said::Error { message: &message }).await;
-            return;
         }
-    };
-    let agent = api.agent.clone();
-    let (mut opened, container) = {
-        let container = opened.container.clone();
-        (opened, container)
-    };
+    }
+    part(socket).await;
+}
+
+/// From the start of a program to its end.
+async fn attend(api: &Api, app: &App, mut opened: Opened, socket: &mut WebSocket) {
+    let container = opened.container.clone();
     tracing::info!(app = %app.name, container, "a person's program runs");
     let handle = opened.session.handle.clone();
-    let ended = pass_on(api, &mut opened, &mut socket, &handle).await;
+    let ended = pass_on(api, &mut opened, socket, &handle).await;
     if let Some(head) = ended {
-        tell_end(api, &handle, &head, &mut socket).await;
+        tell_end(api, &handle, &head, socket).await;
     }
-    opened.close(&agent).await;
+    opened.close(&api.agent).await;
     tracing::info!(app = %app.name, container, "a person's program has ended");
+}
+
+/// Closes the connection when the client has closed it too. What a client still sends to a socket that is
+/// gone costs it what it has not read: the last words (RFC 6455, 7.1.1).
+async fn part(mut socket: WebSocket) {
+    let closed = async {
+        socket.send(Message::Close(None)).await?;
+        while socket.recv().await.transpose()?.is_some() {}
+        Ok::<_, axum::Error>(())
+    };
+    let _ = tokio::time::timeout(PARTING, closed).await;
 }
 
 async fn begin(
@@ -338,7 +351,7 @@ async fn write(opened: &mut Opened, bytes: Bytes) {
 }
 
 async fn tell_end(api: &Api, handle: &Handle, head: &[u8], socket: &mut WebSocket) {
-    let said = match api.agent.engine.ended_with(handle).await {
+    let _ = match api.agent.engine.ended_with(handle).await {
         Ok(Some(code)) => {
             let text = String::from_utf8_lossy(head);
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -355,9 +368,6 @@ async fn tell_end(api: &Api, handle: &Handle, head: &[u8], socket: &mut WebSocke
             say(socket, &Said::Error { message: &message }).await
         }
     };
-    if said.is_some() {
-        let _ = send(socket, Message::Close(None)).await;
-    }
 }
 
 async fn say(socket: &mut WebSocket, said: &Said<'_>) -> Option<()> {

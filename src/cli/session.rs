@@ -104,6 +104,7 @@ async fn session(
     let mut input = tokio::io::stdin();
     let mut typed = vec![0; 16 << 10];
     let mut open = true;
+    let mut unsent = None;
     let handler = |kind| signal(kind).map_err(|error| Error::usage("no signals").because(&error));
     let mut resized = handler(SignalKind::window_change())?;
     let mut interrupted = handler(SignalKind::interrupt())?;
@@ -136,13 +137,13 @@ async fn session(
                 },
                 Some(Ok(Message::Close(_))) | None => {
                     drop(raw);
-                    let error = "the agent closed the connection; the program was ended";
-                    return Err(Error::unreachable(error));
+                    let closed = "the agent closed the connection; the program was ended";
+                    return Err(unsent.unwrap_or_else(|| Error::unreachable(closed)));
                 }
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => {
                     drop(raw);
-                    return Err(lost(&error));
+                    return Err(unsent.unwrap_or_else(|| lost(&error)));
                 }
             },
             read = input.read(&mut typed), if open => match read {
@@ -161,8 +162,9 @@ async fn session(
             _ = terminated.recv() => Message::text(json!({ "signal": "TERM" }).to_string()),
         };
         if let Err(error) = socket.send(message).await {
-            drop(raw);
-            return Err(lost(&error));
+            // The program's end may be among what has come already.
+            open = false;
+            unsent = Some(lost(&error));
         }
     }
 }

@@ -11,27 +11,32 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Child;
 
 use crate::server::{APP, SETTINGS, Server};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
 
-/// The containers of runs.
-async fn runs(server: &Server) -> usize {
+/// The names of the containers of runs.
+async fn runs(server: &Server) -> Vec<String> {
     let docker = docker().await;
     let all = ListContainersOptionsBuilder::new().all(true).build();
     let all = docker.list_containers(Some(all)).await.unwrap();
     let data_dir = server.stage.data_dir.display().to_string();
-    let ours = all.into_iter().filter(|it| {
+    let ours = all.into_iter().filter_map(|it| {
         let labels = it.labels.as_ref().unwrap();
-        let name = it.names.as_ref().unwrap()[0].clone();
-        labels.get("cutover.data-dir") == Some(&data_dir) && name.contains("-run-")
+        let name = it.names.as_ref().unwrap()[0]
+            .trim_start_matches('/')
+            .to_owned();
+        let is_ours = labels.get("cutover.data-dir") == Some(&data_dir);
+        (is_ours && name.contains("-run-")).then_some(name)
     });
-    ours.count()
+    ours.collect()
 }
 
 async fn until_runs(server: &Server, count: usize) {
-    let so = soon(async || runs(server).await == count).await;
+    let so = soon(async || runs(server).await.len() == count).await;
     assert!(so, "{}", server.log());
 }
 
@@ -207,6 +212,46 @@ async fn a_program_runs_as_if_it_ran_here_and_nothing_is_left_of_it() {
         db.query_row(sql, [action], |row| row.get(0)).unwrap()
     };
     assert_eq!((count("run"), count("exec")), (5, 3));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_away_at_the_end_of_a_program_still_gets_its_exit_code() {
+    let mut server = Server::start().await;
+    server.go_live("v1").await;
+    // Which of both comes first, what is typed or what was said, is left to chance.
+    let mut people = Vec::new();
+    for _ in 0..8 {
+        let talk = server.cutover(&["run", APP, "--", "/hello", "talk"]);
+        let mut talk = tokio::process::Command::from(talk);
+        talk.stdin(Stdio::piped()).stdout(Stdio::piped());
+        people.push(talk.kill_on_drop(true).spawn().unwrap());
+    }
+    for person in &mut people {
+        let mut said = BufReader::new(person.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "terminal: false\n");
+    }
+    let tell = |person: &Child, signal| {
+        let pid = Pid::from_raw(person.id().unwrap() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    };
+    people.iter().for_each(|it| tell(it, Signal::STOP));
+    let docker = docker().await;
+    for name in runs(&server).await {
+        let killed = docker.kill_container(&name, None).await;
+        assert!(killed.is_ok(), "{killed:?} {}", server.log());
+    }
+    until_runs(&server, 0).await;
+    for person in &mut people {
+        let mut stdin = person.stdin.take().unwrap();
+        stdin.write_all(b"typed\n").await.unwrap();
+    }
+    people.iter().for_each(|it| tell(it, Signal::CONT));
+    for mut person in people {
+        assert_eq!(person.wait().await.unwrap().code(), Some(137));
+    }
     server.stop().await;
 }
 

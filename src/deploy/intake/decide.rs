@@ -11,6 +11,8 @@ use crate::webhook::Ref;
 pub(super) struct Decision {
     /// The ref that is deployed; if none is, the one that is skipped.
     pub chosen: Option<usize>,
+    /// A tag that is deployed before it: the chosen branch may turn out to have changed nothing under `paths`.
+    pub first: Option<usize>,
     /// For each ref, why it is not deployed; `None` if its commit is.
     reasons: Vec<Option<Unwanted>>,
 }
@@ -46,16 +48,21 @@ impl Decision {
         app: &AppName,
         refs: &[Moved],
         led_to: Option<&DeploymentId>,
+        first_led_to: Option<&DeploymentId>,
         reason: Option<&str>,
     ) -> Vec<Outcome> {
-        let outcome = |(at, (moved, why)): (usize, (&Moved, &Option<Unwanted>))| Outcome {
-            git_ref: moved.git_ref.clone(),
-            app: Some(app.clone()),
-            deployment: led_to
-                .filter(|_| why.is_none() || self.chosen == Some(at))
-                .cloned(),
-            reason: (why.as_ref().map(Unwanted::why).or(reason)).map(str::to_owned),
-            skipped: matches!(why, Some(Unwanted::Skipped(..) | Unwanted::Pinned(_))),
+        let outcome = |(at, (moved, why)): (usize, (&Moved, &Option<Unwanted>))| {
+            let led_to = match self.first == Some(at) {
+                true => first_led_to,
+                false => led_to.filter(|_| why.is_none() || self.chosen == Some(at)),
+            };
+            Outcome {
+                git_ref: moved.git_ref.clone(),
+                app: Some(app.clone()),
+                deployment: led_to.cloned(),
+                reason: (why.as_ref().map(Unwanted::why).or(reason)).map(str::to_owned),
+                skipped: matches!(why, Some(Unwanted::Skipped(..) | Unwanted::Pinned(_))),
+            }
         };
         let each = refs.iter().zip(&self.reasons).enumerate();
         each.map(outcome).collect()
@@ -64,6 +71,7 @@ impl Decision {
     /// What would be deployed is skipped, if there is a reason why the app is pinned.
     pub(super) fn unless_pinned(mut self, why: Option<String>) -> Self {
         if let Some(why) = why {
+            self.first = None;
             for deployed in self.reasons.iter_mut().filter(|reason| reason.is_none()) {
                 *deployed = Some(Unwanted::Pinned(why.clone()));
             }
@@ -78,7 +86,9 @@ impl Decision {
 }
 
 /// One release serves at a time, so one commit of a push is deployed: that of the app's own branch,
-/// or else that of the first ref that the app deploys; of several tags, of the one with the highest version.
+/// or else that of the first ref that the app deploys; of several tags, of the one with the highest version. With
+/// `paths`, a tag on another commit than its branch is deployed too, before the branch: nobody knows yet whether
+/// that changes anything.
 pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let wanted: Vec<_> = refs.iter().map(|moved| wanted(app, moved, skip)).collect();
     let is_own = |name: &Ref| matches!(name, Ref::Branch(name) if *name == app.branch);
@@ -98,13 +108,18 @@ pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
         }
         _ => at,
     });
+    let first =
+        deploy.filter(|at| app.paths.is_some() && matches!(wanted[*at], Ok(Ref::Branch(_))));
+    let first = first.and_then(|_| highest(&wanted));
     let skipped = choose(|it| match it {
         Err(Unwanted::Skipped(name, _)) => Some(name),
         _ => None,
     });
     let chosen = deploy.and_then(|at| Some((&refs[at], wanted[at].as_ref().ok()?)));
+    let also = first.map(|at| &refs[at]);
     let reason = |(moved, wanted): (&Moved, &Result<Ref, Unwanted>)| match (wanted, chosen) {
         (Err(why), _) => Some(why.clone()),
+        (Ok(_), _) if also.is_some_and(|also| also.git_ref == moved.git_ref) => None,
         (Ok(_), Some((chosen, _))) if is_same(chosen, moved) => None,
         (Ok(_), Some((_, name))) => Some(Unwanted::Never(format!(
             "it was pushed together with the {name}, which is deployed instead"
@@ -114,6 +129,7 @@ pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let reasons = refs.iter().zip(&wanted).map(reason).collect();
     Decision {
         chosen: deploy.or(skipped),
+        first,
         reasons,
     }
 }
@@ -198,7 +214,9 @@ mod tests {
 
     /// The ref that is deployed, and the reasons of all.
     fn of(app: &App, refs: &[Moved]) -> (Option<String>, Vec<Option<String>>) {
-        let Decision { chosen, reasons } = decide(app, refs, false);
+        let Decision {
+            chosen, reasons, ..
+        } = decide(app, refs, false);
         let why = |it: Option<Unwanted>| it.map(|it| it.why().to_owned());
         let reasons = reasons.into_iter().map(why).collect();
         (chosen.map(|at| refs[at].git_ref.clone()), reasons)
@@ -254,6 +272,26 @@ mod tests {
             Some("refs/tags/v1")
         );
         assert_eq!(of_paths("").as_deref(), Some("refs/heads/main"));
+    }
+
+    #[test]
+    fn a_tag_beside_a_branch_that_may_change_nothing_goes_before_it() {
+        let refs = [
+            to("refs/heads/main", '1'),
+            to("refs/tags/v1", '2'),
+            to("refs/tags/v2", '3'),
+        ];
+        let of = |more: &str| decide(&app(&format!("tags = '*'\n{more}")), &refs, false);
+        let decision = of("paths = ['a/**']");
+        assert_eq!((decision.chosen, decision.first), (Some(0), Some(2)));
+        let (main, tag) = (DeploymentId::new(), DeploymentId::new());
+        let name = "a".parse().unwrap();
+        let outcomes = decision.outcomes(&name, &refs, Some(&main), Some(&tag), None);
+        let led_to: Vec<_> = outcomes.into_iter().map(|it| it.deployment).collect();
+        assert_eq!(led_to, [Some(main), None, Some(tag)]);
+        let pinned = decision.unless_pinned(Some("no".into()));
+        assert_eq!(pinned.first, None);
+        assert_eq!(of("").first, None);
     }
 
     #[test]

@@ -47,9 +47,7 @@ pub async fn delivery(
 ) -> Result<Answer> {
     let asked = Asked::read(app, received, from);
     let stored = agent.store.write(move |db| store(db, asked)).await?;
-    if let Some(new) = &stored.placed {
-        placed(agent, new);
-    }
+    stored.placed.iter().for_each(|new| placed(agent, new));
     super::record::log(&stored.answer.refs);
     Ok(stored.answer)
 }
@@ -67,7 +65,7 @@ struct Asked {
 
 struct Stored {
     answer: Answer,
-    placed: Option<Placed>,
+    placed: Vec<Placed>,
 }
 
 impl Asked {
@@ -102,15 +100,21 @@ impl Asked {
         }
     }
 
-    fn outcomes(&self, led_to: Option<&DeploymentId>, reason: Option<&str>) -> Vec<Outcome> {
+    fn outcomes(
+        &self,
+        led_to: Option<&DeploymentId>,
+        first_led_to: Option<&DeploymentId>,
+        reason: Option<&str>,
+    ) -> Vec<Outcome> {
+        let (app, refs) = (&self.app.name, &self.refs);
         self.decision
-            .outcomes(&self.app.name, &self.refs, led_to, reason)
+            .outcomes(app, refs, led_to, first_led_to, reason)
     }
 
     /// What a delivery that is not stored again led to the first time.
     fn before(&self, earlier: deliveries::Outcome) -> Stored {
         let reason = "this push was delivered before";
-        let refs = self.outcomes(earlier.deployment.as_ref(), Some(reason));
+        let refs = self.outcomes(earlier.deployment.as_ref(), None, Some(reason));
         Stored {
             answer: Answer {
                 delivery: earlier.delivery,
@@ -118,7 +122,7 @@ impl Asked {
                 reason: Some(reason.to_owned()),
                 refs,
             },
-            placed: None,
+            placed: Vec::new(),
         }
     }
 }
@@ -139,25 +143,39 @@ fn store(db: &Connection, mut asked: Asked) -> Result<Stored> {
     if is_new {
         pushes::moved(db, delivery)?;
     }
-    let new = NewDeployment {
+    let to_place = |moved: &Moved| NewDeployment {
         trigger: Trigger::Webhook,
-        ..queue::pushed(&asked.app.name, new, asked.by.clone())
+        ..queue::pushed(&asked.app.name, moved, asked.by.clone())
     };
+    let first = match asked.decision.first {
+        Some(at) => Some((at, place(db, &to_place(&asked.refs[at]), is_new)?)),
+        None => None,
+    };
+    let new = to_place(new);
     let placed = match asked.decision.skip(at) {
         Some(why) => skip(db, &new, why)?,
         None => place(db, &new, is_new)?,
     };
     let id = &placed.deployment.id;
-    let refs = asked.outcomes(Some(id), placed.reason.as_deref());
+    let first_id = first.as_ref().map(|(_, first)| &first.deployment.id);
+    let refs = asked.outcomes(Some(id), first_id, placed.reason.as_deref());
     let reason = placed.reason.clone().or_else(|| summary(&refs));
     let outcome = deliveries::insert(db, delivery, Some(id.clone()), reason)?;
     if is_new {
         pushes::insert(db, &delivery.app, push, &outcome.delivery, id)?;
     }
+    if let Some((at, first)) = first.as_ref().filter(|_| is_new) {
+        let (push, id) = (&delivery.moves[*at], &first.deployment.id);
+        pushes::insert(db, &delivery.app, push, &outcome.delivery, id)?;
+    }
     record(db, &asked.refs, &refs, Some(&outcome.delivery), &asked.by)?;
     Ok(Stored {
         answer: answer(outcome, refs),
-        placed: Some(placed),
+        placed: first
+            .map(|(_, first)| first)
+            .into_iter()
+            .chain([placed])
+            .collect(),
     })
 }
 
@@ -168,13 +186,13 @@ fn nothing(db: &Connection, asked: Asked) -> Result<Stored> {
         return Ok(asked.before(earlier.outcome));
     }
     pushes::moved(db, delivery)?;
-    let refs = asked.outcomes(None, None);
+    let refs = asked.outcomes(None, None, None);
     let reason = asked.nothing.clone().or_else(|| summary(&refs));
     let outcome = deliveries::insert(db, delivery, None, reason)?;
     record(db, &asked.refs, &refs, Some(&outcome.delivery), &asked.by)?;
     Ok(Stored {
         answer: answer(outcome, refs),
-        placed: None,
+        placed: Vec::new(),
     })
 }
 

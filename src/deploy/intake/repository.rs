@@ -101,23 +101,24 @@ fn store(
     for app in apps {
         let pinned = holds::why_pinned(db, &app.name)?;
         let decision = decide(app, &refs, push.skip).unless_pinned(pinned);
-        let new = decision.chosen.map(|at| {
-            let new = NewDeployment {
-                no_cache: push.no_cache,
-                pull: push.pull,
-                ..queue::pushed(&app.name, &refs[at], push.by.clone())
-            };
-            match decision.skip(at) {
-                Some(why) => skip(db, &new, why),
-                None => place(db, &new, true),
-            }
+        let to_place = |at: usize| NewDeployment {
+            no_cache: push.no_cache,
+            pull: push.pull,
+            ..queue::pushed(&app.name, &refs[at], push.by.clone())
+        };
+        let first = decision.first.map(|at| place(db, &to_place(at), true));
+        let first = first.transpose()?;
+        let new = decision.chosen.map(|at| match decision.skip(at) {
+            Some(why) => skip(db, &to_place(at), why),
+            None => place(db, &to_place(at), true),
         });
         let new = new.transpose()?;
         let led_to = new.as_ref().map(|new| &new.deployment.id);
         let reason = new.as_ref().and_then(|new| new.reason.as_deref());
-        let outcomes = decision.outcomes(&app.name, &refs, led_to, reason);
+        let first_led_to = first.as_ref().map(|first| &first.deployment.id);
+        let outcomes = decision.outcomes(&app.name, &refs, led_to, first_led_to, reason);
         record(db, &refs, &outcomes, None, &push.by)?;
-        all_placed.extend(new);
+        all_placed.extend(first.into_iter().chain(new));
         all.extend(outcomes);
     }
     Ok((all_placed, all))

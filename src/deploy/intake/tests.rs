@@ -32,6 +32,8 @@ impl Scene {
                     domains = ['all.test']\n\
                     [apps.docs]\nrepo = 'one.git'\nport = 1\nbranch = 'feature'\n\
                     domains = ['docs.test']\n\
+                    [apps.mono]\nrepo = 'two.git'\nport = 1\npaths = ['a/**']\ntags = 'v*'\n\
+                    domains = ['mono.test']\n\
                     [apps.far]\nrepo = 'https://example.com/far.git'\nport = 1\n\
                     domains = ['far.test']\n";
         std::fs::write(&path, apps).unwrap();
@@ -408,4 +410,34 @@ async fn a_tag_object_is_nobodys_commit() {
     };
     let tag = tag.to_string().parse().unwrap();
     assert_eq!(source::peeled(&scene.repository, &tag), Some(main));
+}
+
+#[tokio::test]
+async fn a_tag_on_another_commit_than_its_branch_is_queued_before_it() {
+    let scene = Scene::new().await;
+    let repository = scene.repository.with_file_name("two.git");
+    git2::Repository::init_bare(&repository).unwrap();
+    let [main, tag] = ["1", "2"].map(|digit| digit.repeat(40).parse().unwrap());
+    let refs = vec![moved("refs/heads/main", &main), moved("refs/tags/v1", &tag)];
+    let push = Push {
+        repository,
+        ..scene.push(refs)
+    };
+    let sender = Principal::admin(Requester::Local { uid: 7 });
+    let outcomes = pushed(&scene.agent, push, &sender).await.unwrap();
+    let queued = scene.deployments("mono").await;
+    let refs: Vec<_> = queued
+        .iter()
+        .filter_map(|it| it.git_ref.as_deref())
+        .collect();
+    assert_eq!(refs, ["refs/tags/v1", "refs/heads/main"]);
+    assert!(
+        queued.iter().all(|it| it.state == State::Queued),
+        "{queued:?}"
+    );
+    let led_to: Vec<_> = outcomes
+        .into_iter()
+        .map(|it| it.deployment.unwrap())
+        .collect();
+    assert_eq!(led_to, [queued[1].id.clone(), queued[0].id.clone()]);
 }

@@ -18,7 +18,7 @@ const ASKING: Duration = Duration::from_secs(5);
 
 /// Create a commented deploy.toml
 ///
-/// In the work tree of a repository, it takes its address, its name and the port of its Dockerfile.
+/// In the work tree of a repository, it takes its address, its name, its branch and the port of its Dockerfile.
 #[derive(Debug, Args)]
 pub struct Init {
     /// Name of the app [default: the repository's name, or `hello`]
@@ -27,7 +27,8 @@ pub struct Init {
     /// that of `origin`, or an example]
     #[arg(long, value_name = "REPO")]
     repo: Option<String>,
-    /// Branch whose pushes are deployed [default: the repository's default branch]
+    /// Branch whose pushes are deployed [default: the one that is
+    /// checked out, or the repository's default branch]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
 }
@@ -40,11 +41,14 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
         return Err(Error::usage(error.to_string()));
     }
     let repo = args.repo.or(found.repo.clone());
-    let (repo, login) = without_login(repo.as_deref().unwrap_or(EXAMPLE));
+    let (repo, login) = checkout::without_login(repo.as_deref().unwrap_or(EXAMPLE));
     let path = global.config.clone().unwrap_or("deploy.toml".into());
-    let branch = (args.branch.clone())
-        .or_else(|| default_branch(&repo, path.parent().unwrap_or(Path::new(""))))
-        .unwrap_or("main".into());
+    let usual = || default_branch(&repo, path.parent().unwrap_or(Path::new("")));
+    let (branch, usual) = match (args.branch, found.branch.filter(|_| found.repo.is_some())) {
+        (Some(branch), _) => (branch, None),
+        (None, Some(branch)) => (branch, usual()),
+        (None, None) => (usual().unwrap_or("main".into()), None),
+    };
     let filled_in = filled_in(&app, &repo, &branch, found.port);
     write(&path, &filled_in).map_err(|error| {
         let shown = path.display();
@@ -60,17 +64,32 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
         }
     })?;
     if login {
+        let variable = variable(&app);
         eprintln!(
-            "Warning: the user name and the token in the address were left out, since deploy.toml holds \
-             no secrets. Add:\n  [apps.{app}.source]\n  token = {{ env = \"{}_REPO_TOKEN\" }}",
-            variable(&app),
+            "Warning: the user name and the token in the repository's address were left out, since \
+             deploy.toml holds no secrets. If the repository is private, add:\n  [apps.{app}.source]\n  \
+             token = {{ env = \"{variable}_REPO_TOKEN\" }}\nand start `cutover serve` with that variable set"
         );
     }
     if found.repo.is_some() {
         let port = found
             .port
             .map_or(String::new(), |port| format!(", port {port}"));
-        print::line(format_args!("Taken from this repository: `{repo}`{port}"));
+        print::line(format_args!(
+            "Taken from this repository: `{repo}`, branch `{branch}`{port}"
+        ));
+    }
+    if let Some(usual) = usual.filter(|usual| *usual != branch) {
+        print::line(format_args!(
+            "`{branch}` is what is checked out here; the repository's default branch is `{usual}`: change \
+             `branch` if pushes to that are to be deployed"
+        ));
+    }
+    if let Some(dir) = found.site {
+        print::line(format_args!(
+            "There is no Dockerfile, but an index.html: to serve its folder as a static site, add to \
+             `[apps.{app}]`:\n  kind = \"static\"\n  dir  = \"{dir}\""
+        ));
     }
     print::line(format_args!(
         "Wrote `{}`. Edit it, then run:\n  cutover check\n  cutover serve",
@@ -96,24 +115,6 @@ fn default_branch(repo: &str, folder: &Path) -> Option<String> {
         sender.send(mirror.default_branch(Instant::now() + ASKING))
     });
     receiver.recv_timeout(ASKING).ok()?
-}
-
-/// The address without the user name and password of an HTTP address, and whether it had any.
-fn without_login(repo: &str) -> (String, bool) {
-    let Ok(mut url) = url::Url::parse(repo) else {
-        return (repo.to_owned(), false);
-    };
-    let has_login = !url.username().is_empty() || url.password().is_some();
-    let is_ssh = url.scheme() == "ssh";
-    if !has_login || (is_ssh && url.password().is_none()) {
-        return (repo.to_owned(), false);
-    }
-    // Both succeed for an address with a host, and only such has a login. With ssh, the user is no secret.
-    let _ = url.set_password(None);
-    if !is_ssh {
-        let _ = url.set_username("");
-    }
-    (url.to_string(), !is_ssh)
 }
 
 fn variable(app: &str) -> String {
@@ -167,7 +168,11 @@ mod tests {
             ("git@example.com:a.git", "git@example.com:a.git", false),
             ("/srv/git/a.git", "/srv/git/a.git", false),
         ] {
-            assert_eq!(without_login(given), (kept.to_owned(), had), "{given}");
+            assert_eq!(
+                checkout::without_login(given),
+                (kept.to_owned(), had),
+                "{given}"
+            );
         }
     }
 

@@ -29,14 +29,35 @@ pub(super) fn open(path: &Path) -> Result<Repository, SourceError> {
     })
 }
 
-/// The root of the work tree that `folder` is in, and the address of its `origin`.
-pub fn work_tree(folder: &Path) -> Option<(PathBuf, Option<String>)> {
+/// The files of a repository, checked out.
+pub struct WorkTree {
+    pub root: PathBuf,
+    /// The address of its `origin`.
+    pub origin: Option<String>,
+    /// The branch that is checked out.
+    pub branch: Option<String>,
+}
+
+/// The work tree that `folder` is in.
+pub fn work_tree(folder: &Path) -> Option<WorkTree> {
     init();
     let git = Repository::discover(folder).ok()?;
     let root = git.workdir()?.to_owned();
     let origin = git.find_remote("origin").ok();
     let origin = origin.and_then(|it| it.url().ok().map(str::to_owned));
-    Some((root, origin))
+    let branch = checked_out(&git);
+    Some(WorkTree {
+        root,
+        origin,
+        branch,
+    })
+}
+
+/// The branch that HEAD names, even before its first commit.
+fn checked_out(git: &Repository) -> Option<String> {
+    let head = git.find_reference("HEAD").ok()?;
+    let branch = head.symbolic_target().ok()??.strip_prefix("refs/heads/")?;
+    Some(branch.to_owned())
 }
 
 /// Finds the wanted commit. A ref that the app does not deploy is not followed: if it is broken, it is
@@ -88,10 +109,7 @@ pub(super) const SHA256: &str = "its object ids are SHA-256, which is not suppor
 
 /// The branch that HEAD of the repository at `path` names, even before its first commit.
 pub(super) fn default_branch(path: &Path) -> Option<String> {
-    let git = open(path).ok()?;
-    let head = git.find_reference("HEAD").ok()?;
-    let branch = head.symbolic_target().ok()??.strip_prefix("refs/heads/")?;
-    Some(branch.to_owned())
+    checked_out(&open(path).ok()?)
 }
 
 /// Whether `path` is a work tree: files checked out next to a `.git` folder.

@@ -24,7 +24,7 @@ mod warnings;
 pub use bare::{message, peeled, tip};
 pub use compare::Changed;
 pub use error::SourceError;
-pub use local::{is_work_tree, unsupported, work_tree};
+pub use local::{WorkTree, is_work_tree, unsupported, work_tree};
 pub use lock::{remove_mirror, rename_mirror};
 pub use mirror::Mirror;
 pub use resolve::can_be_named;

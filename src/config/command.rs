@@ -60,9 +60,13 @@ pub(super) fn command(node: Node<'_>) -> Option<Command> {
             };
             let words = node.array(EXPECTED)?.into_iter().map(word);
             let argv: Vec<String> = words.collect::<Option<_>>()?;
-            match argv.first().is_some_and(|program| !program.is_empty()) {
-                true => Some(Command::Program(argv)),
-                false => node.wrong(EXPECTED),
+            match argv.first() {
+                Some(program) if !program.is_empty() => Some(Command::Program(argv)),
+                Some(_) => node.report(format!(
+                    "`{}` begins with an empty text: expected {EXPECTED}",
+                    node.path
+                )),
+                None => node.report(format!("`{}` is empty: expected {EXPECTED}", node.path)),
             }
         }
         _ => node.wrong(EXPECTED),

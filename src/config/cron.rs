@@ -78,7 +78,7 @@ impl Schedule {
         };
         match schedule.next(0) {
             Some(_) => Ok(schedule),
-            None => Err("a time that comes".to_owned()),
+            None => Err("a time that exists (this one never occurs)".to_owned()),
         }
     }
 
@@ -144,9 +144,11 @@ fn cron(mut section: Section<'_>) -> Option<Cron> {
         }
     });
     let timezone = timezone.unwrap_or("UTC".into());
-    let expected = "when it runs, such as \"0 3 * * *\"";
-    let schedule = section.required("schedule", expected, |node| {
-        let text = node.str(expected)?;
+    let missing = "when it runs, such as \"0 3 * * *\"";
+    let schedule = section.required("schedule", missing, |node| {
+        let text = node.str(
+            "a text with five fields (minute, hour, day of month, month, day of week) such as \"0 3 * * *\"",
+        )?;
         Schedule::parse(text, &timezone).map_or_else(|expected| node.wrong(expected), Some)
     });
     let command = section.required("command", "the command that runs", command);
@@ -225,7 +227,7 @@ mod tests {
             ("0 0 3 * * *", "UTC", "five fields"),
             ("* * *", "UTC", "five fields"),
             ("61 * * * *", "UTC", "five fields"),
-            ("0 0 30 2 *", "UTC", "a time that comes"),
+            ("0 0 30 2 *", "UTC", "never occurs"),
             ("0 3 * * *", "Mars/Base", "time zone"),
             ("", "UTC", "five fields"),
         ] {

@@ -76,9 +76,27 @@ pub(super) fn processes(node: Node<'_>) -> Option<Processes> {
     Some(all)
 }
 
+/// What other processes have of their own, and where `web` has it.
+const OF_RUN: [(&str, &str); 5] = [
+    ("replicas", "`run.replicas` of the app"),
+    ("memory", "`run.memory` of the app"),
+    ("cpus", "`run.cpus` of the app"),
+    ("stop_grace", "`run.stop_grace` of the app"),
+    ("health", "`health` of the app"),
+];
+
 /// Its other settings are those of `run` and `health`.
 fn web(mut section: Section<'_>) -> Option<Command> {
     let command = section.required("command", "the command that `web` runs", command);
+    for (key, belongs) in OF_RUN {
+        if let Some(node) = section.node(key) {
+            let at = &node.path;
+            node.file.report(
+                node.start,
+                format!("`{at}` is not allowed here: `web` has only a command of its own; expected {belongs}"),
+            );
+        }
+    }
     section.done();
     command
 }

@@ -81,17 +81,14 @@ fn a_process_needs_a_command_and_one_way_to_be_checked() {
     let with = |text: &str| format!("{LEAST}[apps.a.processes.{text}\n");
     for (text, said) in [
         ("w]", "`apps.a.processes.w.command` is missing"),
-        ("w]\ncommand = []", "expected a line for the image's shell"),
-        (
-            "w]\ncommand = ['']",
-            "expected a line for the image's shell",
-        ),
+        ("w]\ncommand = []", "`apps.a.processes.w.command` is empty"),
+        ("w]\ncommand = ['']", "begins with an empty text"),
         ("w]\ncommand = 'x'\nport = 1", "unknown key `port`"),
         ("'W x']\ncommand = 'x'", "is not a service name"),
         ("release]\ncommand = 'x'", "hooks.release"),
         (
             "web]\ncommand = 'x'\nreplicas = 2",
-            "unknown key `replicas`",
+            "expected `run.replicas` of the app",
         ),
         ("w]\ncommand = 'x'\nreplicas = 101", "from 0 to 100"),
         (

@@ -18,6 +18,8 @@ const MOST: usize = 100;
 pub struct Notice {
     /// What was pushed, nothing if it does not say; or why nothing is to be deployed.
     pub pushed: Result<Vec<Pushed>, String>,
+    /// Whether it comes again and again without a push: registries report each pull too, even ours.
+    pub is_noise: bool,
 }
 
 /// A tag that was pushed.
@@ -46,17 +48,32 @@ pub fn receive(
     if headers.get("x-github-event").is_some_and(|it| it == "ping") {
         return Ok(Notice {
             pushed: Err("ping: the webhook is set up".into()),
+            is_noise: false,
         });
     }
     if body.len() > LONGEST {
         return Err(Refusal::malformed("the payload is larger than 1 MiB"));
     }
     let json = payload::json(headers, body)?;
-    let pushed = match json.trim_ascii().is_empty() {
-        true => Ok(Vec::new()),
-        false => pushed(&payload::read(&json)?),
-    };
-    Ok(Notice { pushed })
+    if json.trim_ascii().is_empty() {
+        return Ok(Notice {
+            pushed: Ok(Vec::new()),
+            is_noise: false,
+        });
+    }
+    let json = payload::read(&json)?;
+    Ok(Notice {
+        pushed: pushed(&json),
+        is_noise: is_noise(&json),
+    })
+}
+
+/// Whether it reports nothing but pulls: as the distribution project's registry does, or Harbor.
+fn is_noise(json: &Value) -> bool {
+    let events = json.get("events").and_then(Value::as_array);
+    let is_pull = |it: &Value| matches!(it["action"].as_str(), Some("pull" | "mount"));
+    events.is_some_and(|events| !events.is_empty() && events.iter().all(is_pull))
+        || json["type"].as_str() == Some("PULL_ARTIFACT")
 }
 
 fn signed(secrets: &[Vec<u8>], headers: &HeaderMap, body: &[u8]) -> bool {
@@ -204,6 +221,26 @@ mod tests {
 
     fn tags(pushed: Result<Vec<Pushed>, String>) -> Result<Vec<String>, String> {
         pushed.map(|all| all.into_iter().map(|it| it.tag).collect())
+    }
+
+    #[test]
+    fn a_pull_is_noise() {
+        for (payload, noise) in [
+            (
+                json!({"events": [{"action": "pull"}, {"action": "pull"}]}),
+                true,
+            ),
+            (json!({"type": "PULL_ARTIFACT", "event_data": {}}), true),
+            (
+                json!({"events": [{"action": "pull"}, {"action": "push"}]}),
+                false,
+            ),
+            (json!({"events": []}), false),
+            (json!({"type": "DELETE_ARTIFACT", "event_data": {}}), false),
+            (json!({"tag": "1"}), false),
+        ] {
+            assert_eq!(is_noise(&payload), noise, "{payload}");
+        }
     }
 
     #[test]

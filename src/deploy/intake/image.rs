@@ -29,6 +29,7 @@ pub async fn told(
     notice: Notice,
     from: Option<IpAddr>,
 ) -> Result<Answer> {
+    let is_noise = notice.is_noise;
     let reason = reason(of, notice);
     let by = Requester::Webhook {
         forge: REGISTRY.to_owned(),
@@ -43,11 +44,18 @@ pub async fn told(
         app: app.name.clone(),
         forge: REGISTRY.to_owned(),
         forge_delivery: None,
-        event: "push".to_owned(),
-        body_hash: hex::encode(Sha256::digest(DeliveryId::new().as_str())),
+        event: (if is_noise { "pull" } else { "push" }).to_owned(),
+        // Of what is noise, the first one stands for all.
+        body_hash: match is_noise {
+            true => hex::encode(Sha256::digest("pull")),
+            false => hex::encode(Sha256::digest(DeliveryId::new().as_str())),
+        },
         moves: Vec::new(),
     };
     let stored = agent.store.write(move |db| {
+        if is_noise && let Some(first) = deliveries::noise(db, &delivery)? {
+            return Ok((first, None));
+        }
         let pinned = holds::why_pinned(db, &delivery.app)?;
         let (new, reason) = match pinned.filter(|_| new.is_some()) {
             Some(pinned) => (None, Some(pinned)),

@@ -194,7 +194,7 @@ async fn forward(
     claim.visit = Some(visit(gateway, connection, &request));
     let policy = &claim.share().policy;
     if let Some(page) = &policy.maintenance {
-        let answer = page::custom(StatusCode::SERVICE_UNAVAILABLE, page);
+        let answer = page::maintenance(page);
         return refuse_as(Outcome::Maintenance, watch, claim, answer);
     }
     let cap = policy.max_body.unwrap_or(u64::MAX);

@@ -31,6 +31,14 @@ pub fn custom(status: StatusCode, page: &Page) -> Response<ResponseBody> {
     response(status, kind, page.text.clone())
 }
 
+/// The page of an app that is under maintenance or stopped, which takes a person minutes.
+pub fn maintenance(page: &Page) -> Response<ResponseBody> {
+    let mut response = custom(StatusCode::SERVICE_UNAVAILABLE, page);
+    let wait = HeaderValue::from_static("60");
+    response.headers_mut().insert(header::RETRY_AFTER, wait);
+    response
+}
+
 /// A page of the proxy's own: the status and one sentence that says why.
 pub fn page(status: StatusCode, why: &str) -> Response<ResponseBody> {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");

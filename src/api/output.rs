@@ -34,8 +34,8 @@ pub struct OutputQuery {
     /// Only lines since then: a time in RFC 3339, or how long ago, such as `10m`.
     #[param(example = "10m")]
     since: Option<String>,
-    /// Only this instance: its name, or the number at its end.
-    #[param(example = "0")]
+    /// Only this instance: its name, or how that ends.
+    #[param(example = "worker-0")]
     instance: Option<String>,
     /// Only instances of this process.
     #[param(example = "worker")]

@@ -19,18 +19,18 @@ pub struct Logs {
     /// Print the log of this deployment instead
     #[arg(long, value_name = "ID", hide = true)]
     deployment: Option<String>,
-    /// Go on with what is written from now on, across switches; of a deployment, until it has ended (exit
-    /// code 1 if it fails)
+    /// Keep printing what is written, across switches; of a deployment, until it has ended (exit code 1 if it
+    /// fails)
     #[arg(long, short)]
     follow: bool,
-    /// How many lines of the past
+    /// How many past lines to print
     #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
     lines: u32,
     /// Only lines since then: a time in RFC 3339, or how long ago, such as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only this instance: the container's name, or the number at its end
-    #[arg(long, value_name = "N")]
+    /// Only this instance: the container's name, or how that ends, such as worker-0
+    #[arg(long, value_name = "INSTANCE")]
     instance: Option<String>,
     /// Only this process, such as web or worker
     #[arg(long, value_name = "PROCESS")]

@@ -157,14 +157,18 @@ fn instance_name(app: &AppName, id: &DeploymentId, service: &ServiceName, index:
 
 /// The service of the instance that has this container.
 fn process_of(container: &str) -> &str {
+    let service = short_name(container).and_then(|rest| rest.rsplit_once('-'));
+    service.map_or("web", |(service, _)| service)
+}
+
+/// What tells an instance from the others of its deployment: `0`, or `worker-0`.
+pub fn short_name(container: &str) -> Option<&str> {
     let parts = container.match_indices('-').map(|(at, _)| at + 1);
     let parts: Vec<usize> = parts.collect();
-    let id = parts.iter().rev().find_map(|at| {
+    parts.iter().rev().find_map(|at| {
         let (id, rest) = container[*at..].split_once('-')?;
         id.parse::<DeploymentId>().ok().map(|_| rest)
-    });
-    let service = id.and_then(|rest| rest.rsplit_once('-'));
-    service.map_or("web", |(service, _)| service)
+    })
 }
 
 /// Wake-ups by app, and handles by running deployment.

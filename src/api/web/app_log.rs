@@ -11,6 +11,7 @@ use super::viewer::Viewer;
 use crate::api::Shared;
 use crate::api::path::{AppPath, known};
 use crate::deploy::output::{self, Query, Said};
+use crate::deploy::short_name;
 use crate::engine::output::Stream;
 use crate::principal::Role;
 
@@ -64,7 +65,7 @@ fn body(app: &str, grep: Option<&str>, instance: Option<&str>, said: &[Said]) ->
             label for="grep" { "Lines with" }
             input #grep name="grep" type="search" value=[grep];
             label for="instance" { "Instance" }
-            input #instance name="instance" type="search" size="6" value=[instance];
+            input #instance name="instance" type="search" size="10" placeholder="worker-0" value=[instance];
             button { "Search" }
         }
         p.quiet #empty hidden[!said.is_empty()] { "No lines yet." }
@@ -79,13 +80,10 @@ fn line(said: &Said) -> Markup {
         Stream::Stderr => "err",
         _ => "out",
     };
-    let number = said
-        .instance
-        .rsplit_once('-')
-        .map_or("", |(_, number)| number);
+    let name = short_name(&said.instance).unwrap_or_default();
     html! {
         span class=(class) title=(said.instance) {
-            span.quiet { (clock(&said.line.time)) " " (number) " " }
+            span.quiet { (clock(&said.line.time)) " " (name) " " }
             (said.line.text) "\n"
         }
     }

@@ -36,7 +36,7 @@ pub struct Query {
     pub lines: usize,
     /// In seconds since 1970.
     pub since: Option<i64>,
-    /// An instance's name, or the number at its end.
+    /// An instance's name or how that ends, such as `0` or `worker-0`; or its process.
     pub instance: Option<String>,
     /// A process, such as `web`.
     pub process: Option<String>,
@@ -62,10 +62,14 @@ impl Query {
         let Some(wanted) = &self.instance else {
             return true;
         };
-        name == wanted
-            || name
-                .rsplit_once('-')
-                .is_some_and(|(_, number)| number == wanted)
+        let ends_with = |end: &str| {
+            let rest = name.strip_suffix(end);
+            !end.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+        };
+        // Those of `web` do not have it in their names.
+        let of_web = wanted.strip_prefix("web-");
+        let of_web = of_web.filter(|_| process_of(name) == "web");
+        ends_with(wanted) || process_of(name) == wanted || of_web.is_some_and(ends_with)
     }
 
     fn wants(&self, said: &Said) -> bool {
@@ -340,6 +344,33 @@ mod tests {
         assert_eq!(text, "2023-11-14T22:13:20");
         assert_eq!(seconds(&format!("{text}.123456789Z")), Some(1_700_000_000));
         assert_eq!(seconds("now"), None);
+    }
+
+    #[test]
+    fn an_instance_goes_by_how_its_name_ends() {
+        let id = crate::ids::DeploymentId::new();
+        let web = format!("cutover-my-worker-{id}-0");
+        let worker = format!("cutover-my-worker-{id}-worker-0");
+        let other = format!("cutover-my-worker-{id}-worker-10");
+        for (wanted, found) in [
+            ("0", vec![&web, &worker]),
+            ("10", vec![&other]),
+            ("worker-0", vec![&worker]),
+            ("worker", vec![&worker, &other]),
+            ("web-0", vec![&web]),
+            ("web", vec![&web]),
+            (other.as_str(), vec![&other]),
+            ("", vec![]),
+            ("orker-0", vec![]),
+        ] {
+            let query = Query {
+                instance: Some(wanted.to_owned()),
+                ..Query::default()
+            };
+            let all = [&web, &worker, &other].into_iter();
+            let all: Vec<_> = all.filter(|name| query.wants_instance(name)).collect();
+            assert_eq!(all, found, "{wanted}");
+        }
     }
 
     #[test]

@@ -236,3 +236,20 @@ fn a_reader_that_leaves_is_no_panic() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(said(&output), "exit 0\n");
 }
+
+#[test]
+fn before_the_first_start_the_doctor_names_one_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[agent]\ndata_dir = 'data'\n[proxy]\nhttps = '127.0.0.1:0'\n\
+                acme = { email = 'ops@example.org', directory = 'https://127.0.0.1:1/dir' }\n\
+                [apps.hello]\nimage = 'hello:1'\nport = 80\ndomains = ['hello.test']\n";
+    std::fs::write(folder.path().join("deploy.toml"), text).unwrap();
+    let said = said(&cutover(folder.path(), &["doctor"]));
+    // Docker, and this machine's disk, are as they are.
+    let wrong = said.lines().filter(|line| line.starts_with('✘'));
+    let wrong = wrong.filter(|line| !line.contains("Docker") && !line.contains("MiB"));
+    let wrong: Vec<_> = wrong.collect();
+    assert!(wrong.len() == 1 && wrong[0].contains("agent"), "{said}");
+    let skipped = said.lines().filter(|line| line.starts_with("- skipped: "));
+    assert_eq!(skipped.count(), 2, "{said}");
+}

@@ -10,12 +10,13 @@ use super::error::ErrorBody;
 use super::json::NoBody;
 use super::responses::{Forbidden, Malformed};
 use super::view::rfc3339;
-use super::{ApiError, Shared, auth};
+use super::{Api, ApiError, Shared, auth};
 use crate::config::{self, changes::Change};
 use crate::deploy::reload::{self, Reload, ReloadError};
 use crate::deploy::{difference, secrets};
 use crate::principal::{Principal, Role};
-use crate::store::app_names;
+use crate::store::unreached::{self, Unreached};
+use crate::store::{StoreError, app_names};
 
 /// The configuration in force, and how deploy.toml differs from it now.
 #[derive(Debug, Serialize, ToSchema)]
@@ -43,9 +44,47 @@ pub struct ConfigurationView {
     warnings: Vec<String>,
     /// Why secrets that are stored cannot be used, or their key is not safe.
     secrets: Vec<String>,
+    /// Receivers of notifications that could not be reached the last time.
+    unreached: Vec<UnreachedView>,
     /// Where the file and the agent differ, in one sentence; null if they do not.
     #[schema(required)]
     notice: Option<String>,
+}
+
+/// A receiver of notifications that could not be reached the last time.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unreached)]
+pub struct UnreachedView {
+    /// As in `[notify.NAME]`.
+    #[schema(example = "ops")]
+    receiver: String,
+    /// Why the last message did not arrive.
+    #[schema(example = "it answered 404")]
+    error: String,
+    /// When it began to fail.
+    #[schema(format = DateTime, example = "2026-05-04T09:30:00.125Z")]
+    since: String,
+    /// How many messages wait for it.
+    waiting: u64,
+}
+
+impl From<Unreached> for UnreachedView {
+    fn from(it: Unreached) -> Self {
+        Self {
+            receiver: it.receiver,
+            error: it.error,
+            since: rfc3339(it.since),
+            waiting: it.waiting,
+        }
+    }
+}
+
+/// The receivers of deploy.toml that could not be reached the last time.
+pub async fn unreached(api: &Api) -> Result<Vec<Unreached>, StoreError> {
+    let in_force = api.agent.in_force();
+    let mut all = api.agent.store.read(unreached::all).await?;
+    all.retain(|it| in_force.config.notify.contains_key(&it.receiver));
+    Ok(all)
 }
 
 /// Compare deploy.toml with the configuration in force
@@ -87,6 +126,9 @@ pub async fn show(
         unrecorded: api.agent.unrecorded.apps(),
         warnings: warnings.await.unwrap_or_default(),
         secrets: secrets::problems(&api.agent).await?,
+        unreached: (unreached(&api).await?.into_iter())
+            .map(UnreachedView::from)
+            .collect(),
         notice: difference.notice,
     }))
 }

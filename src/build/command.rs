@@ -1,8 +1,9 @@
 //! `build.command`: a program of this machine that leaves an image, or the files of a site.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,9 +230,17 @@ async fn ended(mut command: Command, run: Run, shown: &str, log: &Log) -> Result
     match status.success() {
         true => Ok(()),
         false => Err(failed(
-            format!("it ended with {status}"),
+            how_it_ended(status),
             tail.lock().iter().cloned().collect(),
         )),
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it exited with code {code}"),
+        (None, Some(signal)) => format!("it was ended by signal {signal}"),
+        (None, None) => "it was ended".to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Error, Global, print};
 pub struct Adopt {
     /// Only this app [default: every app of deploy.toml]
     app: Option<String>,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }

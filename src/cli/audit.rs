@@ -2,12 +2,13 @@
 
 use clap::Args;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::client::{Client, view};
 use super::table::Table;
 use super::{Error, Global, print, words};
 use crate::principal::Requester;
+use crate::store::actions;
 
 /// Show the audit log, newest first: who did what, and from where
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ struct Entry {
     app: Option<String>,
     at: String,
     requested_by: Value,
-    detail: Map<String, Value>,
+    detail: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,7 +83,7 @@ pub async fn run(args: Audit, global: &Global) -> Result<(), Error> {
         }
     }
     if !args.json && rows.is_empty() {
-        print::error("There is no such entry.");
+        print::error("No entries match");
     } else if !args.json {
         let headers = ["ENTRY", "WHEN", "ACTION", "APP", "BY", "FROM", "WHAT"];
         let table = Table {
@@ -114,10 +115,10 @@ fn path(args: &Audit, limit: usize, cursor: Option<&str>) -> String {
 fn row(entry: &Entry) -> Vec<String> {
     let by: Option<Requester> = serde_json::from_value(entry.requested_by.clone()).ok();
     let from = by.as_ref().and_then(Requester::address);
-    let detail = entry.detail.iter().filter(|(_, value)| !value.is_null());
-    let detail = detail.map(|(name, value)| match value {
-        Value::String(text) => format!("{name} {text}"),
-        other => format!("{name} {other}"),
+    let detail = actions::pairs(&entry.detail).into_iter();
+    let detail = detail.map(|(name, value)| match value.contains([' ', '"']) {
+        true => format!("{name}={value:?}"),
+        false => format!("{name}={value}"),
     });
     vec![
         entry.seq.to_string(),
@@ -126,7 +127,7 @@ fn row(entry: &Entry) -> Vec<String> {
         entry.app.clone().unwrap_or("-".into()),
         by.map_or("?".into(), |by| by.to_string()),
         from.map_or("-".into(), |from| from.to_string()),
-        detail.collect::<Vec<_>>().join(", "),
+        detail.collect::<Vec<_>>().join(" "),
     ]
 }
 
@@ -137,13 +138,13 @@ async fn verify(client: &Client, json: bool) -> Result<(), Error> {
         print::json(&answer);
     } else if checked.problem.is_none() {
         let (count, seq, hash) = (checked.count, checked.seq, &checked.hash);
-        print::line(format_args!("The audit log is whole: {count} entries"));
+        print::line(format_args!("The audit log is intact: {count} entries"));
         print::line(format_args!("Entry {seq} has the hash {hash}"));
     }
     match checked.problem {
         None => Ok(()),
         Some(problem) => Err(
-            Error::failed(format!("the audit log is not whole: {problem}")).hint(
+            Error::failed(format!("the audit log is not intact: {problem}")).hint(
                 "somebody has written to the database: compare with an earlier export or backup",
             ),
         ),

@@ -23,7 +23,7 @@ pub async fn run(args: Cancel, global: &Global) -> Result<(), Error> {
     let after: view::Deployment = view::read(&answer)?;
     let (id, app) = (&after.id, &after.app);
     let said = match (before.state.as_str(), after.state.as_str()) {
-        ("cancelled", _) => "had been cancelled before",
+        ("cancelled", _) => "was already cancelled",
         (_, "cancelled") => "is cancelled",
         _ => "is being cancelled",
     };

@@ -82,7 +82,7 @@ pub async fn run(args: Certificates, global: &Global) -> Result<(), Error> {
     for it in &all.items {
         if let Some(url) = &it.renewal_explanation {
             print::line(format_args!(
-                "`{}`: its authority explains when it is renewed: {url}",
+                "`{}`: the authority explains its renewal date at {url}",
                 it.name
             ));
         }

@@ -10,7 +10,7 @@ use console::style;
 use super::client::Client;
 use super::notice::Configuration;
 use super::{Error, Global, certificates, configuration, gc, notice, print, words};
-use crate::certificates::names::{self, Name};
+use crate::certificates::names::{self, Name, Source};
 use crate::config::{self, Config};
 use crate::deploy::space::Space;
 use crate::engine::{self, Version};
@@ -34,6 +34,8 @@ enum Found {
     Good(String),
     /// It works, but not well.
     Odd(String),
+    /// It was not looked at, and why.
+    Skipped(String),
     Bad(String),
 }
 
@@ -49,7 +51,7 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     let warnings = warnings.into_iter().chain(crate::source::warnings(&config));
     found.extend(warnings.map(Found::Odd));
     // Beside each other: what does not answer is waited for once.
-    let (docker, agent, tls, orphans, proxy, links) = tokio::join!(
+    let (docker, (runs, agent), tls, orphans, proxy, links) = tokio::join!(
         docker(&config.docker.host),
         agent(&config),
         tls(&config),
@@ -66,13 +68,18 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     }
     found.extend(tls);
     found.extend(orphans);
-    found.push(proxy);
+    found.push(match proxy {
+        // The agent starts it.
+        Found::Bad(_) if !runs => Found::Skipped("the proxy, which the agent starts".to_owned()),
+        proxy => proxy,
+    });
     found.extend(links);
     let mut wrong = 0;
     for found in found {
         match found {
             Found::Good(what) => say(style("✔").green(), &what),
             Found::Odd(what) => say(style("!").yellow(), &what),
+            Found::Skipped(what) => say(style("-").dim(), &format!("skipped: {what}")),
             Found::Bad(what) => {
                 wrong += 1;
                 say(style("✘").red(), &what);
@@ -138,12 +145,13 @@ fn database(data_dir: &Path) -> Option<Found> {
     )))
 }
 
-async fn agent(config: &Config) -> Vec<Found> {
+/// Whether the agent answers, and what it says of itself.
+async fn agent(config: &Config) -> (bool, Vec<Found>) {
     let client = Client::local(&config.agent.data_dir);
     let listen = config.agent.listen;
     let (status, answer) = match client.look("/readyz").await {
         Ok(answered) => answered,
-        Err(error) => return vec![Found::Bad(one_line(&error))],
+        Err(error) => return (false, vec![Found::Bad(one_line(&error))]),
     };
     let mut found = vec![match status.is_success() {
         true => Found::Good(format!("the agent is ready; it listens on `{listen}`")),
@@ -163,7 +171,7 @@ async fn agent(config: &Config) -> Vec<Found> {
     };
     found.extend(said("differences").into_iter().map(Found::Bad));
     found.extend(said("warnings").into_iter().map(Found::Odd));
-    found
+    (true, found)
 }
 
 /// Where the settings that the agent uses differ from the file.
@@ -172,15 +180,15 @@ fn differences(path: &Path, configuration: Configuration) -> Vec<Found> {
     let file = configuration.file;
     if std::path::absolute(path).is_ok_and(|own| own != Path::new(&file)) {
         let own = path.display();
-        found.push(Found::Odd(format!(
-            "the agent goes by `{file}`, not by `{own}`"
-        )));
+        found.push(Found::Odd(format!("the agent uses `{file}`, not `{own}`")));
     }
     let unrecorded = configuration.unrecorded.iter();
     found.extend(unrecorded.map(|app| Found::Bad(notice::unrecorded(app))));
     let lost = configuration.lost.iter();
     found.extend(lost.map(|app| Found::Odd(notice::lost(app))));
     found.extend(configuration.secrets.into_iter().map(Found::Bad));
+    let unreached = configuration.unreached.iter();
+    found.extend(unreached.map(|it| Found::Bad(it.said())));
     found
 }
 
@@ -201,7 +209,7 @@ async fn orphans(config: &Config) -> Vec<Found> {
         .collect();
     if all.len() > SHOWN {
         let more = all.len() - SHOWN;
-        found.push(Found::Odd(format!("not in the database are {more} more")));
+        found.push(Found::Odd(format!("{more} more are not in the database")));
     }
     if !all.is_empty() {
         found.push(Found::Odd(
@@ -219,9 +227,11 @@ async fn tls(config: &Config) -> Vec<Found> {
     let (look, copy) = (certificates::problems(&client).await, config.clone());
     let read = move || names::all(&copy, &BTreeMap::new());
     let (names, broken) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let unasked = look.is_none();
     let look = look.unwrap_or_else(|| {
         let told = |it: &Name| Some(format!("`{}`: {}", it.name, it.problem.as_ref()?));
-        let names = names.iter();
+        // What is ordered, the agent orders.
+        let names = names.iter().filter(|it| it.source != Source::Ordered);
         let told = names.filter_map(|it| Some((it.name.clone(), told(it)?)));
         told.collect()
     });
@@ -233,7 +243,14 @@ async fn tls(config: &Config) -> Vec<Found> {
         ))
     });
     let mut found: Vec<_> = broken.collect();
-    if look.is_empty() && found.is_empty() && !names.is_empty() {
+    let ordered = names.iter().filter(|it| it.source == Source::Ordered);
+    let ordered = ordered.count() as u64;
+    if unasked && ordered > 0 {
+        let count = words::counted(ordered, "name");
+        found.push(Found::Skipped(format!(
+            "the certificates of {count}, which the agent orders"
+        )));
+    } else if look.is_empty() && found.is_empty() && !names.is_empty() {
         let count = words::counted(names.len() as u64, "name");
         found.push(Found::Good(format!(
             "the certificates of {count} are in order"
@@ -249,7 +266,7 @@ async fn tls(config: &Config) -> Vec<Found> {
         });
     found.extend(futures_util::future::join_all(looked).await);
     if more > 0 {
-        let text = format!("{more} more names have a problem: see `cutover certificates`");
+        let text = format!("{more} more names have problems: see `cutover certificates`");
         found.push(Found::Bad(text));
     }
     found
@@ -264,13 +281,13 @@ async fn leads_to(name: &str) -> String {
     match tokio::time::timeout(LOOK_UP, look).await {
         Err(_) => "; DNS does not answer in time".to_owned(),
         Ok(Err(_)) => {
-            "; it does not resolve in DNS: add a record that leads to this machine".to_owned()
+            "; it does not resolve in DNS: add a record that points to this machine".to_owned()
         }
         Ok(Ok(found)) => {
             let found: BTreeSet<String> = found.map(|it| it.ip().to_string()).collect();
             let found: Vec<String> = found.into_iter().collect();
             format!(
-                "; in DNS it leads to {}, which must be this machine",
+                "; in DNS it points to {}, which must be this machine",
                 found.join(", ")
             )
         }

@@ -22,7 +22,7 @@ pub struct Env {
 enum Verb {
     /// Set variables, and deploy them in one deployment without a build
     Set(Set),
-    /// Remove variables; those of deploy.toml count again
+    /// Remove variables; those of deploy.toml apply again
     Unset(Unset),
     /// List the variables that are kept
     List(List),

@@ -103,7 +103,7 @@ pub async fn run(args: Gc, global: &Global) -> Result<(), Error> {
     let bytes: u64 = doomed.iter().filter_map(|it| it.size).sum();
     let (count, size) = (doomed.len(), words::size(bytes));
     if !args.yes {
-        let without = "nothing is removed without a yes";
+        let without = "nothing is removed without confirmation";
         let question = match count {
             1 => format!("Remove it ({size})?"),
             _ => format!("Remove these {count} ({size})?"),
@@ -137,8 +137,8 @@ pub async fn run(args: Gc, global: &Global) -> Result<(), Error> {
 fn line(it: &Orphan, is_doomed: bool) -> String {
     let (what, reason) = (it.shown(), &it.reason);
     match &it.in_use {
-        _ if is_doomed => format!("removes {what}: {reason}"),
-        Some(why) => format!("keeps {what}: {why}"),
-        None => format!("keeps {what}: {reason} (`--volumes` removes it, with its data)"),
+        _ if is_doomed => format!("remove {what}: {reason}"),
+        Some(why) => format!("keep {what}: {why}"),
+        None => format!("keep {what}: {reason} (`--volumes` removes it, with its data)"),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, print};
 
-/// Keep an app at what is live: pushes are recorded, but not deployed
+/// Pin an app to its live release: pushes, also those under way, are recorded, but not deployed
 #[derive(Debug, Args)]
 pub struct Pin {
     /// Name of the app, as in `[apps.NAME]`
@@ -31,7 +31,7 @@ pub struct Maintenance {
     /// What visitors read
     #[arg(long, value_name = "TEXT", conflicts_with = "off")]
     message: Option<String>,
-    /// End it
+    /// End the maintenance
     #[arg(long)]
     off: bool,
 }

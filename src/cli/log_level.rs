@@ -50,7 +50,7 @@ pub async fn run(args: LogLevel, global: &Global) -> Result<(), Error> {
     let now: Level = view::read(&answer)?;
     match (&now.level, &now.until) {
         (Some(level), Some(until)) => print::line(format_args!(
-            "The {of} logs at `{level}`; {} it logs as usual again (`cutover log-level usual{}` ends it at once)",
+            "The {of} logs at `{level}`; {} it goes back to its usual level (`cutover log-level usual{}` does so at once)",
             words::until(until).unwrap_or_default(),
             if args.proxy { " --proxy" } else { "" }
         )),

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::client::{Client, view};
-use super::print;
+use super::{print, words};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -19,7 +19,25 @@ pub struct Configuration {
     pub warnings: Option<Vec<String>>,
     /// Why stored secrets cannot be used.
     pub secrets: Vec<String>,
+    /// Receivers of notifications that cannot be reached.
+    pub unreached: Vec<Unreached>,
     pub notice: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Unreached {
+    receiver: String,
+    error: String,
+    since: String,
+    waiting: u64,
+}
+
+impl Unreached {
+    pub fn said(&self) -> String {
+        let since = words::since(&self.since).unwrap_or_default();
+        words::unreached(&self.receiver, since, &self.error, self.waiting)
+    }
 }
 
 /// The configuration in force. `None`: the agent did not report it, and the verb itself will say why.
@@ -28,13 +46,15 @@ pub async fn configuration(client: &Client) -> Option<Configuration> {
     view::read(&answer).ok()
 }
 
-/// Reports on stderr where the agent differs from its file or its database.
-pub async fn say(client: &Client) {
+/// Reports on stderr where the agent differs from its file or its database; returns all that it says.
+pub async fn say(client: &Client) -> Configuration {
     let configuration = configuration(client).await.unwrap_or_default();
     let apps = configuration.unrecorded.iter();
-    for notice in apps.map(|app| unrecorded(app)).chain(configuration.notice) {
+    let notice = configuration.notice.clone();
+    for notice in apps.map(|app| unrecorded(app)).chain(notice) {
         print::error(format_args!("Note: {notice}"));
     }
+    configuration
 }
 
 /// The notice for an app that serves although it is not in the database.

@@ -76,6 +76,13 @@ fn row(release: &view::Release) -> Vec<String> {
         note.to_owned(),
         words::ago(&release.created_at),
         release.deployment.clone(),
-        words::subject(&release.message),
+        match &release.changed {
+            Some(changed) => format!(
+                "{} ({})",
+                words::subject(&release.message),
+                words::changed(changed)
+            ),
+            None => words::subject(&release.message),
+        },
     ]
 }

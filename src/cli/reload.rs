@@ -13,7 +13,7 @@ pub struct Reload {
     /// Check the file and show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -65,7 +65,7 @@ fn lines(done: &Done) -> Vec<String> {
     let mut lines: Vec<String> = done.changes.iter().map(change).collect();
     for Rename { from, to } in &done.renamed {
         lines.push(format!(
-            "`{from}` is `{to}` now, with its releases and history"
+            "`{from}` is now `{to}`, with its releases and history"
         ));
     }
     for app in &done.left {
@@ -126,7 +126,7 @@ mod tests {
                 "`apps.a.repo` changed",
                 "`apps.a.run.env.X` added, from the next deployment on",
                 "`agent.listen` removed, at the next restart",
-                "`old` is `new` now, with its releases and history",
+                "`old` is now `new`, with its releases and history",
                 "`gone` is no longer in deploy.toml but keeps serving: run `cutover remove gone` to remove it",
                 "`agent.listen`: restart `cutover serve` to apply",
                 "Warning: there is no app",

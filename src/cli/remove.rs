@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Remove an app: its containers, its images and its route
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// The app
+    /// Name of the app
     app: String,
     /// Remove it without asking
     #[arg(long, short)]
@@ -23,7 +23,7 @@ pub struct Remove {
     /// Remove its volumes and secrets too, and the data in them
     #[arg(long)]
     volumes: bool,
-    /// Print the API's answer
+    /// Print the API's response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -87,25 +87,24 @@ pub async fn run(args: Remove, global: &Global) -> Result<(), Error> {
 fn lines(plan: &Removal, volumes: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(live) = &plan.live {
-        lines.push(format!("release `{live}` stops serving"));
+        lines.push(format!("stop serving release `{live}`"));
     }
     let mut list = |what: &str, names: &[String]| {
         lines.extend(names.iter().map(|name| format!("{what} `{name}`")));
     };
-    list("cancels deployment", &plan.deployments);
-    list("removes container", &plan.containers);
-    list("removes image", &plan.images);
+    list("cancel deployment", &plan.deployments);
+    list("remove container", &plan.containers);
+    list("remove image", &plan.images);
     if volumes {
-        list("removes, with its data, volume", &plan.named_volumes);
+        list("remove, with all its data, volume", &plan.named_volumes);
     }
     if lines.is_empty() {
         lines.push(format!("there is nothing of `{}` to remove", plan.app));
     }
     lines.push(match volumes {
-        true => {
-            "removes the containers' anonymous volumes, with their data, and its secrets".to_owned()
-        }
-        false => "keeps its volumes, the data in them, and its secrets (`--volumes` removes them)"
+        true => "remove the containers' anonymous volumes, with all their data, and its secrets"
+            .to_owned(),
+        false => "keep its volumes, with their data, and its secrets (`--volumes` removes them)"
             .to_owned(),
     });
     if plan.configured {
@@ -123,6 +122,6 @@ fn confirm(app: &str, configured: bool) -> Result<(), Error> {
         true => "take it out of deploy.toml first, or pass `--yes`",
         false => "pass `--yes`",
     };
-    let without = format!("`{app}` is only removed with a confirmation");
+    let without = format!("`{app}` is not removed without confirmation");
     confirm::confirm(&format!("Remove `{app}`?"), &without, hint)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::client::{Client, view};
 use super::{Error, Global, notice, outcome};
 
-/// Replace an app's instances by new ones of the live release, without losing a request
+/// Replace an app's instances with new ones of the live release, without losing a request
 #[derive(Debug, Args)]
 pub struct Restart {
     /// Name of the app, as in `[apps.NAME]`

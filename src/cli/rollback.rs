@@ -8,7 +8,7 @@ use super::{Error, Global, notice, outcome, print};
 
 /// Roll back to the release that was live before, or to another one, without building unless told to
 ///
-/// Run it again to go further back. Releases that failed in their own bake are passed by, and so is a
+/// Run it again to go further back. Releases that failed in their own bake are skipped, and so is a
 /// commit that was only deployed again.
 #[derive(Debug, Args)]
 pub struct Rollback {

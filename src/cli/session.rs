@@ -43,7 +43,7 @@ pub struct Exec {
 
 #[derive(Debug, Args)]
 struct Program {
-    /// With a terminal; the default if this is one
+    /// Allocate a terminal; the default if this is one
     #[arg(short, long)]
     tty: bool,
     /// Without a terminal

@@ -19,7 +19,7 @@ pub struct Status {
 /// Prints one line for each app.
 pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     let client = Client::new(global)?;
-    notice::say(&client).await;
+    let server = notice::say(&client).await;
     let (answer, apps) = match &args.app {
         Some(app) => {
             let path = format!("/api/v1/apps/{}", view::segment(app));
@@ -94,6 +94,9 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     for (_, problem) in certificates::problems(&client).await.unwrap_or_default() {
         print::line(format_args!("! {problem}"));
     }
+    for receiver in &server.unreached {
+        print::line(format_args!("! {}", receiver.said()));
+    }
     for deployment in apps.iter().filter_map(|app| app.deployment.as_ref()) {
         if let Some(missed) = deployment.missed() {
             print::line(format_args!("{missed}"));
@@ -139,7 +142,10 @@ fn rows(app: &view::App) -> Vec<Vec<String>> {
         since.map_or("-".into(), words::ago),
         app.instances.as_ref().map_or("-".into(), instances),
         first.map_or("-".into(), |d| d.id.clone()),
-        first.map_or("-".into(), |d| d.state.clone()),
+        match (first, app.waiting_for.as_deref()) {
+            (Some(first), Some("docker")) => format!("{}, waiting for Docker", first.state),
+            (first, _) => first.map_or("-".into(), |d| d.state.clone()),
+        },
         match app.domains.as_slice() {
             [] => "any".into(),
             domains => domains.join(" "),

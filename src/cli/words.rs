@@ -5,15 +5,21 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use crate::deploy::words::{counted, described, subject, took};
+pub use crate::deploy::words::{changed, counted, described, subject, took, unreached};
 
 /// `3 min ago`; the text itself if it is not a time in RFC 3339.
 pub fn ago(time: &str) -> String {
-    let Ok(then) = OffsetDateTime::parse(time, &Rfc3339) else {
-        return time.to_owned();
-    };
-    let since = OffsetDateTime::now_utc() - then;
-    crate::deploy::words::ago(since.try_into().unwrap_or_default())
+    since(time).map_or_else(|| time.to_owned(), crate::deploy::words::ago)
+}
+
+/// How long ago it was; `None` if it is not a time in RFC 3339.
+pub fn since(time: &str) -> Option<Duration> {
+    let then = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+    Some(
+        (OffsetDateTime::now_utc() - then)
+            .try_into()
+            .unwrap_or_default(),
+    )
 }
 
 /// `in 3 h`, or `now` if that time has come; `None` if it is not a time in RFC 3339.

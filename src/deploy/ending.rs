@@ -67,7 +67,7 @@ impl Ending {
             "failed" => (
                 "failed",
                 format!(
-                    "what was live before is unchanged; see the full log with `cutover logs {id}`"
+                    "the live release, if any, is unchanged; see the full log with `cutover logs {id}`"
                 ),
             ),
             // The rollback is a separate deployment, which may not have switched yet.

@@ -37,7 +37,7 @@ pub async fn app(agent: &Agent, app: &App) -> Result<()> {
     for deployment in begun {
         for waiting in &waiting {
             let front = &deployment.id;
-            let what = format!("waiting for the deployment `{front}` in front");
+            let what = format!("waiting for deployment `{front}` to finish");
             agent.say(&waiting.id, &what);
         }
         if deployment.state.is_switched() {

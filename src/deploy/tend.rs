@@ -296,7 +296,9 @@ impl Tend {
         let away = self.engine_away_since();
         let away = away.map(|since| {
             let seconds = (now() - since) / 1000;
-            format!("Docker has not answered for {seconds} s; live apps keep serving")
+            format!(
+                "Docker has not answered for {seconds} s: deployments wait, live apps keep serving"
+            )
         });
         let mut problems = self.differences(Some(app));
         problems.extend(away);
@@ -308,8 +310,13 @@ impl Tend {
     pub fn differences(&self, of: Option<&str>) -> Vec<String> {
         let all = self.found.lock();
         let is_of = |app: &AppName| of.is_none_or(|of| of == app.as_str());
+        let recent = |it: &Crashes| now() - it.at < SHOWN && is_of(&it.app);
         let mut sentences = Vec::new();
         for (name, it) in all.differences.iter().filter(|(_, it)| is_of(&it.app)) {
+            // Of a crash is said below how often, too.
+            if it.trouble == Trouble::Crashed && all.crashes.get(name).is_some_and(recent) {
+                continue;
+            }
             let (app, detail) = (&it.app, &it.detail);
             let seconds = (now() - it.since) / 1000;
             let mut text = format!("`{app}`: the container `{name}` {detail}, {seconds} s ago");
@@ -318,7 +325,6 @@ impl Tend {
             }
             sentences.push(text);
         }
-        let recent = |it: &Crashes| now() - it.at < SHOWN && is_of(&it.app);
         for (name, it) in all.crashes.iter().filter(|(_, it)| recent(it)) {
             let (app, code, seconds) = (&it.app, it.exit_code, (now() - it.at) / 1000);
             sentences.push(match it.count {
@@ -359,5 +365,35 @@ impl Tend {
     /// How often instances of live releases ended by themselves, by app.
     pub fn crashed(&self) -> BTreeMap<AppName, u64> {
         self.found.lock().crashed.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeploymentId, ReleaseId, ServiceName};
+
+    #[test]
+    fn a_crash_is_told_once() {
+        let tend = Tend::default();
+        let instance = Instance {
+            name: "cutover-hello-d-0".into(),
+            app: "hello".parse().unwrap(),
+            release: ReleaseId::new(),
+            service: ServiceName::web(),
+            deployment: DeploymentId::new(),
+            endpoint: None,
+            mark: None,
+            engine: None,
+        };
+        tend.count_restarts(&instance, 0, 0);
+        tend.take(&instance, Some((Trouble::Crashed, "ended".into())));
+        assert_eq!(tend.differences(None).len(), 1);
+        tend.count_restarts(&instance, 1, 3);
+        let told = tend.differences(None);
+        assert!(
+            told.len() == 1 && told[0].contains("exit code 3"),
+            "{told:?}"
+        );
     }
 }

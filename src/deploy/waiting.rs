@@ -93,7 +93,7 @@ impl Agent {
     /// Says which deployment of the app a new one waits for.
     pub(super) fn say_what_is_in_front(&self, app: &AppName, waiting: &DeploymentId) {
         if let Some(front) = self.hub.running_of(app).filter(|front| front != waiting) {
-            let what = format!("waiting for the deployment `{front}` in front");
+            let what = format!("waiting for deployment `{front}` to finish");
             self.say(waiting, &what);
         }
     }

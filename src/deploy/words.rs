@@ -50,6 +50,25 @@ fn about(time: Duration) -> Option<String> {
     }
 }
 
+/// A receiver of notifications that cannot be reached.
+pub fn unreached(receiver: &str, since: Duration, error: &str, waiting: u64) -> String {
+    let time = about(since).unwrap_or("a moment".to_owned());
+    let waiting = match waiting {
+        0 => String::new(),
+        1 => "; 1 is waiting".to_owned(),
+        count => format!("; {count} are waiting"),
+    };
+    format!("notifications to `{receiver}` have been failing for {time}: {error}{waiting}")
+}
+
+/// How a release differs from one of the same image: `changed: env LOG_LEVEL, memory`.
+pub fn changed(settings: &[String]) -> String {
+    match settings {
+        [] => "the same again".to_owned(),
+        all => format!("changed: {}", all.join(", ")),
+    }
+}
+
 /// `1 request`, `2 requests`
 pub fn counted(count: u64, what: &str) -> String {
     match count {

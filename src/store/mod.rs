@@ -20,6 +20,7 @@ pub mod app_names;
 pub mod apps;
 pub mod arrivals;
 pub mod certificates;
+pub mod changes;
 pub mod crons;
 pub mod deliveries;
 pub mod deployments;
@@ -59,6 +60,7 @@ pub mod statuses;
 pub mod steps;
 pub mod tokens;
 pub mod traced;
+pub mod unreached;
 pub mod variables;
 pub mod volumes;
 

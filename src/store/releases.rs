@@ -122,6 +122,16 @@ pub fn before(db: &Connection, release: &Release) -> Result<Option<Release>> {
     Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
 }
 
+/// The last release made before this one that went live.
+pub fn live_before(db: &Connection, release: &Release) -> Result<Option<Release>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM releases
+         WHERE app = ?1 AND id < ?2 AND went_live IS NOT NULL ORDER BY id DESC LIMIT 1",
+    )?;
+    let mut rows = query.query((release.app.as_str(), release.id.as_str()))?;
+    Ok(rows.next()?.map(|row| from_row(db, row)).transpose()?)
+}
+
 /// The releases of an app, removed ones too, whose own id, commit or deployment begins with `text`, or
 /// which a deployment went back to whose id does. The one that went live last comes first.
 pub fn beginning_with(db: &Connection, app: &AppName, text: &str) -> Result<Vec<Release>> {

@@ -122,6 +122,15 @@ async fn whoever_wants_to_know_is_told_in_order_and_once() {
         said.contains("`ops` was notified") && said.contains("`gone` was not notified"),
         "{said}"
     );
+    // Who cannot be reached is shown until they are.
+    let seen = server.api("/api/v1/configuration").await["unreached"].clone();
+    assert_eq!((&seen[0]["receiver"], seen.get(1)), (&"gone".into(), None));
+    let status = server.cutover(&["status"]).output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains("notifications to `gone` have been failing"),
+        "{status}"
+    );
     let one = server.cutover(&["notify", "test", "ci"]).output().unwrap();
     assert_eq!(one.status.code(), Some(0));
     assert!(

@@ -87,7 +87,7 @@ async fn what_serves_is_adopted(more: &[&str]) {
     // Nothing that serves is removed.
     let gc = run(&server, &["gc", "--yes"]);
     assert!(
-        said(&gc).contains(&format!("keeps container `{live}`")),
+        said(&gc).contains(&format!("keep container `{live}`")),
         "{}",
         said(&gc)
     );

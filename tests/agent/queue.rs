@@ -24,7 +24,7 @@ async fn the_newest_waiting_push_wins_and_what_runs_can_be_cancelled() {
     let running = server.push("v2", "slow-start 60000").await;
     server.until_log(&running, "[probe] not healthy yet").await;
     let waited = server.push("v3", "").await;
-    let front = format!("waiting for the deployment `{running}` in front");
+    let front = format!("waiting for deployment `{running}` to finish");
     server.until_log(&waited, &front).await;
     let newest = server.push("v4", "").await;
     let (waited, _) = server.ended(&waited).await;

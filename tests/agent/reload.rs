@@ -280,7 +280,7 @@ async fn an_app_that_leaves_the_file_serves_on_until_it_is_removed() {
     let output = run(&server, &["remove", "hello"]);
     assert_eq!(output.status.code(), Some(2), "{}", both(&output));
     assert!(
-        both(&output).contains("removes container `cutover-hello-"),
+        both(&output).contains("remove container `cutover-hello-"),
         "{}",
         both(&output)
     );

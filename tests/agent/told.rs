@@ -145,7 +145,7 @@ async fn what_is_cancelled_has_no_step_under_way() {
     );
     assert!(last.ended_at.is_some());
     let (code, said) = run(&server, &["cancel", &running]);
-    assert!(code == Some(0) && said.contains("before"), "{said}");
+    assert!(code == Some(0) && said.contains("already"), "{said}");
     server.stop().await;
 }
 

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::{DeploymentView, ReleaseView, deployment, release, rfc3339};
 use crate::deploy::tend::Tend;
 use crate::ids::AppName;
+use crate::state::State;
 use crate::store::Result;
 use crate::store::deployments;
 use crate::store::holds::{self, Held, Hold};
@@ -39,6 +40,10 @@ pub struct AppView {
     /// The deployment that is under way, other than a waiting one; null if there is none.
     #[schema(required)]
     pub running: Option<DeploymentView>,
+    /// What the deployment under way cannot go on without: `docker` while that does not answer; otherwise
+    /// null.
+    #[schema(required, example = "docker")]
+    pub waiting_for: Option<&'static str>,
     /// How many instances of the live release there should be, and how many serve; null before the first
     /// release.
     #[schema(required)]
@@ -123,6 +128,11 @@ impl AppView {
     /// Adds what the reconciler has found.
     pub fn tended(mut self, tend: &Tend) -> Self {
         self.problems = tend.problems(&self.name);
+        let needs_engine =
+            |it: &DeploymentView| (State::Building..State::Switching).contains(&it.state);
+        if tend.engine_away_since().is_some() && self.running.as_ref().is_some_and(needs_engine) {
+            self.waiting_for = Some("docker");
+        }
         if let Some(instances) = &mut self.instances
             && self.stopped.is_none()
         {
@@ -207,6 +217,7 @@ fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<AppV
         release: live.map(|row| release(db, row, &serving)).transpose()?,
         deployment: None,
         running: None,
+        waiting_for: None,
         instances,
         stopped: crate::store::apps::stopped(db, name)?.map(|stopped| StoppedView {
             at: rfc3339(stopped.at),
@@ -237,6 +248,7 @@ pub fn as_it_serves(name: &AppName, configured: bool, of: &Overview) -> AppView 
         release: None,
         deployment: None,
         running: None,
+        waiting_for: None,
         instances: of.live.as_ref().map(|_| InstancesView {
             wanted: processes.iter().map(|it| it.wanted).sum(),
             serving: processes.iter().map(|it| it.serving).sum(),

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use super::rfc3339;
 use crate::store::Result;
 use crate::store::apps::Serving;
-use crate::store::deployments;
 use crate::store::provenance::Provenance;
 use crate::store::releases::Release;
+use crate::store::{changes, deployments};
 
 /// The image and settings of an app's services. A rollback goes back to a release.
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,6 +50,10 @@ pub struct ReleaseView {
     /// What its image was built from; null if that is not known.
     #[schema(required)]
     pub provenance: Option<Provenance>,
+    /// The settings in which it differs from the last release before it that went live, if both are of the same
+    /// commit and image, otherwise null. Values are not shown.
+    #[schema(required, example = json!(["env LOG_LEVEL", "secret API_KEY", "worker.memory"]))]
+    pub changed: Option<Vec<String>>,
     /// Whether this release is the one that serves traffic now.
     pub current: bool,
     #[schema(format = DateTime, example = "2026-05-04T09:30:01.020Z")]
@@ -81,6 +85,7 @@ pub fn release(db: &rusqlite::Connection, row: Release, serving: &Serving) -> Re
     let image_id = web.map(|service| service.image_id.clone());
     let image_digest = web.and_then(|service| service.image_digest.clone());
     Ok(ReleaseView {
+        changed: changes::of(db, &row)?,
         image_digest,
         provenance: row.provenance,
         current: serving.live.as_ref() == Some(&row.id),

@@ -13,7 +13,7 @@ use super::hold;
 use super::home::health;
 use super::instances::Instances;
 use super::layout::Page;
-use super::parts::{asked, by, commit, message, moment, problems, state, when};
+use super::parts::{asked, brief, by, commit, message, moment, problems, state, when};
 use super::refusal::{For, Result};
 use super::stop;
 use super::timeline;
@@ -24,6 +24,7 @@ use crate::api::view::{self, AppView, DeploymentView, ReleaseView};
 use crate::api::{Api, Shared, apps, certificates};
 use crate::certificates::names::Name;
 use crate::deploy::traffic::{DAY, HOUR};
+use crate::deploy::words::changed;
 use crate::principal::Role;
 use crate::state::{State as Reached, Step};
 use crate::store::now;
@@ -315,7 +316,10 @@ fn releases_table(shown: &Shown, path: &str, may: bool) -> Markup {
             tbody {
                 @for it in kept {
                     tr {
-                        td { a href={ "/deployments/" (it.deployment) } { (message(Some(&it.message))) } }
+                        td {
+                            a href={ "/deployments/" (it.deployment) } { (message(Some(&it.message))) }
+                            @if let Some(all) = &it.changed { " " span.quiet { (changed(all)) } }
+                        }
                         td { (commit(&it.commit)) }
                         td data-label="Live" {
                             @if let Some(at) = &it.live_at { (when(at)) }
@@ -339,7 +343,7 @@ fn runs(shown: &Shown) -> Markup {
         dl {
             @if shown.app.branch.is_empty() {
                 dt { "Image" }
-                dd { code { (shown.app.repo) } }
+                dd { code title=(shown.app.repo) { (brief(&shown.app.repo)) } }
             } @else {
                 dt { "Repository" }
                 dd { (crate::source::without_password(&shown.app.repo)) ", branch " code { (shown.app.branch) } }

@@ -75,7 +75,7 @@ pub async fn show(
 fn table(rows: &[Row], may: Option<&Viewer>, app: &str) -> Markup {
     html! {
         table tabindex="0" {
-            thead { tr { th { "Came" } th { "From" } th { "What" } th { "Became" } th { "" } } }
+            thead { tr { th { "Received" } th { "Source" } th { "Event" } th { "Outcome" } th { "" } } }
             tbody {
                 @for (it, reached) in rows {
                     tr {

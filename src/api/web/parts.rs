@@ -68,8 +68,21 @@ pub fn message(text: Option<&str>) -> Markup {
     }
 }
 
+/// An image's name whose digest is cut to what tells it from others.
+pub fn brief(image: &str) -> String {
+    const DIGEST: &str = "@sha256:";
+    let cut = image.find(DIGEST).map(|at| at + DIGEST.len() + 12);
+    match cut.and_then(|cut| image.split_at_checked(cut)) {
+        Some((start, rest)) if !rest.is_empty() => {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+            format!("{start}…{rest}")
+        }
+        _ => image.to_owned(),
+    }
+}
+
 fn long(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let line = &brief(text.lines().next().unwrap_or_default());
     match line.char_indices().nth(120) {
         Some((cut, _)) => format!("{}…", &line[..cut]),
         None => line.to_owned(),
@@ -216,6 +229,20 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn a_digest_is_cut_and_whole_in_the_title() {
+        let image = format!("ghcr.io/acme/hello:1@sha256:{}", "ab".repeat(32));
+        let cut = "ghcr.io/acme/hello:1@sha256:abababababab…";
+        assert_eq!(brief(&image), cut);
+        assert_eq!(brief("hello:1"), "hello:1");
+        assert_eq!(brief("x@sha256:ä"), "x@sha256:ä");
+        let shown = message(Some(&image)).into_string();
+        assert!(
+            shown.contains(cut) && shown.contains(&format!("title=\"{image}\"")),
+            "{shown}"
+        );
     }
 
     #[test]

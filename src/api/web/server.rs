@@ -14,12 +14,13 @@ use super::refusal::{For, Result};
 use super::session;
 use super::viewer::Viewer;
 use crate::api::view::{RequesterView, rfc3339};
-use crate::api::{Api, Shared, auth, certificates};
+use crate::api::{Api, Shared, auth, certificates, configuration};
 use crate::config;
-use crate::deploy::words::counted;
+use crate::deploy::words::{counted, unreached};
 use crate::deploy::{difference, orphans};
 use crate::principal::{Role, Scope};
 use crate::store::actions::{self, Action, Filter};
+use crate::store::now;
 use crate::store::sessions::{self, Session};
 use crate::store::tokens::{self, Token};
 
@@ -104,6 +105,10 @@ async fn oddities(api: &Api) -> Vec<String> {
     let warnings = tokio::task::spawn_blocking(move || config::warnings(&in_force.config));
     odd.extend(warnings.await.unwrap_or_default());
     odd.extend(api.agent.tend.volumes(None));
+    for it in configuration::unreached(api).await.unwrap_or_default() {
+        let since = Duration::from_millis((now() - it.since).try_into().unwrap_or(0));
+        odd.push(unreached(&it.receiver, since, &it.error, it.waiting));
+    }
     let orphans = orphans::list(&api.agent);
     if let Ok(Ok(orphans)) = tokio::time::timeout(PATIENCE, orphans).await
         && !orphans.is_empty()
@@ -207,16 +212,13 @@ fn action_table(all: &[Action]) -> Markup {
 
 /// What an action concerned: `name: ci, role: read`, with a link to its deployment.
 fn target(detail: &Value) -> Markup {
-    let all = detail.as_object().into_iter().flatten();
-    let all: Vec<_> = all.filter(|(_, value)| !value.is_null()).collect();
     html! {
-        @for (n, (name, value)) in all.into_iter().enumerate() {
+        @for (n, (name, value)) in actions::pairs(detail).into_iter().enumerate() {
             @if n > 0 { ", " }
             (name) ": "
-            @match value {
-                Value::String(id) if name == "deployment" => a href={ "/deployments/" (id) } { (id) },
-                Value::String(text) => { (text) },
-                other => { (other.to_string()) },
+            @match name.as_str() {
+                "deployment" => a href={ "/deployments/" (value) } { (value) },
+                _ => (value),
             }
         }
     }

@@ -204,6 +204,8 @@ pub struct Release {
     pub failed_bake: bool,
     /// Whether somebody removed its image.
     pub gone: bool,
+    /// The settings in which it differs from the one before, if that is of the same image.
+    pub changed: Option<Vec<String>>,
 }
 
 impl Release {
@@ -230,6 +232,8 @@ pub struct App {
     pub deployment: Option<Deployment>,
     /// The one that is under way.
     pub running: Option<Deployment>,
+    /// `docker`, if that keeps the one under way from going on.
+    pub waiting_for: Option<String>,
     pub instances: Option<Instances>,
     pub stopped: Option<Stopped>,
     pub pinned: Option<Held>,

@@ -9,6 +9,10 @@ use crate::source;
 pub fn say(config: &Config, listen: &str) {
     let http = config.proxy.http;
     tracing::info!("webhooks and the API at http://{listen}, apps at {http}");
+    let dashboard = address(config, listen);
+    tracing::info!(
+        "the dashboard is at {dashboard}/; `cutover open` on this machine prints a link that signs in"
+    );
     for app in config.apps.values() {
         let (name, url) = (&app.name, config.app_url(app));
         tracing::info!("`{name}` is served at {url}; {}", door(config, app, listen));
@@ -20,12 +24,17 @@ pub fn say(config: &Config, listen: &str) {
     }
 }
 
-/// How a push reaches an app.
-fn door(config: &Config, app: &App, listen: &str) -> String {
-    let agent = match &config.agent.domain {
+/// Where browsers and forges find the agent.
+fn address(config: &Config, listen: &str) -> String {
+    match &config.agent.domain {
         Some(domain) => config.url(domain),
         None => format!("http://{listen}"),
-    };
+    }
+}
+
+/// How a push reaches an app.
+fn door(config: &Config, app: &App, listen: &str) -> String {
+    let agent = address(config, listen);
     match &app.repo {
         Repo::Local(path) => format!(
             "push to `{}` or to {agent}/git/{}.git",

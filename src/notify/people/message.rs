@@ -9,6 +9,8 @@ use crate::store::events::Said;
 
 /// How many things one message for several lists.
 const LISTED: usize = 15;
+/// How many characters of each reason.
+const WHY: usize = 200;
 
 /// What a receiver is told.
 #[derive(Debug, Clone)]
@@ -120,12 +122,16 @@ impl Message {
         };
         let mut text = String::new();
         for one in all.iter().take(LISTED) {
-            let more = one.text.lines().next().unwrap_or_default();
-            let line = match more {
+            let mut lines = one.text.lines();
+            let line = match lines.next().unwrap_or_default() {
                 "" => one.title.clone(),
                 more => format!("{}: {more}", one.title),
             };
             text += &format!("- {line}\n");
+            // Why, of what went wrong.
+            if let Some(why) = lines.next().filter(|_| one.is_bad) {
+                text += &format!("  {}\n", cut(why, WHY));
+            }
         }
         if all.len() > LISTED {
             text += &format!("and {} more\n", all.len() - LISTED);
@@ -175,7 +181,7 @@ mod tests {
     fn what_happens_at_the_same_time_is_one_message() {
         let one = |n: usize| Message {
             title: format!("app{n} is stuck"),
-            text: "Fix it (aaaaaaa) by Ada\nmore".into(),
+            text: "Fix it (aaaaaaa) by Ada\nbuild: no space\nmore".into(),
             is_bad: n == 0,
             ..Message::test(n as i64)
         };
@@ -183,9 +189,9 @@ mod tests {
         let group = Message::group((0..20).map(one).collect(), None);
         assert_eq!(group.title, "20 events, 1 bad");
         assert!(
-            group
-                .text
-                .starts_with("- app0 is stuck: Fix it (aaaaaaa) by Ada\n- app1 ")
+            group.text.starts_with(
+                "- app0 is stuck: Fix it (aaaaaaa) by Ada\n  build: no space\n- app1 "
+            )
         );
         assert!(group.text.ends_with("\nand 5 more"), "{}", group.text);
         assert!(group.is_bad && !group.is_urgent);

@@ -17,7 +17,7 @@ use crate::deploy::Agent;
 use crate::notify::forge::{backoff, home, page};
 use crate::outbound::Outbound;
 use crate::store::events::{self, Event, HAPPENED, TELLING};
-use crate::store::{self, Result, deployments, outbox};
+use crate::store::{self, Result, deployments, outbox, unreached};
 
 /// How often the outbox is checked without a wake-up, in case one was missed.
 const POLL: Duration = Duration::from_secs(60);
@@ -160,6 +160,7 @@ async fn tell_and_record(
     for waiting in &batch {
         messages.extend(read(agent, config, waiting).await?);
     }
+    let is_sent = !messages.is_empty();
     let outcome = match config.notify.get(name) {
         None => Err(Problem::Refused("it is no longer in deploy.toml".into())),
         Some(_) if messages.is_empty() => Ok(()),
@@ -196,7 +197,14 @@ async fn tell_and_record(
         let why = problem.why();
         tracing::info!(receiver = name, "a notification will be sent again: {why}");
     }
+    let (receiver, is_known) = (name.to_owned(), config.notify.contains_key(name));
+    let failed = (outcome.as_ref().err()).map(|problem| problem.why().to_owned());
     let record = move |db: &_| {
+        match &failed {
+            Some(why) if is_known => unreached::failed(db, &receiver, why)?,
+            None if !is_sent => {}
+            _ => unreached::forget(db, &receiver)?,
+        }
         for message in &given_up {
             outbox::settle(db, message)?;
         }

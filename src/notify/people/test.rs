@@ -6,7 +6,7 @@ use super::message::Message;
 use super::tell::deliver;
 use crate::deploy::Agent;
 use crate::outbound::Outbound;
-use crate::store;
+use crate::store::{self, unreached};
 
 /// What became of a test.
 pub struct Told {
@@ -31,11 +31,24 @@ pub async fn test(agent: &Agent, only: Option<&str>) -> Result<Option<Vec<Told>>
         let (outbound, message) = (&outbound, &message);
         async move {
             let outcome = deliver(outbound, notifier, message).await;
+            let error = outcome.err().map(|problem| problem.why().to_owned());
+            note(agent, name.clone(), error.clone()).await;
             Told {
                 name: name.clone(),
-                error: outcome.err().map(|problem| problem.why().to_owned()),
+                error,
             }
         }
     });
     Ok(Some(join_all(told).await))
+}
+
+/// Records the outcome, as that of any other message.
+async fn note(agent: &Agent, receiver: String, error: Option<String>) {
+    let write = agent.store.write(move |db| match &error {
+        Some(why) => unreached::failed(db, &receiver, why),
+        None => unreached::forget(db, &receiver),
+    });
+    if let Err(error) = write.await {
+        tracing::warn!(%error, "failed to record what became of a test");
+    }
 }

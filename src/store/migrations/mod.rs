@@ -589,6 +589,14 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX given_up_by_name ON given_up (name);
 ",
+    // Receivers of notifications that could not be reached the last time.
+    "
+    CREATE TABLE unreached (
+        receiver TEXT PRIMARY KEY,
+        since    INTEGER NOT NULL,
+        error    TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

@@ -34,6 +34,7 @@ impl Scene {
                     domains = ['docs.test']\n\
                     [apps.mono]\nrepo = 'two.git'\nport = 1\npaths = ['a/**']\ntags = 'v*'\n\
                     domains = ['mono.test']\n\
+                    [apps.pulled]\nimage = 'hello:1'\nport = 1\ndomains = ['pulled.test']\n\
                     [apps.far]\nrepo = 'https://example.com/far.git'\nport = 1\n\
                     domains = ['far.test']\n";
         std::fs::write(&path, apps).unwrap();
@@ -440,4 +441,22 @@ async fn a_tag_on_another_commit_than_its_branch_is_queued_before_it() {
         .map(|it| it.deployment.unwrap())
         .collect();
     assert_eq!(led_to, [queued[1].id.clone(), queued[0].id.clone()]);
+}
+
+#[tokio::test]
+async fn what_a_registry_says_of_pulls_is_stored_once() {
+    let scene = Scene::new().await;
+    let app = scene.agent.app(&"pulled".parse().unwrap()).unwrap();
+    let of = app.image().unwrap();
+    let told = async |is_noise| {
+        let notice = webhook::Notice {
+            pushed: Err("no tag was pushed".into()),
+            is_noise,
+        };
+        let told = image::told(&scene.agent, &app, of, notice, None);
+        told.await.unwrap().delivery
+    };
+    let first = told(true).await;
+    assert_eq!(told(true).await, first);
+    assert_ne!(told(false).await, first);
 }

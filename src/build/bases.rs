@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::instructions::{Instruction, instructions, name_length};
 
-/// The names of the images, as they are written with variables expanded; without stages and `scratch`.
-/// `None` if they depend on something that is known only to the builder.
-pub(super) fn bases(dockerfile: &str, args: &BTreeMap<String, String>) -> Option<BTreeSet<String>> {
+/// The names of the images that the stage `target` needs (absent: the last), as they are written with variables
+/// expanded; without stages and `scratch`. `None` if they depend on something that is known only to the builder.
+pub(super) fn bases(
+    dockerfile: &str,
+    args: &BTreeMap<String, String>,
+    target: Option<&str>,
+) -> Option<BTreeSet<String>> {
     let mut found = Found::new(args);
     for instruction in instructions(dockerfile) {
         found.take(&instruction)?;
     }
-    Some(found.images)
+    Some(found.needed(target))
 }
 
 /// The names of all build arguments that the Dockerfile declares.
@@ -34,9 +38,16 @@ pub(super) struct Found<'a> {
     args: &'a BTreeMap<String, String>,
     /// The ARGs before the first FROM.
     values: BTreeMap<String, String>,
-    /// The names of the stages so far, in lower case; empty for one without a name.
-    stages: Vec<String>,
+    stages: Vec<Stage>,
+}
+
+#[derive(Default)]
+struct Stage {
+    /// In lower case; empty for one without a name.
+    name: String,
     images: BTreeSet<String>,
+    /// The places of the earlier ones that it needs.
+    stages: BTreeSet<usize>,
 }
 
 impl<'a> Found<'a> {
@@ -45,7 +56,6 @@ impl<'a> Found<'a> {
             args,
             values: BTreeMap::new(),
             stages: Vec::new(),
-            images: BTreeSet::new(),
         }
     }
 
@@ -57,26 +67,24 @@ impl<'a> Found<'a> {
             "ARG" if self.stages.is_empty() => return words.iter().try_for_each(|it| self.arg(it)),
             "FROM" => {
                 let image = self.expand(words.first()?)?;
-                self.image(&image, false)?;
                 let named = matches!(words, [_, r#as, _, ..] if r#as.eq_ignore_ascii_case("as"));
-                let stage = if named {
-                    words[2].to_ascii_lowercase()
-                } else {
-                    String::new()
-                };
+                let mut stage = Stage::default();
+                self.image(&image, false, &mut stage)?;
+                if named {
+                    stage.name = words[2].to_ascii_lowercase();
+                }
                 self.stages.push(stage);
             }
             "COPY" | "ADD" => {
-                let mut images = flags.iter().filter_map(|flag| flag.strip_prefix("--from="));
-                images.try_for_each(|image| self.image(image, true))?;
+                let images = flags.iter().filter_map(|flag| flag.strip_prefix("--from="));
+                self.images(images)?;
             }
             "RUN" => {
                 let mounts = flags
                     .iter()
                     .filter_map(|flag| flag.strip_prefix("--mount="));
                 let options = mounts.flat_map(|mount| mount.split(','));
-                let mut images = options.filter_map(|it| it.strip_prefix("from="));
-                images.try_for_each(|image| self.image(image, true))?;
+                self.images(options.filter_map(|it| it.strip_prefix("from=")))?;
             }
             _ => {}
         }
@@ -93,20 +101,55 @@ impl<'a> Found<'a> {
         Some(())
     }
 
-    fn image(&mut self, name: &str, by_number: bool) -> Option<()> {
+    /// What the stage that has begun takes from.
+    fn images<'b>(&mut self, mut names: impl Iterator<Item = &'b str>) -> Option<()> {
+        let Some(mut stage) = self.stages.pop() else {
+            return Some(());
+        };
+        let known = names.try_for_each(|name| self.image(name, true, &mut stage));
+        self.stages.push(stage);
+        known
+    }
+
+    fn image(&self, name: &str, by_number: bool, of: &mut Stage) -> Option<()> {
         let name = name.trim_matches(['"', '\'']);
         if name.is_empty() || name.contains('$') {
             return None;
         }
         let lower = name.to_ascii_lowercase();
-        let number = name
-            .parse()
-            .is_ok_and(|number: usize| number < self.stages.len());
-        let is_stage = self.stages.contains(&lower) || by_number && number;
-        if !is_stage && name != "scratch" {
-            self.images.insert(name.to_owned());
+        match self.stage(&lower, by_number) {
+            Some(place) => {
+                of.stages.insert(place);
+            }
+            None if name == "scratch" => {}
+            None => {
+                of.images.insert(name.to_owned());
+            }
         }
         Some(())
+    }
+
+    fn stage(&self, lower: &str, by_number: bool) -> Option<usize> {
+        let named = self.stages.iter().rposition(|stage| stage.name == lower);
+        let number = || lower.parse().ok().filter(|it| *it < self.stages.len());
+        named.or_else(|| by_number.then(number)?)
+    }
+
+    fn needed(self, target: Option<&str>) -> BTreeSet<String> {
+        let target = target.map(str::to_ascii_lowercase);
+        let place = match &target {
+            Some(name) => self.stage(name, true),
+            None => self.stages.len().checked_sub(1),
+        };
+        let mut images = BTreeSet::new();
+        let mut next: BTreeSet<usize> = place.into_iter().collect();
+        // A stage needs only earlier ones.
+        while let Some(place) = next.pop_last() {
+            let stage = &self.stages[place];
+            images.extend(stage.images.iter().cloned());
+            next.extend(&stage.stages);
+        }
+        images
     }
 
     /// Replaces `$NAME`, `${NAME}` and the forms with `:-`, `-`, `:+` and `+`. `None` for what only the
@@ -161,7 +204,34 @@ mod tests {
 
     fn of(dockerfile: &str) -> Option<Vec<String>> {
         let args = BTreeMap::from([("TAG".to_owned(), "9".to_owned())]);
-        bases(dockerfile, &args).map(|found| found.into_iter().collect())
+        let mut found = Found::new(&args);
+        for instruction in instructions(dockerfile) {
+            found.take(&instruction)?;
+        }
+        let all: BTreeSet<_> = found.stages.into_iter().flat_map(|it| it.images).collect();
+        Some(all.into_iter().collect())
+    }
+
+    #[test]
+    fn only_what_the_stage_needs_counts() {
+        let dockerfile = "FROM a AS one\nFROM b AS two\nCOPY --from=t /t /\nFROM c\nCOPY --from=ONE /a /\n\
+                          RUN --mount=from=1,target=/x true\nFROM one AS dev\nCOPY --from=d /d /\nFROM one\n";
+        for (target, expected) in [
+            (None, &["a"][..]),
+            (Some("one"), &["a"]),
+            (Some("TWO"), &["b", "t"]),
+            (Some("2"), &["a", "b", "c", "t"]),
+            (Some("dev"), &["a", "d"]),
+            (Some("gone"), &[]),
+        ] {
+            let found = bases(dockerfile, &BTreeMap::new(), target).unwrap();
+            assert_eq!(
+                found.into_iter().collect::<Vec<_>>(),
+                expected,
+                "{target:?}"
+            );
+        }
+        assert!(bases("FROM a\nFROM $TARGETARCH\n", &BTreeMap::new(), Some("0")).is_none());
     }
 
     #[test]

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::resolved::Base;
 use super::walk::{Kind, List};
 use super::{Context, Secret};
 use crate::config;
 use crate::ids::AppName;
-
-/// An image that the build starts from or copies from: its name, and the id that the engine has for it,
-/// if it has any.
-pub type Base = (String, Option<String>);
 
 /// A digest of everything that goes into an image: the files, the Dockerfile, the settings, and the images
 /// that it builds on. A change to a file that .dockerignore excludes, or outside the context
@@ -75,10 +72,11 @@ pub fn cache_key(
         add(b"ssh");
         add(id.as_bytes());
     }
-    for (name, id) in bases {
+    for base in bases {
         add(b"base");
-        add(name.as_bytes());
-        add(id.as_deref().unwrap_or_default().as_bytes());
+        add(base.name.as_bytes());
+        let known = base.digest.as_deref().or(base.id.as_deref());
+        add(known.unwrap_or_default().as_bytes());
     }
     for (name, named) in &settings.contexts {
         if let config::Named::Image(image) = named {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use git2::{ObjectType, Oid};
 use parking_lot::Mutex;
 
-use super::cache_key::Base;
 use super::context::{Context, Folder};
 use super::renamed::renamed;
+use super::resolved::Base;
 use super::{BuildError, Request};
-use crate::config::{self, Image, Named};
+use crate::config::{self, Image, Named, Pull};
 use crate::engine::{BuildSpec, Engine};
 use crate::store::log::Log;
 
@@ -80,10 +80,10 @@ pub(super) async fn make(
             made.0.push((id, image.clone()));
         }
     }
-    if request.pull && !made.0.is_empty() {
+    if request.pull == Pull::Always && !made.0.is_empty() {
         // The builder would ask the registries for the folders' images too.
-        for (name, _) in bases {
-            if let Ok(image) = name.parse::<Image>() {
+        for base in bases.iter().filter(|base| base.id.is_none()) {
+            if let Ok(image) = base.name.parse::<Image>() {
                 log.line(&format!("looking up `{image}`"));
                 engine.pull(&image, settings.platform.as_deref()).await?;
             }

@@ -58,6 +58,12 @@ pub enum BuildError {
         "{place} has the program `{image}` read the Dockerfile, which `build.frontends` does not allow"
     )]
     Frontend { place: String, image: String },
+    #[error("the image `{0}` is not on this server, and `build.pull` is \"never\"")]
+    NotHere(String),
+    #[error(
+        "only Docker's builder finds out which images the Dockerfile builds on, and `build.pull` is \"never\""
+    )]
+    UnknownBase,
     #[error("the build failed at `{step}`: {message}")]
     Failed {
         /// The Dockerfile's line, as BuildKit names it.
@@ -99,6 +105,7 @@ impl BuildError {
             Self::NoImage { .. } => "no_image",
             Self::TooLarge(_) => "context_too_large",
             Self::Frontend { .. } => "frontend_refused",
+            Self::NotHere(_) | Self::UnknownBase => "image_not_here",
             Self::Failed { message, .. } if is_engines_network(message) => "docker_error",
             Self::Failed { .. } => "build_failed",
             Self::TimedOut { .. } => "build_timeout",
@@ -151,6 +158,12 @@ impl BuildError {
             }
             Self::Frontend { .. } => {
                 "such a program gets the build's files and secrets: remove the line, or, if you trust it, allow it under `[apps.NAME.build]` in deploy.toml: `frontends = [\"docker/dockerfile:*\", \"IMAGE\"]`"
+            }
+            Self::NotHere(_) => {
+                "put it there with `docker load` or `docker pull`, or let Docker fetch it with `pull = \"missing\"` under `[apps.NAME.build]` in deploy.toml"
+            }
+            Self::UnknownBase => {
+                "write the images' names without variables that the builder sets (`TARGETARCH` and the like) and without patterns, or set `pull = \"missing\"` under `[apps.NAME.build]` in deploy.toml"
             }
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed {

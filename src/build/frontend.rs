@@ -1,7 +1,7 @@
 //! The program that reads the Dockerfile in place of the engine's own parser, if one is named, as by `# syntax=`.
 //! It runs as a part of the build, which gives it files and secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -15,13 +15,13 @@ const MARK: &str = "\u{feff}";
 /// The lines that name a program may also begin like those of other languages.
 const COMMENTS: [&str; 2] = ["#", "//"];
 
-/// Refuses a program that is not allowed. Where none is, a line that names one is taken out.
+/// The programs that may read it. Refuses one that is not allowed; where none is, a line that names one is taken out.
 pub(super) fn check(
     dockerfile: &mut Dockerfile,
     args: &BTreeMap<String, String>,
     settings: &config::Build,
     log: &Log,
-) -> Result<(), BuildError> {
+) -> Result<BTreeSet<String>, BuildError> {
     let allowed = &settings.frontends;
     if matches!(allowed, Frontends::Builtin) {
         let text = String::from_utf8_lossy(&dockerfile.text);
@@ -41,12 +41,14 @@ pub(super) fn check(
         let place = format!("`build.args.{ARGUMENT}`");
         (place, first_word(command.trim()))
     });
+    let mut all = BTreeSet::new();
     for (place, image) in lines.chain(argument) {
         if !allowed.allow(&image) {
             return Err(BuildError::Frontend { place, image });
         }
+        all.insert(image);
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Each that one version of BuildKit or another follows, with its line.

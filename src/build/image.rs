@@ -1,6 +1,6 @@
 //! Builds the image of a commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::advice::is_of_full_disk;
-use super::cache_key::{Base, cache_key};
+use super::cache_key::cache_key;
 use super::command::Program;
+use super::resolved::{Base, resolved};
 use super::ssh::Agents;
 use super::{BuildError, Context, Request, bases, command, contexts, frontend};
-use crate::config::Image;
+use crate::config::{Image, Pull};
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage, Engine};
 use crate::source::Fetching;
 use crate::store::images::Recorded;
@@ -66,9 +67,10 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
     let args = inputs.args(&dockerfile, request.commit, request.branch);
-    frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
+    let frontends = frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
     let named = contexts::without_folders(&dockerfile, &args, request.settings);
-    let bases = bases(engine, request, bases::bases(&named, &args).as_ref()).await?;
+    let bases = bases::bases(&named, &args, request.settings.target.as_deref());
+    let bases = resolved(engine, request, bases, &frontends, log).await?;
     let key = cache_key(
         request.app,
         &context,
@@ -78,7 +80,6 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         &bases,
     );
     if !request.no_cache
-        && !request.pull
         && let Some(recorded) = request.recorded.get(&key)
         && let Some(volumes) = engine.tag_image(&recorded.id, &request.tags).await?
     {
@@ -105,7 +106,8 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let mut provenance = origin(request, &context, &args);
     let made = contexts::make(engine, request, &mut context, &args, &bases, log).await?;
     // Those of the folders are in no registry, nor is what a program has left.
-    let pull = request.pull && request.settings.command.is_none() && made.is_empty();
+    let pull =
+        request.pull == Pull::Always && request.settings.command.is_none() && made.is_empty();
     let built = build(engine, request, context, &args, pull, log).await;
     made.remove(engine).await;
     let BuiltImage { id: image_id, from } = built?;
@@ -174,36 +176,23 @@ fn based(bases: &[Base], from: &[String]) -> Vec<provenance::Base> {
             })
         })
         .collect();
-    for (name, id) in bases.iter().filter(|(name, _)| !name.is_empty()) {
-        let known = name.parse::<Image>().ok().map(|image| image.canonical());
+    for base in bases.iter().filter(|base| !base.name.is_empty()) {
+        let known = base
+            .name
+            .parse::<Image>()
+            .ok()
+            .map(|image| image.canonical());
         let known = all.iter_mut().find(|it| known.as_ref() == Some(&it.name));
         match known {
-            Some(base) => base.image_id.clone_from(id),
+            Some(known) => known.image_id.clone_from(&base.id),
             None => all.push(provenance::Base {
-                name: name.clone(),
-                digest: None,
-                image_id: id.clone(),
+                name: base.name.clone(),
+                digest: base.digest.clone(),
+                image_id: base.id.clone(),
             }),
         }
     }
     all
-}
-
-/// What the engine has now under the names of the base images. If only the builder knows the names, the
-/// build is like no other.
-async fn bases(
-    engine: &Engine,
-    request: &Request<'_>,
-    names: Option<&BTreeSet<String>>,
-) -> Result<Vec<Base>, BuildError> {
-    let Some(names) = names else {
-        return Ok(vec![(String::new(), request.tags.last().cloned())]);
-    };
-    let ids = names.iter().map(|name| async move {
-        let id = engine.image_id(name).await?;
-        Ok::<_, BuildError>((name.clone(), id))
-    });
-    futures_util::future::try_join_all(ids).await
 }
 
 async fn read(request: &Request<'_>, log: &Log) -> Result<Context, BuildError> {

@@ -28,6 +28,7 @@ mod pattern;
 mod procfile;
 mod renamed;
 mod request;
+mod resolved;
 mod send;
 mod site;
 mod ssh;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest, Sha256};
 
 use super::Inputs;
-use crate::config;
+use crate::config::{self, Pull};
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
 use crate::store::images::Recorded;
@@ -29,8 +29,8 @@ pub struct Request<'a> {
     pub labels: HashMap<String, String>,
     /// Builds even if an image of this content exists, and runs every step.
     pub no_cache: bool,
-    /// Asks the registries for the base images anew.
-    pub pull: bool,
+    /// When the registries are asked for the base images.
+    pub pull: Pull,
     /// The images that were built before, by cache key. No other image is reused: labels do not
     /// identify one, as an image built from one of ours inherits them.
     pub recorded: HashMap<String, Recorded>,

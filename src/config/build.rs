@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::container::{hosts, shm_size};
 use super::file::{Node, Section};
 use super::frontends::frontends;
+use super::pull::pull;
 use super::run::environment;
 use super::values::{inside, path, positive, secret};
-use super::{Frontends, Image, Secret, Site, Value};
+use super::{Frontends, Image, Pull, Secret, Site, Value};
 
 /// What the Dockerfile finds under a name that it has no stage for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub struct Build {
     /// form. Absent: `Dockerfile` in the context folder, or else in the root.
     pub dockerfile: Option<String>,
     pub frontends: Frontends,
+    pub pull: Pull,
     /// The context gets a `.git` with the commit.
     pub git_dir: bool,
     /// The stage that becomes the image. Absent: the last.
@@ -75,6 +77,7 @@ impl Default for Build {
             contexts: BTreeMap::new(),
             dockerfile: None,
             frontends: Frontends::default(),
+            pull: Pull::default(),
             git_dir: false,
             target: None,
             args: BTreeMap::new(),
@@ -91,12 +94,13 @@ impl Default for Build {
 }
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 12] = [
+const OF_A_DOCKERFILE: [&str; 13] = [
     "cache_from",
     "cache_to",
     "contexts",
     "dockerfile",
     "frontends",
+    "pull",
     "target",
     "secrets",
     "ssh",
@@ -143,6 +147,7 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         frontends: section
             .read("frontends", frontends)
             .unwrap_or(default.frontends),
+        pull: section.read("pull", pull).unwrap_or_default(),
         git_dir: section
             .read("git_dir", |node| node.boolean())
             .unwrap_or_default(),

@@ -633,6 +633,8 @@ fn one_mistake_each() {
             "an array of images",
         ),
         ("build.frontends = ['a b']", "stands for anything but `/`"),
+        ("build.pull = true", "\"missing\""),
+        ("build.pull = 'if-not-present'", "\"missing\""),
         ("build.git_dir = 'yes'", "`true` or `false`"),
         (
             "build = { git_dir = true, context = 'a' }",

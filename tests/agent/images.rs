@@ -18,8 +18,8 @@ use crate::support::docker::docker;
 use crate::support::tool;
 use crate::support::wait::soon;
 
-const USER: &str = "ann";
-const PASSWORD: &str = "pw";
+pub const USER: &str = "ann";
+pub const PASSWORD: &str = "pw";
 const HASHED: &str = "ann:$2y$05$abcdefghijklmnopqrstuuHIrMEWpUCQe2YqFR3sXwQ75u4od..9q\n";
 
 pub struct Registry {
@@ -30,7 +30,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    async fn start() -> Option<Self> {
+    pub async fn start() -> Option<Self> {
         let port = tool::free_address().port();
         // The engine trusts all of 127.0.0.0/8 without TLS.
         Self::at(([127, 0, 0, 1], port).into(), "").await
@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// The sample app in this version, under this tag.
-    async fn push(&self, version: &str, tag: &str) {
+    pub async fn push(&self, version: &str, tag: &str) {
         self.push_by(&docker().await, version, tag).await;
     }
 

@@ -19,6 +19,7 @@ mod bad_flood;
 mod bad_input;
 mod bake;
 mod bake_traffic;
+mod base_images;
 mod builders;
 mod cancel;
 mod certificates;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::build::{self, BuildError, Built, Inputs};
-use crate::config::{self, Command, Image};
+use crate::config::{self, Command, Image, Pull};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::fetch;
 use crate::deploy::vault::{Vault, VaultError};
@@ -217,7 +217,10 @@ async fn made(
         tags,
         labels: engine.image_labels(&app.name),
         no_cache: deployment.no_cache,
-        pull: deployment.pull,
+        pull: match deployment.pull {
+            true => Pull::Always,
+            false => settings.pull,
+        },
         recorded,
     };
     match build::image(engine, &request, &line.log, &line.cancel).await {

@@ -1,0 +1,97 @@
+//! What stands behind the names of the images that a build needs, as it is resolved now.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+
+use super::{BuildError, Request};
+use crate::config::{Image, Pull};
+use crate::engine::Engine;
+use crate::store::log::Log;
+
+/// How long the registries may take to name what they have. The builder asks those that did not answer again.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An image that the build starts from, copies from, or has the Dockerfile read by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    pub name: String,
+    /// What the engine has of this name.
+    pub id: Option<String>,
+    /// What the registry has of it.
+    pub digest: Option<String>,
+}
+
+/// `bases`: absent if only the builder knows them. `frontends` read the Dockerfile: the builder asks for one
+/// only if the engine does not have it.
+pub(super) async fn resolved(
+    engine: &Engine,
+    request: &Request<'_>,
+    bases: Option<BTreeSet<String>>,
+    frontends: &BTreeSet<String>,
+    log: &Log,
+) -> Result<Vec<Base>, BuildError> {
+    // A build with it is like no other.
+    let unknown = || Base {
+        name: String::new(),
+        id: request.tags.last().cloned(),
+        digest: None,
+    };
+    let is_known = bases.is_some();
+    let bases = bases.unwrap_or_default();
+    let known = try_join_all(bases.iter().chain(frontends).map(|name| async move {
+        Ok::<_, BuildError>(Base {
+            name: name.clone(),
+            id: engine.image_id(name).await?,
+            digest: None,
+        })
+    }));
+    let mut all = known.await?;
+    match request.pull {
+        Pull::Missing => {}
+        Pull::Never => {
+            if let Some(base) = all.iter().find(|base| base.id.is_none()) {
+                return Err(BuildError::NotHere(base.name.clone()));
+            }
+            if !is_known {
+                return Err(BuildError::UnknownBase);
+            }
+        }
+        Pull::Always => {
+            let asked = |base: &Base| bases.contains(&base.name) || base.id.is_none();
+            let asked: Vec<_> = all.iter_mut().filter(|base| asked(base)).collect();
+            if let [first, ..] = &asked[..] {
+                let more = match asked.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                log.line(&format!(
+                    "asking the registry for `{}`{more}, as of now",
+                    first.name
+                ));
+            }
+            let digests = asked.into_iter().map(|base| async move {
+                (base.id, base.digest) = (None, digest(engine, &base.name).await);
+                base.digest.is_some()
+            });
+            if join_all(digests).await.contains(&false) {
+                all.push(unknown());
+            }
+        }
+    }
+    if !is_known {
+        all.push(unknown());
+    }
+    Ok(all)
+}
+
+/// `None`: the builder says what is wrong, if it needs the image.
+async fn digest(engine: &Engine, name: &str) -> Option<String> {
+    let image: Image = name.parse().ok()?;
+    if image.digest.is_some() {
+        return image.digest;
+    }
+    let found = tokio::time::timeout(DEADLINE, engine.digest(&image)).await;
+    found.ok()?.ok()
+}

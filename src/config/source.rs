@@ -28,11 +28,15 @@ pub struct Source {
     pub hosts: BTreeMap<String, Source>,
 }
 
-/// Whose SSH signatures count.
+/// Whose signatures count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signers {
-    /// Public keys, as in a `.pub` file.
-    Keys(Vec<String>),
+    Keys {
+        /// Public keys, as in a `.pub` file.
+        ssh: Vec<String>,
+        /// Files of public keys, as `gpg --export` writes them.
+        openpgp: Vec<PathBuf>,
+    },
     /// A file of allowed signers, as for git's `gpg.ssh.allowedSignersFile`.
     File(PathBuf),
 }
@@ -57,8 +61,9 @@ fn access(section: &mut Section<'_>) -> Source {
 }
 
 fn signers(node: Node<'_>) -> Option<Signers> {
-    const EXPECTED: &str = "an array of SSH public keys such as [\"ssh-ed25519 AAAA… ann@example.com\"], or the path \
-                            of a file of allowed signers";
+    const EXPECTED: &str = "an array of SSH public keys and files of OpenPGP ones, such as \
+                            [\"ssh-ed25519 AAAA… ann@example.com\", { gpg = \"/etc/cutover/bob.asc\" }], or the path of a \
+                            file of allowed signers";
     if let DeValue::String(_) = node.value.get_ref() {
         return path(node).map(Signers::File);
     }
@@ -79,12 +84,24 @@ fn signers(node: Node<'_>) -> Option<Signers> {
             false => node.wrong(EXPECTED),
         }
     };
-    let nodes = node.array(EXPECTED)?;
-    let keys: Vec<String> = nodes.iter().map(key).collect::<Option<_>>()?;
-    match keys.is_empty() {
+    let file = |node: &Node<'_>| {
+        let mut entries = node.entries(EXPECTED)?;
+        match (entries.pop(), entries.pop()) {
+            (Some(("gpg", file)), None) => path(file),
+            _ => node.wrong(EXPECTED),
+        }
+    };
+    let (mut ssh, mut openpgp) = (Vec::new(), Vec::new());
+    for node in node.array(EXPECTED)? {
+        match node.value.get_ref() {
+            DeValue::Table(_) => openpgp.push(file(&node)?),
+            _ => ssh.push(key(&node)?),
+        }
+    }
+    match ssh.is_empty() && openpgp.is_empty() {
         // Nobody could deploy.
         true => node.wrong("at least one key; without this key no signature is required"),
-        false => Some(Signers::Keys(keys)),
+        false => Some(Signers::Keys { ssh, openpgp }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `cutover check` reports about the apps' repositories.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::SourceError;
 use super::local::{is_work_tree, open};
@@ -21,19 +21,27 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let unsigned = config.apps.iter().filter_map(|(name, app)| {
         let signers = app.source.signers.as_ref()?;
         let key = format!("`apps.{name}.source.require_signature`");
+        let missing = |program: &str, package: &str| {
+            let missing = !has_program(program);
+            missing.then(|| {
+                format!(
+                    "{key} needs the program `{program}`, which is not installed (`apt-get install {package}`): \
+                     nothing will be deployed that it would have to verify"
+                )
+            })
+        };
+        let unread = |path: &PathBuf| {
+            let error = std::fs::File::open(path).err()?;
+            Some(format!("{key}: `{}` cannot be read: {error}", path.display()))
+        };
+        let keygen = || missing("ssh-keygen", "openssh-client");
         match signers {
-            _ if !has_program("ssh-keygen") => Some(format!(
-                "{key} needs the program `ssh-keygen`, which is not installed (`apt-get install \
-                 openssh-client`): nothing will be deployed"
-            )),
-            Signers::File(path) => {
-                let error = std::fs::File::open(path).err()?;
-                Some(format!(
-                    "{key}: `{}` cannot be read: {error}",
-                    path.display()
-                ))
+            Signers::File(path) => keygen().or_else(|| unread(path)),
+            Signers::Keys { ssh, openpgp } => {
+                let ssh = (!ssh.is_empty()).then(keygen).flatten();
+                let gpgv = || (!openpgp.is_empty()).then(|| missing("gpgv", "gpgv"))?;
+                ssh.or_else(gpgv).or_else(|| openpgp.iter().find_map(unread))
             }
-            Signers::Keys(_) => None,
         }
     });
     said.chain(unsigned).collect()

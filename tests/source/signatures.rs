@@ -1,6 +1,7 @@
 //! Commits that have to be signed.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,10 @@ fn only_commits_that_the_right_key_signed_are_fetched() {
     };
     commit(&["-S"]);
     let main = || Revision::Branch("main".into());
-    let keys = |all: &[&String]| Signers::Keys(all.iter().map(|it| it.trim().to_owned()).collect());
+    let keys = |all: &[&String]| Signers::Keys {
+        ssh: all.iter().map(|it| it.trim().to_owned()).collect(),
+        openpgp: Vec::new(),
+    };
     let (good, said) = fetch(folder, keys(&[&bob, &ann]), main());
     let good = good.unwrap();
     assert!(said.contains("signed by ann@example.com"), "{said}");
@@ -101,4 +105,140 @@ fn only_commits_that_the_right_key_signed_are_fetched() {
         Signers::File(folder.join("gone")),
         Revision::Commit(good.id),
     );
+}
+
+/// A home of GnuPG's, with keys; gone with its agent.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("cutover-gpg-")
+            .tempdir_in("/tmp");
+        Self(folder.unwrap())
+    }
+
+    fn gpg(&self, arguments: &[&str]) -> Vec<u8> {
+        let done = Command::new("gpg")
+            .env("GNUPGHOME", self.0.path())
+            .args(["--batch", "--quiet", "--yes", "--passphrase", ""])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        done.stdout
+    }
+
+    /// Makes a key, and exports it.
+    fn key(&self, name: &str, options: &[&str], until: &str) -> PathBuf {
+        let owner = format!("{name} <{name}@example.com>");
+        let make = ["--quick-generate-key", &owner, "ed25519", "sign", until];
+        self.gpg(&[options, &make].concat());
+        self.export(name, &["--armor"])
+    }
+
+    fn export(&self, name: &str, options: &[&str]) -> PathBuf {
+        let owner = format!("{name}@example.com");
+        let bytes = self.gpg(&[options, &["--export", &owner]].concat());
+        let path = self.0.path().join(format!("{name}{}.asc", options.len()));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let mut end = Command::new("gpgconf");
+        end.env("GNUPGHOME", self.0.path()).args(["--kill", "all"]);
+        let _ = end.status();
+    }
+}
+
+#[test]
+fn openpgp_keys_in_force_count_too() {
+    for (program, package) in [("gpg", "gnupg"), ("gpgv", "gpgv"), ("git", "git")] {
+        if tool::find(program, package).is_none() {
+            return;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let home = Home::new();
+    let then = ["--faked-system-time", "20200101T000000"];
+    let (ann, bob) = (home.key("ann", &[], "1y"), home.key("bob", &[], "1y"));
+    let eve = home.key("eve", &then, "1y");
+    let repo = folder.join("repo");
+    std::fs::create_dir(&repo).unwrap();
+    run("git", &repo, &["init", "-q", "-b", "main"]);
+    let program = home.0.path().join("then");
+    let shown = home.0.path().display();
+    for (name, more) in [("now", ""), ("then", "--faked-system-time 20200201T000000")] {
+        let script = format!("#!/bin/sh\nGNUPGHOME={shown} exec gpg {more} \"$@\"\n");
+        let path = program.with_file_name(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let commit = |branch: &str, key: &str, when: &str| {
+        let program = format!("gpg.program={}", program.with_file_name(when).display());
+        let key = format!("user.signingkey={key}@example.com");
+        let who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"];
+        let signing = ["-c", "gpg.format=openpgp", "-c", &program, "-c", &key];
+        run("git", &repo, &["checkout", "-q", "-B", branch]);
+        let what = ["commit", "-q", "--allow-empty", "-S", "-m", branch];
+        run("git", &repo, &[&who[..], &signing, &what].concat());
+    };
+    let openpgp = |files: &[&PathBuf]| Signers::Keys {
+        ssh: Vec::new(),
+        openpgp: files.iter().map(|it| (*it).clone()).collect(),
+    };
+    let branch = |name: &str| Revision::Branch(name.into());
+    let why = |signers, name: &str| {
+        let error = fetch(folder, signers, branch(name)).0.unwrap_err();
+        assert!(matches!(error, SourceError::Unsigned { .. }), "{error}");
+        error.to_string()
+    };
+    commit("main", "ann", "now");
+    let (good, said) = fetch(folder, openpgp(&[&bob, &ann]), branch("main"));
+    good.unwrap();
+    assert!(said.contains("signed by ann <ann@example.com>"), "{said}");
+    let binary = home.export("ann", &[]);
+    fetch(folder, openpgp(&[&binary]), branch("main"))
+        .0
+        .unwrap();
+
+    assert!(why(openpgp(&[&bob]), "main").contains("none of those"));
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let ssh = Signers::Keys {
+        ssh: vec![key.to_owned()],
+        openpgp: Vec::new(),
+    };
+    assert!(why(ssh, "main").contains("none of those"));
+    let nothing = folder.join("nothing.asc");
+    std::fs::write(&nothing, "no keys").unwrap();
+    assert!(why(openpgp(&[&nothing]), "main").contains("gpg --export"));
+    // A key that has expired since, and one that was revoked.
+    commit("old", "eve", "then");
+    assert!(why(openpgp(&[&eve]), "old").contains("expired"));
+    let prints = home.gpg(&["--with-colons", "--list-keys", "ann@example.com"]);
+    let prints = String::from_utf8(prints).unwrap();
+    let print = prints
+        .lines()
+        .find_map(|it| it.strip_prefix("fpr:::::::::"));
+    let print = print.unwrap().trim_end_matches(':');
+    let revocation = home.0.path().join(format!("openpgp-revocs.d/{print}.rev"));
+    let text = std::fs::read_to_string(&revocation).unwrap();
+    std::fs::write(&revocation, text.replace(":-----BEGIN", "-----BEGIN")).unwrap();
+    home.gpg(&["--import", &revocation.display().to_string()]);
+    let revoked = home.export("ann", &["--armor", "--no-comments"]);
+    assert!(why(openpgp(&[&revoked]), "main").contains("revoked"));
+    // Another content under the same signature.
+    let git = Repository::open(&repo).unwrap();
+    let odb = git.odb().unwrap();
+    let oid = git.refname_to_id("refs/heads/main").unwrap();
+    let raw = String::from_utf8(odb.read(oid).unwrap().data().to_vec()).unwrap();
+    let forged = raw.replace("\nmain", "\nforged");
+    let forged = odb.write(ObjectType::Commit, forged.as_bytes()).unwrap();
+    git.reference("refs/heads/forged", forged, true, "")
+        .unwrap();
+    assert!(why(openpgp(&[&ann]), "forged").contains("not valid"));
 }

@@ -1,0 +1,127 @@
+//! Whether a commit is signed by one of the keys that deploy.toml requires, as `git commit -S` signs it. Nothing of
+//! the repository's own configuration is used.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use git2::{Oid, Repository};
+
+use super::SourceError;
+use crate::config::Signers;
+use crate::ids::CommitId;
+
+mod openpgp;
+mod ssh;
+
+const SSH: &[u8] = b"-----BEGIN SSH SIGNATURE-----";
+const OPENPGP: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who signed the commit; an error says why nobody whose key counts has. `folder` is for files that are
+/// needed meanwhile. Blocks.
+pub(super) fn check(
+    git: &Repository,
+    id: &CommitId,
+    signers: &Signers,
+    folder: &Path,
+) -> Result<String, SourceError> {
+    let unsigned = |why: String| SourceError::Unsigned {
+        id: id.clone(),
+        why,
+    };
+    let oid = Oid::from_str(id.as_str()).map_err(|error| unsigned(error.to_string()))?;
+    let Ok((signature, content)) = git.extract_signature(&oid, None) else {
+        return Err(unsigned("it has no signature".into()));
+    };
+    let make = || {
+        fs::create_dir_all(folder)?;
+        Kept::write(folder.join(format!("{}.sig", id.short())), &signature)
+    };
+    let wrong = |error: io::Error| unsigned(format!("it cannot be verified: {error}"));
+    let kept = make().map_err(wrong)?;
+    let verified = match signers {
+        _ if signature.starts_with(SSH) => ssh::verified(&kept, &content, signers),
+        Signers::Keys { openpgp, .. } if signature.starts_with(OPENPGP) => {
+            openpgp::verified(&kept, &content, openpgp)
+        }
+        _ => Ok(Err(
+            "it is signed neither with SSH nor with OpenPGP, or there is no key of this kind among those \
+                     required",
+        )),
+    };
+    verified.map_err(wrong)?.map_err(|why| unsigned(why.into()))
+}
+
+/// Who signed it, or why that does not count.
+type Verified = io::Result<Result<String, &'static str>>;
+
+const UNKNOWN: &str = "the key that signed it is none of those required";
+const INVALID: &str = "its signature is not valid";
+
+/// A file that is removed when this is dropped.
+struct Kept(PathBuf);
+
+impl Kept {
+    fn write(path: PathBuf, bytes: &[u8]) -> io::Result<Self> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
+        let kept = Self(path);
+        file?.write_all(bytes)?;
+        Ok(kept)
+    }
+
+    /// Another one beside it.
+    fn beside(&self, extension: &str, bytes: &[u8]) -> io::Result<Self> {
+        Self::write(self.0.with_extension(extension), bytes)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Runs a program, of a package, with nothing of the agent's environment.
+fn run(program: &str, package: &str, arguments: &mut Command, input: &[u8]) -> io::Result<Output> {
+    let command = arguments.env_clear().env("LC_ALL", "C");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other(format!(
+            "the program `{program}` is not installed (`apt-get install {package}`)"
+        )),
+        _ => error,
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(input) {
+            // It has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
+    }
+    let end = Instant::now() + DEADLINE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::other(format!("`{program}` does not end")));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output()
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::{App, PathFilter};
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::image;
+use crate::deploy::steps::standing::standing;
 use crate::deploy::{Agent, filter};
 use crate::ids::CommitId;
 use crate::source::{self, Changed, Commit, Mirror, SourceError};
@@ -74,7 +75,7 @@ pub async fn find(
         _ => line.app.branch.clone(),
     };
     let tag = pushed("refs/tags/").map(str::to_owned);
-    let live = image::standing(line).await?;
+    let live = standing(line).await?;
     let mirror = mirror(line);
     let paths = line.app.paths.clone();
     let (log, cancel, goal) = (line.log.clone(), line.cancel.clone(), goal.clone());

@@ -7,12 +7,11 @@ use time::OffsetDateTime;
 use crate::config::Image;
 use crate::deploy::Agent;
 use crate::deploy::line::{Line, Stop};
+use crate::deploy::steps::standing::standing;
 use crate::engine::{EngineError, advice};
 use crate::ids::CommitId;
 use crate::source::Commit;
-use crate::state::State;
 use crate::store::deployments::{self, Goal, Trigger};
-use crate::store::{apps, releases};
 
 /// How long a registry may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -97,22 +96,4 @@ async fn is_told(line: &Line<'_>) -> Result<bool, Stop> {
     let row = line.agent.store.read(move |db| deployments::get(db, &id));
     let trigger = row.await?.map(|it| it.trigger);
     Ok(matches!(trigger, Some(Trigger::Webhook | Trigger::Poll)))
-}
-
-/// What is live, unless another deployment is about to replace it: then it is not yet known what a newer one
-/// has to change.
-pub async fn standing(line: &Line<'_>) -> Result<Option<CommitId>, Stop> {
-    let (id, app) = (line.id.clone(), line.app.name.clone());
-    let read = line.agent.store.read(move |db| {
-        let live = match apps::serving(db, &app)?.live {
-            Some(live) => releases::get(db, &live)?.map(|release| release.commit),
-            None => None,
-        };
-        let running = deployments::running(db, &app)?;
-        let replaces = running.is_some_and(|running| {
-            running.id != id && running.state < State::Switching && running.commit != live
-        });
-        Ok(live.filter(|_| !replaces))
-    });
-    Ok(read.await?)
 }

@@ -17,6 +17,7 @@ mod instance;
 mod needs;
 pub mod probe;
 pub mod retire;
+mod standing;
 pub mod start;
 pub mod switch;
 pub mod test;

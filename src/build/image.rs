@@ -303,7 +303,7 @@ async fn make_room(engine: &Engine, since: OffsetDateTime, log: &Log) {
     match engine.forget_build_cache(since).await {
         Ok(0) => {}
         Ok(freed) => log.line(&format!(
-            "[build] the disk of Docker became full: what this build has used of the cache is removed, {} MiB",
+            "[build] the disk of Docker became full: what the build cache has grown by meanwhile is removed, {} MiB",
             freed >> 20
         )),
         Err(error) => {

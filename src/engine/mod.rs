@@ -124,7 +124,7 @@ impl Engine {
         }
     }
 
-    /// Removes from the builder's cache what was put there or used since then, unless it is in use now; returns how
+    /// Removes from the builder's cache what was put there since then, unless it is in use now; returns how
     /// many bytes.
     pub async fn forget_build_cache(&self, since: OffsetDateTime) -> Result<u64> {
         match self {

@@ -43,8 +43,6 @@ struct Record {
     id: String,
     #[serde(rename = "CreatedAt", with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    #[serde(rename = "LastUsedAt", with = "time::serde::rfc3339::option", default)]
-    last_used_at: Option<OffsetDateTime>,
 }
 
 impl Docker {
@@ -87,17 +85,13 @@ impl Docker {
         Ok(freed)
     }
 
-    /// What was made or used since then, the newest first.
+    /// What was made since then, the newest first. What was there before and has been used may be another's.
     async fn cached_since(&self, since: OffsetDateTime) -> Result<Vec<Record>> {
         let asked = Request::get("/system/df?type=build-cache&verbose=1");
         let usage: Usage = self.cache_call(asked).await?;
         let items = usage.items.and_then(|usage| usage.items);
         let all = usage.records.or(items).unwrap_or_default().into_iter();
-        let is_new = |record: &Record| {
-            let used = record.last_used_at.unwrap_or(record.created_at);
-            record.created_at.max(used) >= since
-        };
-        let mut new: Vec<_> = all.filter(is_new).collect();
+        let mut new: Vec<_> = all.filter(|record| record.created_at >= since).collect();
         new.sort_by_key(|record| std::cmp::Reverse(record.created_at));
         Ok(new)
     }

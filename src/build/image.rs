@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::advice::is_of_full_disk;
 use super::cache_key::cache_key;
 use super::command::Program;
-use super::resolved::{Base, resolved};
+use super::resolved::{Base, caches, resolved};
 use super::ssh::Agents;
 use super::{BuildError, Context, Request, bases, command, contexts, frontend};
 use crate::config::{Image, Pull};
@@ -251,7 +251,7 @@ async fn build(
             .map(|(id, secret)| (id.clone(), secret.value.clone()))
             .collect(),
         ssh: agents.sockets.clone(),
-        cache_from: settings.cache_from.iter().map(Image::to_string).collect(),
+        cache_from: caches(engine, &settings.cache_from, log).await,
         keeps_cache: settings.cache_to.is_some(),
         no_cache: request.no_cache,
         pull,

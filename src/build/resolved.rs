@@ -95,3 +95,20 @@ async fn digest(engine: &Engine, name: &str) -> Option<String> {
     let found = tokio::time::timeout(DEADLINE, engine.digest(&image)).await;
     found.ok()?.ok()
 }
+
+/// Those of the images whose registry answers at all. The builder waits without end for one that keeps silent, and
+/// until then so do all other builds of this engine.
+pub(super) async fn caches(engine: &Engine, images: &[Image], log: &Log) -> Vec<String> {
+    let asked = images.iter().map(|image| async move {
+        let answered = tokio::time::timeout(DEADLINE, engine.digest(image)).await;
+        if answered.is_err() {
+            log.line(&format!(
+                "[build] warning: `{}` has not answered for {} s: building without `{image}` of `build.cache_from`",
+                image.registry(),
+                DEADLINE.as_secs()
+            ));
+        }
+        answered.is_ok().then(|| image.to_string())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}

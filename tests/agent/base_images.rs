@@ -4,10 +4,15 @@ use std::fs;
 
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use cutover::cli::setup::DEFAULT_HOST;
 use futures_util::StreamExt;
+use tokio::net::TcpListener;
 
+use crate::faults::Dockerd;
 use crate::images::{PASSWORD, Registry, USER};
+use crate::processes::rewrite;
 use crate::server::{APP, File, SETTINGS, Server};
+use crate::support::demo::cleanup::remove_all_of;
 use crate::support::docker::docker;
 
 /// The sample app is the base image.
@@ -111,4 +116,26 @@ async fn a_renewed_base_is_built_on_and_one_that_must_not_be_pulled_has_to_be_th
     drop(server);
     let options = RemoveImageOptionsBuilder::new().force(true).build();
     let _ = docker.remove_image(&v3, Some(options), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_registry_of_caches_costs_time_and_no_build() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let cache = format!("[apps.hello.build]\ncache_from = [\"{address}/hello:cache\"]\n");
+    let mut server = Server::idle(&format!("{SETTINGS}{cache}")).await;
+    // Other builds would wait for it too.
+    let mut dockerd = Dockerd::make(&server.stage.folder);
+    rewrite(&server, DEFAULT_HOST, &dockerd.host());
+    let docker = dockerd.start().await;
+    server.serve().await;
+    let id = server.push("v1", "").await;
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.state, "live", "{log:#?}");
+    let warned = |line: &String| line.contains("of `build.cache_from`");
+    assert!(log.iter().any(warned), "{log:#?}");
+    server.stop().await;
+    remove_all_of(&docker, &server.stage.data_dir)
+        .await
+        .unwrap();
 }

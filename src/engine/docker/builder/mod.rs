@@ -213,7 +213,7 @@ fn failed(progress: &mut Progress, error: String) -> BuildFailure {
 
 /// Dropping the request ends the build on the engine too.
 fn late(progress: &Progress) -> BuildFailure {
-    let (step, message) = progress.overdue().unwrap_or_default();
+    let (step, message) = (progress.overdue(tokio::time::Instant::now())).unwrap_or_default();
     BuildFailure::Step {
         step,
         message,

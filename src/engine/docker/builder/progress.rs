@@ -81,8 +81,7 @@ impl Progress {
     }
 
     /// A step that waits for a registry for too long, and what is wrong with it.
-    pub(super) fn overdue(&self) -> Option<(String, String)> {
-        let now = Instant::now();
+    pub(super) fn overdue(&self, now: Instant) -> Option<(String, String)> {
         let mut steps = self.steps.values();
         let step = steps.find(|step| step.due.is_some_and(|due| due <= now))?;
         let (_, limit) = ASKING
@@ -273,6 +272,35 @@ mod tests {
             ["#2 RUN b", "#2 CACHED"]
         );
         assert!(progress.failure().is_none());
+    }
+
+    #[test]
+    fn a_registry_has_until_its_deadline_to_answer() {
+        for (name, seconds) in [
+            ("resolve image config for docker.io/docker/dockerfile:1", 20),
+            (
+                "[internal] load metadata for docker.io/library/node:22",
+                120,
+            ),
+        ] {
+            let mut progress = Progress::default();
+            let named = |completed| Vertex {
+                name: name.to_owned(),
+                ..vertex("a", 1, completed)
+            };
+            take(&mut progress, &[named(None)], &[]);
+            let due = progress.due().unwrap();
+            let left = due.duration_since(Instant::now()).as_secs_f64().round();
+            assert_eq!(left as u64, seconds);
+            assert!(progress.overdue(Instant::now()).is_none());
+            let (step, why) = progress.overdue(due).unwrap();
+            assert!(
+                step == name && why.contains(&format!("for {seconds} s")),
+                "{why}"
+            );
+            take(&mut progress, &[named(Some(2))], &[]);
+            assert!(progress.due().is_none());
+        }
     }
 
     #[test]

@@ -1,5 +1,15 @@
 //! A cancellation at each step: what it stops, and what it leaves.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use cutover::cli::setup::DEFAULT_HOST;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::processes::rewrite;
 use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::tool;
 use crate::support::wait::soon;
@@ -109,4 +119,106 @@ async fn whatever_is_cancelled_ends_with_all_that_it_started() {
     crate::crash::agrees(&server, "baking").await;
     let removed = server.cutover(&["remove", APP, "--yes"]).status().unwrap();
     assert!(removed.success());
+}
+
+/// Docker's socket by another name, which keeps requests to start a container to itself for as long as it is told.
+fn relay(path: &Path, holds: &Arc<AtomicBool>) {
+    let listener = UnixListener::bind(path).unwrap();
+    let holds = holds.clone();
+    tokio::spawn(async move {
+        while let Ok((agent, _)) = listener.accept().await {
+            let engine = UnixStream::connect(DEFAULT_HOST.trim_start_matches("unix://"));
+            let (mut asked, mut answers) = agent.into_split();
+            let (mut from, mut to) = engine.await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from, &mut answers).await });
+            let holds = holds.clone();
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 64 << 10];
+                while let Ok(length @ 1..) = asked.read(&mut bytes).await {
+                    let bytes = &bytes[..length];
+                    let starts = bytes.windows(11).any(|it| it == b"/start HTTP");
+                    while starts && holds.load(SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    if to.write_all(bytes).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_others_can_be_cancelled_until_the_switch() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let mut server = Server::idle(SETTINGS).await;
+    let socket = server.stage.folder.join("docker.sock");
+    relay(&socket, &holds);
+    rewrite(
+        &server,
+        DEFAULT_HOST,
+        &format!("unix://{}", socket.display()),
+    );
+    server.serve().await;
+    server.go_live("v1").await;
+    let is = async |id: &str, state: &str| {
+        let path = format!("/api/v1/deployments/{id}");
+        let there = soon(async || server.api(&path).await["state"] == state).await;
+        assert!(there, "{state}: {}", server.api(&path).await);
+    };
+    let cancelled = async |id: &str, state: &str| {
+        assert!(cancel(&server, id).await, "{state}");
+        let (ended, log) = server.ended(id).await;
+        assert_eq!(ended.state, "cancelled", "{log:#?}");
+        assert_eq!(server.version().await, "v1");
+    };
+
+    // Docker does not answer.
+    holds.store(true, SeqCst);
+    let id = server.push("v2", "").await;
+    is(&id, "starting").await;
+    cancelled(&id, "starting").await;
+    holds.store(false, SeqCst);
+    crate::crash::agrees(&server, "starting").await;
+
+    // Requests in flight.
+    let slow = async { server.get("/slow?ms=6000").await };
+    let switched = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let id = server.push("v3", "").await;
+        is(&id, "draining").await;
+        assert!(!cancel(&server, &id).await);
+        let (live, log) = server.ended(&id).await;
+        assert_eq!(live.state, "live", "{log:#?}");
+    };
+    let (answer, ()) = tokio::join!(slow, switched);
+    assert_eq!(answer.text(), "slowly from v1\n");
+    assert_eq!(server.version().await, "v3");
+
+    // The forge takes the connection, and that is all.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let mut lines = text.lines();
+    let own = lines.find(|line| line.starts_with("repo = ")).unwrap();
+    let address = silent.local_addr().unwrap();
+    rewrite(
+        &server,
+        own,
+        &format!("repo = \"http://{address}/hello.git\""),
+    );
+    let reloaded = server.cutover(&["reload"]).output().unwrap();
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    let asked = server.cutover(&["deploy", APP, "--json"]).output().unwrap();
+    let asked: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    let id = asked["id"].as_str().unwrap();
+    let connected = silent.accept().await.unwrap();
+    is(id, "fetching").await;
+    assert!(cancel(&server, id).await);
+    let (ended, log) = server.ended(id).await;
+    assert_eq!(ended.state, "cancelled", "{log:#?}");
+    assert_eq!(server.version().await, "v3");
+    crate::crash::agrees(&server, "fetching").await;
+    drop(connected);
+    server.stop().await;
 }

@@ -464,7 +464,8 @@ impl Dockerd {
         connect().unwrap()
     }
 
-    fn signal(&mut self, signal: Signal) {
+    /// Ends it.
+    pub fn signal(&mut self, signal: Signal) {
         if let Some(mut process) = self.process.take() {
             let pid = Pid::from_raw(process.id() as i32).unwrap();
             let _ = kill_process(pid, signal);

@@ -73,7 +73,7 @@ impl Drop for Group {
     }
 }
 
-fn app(version: &str, run: &str) -> Vec<File> {
+pub fn app(version: &str, run: &str) -> Vec<File> {
     let mut all = files(version, "");
     all.retain(|it| it.path != "Dockerfile");
     let dockerfile = format!(

@@ -20,6 +20,7 @@ mod bad_input;
 mod bake;
 mod bake_traffic;
 mod base_images;
+mod builder_killed;
 mod builders;
 mod cancel;
 mod certificates;

@@ -24,9 +24,10 @@ pub fn read(path: &Path) -> Result<Vec<(String, String)>, String> {
 
 /// Empty lines and those that begin with `#` are left out, and so are `export` and a comment after an
 /// unquoted value. In single quotes everything is literal; in double quotes `\n`, `\"`, `\\` and `\$`
-/// are not. A quoted value may have several lines.
+/// are not. A quoted value may have several lines, which end as on Unix whatever the file's do.
 pub fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text: &str = &text.replace("\r\n", "\n");
     let mut variables: Vec<(String, String)> = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -51,9 +52,11 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
         let read = match start.chars().next() {
             Some(quote @ ('"' | '\'')) => quoted(&start[1..], quote),
             _ => {
-                let (value, after) = start.split_once('\n').unwrap_or((start, ""));
-                let comment = value.find(" #").unwrap_or(value.len());
-                Some((value[..comment].trim().to_owned(), after))
+                let (value, after) = value.split_once('\n').unwrap_or((value, ""));
+                let value = [" #", "\t#"].iter().fold(value, |value, comment| {
+                    value.split_once(comment).map_or(value, |(value, _)| value)
+                });
+                Some((value.trim().to_owned(), after))
             }
         };
         let Some((value, after)) = read else {
@@ -116,7 +119,7 @@ mod tests {
         let text = "\u{feff}# a comment\n\nA=1\r\nexport B = two words # comment\nC='it''\n";
         assert!(parse(text).unwrap_err().starts_with("line 5"), "{text}");
         let text = "A=1\r\n export B = two words # why\nC='$HOME \"#\"' # why\nD=\"a\\nb\\\"\\$x\\d\"\n\
-                    E=a#b=c\nF=\nKEY=\"-----BEGIN-----\nabc\n-----END-----\"\nA=last";
+                    E=a#b=c\nF=\nG= # none\nH=x\t# why\nI=#1\nKEY=\"-----BEGIN-----\r\nabc\n-----END-----\"\nA=last";
         let all = parse(text).unwrap();
         let expected = [
             ("B", "two words"),
@@ -124,6 +127,9 @@ mod tests {
             ("D", "a\nb\"$x\\d"),
             ("E", "a#b=c"),
             ("F", ""),
+            ("G", ""),
+            ("H", "x"),
+            ("I", "#1"),
             ("KEY", "-----BEGIN-----\nabc\n-----END-----"),
             ("A", "last"),
         ];

@@ -60,6 +60,7 @@
 //! the moments at which a test kills the agent to verify that it does.
 
 pub mod ids;
+mod join;
 mod log_level;
 mod log_limit;
 mod mask;

@@ -16,9 +16,17 @@ const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// What begins the note at the end of a line of which not all is kept.
+pub const CUT: char = '…';
+
 /// What to hide. Not `Debug`, so that it cannot be logged.
 #[derive(Default)]
-pub struct Mask(Option<AhoCorasick>);
+pub struct Mask(Option<Values>);
+
+struct Values {
+    found: AhoCorasick,
+    forms: Vec<String>,
+}
 
 impl Mask {
     pub fn of<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
@@ -34,21 +42,40 @@ impl Mask {
         }
         // Of two that begin at the same place, the longer one.
         let mut builder = AhoCorasick::builder();
-        let found = builder.match_kind(MatchKind::LeftmostLongest).build(all);
-        Self(found.ok())
+        let found = builder.match_kind(MatchKind::LeftmostLongest).build(&all);
+        Self(found.ok().map(|found| Values { found, forms: all }))
     }
 
     pub fn hide(&self, text: String) -> String {
-        match &self.0 {
-            Some(values) if values.is_match(&text) => {
-                values.replace_all(&text, &vec![SHOWN; values.patterns_len()])
+        let Some(values) = &self.0 else { return text };
+        let text = match values.found.is_match(&text) {
+            true => {
+                let shown = vec![SHOWN; values.found.patterns_len()];
+                values.found.replace_all(&text, &shown)
             }
-            _ => text,
+            false => text,
+        };
+        match values.begun(&text) {
+            Some((begin, end)) => format!("{}{SHOWN}{}", &text[..begin], &text[end..]),
+            None => text,
         }
     }
 
     pub fn hide_all(&self, lines: Vec<String>) -> Vec<String> {
         lines.into_iter().map(|line| self.hide(line)).collect()
+    }
+}
+
+impl Values {
+    /// Where the beginning of a value stands at the end of a line that was cut there.
+    fn begun(&self, text: &str) -> Option<(usize, usize)> {
+        let kept = &text[..text.rfind(CUT)?];
+        // A character that was cut in two.
+        let kept = kept.trim_end_matches([' ', '\u{fffd}']);
+        let rests = kept.char_indices().map(|(at, _)| (at, &kept[at..]));
+        let mut long = rests.take_while(|(_, rest)| rest.len() >= SHORTEST);
+        let begin = long.find(|(_, rest)| self.forms.iter().any(|form| form.starts_with(rest)));
+        begin.map(|(begin, _)| (begin, kept.len()))
     }
 }
 
@@ -116,5 +143,28 @@ mod tests {
             }
         }
         assert_eq!(Mask::of(["short"]).hide("short".into()), "short");
+    }
+
+    #[test]
+    fn what_is_left_of_a_value_in_a_line_that_was_cut_is_hidden() {
+        let value = format!("begin-{}", "abc".repeat(1000));
+        let mask = Mask::of([value.as_str()]);
+        let hidden = |text: String| mask.hide(text);
+        assert_eq!(
+            hidden(format!("key {}… (3006 bytes)", &value[..1500])),
+            "key ***… (3006 bytes)"
+        );
+        assert_eq!(
+            hidden(format!("key {} … (7 more bytes)", &value[..9])),
+            "key *** … (7 more bytes)"
+        );
+        let encoded = STANDARD_NO_PAD.encode(&value);
+        assert_eq!(
+            hidden(format!("{}\u{fffd}…", &encoded[..99])),
+            "***\u{fffd}…"
+        );
+        for whole in ["key begin-abcab", "key beg… (9 bytes)", "a begin-x…"] {
+            assert_eq!(hidden(whole.to_owned()), whole);
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::{BuildError, Context};
 use crate::config::Site;
 use crate::engine::Engine;
 use crate::ids::CommitId;
+use crate::join::{Join, Line};
 use crate::source::Mirror;
 use crate::store::log::Log;
 
@@ -251,27 +252,22 @@ async fn follow(
 ) {
     let Some(from) = from else { return };
     let mut from = BufReader::with_capacity(LONGEST, from);
-    let mut line = Vec::new();
+    let mut open = Join::default();
     while let Ok(bytes) = from.fill_buf().await {
         if bytes.is_empty() {
             break;
         }
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let used = end.map_or(bytes.len(), |at| at + 1);
-        line.extend_from_slice(&bytes[..end.unwrap_or(used)]);
+        let (lines, used) = (open.take(bytes, LONGEST), bytes.len());
         from.consume(used);
-        if end.is_some() || line.len() >= LONGEST {
-            say(&mut line, log, tail);
-        }
+        lines.iter().for_each(|line| say(line, log, tail));
     }
-    if !line.is_empty() {
-        say(&mut line, log, tail);
+    if let Some(rest) = open.rest() {
+        say(&rest, log, tail);
     }
 }
 
-fn say(line: &mut Vec<u8>, log: &Log, tail: &parking_lot::Mutex<VecDeque<String>>) {
-    let text = String::from_utf8_lossy(line).trim_end().to_owned();
-    line.clear();
+fn say(line: &Line, log: &Log, tail: &parking_lot::Mutex<VecDeque<String>>) {
+    let text = String::from_utf8_lossy(&line.head).trim_end().to_owned() + &line.note();
     log.line(&text);
     let mut tail = tail.lock();
     if tail.len() == TAIL {

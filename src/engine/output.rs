@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mask::CUT;
 use crate::printable::printable;
 
 /// The most of a line that is kept, in bytes.
@@ -83,7 +84,7 @@ impl Lines {
         let mut text = printable(&String::from_utf8_lossy(&bytes)).into_owned();
         match std::mem::take(&mut self.beyond) {
             0 => {}
-            beyond => text += &format!(" … ({beyond} more bytes)"),
+            beyond => text += &format!(" {CUT} ({beyond} more bytes)"),
         }
         Line {
             time: std::mem::take(&mut self.time),

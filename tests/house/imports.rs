@@ -8,6 +8,7 @@ use crate::arrows::{Arrow, arrows};
 const FOLDERS: &[&[&str]] = &[
     &[
         "ids",
+        "join",
         "log_limit",
         "mask",
         "outbound",

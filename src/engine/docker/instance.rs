@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerUpdateBody, DeviceMapping,
     DeviceRequest, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, Mount,
@@ -518,10 +517,6 @@ fn log_config(log: &LogDriver) -> HostConfigLogConfig {
 
 fn extra_host((name, address): (&String, &String)) -> String {
     format!("{name}:{address}")
-}
-
-pub(super) fn plain(output: LogOutput) -> String {
-    String::from_utf8_lossy(&output.into_bytes()).into_owned()
 }
 
 fn from_summary(summary: bollard::models::ContainerSummary) -> Option<Found> {

@@ -7,14 +7,17 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::output::Tail;
-use super::{Docker, EngineError, Result, instance, label, status_code};
+use super::output::{self, Tail};
+use super::{Docker, EngineError, Result, label, status_code};
 use crate::engine::{Ended, Exit, JobSpec};
+use crate::join::{Join, Line};
 use crate::store::log::Log;
 use crate::store::ours::Ours;
 
 /// How many of its last lines a job's end is told with.
 const TAIL: usize = 20;
+/// How much of a very long line is logged, in bytes.
+const LONGEST: usize = 16 << 10;
 
 impl Docker {
     pub async fn run(
@@ -102,11 +105,17 @@ impl Docker {
             .stderr(true)
             .build();
         let mut tail = Tail::new(TAIL);
-        let mut output = std::pin::pin!(docker.logs(name, Some(follow)));
-        while let Some(chunk) = output.next().await {
+        let mut open = [Join::default(), Join::default()];
+        let mut pieces = std::pin::pin!(docker.logs(name, Some(follow)));
+        while let Some(chunk) = pieces.next().await {
             let chunk = chunk.map_err(self.failed(what()))?;
             tail.output(&chunk);
-            log.line(&instance::plain(chunk));
+            for line in open[output::stream(&chunk)].take(chunk.as_ref(), LONGEST) {
+                log.line(&text(&line));
+            }
+        }
+        for line in open.iter_mut().filter_map(Join::rest) {
+            log.line(&text(&line));
         }
         let code = self.exit_code(ours).await?;
         Ok(code.map(|code| Exit {
@@ -135,4 +144,8 @@ impl Docker {
             )),
         }
     }
+}
+
+fn text(line: &Line) -> String {
+    String::from_utf8_lossy(&line.head).trim_end().to_owned() + &line.note()
 }

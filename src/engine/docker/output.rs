@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bollard::container::LogOutput;
 
+use crate::join::{Join, Line};
 use crate::printable::printable;
 
 /// How much of a very long line is kept, in bytes.
@@ -13,14 +14,8 @@ const HEAD: usize = 2000;
 pub(super) struct Tail {
     most: usize,
     lines: VecDeque<String>,
-    /// The unfinished lines of stdout and stderr.
-    open: [Open; 2],
-}
-
-#[derive(Default)]
-struct Open {
-    head: Vec<u8>,
-    length: usize,
+    /// Of stdout and stderr.
+    open: [Join; 2],
 }
 
 impl Tail {
@@ -34,46 +29,37 @@ impl Tail {
 
     /// Takes a piece of what a container prints.
     pub(super) fn output(&mut self, output: &LogOutput) {
-        let stream = matches!(output, LogOutput::StdErr { .. });
-        self.take(usize::from(stream), output.as_ref());
+        self.take(stream(output), output.as_ref());
     }
 
     /// Takes a piece of a stream, 0 or 1.
     pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let text = piece.strip_suffix(b"\n");
-            let open = &mut self.open[stream];
-            let part = text.unwrap_or(piece);
-            let room = HEAD.saturating_sub(open.head.len());
-            open.head.extend_from_slice(&part[..part.len().min(room)]);
-            open.length += part.len();
-            if text.is_some() {
-                self.close(stream);
-            }
+        for line in self.open[stream].take(bytes, HEAD) {
+            self.keep(&line);
         }
     }
 
-    fn close(&mut self, stream: usize) {
-        let Open { head, length } = std::mem::take(&mut self.open[stream]);
-        let mut line = readable(&head);
-        if length > head.len() {
-            line.push_str(&format!("… ({length} bytes)"));
-        }
+    fn keep(&mut self, line: &Line) {
         if self.lines.len() == self.most {
             self.lines.pop_front();
         }
-        self.lines.push_back(line);
+        self.lines.push_back(readable(&line.head) + &line.note());
     }
 
     /// The lines, oldest first.
     pub(super) fn lines(mut self) -> Vec<String> {
         for stream in 0..self.open.len() {
-            if self.open[stream].length > 0 {
-                self.close(stream);
+            if let Some(line) = self.open[stream].rest() {
+                self.keep(&line);
             }
         }
         self.lines.into()
     }
+}
+
+/// 0 for stdout, 1 for stderr.
+pub(super) fn stream(output: &LogOutput) -> usize {
+    usize::from(matches!(output, LogOutput::StdErr { .. }))
 }
 
 /// One line of a program's output, without text overwritten by a carriage return.

@@ -8,12 +8,14 @@ use bollard::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatu
 use tokio::time::Instant;
 
 use super::super::output::{Tail, readable};
+use crate::join::{Join, Line};
+use crate::mask::CUT;
 
 /// How many lines of the failing step's output are part of the error.
 const TAIL: usize = 20;
 /// How many characters of a line are part of the error.
 const SHOWN: usize = 500;
-/// A line that never ends is split into pieces of this many bytes.
+/// How much of a very long line is logged, in bytes.
 const LINE: usize = 8 << 10;
 
 /// How steps are called that only ask a registry, and how long it may take to answer: for the program that reads
@@ -41,7 +43,7 @@ struct Step {
     announced: bool,
     ended: bool,
     error: String,
-    partial: Vec<u8>,
+    open: Join,
     transfers: HashSet<String>,
     tail: Tail,
 }
@@ -118,7 +120,7 @@ impl Progress {
             announced: false,
             ended: false,
             error: String::new(),
-            partial: Vec::new(),
+            open: Join::default(),
             transfers: HashSet::new(),
             tail: Tail::new(TAIL),
         })
@@ -153,13 +155,7 @@ impl Progress {
     fn output(&mut self, log: &VertexLog, lines: &mut Vec<String>) {
         let step = self.step(&log.vertex);
         step.tail.take(0, &log.msg);
-        step.partial.extend_from_slice(&log.msg);
-        while let Some(end) =
-            (step.partial.iter().position(|byte| *byte == b'\n'))
-                .or((step.partial.len() > LINE).then_some(LINE))
-        {
-            let rest = step.partial.split_off((end + 1).min(step.partial.len()));
-            let line = std::mem::replace(&mut step.partial, rest);
+        for line in step.open.take(&log.msg, LINE) {
             step.print(&line, lines);
         }
     }
@@ -171,9 +167,8 @@ impl Progress {
         };
         step.ended = true;
         step.due = None;
-        let partial = std::mem::take(&mut step.partial);
-        if !partial.is_empty() {
-            step.print(&partial, lines);
+        if let Some(rest) = step.open.rest() {
+            step.print(&rest, lines);
         }
         let completed = time.seconds as f64 + f64::from(time.nanos) / 1e9;
         let took = completed - step.started.unwrap_or(completed);
@@ -196,9 +191,9 @@ impl Progress {
 }
 
 impl Step {
-    fn print(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
-        let line = readable(bytes);
-        lines.push(format!("#{} {line}", self.number));
+    fn print(&mut self, line: &Line, lines: &mut Vec<String>) {
+        let (text, note) = (readable(&line.head), line.note());
+        lines.push(format!("#{} {text}{note}", self.number));
     }
 }
 
@@ -207,7 +202,11 @@ fn keep(tail: &mut VecDeque<String>, line: String) {
         tail.pop_front();
     }
     // A line may be long, and this is only a summary.
-    tail.push_back(line.chars().take(SHOWN).collect());
+    let mut shown: String = line.chars().take(SHOWN).collect();
+    if shown.len() < line.len() {
+        shown.push(CUT);
+    }
+    tail.push_back(shown);
 }
 
 fn size(bytes: i64) -> String {
@@ -316,10 +315,13 @@ mod tests {
         lines.extend(take(&mut progress, &[vertex("a", 1, Some(1))], &[]));
         let expected = ["RUN a", "one", "two", "100%", "red", "rest", "DONE 0.0s"];
         assert_eq!(lines, expected.map(|line| format!("#1 {line}")));
-        // A line that never ends does not accumulate in memory.
+        // A line that never ends does not accumulate in memory, and nothing in it lies at a seam.
         let long = "x".repeat(3 * LINE);
-        let lines = take(&mut progress, &[], &[("a", &long)]);
-        assert!(lines.len() >= 2, "{}", lines.len());
+        let mut lines = take(&mut progress, &[vertex("b", 1, None)], &[("b", &long)]);
+        lines.extend(take(&mut progress, &[], &[("b", "y\nz\n")]));
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].ends_with("x… (24577 bytes)"));
+        assert_eq!(lines[2], "#2 z");
     }
 
     #[test]

@@ -1,20 +1,18 @@
 //! Programs that people talk to, over a WebSocket.
 //!
-//! The first message is a [`Start`]. After it, what the person types comes in binary messages, and
-//! [`Told`] in text messages. What the program writes goes out in binary messages that begin with its
-//! stream, 1 or 2; in text messages go a [`Said`]. The last one says how the program ended.
+//! The first message is a [`Start`]. After it, what the person types comes in binary messages, and sizes,
+//! signals and the end of the input in text messages. What the program writes goes out in binary messages that begin with its
+//! stream, 1 or 2; in text messages go a [`talk::Said`]. The last one says how the program ended.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
+use futures_util::{Sink, Stream, StreamExt};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
@@ -23,26 +21,22 @@ use super::responses::{Forbidden, Malformed, NotConfigured, UnknownApp};
 use super::{Api, ApiError, Shared};
 use crate::config::App;
 use crate::deploy::session::{self, Opened, SessionError, Wanted};
-use crate::engine::advice;
-use crate::engine::session::{Handle, Piece};
+use crate::engine::session::Session;
 use crate::principal::{Principal, Requester, Role};
+
+mod talk;
+
+use talk::{Heard, Said, say, send, take_input, tell_end, tell_output};
 
 /// The most sessions at once.
 const SESSIONS: usize = 64;
 /// How long the first message may take.
 const FIRST: Duration = Duration::from_secs(10);
-/// How often a client is asked whether it is there, and how long it may be silent.
-const PING: Duration = Duration::from_secs(15);
-const SILENCE: Duration = Duration::from_secs(60);
-/// How long a client may take to read what was sent.
-const STALLED: Duration = Duration::from_secs(300);
 /// How long a client may take to close its side once everything is said.
 const PARTING: Duration = Duration::from_secs(5);
 /// The largest message, and the largest command, in bytes.
 const LARGEST: usize = 256 << 10;
 const LONGEST: usize = 64 << 10;
-/// How much of the first output is looked at to explain a failure.
-const HEAD: usize = 2000;
 
 /// Places for sessions.
 pub struct Sessions(Arc<Semaphore>);
@@ -65,26 +59,6 @@ struct Start {
     size: Option<(u16, u16)>,
     /// For `exec`: a container's name, or a process such as `worker`.
     instance: Option<String>,
-}
-
-/// What a client tells.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Told {
-    /// Columns and rows.
-    Resize(u16, u16),
-    Signal(String),
-    /// There is no more input.
-    Eof,
-}
-
-/// What a client is told.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Said<'a> {
-    Started { container: &'a str },
-    Exit { code: i64, hint: Option<&'a str> },
-    Error { message: &'a str },
 }
 
 type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
@@ -209,24 +183,38 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 async fn talk(api: &Api, app: &App, place: Where, who: Requester, mut socket: WebSocket) {
-    match begin(api, app, place, who, &mut socket).await {
-        Ok(opened) => attend(api, app, opened, &mut socket).await,
+    let began = begin(api, app, place, who, &mut socket).await;
+    let (mut to, mut from) = socket.split();
+    match began {
+        Ok(opened) => attend(api, app, opened, &mut to, &mut from).await,
         Err(error) => {
             let message = error.to_string();
-            let _ = say(&mut socket, &Said::Error { message: &message }).await;
+            let _ = say(&mut to, &Said::Error { message: &message }).await;
         }
     }
-    part(socket).await;
+    part(&mut to, &mut from).await;
 }
 
 /// From the start of a program to its end.
-async fn attend(api: &Api, app: &App, mut opened: Opened, socket: &mut WebSocket) {
+async fn attend(
+    api: &Api,
+    app: &App,
+    mut opened: Opened,
+    to: &mut (impl Sink<Message> + Unpin),
+    from: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
+) {
     let container = opened.container.clone();
     tracing::info!(app = %app.name, container, "a person's program runs");
     let handle = opened.session.handle.clone();
-    let ended = pass_on(api, &mut opened, socket, &handle).await;
+    let heard = Heard::default();
+    let Session { output, input, .. } = &mut opened.session;
+    // Neither waits for the other: a program may write before it has read everything.
+    let ended = tokio::select! {
+        ended = tell_output(output, to, &heard) => ended,
+        () = take_input(api, &handle, input, from, &heard) => None,
+    };
     if let Some(head) = ended {
-        tell_end(api, &handle, &head, socket).await;
+        tell_end(api, &handle, &head, to).await;
     }
     opened.close(&api.agent).await;
     tracing::info!(app = %app.name, container, "a person's program has ended");
@@ -234,11 +222,14 @@ async fn attend(api: &Api, app: &App, mut opened: Opened, socket: &mut WebSocket
 
 /// Closes the connection when the client has closed it too. What a client still sends to a socket that is
 /// gone costs it what it has not read: the last words (RFC 6455, 7.1.1).
-async fn part(mut socket: WebSocket) {
+async fn part(
+    to: &mut (impl Sink<Message> + Unpin),
+    from: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
+) {
     let closed = async {
-        socket.send(Message::Close(None)).await?;
-        while socket.recv().await.transpose()?.is_some() {}
-        Ok::<_, axum::Error>(())
+        send(to, Message::Close(None)).await?;
+        while from.next().await.is_some_and(|it| it.is_ok()) {}
+        Some(())
     };
     let _ = tokio::time::timeout(PARTING, closed).await;
 }
@@ -281,102 +272,4 @@ async fn begin(
     let container = &opened.container;
     let _ = say(socket, &Said::Started { container }).await;
     Ok(opened)
-}
-
-/// Passes everything on until the program ends; returns the beginning of its output. `None` if the
-/// client has gone.
-async fn pass_on(
-    api: &Api,
-    opened: &mut Opened,
-    socket: &mut WebSocket,
-    handle: &Handle,
-) -> Option<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut heard = Instant::now();
-    let mut ping = tokio::time::interval(PING);
-    loop {
-        tokio::select! {
-            piece = opened.session.output.next() => {
-                let (stream, bytes) = match piece {
-                    Some(Ok(Piece::Out(bytes))) => (1, bytes),
-                    Some(Ok(Piece::Err(bytes))) => (2, bytes),
-                    Some(Err(_)) | None => return Some(head),
-                };
-                let room = HEAD.saturating_sub(head.len());
-                head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-                let mut message = Vec::with_capacity(bytes.len() + 1);
-                message.push(stream);
-                message.extend_from_slice(&bytes);
-                send(socket, Message::Binary(message.into())).await?;
-            }
-            message = socket.recv() => {
-                heard = Instant::now();
-                match message?.ok()? {
-                    Message::Binary(bytes) => write(opened, bytes).await,
-                    Message::Text(text) => match serde_json::from_str(&text).ok()? {
-                        Told::Resize(columns, rows) => {
-                            let _ = api.agent.engine.resize(handle, columns, rows).await;
-                        }
-                        Told::Signal(name) => {
-                            if ["INT", "TERM", "QUIT", "HUP"].contains(&name.as_str()) {
-                                let _ = api.agent.engine.signal(handle, &name).await;
-                            }
-                        }
-                        Told::Eof => {
-                            let _ = opened.session.input.shutdown().await;
-                        }
-                    },
-                    Message::Close(_) => return None,
-                    Message::Ping(_) | Message::Pong(_) => {}
-                }
-            }
-            _ = ping.tick() => {
-                if heard.elapsed() > SILENCE {
-                    return None;
-                }
-                send(socket, Message::Ping(Bytes::new())).await?;
-            }
-        }
-    }
-}
-
-/// A program may have closed its input, or may not read it.
-async fn write(opened: &mut Opened, bytes: Bytes) {
-    let input = &mut opened.session.input;
-    let write = async {
-        input.write_all(&bytes).await?;
-        input.flush().await
-    };
-    let _ = tokio::time::timeout(STALLED, write).await;
-}
-
-async fn tell_end(api: &Api, handle: &Handle, head: &[u8], socket: &mut WebSocket) {
-    let _ = match api.agent.engine.ended_with(handle).await {
-        Ok(Some(code)) => {
-            let text = String::from_utf8_lossy(head);
-            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            let hint = matches!(code, 126 | 127).then(|| advice::of_command(&lines));
-            let hint = hint.flatten();
-            say(socket, &Said::Exit { code, hint }).await
-        }
-        Ok(None) => {
-            let message = "the program's end is not known: its container is gone";
-            say(socket, &Said::Error { message }).await
-        }
-        Err(error) => {
-            let message = error.to_string();
-            say(socket, &Said::Error { message: &message }).await
-        }
-    };
-}
-
-async fn say(socket: &mut WebSocket, said: &Said<'_>) -> Option<()> {
-    let text = serde_json::to_string(said).ok()?;
-    send(socket, Message::Text(text.into())).await
-}
-
-/// `None` if the client has gone.
-async fn send(socket: &mut WebSocket, message: Message) -> Option<()> {
-    let sent = tokio::time::timeout(STALLED, socket.send(message));
-    sent.await.ok()?.ok()
 }

@@ -2,18 +2,26 @@
 
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Client, view};
 use super::{Error, Global};
+
+/// The exit codes that a shell gives for SIGPIPE and SIGHUP: nobody reads the output any more, or the
+/// terminal is gone.
+const UNREAD: u8 = 128 + 13;
+const HUNG_UP: u8 = 128 + 1;
+/// How long the program's end may take to arrive when nothing can be sent any more.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Run a program in a new container of the live release, which is removed afterwards
 ///
@@ -43,7 +51,7 @@ pub struct Exec {
 
 #[derive(Debug, Args)]
 struct Program {
-    /// Allocate a terminal; the default if this is one
+    /// With a terminal; the default if this is one
     #[arg(short, long)]
     tty: bool,
     /// Without a terminal
@@ -87,66 +95,92 @@ async fn session(
             .hint("leave out `-t` to use a pipe"));
     }
     let terminal = both && !program.no_tty;
-    let mut socket = Client::new(global)?.web_socket(path).await?;
+    let socket = Client::new(global)?.web_socket(path).await?;
+    let (mut to, mut from) = socket.split();
     let start = json!({
         "command": program.command,
         "terminal": terminal,
         "size": size(),
         "instance": instance,
     });
-    let lost = |error: &(dyn std::error::Error + 'static)| {
-        Error::unreachable("lost the connection to the agent; the program was ended").because(error)
+    to.send(Message::text(start.to_string()))
+        .await
+        .map_err(|error| lost(&error))?;
+    // Neither waits for the other: a program may write before it has read everything.
+    let mut told = std::pin::pin!(follow(&mut from, terminal));
+    let end = tokio::select! {
+        end = &mut told => return end,
+        end = pass_on(&mut to, terminal) => end,
     };
-    let sent = socket.send(Message::text(start.to_string())).await;
-    sent.map_err(|error| lost(&error))?;
+    match end {
+        // The program may have ended, and said so.
+        Err(error) => {
+            let told = tokio::time::timeout(LAST, told).await;
+            told.unwrap_or(Err(error))
+        }
+        gone => gone,
+    }
+}
 
+fn lost(error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::unreachable("lost the connection to the agent; the program was ended").because(error)
+}
+
+/// Prints what the program writes until it ends.
+async fn follow(
+    from: &mut (impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin),
+    terminal: bool,
+) -> Result<ExitCode, Error> {
     let mut raw = None;
+    loop {
+        let text = match from.next().await {
+            Some(Ok(Message::Binary(bytes))) => {
+                if !write(&bytes).await {
+                    return Ok(ExitCode::from(UNREAD));
+                }
+                continue;
+            }
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(_))) | None => {
+                let error = "the agent closed the connection; the program was ended";
+                return Err(Error::unreachable(error));
+            }
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Err(lost(&error)),
+        };
+        match serde_json::from_str(&text) {
+            // Only now: an error before is for a terminal as it was.
+            Ok(Said::Started {}) => raw = terminal.then(Raw::set).flatten(),
+            Ok(Said::Exit { code, hint }) => {
+                drop(raw);
+                if let Some(hint) = hint {
+                    eprintln!("Hint: {hint}");
+                }
+                return Ok(ExitCode::from(code.clamp(0, 255) as u8));
+            }
+            Ok(Said::Error { message }) => return Err(Error::failed(message)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Passes on what is typed or piped, sizes and signals, until the connection or the terminal is gone.
+async fn pass_on(
+    to: &mut (impl Sink<Message, Error = tungstenite::Error> + Unpin),
+    terminal: bool,
+) -> Result<ExitCode, Error> {
     let mut input = tokio::io::stdin();
     let mut typed = vec![0; 16 << 10];
     let mut open = true;
-    let mut unsent = None;
     let handler = |kind| signal(kind).map_err(|error| Error::usage("no signals").because(&error));
     let mut resized = handler(SignalKind::window_change())?;
     let mut interrupted = handler(SignalKind::interrupt())?;
     let mut terminated = handler(SignalKind::terminate())?;
     loop {
         let message = tokio::select! {
-            message = socket.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => {
-                    write(&bytes).await;
-                    continue;
-                }
-                Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                    Ok(Said::Started {}) => {
-                        // Only now: an error before is for a terminal as it was.
-                        raw = terminal.then(Raw::set).flatten();
-                        continue;
-                    }
-                    Ok(Said::Exit { code, hint }) => {
-                        drop(raw);
-                        if let Some(hint) = hint {
-                            eprintln!("Hint: {hint}");
-                        }
-                        return Ok(ExitCode::from(code.clamp(0, 255) as u8));
-                    }
-                    Ok(Said::Error { message }) => {
-                        drop(raw);
-                        return Err(Error::failed(message));
-                    }
-                    Err(_) => continue,
-                },
-                Some(Ok(Message::Close(_))) | None => {
-                    drop(raw);
-                    let closed = "the agent closed the connection; the program was ended";
-                    return Err(unsent.unwrap_or_else(|| Error::unreachable(closed)));
-                }
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => {
-                    drop(raw);
-                    return Err(unsent.unwrap_or_else(|| lost(&error)));
-                }
-            },
             read = input.read(&mut typed), if open => match read {
+                // A raw terminal has no end but its own.
+                Ok(0) | Err(_) if terminal => return Ok(ExitCode::from(HUNG_UP)),
                 Ok(0) | Err(_) => {
                     open = false;
                     Message::text("\"eof\"")
@@ -161,32 +195,23 @@ async fn session(
             _ = interrupted.recv() => Message::text(json!({ "signal": "INT" }).to_string()),
             _ = terminated.recv() => Message::text(json!({ "signal": "TERM" }).to_string()),
         };
-        if let Err(error) = socket.send(message).await {
-            // The program's end may be among what has come already.
-            open = false;
-            unsent = Some(lost(&error));
-        }
+        to.send(message).await.map_err(|error| lost(&error))?;
     }
 }
 
-/// The first byte says to which stream the rest goes.
-async fn write(bytes: &[u8]) {
+/// The first byte says to which stream the rest goes. Returns whether somebody reads the output.
+async fn write(bytes: &[u8]) -> bool {
     let Some((stream, bytes)) = bytes.split_first() else {
-        return;
+        return true;
     };
-    // Nobody may read it any more.
-    let _ = match stream {
-        2 => {
-            let mut stderr = tokio::io::stderr();
-            let _ = stderr.write_all(bytes).await;
-            stderr.flush().await
-        }
-        _ => {
-            let mut stdout = tokio::io::stdout();
-            let _ = stdout.write_all(bytes).await;
-            stdout.flush().await
-        }
-    };
+    if *stream == 2 {
+        let mut stderr = tokio::io::stderr();
+        let _ = stderr.write_all(bytes).await;
+        let _ = stderr.flush().await;
+        return true;
+    }
+    let mut stdout = tokio::io::stdout();
+    stdout.write_all(bytes).await.is_ok() && stdout.flush().await.is_ok()
 }
 
 /// Columns and rows.

@@ -51,7 +51,8 @@ fn piped(server: &Server, arguments: &[&str], input: &str) -> Ended {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input.as_bytes()).unwrap();
+    // The program may end before it has read everything.
+    let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let done = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -70,24 +71,25 @@ struct Person {
     child: std::process::Child,
 }
 
+/// A program at a terminal of its own, of which the other side is returned.
+fn at_terminal(mut command: Command) -> (File, std::process::Child) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let other = || {
+        let mut options = File::options();
+        let options = options.read(true).write(true);
+        options.open(path.to_str().unwrap()).unwrap()
+    };
+    resize(&terminal, 91, 33);
+    let command = command.stdin(other()).stdout(other()).stderr(other());
+    (File::from(terminal), command.spawn().unwrap())
+}
+
 impl Person {
-    fn sits_at(mut command: Command) -> Self {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let path = ptsname(&terminal, Vec::new()).unwrap();
-        let other = || {
-            let mut options = File::options();
-            let options = options.read(true).write(true);
-            options.open(path.to_str().unwrap()).unwrap()
-        };
-        resize(&terminal, 91, 33);
-        let spawned = command
-            .stdin(other())
-            .stdout(other())
-            .stderr(other())
-            .spawn();
-        let terminal = File::from(terminal);
+    fn sits_at(command: Command) -> Self {
+        let (terminal, child) = at_terminal(command);
         let mut reader = terminal.try_clone().unwrap();
         let (sender, said) = mpsc::channel();
         std::thread::spawn(move || {
@@ -102,7 +104,7 @@ impl Person {
             terminal,
             said,
             seen: String::new(),
-            child: spawned.unwrap(),
+            child,
         }
     }
 
@@ -212,6 +214,80 @@ async fn a_program_runs_as_if_it_ran_here_and_nothing_is_left_of_it() {
         db.query_row(sql, [action], |row| row.get(0)).unwrap()
     };
     assert_eq!((count("run"), count("exec")), (5, 3));
+    server.stop().await;
+}
+
+/// What people have lost with others: the end of a large output (docker/for-mac#7632), everything when input
+/// and output are both large, and the shell when the terminal was gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_input_and_output_pass_whole_and_nobody_is_waited_for_who_is_gone() {
+    let settings = SETTINGS.replace("stop_grace", "memory = \"48m\"\nstop_grace");
+    let mut server = Server::with(&settings).await;
+    server.go_live("v1").await;
+    let bytes: Vec<u8> = (0..6_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    for verb in ["run", "exec"] {
+        let mut echo = server.cutover(&[verb, APP, "--", "/hello", "echo"]);
+        let echo = echo.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut echo = echo.spawn().unwrap();
+        let mut stdin = echo.stdin.take().unwrap();
+        let sent = bytes.clone();
+        let writer = std::thread::spawn(move || stdin.write_all(&sent));
+        let mut stdout = echo.stdout.take().unwrap();
+        let mut back = Vec::new();
+        let mut piece = vec![0; 256 << 10];
+        // Slower than it comes.
+        while let count @ 1.. = stdout.read(&mut piece).unwrap() {
+            back.extend_from_slice(&piece[..count]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.join().unwrap().unwrap();
+        assert_eq!(echo.wait().unwrap().code(), Some(0), "{verb}");
+        assert_eq!(back.len(), bytes.len(), "{verb}");
+        assert!(back == bytes, "{verb}");
+    }
+
+    // Input that the program does not want, and the program's own end is told.
+    let code = piped(
+        &server,
+        &["run", APP, "--", "/hello", "exit", "5"],
+        &"x".repeat(3 << 20),
+    )
+    .code;
+    assert_eq!(code, Some(5));
+
+    // `| head`
+    let print = ["run", APP, "--", "/hello", "print", "100000000", "100"];
+    let mut print = server.cutover(&print);
+    let mut print = print
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 100];
+    print.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert!(first.starts_with(b"0000000 xxx"));
+    assert_eq!(print.wait().unwrap().code(), Some(141));
+    until_runs(&server, 0).await;
+
+    let (terminal, mut left) =
+        at_terminal(server.cutover(&["run", APP, "-it", "--", "/hello", "sleep", "600000"]));
+    until_runs(&server, 1).await;
+    drop(terminal);
+    let mut ended = None;
+    let gone = soon(async || {
+        ended = left.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(gone.await, "{}", server.log());
+    assert_eq!(ended.unwrap().code(), Some(129));
+    until_runs(&server, 0).await;
+
+    // Killed for its memory: so it is said, not only the number.
+    let eats = piped(&server, &["run", APP, "--", "/hello", "eat"], "");
+    assert_eq!(eats.code, Some(137), "{}", eats.err);
+    assert!(eats.err.contains("memory limit"), "{}", eats.err);
     server.stop().await;
 }
 
@@ -358,6 +434,17 @@ async fn a_variable_is_kept_over_the_file_s_and_goes_back_with_a_rollback() {
         let [verb, argument] = wrong;
         done(&["env", verb, APP, argument]).unwrap_err();
     }
+    let path = format!("/api/v1/apps/{APP}/env?limit=1");
+    let page = server.api(&path).await;
+    assert_eq!(
+        (&page["items"][0]["name"], &page["next"]),
+        (&"A".into(), &"A".into())
+    );
+    let page = server.api(&format!("{path}&cursor=A")).await;
+    assert_eq!(
+        (&page["items"][0]["name"], page["next"].is_null()),
+        (&"C".into(), true)
+    );
     done(&["env", "unset", APP, "A", "-f"]).unwrap();
     let audit = server.api("/api/v1/actions?action=variables&limit=1").await;
     let values = &audit["items"][0]["detail"]["values"]["A"];

@@ -23,6 +23,7 @@
 //! no-root            `/` is answered with 404
 //! unhealthy-after MS every answer is a 503 that long after its start
 //! fail N PATH        each Nth request of PATH is answered with 500
+//! worker-prints N    as a worker, first prints N lines of 10,000 bytes
 //! worker-exits MS    as a worker, exits with code 4 that long after its start
 //! ```
 //!
@@ -60,10 +61,14 @@ impl App {
         lines.find_map(|line| line.trim().strip_prefix(word)?.strip_prefix(' '))
     }
 
+    /// The number that stands after `word`.
+    fn number(&self, word: &str) -> Option<u64> {
+        self.after(word)?.trim().parse().ok()
+    }
+
     /// The milliseconds that stand after `word`.
     fn wait(&self, word: &str) -> Option<Duration> {
-        let number = self.after(word)?.trim();
-        number.parse().ok().map(Duration::from_millis)
+        self.number(word).map(Duration::from_millis)
     }
 
     /// Whether this is a request that fails by `fail N PATH`.
@@ -78,6 +83,13 @@ impl App {
     fn is_unhealthy(&self) -> bool {
         let since = self.wait("unhealthy-after");
         self.is("unhealthy") || since.is_some_and(|wait| self.started.elapsed() > wait)
+    }
+}
+
+fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(vec![1u8; 1 << 20]);
     }
 }
 
@@ -132,10 +144,7 @@ fn main() {
     if let Some(wait) = app.wait("eat-after") {
         thread::spawn(move || {
             thread::sleep(wait);
-            let mut eaten = Vec::new();
-            loop {
-                eaten.push(vec![1u8; 1 << 20]);
-            }
+            eat()
         });
     }
     for connection in listener.incoming().flatten() {

@@ -10,6 +10,9 @@
 //! cat FILE           what is in a file
 //! fetch TO HOST PATH COUNT   status and version of each answer; TO is an address or a name in /etc/hosts
 //! reach ADDRESS:PORT ends with 0 if something accepts a connection there
+//! print COUNT LENGTH  prints so many lines of so many bytes
+//! echo               prints its input, byte by byte
+//! eat                takes memory without end
 //! talk               answers what is typed: `size` of its terminal, `exit CODE`
 //! ```
 
@@ -28,6 +31,18 @@ pub fn run(app: &App, arguments: &[&str]) {
     match arguments {
         ["work"] => work(app),
         ["talk"] => talk(),
+        ["eat"] => crate::eat(),
+        ["echo"] => {
+            let copied = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
+            exit(i32::from(copied.is_err()))
+        }
+        ["print", count, length] => {
+            print(
+                count.parse().expect("a number"),
+                length.parse().expect("a length"),
+            );
+            exit(0)
+        }
         ["jobs", folder] => jobs::work(folder),
         ["exit", code] => exit(code.parse().expect("a code")),
         ["sleep", ms] => {
@@ -55,8 +70,24 @@ pub fn run(app: &App, arguments: &[&str]) {
     }
 }
 
+/// Ends when nobody reads it.
+fn print(count: usize, length: usize) {
+    let filler = "x".repeat(length.saturating_sub(8));
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    for number in 0..count {
+        if writeln!(out, "{number:07} {filler}").is_err() {
+            exit(1)
+        }
+    }
+    let _ = out.flush();
+}
+
 fn work(app: &App) -> ! {
     println!("{} works", app.version);
+    if let Some(count) = app.number("worker-prints") {
+        print(count as usize, 10_000);
+        println!("{} has printed", app.version);
+    }
     if let Some(wait) = app.wait("worker-exits") {
         sleep(wait);
         println!("{}: no work left", app.version);

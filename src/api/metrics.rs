@@ -95,6 +95,14 @@ fn tended(text: &mut Families, tend: &Tend) {
             .into_iter()
             .map(|(app, count)| of(app, count)),
     );
+    text.family(
+        "cutover_instance_oom_kills_total",
+        "counter",
+        "Times that an instance of a live release was killed because it used more memory than it may.",
+        tend.out_of_memory()
+            .into_iter()
+            .map(|(app, count)| of(app, count)),
+    );
 }
 
 /// Adds what became of the spans of traces.

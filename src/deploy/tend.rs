@@ -79,7 +79,8 @@ pub struct Difference {
 struct Crashes {
     app: AppName,
     count: i64,
-    exit_code: i64,
+    /// How it ended the last time.
+    end: String,
     at: i64,
 }
 
@@ -91,6 +92,7 @@ struct Found {
     crashes: BTreeMap<String, Crashes>,
     repaired: BTreeMap<(AppName, &'static str), u64>,
     crashed: BTreeMap<AppName, u64>,
+    out_of_memory: BTreeMap<AppName, u64>,
     engine_away_since: Option<i64>,
     engine_id: Option<String>,
     /// The paths of the anonymous volumes of each instance.
@@ -153,8 +155,14 @@ impl Tend {
         true
     }
 
-    /// Counts how often the engine has restarted the instance since the last look.
-    pub fn count_restarts(&self, instance: &Instance, restarts: i64, exit_code: i64) {
+    /// Counts how often the engine has restarted the instance since the last look; `end` says how it ended.
+    pub fn count_restarts(
+        &self,
+        instance: &Instance,
+        restarts: i64,
+        end: String,
+        out_of_memory: bool,
+    ) {
         let mut all = self.found.lock();
         let before = all.restarts.insert(instance.name.clone(), restarts);
         let more = restarts - before.unwrap_or(restarts);
@@ -162,16 +170,19 @@ impl Tend {
             return;
         }
         let (app, name) = (&instance.app, &instance.name);
-        tracing::warn!(%app, container = name, exit_code, restarts, "the live release crashed");
+        tracing::warn!(%app, container = name, restarts, "the live release crashed: it {end}");
         *all.crashed.entry(app.clone()).or_default() += more as u64;
+        if out_of_memory {
+            *all.out_of_memory.entry(app.clone()).or_default() += more as u64;
+        }
         let of = all.crashes.entry(name.clone()).or_insert(Crashes {
             app: app.clone(),
             count: 0,
-            exit_code,
+            end: String::new(),
             at: 0,
         });
         of.count += more;
-        of.exit_code = exit_code;
+        of.end = end;
         of.at = now();
     }
 
@@ -326,12 +337,12 @@ impl Tend {
             sentences.push(text);
         }
         for (name, it) in all.crashes.iter().filter(|(_, it)| recent(it)) {
-            let (app, code, seconds) = (&it.app, it.exit_code, (now() - it.at) / 1000);
+            let (app, end, seconds) = (&it.app, &it.end, (now() - it.at) / 1000);
             sentences.push(match it.count {
-                1 => format!("`{app}`: the container `{name}` crashed {seconds} s ago with exit code {code}"),
+                1 => format!("`{app}`: the container `{name}` crashed {seconds} s ago: it {end}"),
                 n => format!(
-                    "`{app}`: the container `{name}` keeps crashing: {n} times, last {seconds} s ago with \
-                     exit code {code}; Docker starts it again ever more slowly"
+                    "`{app}`: the container `{name}` keeps crashing: {n} times, last {seconds} s ago, when it \
+                     {end}; Docker starts it again ever more slowly"
                 ),
             });
         }
@@ -366,6 +377,11 @@ impl Tend {
     pub fn crashed(&self) -> BTreeMap<AppName, u64> {
         self.found.lock().crashed.clone()
     }
+
+    /// How often they were killed because they used more memory than they may, by app.
+    pub fn out_of_memory(&self) -> BTreeMap<AppName, u64> {
+        self.found.lock().out_of_memory.clone()
+    }
 }
 
 #[cfg(test)]
@@ -386,10 +402,10 @@ mod tests {
             mark: None,
             engine: None,
         };
-        tend.count_restarts(&instance, 0, 0);
+        tend.count_restarts(&instance, 0, String::new(), false);
         tend.take(&instance, Some((Trouble::Crashed, "ended".into())));
         assert_eq!(tend.differences(None).len(), 1);
-        tend.count_restarts(&instance, 1, 3);
+        tend.count_restarts(&instance, 1, "ended with exit code 3".into(), false);
         let told = tend.differences(None);
         assert!(
             told.len() == 1 && told[0].contains("exit code 3"),

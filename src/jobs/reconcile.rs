@@ -164,9 +164,10 @@ async fn what_should_run(agent: &Agent) -> Result<(Vec<Live>, Vec<Endpoint>)> {
 /// Records what the look found. Returns whether the route table must change.
 async fn judge(agent: &Agent, it: &Live, look: &Look) -> Result<bool> {
     let instance = &it.instance;
+    let (end, out_of_memory) = (ended(look), look.out_of_memory);
     agent
         .tend
-        .count_restarts(instance, look.restarts, look.exit_code);
+        .count_restarts(instance, look.restarts, end, out_of_memory);
     let paths = look.volumes.iter().map(|(_, path)| path.clone());
     agent.tend.has_volumes(instance, paths.collect());
     if look.run != Run::Missing {
@@ -241,11 +242,17 @@ fn elsewhere(agent: &Agent, it: &Live, look: &Look) -> Option<String> {
     ))
 }
 
-fn trouble(look: &Look, has_port: bool) -> Option<(Trouble, String)> {
-    let ended = match look.out_of_memory {
-        true => "was killed because it used more memory than it may".to_owned(),
+fn ended(look: &Look) -> String {
+    match look.out_of_memory {
+        true => {
+            "was killed because it used more memory than it may (`memory` below `run`)".to_owned()
+        }
         false => format!("ended with exit code {}", look.exit_code),
-    };
+    }
+}
+
+fn trouble(look: &Look, has_port: bool) -> Option<(Trouble, String)> {
+    let ended = ended(look);
     match look.run {
         Run::Running if has_port && look.address.is_none() => {
             let what = "was disconnected from its network";

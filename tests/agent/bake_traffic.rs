@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ::http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use crate::notify::receiver;
 use crate::server::{HOST, Server};
+use crate::support::wait::soon;
 
 pub const SETTINGS: &str = r#"
 domains = ["hello.test"]
@@ -122,5 +125,37 @@ async fn what_exceeds_its_memory_is_rolled_back() {
     let (bad, log) = server.ended(&second).await;
     assert_eq!(bad.state, "rolled_back", "{log:#?}");
     assert_eq!(bad.error.unwrap().code, "crashed_in_bake");
+    server.stop().await;
+}
+
+/// After its bake: Docker starts it again, and people are told why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_exceeds_its_memory_later_is_shown_counted_and_told() {
+    let (receiver, got) = receiver(&[]).await;
+    let settings = SETTINGS.replace("\"5s\"", "\"0s\"");
+    let settings = settings.replace("stop_grace", "memory = \"32m\"\nstop_grace");
+    let settings = format!(
+        "{settings}[notify.ops]\nkind = 'webhook'\nurl = {{ env = 'OPS_URL' }}\n\
+         secret = {{ env = 'OPS_KEY' }}\nevents = ['crashing']\n"
+    );
+    let mut server = Server::idle(&settings).await;
+    server.set_env("OPS_URL", &receiver);
+    server.set_env("OPS_KEY", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    server.serve().await;
+    let id = server.push("v1", "eat-after 3000").await;
+    let (live, log) = server.ended(&id).await;
+    assert_eq!(live.state, "live", "{log:#?}");
+    let kills = "\ncutover_instance_oom_kills_total{app=\"hello\"} ";
+    let counted = soon(async || {
+        let metrics = server.ask(Request::get("/metrics"), "").await.text();
+        metrics.contains(kills)
+    });
+    assert!(counted.await, "{}", server.log());
+    let why = "used more memory than it may";
+    let status = server.cutover(&["status"]).output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains(why), "{status}");
+    let told = soon(async || got.lock().iter().any(|(_, body)| body.contains(why)));
+    assert!(told.await, "{:?}\n{}", got.lock(), server.log());
     server.stop().await;
 }

@@ -12,7 +12,7 @@ use super::kind::{Keys, request};
 use super::message::Message;
 use super::send::{Problem, send};
 use super::{email, message};
-use crate::config::{Config, Notifier, NotifierKind, SecretError};
+use crate::config::{Config, Notifier, NotifierKind, NotifyEvent, SecretError};
 use crate::deploy::Agent;
 use crate::notify::forge::{backoff, home, page};
 use crate::outbound::Outbound;
@@ -252,7 +252,16 @@ async fn read(
     Ok(found.map(|deployment| {
         let id = format!("msg_{}_{}", deployment.id, event.at);
         let link = page(config, &deployment.id);
-        Message::new(id, event.what, &deployment, event.at, link)
+        let mut message = Message::new(id, event.what, &deployment, event.at, link);
+        if event.what == NotifyEvent::Crashing {
+            let mut why = agent.tend.differences(Some(deployment.app.as_str()));
+            why.truncate(3);
+            message
+                .text
+                .extend(why.iter().map(|why| format!("\n{why}")));
+            message.data["problems"] = why.into();
+        }
+        message
     }))
 }
 

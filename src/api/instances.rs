@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::page::Page;
+use super::page::{NamesQuery, Page};
 use super::path::{AppPath, known};
 use super::responses::{Malformed, UnknownApp};
 use super::{Api, ApiError, Shared};
@@ -47,9 +47,9 @@ pub struct InstanceView {
     path = "/api/v1/apps/{app}/instances",
     operation_id = "listInstances",
     tag = "apps",
-    params(AppPath),
+    params(AppPath, NamesQuery),
     responses(
-        (status = 200, description = "Every instance", body = Page<InstanceView>),
+        (status = 200, description = "Instances, sorted by name", body = Page<InstanceView>),
         (status = 400, response = Malformed),
         (status = 404, response = UnknownApp),
     ),
@@ -58,9 +58,12 @@ pub async fn list(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<InstanceView>>, ApiError> {
     let app = known(&api, &caller, Role::Read, &path.app).await?;
-    Ok(Json(Page::whole(of_app(&api, app).await?)))
+    let mut all = of_app(&api, app).await?;
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(Page::by_name(all, query, |it| &it.name)?))
 }
 
 pub async fn of_app(api: &Api, app: AppName) -> Result<Vec<InstanceView>, StoreError> {

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::page::Page;
-use super::responses::{Forbidden, Refused};
+use super::page::{NamesQuery, Page};
+use super::responses::{Forbidden, Malformed, Refused};
 use super::view::rfc3339;
 use super::{ApiError, Shared, auth, json};
 use crate::deploy::orphans::adopt::{self, Outcome};
@@ -38,11 +38,16 @@ pub struct OrphanView {
     /// Why it will not be removed; null if it can be.
     #[schema(required)]
     in_use: Option<String>,
+    /// What the list is sorted by.
+    #[serde(skip)]
+    #[schema(ignore)]
+    key: String,
 }
 
 impl From<Orphan> for OrphanView {
     fn from(it: Orphan) -> Self {
         Self {
+            key: format!("{} {} {}", it.kind as u8, it.name, it.id),
             kind: it.kind,
             id: it.id,
             name: it.name,
@@ -73,20 +78,23 @@ impl From<OrphanError> for ApiError {
     path = "/api/v1/orphans",
     operation_id = "listOrphans",
     tag = "agent",
+    params(NamesQuery),
     responses(
-        (status = 200, description = "All of them, in one page", body = Page<OrphanView>),
+        (status = 200, description = "Sorted by kind and name", body = Page<OrphanView>),
+        (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
     ),
 )]
 pub async fn list(
     State(api): Shared,
     caller: Principal,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<OrphanView>>, ApiError> {
     auth::check_server(&caller, Role::Admin)?;
-    let all = orphans::list(&api.agent).await?;
-    Ok(Json(Page::whole(
-        all.into_iter().map(OrphanView::from).collect(),
-    )))
+    let all = orphans::list(&api.agent).await?.into_iter();
+    let mut all: Vec<OrphanView> = all.map(OrphanView::from).collect();
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(Json(Page::by_name(all, query, |it| &it.key)?))
 }
 
 /// What to remove.

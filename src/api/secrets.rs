@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::deployments::Caller;
 use super::error::ErrorBody;
 use super::json::NoBody;
-use super::page::Page;
+use super::page::{NamesQuery, Page};
 use super::path::{AppPath, acting, known};
 use super::responses::{Forbidden, Malformed, RefusedOfApp, UnknownApp};
 use super::view::{self, DeploymentView};
@@ -77,9 +77,9 @@ pub struct ChangedView {
     path = "/api/v1/apps/{app}/secrets",
     operation_id = "listSecrets",
     tag = "apps",
-    params(AppPath),
+    params(AppPath, NamesQuery),
     responses(
-        (status = 200, description = "Every secret of the app", body = Page<SecretView>),
+        (status = 200, description = "Secrets of the app, sorted by name", body = Page<SecretView>),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
@@ -89,6 +89,7 @@ pub async fn list(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<SecretView>>, ApiError> {
     let app = known(&api, &caller, Role::Admin, &path.app).await?;
     let all = api.agent.store.read(move |db| table::of_app(db, &app));
@@ -98,9 +99,8 @@ pub async fn list(
         set_at: view::rfc3339(secret.set_at),
         set_by: secret.set_by.map_or(String::new(), |by| by.to_string()),
     };
-    Ok(Json(Page::whole(
-        all.await?.into_iter().map(shown).collect(),
-    )))
+    let all = all.await?.into_iter().map(shown);
+    Ok(Json(Page::by_name(all, query, |it| &it.name)?))
 }
 
 /// Change the secrets of an app

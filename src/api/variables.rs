@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::deployments::Caller;
-use super::page::Page;
+use super::page::{NamesQuery, Page};
 use super::path::{AppPath, acting, known};
 use super::responses::{Forbidden, Malformed, NotConfigured, TooLarge, UnknownApp};
 use super::secrets::ChangedView;
@@ -61,9 +61,9 @@ struct VariablesBody {
     path = "/api/v1/apps/{app}/env",
     operation_id = "listVariables",
     tag = "apps",
-    params(AppPath),
+    params(AppPath, NamesQuery),
     responses(
-        (status = 200, description = "Every variable", body = Page<VariableView>),
+        (status = 200, description = "Variables, sorted by name", body = Page<VariableView>),
         (status = 400, response = Malformed),
         (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
@@ -73,6 +73,7 @@ pub async fn list(
     State(api): Shared,
     caller: Principal,
     Path(path): Path<AppPath>,
+    Query(query): Query<NamesQuery>,
 ) -> Result<Json<Page<VariableView>>, ApiError> {
     let app = known(&api, &caller, Role::Deploy, &path.app).await?;
     let all = api.agent.store.read(move |db| table::of_app(db, &app));
@@ -82,7 +83,7 @@ pub async fn list(
         set_at: rfc3339(it.set_at),
         set_by: it.set_by.map_or(String::new(), |by| by.to_string()),
     });
-    Ok(Json(Page::whole(shown.collect())))
+    Ok(Json(Page::by_name(shown, query, |it| &it.name)?))
 }
 
 /// Change the variables that are kept for an app

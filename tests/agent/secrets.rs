@@ -139,6 +139,15 @@ async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
         ]
     );
 
+    let path = format!("/api/v1/apps/{APP}/secrets?limit=1");
+    let page = server.api(&path).await;
+    assert_eq!(page["next"], "DATABASE_URL", "{page}");
+    let page = server.api(&format!("{path}&cursor=DATABASE_URL")).await;
+    assert_eq!(
+        (&page["items"][0]["name"], page["next"].is_null()),
+        (&json!("OTHER"), true)
+    );
+
     // A rollback has the values of now.
     let back = ["rollback", APP, "--to", &first.id, "--follow"];
     let back = server.cutover(&back).output().unwrap();
@@ -159,7 +168,17 @@ async fn a_secret_reaches_the_app_without_a_build_and_nobody_else() {
     ] {
         told += &server.api(&path).await.to_string();
     }
+    let cookie = cookie(&server).await;
+    for page in ["/", "/server", "/apps/hello", "/apps/hello/log"] {
+        let shown = Request::get(page).header("cookie", &cookie);
+        told += &server.ask(shown, "").await.text();
+    }
     told += &server.ask(Request::get("/metrics"), "").await.text();
+    // Of the engine's settings only the container's own environment has it.
+    let image = server.api(&format!("/api/v1/deployments/{id}")).await["image_id"].clone();
+    let engine = docker().await;
+    let image = engine.inspect_image(image.as_str().unwrap()).await.unwrap();
+    told += &serde_json::to_string(&image).unwrap();
     told += &log.join("\n");
     assert!(!told.contains(VALUE), "{told}");
     let mut found = Vec::new();
@@ -295,6 +314,8 @@ async fn a_secret_and_a_push_that_wait_do_not_take_each_others_place() {
         .unwrap();
     assert!(scaled.status.success(), "{scaled:?}");
     assert_eq!(instances(&server), 2);
+    let page = format!("/api/v1/apps/{APP}/instances?limit=1");
+    assert!(!server.api(&page).await["next"].is_null());
     server.go_live("v3").await;
     assert_eq!(instances(&server), 2);
     let scaled = server

@@ -39,6 +39,7 @@ mod health;
 mod images;
 mod limits;
 mod links;
+mod long_log;
 mod not_ours;
 mod nothing_to_deploy;
 mod notify;

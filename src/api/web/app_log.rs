@@ -1,5 +1,7 @@
 //! What an app's instances write, following live.
 
+use std::collections::VecDeque;
+
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use maud::{Markup, html};
@@ -15,8 +17,20 @@ use crate::deploy::short_name;
 use crate::engine::output::Stream;
 use crate::principal::Role;
 
-/// How many lines of the past the page shows.
-const LINES: usize = 500;
+/// How much of the past the page shows, and how much on request.
+const SOME: Part = Part {
+    lines: 500,
+    bytes: 128 << 10,
+};
+const MORE: Part = Part {
+    lines: 5000,
+    bytes: 1 << 20,
+};
+
+struct Part {
+    lines: usize,
+    bytes: usize,
+}
 
 pub async fn show(
     State(api): Shared,
@@ -27,19 +41,26 @@ pub async fn show(
     let app = known(&api, &viewer.principal, Role::Read, &path.app).await;
     let app = app.told(&viewer)?;
     let (grep, instance) = (fields.get("grep"), fields.get("instance"));
+    let more = fields.get("more").is_some();
+    let part = if more { MORE } else { SOME };
     let query = Query {
-        lines: LINES,
+        lines: part.lines,
         grep: grep.map(str::to_owned),
         instance: instance.map(str::to_owned),
         ..Query::default()
     };
     let mut lines = output::output(api.agent.clone(), app.clone(), query);
-    let mut said = Vec::new();
+    let mut said = VecDeque::new();
+    let mut bytes = 0;
     while let Some(line) = lines.recv().await {
-        said.push(line);
+        bytes += line.line.text.len();
+        said.push_back(line);
+        while bytes > part.bytes && said.len() > 1 {
+            bytes -= said.pop_front().map_or(0, |line| line.line.text.len());
+        }
     }
     let now = crate::api::view::rfc3339(crate::store::now());
-    let from = said.last().map_or(now, |last| last.line.time.clone());
+    let from = said.back().map_or(now, |last| last.line.time.clone());
     let mut live = url::form_urlencoded::Serializer::new(String::from("/live?"));
     live.append_pair("app", app.as_str())
         .append_pair("from", &from);
@@ -52,12 +73,18 @@ pub async fn show(
         title: &format!("Log of {app}"),
         viewer: Some(&viewer),
         live: Some(live.finish()),
-        body: body(app.as_str(), grep, instance, &said),
+        body: body(app.as_str(), grep, instance, more, &said),
     };
     Ok(page.whole().into_response())
 }
 
-fn body(app: &str, grep: Option<&str>, instance: Option<&str>, said: &[Said]) -> Markup {
+fn body(
+    app: &str,
+    grep: Option<&str>,
+    instance: Option<&str>,
+    more: bool,
+    said: &VecDeque<Said>,
+) -> Markup {
     html! {
         p.crumbs { a href={ "/apps/" (app) } { (app) } }
         h1 { "Log" }
@@ -67,6 +94,7 @@ fn body(app: &str, grep: Option<&str>, instance: Option<&str>, said: &[Said]) ->
             label for="instance" { "Instance" }
             input #instance name="instance" type="search" size="10" placeholder="worker-0" value=[instance];
             button { "Search" }
+            @if !more { button name="more" value="yes" { "Show more" } }
         }
         p.quiet #empty hidden[!said.is_empty()] { "No lines yet." }
         pre.log #output tabindex="0" aria-label={ "Output of " (app) } {

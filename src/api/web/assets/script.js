@@ -2,11 +2,16 @@
 // Without this script every page is complete, and is brought up to date by loading it again.
 "use strict";
 
-const LINES = 5000; // More are not kept in the page, so that a log without end stays usable.
+// More lines and characters are not kept in the page, so that a log without end stays usable.
+const LINES = 5000;
+const CHARACTERS = 2_000_000;
 const away = document.getElementById("away");
 const log = document.getElementById("log") || document.getElementById("output");
 let source = null;
 let last = null; // The id of the last line that came.
+let coming = []; // Lines that came and are not in the page yet.
+let comingCharacters = 0;
+let shownCharacters = log ? log.textContent.length : 0;
 let waiting = null;
 let fetching = false;
 let again = false;
@@ -60,14 +65,30 @@ function soon() {
   waiting = setTimeout(refresh, 50);
 }
 
+// Many lines at once change the page once.
 function add(text, name, title) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   const line = document.createElement("span");
   if (name) line.className = name;
   if (title) line.title = title;
   line.append(...text);
-  log.append(line);
-  while (log.childElementCount > LINES) log.firstElementChild.remove();
+  if (coming.length === 0) setTimeout(show, 50);
+  coming.push(line);
+  comingCharacters += line.textContent.length;
+  while (coming.length > LINES || (comingCharacters > CHARACTERS && coming.length > 1)) {
+    comingCharacters -= coming.shift().textContent.length;
+  }
+}
+
+function show() {
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  log.append(...coming);
+  shownCharacters += comingCharacters;
+  coming = [];
+  comingCharacters = 0;
+  while (log.childElementCount > LINES || (shownCharacters > CHARACTERS && log.childElementCount > 1)) {
+    shownCharacters -= log.firstElementChild.textContent.length;
+    log.firstElementChild.remove();
+  }
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 

@@ -1,5 +1,6 @@
 //! People are told what happens, in order, however often their server is down.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -36,6 +37,12 @@ pub async fn receiver(first: &[&'static str]) -> (String, Got) {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await.unwrap();
+            if head.contains("content-encoding: gzip") {
+                let mut plain = Vec::new();
+                let read = flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain);
+                assert!(read.is_ok());
+                body = plain;
+            }
             let answer = answers.next().unwrap_or("200 OK\r\n");
             if answer.starts_with("200") {
                 kept.lock().push((head, String::from_utf8(body).unwrap()));

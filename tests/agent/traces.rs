@@ -99,6 +99,7 @@ async fn a_collector_gets_deployments_and_requests() {
     let unwell = [
         "503 Later\r\nretry-after: 0\r\n",
         "429 Slowly\r\nretry-after: 0\r\n",
+        "200 OK\r\n|{\"partialSuccess\":{\"rejectedSpans\":\"1\",\"errorMessage\":\"too old\"}}",
     ];
     let (collector, got) = receiver(&unwell).await;
     let otlp = format!(
@@ -130,6 +131,7 @@ async fn a_collector_gets_deployments_and_requests() {
         "{head}"
     );
     assert!(head.contains("x-key: hunter3\r\n"), "{head}");
+    assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
 
     let whole = named("deploy hello");
     let of = |id: &str| whole.iter().find(|it| attribute(it, "deployment.id") == id);
@@ -170,7 +172,12 @@ async fn a_collector_gets_deployments_and_requests() {
         .lines()
         .find_map(|line| line.strip_prefix("cutover_trace_spans_sent_total "));
     assert!(sent.unwrap().parse::<u64>().unwrap() > 8, "{metrics}");
-    assert!(metrics.contains("\ncutover_trace_spans_lost_total 0\n"));
+    assert!(
+        metrics.contains("\ncutover_trace_spans_lost_total 1\n"),
+        "{metrics}"
+    );
+    let said = server.log().contains("refused 1 spans: too old");
+    assert!(said, "{}", server.log());
     assert!(!server.log().contains("hunter3"), "{}", server.log());
 
     // Turned off, the proxy traces nothing more.

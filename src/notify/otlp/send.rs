@@ -1,12 +1,16 @@
 //! Sends what has been traced since the last time, every other second.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
+use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::json::{Service, Span, body};
@@ -16,6 +20,7 @@ use crate::deploy::Agent;
 use crate::notify::forge::backoff;
 use crate::notify::people::{Problem, exchange};
 use crate::outbound::Outbound;
+use crate::printable::printable;
 use crate::store::traced::{self, Told};
 
 const TICK: Duration = Duration::from_secs(2);
@@ -76,12 +81,14 @@ pub async fn start(agent: Arc<Agent>) {
                 },
             };
             match send(&outbound, otlp, batch.body.clone()).await {
-                Ok(()) => {
+                Ok(refused) => {
                     if attempts > 0 {
                         tracing::info!("traces are sent again");
                     }
                     attempts = 0;
-                    agent.traces.sent.fetch_add(batch.spans, Relaxed);
+                    let sent = batch.spans.saturating_sub(refused);
+                    agent.traces.sent.fetch_add(sent, Relaxed);
+                    agent.traces.lost.fetch_add(refused, Relaxed);
                 }
                 Err(Problem::Later { wait, why }) => {
                     if attempts == 0 {
@@ -155,14 +162,15 @@ async fn gather(agent: &Agent, otlp: &Otlp, told: &Told) -> Option<Batch> {
         (service("cutover-proxy"), requests),
     ];
     Some(Batch {
-        body: body(services).to_string().into(),
+        body: gzip(&body(services).to_string()).ok()?.into(),
         spans,
         told,
         more,
     })
 }
 
-async fn send(outbound: &Outbound, otlp: &Otlp, body: Bytes) -> Result<(), Problem> {
+/// Returns how many spans the collector did not take.
+async fn send(outbound: &Outbound, otlp: &Otlp, body: Bytes) -> Result<u64, Problem> {
     let secrets = otlp.headers.clone();
     // Secrets are read from files, which may be slow.
     let read = tokio::task::spawn_blocking(move || {
@@ -175,6 +183,7 @@ async fn send(outbound: &Outbound, otlp: &Otlp, body: Bytes) -> Result<(), Probl
     let read = read.await.map_err(|error| later(error.to_string()))?;
     let mut request = Request::post(otlp.endpoint.clone())
         .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_ENCODING, "gzip")
         .header(
             header::USER_AGENT,
             concat!("cutover/", env!("CARGO_PKG_VERSION")),
@@ -187,5 +196,57 @@ async fn send(outbound: &Outbound, otlp: &Otlp, body: Bytes) -> Result<(), Probl
     }
     let request = request.body(Full::new(body));
     let request = request.map_err(|error| later(error.to_string()))?;
-    exchange(outbound, request).await
+    let answer = exchange(outbound, request).await?;
+    Ok(refused(&answer))
+}
+
+/// What a collector says that took a part only (OTLP's `partialSuccess`); any answer is taken for good otherwise.
+fn refused(answer: &[u8]) -> u64 {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let partial = &answer["partialSuccess"];
+    // 64-bit numbers are text in JSON, but not everybody's.
+    let count = &partial["rejectedSpans"];
+    let refused = count.as_u64().or_else(|| count.as_str()?.parse().ok());
+    let refused = refused.unwrap_or_default();
+    if let Some(why) = partial["errorMessage"]
+        .as_str()
+        .filter(|why| !why.is_empty())
+    {
+        let why: String = printable(why).chars().take(300).collect();
+        crate::log_limit::limited!(
+            warn,
+            "spans were refused",
+            "the collector of traces refused {refused} spans: {why}"
+        );
+    }
+    refused
+}
+
+fn gzip(text: &str) -> std::io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(text.as_bytes())?;
+    out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refused;
+
+    #[test]
+    fn a_collector_may_take_a_part() {
+        for (answer, count) in [
+            ("", 0),
+            ("{}", 0),
+            ("not JSON", 0),
+            ("{\"partialSuccess\":{}}", 0),
+            (
+                "{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"too old\"}}",
+                3,
+            ),
+            ("{\"partialSuccess\":{\"rejectedSpans\":2}}", 2),
+            ("{\"partialSuccess\":{\"rejectedSpans\":-1}}", 0),
+        ] {
+            assert_eq!(refused(answer.as_bytes()), count, "{answer}");
+        }
+    }
 }

@@ -11,6 +11,8 @@ use crate::outbound::Outbound;
 
 /// From the DNS look-up to the head of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long the body of an answer may take.
+const BODY: Duration = Duration::from_secs(2);
 /// How much of a refusal is read, in bytes.
 const CAP: usize = 16 << 10;
 /// The longest pause that a receiver may ask for.
@@ -51,14 +53,14 @@ pub async fn send(outbound: &Outbound, sent: Sent) -> Result<(), Problem> {
     let request = request.body(Full::new(Bytes::from(sent.body)));
     let request = request
         .map_err(|_| Problem::Refused("the secret is not one line of visible characters".into()))?;
-    exchange(outbound, request).await
+    exchange(outbound, request).await.map(drop)
 }
 
 /// Sends a request whose address is an `http` or `https` URL, and judges the answer.
 pub async fn exchange(
     outbound: &Outbound,
     request: http::Request<Full<Bytes>>,
-) -> Result<(), Problem> {
+) -> Result<Bytes, Problem> {
     let uri = request.uri().clone();
     let later = |why: String| Problem::Later { wait: None, why };
     let exchange = async {
@@ -69,14 +71,15 @@ pub async fn exchange(
         let answer = channel.send(request).await;
         let answer = answer.map_err(|error| later(format!("it did not answer: {error}")))?;
         let (head, body) = answer.into_parts();
-        let body = match head.status.is_success() {
-            true => Bytes::new(),
-            false => Limited::new(body, CAP)
-                .collect()
-                .await
-                .map_or(Bytes::new(), |it| it.to_bytes()),
-        };
-        judge(head.status, &head.headers, &body)
+        let body = Limited::new(body, CAP).collect();
+        // What it says is of use, but no reason to send the request again.
+        let body = tokio::time::timeout(BODY, body).await;
+        let body = body
+            .ok()
+            .and_then(Result::ok)
+            .map(|it| it.to_bytes())
+            .unwrap_or_default();
+        judge(head.status, &head.headers, &body).map(|()| body)
     };
     match tokio::time::timeout(DEADLINE, exchange).await {
         Ok(outcome) => outcome,

@@ -312,3 +312,42 @@ async fn one_that_starts_too_slowly_withdraws() {
     }
     proxy.stop().await;
 }
+
+/// The agent writes the answer where both read it, whichever the authority's request reaches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_challenge_is_answered_by_the_old_proxy_as_by_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without TLS there are no certificates.
+    let start = async |takeover| {
+        let with_tls = |options: &mut Options| {
+            options.https = Some("127.0.0.1:0".parse().unwrap());
+            options.takeover = takeover;
+        };
+        Proxy::start_in(folder.path().into(), with_tls).await
+    };
+    let old = start(false).await;
+    let app = App::start(1).await;
+    old.publish(1, &[app.address]).await;
+    // The old one has the connection, and half of the request.
+    let mut stream = TcpStream::connect(old.address).await.unwrap();
+    let head = "GET /.well-known/acme-challenge/token-1 HTTP/1.1\r\nHost: a.test\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    old.get("/").await;
+    let new = start(true).await;
+    assert_eq!(new.client.hello().await.unwrap().generation, 1);
+    let challenges = folder.path().join("acme/challenges");
+    std::fs::create_dir_all(&challenges).unwrap();
+    std::fs::write(challenges.join("token-1"), "token-1.thumb").unwrap();
+    let rest = "Connection: close\r\n\r\n";
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    assert!(read.is_ok(), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\ntoken-1.thumb"), "{answer}");
+    let answer = new.get("/.well-known/acme-challenge/token-1").await;
+    assert!(answer.ends_with("\r\n\r\ntoken-1.thumb"), "{answer}");
+    old.left().await;
+    new.stop().await;
+}

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proxy::{Proxy, app, read_head};
+use crate::proxy::{Proxy, app, read_head, route};
 use crate::support::wait::soon;
 use crate::version::App;
 use bytes::Bytes;
+use cutover::proxy::front::Front;
+use cutover::proxy::table::Table;
 use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -208,5 +210,81 @@ async fn http2_in_the_clear_reaches_an_http1_app_with_one_cookie_line_and_its_ho
     for line in ["\r\nhost: a.test\r\n", "\r\ncookie: a=1; b=2\r\n"] {
         assert!(head.contains(line), "{line:?} in {head}");
     }
+    proxy.stop().await;
+}
+
+/// GETs `/` over TLS.
+async fn secure(proxy: &Proxy, trusted: &CertificateDer<'static>) -> String {
+    let mut stream = connect(proxy, "a.test", trusted, &[]).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).to_lowercase()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_are_told_over_tls_to_stay_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = certify(folder.path(), "a", "a.test");
+    let proxy = start(folder.path()).await;
+    let mut route = route("app", 2, &[App::start(1).await.address]);
+    route.policy.front = Some(Arc::new(Front {
+        hsts: Some("max-age=31536000".into()),
+        ..Front::default()
+    }));
+    route.policy.https_redirect = false;
+    let table = Table::new(2, vec![route]);
+    proxy.client.publish(&table).await.unwrap();
+    let told = "\r\nstrict-transport-security: max-age=31536000\r\n";
+    let answer = secure(&proxy, &trusted).await;
+    assert!(answer.contains(told), "{answer}");
+    let answer = proxy.get("/").await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    assert!(!answer.contains("strict-transport-security"), "{answer}");
+    proxy.stop().await;
+}
+
+/// A pipe that nobody writes to stands for a disk that hangs: whoever opens it waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_whose_disk_hangs_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = certify(folder.path(), "a", "a.test");
+    let proxy = start(folder.path()).await;
+    let silent = app(|mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    });
+    let mut route = route("app", 2, &[silent.await]);
+    route.policy.first_byte_timeout_ms = 300;
+    route.policy.https_redirect = false;
+    let table = Table::new(2, vec![route]);
+    proxy.client.publish(&table).await.unwrap();
+
+    let pipe = folder.path().join("hung.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    // An unknown challenge causes the files to be read; it is the app's, which says nothing in time.
+    let begun = std::time::Instant::now();
+    let answer = proxy.get("/.well-known/acme-challenge/unknown").await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    for _ in 0..3 {
+        let answer = proxy.get("/.well-known/acme-challenge/unknown").await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        let answer = secure(&proxy, &trusted).await;
+        assert!(answer.starts_with("http/1.1 504 "), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{begun:?}");
+    proxy.publish(3, &[App::start(3).await.address]).await;
+    let answer = secure(&proxy, &trusted).await;
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+
+    // The disk answers again.
+    let write = std::fs::OpenOptions::new().write(true).open(&pipe);
+    std::fs::remove_file(&pipe).unwrap();
+    drop(write.unwrap());
+    let second = certify(folder.path(), "b", "b.test");
+    let served = soon(async || connect(&proxy, "b.test", &second, &[]).await.is_ok());
+    assert!(served.await);
     proxy.stop().await;
 }

@@ -28,6 +28,9 @@ pub const ACME: &str = "acme";
 /// How often an unknown challenge may cause the files to be read.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long a request may wait for the files: their disk may hang.
+const HUNG: Duration = Duration::from_secs(2);
+
 /// The longest answer to a challenge, in bytes.
 const LONGEST: u64 = 1 << 10;
 
@@ -129,7 +132,7 @@ impl Certificates {
         }
         let this = self.clone();
         let read = tokio::task::spawn_blocking(move || this.read_now_and_then());
-        read.await.ok()?;
+        tokio::time::timeout(HUNG, read).await.ok()?.ok()?;
         self.known.read().answers.get(token).cloned()
     }
 

@@ -66,7 +66,8 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let mut context = read(request, log).await?;
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
-    let args = inputs.args(&dockerfile, request.commit, request.branch);
+    let names = [request.branch, request.git_ref];
+    let args = inputs.args(&dockerfile, request.app, request.commit, names);
     let frontends = frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
     let named = contexts::without_folders(&dockerfile, &args, request.settings);
     let bases = bases::bases(&named, &args, request.settings.target.as_deref());

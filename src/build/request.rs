@@ -20,6 +20,8 @@ pub struct Request<'a> {
     pub inputs: &'a Inputs,
     /// The branch or tag that the commit was pushed to.
     pub branch: &'a str,
+    /// The whole name of that, as the deployment has it.
+    pub git_ref: &'a str,
     pub mirror: &'a Mirror,
     /// `name:tag`, at least one. The last belongs to this build alone and points to the image
     /// afterwards; the ones before it move to whatever was built last.

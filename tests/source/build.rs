@@ -175,6 +175,7 @@ impl Scene {
             settings: &self.settings,
             inputs: &inputs,
             branch: "main",
+            git_ref: "refs/heads/main",
             mirror: &mirror,
             tags: vec![self.tag(name), self.tag(commit.id.short())],
             labels: HashMap::from([

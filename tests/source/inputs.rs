@@ -164,13 +164,19 @@ async fn the_stage_and_the_arguments_are_those_of_the_settings() {
     scene.settings.extra_hosts = hosts.into();
     let dockerfile = format!(
         "FROM {base} AS run\nARG FILE\nARG BOTH\nARG FROM_FILE\nARG SOURCE_COMMIT\nARG SOURCE_BRANCH\n\
-         RUN echo $FILE $BOTH $FROM_FILE $SOURCE_COMMIT $SOURCE_BRANCH > /said; cat /etc/hosts > /known\n\
+         ARG CUTOVER_APP\nARG CUTOVER_COMMIT\nARG CUTOVER_REF\n\
+         RUN echo $FILE $BOTH $FROM_FILE $SOURCE_COMMIT $SOURCE_BRANCH > /said; \
+         echo $CUTOVER_APP $CUTOVER_COMMIT $CUTOVER_REF >> /said; cat /etc/hosts > /known\n\
          FROM run AS dev\nRUN exit 1\n"
     );
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
     let built = scene.build(&commit, "one").await.unwrap();
     let found = files_of(&scene, &built.image_id).await;
-    let expected = format!("file text token {} main\n", commit.id);
+    let id = &commit.id;
+    let expected = format!(
+        "file text token {id} main\n{} {id} refs/heads/main\n",
+        scene.app
+    );
     assert_eq!(found["said"], expected);
     assert!(found["known"].contains("192.0.2.7\tdb.example"));
     // A target that is not there is named.
@@ -189,7 +195,11 @@ async fn the_stage_and_the_arguments_are_those_of_the_settings() {
 #[tokio::test]
 async fn another_commit_is_another_image_only_if_it_asks_for_it() {
     let scene = Scene::new().await;
-    for (arg, reused) in [("OTHER", true), ("SOURCE_COMMIT", false)] {
+    for (arg, reused) in [
+        ("OTHER", true),
+        ("SOURCE_COMMIT", false),
+        ("CUTOVER_COMMIT", false),
+    ] {
         let dockerfile = format!("FROM scratch\nARG {arg}\nCOPY a /\nCMD [\"x\"]\n");
         let files = [("Dockerfile", Text(&dockerfile)), ("a", Text(arg))];
         scene.build(&scene.commit(&files), "one").await.unwrap();

@@ -213,6 +213,7 @@ async fn made(
         settings,
         inputs: &inputs,
         branch: branch.unwrap_or(&app.branch),
+        git_ref: deployment.git_ref.as_deref().unwrap_or_default(),
         mirror: &mirror,
         tags,
         labels: engine.image_labels(&app.name),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use rusqlite::Connection;
 
@@ -60,6 +60,8 @@ read_only = true
 stop_signal = \"SIGINT\"
 capabilities = [\"NET_RAW\"]
 ulimits = {{ nofile = {{ soft = 512, hard = 1024 }} }}
+memory = \"96m\"
+cpus = 0.5
 shm_size = \"8m\"
 extra_hosts = {{ db = \"192.0.2.7\" }}
 dns = [\"192.0.2.53\"]
@@ -142,6 +144,17 @@ log = {{ driver = \"none\" }}
     assert_eq!((of.readonly_rootfs, of.init), (Some(true), Some(true)));
     assert!(of.cap_add.unwrap().iter().any(|it| it.ends_with("NET_RAW")));
     assert_eq!(of.shm_size, Some(8 << 20));
+    // No swap on top of it.
+    assert_eq!(
+        (of.memory, of.memory_swap),
+        (Some(96 << 20), Some(96 << 20))
+    );
+    assert_eq!(
+        (of.nano_cpus, of.pids_limit),
+        (Some(500_000_000), Some(4096))
+    );
+    let restart = of.restart_policy.unwrap().name;
+    assert_eq!(restart, Some(RestartPolicyNameEnum::UNLESS_STOPPED));
     assert_eq!(of.extra_hosts.unwrap(), ["db:192.0.2.7"]);
     assert_eq!(of.dns.unwrap(), ["192.0.2.53"]);
     let tmpfs = of.tmpfs.unwrap();
@@ -183,6 +196,16 @@ async fn what_is_missing_fails_a_deployment_before_anything_is_made() {
     server.go_live("v1").await;
     let before = container(&server).await.unwrap().id;
 
+    // Docker's own file is bounded, where nothing else is said.
+    let log = container(&server)
+        .await
+        .unwrap()
+        .host_config
+        .unwrap()
+        .log_config
+        .unwrap();
+    assert_eq!(log.config.unwrap()["max-size"], "10m");
+
     write("hunter2 is no line");
     let id = server.push("v2", "").await;
     let (failed, log) = server.ended(&id).await;
@@ -191,6 +214,30 @@ async fn what_is_missing_fails_a_deployment_before_anything_is_made() {
     assert_eq!(shown["error"]["code"], "environment", "{shown}");
     assert!(failed.steps.is_empty(), "nothing began");
     assert!(!format!("{log:?}{shown}").contains("hunter2"));
+    assert_eq!(container(&server).await.unwrap().id, before);
+
+    // A folder of this machine that is not there any more.
+    write("A=1");
+    let folder = server.stage.folder.join("gone");
+    std::fs::create_dir(&folder).unwrap();
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let text = text.replace(
+        "[docker]\n",
+        &format!("[docker]\nallow_binds = [{folder:?}]\n"),
+    );
+    let mount = format!("volumes = [{{ host = {folder:?}, target = \"/x\" }}]\nenv_file");
+    let text = text.replace("env_file", &mount);
+    std::fs::write(&server.stage.config, text).unwrap();
+    let reloaded = server.cutover(&["reload"]).output().unwrap();
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    std::fs::remove_dir(&folder).unwrap();
+    let id = server.push("v3", "").await;
+    let (failed, log) = server.ended(&id).await;
+    assert_eq!(failed.state, "failed", "{log:#?}");
+    let why = failed.error.unwrap().message;
+    assert!(why.contains(folder.to_str().unwrap()), "{why}");
+    assert!(failed.steps.is_empty(), "nothing began");
+    assert!(!folder.exists(), "Docker would have made it");
     assert_eq!(container(&server).await.unwrap().id, before);
     assert_eq!(server.version().await, "v1");
     server.stop().await;

@@ -155,6 +155,22 @@ async fn unknown_hosts_and_missing_targets_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_page_before_the_body_was_read_says_that_the_connection_ends() {
+    let proxy = Proxy::start().await;
+    let body = "x".repeat(200_000);
+    let request =
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 200000\r\n\r\n{body}");
+    let answer = proxy.raw(&request).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 404 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    let two = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n\
+               GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let answers = proxy.raw(two).await;
+    assert_eq!(answers.matches("HTTP/1.1 404 ").count(), 2, "{answers}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_app_that_is_down_or_talks_nonsense_is_named_as_the_cause() {
     let proxy = Proxy::start().await;
     let gone = {

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Request, header};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -94,16 +95,22 @@ where
 {
     let watch = &connection.watch;
     let fields = io.fields();
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let (connection, server) = (connection.clone(), server.clone());
         async move {
             let watch = &connection.watch;
             watch.rest.clear();
             watch.answering.store(true, SeqCst);
+            let has_body = !request.body().is_end_stream();
             let mut response = server.handler.handle(&connection, request).await;
             watch.answering.store(false, SeqCst);
             if let ResponseBody::Full(_) = response.body() {
                 watch.request_done();
+                // hyper closes it behind a page if the body has not been read to its end: whoever sends
+                // the next request there has to know (RFC 9112, 9.6).
+                if has_body {
+                    make_last(response.headers_mut());
+                }
             }
             if server.stage.is_leaving() || watch.unfollowed.load(SeqCst) {
                 make_last(response.headers_mut());

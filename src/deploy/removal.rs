@@ -1,7 +1,7 @@
 //! Removes an app: its containers, its images and its route. Only what our own record names is
 //! removed. The intent is stored first; what one agent leaves undone, the next one completes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::steps::retire;
 use super::{Agent, Result, networks, output, routes, secret_files, undo};
 use crate::engine::EngineError;
-use crate::ids::AppName;
+use crate::ids::{AppName, DeploymentId};
 use crate::principal::Requester;
 use crate::source;
 use crate::state::{Event, State, Step};
@@ -17,7 +17,7 @@ use crate::store::deployments::{self, Deployment, Failure};
 use crate::store::instances::{self, Instance};
 use crate::store::releases::{self, Release};
 use crate::store::{
-    StoreError, actions, app_names, apps, jobs, named_volumes, secrets, variables, volumes,
+    StoreError, actions, app_names, apps, images, jobs, named_volumes, secrets, variables, volumes,
 };
 use serde::Serialize;
 
@@ -108,7 +108,9 @@ pub async fn remove(
 pub async fn complete(agent: &Arc<Agent>, app: &AppName, volumes: bool) {
     agent.workers.hold(app).await;
     let mut pause = Duration::from_millis(200);
-    while let Err(error) = attempt(agent, app, volumes).await {
+    // What is queued from now on waits for the end of the removal.
+    let mut doomed = None;
+    while let Err(error) = attempt(agent, app, volumes, &mut doomed).await {
         tracing::warn!(%app, %error, "failed to remove the app; retrying");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
@@ -132,20 +134,24 @@ enum RemovalError {
     Drain(#[from] crate::proxy::control::Error),
 }
 
-/// Attempts the whole removal; each part of it can be repeated.
+/// Attempts the whole removal; each part of it can be repeated. `doomed` are the deployments to end, once
+/// that is known.
 async fn attempt(
     agent: &Arc<Agent>,
     app: &AppName,
     with_volumes: bool,
+    doomed: &mut Option<HashSet<DeploymentId>>,
 ) -> std::result::Result<(), RemovalError> {
     let name = app.clone();
-    let (open, instances, kept) = agent
+    let (mut open, instances, kept) = agent
         .store
         .read(move |db| {
             let instances = with_releases(db, instances::of_app(db, &name)?)?;
             Ok((open(db, &name)?, instances, releases::kept(db, &name)?))
         })
         .await?;
+    let doomed = doomed.get_or_insert_with(|| open.iter().map(|it| it.id.clone()).collect());
+    open.retain(|it| doomed.contains(&it.id));
     for deployment in open.iter().filter(|it| !it.state.is_switched()) {
         undo::take_back(agent, &deployment.id).await?;
     }
@@ -177,9 +183,7 @@ async fn attempt(
         stop(agent, &instance, release, with_volumes).await?;
         Checkpoint::Removed.reach();
     }
-    for release in kept {
-        remove_image(agent, &release).await?;
-    }
+    remove_images(agent, app, kept).await?;
     if with_volumes {
         let name = app.clone();
         let kept = agent.store.read(move |db| volumes::of_app(db, &name));
@@ -211,8 +215,8 @@ async fn attempt(
     Ok(())
 }
 
-/// Removes the volumes that deploy.toml named. One that somebody else's container uses stays, and is
-/// tried again.
+/// Removes the volumes that deploy.toml named. One that somebody else's container uses stays, and stays
+/// known.
 async fn remove_named_volumes(
     agent: &Agent,
     app: &AppName,
@@ -220,11 +224,30 @@ async fn remove_named_volumes(
     let name = app.clone();
     let all = (agent.store).read(move |db| named_volumes::of_app(db, &name));
     for volume in all.await? {
-        agent.engine.remove_volume(&volume).await?;
-        let delete = move |db: &_| named_volumes::delete(db, &volume);
-        agent.store.write(delete).await?;
+        let removed = agent.engine.remove_volume(&volume).await;
+        if is_removed(app, &volume, removed)? {
+            let delete = move |db: &_| named_volumes::delete(db, &volume);
+            agent.store.write(delete).await?;
+        }
     }
     Ok(())
+}
+
+/// False if the engine refuses, as it does while somebody else's container uses it. The removal does not wait
+/// for that: an image goes when the app's images are tidied next, a volume with its next removal.
+fn is_removed(
+    app: &AppName,
+    what: &str,
+    removed: crate::engine::Result<()>,
+) -> crate::engine::Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(EngineError::Refused { cause, .. }) => {
+            tracing::warn!(%app, "`{what}` is left: {cause}");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn open(db: &rusqlite::Connection, app: &AppName) -> Result<Vec<Deployment>> {
@@ -289,22 +312,34 @@ async fn stop(
     Ok(())
 }
 
-/// Removes a release's images, except those that another app's release uses.
-async fn remove_image(agent: &Agent, release: &Release) -> std::result::Result<(), RemovalError> {
-    for service in &release.services {
-        let (app, image) = (release.app.clone(), service.image_id.clone());
-        let shared = agent
-            .store
-            .read(move |db| releases::is_shared(db, &image, &app))
-            .await?;
-        if !shared {
-            agent.engine.remove_image(&service.image_id).await?;
+/// Removes the images of the app's releases and of its failed deployments, except those that another app's
+/// release uses.
+async fn remove_images(
+    agent: &Agent,
+    app: &AppName,
+    kept: Vec<Release>,
+) -> std::result::Result<(), RemovalError> {
+    let services = kept.iter().flat_map(|release| &release.services);
+    let mut all: BTreeSet<_> = services.map(|service| service.image_id.clone()).collect();
+    let name = app.clone();
+    let read = agent.store.read(move |db| {
+        all.extend(images::of_app(db, &name)?.into_values().map(|it| it.id));
+        let mut own = Vec::new();
+        for id in all {
+            if !releases::is_shared(db, &id, &name)? {
+                own.push(id);
+            }
         }
+        Ok(own)
+    });
+    let own = read.await?;
+    for id in &own {
+        is_removed(app, id, agent.engine.remove_image(id).await)?;
     }
-    let id = release.id.clone();
-    agent
-        .store
-        .write(move |db| releases::set_removed(db, &id))
-        .await?;
-    Ok(())
+    let forget = move |db: &_| {
+        own.iter().try_for_each(|id| images::delete(db, id))?;
+        kept.iter()
+            .try_for_each(|release| releases::set_removed(db, &release.id))
+    };
+    Ok(agent.store.write(forget).await?)
 }

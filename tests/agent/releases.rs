@@ -162,6 +162,33 @@ async fn an_image_that_somebody_uses_is_kept_and_so_is_their_container() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_removed_though_somebody_uses_its_image() {
+    let mut server = Server::start().await;
+    let first = server.go_live("v1").await;
+    let docker = docker().await;
+    let name = format!("by-hand-{}", first.id);
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let body = bollard::models::ContainerCreateBody {
+        image: first.image.clone(),
+        ..Default::default()
+    };
+    docker.create_container(Some(options), body).await.unwrap();
+
+    let removed = server.cutover(&["remove", APP, "--yes"]).output().unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    assert!(docker.inspect_container(&name, None).await.is_ok());
+    server.go_live("v2").await;
+
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker.remove_container(&name, Some(force)).await.unwrap();
+    server.go_live("v3").await;
+    let own = format!("cutover/{APP}:{}", first.id);
+    let gone = async || !images(&server).await.contains(&own);
+    assert!(soon(gone).await, "{:?}", images(&server).await);
+    server.stop().await;
+}
+
 /// Runs `cutover rollback` to its end; gives its exit code and what it printed.
 fn roll_back(server: &Server, more: &[&str]) -> (Option<i32>, String) {
     let arguments = [&["rollback", APP, "--follow"], more].concat();

@@ -326,7 +326,7 @@ async fn a_renamed_app_keeps_its_releases_and_serves_without_a_gap() {
         "[apps.greeter]\nwas = \"hello\"\n",
     );
     let text = said(&server, &["reload"]);
-    assert!(text.contains("`hello` is `greeter` now"), "{text}");
+    assert!(text.contains("`hello` is now `greeter`"), "{text}");
     load.until_more(50).await;
     assert!(said(&server, &["releases", "greeter"]).lines().count() == 3);
     assert!(said(&server, &["deployments", "greeter"]).contains("live"));

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::demo::load::{self, Load, Plan, Report};
 use bytes::Bytes;
@@ -25,6 +25,8 @@ const WORKERS: usize = 2;
 const UPLOAD: usize = 200_000;
 /// Longer than anything takes; what hangs is a failure too.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After this time a stream that nothing has ended is begun anew.
+const LIFE: Duration = Duration::from_secs(10);
 
 pub struct Mix {
     load: Load,
@@ -242,8 +244,9 @@ async fn websocket(shared: Arc<Shared>) -> Result<(), String> {
     let first = socket.next().await.ok_or("closed at once")?;
     let first = first.map_err(text)?;
     shared.check(floor, first.to_text().map_err(text)?)?;
+    let begun = Instant::now();
     for number in 0.. {
-        let stopping = shared.stop.load(SeqCst);
+        let stopping = shared.stop.load(SeqCst) || begun.elapsed() > LIFE;
         let length = if number % 10 == 9 {
             70_000
         } else {
@@ -280,6 +283,7 @@ async fn event_stream(shared: Arc<Shared>) -> Result<(), String> {
     let answer = shared.ask(Request::get("/events?ms=20"), empty).await?;
     shared.check_header(floor, &answer)?;
     let mut body = answer.into_body();
+    let begun = Instant::now();
     let mut last = Vec::new();
     while let Some(frame) = body.frame().await {
         last = frame
@@ -288,7 +292,7 @@ async fn event_stream(shared: Arc<Shared>) -> Result<(), String> {
             .unwrap_or_default()
             .to_vec();
         shared.events.fetch_add(1, SeqCst);
-        if shared.stop.load(SeqCst) {
+        if shared.stop.load(SeqCst) || begun.elapsed() > LIFE {
             return Ok(());
         }
     }

@@ -56,7 +56,7 @@ pub enum Notice {
 }
 
 /// How long requests wait by default while an old release makes room for a new one.
-pub(super) const HOLD: Duration = Duration::from_secs(60);
+pub const HOLD: Duration = Duration::from_secs(60);
 
 /// `usual`: the default of `hold`. `domains`: the app's.
 pub(super) fn app_proxy(

@@ -72,7 +72,7 @@ mod webhook;
 mod tests;
 
 pub use acme::{Acme, DnsCommand, ExternalAccount, LETS_ENCRYPT};
-pub use app_proxy::{AppProxy, Notice};
+pub use app_proxy::{AppProxy, HOLD, Notice};
 pub use basic_auth::{BasicAuth, BasicUser};
 pub use binds::mountable;
 pub use build::{Build, Named};

@@ -10,7 +10,7 @@ use super::forwarding::AppRoute;
 use super::links::Links;
 use super::tend::Tend;
 use super::{Agent, InForce, unrecorded, warm};
-use crate::config::{self, Config, Protocol};
+use crate::config::{self, Config, HOLD, Protocol};
 use crate::ids::AppName;
 use crate::proxy::control;
 use crate::proxy::front::Front;
@@ -261,6 +261,11 @@ fn route(
         }
         None => {}
     }
+    // The file may have been another when the deployment began for which the old release makes room.
+    let hold_ms = match of_app.policy.hold_ms {
+        0 if vacated => HOLD.as_millis() as u64,
+        ms => ms,
+    };
     Ok(Route {
         app: app.to_string(),
         generation: serving.generation,
@@ -270,6 +275,7 @@ fn route(
         warm: before,
         policy: Policy {
             h2c: protocol == Protocol::H2c,
+            hold_ms,
             maintenance: match maintenance {
                 _ if stopped => Some(Page::from("503 This app is stopped.\n")),
                 Some(Held { text: None, .. }) => of_app

@@ -166,3 +166,22 @@ async fn an_app_becomes_one_of_these_during_a_bake() {
     agrees(&server, "switched over").await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_for_it_to_the_end_whatever_the_file_says_by_then() {
+    let mut server = Server::with(&settings("0s", "")).await;
+    server.go_live("v1").await;
+    let load = server.load();
+    load.until_more(20).await;
+    let id = server.push("v2", "slow-start 2000").await;
+    server.until_log(&id, "the old version stops first").await;
+    rewrite(&server, "strategy = \"recreate\"", "");
+    let reload = server.cutover(&["reload"]).status().unwrap();
+    assert!(reload.success(), "{}", server.log());
+    let (ended, log) = server.ended(&id).await;
+    assert_eq!(ended.state, "live", "{log:#?}");
+    load.until_more(20).await;
+    let report = load.stop().await;
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    server.stop().await;
+}

@@ -39,7 +39,10 @@ pub async fn schedule(agent: Arc<Agent>) {
                 for job in stops {
                     if stopped.insert(job.name.clone()) {
                         let agent = agent.clone();
-                        stopping.spawn(async move { cron::stop(&agent, &job).await });
+                        stopping.spawn(async move {
+                            cron::stop(&agent, &job).await;
+                            job.name
+                        });
                     }
                 }
                 next
@@ -54,7 +57,10 @@ pub async fn schedule(agent: Arc<Agent>) {
                 names.remove(&name);
                 stopped.remove(&name);
             },
-            Some(_) = stopping.join_next() => {}
+            // Once more if it still runs when the schedules are looked at next.
+            Some(ended) = stopping.join_next() => if let Ok(name) = ended {
+                stopped.remove(&name);
+            },
             () = agent.scheduling.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }

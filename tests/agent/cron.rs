@@ -1,5 +1,6 @@
 //! Scheduled commands: each run takes place once, whatever happens to the agent.
 
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use rusqlite::Connection;
 use serde_json::Value;
@@ -52,17 +53,33 @@ fn forget(server: &Server, name: &str, ms: i64) {
     db.execute(sql, [name]).unwrap();
 }
 
-async fn containers(server: &Server) -> usize {
+/// The containers of runs.
+async fn listed(server: &Server) -> Vec<ContainerSummary> {
     let docker = docker().await;
     let all = ListContainersOptionsBuilder::new().all(true).build();
-    let all = docker.list_containers(Some(all)).await.unwrap();
+    let mut all = docker.list_containers(Some(all)).await.unwrap();
     let data_dir = server.stage.data_dir.display().to_string();
-    let ours = all.into_iter().filter(|it| {
+    all.retain(|it| {
         let labels = it.labels.as_ref().unwrap();
         let name = it.names.as_ref().unwrap()[0].clone();
         labels.get("cutover.data-dir") == Some(&data_dir) && name.contains("-cron-")
     });
-    ours.count()
+    all
+}
+
+async fn containers(server: &Server) -> usize {
+    listed(server).await.len()
+}
+
+/// Waits until the container of a run whose name has `part` is in this state.
+async fn until(server: &Server, part: &str, state: ContainerSummaryStateEnum) {
+    let is_so = soon(async || {
+        let all = listed(server).await;
+        let mut all = all.iter();
+        let found = all.find(|it| it.names.as_ref().unwrap()[0].contains(part));
+        found.is_some_and(|it| it.state == Some(state))
+    });
+    assert!(is_so.await, "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,6 +179,10 @@ overlap = \"queue\"
 schedule = \"* * * * *\"
 command = [\"/hello\", \"sleep\", \"30000\"]
 overlap = \"kill\"
+[apps.hello.cron.away]
+schedule = \"* * * * *\"
+command = [\"/hello\", \"sleep\", \"6000\"]
+overlap = \"kill\"
 [apps.hello.cron.missed]
 schedule = \"* * * * *\"
 command = [\"/hello\", \"exit\", \"0\"]
@@ -217,9 +238,18 @@ async fn a_run_waits_for_the_one_before_or_takes_its_place_and_a_missed_one_may_
         "one after the other: {all:#?}"
     );
 
+    run(&server, &["cron", APP, "away", "--run"]).unwrap();
+    until(&server, "-away-", ContainerSummaryStateEnum::RUNNING).await;
     server.agent().kill().await.unwrap();
     forget(&server, "missed", 10 * 60_000);
+    // It ends, and the next one is due, while no agent runs.
+    forget(&server, "away", 60_000);
+    until(&server, "-away-", ContainerSummaryStateEnum::EXITED).await;
     server.serve().await;
+    let first = async || runs(&server, "away").await[0].clone();
+    let known = soon(async || first().await["state"] != "running").await;
+    assert!(known, "{}", first().await);
+    assert_eq!(first().await["state"], "succeeded", "{}", first().await);
     let skipped = soon(async || {
         let all = runs(&server, "missed").await;
         all.iter().any(|it| it["state"] == "skipped")

@@ -103,10 +103,7 @@ impl Scheduled<'_> {
                 }
                 // It is still due when the other has ended.
                 Overlap::Queue => {}
-                Overlap::Kill => {
-                    jobs::set_outcome(db, &open.name, "stopped: the next run was due")?;
-                    due.stop.push(open);
-                }
+                Overlap::Kill => due.stop.push(open),
             }
             return Ok(());
         }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::config::NotifyEvent;
 use crate::deploy::environment::{self, EnvironmentError, Purpose};
 use crate::deploy::{Agent, Result, masks};
-use crate::engine::{EngineError, Exit, JobSpec};
+use crate::engine::{EngineError, Exit, JobSpec, Status};
 use crate::store::events::{self, Said};
 use crate::store::jobs::{self, Job};
 use crate::store::log::Log;
@@ -196,10 +196,22 @@ async fn grace(agent: &Agent, job: &Job) -> Duration {
     service.map_or(Duration::from_secs(10), |it| it.settings.stop_grace)
 }
 
-/// Stops a run; what runs it records the end.
+/// Stops a run for the next one; what runs it records the end. One that has ended by itself, as it may have
+/// while no agent ran, is not called stopped.
 pub async fn stop(agent: &Agent, job: &Job) {
-    let grace = grace(agent, job).await;
-    if let Err(error) = agent.engine.stop(&job.ours(), grace).await {
+    if let Err(error) = try_stop(agent, job).await {
         tracing::warn!(app = %job.app, container = job.name, %error, "cannot stop a scheduled run yet");
     }
+}
+
+async fn try_stop(agent: &Agent, job: &Job) -> std::result::Result<(), EngineError> {
+    let ours = job.ours();
+    if !matches!(agent.engine.status(&ours).await?, Status::Running) {
+        return Ok(());
+    }
+    let name = job.name.clone();
+    let why = "stopped: the next run was due";
+    let record = move |db: &Connection| jobs::set_outcome(db, &name, why);
+    agent.store.write(record).await?;
+    agent.engine.stop(&ours, grace(agent, job).await).await
 }

@@ -236,13 +236,14 @@ async fn build(
     let shared_key = request.shared_key(&context_of(request));
     let named = context.dockerfile.named.clone();
     let agents = Agents::start(&settings.ssh, request.mirror.more().join("ssh")).await?;
+    let labels = request.image_labels();
     let spec = BuildSpec {
         dockerfile: &named,
         shared_key: &shared_key,
         // This build's own tag keeps the image if the agent dies before the other tags are set.
         name: request.tags.last().map(String::as_str).unwrap_or_default(),
         args,
-        labels: &request.labels,
+        labels: &labels,
         target: settings.target.as_deref(),
         platform: settings.platform.as_deref(),
         network: settings.network.as_deref(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
+use time::format_description::well_known::Rfc3339;
 
 use super::Inputs;
 use crate::config::{self, Pull};
@@ -26,8 +27,7 @@ pub struct Request<'a> {
     /// `name:tag`, at least one. The last belongs to this build alone and points to the image
     /// afterwards; the ones before it move to whatever was built last.
     pub tags: Vec<String>,
-    /// The image's labels. As they are the same for every deployment of the app, an unchanged tree
-    /// keeps its image id.
+    /// By which the engine's part of the program finds the image, the same for every deployment of the app.
     pub labels: HashMap<String, String>,
     /// Builds even if an image of this content exists, and runs every step.
     pub no_cache: bool,
@@ -44,5 +44,28 @@ impl Request<'_> {
         let labels: BTreeMap<_, _> = self.labels.iter().collect();
         let of = format!("{} {context} {labels:?}", self.app);
         hex::encode(Sha256::digest(of))
+    }
+
+    /// The image's labels, with where it comes from by the names of the OCI's annotations. All of it follows
+    /// from the commit, the date too, so that a commit that is built twice keeps its image id. An image of a
+    /// registry has its own.
+    pub(super) fn image_labels(&self) -> HashMap<String, String> {
+        let mut labels = self.labels.clone();
+        if self.from.is_some() {
+            return labels;
+        }
+        let commit = &self.commit.id;
+        let tag = self.git_ref.strip_prefix("refs/tags/");
+        let mut add = |name: &str, value: &str| {
+            labels.insert(format!("org.opencontainers.image.{name}"), value.to_owned());
+        };
+        add("revision", commit.as_str());
+        add("source", &self.mirror.shown());
+        add("ref.name", self.branch);
+        add("version", tag.unwrap_or(commit.short()));
+        if let Ok(time) = self.commit.time.format(&Rfc3339) {
+            add("created", &time);
+        }
+        labels
     }
 }

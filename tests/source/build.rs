@@ -299,6 +299,13 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
     assert!(built.image_id.starts_with("sha256:"));
     let labels = image.config.unwrap().labels.unwrap();
     assert_eq!(labels["cutover.image.agent"], scene.agent.as_str());
+    let oci = |name: &str| labels[&format!("org.opencontainers.image.{name}")].as_str();
+    assert_eq!(oci("revision"), commit.id.as_str());
+    assert_eq!(
+        (oci("ref.name"), oci("version")),
+        ("main", commit.id.short())
+    );
+    assert!(oci("created").ends_with('Z') && !oci("source").is_empty());
     let twelve = scene.image_of(commit.id.short()).await;
     assert_eq!(twelve.as_deref(), Some(built.image_id.as_str()));
     let log = scene.log();

@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use git2::{Oid, Repository};
+use parking_lot::Mutex;
 
 use super::SourceError;
 use crate::config::Signers;
@@ -21,6 +22,7 @@ mod ssh;
 const SSH: &[u8] = b"-----BEGIN SSH SIGNATURE-----";
 const OPENPGP: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
 const DEADLINE: Duration = Duration::from_secs(10);
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Who signed the commit; an error says why nobody whose key counts has. `folder` is for files that are
 /// needed meanwhile. Blocks.
@@ -38,20 +40,23 @@ pub(super) fn check(
     let Ok((signature, content)) = git.extract_signature(&oid, None) else {
         return Err(unsigned("it has no signature".into()));
     };
+    // The files are named after the commit, which may be looked at twice at a time.
+    let _turn = TURN.lock();
     let make = || {
         fs::create_dir_all(folder)?;
-        Kept::write(folder.join(format!("{}.sig", id.short())), &signature)
+        let kept = Kept::write(folder.join(format!("{}.sig", id.short())), &signature)?;
+        let content = kept.beside("commit", &content)?;
+        Ok((kept, content))
     };
     let wrong = |error: io::Error| unsigned(format!("it cannot be verified: {error}"));
-    let kept = make().map_err(wrong)?;
+    let (kept, content) = make().map_err(wrong)?;
     let verified = match signers {
         _ if signature.starts_with(SSH) => ssh::verified(&kept, &content, signers),
         Signers::Keys { openpgp, .. } if signature.starts_with(OPENPGP) => {
             openpgp::verified(&kept, &content, openpgp)
         }
         _ => Ok(Err(
-            "it is signed neither with SSH nor with OpenPGP, or there is no key of this kind among those \
-                     required",
+            "it is signed with neither SSH nor OpenPGP, or no key of that kind is among those required",
         )),
     };
     verified.map_err(wrong)?.map_err(|why| unsigned(why.into()))
@@ -92,36 +97,50 @@ impl Drop for Kept {
 }
 
 /// Runs a program, of a package, with nothing of the agent's environment.
-fn run(program: &str, package: &str, arguments: &mut Command, input: &[u8]) -> io::Result<Output> {
-    let command = arguments.env_clear().env("LC_ALL", "C");
+fn run(
+    program: &str,
+    package: &str,
+    command: &mut Command,
+    input: Option<&Kept>,
+) -> io::Result<Output> {
+    command.env_clear().env("LC_ALL", "C");
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
-    command
-        .stdin(Stdio::piped())
+    // A pipe would have to be filled while the program is waited for.
+    let stdin = match input {
+        Some(kept) => File::open(&kept.0)?.into(),
+        None => Stdio::null(),
+    };
+    let child = command
+        .stdin(stdin)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = child.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::other(format!(
             "the program `{program}` is not installed (`apt-get install {package}`)"
         )),
         _ => error,
     })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(input) {
-            // It has seen enough.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
-            _ => {}
-        }
-    }
-    let end = Instant::now() + DEADLINE;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > end {
+    match ends(&mut child, DEADLINE) {
+        Ok(true) => child.wait_with_output(),
+        other => {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::other(format!("`{program}` does not end")));
+            other?;
+            Err(io::Error::other(format!("`{program}` does not end")))
+        }
+    }
+}
+
+fn ends(child: &mut Child, within: Duration) -> io::Result<bool> {
+    let until = Instant::now() + within;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            return Ok(false);
         }
         thread::sleep(Duration::from_millis(2));
     }
-    child.wait_with_output()
+    Ok(true)
 }

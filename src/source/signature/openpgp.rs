@@ -16,7 +16,7 @@ const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 /// Of a file of keys, in bytes.
 const LARGEST: u64 = 4 << 20;
 
-pub(super) fn verified(signature: &Kept, content: &[u8], files: &[PathBuf]) -> Verified {
+pub(super) fn verified(signature: &Kept, content: &Kept, files: &[PathBuf]) -> Verified {
     let mut all = Vec::new();
     for path in files {
         all.extend(keys(path)?);
@@ -33,7 +33,7 @@ pub(super) fn verified(signature: &Kept, content: &[u8], files: &[PathBuf]) -> V
     command.arg("--homedir").arg(home);
     command.arg("--keyring").arg(&ring);
     command.arg("--").arg(&signature.0).arg("-");
-    let done = run(PROGRAM, "gpgv", &mut command, content)?;
+    let done = run(PROGRAM, "gpgv", &mut command, Some(content))?;
     Ok(read(
         &String::from_utf8_lossy(&done.stdout),
         done.status.success(),
@@ -92,7 +92,7 @@ fn keys(path: &Path) -> io::Result<Vec<u8>> {
     match blocks {
         Some(blocks) if !blocks.is_empty() => Ok(blocks.concat()),
         _ => Err(wrong(
-            &"it is no file of OpenPGP public keys (`gpg --export --armor`)",
+            &"it is not a file of OpenPGP public keys (`gpg --export --armor`)",
         )),
     }
 }

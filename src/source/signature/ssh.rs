@@ -11,7 +11,7 @@ const PROGRAM: &str = "ssh-keygen";
 /// As git names what it signs.
 const NAMESPACE: &str = "git";
 
-pub(super) fn verified(signature: &Kept, content: &[u8], from: &Signers) -> Verified {
+pub(super) fn verified(signature: &Kept, content: &Kept, from: &Signers) -> Verified {
     let listed;
     let signers = match from {
         Signers::File(path) => path,
@@ -20,13 +20,13 @@ pub(super) fn verified(signature: &Kept, content: &[u8], from: &Signers) -> Veri
             &listed.0
         }
     };
-    let principals = keygen("find-principals", signers, signature, &[], &[])?;
+    let principals = keygen("find-principals", signers, signature, &[], None)?;
     let text = String::from_utf8_lossy(&principals.stdout).into_owned();
     let Some(principal) = text.lines().next().filter(|_| principals.status.success()) else {
         return Ok(Err(UNKNOWN));
     };
     let more = ["-n", NAMESPACE, "-I", principal];
-    let done = keygen("verify", signers, signature, &more, content)?;
+    let done = keygen("verify", signers, signature, &more, Some(content))?;
     Ok(match done.status.success() {
         true => Ok(principal.to_owned()),
         false => Err(INVALID),
@@ -57,7 +57,7 @@ fn keygen(
     signers: &Path,
     signature: &Kept,
     more: &[&str],
-    input: &[u8],
+    input: Option<&Kept>,
 ) -> io::Result<Output> {
     let mut command = Command::new(PROGRAM);
     command.args(["-Y", what]).arg("-f").arg(signers);

@@ -236,7 +236,7 @@ async fn build(
     let shared_key = request.shared_key(&context_of(request));
     let named = context.dockerfile.named.clone();
     let agents = Agents::start(&settings.ssh, request.mirror.more().join("ssh")).await?;
-    let labels = request.image_labels();
+    let labels = request.image_labels(&String::from_utf8_lossy(&context.dockerfile.text));
     let spec = BuildSpec {
         dockerfile: &named,
         shared_key: &shared_key,

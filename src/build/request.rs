@@ -27,7 +27,7 @@ pub struct Request<'a> {
     /// `name:tag`, at least one. The last belongs to this build alone and points to the image
     /// afterwards; the ones before it move to whatever was built last.
     pub tags: Vec<String>,
-    /// By which the engine's part of the program finds the image, the same for every deployment of the app.
+    /// The labels by which the engine finds the images of this agent; the same for every deployment of the app.
     pub labels: HashMap<String, String>,
     /// Builds even if an image of this content exists, and runs every step.
     pub no_cache: bool,
@@ -46,10 +46,10 @@ impl Request<'_> {
         hex::encode(Sha256::digest(of))
     }
 
-    /// The image's labels, with where it comes from by the names of the OCI's annotations. All of it follows
-    /// from the commit, the date too, so that a commit that is built twice keeps its image id. An image of a
-    /// registry has its own.
-    pub(super) fn image_labels(&self) -> HashMap<String, String> {
+    /// The image's labels, with where it comes from by the names of the OCI's annotations, except for those
+    /// that the Dockerfile mentions itself. All of it follows from the commit, the date too, so that a commit
+    /// that is built twice keeps its image id. An image of a registry has its own.
+    pub(super) fn image_labels(&self, dockerfile: &str) -> HashMap<String, String> {
         let mut labels = self.labels.clone();
         if self.from.is_some() {
             return labels;
@@ -57,10 +57,15 @@ impl Request<'_> {
         let commit = &self.commit.id;
         let tag = self.git_ref.strip_prefix("refs/tags/");
         let mut add = |name: &str, value: &str| {
-            labels.insert(format!("org.opencontainers.image.{name}"), value.to_owned());
+            let name = format!("org.opencontainers.image.{name}");
+            if !dockerfile.contains(&name) {
+                labels.insert(name, value.to_owned());
+            }
         };
         add("revision", commit.as_str());
-        add("source", &self.mirror.shown());
+        if let Some(address) = self.mirror.address() {
+            add("source", &address);
+        }
         add("ref.name", self.branch);
         add("version", tag.unwrap_or(commit.short()));
         if let Ok(time) = self.commit.time.format(&Rfc3339) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use tokio::time::Instant;
 
 use super::{BuildError, Request};
 use crate::config::{Image, Pull};
@@ -12,6 +13,9 @@ use crate::store::log::Log;
 
 /// How long the registries may take to name what they have. The builder asks those that did not answer again.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How many images the registries are asked for at once.
+const AT_ONCE: usize = 8;
 
 /// An image that the build starts from, copies from, or has the Dockerfile read by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,22 +64,27 @@ pub(super) async fn resolved(
         }
         Pull::Always => {
             let asked = |base: &Base| bases.contains(&base.name) || base.id.is_none();
-            let asked: Vec<_> = all.iter_mut().filter(|base| asked(base)).collect();
+            let mut asked: Vec<_> = all.iter_mut().filter(|base| asked(base)).collect();
             if let [first, ..] = &asked[..] {
                 let more = match asked.len() - 1 {
                     0 => String::new(),
                     more => format!(" and {more} more"),
                 };
                 log.line(&format!(
-                    "asking the registry for `{}`{more}, as of now",
+                    "asking the registries what `{}`{more} is now",
                     first.name
                 ));
             }
-            let digests = asked.into_iter().map(|base| async move {
-                (base.id, base.digest) = (None, digest(engine, &base.name).await);
-                base.digest.is_some()
-            });
-            if join_all(digests).await.contains(&false) {
+            let until = Instant::now() + DEADLINE;
+            let mut all_known = true;
+            for some in asked.chunks_mut(AT_ONCE) {
+                let digests = some.iter_mut().map(|base| async move {
+                    (base.id, base.digest) = (None, digest(engine, &base.name, until).await);
+                    base.digest.is_some()
+                });
+                all_known &= !join_all(digests).await.contains(&false);
+            }
+            if !all_known {
                 all.push(unknown());
             }
         }
@@ -87,12 +96,12 @@ pub(super) async fn resolved(
 }
 
 /// `None`: the builder says what is wrong, if it needs the image.
-async fn digest(engine: &Engine, name: &str) -> Option<String> {
+async fn digest(engine: &Engine, name: &str, until: Instant) -> Option<String> {
     let image: Image = name.parse().ok()?;
     if image.digest.is_some() {
         return image.digest;
     }
-    let found = tokio::time::timeout(DEADLINE, engine.digest(&image)).await;
+    let found = tokio::time::timeout_at(until, engine.digest(&image)).await;
     found.ok()?.ok()
 }
 

@@ -220,6 +220,11 @@ impl Mirror {
         }
     }
 
+    /// The same, if it is one that others can use too.
+    pub(crate) fn address(&self) -> Option<String> {
+        matches!(self.repo, Repo::Http(_) | Repo::Ssh(_)).then(|| self.shown())
+    }
+
     fn disk(&self, cause: io::Error) -> SourceError {
         SourceError::Disk {
             path: self.folder.display().to_string(),

@@ -130,6 +130,9 @@ impl Docker {
             }
         }
         let id = image.ok_or_else(|| not_there("it did not report the image's id"))?;
+        if let (Some(log), Some(line)) = (log, progress.slowest()) {
+            log.line(&mask.hide(line));
+        }
         let from = progress.bases();
         Ok(BuiltImage { id, from })
     }

@@ -18,6 +18,9 @@ const SHOWN: usize = 500;
 /// How much of a very long line is logged, in bytes.
 const LINE: usize = 8 << 10;
 
+/// From how many seconds on the slowest step is named.
+const LONG: f64 = 1.0;
+
 /// How steps are called that only ask a registry, and how long it may take to answer: for the program that reads
 /// the Dockerfile, and for a base image.
 const ASKING: [(&str, Duration); 2] = [
@@ -38,6 +41,8 @@ struct Step {
     number: usize,
     name: String,
     started: Option<f64>,
+    /// How long it ran, in seconds.
+    took: f64,
     /// Until when a registry has to answer.
     due: Option<Instant>,
     announced: bool,
@@ -105,6 +110,15 @@ impl Progress {
         all.into_iter().collect()
     }
 
+    /// Which step took longest, as a line of the log, if it is worth one.
+    pub(super) fn slowest(&self) -> Option<String> {
+        let ended = self.steps.values().filter(|step| step.ended);
+        let step = ended.max_by(|a, b| a.took.total_cmp(&b.took))?;
+        let Step { number, name, .. } = step;
+        let worth = step.took >= LONG && self.steps.len() > 1;
+        worth.then(|| format!("slowest step: #{number} {name} ({:.1}s)", step.took))
+    }
+
     /// The last lines of all steps.
     pub(super) fn tail(&self) -> Vec<String> {
         self.tail.iter().cloned().collect()
@@ -116,6 +130,7 @@ impl Progress {
             number,
             name: String::new(),
             started: None,
+            took: 0.0,
             due: None,
             announced: false,
             ended: false,
@@ -171,8 +186,8 @@ impl Progress {
             step.print(&rest, lines);
         }
         let completed = time.seconds as f64 + f64::from(time.nanos) / 1e9;
-        let took = completed - step.started.unwrap_or(completed);
-        let n = step.number;
+        step.took = completed - step.started.unwrap_or(completed);
+        let (n, took) = (step.number, step.took);
         if !vertex.error.is_empty() {
             step.error = readable(vertex.error.as_bytes());
             lines.push(format!("#{n} ERROR: {}", step.error));
@@ -270,6 +285,8 @@ mod tests {
             take(&mut progress, &[cached], &[]),
             ["#2 RUN b", "#2 CACHED"]
         );
+        let slowest = progress.slowest();
+        assert_eq!(slowest.as_deref(), Some("slowest step: #1 RUN a (2.0s)"));
         assert!(progress.failure().is_none());
     }
 

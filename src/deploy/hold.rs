@@ -25,7 +25,7 @@ pub async fn set(
         });
         let said = |it: &Option<Held>| it.as_ref().map(|it| it.text.clone());
         if said(&before) == said(&wanted) {
-            return Ok((before, None));
+            return Ok((before, Vec::new()));
         }
         let kind = match (hold, off) {
             (Hold::Pin, false) => actions::Kind::Pin,
@@ -39,17 +39,19 @@ pub async fn set(
         let detail = serde_json::json!({ "before": shown(&before), "after": shown(&wanted) });
         actions::insert(db, kind, Some(&of), &detail, &by)?;
         holds::set(db, &of, hold, wanted.as_ref())?;
-        let running = deployments::running(db, &of)?.filter(|it| !cancel::is_too_late(it.state));
-        let stopped = match running {
-            Some(running) if holds::stops(db, &running)?.is_some() => Some(running.id),
-            _ => None,
-        };
+        // What waits for its turn to build has begun, but is still queued.
+        let mut stopped = Vec::new();
+        for it in deployments::open(db)?.into_iter().filter(|it| it.app == of) {
+            if !cancel::is_too_late(it.state) && holds::stops(db, &it)?.is_some() {
+                stopped.push(it.id);
+            }
+        }
         Ok((wanted, stopped))
     });
     let (held, stopped) = write.await?;
-    // What waits ends when its turn comes, and so does this one if the agent is killed here.
-    if let Some(stopped) = stopped {
-        agent.hub.cancel(&stopped);
+    // What has not begun ends when its turn comes, and so do the others if the agent is killed here.
+    for id in &stopped {
+        agent.hub.cancel(id);
     }
     tracing::info!(%app, ?hold, on = held.is_some(), "changed what is put on an app");
     if hold == Hold::Maintenance

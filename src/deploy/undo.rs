@@ -36,7 +36,7 @@ pub async fn undo(line: &Line<'_>, stop: Stop) -> Result<()> {
         Stop::Cancelled => line.log.line("cancelled"),
         Stop::Superseded(why) | Stop::Skipped(why) => line.log.line(&why.message),
         Stop::Interrupted(why) => line.log.line(&format!("interrupted: {why}")),
-        Stop::PutOff => line.log.line("put off until the app is started"),
+        Stop::PutOff => line.log.line("put off: it begins again when it may"),
     }
     if let Err(error) = take_back(line.agent, &line.id).await {
         let error = stuck(&error);
@@ -79,7 +79,7 @@ fn tell(line: &Line<'_>, stop: &Stop) {
         Stop::Superseded(why) => tracing::info!(%app, %deployment, "superseded: {}", why.message),
         Stop::Skipped(why) => tracing::info!(%app, %deployment, "skipped: {}", why.message),
         Stop::Interrupted(why) => tracing::warn!(%app, %deployment, "interrupted: {why}"),
-        Stop::PutOff => tracing::info!(%app, %deployment, "put off until the app is started"),
+        Stop::PutOff => tracing::info!(%app, %deployment, "put off: it begins again when it may"),
     }
 }
 

@@ -110,7 +110,7 @@ pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
         let mut left = Vec::new();
         for container in found {
             left.extend(of_ended_job(db, &container)?);
-            left.extend(given_up(db, &container)?);
+            left.extend(of_given_up(db, &container)?);
         }
         Ok(left)
     });
@@ -122,7 +122,7 @@ pub async fn orphans(agent: &Agent) -> std::result::Result<usize, EngineError> {
     Ok(left.len())
 }
 
-fn given_up(db: &Connection, container: &Found) -> Result<Option<Ours>> {
+fn of_given_up(db: &Connection, container: &Found) -> Result<Option<Ours>> {
     match &container.mark {
         Some(mark) => given_up::get(db, &container.name, mark),
         None => Ok(None),
@@ -217,7 +217,7 @@ mod tests {
                     name: name.into(),
                     mark: mark.map(str::to_owned),
                 };
-                super::given_up(db, &container)
+                super::of_given_up(db, &container)
             };
             let name = instance.name.as_str();
             instances::insert(db, &instance)?;
@@ -229,6 +229,15 @@ mod tests {
             for (name, mark) in [(name, Some("other")), (name, None), ("mine", Some("m"))] {
                 assert_eq!(found(name, mark)?, None, "{name} {mark:?}");
             }
+            // It was made, and live: what took it off has removed it, or must not.
+            let seen = Instance {
+                mark: Some("seen".into()),
+                ..instance.clone()
+            };
+            instances::insert(db, &seen)?;
+            instances::set_engine(db, name, "engine")?;
+            instances::delete(db, name)?;
+            assert_eq!(found(name, Some("seen"))?, None);
             // It was adopted.
             instances::insert(db, &instance)?;
             assert_eq!(found(name, Some("m"))?, None);

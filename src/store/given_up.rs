@@ -10,11 +10,12 @@ use super::{Result, now};
 const KEEP: i64 = 24 * 3_600_000;
 
 /// Keeps the name and the mark of an instance that is about to be forgotten. One without a mark could not
-/// be told from somebody else's.
+/// be told from somebody else's; one that was live and seen is there, or was removed: it is never looked for.
 pub(super) fn insert(db: &Connection, instance: &str) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO given_up (mark, name, at)
-         SELECT mark, name, ?2 FROM instances WHERE name = ?1 AND mark IS NOT NULL
+         SELECT mark, name, ?2 FROM instances
+         WHERE name = ?1 AND mark IS NOT NULL AND engine IS NULL
          ON CONFLICT (mark) DO UPDATE SET name = excluded.name, at = excluded.at",
     )?;
     insert.execute((instance, now()))?;

@@ -1,7 +1,7 @@
 //! Removes an app: its containers, its images and its route. Only what our own record names is
 //! removed. The intent is stored first; what one agent leaves undone, the next one completes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::steps::retire;
 use super::{Agent, Result, networks, output, routes, secret_files, undo};
 use crate::engine::EngineError;
-use crate::ids::{AppName, DeploymentId};
+use crate::ids::AppName;
 use crate::principal::Requester;
 use crate::source;
 use crate::state::{Event, State, Step};
@@ -108,9 +108,7 @@ pub async fn remove(
 pub async fn complete(agent: &Arc<Agent>, app: &AppName, volumes: bool) {
     agent.workers.hold(app).await;
     let mut pause = Duration::from_millis(200);
-    // What is queued from now on waits for the end of the removal.
-    let mut doomed = None;
-    while let Err(error) = attempt(agent, app, volumes, &mut doomed).await {
+    while let Err(error) = attempt(agent, app, volumes).await {
         tracing::warn!(%app, %error, "failed to remove the app; retrying");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
@@ -134,24 +132,25 @@ enum RemovalError {
     Drain(#[from] crate::proxy::control::Error),
 }
 
-/// Attempts the whole removal; each part of it can be repeated. `doomed` are the deployments to end, once
-/// that is known.
+/// Attempts the whole removal; each part of it can be repeated.
 async fn attempt(
     agent: &Arc<Agent>,
     app: &AppName,
     with_volumes: bool,
-    doomed: &mut Option<HashSet<DeploymentId>>,
 ) -> std::result::Result<(), RemovalError> {
     let name = app.clone();
-    let (mut open, instances, kept) = agent
+    let (open, instances, kept) = agent
         .store
         .read(move |db| {
             let instances = with_releases(db, instances::of_app(db, &name)?)?;
-            Ok((open(db, &name)?, instances, releases::kept(db, &name)?))
+            let mut open = open(db, &name)?;
+            // What was queued since then waits for the end of the removal.
+            if let Some(since) = app_names::removing_since(db, &name)? {
+                open.retain(|it| it.created_at <= since || it.state != State::Queued);
+            }
+            Ok((open, instances, releases::kept(db, &name)?))
         })
         .await?;
-    let doomed = doomed.get_or_insert_with(|| open.iter().map(|it| it.id.clone()).collect());
-    open.retain(|it| doomed.contains(&it.id));
     for deployment in open.iter().filter(|it| !it.state.is_switched()) {
         undo::take_back(agent, &deployment.id).await?;
     }
@@ -234,7 +233,8 @@ async fn remove_named_volumes(
 }
 
 /// False if the engine refuses, as it does while somebody else's container uses it. The removal does not wait
-/// for that: an image goes when the app's images are tidied next, a volume with its next removal.
+/// for that: an image goes when the app is tidied next, or with `gc` once deploy.toml no longer has the app; a
+/// volume with the next removal.
 fn is_removed(
     app: &AppName,
     what: &str,
@@ -243,7 +243,7 @@ fn is_removed(
     match removed {
         Ok(()) => Ok(true),
         Err(EngineError::Refused { cause, .. }) => {
-            tracing::warn!(%app, "`{what}` is left: {cause}");
+            tracing::warn!(%app, "`{what}` was not removed with the app: {cause}");
             Ok(false)
         }
         Err(error) => Err(error),

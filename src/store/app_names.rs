@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{Result, apps, parsed, statuses};
+use super::{Result, apps, now, parsed, statuses};
 use crate::ids::AppName;
 
 /// The app's route when deploy.toml last had it, as JSON; `None` if none was recorded.
@@ -78,11 +78,17 @@ pub fn in_use(db: &Connection) -> Result<Vec<AppName>> {
 /// Records, before anything is removed, that an app is to be removed; with `volumes`, its data too.
 pub fn begin_removal(db: &Connection, app: &AppName, volumes: bool) -> Result<()> {
     db.execute(
-        "INSERT INTO apps (name, removing) VALUES (?1, ?2)
-         ON CONFLICT (name) DO UPDATE SET removing = ?2",
-        (app.as_str(), volumes),
+        "INSERT INTO apps (name, removing, removing_since) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET removing = ?2, removing_since = ?3",
+        (app.as_str(), volumes, now()),
     )?;
     Ok(())
+}
+
+/// When the removal of an app began, in milliseconds since 1970; `None` if that was before it was recorded.
+pub fn removing_since(db: &Connection, app: &AppName) -> Result<Option<i64>> {
+    let mut query = db.prepare_cached("SELECT removing_since FROM apps WHERE name = ?1")?;
+    Ok(query.query_row([app.as_str()], |row| row.get(0))?)
 }
 
 pub fn is_being_removed(db: &Connection, app: &AppName) -> Result<bool> {
@@ -113,7 +119,7 @@ pub fn take_off(db: &Connection, app: &AppName) -> Result<u64> {
 /// is lower.
 pub fn end_removal(db: &Connection, app: &AppName) -> Result<()> {
     db.execute(
-        "UPDATE apps SET removing = NULL, route = NULL, stopped_at = NULL, pinned = NULL,
+        "UPDATE apps SET removing = NULL, removing_since = NULL, route = NULL, stopped_at = NULL, pinned = NULL,
             maintenance = NULL
          WHERE name = ?1",
         [app.as_str()],

@@ -56,11 +56,12 @@ pub fn earlier(db: &Connection, delivery: &NewDelivery) -> Result<Option<Earlier
     Ok(found.optional()?)
 }
 
-/// The first delivery of the same that deployed nothing.
+/// The first notice of a pull, which stands for all.
 pub fn noise(db: &Connection, delivery: &NewDelivery) -> Result<Option<Outcome>> {
     let mut query = db.prepare_cached(
         "SELECT id, deployment, reason, forge_delivery FROM deliveries
-         WHERE app = ?1 AND body_hash = ?2 AND deployment IS NULL ORDER BY id LIMIT 1",
+         WHERE app = ?1 AND body_hash = ?2 AND event = 'pull' AND deployment IS NULL
+         ORDER BY id LIMIT 1",
     )?;
     let found = query.query_row((delivery.app.as_str(), &delivery.body_hash), from_row);
     Ok(found.optional()?.map(|earlier| earlier.outcome))

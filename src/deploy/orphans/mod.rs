@@ -15,7 +15,9 @@ use crate::engine::inventory::{
 };
 use crate::proxy::table::Table;
 use crate::store::ours::Ours;
-use crate::store::{StoreError, deployments, images, instances, jobs, volumes};
+use crate::store::{
+    StoreError, app_names, deployments, given_up, images, instances, jobs, volumes,
+};
 
 pub mod adopt;
 pub mod gc;
@@ -105,7 +107,12 @@ fn unrecorded(db: &Connection, mut all: Inventory) -> Result<Inventory> {
     let mut containers = Vec::new();
     for it in all.containers {
         let job = jobs::get(db, &it.name)?.map(|job| job.ours());
-        let mut recorded = rows.iter().chain(&job);
+        let late = it.mark.as_deref();
+        let late = late
+            .map(|mark| given_up::get(db, &it.name, mark))
+            .transpose()?;
+        let late = late.flatten();
+        let mut recorded = rows.iter().chain(&job).chain(&late);
         let is_recorded = recorded.any(|row| row.name == it.name && row.has(it.mark.as_deref()));
         if (has_our_name(&it) || was_renamed(&it, &images)) && !is_recorded {
             containers.push(it);
@@ -157,11 +164,13 @@ fn has_our_names(it: &FoundImage) -> bool {
         .any(|name| Some(&name.app) == it.app.as_ref())
 }
 
-/// Whether it is the image of a deployment that the database knows: then it is ours, recorded or not.
+/// Whether it is the image of a deployment that the database knows, of an app that deploy.toml has: then it is
+/// tidied with the app, recorded or not.
 fn is_of_deployment(db: &Connection, it: &FoundImage) -> Result<bool> {
     for name in &it.names {
         if let ImageTag::Deployment(id) = &name.tag
-            && deployments::get(db, id)?.is_some()
+            && let Some(of) = deployments::get(db, id)?
+            && !app_names::is_gone(db, &of.app)?
         {
             return Ok(true);
         }

@@ -597,6 +597,11 @@ const MIGRATIONS: &[&str] = &[
         error    TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // What was queued after a removal began waits for its end.
+    "
+    ALTER TABLE apps ADD COLUMN removing_since INTEGER;
+    CREATE INDEX deliveries_pulls ON deliveries (app, body_hash, id) WHERE event = 'pull';
+",
 ];
 
 /// Brings the schema up to date. The error is a message for the user.

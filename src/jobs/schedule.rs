@@ -13,7 +13,7 @@ use crate::store::{Result, now};
 
 /// How often the schedules are looked at without a wake-up: the clock may be set.
 const LOOK: Duration = Duration::from_secs(20);
-/// How long to wait after a schedule could not be recorded.
+/// How long to wait after a schedule could not be recorded, and before a run is stopped once more.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub async fn schedule(agent: Arc<Agent>) {
@@ -41,6 +41,7 @@ pub async fn schedule(agent: Arc<Agent>) {
                         let agent = agent.clone();
                         stopping.spawn(async move {
                             cron::stop(&agent, &job).await;
+                            tokio::time::sleep(AGAIN).await;
                             job.name
                         });
                     }

@@ -8,6 +8,7 @@ use crate::config::NotifyEvent;
 use crate::deploy::environment::{self, EnvironmentError, Purpose};
 use crate::deploy::{Agent, Result, masks};
 use crate::engine::{EngineError, Exit, JobSpec, Status};
+use crate::log_limit::limited;
 use crate::store::events::{self, Said};
 use crate::store::jobs::{self, Job};
 use crate::store::log::Log;
@@ -196,11 +197,18 @@ async fn grace(agent: &Agent, job: &Job) -> Duration {
     service.map_or(Duration::from_secs(10), |it| it.settings.stop_grace)
 }
 
-/// Stops a run for the next one; what runs it records the end. One that has ended by itself, as it may have
-/// while no agent ran, is not called stopped.
+/// Stops a run for the next one; what runs it records the end. One that has ended by itself before that, as
+/// it may have while no agent ran, is not called stopped.
 pub async fn stop(agent: &Agent, job: &Job) {
     if let Err(error) = try_stop(agent, job).await {
-        tracing::warn!(app = %job.app, container = job.name, %error, "cannot stop a scheduled run yet");
+        limited!(
+            warn,
+            "a run to stop",
+            app = %job.app,
+            container = job.name,
+            %error,
+            "cannot stop a scheduled run yet"
+        );
     }
 }
 

@@ -69,8 +69,10 @@ pub async fn run(_: Doctor, global: &Global) -> Result<(), Error> {
     found.extend(tls);
     found.extend(orphans);
     found.push(match proxy {
-        // The agent starts it.
-        Found::Bad(_) if !runs => Found::Skipped("the proxy, which the agent starts".to_owned()),
+        // Before the first start there is none.
+        Found::Bad(_) if !runs && !config.agent.data_dir.join("cutover.db").exists() => {
+            Found::Skipped("the proxy, which the agent starts".to_owned())
+        }
         proxy => proxy,
     });
     found.extend(links);

@@ -81,8 +81,8 @@ pub fn run(args: Init, global: &Global) -> Result<(), Error> {
     }
     if let Some(usual) = usual.filter(|usual| *usual != branch) {
         print::line(format_args!(
-            "`{branch}` is what is checked out here; the repository's default branch is `{usual}`: change \
-             `branch` if pushes to that are to be deployed"
+            "`{branch}` is what is checked out here; the repository's default branch is `{usual}`: set \
+             `branch` to that one to deploy pushes to it"
         ));
     }
     if let Some(dir) = found.site {
@@ -125,17 +125,26 @@ fn filled_in(app: &str, repo: &str, branch: &str, port: Option<u16>) -> String {
     let variable = variable(app);
     // Written by JSON's rules, which are the same as TOML's for what a repository's name can contain.
     let text = |text: &str| serde_json::Value::from(text).to_string();
+    // What others have named comes last: it may contain any of these words.
     TEMPLATE
-        .replace("\"REPO\"", &text(repo))
-        .replace("\"BRANCH\"", &text(branch))
         .replace("= 8080", &format!("= {:<4}", port.unwrap_or(8080)))
         .replace("APP", app)
         .replace("VARIABLE", &variable)
+        .replace("\"BRANCH\"", &text(branch))
+        .replace("\"REPO\"", &text(repo))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_others_stay_as_they_are() {
+        let text = filled_in("shop", "/srv/APP.git", "APP-1-VARIABLE", Some(8080));
+        assert!(text.contains("\"/srv/APP.git\""), "{text}");
+        assert!(text.contains("\"APP-1-VARIABLE\""), "{text}");
+        assert!(text.contains("[apps.shop]"), "{text}");
+    }
 
     #[test]
     fn an_address_loses_its_token_and_nothing_else() {

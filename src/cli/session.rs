@@ -20,6 +20,11 @@ use super::{Error, Global};
 /// terminal is gone.
 const UNREAD: u8 = 128 + 13;
 const HUNG_UP: u8 = 128 + 1;
+/// Those for SIGINT and SIGTERM, where the program cannot be told of them.
+const INTERRUPTED: u8 = 128 + 2;
+const TERMINATED: u8 = 128 + 15;
+/// How long the agent of a running program may say nothing: it asks every 15 seconds whether anybody is there.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long the program's end may take to arrive when nothing can be sent any more.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -132,8 +137,15 @@ async fn follow(
     terminal: bool,
 ) -> Result<ExitCode, Error> {
     let mut raw = None;
+    // The agent asks often whether anybody is there, once the program runs; making its container may take
+    // longer.
+    let mut silence = Duration::MAX;
     loop {
-        let text = match from.next().await {
+        let next = tokio::time::timeout(silence, from.next()).await;
+        let Ok(message) = next else {
+            return Err(Error::unreachable("the agent does not answer any more"));
+        };
+        let text = match message {
             Some(Ok(Message::Binary(bytes))) => {
                 if !write(&bytes).await {
                     return Ok(ExitCode::from(UNREAD));
@@ -150,7 +162,10 @@ async fn follow(
         };
         match serde_json::from_str(&text) {
             // Only now: an error before is for a terminal as it was.
-            Ok(Said::Started {}) => raw = terminal.then(Raw::set).flatten(),
+            Ok(Said::Started {}) => {
+                silence = SILENCE;
+                raw = terminal.then(Raw::set).flatten();
+            }
             Ok(Said::Exit { code, hint }) => {
                 drop(raw);
                 if let Some(hint) = hint {
@@ -195,7 +210,13 @@ async fn pass_on(
             _ = interrupted.recv() => Message::text(json!({ "signal": "INT" }).to_string()),
             _ = terminated.recv() => Message::text(json!({ "signal": "TERM" }).to_string()),
         };
-        to.send(message).await.map_err(|error| lost(&error))?;
+        // Who reads nothing of what was sent before cannot be told of a signal either: without the
+        // connection the program ends.
+        tokio::select! {
+            sent = to.send(message) => sent.map_err(|error| lost(&error))?,
+            _ = interrupted.recv() => return Ok(ExitCode::from(INTERRUPTED)),
+            _ = terminated.recv() => return Ok(ExitCode::from(TERMINATED)),
+        }
     }
 }
 

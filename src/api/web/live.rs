@@ -19,6 +19,7 @@ use crate::api::path::{find, known};
 use crate::api::{Api, Shared, log};
 use crate::deploy::follow::Until;
 use crate::deploy::output::{self, Query};
+use crate::deploy::short_name;
 use crate::ids::AppName;
 use crate::principal::Role;
 
@@ -104,8 +105,9 @@ fn output(api: &Api, app: AppName, fields: &Fields, since: Option<String>) -> Ev
         async move { is_new }
     });
     let events = lines.map(|said| {
-        let text = serde_json::json!({ "instance": said.instance, "text": said.line.text,
-            "time": said.line.time, "stream": said.line.stream });
+        let name = short_name(&said.instance).unwrap_or_default();
+        let text = serde_json::json!({ "instance": said.instance, "name": name,
+            "text": said.line.text, "time": said.line.time, "stream": said.line.stream });
         Ok(Event::default()
             .event("output")
             .id(said.line.time)

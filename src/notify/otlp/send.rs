@@ -82,6 +82,7 @@ pub async fn start(agent: Arc<Agent>) {
             };
             match send(&outbound, otlp, batch.body.clone()).await {
                 Ok(refused) => {
+                    let refused = refused.min(batch.spans);
                     if attempts > 0 {
                         tracing::info!("traces are sent again");
                     }

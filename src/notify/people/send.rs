@@ -70,24 +70,20 @@ pub async fn exchange(
             channel.map_err(|error| later(format!("it cannot be reached: {error}")))?;
         let answer = channel.send(request).await;
         let answer = answer.map_err(|error| later(format!("it did not answer: {error}")))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, CAP).collect();
-        // What it says is of use, but no reason to send the request again.
-        let body = tokio::time::timeout(BODY, body).await;
-        let body = body
-            .ok()
-            .and_then(Result::ok)
-            .map(|it| it.to_bytes())
-            .unwrap_or_default();
-        judge(head.status, &head.headers, &body).map(|()| body)
+        Ok((channel, answer))
     };
-    match tokio::time::timeout(DEADLINE, exchange).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(later(format!(
-            "it did not answer in {} s",
-            DEADLINE.as_secs()
-        ))),
-    }
+    let answered = tokio::time::timeout(DEADLINE, exchange).await;
+    let late = |_| later(format!("it did not answer within {} s", DEADLINE.as_secs()));
+    let (_channel, answer) = answered.map_err(late)??;
+    let (head, body) = answer.into_parts();
+    // What it says is of use, but no reason to send the request again.
+    let body = tokio::time::timeout(BODY, Limited::new(body, CAP).collect()).await;
+    let body = body
+        .ok()
+        .and_then(Result::ok)
+        .map(|it| it.to_bytes())
+        .unwrap_or_default();
+    judge(head.status, &head.headers, &body).map(|()| body)
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {

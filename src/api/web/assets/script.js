@@ -119,8 +119,7 @@ function listen() {
     last = event.lastEventId;
     const said = JSON.parse(event.data);
     document.getElementById("empty").hidden = true;
-    const number = said.instance.split("-").pop();
-    add([quiet(`${said.time.slice(11, 19)} ${number} `), said.text, "\n"],
+    add([quiet(`${said.time.slice(11, 19)} ${said.name} `), said.text, "\n"],
       said.stream === "stderr" ? "err" : "out", said.instance);
   });
   source.addEventListener("end", (event) => {

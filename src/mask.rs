@@ -74,7 +74,14 @@ impl Values {
         let kept = kept.trim_end_matches([' ', '\u{fffd}']);
         let rests = kept.char_indices().map(|(at, _)| (at, &kept[at..]));
         let mut long = rests.take_while(|(_, rest)| rest.len() >= SHORTEST);
-        let begin = long.find(|(_, rest)| self.forms.iter().any(|form| form.starts_with(rest)));
+        // They are sorted: if any begins with it, so does the first that is not before it.
+        let begins = |rest: &str| {
+            let at = self.forms.partition_point(|form| form.as_str() < rest);
+            self.forms
+                .get(at)
+                .is_some_and(|form| form.starts_with(rest))
+        };
+        let begin = long.find(|(_, rest)| begins(rest));
         begin.map(|(begin, _)| (begin, kept.len()))
     }
 }

@@ -244,9 +244,7 @@ fn elsewhere(agent: &Agent, it: &Live, look: &Look) -> Option<String> {
 
 fn ended(look: &Look) -> String {
     match look.out_of_memory {
-        true => {
-            "was killed because it used more memory than it may (`memory` below `run`)".to_owned()
-        }
+        true => "was killed because it used more memory than its `memory` limit allows".to_owned(),
         false => format!("ended with exit code {}", look.exit_code),
     }
 }

@@ -151,7 +151,7 @@ async fn what_exceeds_its_memory_later_is_shown_counted_and_told() {
         metrics.contains(kills)
     });
     assert!(counted.await, "{}", server.log());
-    let why = "used more memory than it may";
+    let why = "used more memory than its";
     let status = server.cutover(&["status"]).output().unwrap();
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(status.contains(why), "{status}");

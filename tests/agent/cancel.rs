@@ -183,10 +183,10 @@ async fn who_waits_for_others_can_be_cancelled_until_the_switch() {
     crate::crash::agrees(&server, "starting").await;
 
     // Requests in flight.
-    let slow = async { server.get("/slow?ms=6000").await };
+    let id = server.push("v3", "slow-start 3000").await;
+    server.until_log(&id, "[probe] not healthy yet").await;
+    let slow = async { server.get("/slow?ms=10000").await };
     let switched = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let id = server.push("v3", "").await;
         is(&id, "draining").await;
         assert!(!cancel(&server, &id).await);
         let (live, log) = server.ended(&id).await;

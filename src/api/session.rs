@@ -1,8 +1,8 @@
 //! Programs that people talk to, over a WebSocket.
 //!
-//! The first message is a [`Start`]. After it, what the person types comes in binary messages, and sizes,
-//! signals and the end of the input in text messages. What the program writes goes out in binary messages that begin with its
-//! stream, 1 or 2; in text messages go a [`talk::Said`]. The last one says how the program ended.
+//! The first message is a [`Start`]. After it, binary messages are what the person types; text messages are
+//! sizes, signals and the end of the input. Output goes out in binary messages that begin with their stream,
+//! 1 or 2; text messages are a [`talk::Said`], of which the last says how the program ended.
 
 use std::sync::Arc;
 use std::time::Duration;

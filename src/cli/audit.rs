@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::client::{Client, view};
 use super::table::Table;
 use super::{Error, Global, print, words};
+use crate::deploy::detail;
 use crate::principal::Requester;
-use crate::store::actions;
 
 /// Show the audit log, newest first: who did what, and from where
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ fn path(args: &Audit, limit: usize, cursor: Option<&str>) -> String {
 fn row(entry: &Entry) -> Vec<String> {
     let by: Option<Requester> = serde_json::from_value(entry.requested_by.clone()).ok();
     let from = by.as_ref().and_then(Requester::address);
-    let detail = actions::pairs(&entry.detail).into_iter();
+    let detail = detail::pairs(&entry.detail).into_iter();
     let detail = detail.map(|(name, value)| match value.contains([' ', '"']) {
         true => format!("{name}={value:?}"),
         false => format!("{name}={value}"),

@@ -17,6 +17,7 @@ pub mod cancel;
 pub mod checkpoint;
 mod counters;
 pub mod cron;
+pub mod detail;
 pub mod difference;
 mod disk;
 pub mod ending;

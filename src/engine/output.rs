@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mask::CUT;
+use crate::join::{self, Join};
 use crate::printable::printable;
 
 /// The most of a line that is kept, in bytes.
@@ -39,21 +39,17 @@ pub struct Wanted {
 /// Puts the lines of one stream together: the engine cuts long ones into pieces, each with its time.
 pub struct Lines {
     stream: Stream,
-    time: String,
-    bytes: Vec<u8>,
-    /// How many bytes of the line are not kept.
-    beyond: usize,
-    begun: bool,
+    /// That of the line's beginning, if one has begun.
+    time: Option<String>,
+    open: Join,
 }
 
 impl Lines {
     pub fn of(stream: Stream) -> Self {
         Self {
             stream,
-            time: String::new(),
-            bytes: Vec::new(),
-            beyond: 0,
-            begun: false,
+            time: None,
+            open: Join::default(),
         }
     }
 
@@ -61,36 +57,25 @@ impl Lines {
     pub fn take(&mut self, piece: &[u8]) -> Option<Line> {
         let space = piece.iter().position(|byte| *byte == b' ')?;
         let (time, text) = (&piece[..space], &piece[space + 1..]);
-        if !self.begun {
-            self.time = String::from_utf8_lossy(time).into_owned();
-            self.begun = true;
-        }
-        let ends = text.ends_with(b"\n");
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let room = LONGEST.saturating_sub(self.bytes.len()).min(text.len());
-        self.bytes.extend_from_slice(&text[..room]);
-        self.beyond += text.len() - room;
-        ends.then(|| self.end())
+        let time = || String::from_utf8_lossy(time).into_owned();
+        self.time.get_or_insert_with(time);
+        let ended = self.open.take(text, LONGEST).pop()?;
+        self.end(&ended)
     }
 
     /// The line so far, if one has begun.
     pub fn rest(&mut self) -> Option<Line> {
-        self.begun.then(|| self.end())
+        let line = self.open.rest().unwrap_or_default();
+        self.end(&line)
     }
 
-    fn end(&mut self) -> Line {
-        self.begun = false;
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut text = printable(&String::from_utf8_lossy(&bytes)).into_owned();
-        match std::mem::take(&mut self.beyond) {
-            0 => {}
-            beyond => text += &format!(" {CUT} ({beyond} more bytes)"),
-        }
-        Line {
-            time: std::mem::take(&mut self.time),
+    fn end(&mut self, line: &join::Line) -> Option<Line> {
+        let text = printable(&String::from_utf8_lossy(&line.head)).into_owned();
+        Some(Line {
+            time: self.time.take()?,
             stream: self.stream,
-            text,
-        }
+            text: text + &line.note(),
+        })
     }
 }
 
@@ -112,7 +97,7 @@ mod tests {
             assert_eq!(lines.take(&[b"t ", &[b'x'; 16 << 10][..]].concat()), None);
         }
         let long = lines.take(b"t x\n").unwrap().text;
-        assert!(long.len() < LONGEST + 100 && long.ends_with(" more bytes)"));
+        assert!(long.len() < LONGEST + 100 && long.ends_with(" bytes)"));
         assert_eq!(lines.rest(), None);
         lines.take(b"t no end");
         assert_eq!(lines.rest().unwrap().text, "no end");

@@ -285,6 +285,20 @@ pub fn listed(context: &Context) -> Result<Vec<(String, u32, String)>, BuildErro
 pub const SCRATCH: &str = "FROM scratch\nCOPY . /app/\nCMD [\"/app/run\"]\n";
 
 #[tokio::test]
+async fn the_dockerfile_s_own_labels_count() {
+    let scene = Scene::new().await;
+    let label = "FROM scratch\nLABEL org.opencontainers.image.version=2.3\nCOPY . /app/\n";
+    let commit = scene.commit(&[("Dockerfile", Text(label))]);
+    scene.build(&commit, "one").await.unwrap();
+    let image = scene.docker.inspect_image(&scene.tag("one")).await.unwrap();
+    let labels = image.config.unwrap().labels.unwrap();
+    assert_eq!(labels["org.opencontainers.image.version"], "2.3");
+    let revision = &labels["org.opencontainers.image.revision"];
+    assert_eq!(revision, commit.id.as_str());
+    scene.clean_up().await;
+}
+
+#[tokio::test]
 async fn a_commit_becomes_a_tagged_and_labelled_image() {
     let scene = Scene::new().await;
     let commit = scene.commit(&[

@@ -17,7 +17,7 @@ use crate::api::view::{RequesterView, rfc3339};
 use crate::api::{Api, Shared, auth, certificates, configuration};
 use crate::config;
 use crate::deploy::words::{counted, unreached};
-use crate::deploy::{difference, orphans};
+use crate::deploy::{detail, difference, orphans};
 use crate::principal::{Role, Scope};
 use crate::store::actions::{self, Action, Filter};
 use crate::store::now;
@@ -213,7 +213,7 @@ fn action_table(all: &[Action]) -> Markup {
 /// What an action concerned: `name: ci, role: read`, with a link to its deployment.
 fn target(detail: &Value) -> Markup {
     html! {
-        @for (n, (name, value)) in actions::pairs(detail).into_iter().enumerate() {
+        @for (n, (name, value)) in detail::pairs(detail).into_iter().enumerate() {
             @if n > 0 { ", " }
             (name) ": "
             @match name.as_str() {

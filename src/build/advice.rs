@@ -32,15 +32,15 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
         "the registry does not give out the parser that the Dockerfile's `# syntax=` line names: correct or delete \
          the line; or set `frontends = \"builtin\"` under `[apps.NAME.build]` in deploy.toml, with which Docker's \
          own parser reads every Dockerfile"
-    } else if has(&["unknown flag: link"])
-        || has(&["unknown flag: chmod"])
-        || has(&["unknown flag: parents"])
-    {
+    } else if is_newer_flag(&all) {
         "this Docker is too old for the flag: update Docker on the server, remove the flag, or begin the \
          Dockerfile with `# syntax=docker/dockerfile:1`"
     } else if has(&["unknown instruction", "<<"]) {
         "this Docker is too old for here-documents (`<<EOF`): update Docker on the server to 23 or newer, \
          join the lines with `&& \\`, or begin the Dockerfile with `# syntax=docker/dockerfile:1`"
+    } else if has(&["target stage", "could not be found"]) {
+        "the Dockerfile has no stage of this name: correct `target` under `[apps.NAME.build]` or `[apps.NAME.test]` in \
+         deploy.toml, or name a stage so (`FROM … AS NAME`)"
     } else if has(&["file with no instructions"]) || has(&["cannot be empty", "dockerfile"]) {
         "the Dockerfile has no instructions: write them, the first of them `FROM`"
     } else if has(&["base name", "should not be blank"]) {
@@ -117,6 +117,30 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
     } else {
         return None;
     })
+}
+
+/// Flags of instructions that newer versions of Docker have.
+const NEWER_FLAGS: [&str; 8] = [
+    "checksum",
+    "chmod",
+    "exclude",
+    "keep-git-dir",
+    "link",
+    "parents",
+    "start-interval",
+    "unpack",
+];
+
+/// Whether the builder does not know a flag that a newer one does.
+fn is_newer_flag(text: &str) -> bool {
+    let flag = text.split_once("unknown flag: ").map(|(_, flag)| flag);
+    // Newer builders write it with its dashes.
+    let flag = flag.map(|flag| flag.trim_start_matches('-'));
+    let flag = flag.and_then(|flag| {
+        flag.split(|c: char| c != '-' && !c.is_alphanumeric())
+            .next()
+    });
+    flag.is_some_and(|flag| NEWER_FLAGS.contains(&flag))
 }
 
 /// How the builder calls the step that asks for the program that is to read the Dockerfile.
@@ -204,6 +228,21 @@ mod tests {
                 "the Dockerfile",
                 "dockerfile parse error line 3: Unknown flag: link",
                 "remove the flag",
+            ),
+            (
+                "the Dockerfile",
+                "dockerfile parse error on line 3: unknown flag: --parents (did you mean …?)",
+                "remove the flag",
+            ),
+            (
+                "the Dockerfile",
+                "dockerfile parse error on line 3: unknown flag: --lnik (did you mean link?)",
+                "correct the Dockerfile's line",
+            ),
+            (
+                "the Dockerfile",
+                "target stage \"nope\" could not be found",
+                "correct `target`",
             ),
             (
                 "the Dockerfile",

@@ -109,6 +109,8 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     // Those of the folders are in no registry, nor is what a program has left.
     let pull =
         request.pull == Pull::Always && request.settings.command.is_none() && made.is_empty();
+    let own = request.tags.last().map_or("", String::as_str);
+    let interrupted = engine.image_id(own).await?;
     let built = build(engine, request, context, &args, pull, log).await;
     made.remove(engine).await;
     let BuiltImage { id: image_id, from } = built?;
@@ -121,6 +123,12 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let Some(volumes) = engine.tag_image(&image_id, &request.tags).await? else {
         return Err(BuildError::Gone(image_id));
     };
+    // An earlier attempt may have built the same with other times in it: its image has no name any more.
+    if let Some(before) = interrupted.filter(|before| *before != image_id)
+        && let Err(error) = engine.remove_image(&before).await
+    {
+        tracing::debug!(image = before, %error, "failed to remove the image of an interrupted attempt");
+    }
     Ok(Built {
         image_id,
         cache_key: key,

@@ -331,6 +331,19 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
 }
 
 #[tokio::test]
+async fn a_build_that_is_repeated_leaves_one_image() {
+    let mut scene = Scene::new().await;
+    scene.no_cache = true;
+    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH))]);
+    let first = scene.build(&commit, "one").await.unwrap();
+    let again = scene.build(&commit, "one").await.unwrap();
+    assert_ne!(again.image_id, first.image_id);
+    let left = scene.docker.inspect_image(&first.image_id).await;
+    assert!(left.is_err(), "{left:?}");
+    scene.clean_up().await;
+}
+
+#[tokio::test]
 async fn a_known_fault_is_answered_with_the_one_thing_to_do() {
     let scene = Scene::new().await;
     let Some(base) = base(&scene).await else {

@@ -144,6 +144,7 @@ async fn image_of(
         ssh: BTreeMap::new(),
         cache_from: Vec::new(),
         keeps_cache: false,
+        attests: false,
         no_cache: false,
         pull: false,
     };

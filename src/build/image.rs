@@ -113,8 +113,13 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let interrupted = engine.image_id(own).await?;
     let built = build(engine, request, context, &args, pull, log).await;
     made.remove(engine).await;
-    let BuiltImage { id: image_id, from } = built?;
+    let BuiltImage {
+        id: image_id,
+        from,
+        attestation,
+    } = built?;
     provenance.bases = based(&bases, &from);
+    provenance.attestation = attestation;
     if let Some(name) = left.as_ref().and_then(|left| left.image.as_ref())
         && let Some(id) = engine.image_id(name).await?
     {
@@ -168,6 +173,7 @@ fn origin(request: &Request<'_>, context: &Context, args: &BTreeMap<String, Stri
         args: args.keys().cloned().collect(),
         secrets: request.inputs.secrets.keys().cloned().collect(),
         bases: Vec::new(),
+        attestation: None,
     }
 }
 
@@ -263,6 +269,7 @@ async fn build(
         ssh: agents.sockets.clone(),
         cache_from: caches(engine, &settings.cache_from, log).await,
         keeps_cache: settings.cache_to.is_some(),
+        attests: true,
         no_cache: request.no_cache,
         pull,
     };

@@ -108,6 +108,9 @@ fn head(deployment: &view::Deployment) {
             let known = known.map_or(String::new(), |id| format!(" ({id})"));
             row("Base", &format!("{}{known}", base.name));
         }
+        if let Some(digest) = &from.attestation {
+            row("Attested", &format!("SLSA provenance ({digest})"));
+        }
     }
     let options = [
         (deployment.no_cache, "--no-cache"),

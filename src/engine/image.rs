@@ -31,6 +31,8 @@ pub struct BuildSpec<'a> {
     pub cache_from: Vec<String>,
     /// The image says what its steps can be recognized by.
     pub keeps_cache: bool,
+    /// The builder adds to the image how it was built, if it can.
+    pub attests: bool,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
     /// Asks the registries for the base images, even if the engine has some of these names.
@@ -53,6 +55,8 @@ pub struct BuiltImage {
     pub id: String,
     /// The images in registries that it builds on, `name:tag@sha256:…`.
     pub from: Vec<String>,
+    /// The digest of the manifest by which the image says how it was built, if the builder added one.
+    pub attestation: Option<String>,
 }
 
 /// Why the engine did not build an image.

@@ -30,6 +30,14 @@ pub struct Provenance {
     pub secrets: Vec<String>,
     /// The images that it builds on or copies from.
     pub bases: Vec<Base>,
+    /// The digest of the manifest by which the image itself says how it was built (SLSA provenance); null if it does
+    /// not, since Docker adds one only where it keeps images in containerd's store.
+    #[serde(default)]
+    #[schema(
+        required,
+        example = "sha256:36714e9cd0da0e652b4291e8963952286f247b1209dbe5d3de3e6b1b6145872c"
+    )]
+    pub attestation: Option<String>,
 }
 
 /// An image that it builds on or copies from.

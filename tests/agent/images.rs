@@ -329,17 +329,31 @@ async fn a_built_image_is_pushed_too() {
         docker().await.inspect_image(&name).await.is_err(),
         "the name is left here"
     );
-    let login = DockerCredentials {
-        username: Some(USER.to_owned()),
-        password: Some(PASSWORD.to_owned()),
-        ..Default::default()
+    let there = async |name: &str| {
+        let login = DockerCredentials {
+            username: Some(USER.to_owned()),
+            password: Some(PASSWORD.to_owned()),
+            ..Default::default()
+        };
+        let docker = docker().await;
+        let found = docker.inspect_registry_image(name, Some(login)).await;
+        found.unwrap().descriptor.digest.unwrap()
     };
-    let found = docker()
-        .await
-        .inspect_registry_image(&name, Some(login))
-        .await;
-    let digest = found.unwrap().descriptor.digest.unwrap();
+    let digest = there(&name).await;
     assert!(pushed.ends_with(&digest), "{pushed} {digest}");
+    // With how it was built, where Docker can say it.
+    let shown = server.cutover(&["show", &deployment.id]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    if let Some(digest) = list["items"][0]["provenance"]["attestation"].as_str() {
+        let name = format!("{}@{digest}", registry.name);
+        assert_eq!(there(&name).await, digest);
+        assert!(
+            shown.contains(&format!("Attested     SLSA provenance ({digest})")),
+            "{shown}"
+        );
+    } else {
+        assert!(!shown.contains("Attested"), "{shown}");
+    }
 
     // Without a login nothing goes live that is not there too.
     std::fs::remove_file(registry.login().join("config.json")).unwrap();
@@ -386,7 +400,8 @@ async fn steps_that_another_machine_has_run_are_cached_in_a_registry() {
     );
     let get = async |url: &str| {
         let mut curl = Command::new("curl");
-        let accept = "Accept: application/vnd.docker.distribution.manifest.v2+json";
+        let accept = "Accept: application/vnd.docker.distribution.manifest.v2+json, \
+                      application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
         curl.args([
             "-sf",
             "-u",
@@ -399,7 +414,11 @@ async fn steps_that_another_machine_has_run_are_cached_in_a_registry() {
         serde_json::from_slice::<Value>(&said).unwrap_or_default()
     };
     if tool::find("curl", "curl").is_some() {
-        let manifest = get(&url).await;
+        let mut manifest = get(&url).await;
+        // With how it was built, the image is the first of two.
+        if let Some(image) = manifest["manifests"][0]["digest"].as_str() {
+            manifest = get(&url.replace("manifests/cache", &format!("manifests/{image}"))).await;
+        }
         let config = manifest["config"]["digest"].as_str().unwrap().to_owned();
         let config = get(&url.replace("manifests/cache", &format!("blobs/{config}"))).await;
         assert!(config["moby.buildkit.cache.v0"].is_string(), "{config}");

@@ -330,6 +330,43 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
     scene.clean_up().await;
 }
 
+/// The file of this digest in an image as `docker save` writes it.
+fn blob(archive: &[u8], digest: &str) -> serde_json::Value {
+    let wanted = format!("blobs/{}", digest.replace(':', "/"));
+    let mut archive = tar::Archive::new(archive);
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let found = entries.find(|entry| entry.path_bytes() == wanted.as_bytes());
+    serde_json::from_reader(found.expect(&wanted)).unwrap()
+}
+
+#[tokio::test]
+async fn an_image_says_how_it_was_built_where_docker_can_keep_that() {
+    let mut scene = Scene::new().await;
+    let word = "nobody is told";
+    let arg = Value::Text(word.into());
+    scene.settings.args.insert("WORD".into(), arg);
+    let dockerfile = "FROM scratch\nARG WORD\nCOPY . /app/\n";
+    let commit = scene.commit(&[("Dockerfile", Text(dockerfile))]);
+    let built = scene.build(&commit, "one").await.unwrap();
+    let attestation = built.provenance.attestation;
+    let info = scene.docker.info().await.unwrap();
+    let can = format!("{:?}", info.driver_status).contains("io.containerd.snapshotter");
+    assert_eq!(attestation.is_some(), can, "{}", scene.log());
+    if let Some(digest) = attestation {
+        let saved = scene.docker.export_image(&scene.tag("one"));
+        let saved = saved.map(Result::unwrap).collect::<Vec<_>>().await.concat();
+        let layer = &blob(&saved, &digest)["layers"][0];
+        let said = blob(&saved, layer["digest"].as_str().unwrap());
+        let kind = said["predicateType"].as_str().unwrap();
+        assert!(kind.starts_with("https://slsa.dev/provenance/"), "{said}");
+        assert!(!said.to_string().contains(word), "{said}");
+    }
+    // The same files are the same image all the same.
+    let again = scene.build(&commit, "two").await.unwrap();
+    assert_eq!(again.image_id, built.image_id);
+    scene.clean_up().await;
+}
+
 #[tokio::test]
 async fn a_build_that_is_repeated_leaves_one_image() {
     let mut scene = Scene::new().await;

@@ -176,6 +176,7 @@ pub struct Provenance {
     pub command: Option<String>,
     pub target: Option<String>,
     pub bases: Vec<Base>,
+    pub attestation: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -133,8 +133,11 @@ impl Docker {
         if let (Some(log), Some(line)) = (log, progress.slowest()) {
             log.line(&mask.hide(line));
         }
-        let from = progress.bases();
-        Ok(BuiltImage { id, from })
+        Ok(BuiltImage {
+            id,
+            from: progress.bases(),
+            attestation: progress.attestation(),
+        })
     }
 
     pub async fn tag_image(&self, id: &str, names: &[String]) -> Result<Option<Vec<String>>> {

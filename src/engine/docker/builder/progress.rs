@@ -28,6 +28,9 @@ const ASKING: [(&str, Duration); 2] = [
     ("[internal] load metadata for ", Duration::from_secs(120)),
 ];
 
+/// How the builder calls the writing of what says how an image was built.
+const ATTESTING: &str = "exporting attestation manifest ";
+
 /// What has been seen of a build so far.
 #[derive(Default)]
 pub(super) struct Progress {
@@ -35,6 +38,7 @@ pub(super) struct Progress {
     /// The steps that failed, by digest, in the order in which they were reported.
     failed: Vec<String>,
     tail: VecDeque<String>,
+    attestation: Option<String>,
 }
 
 struct Step {
@@ -110,6 +114,11 @@ impl Progress {
         all.into_iter().collect()
     }
 
+    /// The digest of the manifest that says how the image was built.
+    pub(super) fn attestation(&self) -> Option<String> {
+        self.attestation.clone()
+    }
+
     /// Which step took longest, as a line of the log, if it is worth one.
     pub(super) fn slowest(&self) -> Option<String> {
         let ended = self.steps.values().filter(|step| step.ended);
@@ -156,6 +165,9 @@ impl Progress {
     }
 
     fn transfer(&mut self, status: &VertexStatus, lines: &mut Vec<String>) {
+        if let Some(digest) = status.id.strip_prefix(ATTESTING) {
+            self.attestation = Some(digest.to_owned());
+        }
         let step = self.step(&status.vertex);
         // Only a transfer is worth a line, and only once it is complete.
         if status.completed.is_some()

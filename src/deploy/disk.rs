@@ -52,7 +52,7 @@ pub async fn check(line: &Line<'_>) -> Result<(), Stop> {
 async fn folders(line: &Line<'_>) -> Vec<PathBuf> {
     let mut folders = vec![line.agent.in_force().config.agent.data_dir.clone()];
     // An engine that is too busy to say it builds all the same.
-    folders.extend(line.agent.engine.root().await.ok().flatten());
+    folders.extend(line.agent.engine.folders().await.unwrap_or_default());
     folders
 }
 

@@ -132,11 +132,11 @@ impl Engine {
         }
     }
 
-    /// The folder of the engine's images and containers, if it is on this machine. Asked once for each
-    /// agent: an engine that has much to count takes seconds to answer.
-    pub async fn root(&self) -> Result<Option<PathBuf>> {
+    /// The folders of the engine's images and containers, if it is on this machine: one, or two that may be on two
+    /// disks. Asked once for each agent: an engine that has much to count takes seconds to answer.
+    pub async fn folders(&self) -> Result<Vec<PathBuf>> {
         match self {
-            Engine::Docker(docker) => docker.root().await,
+            Engine::Docker(docker) => docker.folders().await,
         }
     }
 

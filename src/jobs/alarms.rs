@@ -40,7 +40,7 @@ pub async fn alarms(agent: Arc<Agent>) {
 async fn look(agent: &Agent, full: &mut BTreeSet<PathBuf>) -> Result<bool> {
     let config = agent.in_force().config.clone();
     let mut folders = vec![config.agent.data_dir.clone()];
-    folders.extend(agent.engine.root().await.ok().flatten());
+    folders.extend(agent.engine.folders().await.unwrap_or_default());
     let states = agent.store.read(certificates::all).await?;
     let before = full.clone();
     let look = tokio::task::spawn_blocking(move || {

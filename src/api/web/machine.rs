@@ -50,9 +50,8 @@ pub async fn checks(api: &Api) -> Vec<Check> {
         text: format!("version {own}, process {}", std::process::id()),
     };
     let mut checks = vec![agent, proxy, docker, disk("Disk", &config.agent.data_dir)];
-    if let Ok(Some(folder)) = api.agent.engine.root().await {
-        checks.push(disk("Docker's disk", &folder));
-    }
+    let folders = api.agent.engine.folders().await.unwrap_or_default();
+    checks.extend(folders.iter().map(|it| disk("Docker's disk", it)));
     checks.extend(memory());
     checks
 }

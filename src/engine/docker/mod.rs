@@ -15,6 +15,7 @@ use network::Network;
 mod build_limits;
 mod builder;
 mod execute;
+mod folders;
 mod host_routes;
 mod images;
 mod instance;
@@ -52,8 +53,8 @@ pub struct Docker {
 
 /// What an engine says of itself and of its machine.
 struct Facts {
-    /// The folder of its files.
-    root: Option<PathBuf>,
+    /// The folders of its files.
+    folders: Vec<PathBuf>,
     groups: Groups,
 }
 
@@ -93,10 +94,10 @@ impl Docker {
         Ok(info.map_err(self.failed("say its id"))?.id)
     }
 
-    pub async fn root(&self) -> Result<Option<PathBuf>> {
+    pub async fn folders(&self) -> Result<Vec<PathBuf>> {
         match self.host.starts_with("unix://") {
-            true => Ok(self.facts().await?.root.clone()),
-            false => Ok(None),
+            true => Ok(self.facts().await?.folders.clone()),
+            false => Ok(Vec::new()),
         }
     }
 
@@ -108,16 +109,14 @@ impl Docker {
             use bollard::models::{
                 SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
             };
+            let folders = folders::folders(&info);
             let groups = match (info.cgroup_driver, info.cgroup_version) {
                 (Some(Driver::SYSTEMD), _) => Groups::Systemd,
                 (Some(Driver::CGROUPFS), Some(Version::_2)) => Groups::Two,
                 (Some(Driver::CGROUPFS), _) => Groups::One,
                 _ => Groups::None,
             };
-            Ok::<_, EngineError>(Facts {
-                root: info.docker_root_dir.map(PathBuf::from),
-                groups,
-            })
+            Ok::<_, EngineError>(Facts { folders, groups })
         };
         self.facts.get_or_try_init(ask).await
     }

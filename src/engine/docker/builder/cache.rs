@@ -1,6 +1,6 @@
 //! The builder's cache, which is one for everybody who builds on the engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::BuildPruneResponse;
 use http::header::HOST;
@@ -20,6 +20,8 @@ use super::{LONGEST, refusal};
 /// How many pieces of the cache one build is thought to leave at most.
 const MOST: usize = 500;
 const PASSES: usize = 4;
+/// How long an engine may be without the room to remove anything.
+const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What an engine tells of its cache, up to Docker 28 and since.
@@ -68,21 +70,29 @@ impl Docker {
     }
 
     pub async fn forget_build_cache(&self, since: OffsetDateTime) -> Result<u64> {
-        let mut freed = 0;
-        // A build that has just failed lets go of its last pieces only now, and what is built on stays until what
-        // was built on it is gone.
-        for _ in 0..PASSES {
-            let found = self.cached_since(since).await?;
-            if found.is_empty() {
-                break;
-            }
-            for record in found.iter().take(MOST) {
-                let filters = json!({ "id": [format!("^{}$", record.id)] }).to_string();
-                freed += self.prune(&[("filters", &filters)]).await?;
+        let (begun, mut passes, mut freed) = (Instant::now(), 0, 0);
+        // A build that has just failed lets go of its last pieces only now, without which the engine may have no room
+        // to count or to remove any; and what is built on stays until what was built on it is gone.
+        while passes < PASSES {
+            match self.forget_once(since, &mut freed).await {
+                Ok(true) => break,
+                Ok(false) => passes += 1,
+                Err(EngineError::Refused { .. }) if begun.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(PAUSE).await;
         }
         Ok(freed)
+    }
+
+    /// Whether nothing is left that was made since then.
+    async fn forget_once(&self, since: OffsetDateTime, freed: &mut u64) -> Result<bool> {
+        let found = self.cached_since(since).await?;
+        for record in found.iter().take(MOST) {
+            let filters = json!({ "id": [format!("^{}$", record.id)] }).to_string();
+            *freed += self.prune(&[("filters", &filters)]).await?;
+        }
+        Ok(found.is_empty())
     }
 
     /// What was made since then, the newest first. What was there before and has been used may be another's.

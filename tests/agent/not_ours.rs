@@ -14,7 +14,8 @@ use crate::support::docker::docker;
 
 fn container(server: &Server) -> String {
     let db = Connection::open(server.stage.data_dir.join("cutover.db")).unwrap();
-    let sql = "SELECT name FROM instances";
+    // The one before may still be stopping.
+    let sql = "SELECT i.name FROM instances i JOIN apps a ON a.live_release = i.release";
     db.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 

@@ -3,20 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::instructions::{Instruction, instructions, name_length};
+use super::arguments::Arguments;
+use super::instructions::{Instruction, assigned, instructions, stage_name, unquoted};
+use super::values::Values;
 
 /// The names of the images that the stage `target` needs (absent: the last), as they are written with variables
 /// expanded; without stages and `scratch`. `None` if they depend on something that is known only to the builder.
 pub(super) fn bases(
     dockerfile: &str,
-    args: &BTreeMap<String, String>,
+    arguments: &Arguments<'_>,
     target: Option<&str>,
 ) -> Option<BTreeSet<String>> {
-    let mut found = Found::new(args);
-    for instruction in instructions(dockerfile) {
-        found.take(&instruction)?;
-    }
-    Some(found.needed(target))
+    Found::of(dockerfile, arguments).needed(target)
 }
 
 /// The names of all build arguments that the Dockerfile declares.
@@ -25,8 +23,8 @@ pub(super) fn declared(dockerfile: &str) -> BTreeSet<String> {
     for instruction in instructions(dockerfile) {
         let (name, words, _) = instruction.words();
         if name == "ARG" {
-            let words = words.into_iter();
-            names.extend(words.map(|word| word.split('=').next().unwrap_or(word).to_owned()));
+            let assigned = assigned(&words).into_iter();
+            names.extend(assigned.map(|(name, _)| name.to_owned()));
         }
     }
     names
@@ -36,8 +34,8 @@ pub(super) fn declared(dockerfile: &str) -> BTreeSet<String> {
 pub(super) struct Found<'a> {
     /// As configured for the build.
     args: &'a BTreeMap<String, String>,
-    /// The ARGs before the first FROM.
-    values: BTreeMap<String, String>,
+    /// What is known before the first FROM.
+    pub(super) values: Values,
     stages: Vec<Stage>,
 }
 
@@ -48,76 +46,86 @@ struct Stage {
     images: BTreeSet<String>,
     /// The places of the earlier ones that it needs.
     stages: BTreeSet<usize>,
+    /// It needs an image whose name only the builder knows.
+    is_unknown: bool,
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn new(args: &'a BTreeMap<String, String>) -> Self {
+    pub(super) fn new(arguments: &Arguments<'a>) -> Self {
         Self {
-            args,
-            values: BTreeMap::new(),
+            args: arguments.given,
+            values: arguments.global.clone(),
             stages: Vec::new(),
         }
     }
 
-    /// Takes the next instruction. `None`: only the builder knows which image it names.
-    pub(super) fn take(&mut self, instruction: &Instruction) -> Option<()> {
+    fn of(dockerfile: &str, arguments: &Arguments<'a>) -> Self {
+        let mut found = Self::new(arguments);
+        for instruction in instructions(dockerfile) {
+            found.take(&instruction);
+        }
+        found
+    }
+
+    /// Takes the next instruction.
+    pub(super) fn take(&mut self, instruction: &Instruction) {
         let (name, words, flags) = instruction.words();
         let (flags, words) = words.split_at(flags);
         match name.as_str() {
-            "ARG" if self.stages.is_empty() => return words.iter().try_for_each(|it| self.arg(it)),
-            "FROM" => {
-                let image = self.expand(words.first()?)?;
-                let named = matches!(words, [_, r#as, _, ..] if r#as.eq_ignore_ascii_case("as"));
-                let mut stage = Stage::default();
-                self.image(&image, false, &mut stage)?;
-                if named {
-                    stage.name = words[2].to_ascii_lowercase();
+            "ARG" if self.stages.is_empty() => {
+                for (name, value) in assigned(words) {
+                    self.arg(name, value);
                 }
+            }
+            "FROM" => {
+                let image = words.first().and_then(|image| self.values.expand(image));
+                let mut stage = Stage::default();
+                self.image(image.as_deref(), false, &mut stage);
+                stage.name = stage_name(words);
                 self.stages.push(stage);
             }
             "COPY" | "ADD" => {
-                let images = flags.iter().filter_map(|flag| flag.strip_prefix("--from="));
-                self.images(images)?;
+                self.images(flags.iter().filter_map(|flag| flag.strip_prefix("--from=")));
             }
             "RUN" => {
                 let mounts = flags
                     .iter()
                     .filter_map(|flag| flag.strip_prefix("--mount="));
                 let options = mounts.flat_map(|mount| mount.split(','));
-                self.images(options.filter_map(|it| it.strip_prefix("from=")))?;
+                self.images(options.filter_map(|it| it.strip_prefix("from=")));
             }
             _ => {}
         }
-        Some(())
     }
 
-    fn arg(&mut self, word: &str) -> Option<()> {
-        let (name, default) = word.split_once('=').unwrap_or((word, ""));
-        let value = match self.args.get(name) {
-            Some(value) => value.clone(),
-            None => self.expand(default.trim_matches(['"', '\'']))?,
-        };
-        self.values.insert(name.to_owned(), value);
-        Some(())
+    fn arg(&mut self, name: &str, default: Option<&str>) {
+        match (self.args.get(name), default) {
+            (Some(value), _) => self.values.set(name, Some(value.clone())),
+            (None, Some(default)) => self.values.set(name, self.values.expand(default)),
+            // What the builder sets by itself stays.
+            (None, None) if self.values.has(name) => {}
+            (None, None) => self.values.set(name, Some(String::new())),
+        }
     }
 
     /// What the stage that has begun takes from.
-    fn images<'b>(&mut self, mut names: impl Iterator<Item = &'b str>) -> Option<()> {
+    fn images<'b>(&mut self, names: impl Iterator<Item = &'b str>) {
         let Some(mut stage) = self.stages.pop() else {
-            return Some(());
+            return;
         };
-        let known = names.try_for_each(|name| self.image(name, true, &mut stage));
+        for name in names {
+            self.image(Some(name), true, &mut stage);
+        }
         self.stages.push(stage);
-        known
     }
 
-    fn image(&self, name: &str, by_number: bool, of: &mut Stage) -> Option<()> {
-        let name = name.trim_matches(['"', '\'']);
-        if name.is_empty() || name.contains('$') {
-            return None;
-        }
-        let lower = name.to_ascii_lowercase();
-        match self.stage(&lower, by_number) {
+    fn image(&self, name: Option<&str>, by_number: bool, of: &mut Stage) {
+        let name = name.map(unquoted).filter(|name| !name.is_empty());
+        let Some(name) = name.filter(|name| !name.contains('$')) else {
+            of.is_unknown = true;
+            return;
+        };
+        match self.stage(&name.to_ascii_lowercase(), by_number) {
             Some(place) => {
                 of.stages.insert(place);
             }
@@ -126,7 +134,6 @@ impl<'a> Found<'a> {
                 of.images.insert(name.to_owned());
             }
         }
-        Some(())
     }
 
     fn stage(&self, lower: &str, by_number: bool) -> Option<usize> {
@@ -135,7 +142,7 @@ impl<'a> Found<'a> {
         named.or_else(|| by_number.then(number)?)
     }
 
-    fn needed(self, target: Option<&str>) -> BTreeSet<String> {
+    fn needed(self, target: Option<&str>) -> Option<BTreeSet<String>> {
         let target = target.map(str::to_ascii_lowercase);
         let place = match &target {
             Some(name) => self.stage(name, true),
@@ -146,69 +153,33 @@ impl<'a> Found<'a> {
         // A stage needs only earlier ones.
         while let Some(place) = next.pop_last() {
             let stage = &self.stages[place];
+            if stage.is_unknown {
+                return None;
+            }
             images.extend(stage.images.iter().cloned());
             next.extend(&stage.stages);
         }
-        images
+        Some(images)
     }
-
-    /// Replaces `$NAME`, `${NAME}` and the forms with `:-`, `-`, `:+` and `+`. `None` for what only the
-    /// builder knows, such as `$TARGETARCH`.
-    pub(super) fn expand(&self, text: &str) -> Option<String> {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            out.push_str(before);
-            let (inner, end) = match after.strip_prefix('{') {
-                Some(inner) => inner.split_once('}')?,
-                None => after.split_at(name_length(after)),
-            };
-            let (name, form) = inner.split_at(name_length(inner));
-            let value = match self.values.get(name) {
-                Some(value) => value.as_str(),
-                None if name.is_empty() || is_platform(name) => return None,
-                None => "",
-            };
-            let declared = self.values.contains_key(name);
-            if let Some(default) = form.strip_prefix(":-") {
-                out.push_str(if value.is_empty() { default } else { value });
-            } else if let Some(other) = form.strip_prefix(":+") {
-                out.push_str(if value.is_empty() { "" } else { other });
-            } else if let Some(default) = form.strip_prefix('-') {
-                out.push_str(if declared { value } else { default });
-            } else if let Some(other) = form.strip_prefix('+') {
-                out.push_str(if declared { other } else { "" });
-            } else if form.is_empty() {
-                out.push_str(value);
-            } else {
-                return None;
-            }
-            rest = end;
-        }
-        out.push_str(rest);
-        // A default may contain another variable.
-        (!out.contains('$')).then_some(out)
-    }
-}
-
-/// Arguments that the builder sets by itself.
-fn is_platform(name: &str) -> bool {
-    ["TARGET", "BUILD"]
-        .iter()
-        .any(|side| name.starts_with(side))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(dockerfile: &str) -> Option<Vec<String>> {
+    const PLATFORM: &str = "linux/amd64";
+
+    fn needed(dockerfile: &str, target: Option<&str>) -> Option<Vec<String>> {
         let args = BTreeMap::from([("TAG".to_owned(), "9".to_owned())]);
-        let mut found = Found::new(&args);
-        for instruction in instructions(dockerfile) {
-            found.take(&instruction)?;
-        }
-        let all: BTreeSet<_> = found.stages.into_iter().flat_map(|it| it.images).collect();
+        let arguments = Arguments::new(&args, Some(PLATFORM), None);
+        Some(bases(dockerfile, &arguments, target)?.into_iter().collect())
+    }
+
+    /// Of all its stages.
+    fn of(dockerfile: &str) -> Option<Vec<String>> {
+        let stages = (0..4).map(|number| needed(dockerfile, Some(&number.to_string())));
+        let all: Option<Vec<_>> = stages.collect();
+        let all: BTreeSet<_> = all?.into_iter().flatten().collect();
         Some(all.into_iter().collect())
     }
 
@@ -224,14 +195,28 @@ mod tests {
             (Some("dev"), &["a", "d"]),
             (Some("gone"), &[]),
         ] {
-            let found = bases(dockerfile, &BTreeMap::new(), target).unwrap();
+            assert_eq!(needed(dockerfile, target).unwrap(), expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_builder_knows_matters_to_the_stages_that_need_it() {
+        let dockerfile = "ARG V=1.2\nFROM a AS one\nFROM a:${V%.*} AS two\nFROM b\nCOPY --from=two / /\n\
+                          FROM one\nFROM two\n";
+        for (target, expected) in [
+            ("one", Some("a")),
+            ("two", None),
+            ("2", None),
+            ("3", Some("a")),
+            ("4", None),
+        ] {
+            let found = needed(dockerfile, Some(target));
             assert_eq!(
-                found.into_iter().collect::<Vec<_>>(),
+                found.map(|it| it.join(" ")).as_deref(),
                 expected,
-                "{target:?}"
+                "{target}"
             );
         }
-        assert!(bases("FROM a\nFROM $TARGETARCH\n", &BTreeMap::new(), Some("0")).is_none());
     }
 
     #[test]
@@ -261,6 +246,12 @@ mod tests {
             ("ARG V\nFROM a:${V:-2}", &["a:2"]),
             ("FROM a:${V-3}\nFROM b${V:+x}", &["a:3", "b"]),
             ("ARG A=x B=\"$A:1\"\nFROM ${B}", &["x:1"]),
+            // Those of the platforms, declared again or not, and names that only look like them.
+            (
+                "ARG TARGETARCH\nFROM a-$TARGETARCH\nFROM b-${TARGETOS}${TARGETVARIANT:+-v}",
+                &["a-amd64", "b-linux"],
+            ),
+            ("FROM a:${TARGET_ENV:-2}\nFROM b${BUILDER}", &["a:2", "b"]),
             // What is in a here-document is no instruction.
             ("FROM a\nRUN <<EOF\nFROM b\nEOF\nFROM c", &["a", "c"]),
             (
@@ -287,7 +278,8 @@ mod tests {
     #[test]
     fn what_only_the_builder_knows_is_not_guessed() {
         for dockerfile in [
-            "FROM a-$TARGETARCH",
+            "FROM a-$TARGETSTAGE",
+            "ARG V=${TARGETSTAGE}\nFROM a-$V",
             "ARG V=1.2\nFROM a:${V%.*}",
             "FROM a:${",
             "FROM",

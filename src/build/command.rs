@@ -46,7 +46,8 @@ pub(super) struct Program<'a> {
     /// Where the checkout is made.
     pub(super) folder: PathBuf,
     pub(super) commit: &'a CommitId,
-    pub(super) branch: &'a str,
+    /// What it knows of that, by name.
+    pub(super) own_args: [(&'static str, String); 6],
     pub(super) args: &'a BTreeMap<String, String>,
     /// What it makes in place of an image.
     pub(super) site: Option<&'a Site>,
@@ -154,8 +155,7 @@ fn command(
         .envs(docker.map(|folder| ("DOCKER_CONFIG", folder)))
         .env("DOCKER_HOST", engine.host())
         .env("HOME", work.path().join("home"))
-        .env("SOURCE_COMMIT", program.commit.as_str())
-        .env("SOURCE_BRANCH", program.branch)
+        .envs(program.own_args.iter().map(|(name, value)| (name, value)))
         .env("IMAGE", &program.image)
         .envs(program.args)
         .envs([run.mark()]);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use git2::{ObjectType, Oid};
 use parking_lot::Mutex;
 
+use super::arguments::Arguments;
 use super::context::{Context, Folder};
 use super::renamed::renamed;
 use super::resolved::Base;
@@ -27,13 +28,13 @@ pub(super) struct Made(Vec<(String, String)>);
 /// The Dockerfile with images in place of the contexts' names, and nothing in place of folders.
 pub(super) fn without_folders(
     dockerfile: &str,
-    args: &BTreeMap<String, String>,
+    arguments: &Arguments<'_>,
     settings: &config::Build,
 ) -> String {
     if settings.contexts.is_empty() {
         return dockerfile.to_owned();
     }
-    renamed(dockerfile, args, |name| {
+    renamed(dockerfile, arguments, |name| {
         let (_, of) = find(settings, name)?;
         Some(match of {
             Named::Folder(_) => EMPTY.to_owned(),
@@ -47,7 +48,7 @@ pub(super) async fn make(
     engine: &Engine,
     request: &Request<'_>,
     context: &mut Context,
-    args: &BTreeMap<String, String>,
+    arguments: &Arguments<'_>,
     bases: &[Base],
     log: &Log,
 ) -> Result<Made, BuildError> {
@@ -59,7 +60,7 @@ pub(super) async fn make(
     let own = request.tags.last().map_or("", String::as_str);
     let mut used = BTreeMap::new();
     let text = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
-    let text = renamed(&text, args, |name| {
+    let text = renamed(&text, arguments, |name| {
         let (name, of) = find(settings, name)?;
         Some(match of {
             Named::Image(image) => image.to_string(),

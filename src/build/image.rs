@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::advice::is_of_full_disk;
+use super::arguments::Arguments;
 use super::cache_key::cache_key;
 use super::command::Program;
 use super::resolved::{Base, caches, resolved};
@@ -66,11 +67,13 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let mut context = read(request, log).await?;
     let dockerfile = String::from_utf8_lossy(&context.dockerfile.text).into_owned();
     let inputs = request.inputs;
-    let names = [request.branch, request.git_ref];
-    let args = inputs.args(&dockerfile, request.app, request.commit, names);
+    let args = request.args(&dockerfile);
     let frontends = frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
-    let named = contexts::without_folders(&dockerfile, &args, request.settings);
-    let bases = bases::bases(&named, &args, request.settings.target.as_deref());
+    let settings = request.settings;
+    let own = engine.platform().await?;
+    let arguments = Arguments::new(&args, own.as_deref(), settings.platform.as_deref());
+    let named = contexts::without_folders(&dockerfile, &arguments, settings);
+    let bases = bases::bases(&named, &arguments, settings.target.as_deref());
     let bases = resolved(engine, request, bases, &frontends, log).await?;
     let key = cache_key(
         request.app,
@@ -105,7 +108,7 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
         None => (context, None),
     };
     let mut provenance = origin(request, &context, &args);
-    let made = contexts::make(engine, request, &mut context, &args, &bases, log).await?;
+    let made = contexts::make(engine, request, &mut context, &arguments, &bases, log).await?;
     // Those of the folders are in no registry, nor is what a program has left.
     let pull =
         request.pull == Pull::Always && request.settings.command.is_none() && made.is_empty();
@@ -150,7 +153,7 @@ fn program<'a>(request: &'a Request<'_>, argv: &'a [String]) -> Program<'a> {
         image: format!("{own}-build"),
         folder: command::folder(request.mirror),
         commit: &request.commit.id,
-        branch: request.branch,
+        own_args: request.own_args(),
         args: &request.inputs.args,
         site: request.settings.site.as_ref(),
     }

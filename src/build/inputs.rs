@@ -3,20 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::BuildError;
-use super::bases::declared;
 use crate::config::{self, Value, env_file};
-use crate::ids::AppName;
-use crate::source::Commit;
-
-/// The arguments that Cutover sets if the Dockerfile declares them. An image that does not declare them
-/// is the same for every commit with the same files.
-const SOURCE_COMMIT: &str = "SOURCE_COMMIT";
-const SOURCE_BRANCH: &str = "SOURCE_BRANCH";
-const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
-/// As every instance has them.
-const CUTOVER_APP: &str = "CUTOVER_APP";
-const CUTOVER_COMMIT: &str = "CUTOVER_COMMIT";
-const CUTOVER_REF: &str = "CUTOVER_REF";
 
 /// Not `Debug`, so that no value can be logged.
 #[derive(Default)]
@@ -65,31 +52,5 @@ impl Inputs {
             secrets.insert(id.clone(), Secret { value, version });
         }
         Ok(Self { args, secrets })
-    }
-
-    /// The arguments with those that Cutover sets.
-    pub(super) fn args(
-        &self,
-        dockerfile: &str,
-        app: &AppName,
-        commit: &Commit,
-        [branch, git_ref]: [&str; 2],
-    ) -> BTreeMap<String, String> {
-        let declared = declared(dockerfile);
-        let time = commit.time.unix_timestamp().max(0).to_string();
-        let commit = commit.id.as_str();
-        let own = [
-            (SOURCE_COMMIT, commit),
-            (SOURCE_BRANCH, branch),
-            (SOURCE_DATE_EPOCH, &time),
-            (CUTOVER_APP, app.as_str()),
-            (CUTOVER_COMMIT, commit),
-            (CUTOVER_REF, git_ref),
-        ];
-        let own = own.into_iter().filter(|(name, _)| declared.contains(*name));
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut args: BTreeMap<_, _> = own.collect();
-        args.extend(self.args.clone());
-        args
     }
 }

@@ -21,6 +21,27 @@ impl Instruction {
     }
 }
 
+/// What the words after FROM and its flags call the stage, in lower case; empty for one without a name.
+pub(super) fn stage_name(words: &[&str]) -> String {
+    match words {
+        [_, r#as, name, ..] if r#as.eq_ignore_ascii_case("as") => name.to_ascii_lowercase(),
+        _ => String::new(),
+    }
+}
+
+/// The variables of an ARG or ENV, with their values if it has them.
+pub(super) fn assigned<'a>(words: &[&'a str]) -> Vec<(&'a str, Option<&'a str>)> {
+    let one = |word: &&'a str| match word.split_once('=') {
+        Some((name, value)) => (name, Some(unquoted(value))),
+        None => (*word, None),
+    };
+    words.iter().map(one).collect()
+}
+
+pub(super) fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
+}
+
 pub(super) fn instructions(dockerfile: &str) -> Vec<Instruction> {
     let text = dockerfile.trim_start_matches('\u{feff}');
     let escape = escape(text);

@@ -2,6 +2,7 @@
 //! out.
 
 mod advice;
+mod arguments;
 mod attributes;
 mod bases;
 mod cache_key;
@@ -13,6 +14,7 @@ mod convert;
 mod dockerfile;
 mod encode;
 mod error;
+mod exposed;
 mod frontend;
 mod git_dir;
 mod ignore;
@@ -33,12 +35,14 @@ mod send;
 mod site;
 mod ssh;
 mod times;
+mod values;
 mod walk;
 
 pub use cache_key::cache_key;
 pub use command::end_left;
 pub use context::Context;
 pub use error::BuildError;
+pub use exposed::exposed;
 pub use image::{Built, image};
 pub use inputs::{Inputs, Secret};
 pub use procfile::procfile;

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::arguments::Arguments;
 use super::bases::Found;
-use super::instructions::{escape, instructions};
+use super::instructions::{escape, instructions, unquoted};
 
 /// Gives each image that is named in FROM, `COPY --from` or `RUN --mount=from` the name that `other` has for
 /// it, if it has any. Stages count as images here.
 pub(super) fn renamed(
     dockerfile: &str,
-    args: &BTreeMap<String, String>,
+    arguments: &Arguments<'_>,
     mut other: impl FnMut(&str) -> Option<String>,
 ) -> String {
     let escape = escape(dockerfile.trim_start_matches('\u{feff}'));
-    let mut found = Found::new(args);
+    let mut found = Found::new(arguments);
     let mut lines: Vec<String> = dockerfile
         .split_inclusive('\n')
         .map(str::to_owned)
@@ -25,7 +26,7 @@ pub(super) fn renamed(
         for (at, word) in words.iter().enumerate().take(flags + 1) {
             let is_flag = at < flags;
             let replaced = match name.as_str() {
-                "FROM" if !is_flag => found.expand(word).and_then(|image| other(&image)),
+                "FROM" if !is_flag => found.values.expand(word).and_then(|image| other(&image)),
                 "COPY" | "ADD" if is_flag => word
                     .strip_prefix("--from=")
                     .and_then(|image| other(unquoted(image)))
@@ -41,8 +42,7 @@ pub(super) fn renamed(
         if !new.is_empty() {
             replace(&mut lines, instruction.lines.clone(), escape, &new);
         }
-        // What is not known of it yet does not matter to those that follow.
-        let _ = found.take(&instruction);
+        found.take(&instruction);
     }
     lines.concat()
 }
@@ -63,10 +63,6 @@ fn mounted(mount: &str, other: &mut impl FnMut(&str) -> Option<String>) -> Optio
         })
         .collect();
     changed.then(|| format!("--mount={}", options.join(",")))
-}
-
-fn unquoted(name: &str) -> &str {
-    name.trim_matches(['"', '\''])
 }
 
 /// Replaces words of an instruction by their numbers, from 0.
@@ -106,6 +102,7 @@ mod tests {
     #[test]
     fn images_are_renamed_where_they_are_named_and_nowhere_else() {
         let args = BTreeMap::from([("BASE".to_owned(), "Lib".to_owned())]);
+        let arguments = Arguments::new(&args, Some("linux/amd64"), None);
         let other = |name: &str| (name.eq_ignore_ascii_case("lib")).then(|| "x:1".to_owned());
         for (dockerfile, expected) in [
             ("FROM lib", "FROM x:1"),
@@ -114,6 +111,7 @@ mod tests {
                 "FROM --platform=a/b x:1 AS lib",
             ),
             ("ARG BASE=b\nFROM ${BASE}\n", "ARG BASE=b\nFROM x:1\n"),
+            ("FROM ${BUILDVARIANT}lib", "FROM x:1"),
             (
                 "FROM a\r\nCOPY --from=lib lib lib\r\n",
                 "FROM a\r\nCOPY --from=x:1 lib lib\r\n",
@@ -134,7 +132,7 @@ mod tests {
             ("COPY --from=library a b", "COPY --from=library a b"),
             ("\u{feff}FROM lib\n", "\u{feff}FROM x:1\n"),
         ] {
-            assert_eq!(renamed(dockerfile, &args, other), expected);
+            assert_eq!(renamed(dockerfile, &arguments, other), expected);
         }
     }
 }

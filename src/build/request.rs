@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use time::format_description::well_known::Rfc3339;
 
 use super::Inputs;
+use super::bases::declared;
 use crate::config::{self, Pull};
 use crate::ids::AppName;
 use crate::source::{Commit, Mirror};
@@ -39,6 +40,31 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The arguments of the build, with those of Cutover's own that the Dockerfile declares. An image whose
+    /// Dockerfile declares none is the same for every commit with the same files.
+    pub(super) fn args(&self, dockerfile: &str) -> BTreeMap<String, String> {
+        let declared = declared(dockerfile);
+        let own = self.own_args().into_iter();
+        let own = own.filter(|(name, _)| declared.contains(*name));
+        let mut args: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value)).collect();
+        args.extend(self.inputs.args.clone());
+        args
+    }
+
+    pub(super) fn own_args(&self) -> [(&'static str, String); 6] {
+        let commit = self.commit.id.to_string();
+        let time = self.commit.time.unix_timestamp().max(0);
+        [
+            ("SOURCE_COMMIT", commit.clone()),
+            ("SOURCE_BRANCH", self.branch.to_owned()),
+            ("SOURCE_DATE_EPOCH", time.to_string()),
+            // As every instance has them.
+            ("CUTOVER_APP", self.app.to_string()),
+            ("CUTOVER_COMMIT", commit),
+            ("CUTOVER_REF", self.git_ref.to_owned()),
+        ]
+    }
+
     /// What the builder finds its copy of a context's files by, which it keeps for each agent and app.
     pub(super) fn shared_key(&self, context: &str) -> String {
         let labels: BTreeMap<_, _> = self.labels.iter().collect();

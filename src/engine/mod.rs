@@ -104,6 +104,13 @@ impl Engine {
         }
     }
 
+    /// What it builds for by itself, such as `linux/amd64`; `None` if its machine does not say enough.
+    pub async fn platform(&self) -> Result<Option<String>> {
+        match self {
+            Engine::Docker(docker) => docker.platform().await,
+        }
+    }
+
     /// Limits what the steps of builds take, everybody's on the engine; an error says why that does not hold.
     pub async fn limit_builds(&self, limits: BuildLimits) -> std::result::Result<(), String> {
         match self {

@@ -73,6 +73,7 @@ args = { EDITION = \"free\" }
 /// Leaves an image as any builder does, by the engine's API.
 const BUILD: &str = r#"set -e
 test "$1" = "$IMAGE" && test "$EDITION" = free && test -z "$SECRET"
+test "$CUTOVER_APP" = hello && test "$CUTOVER_COMMIT" = "$SOURCE_COMMIT" && test "$CUTOVER_REF" = refs/heads/main
 echo "building for $SOURCE_COMMIT"
 url="http://docker/images/create?fromSrc=-&repo=${1%:*}&tag=${1##*:}"
 tar -c hello version behaviour | curl -sf --unix-socket "${DOCKER_HOST#unix://}" \

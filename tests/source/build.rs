@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+};
 use cutover::build::{self, BuildError, Built, Context, Inputs, Request};
 use cutover::config::{self, Pull, Repo, Source, Value};
 use cutover::ids::{AgentId, AppName};
@@ -539,6 +541,40 @@ async fn the_same_content_is_not_built_again_and_no_cache_builds_anew() {
     assert_eq!(pulled.reused.unwrap().id, anew.image_id);
     // The first image is still there under its own tag.
     assert_eq!(scene.image_of("one").await, Some(built.image_id));
+    scene.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_base_of_the_platform_is_known_and_what_another_stage_needs_does_not_matter() {
+    let mut scene = Scene::new().await;
+    let mark = ("mark", Text("one"));
+    let base = scene.commit(&[("Dockerfile", Text(SCRATCH)), mark]);
+    scene.build(&base, "base").await.unwrap();
+    let arch = scene.docker.version().await.unwrap().arch.unwrap();
+    let name = format!("cutover/{}", scene.app);
+    let options = TagImageOptionsBuilder::new()
+        .repo(&name)
+        .tag(&format!("base-{arch}"))
+        .build();
+    scene
+        .docker
+        .tag_image(&scene.tag("base"), Some(options))
+        .await
+        .unwrap();
+
+    let dockerfile = format!(
+        "ARG TARGETARCH\nFROM nowhere.invalid/x${{TARGETSTAGE}} AS other\n\
+         FROM {name}:base-${{TARGETARCH}}${{TARGETVARIANT}} AS run\nCOPY mark /\n"
+    );
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile)), ("mark", Text("two"))]);
+    scene.settings.target = Some("run".into());
+    scene.pull = Pull::Never;
+    let first = scene.build(&commit, "one").await.unwrap();
+    let again = scene.build(&commit, "two").await.unwrap();
+    assert_eq!(again.reused.unwrap().id, first.image_id);
+    scene.settings.target = Some("other".into());
+    let error = scene.build(&commit, "three").await.unwrap_err();
+    assert!(matches!(error, BuildError::UnknownBase), "{error}");
     scene.clean_up().await;
 }
 

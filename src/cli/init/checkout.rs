@@ -1,8 +1,8 @@
 //! What `cutover init` takes from the repository in whose work tree it runs.
 
-use std::collections::HashMap;
 use std::path::Path;
 
+use crate::build::exposed;
 use crate::ids::AppName;
 use crate::{config, source};
 
@@ -47,7 +47,7 @@ pub fn look(folder: &Path, repo: Option<&str>) -> Checkout {
         app: repo.as_deref().and_then(name).or_else(of_folder),
         repo,
         branch: tree.branch,
-        port: dockerfile(&root.join("Dockerfile")).and_then(|text| port(&text)),
+        port: dockerfile(&root.join("Dockerfile")).and_then(|text| exposed(&text)),
         site: SITES.into_iter().find(is_site).filter(|_| !has_dockerfile),
     }
 }
@@ -68,102 +68,6 @@ fn name(repo: &str) -> Option<String> {
 fn dockerfile(path: &Path) -> Option<String> {
     let small = path.metadata().ok()?.len() <= LONGEST;
     small.then(|| std::fs::read_to_string(path).ok()).flatten()
-}
-
-/// What is known of a stage of a Dockerfile.
-#[derive(Default, Clone)]
-struct Stage {
-    values: HashMap<String, String>,
-    port: Option<u16>,
-}
-
-/// Of the last stage, which is the one that runs. A port may be written as a variable that `ENV` or `ARG`
-/// gives a value.
-fn port(dockerfile: &str) -> Option<u16> {
-    let (mut stage, mut stages) = (Stage::default(), HashMap::<String, Stage>::new());
-    // Those before the first stage, which a stage has to ask for.
-    let (mut global, mut begun, mut named) = (HashMap::new(), false, None);
-    let joined = dockerfile.replace("\\\r\n", " ").replace("\\\n", " ");
-    for line in joined.lines() {
-        let mut words = line.split_whitespace();
-        let instruction = words.next().unwrap_or_default().to_ascii_uppercase();
-        let words: Vec<_> = words.collect();
-        match instruction.as_str() {
-            "FROM" => {
-                if !begun {
-                    global = std::mem::take(&mut stage).values;
-                }
-                begun = true;
-                if let Some(name) = named.take() {
-                    stages.insert(name, std::mem::take(&mut stage));
-                }
-                let mut words = words.iter().filter(|word| !word.starts_with("--"));
-                let image = words.next().map(|image| image.to_ascii_lowercase());
-                stage = image
-                    .and_then(|it| stages.get(&it).cloned())
-                    .unwrap_or_default();
-                named = words.nth(1).map(|name| name.to_ascii_lowercase());
-            }
-            "ENV" | "ARG" => {
-                let sets = set(&words).into_iter().map(|(name, value)| {
-                    let known = value.map(|value| resolved(&value, &stage.values));
-                    let value = known.or_else(|| global.get(&name).cloned());
-                    (name, value)
-                });
-                let sets: Vec<_> = sets.collect();
-                for (name, value) in sets {
-                    // A build may give an `ARG` another value, but mostly does not.
-                    let is_free = instruction == "ENV" || !stage.values.contains_key(&name);
-                    if let Some(value) = value.filter(|_| is_free) {
-                        stage.values.insert(name, value);
-                    }
-                }
-            }
-            "EXPOSE" => {
-                let text = resolved(words.first().unwrap_or(&""), &stage.values);
-                let given = text.strip_suffix("/tcp").unwrap_or(&text).parse().ok();
-                stage.port = stage.port.or(given);
-            }
-            _ => {}
-        }
-    }
-    stage.port.filter(|port| *port > 0)
-}
-
-/// The names of an `ENV` or `ARG`, with their values if it has them.
-fn set(words: &[&str]) -> Vec<(String, Option<String>)> {
-    let unquoted = |value: &str| value.trim_matches(['"', '\'']).to_owned();
-    match words {
-        // As it was written once.
-        [name, value] if !name.contains('=') && !value.contains('=') => {
-            vec![((*name).to_owned(), Some(unquoted(value)))]
-        }
-        words => {
-            let one = |word: &&str| match word.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(unquoted(value))),
-                None => ((*word).to_owned(), None),
-            };
-            words.iter().map(one).collect()
-        }
-    }
-}
-
-/// `$NAME`, `${NAME}` and `${NAME:-8080}` by their values.
-fn resolved(text: &str, values: &HashMap<String, String>) -> String {
-    let Some(begin) = text.find('$') else {
-        return text.to_owned();
-    };
-    let (before, rest) = (&text[..begin], &text[begin + 1..]);
-    let (name, after) = match rest.strip_prefix('{').and_then(|it| it.split_once('}')) {
-        Some(braced) => braced,
-        None => {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            rest.split_at(rest.find(|c| !is_name(c)).unwrap_or(rest.len()))
-        }
-    };
-    let (name, usual) = name.split_once(":-").unwrap_or((name, ""));
-    let value = values.get(name).map_or(usual, String::as_str);
-    format!("{before}{value}{after}")
 }
 
 /// The address without the user name and password of an HTTP address, and whether it had any.
@@ -197,41 +101,6 @@ mod tests {
             ("https://example.com/a/.git", None),
         ] {
             assert_eq!(name(repo).as_deref(), app, "{repo}");
-        }
-    }
-
-    #[test]
-    fn the_port_is_the_first_of_the_stage_that_runs() {
-        for (text, found) in [
-            ("FROM a\nEXPOSE 3000/tcp 9229\nexpose 4000\n", Some(3000)),
-            ("FROM a AS build\nEXPOSE 1\nFROM b\nCMD x\n", None),
-            ("FROM a\nEXPOSE $PORT\n", None),
-            ("FROM a\nENV PORT=3000 A=b\nEXPOSE $PORT\n", Some(3000)),
-            (
-                "FROM a\nENV A=b \\\n  PORT=\"3000\"\nEXPOSE ${PORT}/tcp\n",
-                Some(3000),
-            ),
-            ("FROM a\nENV PORT 3000\nEXPOSE $PORT\n", Some(3000)),
-            (
-                "FROM a\nARG PORT=3000\nENV P=$PORT\nEXPOSE $P\n",
-                Some(3000),
-            ),
-            (
-                "ARG PORT=3000\nFROM a\nARG PORT\nEXPOSE $PORT\n",
-                Some(3000),
-            ),
-            ("ARG PORT=3000\nFROM a\nEXPOSE $PORT\n", None),
-            ("FROM a\nEXPOSE ${PORT:-3000}\n", Some(3000)),
-            (
-                "FROM a AS base\nENV PORT=3000\nFROM base\nEXPOSE $PORT\n",
-                Some(3000),
-            ),
-            (
-                "FROM a AS base\nEXPOSE 3000\nFROM --platform=x base AS b\nCMD x\n",
-                Some(3000),
-            ),
-        ] {
-            assert_eq!(port(text), found, "{text}");
         }
     }
 

@@ -56,6 +56,7 @@ struct Facts {
     /// The folders of its files.
     folders: Vec<PathBuf>,
     groups: Groups,
+    platform: Option<String>,
 }
 
 impl Docker {
@@ -101,22 +102,31 @@ impl Docker {
         }
     }
 
+    pub async fn platform(&self) -> Result<Option<String>> {
+        Ok(self.facts().await?.platform.clone())
+    }
+
     /// Asked once: an engine takes seconds to answer where it has much to count.
     async fn facts(&self) -> Result<&Facts> {
         let ask = || async {
             let info = self.client()?.with_timeout(ANSWER).info().await;
-            let info = info.map_err(self.failed("say where its files are"))?;
+            let info = info.map_err(self.failed("describe itself"))?;
             use bollard::models::{
                 SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
             };
             let folders = folders::folders(&info);
+            let platform = platform(info.os_type, info.architecture);
             let groups = match (info.cgroup_driver, info.cgroup_version) {
                 (Some(Driver::SYSTEMD), _) => Groups::Systemd,
                 (Some(Driver::CGROUPFS), Some(Version::_2)) => Groups::Two,
                 (Some(Driver::CGROUPFS), _) => Groups::One,
                 _ => Groups::None,
             };
-            Ok::<_, EngineError>(Facts { folders, groups })
+            Ok::<_, EngineError>(Facts {
+                folders,
+                groups,
+                platform,
+            })
         };
         self.facts.get_or_try_init(ask).await
     }
@@ -200,6 +210,20 @@ impl Docker {
             },
         }
     }
+}
+
+/// `linux` on `x86_64` is `linux/amd64`. `None` for a machine whose name says too little.
+fn platform(os: Option<String>, machine: Option<String>) -> Option<String> {
+    let machine = machine?;
+    let arch = match machine.as_str() {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" => "arm/v7",
+        "armv6l" => "arm/v6",
+        same @ ("riscv64" | "ppc64le" | "s390x") => same,
+        _ => return None,
+    };
+    Some(format!("{}/{arch}", os?))
 }
 
 /// What an engine reports about itself.

@@ -93,6 +93,9 @@ impl Default for Build {
     }
 }
 
+/// How many images `cache_from` may name.
+const MOST_CACHES: usize = 8;
+
 /// What only a Dockerfile makes use of.
 const OF_A_DOCKERFILE: [&str; 13] = [
     "cache_from",
@@ -201,6 +204,11 @@ fn push(node: Node<'_>) -> Option<String> {
 fn images(node: Node<'_>) -> Option<Vec<Image>> {
     const EXPECTED: &str = "an array of images such as [\"registry.example.com/acme/hello:cache\"]";
     let images = node.array(EXPECTED)?;
+    if images.len() > MOST_CACHES {
+        return node.wrong_unshown(format!(
+            "at most {MOST_CACHES} images: each build asks the registry of each"
+        ));
+    }
     images.into_iter().map(tagged).collect()
 }
 

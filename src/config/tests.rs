@@ -627,6 +627,10 @@ fn one_mistake_each() {
         ("build.contexts.x = 'docker-image://A'", "docker-image://"),
         ("build.cache_from = 'a:1'", "an array of images"),
         ("build.cache_from = ['A:1']", "an image with its tag"),
+        (
+            "build.cache_from = ['a:1','a:2','a:3','a:4','a:5','a:6','a:7','a:8','a:9']",
+            "at most 8 images",
+        ),
         ("build.cache_to = 'a.example/b'", "an image with its tag"),
         (
             "build.frontends = 'docker/dockerfile'",

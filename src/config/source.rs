@@ -35,7 +35,7 @@ pub enum Signers {
         /// Public keys, as in a `.pub` file.
         ssh: Vec<String>,
         /// Files of public keys, as `gpg --export` writes them.
-        openpgp: Vec<PathBuf>,
+        gpg: Vec<PathBuf>,
     },
     /// A file of allowed signers, as for git's `gpg.ssh.allowedSignersFile`.
     File(PathBuf),
@@ -91,17 +91,17 @@ fn signers(node: Node<'_>) -> Option<Signers> {
             _ => node.wrong(EXPECTED),
         }
     };
-    let (mut ssh, mut openpgp) = (Vec::new(), Vec::new());
+    let (mut ssh, mut gpg) = (Vec::new(), Vec::new());
     for node in node.array(EXPECTED)? {
         match node.value.get_ref() {
-            DeValue::Table(_) => openpgp.push(file(&node)?),
+            DeValue::Table(_) => gpg.push(file(&node)?),
             _ => ssh.push(key(&node)?),
         }
     }
-    match ssh.is_empty() && openpgp.is_empty() {
+    match ssh.is_empty() && gpg.is_empty() {
         // Nobody could deploy.
         true => node.wrong("at least one key; without this key no signature is required"),
-        false => Some(Signers::Keys { ssh, openpgp }),
+        false => Some(Signers::Keys { ssh, gpg }),
     }
 }
 

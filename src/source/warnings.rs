@@ -37,10 +37,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let keygen = || missing("ssh-keygen", "openssh-client");
         match signers {
             Signers::File(path) => keygen().or_else(|| unread(path)),
-            Signers::Keys { ssh, openpgp } => {
+            Signers::Keys { ssh, gpg } => {
                 let ssh = (!ssh.is_empty()).then(keygen).flatten();
-                let gpgv = || (!openpgp.is_empty()).then(|| missing("gpgv", "gpgv"))?;
-                ssh.or_else(gpgv).or_else(|| openpgp.iter().find_map(unread))
+                let gpgv = || (!gpg.is_empty()).then(|| missing("gpgv", "gpgv"))?;
+                ssh.or_else(gpgv).or_else(|| gpg.iter().find_map(unread))
             }
         }
     });

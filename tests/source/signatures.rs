@@ -72,7 +72,7 @@ fn only_commits_that_the_right_key_signed_are_fetched() {
     let main = || Revision::Branch("main".into());
     let keys = |all: &[&String]| Signers::Keys {
         ssh: all.iter().map(|it| it.trim().to_owned()).collect(),
-        openpgp: Vec::new(),
+        gpg: Vec::new(),
     };
     let (good, said) = fetch(folder, keys(&[&bob, &ann]), main());
     let good = good.unwrap();
@@ -187,9 +187,9 @@ fn openpgp_keys_in_force_count_too() {
         let what = ["commit", "-q", "--allow-empty", "-S", "-m", branch];
         run("git", &repo, &[&who[..], &signing, &what].concat());
     };
-    let openpgp = |files: &[&PathBuf]| Signers::Keys {
+    let gpg = |files: &[&PathBuf]| Signers::Keys {
         ssh: Vec::new(),
-        openpgp: files.iter().map(|it| (*it).clone()).collect(),
+        gpg: files.iter().map(|it| (*it).clone()).collect(),
     };
     let branch = |name: &str| Revision::Branch(name.into());
     let why = |signers, name: &str| {
@@ -198,27 +198,25 @@ fn openpgp_keys_in_force_count_too() {
         error.to_string()
     };
     commit("main", "ann", "now");
-    let (good, said) = fetch(folder, openpgp(&[&bob, &ann]), branch("main"));
+    let (good, said) = fetch(folder, gpg(&[&bob, &ann]), branch("main"));
     good.unwrap();
     assert!(said.contains("signed by ann <ann@example.com>"), "{said}");
     let binary = home.export("ann", &[]);
-    fetch(folder, openpgp(&[&binary]), branch("main"))
-        .0
-        .unwrap();
+    fetch(folder, gpg(&[&binary]), branch("main")).0.unwrap();
 
-    assert!(why(openpgp(&[&bob]), "main").contains("none of those"));
+    assert!(why(gpg(&[&bob]), "main").contains("none of those"));
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
     let ssh = Signers::Keys {
         ssh: vec![key.to_owned()],
-        openpgp: Vec::new(),
+        gpg: Vec::new(),
     };
     assert!(why(ssh, "main").contains("none of those"));
     let nothing = folder.join("nothing.asc");
     std::fs::write(&nothing, "no keys").unwrap();
-    assert!(why(openpgp(&[&nothing]), "main").contains("gpg --export"));
+    assert!(why(gpg(&[&nothing]), "main").contains("gpg --export"));
     // A key that has expired since, and one that was revoked.
     commit("old", "eve", "then");
-    assert!(why(openpgp(&[&eve]), "old").contains("expired"));
+    assert!(why(gpg(&[&eve]), "old").contains("expired"));
     let prints = home.gpg(&["--with-colons", "--list-keys", "ann@example.com"]);
     let prints = String::from_utf8(prints).unwrap();
     let print = prints
@@ -230,7 +228,7 @@ fn openpgp_keys_in_force_count_too() {
     std::fs::write(&revocation, text.replace(":-----BEGIN", "-----BEGIN")).unwrap();
     home.gpg(&["--import", &revocation.display().to_string()]);
     let revoked = home.export("ann", &["--armor", "--no-comments"]);
-    assert!(why(openpgp(&[&revoked]), "main").contains("revoked"));
+    assert!(why(gpg(&[&revoked]), "main").contains("revoked"));
     // Another content under the same signature.
     let git = Repository::open(&repo).unwrap();
     let odb = git.odb().unwrap();
@@ -240,5 +238,5 @@ fn openpgp_keys_in_force_count_too() {
     let forged = odb.write(ObjectType::Commit, forged.as_bytes()).unwrap();
     git.reference("refs/heads/forged", forged, true, "")
         .unwrap();
-    assert!(why(openpgp(&[&ann]), "forged").contains("not valid"));
+    assert!(why(gpg(&[&ann]), "forged").contains("not valid"));
 }

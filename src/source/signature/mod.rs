@@ -52,8 +52,8 @@ pub(super) fn check(
     let (kept, content) = make().map_err(wrong)?;
     let verified = match signers {
         _ if signature.starts_with(SSH) => ssh::verified(&kept, &content, signers),
-        Signers::Keys { openpgp, .. } if signature.starts_with(OPENPGP) => {
-            openpgp::verified(&kept, &content, openpgp)
+        Signers::Keys { gpg, .. } if signature.starts_with(OPENPGP) => {
+            openpgp::verified(&kept, &content, gpg)
         }
         _ => Ok(Err(
             "it is signed with neither SSH nor OpenPGP, or no key of that kind is among those required",

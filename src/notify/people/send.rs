@@ -123,7 +123,33 @@ fn asked(body: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// It has been told: sending again would tell it twice.
+    #[tokio::test]
+    async fn a_receiver_whose_answer_does_not_end_has_been_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun";
+            stream.write_all(head).await.unwrap();
+            // Until the client has gone.
+            while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
+        });
+        let sent = Sent {
+            url,
+            headers: Vec::new(),
+            body: "{}".into(),
+        };
+        let outbound = Outbound::new().unwrap();
+        assert_eq!(send(&outbound, sent).await, Ok(()));
+        answer.await.unwrap();
+    }
 
     #[test]
     fn only_what_may_pass_is_sent_again() {

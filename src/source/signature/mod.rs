@@ -117,13 +117,18 @@ fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
-    let mut child = child.map_err(|error| match error.kind() {
+    let child = child.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::other(format!(
             "the program `{program}` is not installed (`apt-get install {package}`)"
         )),
         _ => error,
     })?;
-    match ends(&mut child, DEADLINE) {
+    ended(program, child, DEADLINE)
+}
+
+/// What it has said once it ends. One that does not end within this time is killed.
+fn ended(program: &str, mut child: Child, within: Duration) -> io::Result<Output> {
+    match ends(&mut child, within) {
         Ok(true) => child.wait_with_output(),
         other => {
             child.kill()?;
@@ -143,4 +148,19 @@ fn ends(child: &mut Child, within: Duration) -> io::Result<bool> {
         thread::sleep(Duration::from_millis(2));
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_stalls_is_ended() {
+        let mut sleep = Command::new("sleep");
+        let child = sleep.arg("1000").stdout(Stdio::piped()).spawn().unwrap();
+        let place = format!("/proc/{}", child.id());
+        let error = ended("gpgv", child, Duration::from_millis(10)).unwrap_err();
+        assert_eq!(error.to_string(), "`gpgv` does not end");
+        assert!(!Path::new(&place).exists(), "it is gone");
+    }
 }

@@ -98,6 +98,20 @@ pub fn insert(
     Ok(())
 }
 
+/// What a ref of a delivery led to, if it was recorded.
+pub fn led_to(
+    db: &Connection,
+    delivery: &DeliveryId,
+    git_ref: &str,
+) -> Result<Option<DeploymentId>> {
+    let mut query =
+        db.prepare_cached("SELECT deployment FROM pushes WHERE delivery = ?1 AND ref = ?2")?;
+    let found = query.query_row((delivery.as_str(), git_ref), |row| {
+        maybe_parsed(row, "deployment")
+    });
+    Ok(found.optional()?.flatten())
+}
+
 fn tip(db: &Connection, app: &AppName, git_ref: &str) -> Result<Option<Move>> {
     let mut query = db.prepare_cached("SELECT old, new FROM tips WHERE app = ?1 AND ref = ?2")?;
     let found = query.query_row((app.as_str(), git_ref), |row| {

@@ -1,5 +1,6 @@
 //! Which ref of a push an app deploys, and why it does not deploy the others. Pure.
 
+use super::queue::Placed;
 use super::{Moved, Outcome};
 use crate::config::App;
 use crate::deploy::filter;
@@ -41,26 +42,41 @@ impl From<String> for Unwanted {
     }
 }
 
+/// What a ref led to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Led<'a> {
+    pub to: Option<&'a DeploymentId>,
+    /// Why the deployment is an earlier one.
+    pub reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Placed> for Led<'a> {
+    fn from(placed: &'a Placed) -> Self {
+        Self {
+            to: Some(&placed.deployment.id),
+            reason: placed.reason.as_deref(),
+        }
+    }
+}
+
 impl Decision {
-    /// What became of each ref, if the push led to this deployment.
+    /// What became of each ref, if this is what the chosen one led to, and the one before it.
     pub(super) fn outcomes(
         &self,
         app: &AppName,
         refs: &[Moved],
-        led_to: Option<&DeploymentId>,
-        first_led_to: Option<&DeploymentId>,
-        reason: Option<&str>,
+        chosen: Led<'_>,
+        first: Led<'_>,
     ) -> Vec<Outcome> {
+        let goes_first = |moved: &Moved| self.first.is_some_and(|at| is_same(&refs[at], moved));
         let outcome = |(at, (moved, why)): (usize, (&Moved, &Option<Unwanted>))| {
-            let led_to = match self.first == Some(at) {
-                true => first_led_to,
-                false => led_to.filter(|_| why.is_none() || self.chosen == Some(at)),
-            };
+            let led = if goes_first(moved) { first } else { chosen };
+            let is_deployed = why.is_none() || self.chosen == Some(at);
             Outcome {
                 git_ref: moved.git_ref.clone(),
                 app: Some(app.clone()),
-                deployment: led_to.cloned(),
-                reason: (why.as_ref().map(Unwanted::why).or(reason)).map(str::to_owned),
+                deployment: led.to.filter(|_| is_deployed).cloned(),
+                reason: (why.as_ref().map(Unwanted::why).or(led.reason)).map(str::to_owned),
                 skipped: matches!(why, Some(Unwanted::Skipped(..) | Unwanted::Pinned(_))),
             }
         };
@@ -119,7 +135,7 @@ pub(super) fn decide(app: &App, refs: &[Moved], skip: bool) -> Decision {
     let also = first.map(|at| &refs[at]);
     let reason = |(moved, wanted): (&Moved, &Result<Ref, Unwanted>)| match (wanted, chosen) {
         (Err(why), _) => Some(why.clone()),
-        (Ok(_), _) if also.is_some_and(|also| also.git_ref == moved.git_ref) => None,
+        (Ok(_), _) if also.is_some_and(|also| is_same(also, moved)) => None,
         (Ok(_), Some((chosen, _))) if is_same(chosen, moved) => None,
         (Ok(_), Some((_, name))) => Some(Unwanted::Never(format!(
             "it was pushed together with the {name}, which is deployed instead"
@@ -280,15 +296,26 @@ mod tests {
             to("refs/heads/main", '1'),
             to("refs/tags/v1", '2'),
             to("refs/tags/v2", '3'),
+            to("refs/tags/stable", '3'),
         ];
         let of = |more: &str| decide(&app(&format!("tags = '*'\n{more}")), &refs, false);
         let decision = of("paths = ['a/**']");
         assert_eq!((decision.chosen, decision.first), (Some(0), Some(2)));
         let (main, tag) = (DeploymentId::new(), DeploymentId::new());
         let name = "a".parse().unwrap();
-        let outcomes = decision.outcomes(&name, &refs, Some(&main), Some(&tag), None);
-        let led_to: Vec<_> = outcomes.into_iter().map(|it| it.deployment).collect();
-        assert_eq!(led_to, [Some(main), None, Some(tag)]);
+        let led = |to, reason| Led {
+            to: Some(to),
+            reason: Some(reason),
+        };
+        let outcomes = decision.outcomes(&name, &refs, led(&main, "a"), led(&tag, "b"));
+        let led_to: Vec<_> = outcomes.iter().map(|it| it.deployment.as_ref()).collect();
+        assert_eq!(led_to, [Some(&main), None, Some(&tag), Some(&tag)]);
+        let why: Vec<_> = outcomes
+            .iter()
+            .filter_map(|it| it.reason.as_deref())
+            .collect();
+        let instead = "it was pushed together with the branch `main`, which is deployed instead";
+        assert_eq!(why, ["a", instead, "b", "b"]);
         let pinned = decision.unless_pinned(Some("no".into()));
         assert_eq!(pinned.first, None);
         assert_eq!(of("").first, None);

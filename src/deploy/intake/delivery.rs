@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::decide::{Decision, decide};
+use super::decide::{Decision, Led, decide};
 use super::queue::{self, Placed, place, placed, skip};
 use super::record::record;
 use super::{Agent, Moved, Outcome, Result};
@@ -100,22 +100,24 @@ impl Asked {
         }
     }
 
-    fn outcomes(
-        &self,
-        led_to: Option<&DeploymentId>,
-        first_led_to: Option<&DeploymentId>,
-        reason: Option<&str>,
-    ) -> Vec<Outcome> {
+    fn outcomes(&self, chosen: Led<'_>, first: Led<'_>) -> Vec<Outcome> {
         let (app, refs) = (&self.app.name, &self.refs);
-        self.decision
-            .outcomes(app, refs, led_to, first_led_to, reason)
+        self.decision.outcomes(app, refs, chosen, first)
     }
 
     /// What a delivery that is not stored again led to the first time.
-    fn before(&self, earlier: deliveries::Outcome) -> Stored {
+    fn before(&self, db: &Connection, earlier: deliveries::Outcome) -> Result<Stored> {
         let reason = "this push was delivered before";
-        let refs = self.outcomes(earlier.deployment.as_ref(), None, Some(reason));
-        Stored {
+        let first = match self.decision.first {
+            Some(at) => pushes::led_to(db, &earlier.delivery, &self.refs[at].git_ref)?,
+            None => None,
+        };
+        let led = |to| Led {
+            to,
+            reason: Some(reason),
+        };
+        let refs = self.outcomes(led(earlier.deployment.as_ref()), led(first.as_ref()));
+        Ok(Stored {
             answer: Answer {
                 delivery: earlier.delivery,
                 deployment: earlier.deployment,
@@ -123,7 +125,7 @@ impl Asked {
                 refs,
             },
             placed: Vec::new(),
-        }
+        })
     }
 }
 
@@ -136,7 +138,7 @@ fn store(db: &Connection, mut asked: Asked) -> Result<Stored> {
     let (new, delivery) = (&asked.refs[at], &asked.delivery);
     let push = &delivery.moves[at];
     let seen = match pushes::seen(db, delivery, push)? {
-        Seen::Before(outcome) => return Ok(asked.before(outcome)),
+        Seen::Before(outcome) => return asked.before(db, outcome),
         seen => seen,
     };
     let is_new = matches!(seen, Seen::New);
@@ -157,8 +159,8 @@ fn store(db: &Connection, mut asked: Asked) -> Result<Stored> {
         None => place(db, &new, is_new)?,
     };
     let id = &placed.deployment.id;
-    let first_id = first.as_ref().map(|(_, first)| &first.deployment.id);
-    let refs = asked.outcomes(Some(id), first_id, placed.reason.as_deref());
+    let led_first = first.as_ref().map(|(_, first)| Led::from(first));
+    let refs = asked.outcomes(Led::from(&placed), led_first.unwrap_or_default());
     let reason = placed.reason.clone().or_else(|| summary(&refs));
     let outcome = deliveries::insert(db, delivery, Some(id.clone()), reason)?;
     if is_new {
@@ -183,10 +185,10 @@ fn store(db: &Connection, mut asked: Asked) -> Result<Stored> {
 fn nothing(db: &Connection, asked: Asked) -> Result<Stored> {
     let delivery = &asked.delivery;
     if let Some(earlier) = deliveries::earlier(db, delivery)? {
-        return Ok(asked.before(earlier.outcome));
+        return asked.before(db, earlier.outcome);
     }
     pushes::moved(db, delivery)?;
-    let refs = asked.outcomes(None, None, None);
+    let refs = asked.outcomes(Led::default(), Led::default());
     let reason = asked.nothing.clone().or_else(|| summary(&refs));
     let outcome = deliveries::insert(db, delivery, None, reason)?;
     record(db, &asked.refs, &refs, Some(&outcome.delivery), &asked.by)?;

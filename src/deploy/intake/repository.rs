@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::decide::decide;
+use super::decide::{Led, decide};
 use super::queue::{self, Placed, place, placed, skip};
 use super::record::{self, record};
 use super::{Agent, Moved, Outcome, Result};
@@ -113,10 +113,9 @@ fn store(
             None => place(db, &to_place(at), true),
         });
         let new = new.transpose()?;
-        let led_to = new.as_ref().map(|new| &new.deployment.id);
-        let reason = new.as_ref().and_then(|new| new.reason.as_deref());
-        let first_led_to = first.as_ref().map(|first| &first.deployment.id);
-        let outcomes = decision.outcomes(&app.name, &refs, led_to, first_led_to, reason);
+        let led = new.as_ref().map(Led::from).unwrap_or_default();
+        let led_first = first.as_ref().map(Led::from).unwrap_or_default();
+        let outcomes = decision.outcomes(&app.name, &refs, led, led_first);
         record(db, &refs, &outcomes, None, &push.by)?;
         all_placed.extend(first.into_iter().chain(new));
         all.extend(outcomes);

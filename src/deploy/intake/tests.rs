@@ -196,6 +196,38 @@ async fn a_webhook_names_every_ref_and_what_became_of_it() {
     assert_eq!(scene.recorded().await.len(), 2);
 }
 
+/// The branch may turn out to change nothing under `paths`, which a tag need not: it goes first.
+#[tokio::test]
+async fn of_a_branch_and_tags_in_one_delivery_the_highest_version_goes_first_each_time() {
+    let scene = Scene::new().await;
+    let commit = |digit: &str| -> CommitId { digit.repeat(40).parse().unwrap() };
+    let (one, two, three) = (commit("1"), commit("2"), commit("3"));
+    let app = &scene.agent.app(&"mono".parse().unwrap()).unwrap();
+    let received = || {
+        let refs = [("main", &one), ("v10", &three), ("v9", &two)];
+        let mut received = delivered(&refs, 1);
+        if let Content::Pushes(pushes) = &mut received.content {
+            for (push, name) in pushes.iter_mut().zip(["main", "v10", "v9"]).skip(1) {
+                push.git_ref = Ref::Tag(name.to_owned());
+            }
+        }
+        received
+    };
+    let answer = delivery(&scene.agent, app, received(), None).await.unwrap();
+    let queued = scene.deployments("mono").await;
+    let refs: Vec<_> = queued.iter().map(|it| it.git_ref.as_deref()).collect();
+    assert_eq!(refs, [Some("refs/tags/v10"), Some("refs/heads/main")]);
+    let led_to = |answer: &Answer| -> Vec<_> {
+        let refs = answer.refs.iter();
+        refs.map(|it| it.deployment.clone()).collect()
+    };
+    let expected = [Some(queued[1].id.clone()), Some(queued[0].id.clone()), None];
+    assert_eq!(led_to(&answer), expected);
+    let again = delivery(&scene.agent, app, received(), None).await.unwrap();
+    assert_eq!(led_to(&again), expected);
+    assert_eq!(scene.deployments("mono").await.len(), 2);
+}
+
 #[tokio::test]
 async fn the_hook_hands_over_every_ref_for_every_app() {
     let scene = Scene::new().await;

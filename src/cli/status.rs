@@ -60,6 +60,12 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
     };
     table.show(apps.iter().flat_map(rows).collect());
     for app in &apps {
+        if app.removing {
+            let name = &app.name;
+            print::line(format_args!(
+                "`{name}` is being removed: what is queued for it meanwhile waits until that is done"
+            ));
+        }
         if let Some(stopped) = &app.stopped {
             let (name, ago, by) = (&app.name, words::ago(&stopped.at), &stopped.by);
             print::line(format_args!(

@@ -37,6 +37,7 @@ pub struct Removal {
     #[schema(required)]
     pub live: Option<String>,
     pub containers: Vec<String>,
+    /// By their names; those of failed deployments by their ids.
     pub images: Vec<String>,
     /// Whether the app's volumes, those of deploy.toml and the anonymous ones, and its secrets are
     /// removed too.
@@ -57,9 +58,7 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
     let serves = routed.find(|share| !share.targets.is_empty());
     let name = app.clone();
     let read = agent.store.read(move |db| {
-        let kept = releases::kept(db, &name)?;
-        let services = kept.into_iter().flat_map(|release| release.services);
-        let images: BTreeSet<String> = services.map(|service| service.image).collect();
+        let images = shown_images(db, &name)?;
         let instances = instances::of_app(db, &name)?;
         let open = open(db, &name)?;
         Ok(Removal {
@@ -70,7 +69,7 @@ pub async fn of(agent: &Agent, app: &AppName, volumes: bool) -> Result<Removal> 
                 None => serves.map(|share| share.release),
             },
             containers: instances.into_iter().map(|it| it.name).collect(),
-            images: images.into_iter().collect(),
+            images,
             volumes,
             named_volumes: named_volumes::of_app(db, &name)?,
             deployments: open.into_iter().map(|it| it.id.into()).collect(),
@@ -310,6 +309,21 @@ async fn stop(
         })
         .await?;
     Ok(())
+}
+
+/// The images by their names; those of failed deployments, which may have lost theirs, by their ids.
+fn shown_images(db: &rusqlite::Connection, app: &AppName) -> Result<Vec<String>> {
+    let kept = releases::kept(db, app)?.into_iter();
+    let services: Vec<_> = kept.flat_map(|release| release.services).collect();
+    let mut shown: BTreeSet<_> = services.iter().map(|it| it.image.clone()).collect();
+    for built in images::of_app(db, app)?.into_values() {
+        if !services.iter().any(|it| it.image_id == built.id)
+            && !releases::is_shared(db, &built.id, app)?
+        {
+            shown.insert(built.id);
+        }
+    }
+    Ok(shown.into_iter().collect())
 }
 
 /// Removes the images of the app's releases and of its failed deployments, except those that another app's

@@ -15,6 +15,7 @@ pub struct Overview {
     pub is_stopped: bool,
     pub is_pinned: bool,
     pub in_maintenance: bool,
+    pub is_being_removed: bool,
     /// Those of the live release: `web` and other services with a port first, then by name.
     pub services: Vec<Service>,
     /// The deployment that is under way, other than a waiting one.
@@ -75,7 +76,7 @@ pub fn all(db: &Connection, names: &[AppName], count: usize) -> Result<Vec<Overv
 fn known(db: &Connection) -> Result<HashMap<String, Overview>> {
     let mut query = db.prepare_cached(
         "SELECT name, stopped_at IS NOT NULL, releases.id IS NOT NULL, commit_id, message, author, went_live,
-             pinned IS NOT NULL, maintenance IS NOT NULL
+             pinned IS NOT NULL, maintenance IS NOT NULL, removing IS NOT NULL
          FROM apps LEFT JOIN releases ON releases.id = apps.live_release",
     )?;
     let rows = query.query_map([], |row| {
@@ -93,6 +94,7 @@ fn known(db: &Connection) -> Result<HashMap<String, Overview>> {
             is_stopped: row.get(1)?,
             is_pinned: row.get(7)?,
             in_maintenance: row.get(8)?,
+            is_being_removed: row.get(9)?,
             ..Overview::default()
         };
         Ok((row.get(0)?, known))

@@ -189,6 +189,49 @@ async fn an_app_is_removed_though_somebody_uses_its_image() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn gc_removes_the_images_that_a_removal_had_to_leave() {
+    let mut server = Server::start().await;
+    let first = server.go_live("v1").await;
+    let failed = server.push("v2", "exit-at-start").await;
+    server.ended(&failed).await;
+    let docker = docker().await;
+    let name = format!("by-hand-{}", first.id);
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let body = bollard::models::ContainerCreateBody {
+        image: first.image.clone(),
+        ..Default::default()
+    };
+    docker.create_container(Some(options), body).await.unwrap();
+
+    let text = std::fs::read_to_string(&server.stage.config).unwrap();
+    let (agent, _) = text.split_once("[apps.").unwrap();
+    std::fs::write(&server.stage.config, agent).unwrap();
+    assert!(server.cutover(&["reload"]).status().unwrap().success());
+    let shown = server.cutover(&["remove", APP]).output().unwrap();
+    let shown = String::from_utf8_lossy(&[shown.stdout, shown.stderr].concat()).into_owned();
+    assert_eq!(
+        shown.matches("remove image").count(),
+        2,
+        "the failed one too: {shown}"
+    );
+    let removed = server.cutover(&["remove", APP, "--yes"]).output().unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    let own = format!("cutover/{APP}:{}", first.id);
+    let left = images(&server).await;
+    assert!(
+        left.contains(&own) && !left.iter().any(|it| it.contains(&failed)),
+        "{left:?}"
+    );
+
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker.remove_container(&name, Some(force)).await.unwrap();
+    let gc = server.cutover(&["gc", "--yes"]).output().unwrap();
+    assert!(gc.status.success(), "{gc:?}");
+    assert_eq!(images(&server).await, Vec::<String>::new());
+    server.stop().await;
+}
+
 /// Runs `cutover rollback` to its end; gives its exit code and what it printed.
 fn roll_back(server: &Server, more: &[&str]) -> (Option<i32>, String) {
     let arguments = [&["rollback", APP, "--follow"], more].concat();

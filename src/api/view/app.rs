@@ -57,6 +57,8 @@ pub struct AppView {
     /// Set while a person has its visitors answered with 503.
     #[schema(required)]
     pub maintenance: Option<HeldView>,
+    /// Whether a person has begun to remove the app.
+    pub removing: bool,
     /// What does not run as it should, and what is done about it; empty if all is well.
     #[schema(example = json!([]))]
     pub problems: Vec<String>,
@@ -128,9 +130,9 @@ impl AppView {
     /// Adds what the reconciler has found.
     pub fn tended(mut self, tend: &Tend) -> Self {
         self.problems = tend.problems(&self.name);
-        let needs_engine =
-            |it: &DeploymentView| (State::Building..State::Switching).contains(&it.state);
-        if tend.engine_away_since().is_some() && self.running.as_ref().is_some_and(needs_engine) {
+        if let Some(running) = &self.running
+            && waits_for_engine(tend, running.state)
+        {
             self.waiting_for = Some("docker");
         }
         if let Some(instances) = &mut self.instances
@@ -164,6 +166,11 @@ impl AppView {
         }
         self
     }
+}
+
+/// Whether a deployment in this state cannot go on until the engine answers again.
+pub fn waits_for_engine(tend: &Tend, state: State) -> bool {
+    tend.engine_away_since().is_some() && (State::Building..State::Switching).contains(&state)
 }
 
 pub fn app(db: &rusqlite::Connection, app: &crate::config::App) -> Result<AppView> {
@@ -225,6 +232,7 @@ fn without_deployments(db: &rusqlite::Connection, name: &AppName) -> Result<AppV
         }),
         pinned: holds::of(db, name, Hold::Pin)?.map(HeldView::from),
         maintenance: holds::of(db, name, Hold::Maintenance)?.map(HeldView::from),
+        removing: crate::store::app_names::is_being_removed(db, name)?,
         problems: Vec::new(),
     })
 }
@@ -260,6 +268,7 @@ pub fn as_it_serves(name: &AppName, configured: bool, of: &Overview) -> AppView 
         }),
         pinned: None,
         maintenance: None,
+        removing: of.is_being_removed,
         problems: Vec::new(),
     }
 }

@@ -13,7 +13,7 @@ mod app;
 mod deployment;
 mod release;
 
-pub use app::{AppView, HeldView, app, as_it_serves, lost_app};
+pub use app::{AppView, HeldView, app, as_it_serves, lost_app, waits_for_engine};
 pub use deployment::{DeploymentView, StepState, StepView, deployment, queued, shown};
 pub use release::{ReleaseView, release};
 

@@ -23,6 +23,7 @@ struct Row {
     /// Only how it serves.
     app: AppView,
     of: Overview,
+    waits_for_engine: bool,
     points: Vec<Point>,
     minute: Option<Minute>,
 }
@@ -66,8 +67,10 @@ pub async fn show(State(api): Shared, viewer: Viewer) -> Result {
             let mut app = view::as_it_serves(name, configured.is_some(), &of).tended(&tend);
             let domains = configured.into_iter().flat_map(|app| &app.domains);
             app.problems.extend(domains.filter_map(refused));
+            let running = of.running.as_ref();
             Row {
                 app,
+                waits_for_engine: running.is_some_and(|it| view::waits_for_engine(&tend, it.state)),
                 of,
                 points: agent.traffic.hour(name.as_str()),
                 minute: agent.traffic.minute(name.as_str(), now()),
@@ -132,6 +135,7 @@ fn card(row: &Row, rank: u8) -> Markup {
                 h2 { a href=(path) { (app.name) } }
                 (health(app))
                 @if row.of.is_pinned { span.state.off { (mark("off")) "pinned" } }
+                @if app.removing { span.state.warn { (mark("warn")) "being removed" } }
                 @if row.of.in_maintenance { span.state.warn { (mark("warn")) "maintenance" } }
             }
             div.release {
@@ -156,6 +160,7 @@ fn card(row: &Row, rank: u8) -> Markup {
             div.now {
                 @if let Some(running) = &row.of.running {
                     p { a href={ "/deployments/" (running.id) } { (state(running.state)) } " "
+                        @if row.waits_for_engine { span.state.warn { "waiting for Docker" } " " }
                         span.quiet { (message(running.message.as_deref())) } }
                 }
                 @if let Some(newest) = newest.filter(|it| row.of.running.as_ref().is_none_or(|run| run.id != it.id)) {

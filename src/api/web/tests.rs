@@ -380,3 +380,36 @@ async fn every_page_is_guarded_small_and_compressed() {
         "application/json"
     );
 }
+
+#[tokio::test]
+async fn a_card_says_what_its_app_waits_for_and_that_it_is_being_removed() {
+    use crate::state::{Event, Step};
+    use crate::store::{app_names, deployments, fixture as rows};
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::new(folder.path()).await;
+    let begin = site.api.agent.store.write(|db| {
+        let id = rows::release(db, 1)?.deployment;
+        for step in [Step::Fetch, Step::Build, Step::Start, Step::Probe] {
+            deployments::apply(db, &id, Event::Begin(step))?;
+        }
+        Ok(())
+    });
+    begin.await.unwrap();
+    let cookie = site.sign_in("right").await;
+    let shown = site.get("/", &cookie).await.text;
+    assert!(
+        !shown.contains("waiting for Docker") && !shown.contains("being removed"),
+        "{shown}"
+    );
+    site.api.agent.tend.engine_is_away();
+    let app = "hello".parse().unwrap();
+    let remove = move |db: &_| app_names::begin_removal(db, &app, false);
+    site.api.agent.store.write(remove).await.unwrap();
+    let shown = site.get("/", &cookie).await.text;
+    assert!(
+        shown.contains("waiting for Docker") && shown.contains("being removed"),
+        "{shown}"
+    );
+    let shown = site.get("/apps/hello", &cookie).await.text;
+    assert!(shown.contains("This app is being removed"), "{shown}");
+}

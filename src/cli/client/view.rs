@@ -239,6 +239,7 @@ pub struct App {
     pub stopped: Option<Stopped>,
     pub pinned: Option<Held>,
     pub maintenance: Option<Held>,
+    pub removing: bool,
     /// What does not run as it should.
     pub problems: Vec<String>,
 }

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::responses::{
     Forbidden, KeyReused, Malformed, NotConfigured, NotModified, NotStored, TooLarge,
-    TooManyRefusals, Unauthorized, UnknownApp, UnknownDeployment, UnknownToken,
+    TooManyRefusals, TooManySessions, Unauthorized, UnknownApp, UnknownDeployment, UnknownToken,
 };
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -136,6 +136,7 @@ fn components() -> Components {
         .response_from::<NotModified>()
         .response_from::<TooLarge>()
         .response_from::<TooManyRefusals>()
+        .response_from::<TooManySessions>()
         .response_from::<NotStored>()
         .schema_from::<super::error::ErrorBody>()
         .build()

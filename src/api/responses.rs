@@ -149,6 +149,15 @@ pub struct UnknownDeployment(ErrorBody);
 }}))]
 pub struct TooLarge(ErrorBody);
 
+/// As many programs as may be are run by people already.
+#[derive(ToResponse)]
+#[response(example = json!({"error": {
+    "code": "too_many_sessions",
+    "message": "64 programs are run by people already",
+    "hint": "end one of them, or wait",
+}}))]
+pub struct TooManySessions(ErrorBody);
+
 /// In place of 401, 403, 404 and 413: too many requests of this client, or for this app, were refused.
 /// A request with the right signature or token is always let in.
 #[derive(ToResponse)]

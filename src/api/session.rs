@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::path::{AppPath, acting};
-use super::responses::{Forbidden, Malformed, NotConfigured, UnknownApp};
+use super::responses::{Forbidden, Malformed, NotConfigured, TooManySessions, UnknownApp};
 use super::{Api, ApiError, Shared};
 use crate::config::App;
 use crate::deploy::session::{self, Opened, SessionError, Wanted};
@@ -57,7 +57,7 @@ struct Start {
     terminal: bool,
     /// Columns and rows.
     size: Option<(u16, u16)>,
-    /// For `exec`: a container's name, or a process such as `worker`.
+    /// For `exec`: a container's name or how that ends, such as `worker-1`, or a process.
     instance: Option<String>,
 }
 
@@ -89,6 +89,7 @@ enum Where {
         (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
         (status = 409, response = NotConfigured),
+        (status = 503, response = TooManySessions),
     ),
 )]
 pub async fn run(
@@ -111,7 +112,8 @@ pub async fn run(
 
 /// Run a program in a running instance
 ///
-/// As in a new container; `"instance"` in the first message is a container's name or a process.
+/// As in a new container; `"instance"` in the first message is a container's name or how that ends, such as `web-1`
+/// or `worker-0`, or a process.
 #[utoipa::path(
     get,
     path = "/api/v1/apps/{app}/exec",
@@ -124,6 +126,7 @@ pub async fn run(
         (status = 403, response = Forbidden),
         (status = 404, response = UnknownApp),
         (status = 409, response = NotConfigured),
+        (status = 503, response = TooManySessions),
     ),
 )]
 pub async fn exec(

@@ -162,6 +162,19 @@ fn process_of(container: &str) -> &str {
     service.map_or("web", |(service, _)| service)
 }
 
+/// Whether a container is the one that a person names: in full, by how its name ends (`worker-0`, `web-1`), or by
+/// its process.
+fn is_meant(container: &str, wanted: &str) -> bool {
+    let ends_with = |end: &str| {
+        let rest = container.strip_suffix(end);
+        !end.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+    };
+    let process = process_of(container);
+    // Those of `web` do not have it in their names.
+    let of_web = wanted.strip_prefix("web-").filter(|_| process == "web");
+    ends_with(wanted) || process == wanted || of_web.is_some_and(ends_with)
+}
+
 /// What tells an instance from the others of its deployment: `0`, or `worker-0`.
 pub fn short_name(container: &str) -> Option<&str> {
     let parts = container.match_indices('-').map(|(at, _)| at + 1);

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::environment::{self, EnvironmentError, Purpose};
-use super::{Agent, process_of, rollback};
+use super::{Agent, is_meant, rollback};
 use crate::config::{App, Command};
 use crate::engine::session::{Handle, Session};
 use crate::engine::{EngineError, JobSpec};
@@ -156,7 +156,7 @@ fn chosen<'a>(
             let main = live?.main()?;
             running.find(|it| it.service == main.name)
         }
-        Some(wanted) => running.find(|it| it.name == wanted || process_of(&it.name) == wanted),
+        Some(wanted) => running.find(|it| is_meant(&it.name, wanted)),
     }
 }
 

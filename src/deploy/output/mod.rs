@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Agent, masks, process_of};
+use super::{Agent, is_meant, masks, process_of};
 use crate::engine::EngineError;
 use crate::engine::output::{Line, Stream, Wanted};
 use crate::ids::AppName;
@@ -62,14 +62,7 @@ impl Query {
         let Some(wanted) = &self.instance else {
             return true;
         };
-        let ends_with = |end: &str| {
-            let rest = name.strip_suffix(end);
-            !end.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
-        };
-        // Those of `web` do not have it in their names.
-        let of_web = wanted.strip_prefix("web-");
-        let of_web = of_web.filter(|_| process_of(name) == "web");
-        ends_with(wanted) || process_of(name) == wanted || of_web.is_some_and(ends_with)
+        is_meant(name, wanted)
     }
 
     fn wants(&self, said: &Said) -> bool {

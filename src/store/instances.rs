@@ -164,17 +164,6 @@ pub fn retire_processes(db: &Connection, app: &AppName, but: &ReleaseId) -> Resu
     Ok(update.execute((app.as_str(), now(), but.as_str()))?)
 }
 
-/// The services of which releases of an app other than `but` still have an instance.
-pub fn services_of_others(
-    db: &Connection,
-    app: &AppName,
-    but: &ReleaseId,
-) -> Result<HashSet<ServiceName>> {
-    let all = of_app(db, app)?.into_iter();
-    let others = all.filter(|instance| instance.release != *but);
-    Ok(others.map(|instance| instance.service).collect())
-}
-
 /// Records that the instances of a release are needed after all.
 pub fn keep(db: &Connection, release: &ReleaseId) -> Result<()> {
     let sql = "UPDATE instances SET retiring_since = NULL WHERE release = ?1";

@@ -7,10 +7,9 @@ use tokio::time::Instant;
 
 use crate::deploy::Result;
 use crate::deploy::line::{Line, Stop, in_step};
-use crate::deploy::steps::{probe, start};
+use crate::deploy::steps::{alone, probe, start};
 use crate::state::Step;
 use crate::store::deployments::Failure;
-use crate::store::instances;
 use crate::store::releases::Release;
 
 /// How long the old ones may take, in addition to their grace.
@@ -44,19 +43,20 @@ pub async fn hand_over(
 
 async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Option<Failure>> {
     let late = release.services.iter().filter(|it| !it.settings.overlap);
-    let late: Vec<_> = late.collect();
-    let grace = late.iter().map(|it| it.settings.stop_grace).max();
+    let grace = late.map(|it| it.settings.stop_grace).max();
     let deadline = Instant::now() + grace.unwrap_or_default() + PATIENCE;
     let mut changes = line.agent.hub.changes();
     let mut said = false;
     loop {
-        let (app, live) = (release.app.clone(), release.id.clone());
-        let others = move |db: &_| instances::services_of_others(db, &app, &live);
-        let others = line.agent.store.read(others).await?;
-        let Some(service) = late.iter().find(|it| others.contains(&it.name)) else {
+        let of = release.clone();
+        let waits = line
+            .agent
+            .store
+            .read(move |db| alone::waits(db, &of))
+            .await?;
+        let Some((_, name)) = waits.first_key_value() else {
             return Ok(None);
         };
-        let name = &service.name;
         if Instant::now() > deadline {
             let what = format!("the old version's process `{name}` does not end");
             return Ok(Some(Failure::new("old_process_runs", what)));

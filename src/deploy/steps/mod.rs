@@ -6,6 +6,7 @@ use crate::ids::DeploymentId;
 use crate::state::Step;
 use crate::store::jobs::JobKind;
 
+mod alone;
 pub mod begin;
 pub mod build;
 pub mod command;

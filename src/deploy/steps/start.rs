@@ -10,7 +10,7 @@ use crate::config::Strategy;
 use crate::deploy::environment;
 use crate::deploy::line::{Done, Line, Stop};
 use crate::deploy::steps::instance::{Started, start_one};
-use crate::deploy::steps::vacate;
+use crate::deploy::steps::{alone, vacate};
 use crate::deploy::{Agent, instance_name, output, rollback, routes, services, settings, words};
 use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
@@ -217,12 +217,12 @@ fn plan(
 ) -> crate::deploy::Result<Plan> {
     let mut instances = instances::of_release(db, &release.id)?;
     let others = match when {
-        When::Beside => instances::services_of_others(db, &release.app, &release.id)?,
-        When::Alone => HashSet::new(),
+        When::Beside => alone::waits(db, release)?,
+        When::Alone => BTreeMap::new(),
     };
     let mut left = Vec::new();
     let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
-    let now = |it: &&Service| it.settings.overlap || !others.contains(&it.name);
+    let now = |it: &&Service| !others.contains_key(&it.name);
     for service in release.services.iter().filter(now) {
         let of = instances.iter().filter(|it| it.service == service.name);
         let missing = (service.replicas as usize).saturating_sub(of.count());

@@ -11,7 +11,7 @@ use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::idempotency::Once;
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, apps, former_secrets, secrets};
+use crate::store::{StoreError, actions, apps, former_secrets, scales, secrets};
 
 mod automatic;
 
@@ -48,10 +48,22 @@ pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Re
 fn back(db: &rusqlite::Connection, app: &AppName, steps: usize, secrets: bool) -> Result<Release> {
     let live = live(db, app)?
         .ok_or_else(|| StoreError::Refused(format!("nothing of `{app}` is live yet")))?;
+    let asked = scales::of_app(db, app)?;
+    // A rollback does not change what `cutover scale` keeps.
+    let scaled = |release: &Release| {
+        let mut release = release.clone();
+        for service in &mut release.services {
+            service.replicas = asked
+                .get(&service.name)
+                .copied()
+                .unwrap_or(service.replicas);
+        }
+        release
+    };
     let mut different = Vec::new();
     let mut after = live.clone();
     for release in earlier(db, &live)? {
-        let differs = !release.runs_like(&after)
+        let differs = !scaled(&release).runs_like(&scaled(&after))
             || secrets
                 && former_secrets::versions(db, &release.id)?
                     != former_secrets::versions(db, &after.id)?;

@@ -151,6 +151,15 @@ pub fn retire(db: &Connection, app: &AppName, but: [Option<&ReleaseId>; 2]) -> R
     Ok(update.execute((app.as_str(), now(), first, second))?)
 }
 
+/// Retires one instance.
+pub fn retire_one(db: &Connection, name: &str) -> Result<()> {
+    let mut update = db.prepare_cached(
+        "UPDATE instances SET retiring_since = ?2 WHERE name = ?1 AND retiring_since IS NULL",
+    )?;
+    update.execute((name, now()))?;
+    Ok(())
+}
+
 /// Retires the instances of an app's processes, which take no requests, that do not belong to the
 /// release `but`; returns how many.
 pub fn retire_processes(db: &Connection, app: &AppName, but: &ReleaseId) -> Result<usize> {

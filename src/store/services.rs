@@ -37,6 +37,19 @@ impl Service {
     }
 }
 
+/// Sets how many instances a service of a release has; everything else of a release stays as it is.
+pub fn set_replicas(
+    db: &Connection,
+    release: &ReleaseId,
+    service: &ServiceName,
+    replicas: u32,
+) -> Result<()> {
+    let mut update =
+        db.prepare_cached("UPDATE services SET replicas = ?3 WHERE release = ?1 AND name = ?2")?;
+    update.execute((release.as_str(), service.as_str(), replicas))?;
+    Ok(())
+}
+
 pub(super) fn insert(db: &Connection, release: &ReleaseId, service: &Service) -> Result<()> {
     let settings = settings::to_json(&service.settings);
     let settings = settings.map_err(|error| StoreError::Refused(error.to_string()))?;

@@ -77,11 +77,19 @@ async fn a_worker_goes_live_scales_rolls_back_and_fails_with_its_release() {
 
     server.go_live("v2").await;
     until(&server, &[("web", 1), ("worker", 2)]).await;
+    // What is scaled for the load of now stays so, and is no version to go back to.
+    run(&server, &["scale", APP, "worker=3", "-f"]).unwrap();
+    until(&server, &[("web", 1), ("worker", 3)]).await;
     let back = run(&server, &["rollback", APP, "--follow"]);
-    back.unwrap_or_else(|error| panic!("{error}"));
-    until(&server, &[("web", 1), ("worker", 2)]).await;
-    let said = run(&server, &["logs", APP, "--process", "worker", "-n", "2"]).unwrap();
-    assert_eq!(said.matches("v1 works").count(), 2, "{said}");
+    let back = back.unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        back.contains("`worker` has 3 instances, as `cutover scale` keeps it; the release had 2"),
+        "{back}"
+    );
+    until(&server, &[("web", 1), ("worker", 3)]).await;
+    let said = run(&server, &["logs", APP, "--process", "worker", "-n", "3"]).unwrap();
+    assert_eq!(said.matches("v1 works").count(), 3, "{said}");
+    run(&server, &["scale", APP, "worker=2", "-f"]).unwrap();
 
     // What the worker does counts for the whole release.
     let id = server.push("v3", "worker-exits 0").await;

@@ -15,10 +15,11 @@ use crate::deploy::{Agent, instance_name, output, rollback, routes, services, se
 use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
+use crate::store::deployments::Trigger;
 use crate::store::instances::{self, Instance};
 use crate::store::ours::{Ours, mark};
 use crate::store::releases::{self, Release};
-use crate::store::services::Service;
+use crate::store::services::{self as stored, Service};
 use crate::store::{apps, deployments, former_secrets, given_up, now, scales, variables};
 
 /// How many instances are started at the same time.
@@ -29,8 +30,8 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     let (wanted, deployment) = (id.clone(), line.id.clone());
     let (app, log) = (line.app.name.clone(), line.log.clone());
     let found = line.record(move |db| {
-        let release = releases::get(db, &wanted)?;
-        if let Some(release) = &release {
+        let mut release = releases::get(db, &wanted)?;
+        if let Some(release) = &mut release {
             deployments::set_release(db, &deployment, &release.id)?;
             let Release {
                 commit,
@@ -48,6 +49,12 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                     ));
                 }
                 None => log.line(&format!("rolling back to {to}")),
+            }
+            let by = deployments::get(db, &deployment)?.map(|it| it.trigger);
+            if by != Some(Trigger::AutoRollback) {
+                for said in keep_scale(db, release)? {
+                    log.line(&said);
+                }
             }
             let then = release.main();
             let then = then.map_or(BTreeMap::new(), |it| it.settings.kept.clone());
@@ -70,6 +77,34 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     })?;
     can_start(line, &release).await?;
     Ok(release)
+}
+
+/// What `cutover scale` keeps stays through a rollback: it is for the visitors of now, not for a version. Says what
+/// the release runs with that what is live does not, or the other way round.
+fn keep_scale(db: &Connection, release: &mut Release) -> crate::deploy::Result<Vec<String>> {
+    let asked = scales::of_app(db, &release.app)?;
+    let live = rollback::live(db, &release.app)?;
+    let mut said = Vec::new();
+    for service in &mut release.services {
+        let (name, had) = (&service.name, service.replicas);
+        let of_live = live.as_ref().and_then(|live| live.service(name));
+        match asked.get(name) {
+            Some(kept) if *kept != had => {
+                let count = words::counted((*kept).into(), "instance");
+                said.push(format!(
+                    "`{name}` has {count}, as `cutover scale` keeps it; the release had {had}"
+                ));
+                stored::set_replicas(db, &release.id, name, *kept)?;
+                service.replicas = *kept;
+            }
+            None if of_live.is_some_and(|live| live.replicas != had) => {
+                let count = words::counted(had.into(), "instance");
+                said.push(format!("`{name}` has {count} again, as the release had"));
+            }
+            _ => {}
+        }
+    }
+    Ok(said)
 }
 
 /// The names whose values are not the same in both.
@@ -224,8 +259,16 @@ fn plan(
     let taken: HashSet<String> = instances::all(db)?.into_iter().map(|it| it.name).collect();
     let now = |it: &&Service| !others.contains_key(&it.name);
     for service in release.services.iter().filter(now) {
+        let wanted = service.replicas as usize;
         let of = instances.iter().filter(|it| it.service == service.name);
-        let missing = (service.replicas as usize).saturating_sub(of.count());
+        let of: Vec<_> = of.map(|it| it.name.clone()).collect();
+        let missing = wanted.saturating_sub(of.len());
+        // Those that it had more of than it is to have now.
+        let spare = of.get(wanted..).unwrap_or_default();
+        for name in spare {
+            instances::retire_one(db, name)?;
+        }
+        instances.retain(|it| !spare.contains(&it.name));
         let names = (0..).map(|index| instance_name(&release.app, id, &service.name, index));
         let new: Vec<_> = names
             .filter(|name| !taken.contains(name))
@@ -374,6 +417,12 @@ mod tests {
             instances::delete(db, &of(&first, 0))?;
             let again = plan(db, &first, &release, When::Beside)?.instances;
             assert_eq!(again.len(), 3);
+
+            // It is to have fewer now.
+            let mut fewer = release.clone();
+            fewer.services[0].replicas = 1;
+            assert_eq!(plan(db, &first, &fewer, When::Beside)?.instances.len(), 1);
+            assert_eq!(instances::retiring(db)?.len(), 2);
             Ok(())
         });
         write.await.unwrap();

@@ -5,6 +5,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::processes::rewrite;
 use crate::server::{APP, SETTINGS, Server};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
@@ -138,6 +139,12 @@ async fn a_run_takes_place_once_although_the_agent_is_killed() {
     assert!(quiet, "{}", server.log());
     server.agent().kill().await.unwrap();
     forget(&server, "tick", 10 * 60_000);
+    // Also if it is in another time zone from now on.
+    rewrite(
+        &server,
+        "schedule = \"* * * * *\"",
+        "schedule = \"* * * * *\"\ntimezone = \"Europe/Berlin\"",
+    );
     server.serve().await;
     let made_up = soon(async || ticks(&server).await > 0).await;
     assert!(made_up, "{}", server.log());

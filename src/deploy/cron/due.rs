@@ -72,6 +72,11 @@ impl Scheduled<'_> {
         let key = format!("{} {}", schedule.text, schedule.timezone);
         let seen = match crons::seen(db, app, self.name)? {
             Some((seen, by)) if by == key && live.is_some() && seen < now + AHEAD => seen,
+            // Only its time zone has changed, while no agent ran: what has been due since by the new one was missed.
+            Some((seen, by)) if is_of(&by, &schedule.text) && live.is_some() && seen < started => {
+                crons::set_seen(db, app, self.name, seen, &key)?;
+                seen
+            }
             // What was due before there was such a schedule, or anything live, was not missed.
             _ => {
                 crons::set_seen(db, app, self.name, now, &key)?;
@@ -82,6 +87,10 @@ impl Scheduled<'_> {
             return Ok(());
         };
         if next > now {
+            if seen < started {
+                // What changes from now on changes nothing of what was due before.
+                crons::set_seen(db, app, self.name, started, &key)?;
+            }
             due.next = Some(due.next.map_or(next, |soonest| soonest.min(next)));
             return Ok(());
         }
@@ -137,6 +146,11 @@ impl Scheduled<'_> {
         tracing::warn!(app = %self.app.name, cron = %self.name, "{why}");
         jobs::ended_with(db, &job, None, Some(why), &[])
     }
+}
+
+/// Whether a key is of a schedule with this text, in whichever time zone.
+fn is_of(key: &str, text: &str) -> bool {
+    key.rsplit_once(' ').is_some_and(|(of, _)| of == text)
 }
 
 /// The run of a schedule that has not ended.

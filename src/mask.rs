@@ -26,14 +26,18 @@ pub struct Mask(Option<Values>);
 struct Values {
     found: AhoCorasick,
     forms: Vec<String>,
+    /// Those in base64.
+    encoded: Vec<String>,
 }
 
 impl Mask {
     pub fn of<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
-        let mut all = Vec::new();
+        let (mut all, mut encoded) = (Vec::new(), Vec::new());
         for value in values {
-            forms(value.as_ref(), &mut all);
+            forms(value.as_ref(), &mut all, &mut encoded);
         }
+        encoded.retain(|form: &String| form.len() >= SHORTEST);
+        all.extend(encoded.iter().cloned());
         all.retain(|form| form.len() >= SHORTEST);
         all.sort();
         all.dedup();
@@ -43,7 +47,11 @@ impl Mask {
         // Of two that begin at the same place, the longer one.
         let mut builder = AhoCorasick::builder();
         let found = builder.match_kind(MatchKind::LeftmostLongest).build(&all);
-        Self(found.ok().map(|found| Values { found, forms: all }))
+        Self(found.ok().map(|found| Values {
+            found,
+            forms: all,
+            encoded,
+        }))
     }
 
     pub fn hide(&self, text: String) -> String {
@@ -55,7 +63,8 @@ impl Mask {
             }
             false => text,
         };
-        match values.begun(&text) {
+        let part = values.begun(&text).or_else(|| values.wrapped(&text));
+        match part {
             Some((begin, end)) => format!("{}{SHOWN}{}", &text[..begin], &text[end..]),
             None => text,
         }
@@ -67,6 +76,38 @@ impl Mask {
 }
 
 impl Values {
+    /// Where a part of a value's base64 stands that was broken into lines, which end with it: one from its midst, its
+    /// beginning or its end.
+    fn wrapped(&self, text: &str) -> Option<(usize, usize)> {
+        let is_space = |c: char| c.is_whitespace();
+        let kept = text.trim_end_matches(|c: char| c == '=' || is_space(c));
+        let begin = kept.rfind(is_space).map_or(0, |at| at + 1);
+        let word = kept.get(begin..)?;
+        let is_encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+        // Without a capital it is an ordinary word.
+        let looks_so =
+            word.bytes().all(is_encoded) && word.bytes().any(|it| it.is_ascii_uppercase());
+        if word.len() < SHORTEST || !looks_so {
+            return None;
+        }
+        let parts = self.encoded.iter().filter_map(|form| {
+            if form.contains(word) {
+                return Some((0, word.len()));
+            }
+            let longest = word.len().min(form.len());
+            let mut lengths = (SHORTEST..=longest).rev();
+            let ends = lengths.find(|length| word.ends_with(&form[..*length]));
+            if let Some(length) = ends {
+                return Some((word.len() - length, word.len()));
+            }
+            let mut lengths = (SHORTEST..=longest).rev();
+            let begins = lengths.find(|length| word.starts_with(&form[form.len() - length..]));
+            begins.map(|length| (0, length))
+        });
+        let (from, to) = parts.max_by_key(|(from, to)| to - from)?;
+        Some((begin + from, begin + to))
+    }
+
     /// Where the beginning of a value stands at the end of a line that was cut there.
     fn begun(&self, text: &str) -> Option<(usize, usize)> {
         let kept = &text[..text.rfind(CUT)?];
@@ -87,7 +128,7 @@ impl Values {
 }
 
 /// Programs print line by line.
-fn forms(value: &str, all: &mut Vec<String>) {
+fn forms(value: &str, all: &mut Vec<String>, encoded: &mut Vec<String>) {
     for line in value.lines().map(str::trim) {
         if line.len() < SHORTEST {
             continue;
@@ -97,10 +138,10 @@ fn forms(value: &str, all: &mut Vec<String>) {
         all.push(escaped.replace("%20", "+"));
         all.push(escaped);
         all.extend(serde_json::to_string(line).map(|json| json.trim_matches('"').to_owned()));
-        in_base64(line.as_bytes(), all);
+        in_base64(line.as_bytes(), encoded);
     }
     if value.len() >= SHORTEST && value.trim().contains('\n') {
-        in_base64(value.as_bytes(), all);
+        in_base64(value.as_bytes(), encoded);
     }
 }
 
@@ -150,6 +191,30 @@ mod tests {
             }
         }
         assert_eq!(Mask::of(["short"]).hide("short".into()), "short");
+    }
+
+    #[test]
+    fn base64_that_is_broken_into_lines_is_hidden_in_each() {
+        let value: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+        let value = value.repeat(3);
+        let mask = Mask::of([value.as_str()]);
+        for before in ["", "KEY=", "DATABASE_URL="] {
+            let text =
+                base64::engine::general_purpose::STANDARD.encode(format!("{before}{value}\n"));
+            for width in [64, 76] {
+                let lines = text.as_bytes().chunks(width);
+                let lines: Vec<_> = lines
+                    .map(|it| String::from_utf8(it.to_vec()).unwrap())
+                    .collect();
+                for hidden in mask.hide_all(lines) {
+                    assert!(hidden.contains(SHOWN), "{hidden}");
+                    assert!(hidden.len() < 30, "{hidden}");
+                }
+            }
+        }
+        for ordinary in ["Completed", "GET /a 200 OkAndMuchMoreThanThat", "x"] {
+            assert_eq!(mask.hide(ordinary.into()), ordinary);
+        }
     }
 
     #[test]

@@ -115,7 +115,10 @@ async fn a_collector_gets_deployments_and_requests() {
     server.get("/traced").await;
     let all = || -> Vec<(String, Value)> {
         let got = got.lock();
-        got.iter().flat_map(|(_, body)| spans(body)).collect()
+        let each = got.iter().map(|(_, body)| spans(body));
+        each.inspect(|spans| assert!(!spans.is_empty(), "nothing to say"))
+            .flatten()
+            .collect()
     };
     let named = |name: &str| -> Vec<Value> {
         let all = all().into_iter().map(|(_, span)| span);

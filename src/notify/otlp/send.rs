@@ -80,8 +80,14 @@ pub async fn start(agent: Arc<Agent>) {
                     None => break,
                 },
             };
-            match send(&outbound, otlp, batch.body.clone()).await {
-                Ok(refused) => {
+            // A deployment that has begun is remembered, and there is nothing to be said of it yet.
+            let sent = match batch.spans {
+                0 => None,
+                _ => Some(send(&outbound, otlp, batch.body.clone()).await),
+            };
+            match sent {
+                None => {}
+                Some(Ok(refused)) => {
                     let refused = refused.min(batch.spans);
                     if attempts > 0 {
                         tracing::info!("traces are sent again");
@@ -91,7 +97,7 @@ pub async fn start(agent: Arc<Agent>) {
                     agent.traces.sent.fetch_add(sent, Relaxed);
                     agent.traces.lost.fetch_add(refused, Relaxed);
                 }
-                Err(Problem::Later { wait, why }) => {
+                Some(Err(Problem::Later { wait, why })) => {
                     if attempts == 0 {
                         tracing::warn!("traces are not sent at the moment: the collector: {why}");
                     }
@@ -101,7 +107,7 @@ pub async fn start(agent: Arc<Agent>) {
                     break;
                 }
                 // The next batch may be taken.
-                Err(Problem::Refused(why)) => {
+                Some(Err(Problem::Refused(why))) => {
                     crate::log_limit::limited!(
                         warn,
                         "traces were refused",

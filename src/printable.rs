@@ -32,6 +32,14 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// At most so many characters, the last of which says that more was left out.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+    }
+}
+
 /// Controls, and what Unicode has for the direction of text and for the ends of lines.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
@@ -98,6 +106,12 @@ fn ended(body: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(cut("ääääh", 5), "ääääh");
+        assert_eq!(cut("ääääh", 4), "äää…");
+    }
 
     #[test]
     fn nothing_that_is_obeyed_gets_through() {

@@ -3,7 +3,7 @@
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-use crate::printable::printable;
+use crate::printable::{cut, printable};
 use crate::store::results::Results;
 
 /// How many names of failed tests are kept, and how many characters of each.
@@ -104,10 +104,7 @@ fn name(tag: &BytesStart<'_>) -> String {
         None => name,
     };
     let line = printable(&whole).replace(['\n', '\t'], " ");
-    match line.char_indices().nth(LENGTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
+    cut(&line, LENGTH)
 }
 
 #[cfg(test)]

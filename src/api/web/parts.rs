@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::api::view::{DeploymentView, RequesterKind, RequesterView};
 use crate::deploy::words::{ago, ahead, took};
+use crate::printable::cut;
 use crate::state::State;
 use crate::store::deployments::Trigger;
 use crate::store::overview::Brief;
@@ -82,11 +83,7 @@ pub fn brief(image: &str) -> String {
 }
 
 fn long(text: &str) -> String {
-    let line = &brief(text.lines().next().unwrap_or_default());
-    match line.char_indices().nth(120) {
-        Some((cut, _)) => format!("{}…", &line[..cut]),
-        None => line.to_owned(),
-    }
+    cut(&brief(text.lines().next().unwrap_or_default()), 120)
 }
 
 /// A state's word, and the class that colours it.

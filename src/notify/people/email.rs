@@ -10,8 +10,9 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::message::{Message, cut};
+use super::message::Message;
 use super::send::Problem;
+use crate::printable::cut;
 
 /// For each answer of the server.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::config::NotifyEvent;
 use crate::deploy::words::subject;
+use crate::printable::cut;
 use crate::store::deployments::Deployment;
 use crate::store::events::Said;
 
@@ -165,14 +166,6 @@ impl Message {
     }
 }
 
-/// At most so many characters, the last of which says that more was left out.
-pub fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,11 +188,5 @@ mod tests {
         );
         assert!(group.text.ends_with("\nand 5 more"), "{}", group.text);
         assert!(group.is_bad && !group.is_urgent);
-    }
-
-    #[test]
-    fn what_is_cut_says_so() {
-        assert_eq!(cut("ääääh", 5), "ääääh");
-        assert_eq!(cut("ääääh", 4), "äää…");
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::output::{Tail, readable};
 use crate::join::{Join, Line};
-use crate::mask::CUT;
+use crate::printable::cut;
 
 /// How many lines of the failing step's output are part of the error.
 const TAIL: usize = 20;
@@ -229,11 +229,7 @@ fn keep(tail: &mut VecDeque<String>, line: String) {
         tail.pop_front();
     }
     // A line may be long, and this is only a summary.
-    let mut shown: String = line.chars().take(SHOWN).collect();
-    if shown.len() < line.len() {
-        shown.push(CUT);
-    }
-    tail.push_back(shown);
+    tail.push_back(cut(&line, SHOWN));
 }
 
 fn size(bytes: i64) -> String {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Message, Sent, plain};
-use crate::notify::people::message::cut;
+use crate::printable::cut;
 
 /// The longest description of an embed, in characters, with room for what is escaped.
 const LONGEST: usize = 2000;

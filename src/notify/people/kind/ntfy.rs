@@ -1,7 +1,7 @@
 //! <https://docs.ntfy.sh/publish/>
 
 use super::{Message, Sent};
-use crate::notify::people::message::cut;
+use crate::printable::cut;
 
 /// Longer messages become attachments; in characters of up to four bytes.
 const LONGEST: usize = 1000;

@@ -3,7 +3,7 @@
 use url::form_urlencoded::Serializer;
 
 use super::{Message, Sent};
-use crate::notify::people::message::cut;
+use crate::printable::cut;
 
 const SERVER: &str = "https://api.pushover.net";
 

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{Message, Sent};
-use crate::notify::people::message::cut;
+use crate::printable::cut;
 
 /// The longest text, in characters: a card may have 28 KB.
 const LONGEST: usize = 4000;

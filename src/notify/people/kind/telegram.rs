@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Message, Sent};
-use crate::notify::people::message::cut;
+use crate::printable::cut;
 
 const SERVER: &str = "https://api.telegram.org";
 /// The longest text that fits with its title and link, in characters of up to two UTF-16 units.

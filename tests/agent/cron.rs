@@ -212,7 +212,10 @@ async fn a_run_waits_for_the_one_before_or_takes_its_place_and_a_missed_one_may_
     let mut server = Server::with(&format!("{SETTINGS}{OVERLAPS}")).await;
     server.go_live("v1").await;
     for name in ["queued", "killed"] {
-        run(&server, &["cron", APP, name, "--run"]).unwrap();
+        // At the full minute it runs already.
+        if let Err(said) = run(&server, &["cron", APP, name, "--run"]) {
+            assert!(said.contains("is running already"), "{said}");
+        }
         settle(&server, name, "running").await;
         forget(&server, name, 60_000);
     }

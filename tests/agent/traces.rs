@@ -170,16 +170,17 @@ async fn a_collector_gets_deployments_and_requests() {
     assert_eq!(attribute(&request, "http.request.method"), "GET");
     assert!(attribute(&request, "http.response.status_code").len() == 3);
 
-    let metrics = server.ask(Request::get("/metrics"), "").await.text();
-    let sent = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("cutover_trace_spans_sent_total "));
-    assert!(sent.unwrap().parse::<u64>().unwrap() > 8, "{metrics}");
-    assert!(
-        metrics.contains("\ncutover_trace_spans_lost_total 1\n"),
-        "{metrics}"
-    );
-    let said = server.log().contains("refused 1 spans: too old");
+    // They are counted once the collector's answer has been read.
+    let metrics = async || server.ask(Request::get("/metrics"), "").await.text();
+    let counted = soon(async || {
+        let metrics = metrics().await;
+        let mut lines = metrics.lines();
+        let sent = lines.find_map(|line| line.strip_prefix("cutover_trace_spans_sent_total "));
+        sent.is_some_and(|sent| sent.parse::<u64>().unwrap() > 8)
+            && metrics.contains("\ncutover_trace_spans_lost_total 1\n")
+    });
+    assert!(counted.await, "{}", metrics().await);
+    let said = soon(async || server.log().contains("refused 1 spans: too old")).await;
     assert!(said, "{}", server.log());
     assert!(!server.log().contains("hunter3"), "{}", server.log());
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bollard::moby::buildkit::v1::StatusResponse;
 use bollard::models::{BuildInfo, BuildInfoAux};
 use bollard::query_parameters::TagImageOptions;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::engine::{BuildFailure, BuildSpec, BuiltImage};
 use crate::mask::Mask;
 use crate::store::log::Log;
 
+mod attributes;
 mod cache;
 mod call;
 mod logins;
@@ -28,6 +30,7 @@ mod progress;
 mod query;
 mod secrets;
 mod session;
+mod solve;
 mod sources;
 mod ssh;
 mod tar;
@@ -44,6 +47,15 @@ use ssh::Agents;
 
 /// The longest message of a refusal, in bytes.
 const LONGEST: usize = 64 << 10;
+
+/// What the engine says while it builds.
+enum Said {
+    Status(StatusResponse),
+    /// The image's id, last of all.
+    Image(Option<String>),
+    Failed(String),
+    Nothing,
+}
 
 impl Docker {
     pub async fn build(
@@ -63,7 +75,19 @@ impl Docker {
         };
         let session = Session::open(&self.host, spec.shared_key, services).await;
         let session = session.map_err(|error| self.unreachable(&error))?;
+        let mask = mask_of(spec.args, &spec.secrets);
+        let session_id = session.as_ref().map(|session| session.id.as_str());
         let asks_for_files = session.is_some() && is_text(&context);
+        let request = session_id.filter(|_| asks_for_files);
+        let request = request.and_then(|session| attributes::request(spec, session));
+        let solved = match request {
+            Some(request) => solve::solve(&self.host, request).await,
+            None => Ok(None),
+        };
+        if let Some(said) = solved.map_err(|error| self.unreachable(&error))? {
+            let followed = self.follow(said, &mask, log).await;
+            return followed.map_err(|failure| hidden(failure, &mask));
+        }
         let (tar, body) = match asks_for_files {
             true => (None, Body::default()),
             false => {
@@ -71,11 +95,7 @@ impl Docker {
                 (Some(task), body_of(chunks))
             }
         };
-        let query = query::query(
-            spec,
-            session.as_ref().map(|session| session.id.as_str()),
-            asks_for_files,
-        );
+        let query = query::query(spec, session_id, asks_for_files);
         let request = Request::post(format!("/build?{query}"))
             .header(HOST, "docker")
             .header(CONTENT_TYPE, "application/x-tar")
@@ -83,50 +103,48 @@ impl Docker {
         let request = request.map_err(|error| refused(error.to_string()))?;
         let called = call(&self.host, request).await;
         let (answer, _connection) = called.map_err(|error| self.unreachable(&error))?;
-        let mask = mask_of(spec.args, &spec.secrets);
-        let followed = self.follow(answer, &mask, log).await;
+        if answer.status() != StatusCode::OK {
+            let refused = refused(refusal(answer).await);
+            return Err(hidden(refused.into(), &mask));
+        }
+        let said = messages(answer.into_body()).map(|message| Ok(said(message?)));
+        let followed = self.follow(said, &mask, log).await;
         drop(tar);
         followed.map_err(|failure| hidden(failure, &mask))
     }
 
-    /// Reads the engine's messages to the end.
+    /// Reads what the engine says to the end.
     async fn follow(
         &self,
-        answer: Response<Incoming>,
+        said: impl Stream<Item = io::Result<Said>>,
         mask: &Mask,
         log: Option<&Log>,
     ) -> std::result::Result<BuiltImage, BuildFailure> {
         let mut progress = Progress::default();
-        if answer.status() != StatusCode::OK {
-            return Err(refused(refusal(answer).await).into());
-        }
         let mut image = None;
-        let mut messages = std::pin::pin!(messages(answer.into_body()));
+        let mut said = std::pin::pin!(said);
         loop {
-            let next = messages.next();
-            let message = match progress.due() {
+            let next = said.next();
+            let next = match progress.due() {
                 Some(due) => tokio::time::timeout_at(due, next).await,
                 None => Ok(next.await),
             };
-            let Ok(message) = message else {
+            let Ok(next) = next else {
                 return Err(late(&progress));
             };
-            let Some(message) = message else {
+            let Some(next) = next else {
                 break;
             };
-            let info: BuildInfo = message.map_err(|error| self.unreachable(&error))?;
-            if let Some(message) = info.error_detail.and_then(|error| error.message) {
-                return Err(failed(&mut progress, message));
-            }
-            match info.aux {
-                Some(BuildInfoAux::BuildKit(status)) => {
+            match next.map_err(|error| self.unreachable(&error))? {
+                Said::Failed(message) => return Err(failed(&mut progress, message)),
+                Said::Status(status) => {
                     let lines = progress.take(status);
                     for (log, line) in lines.into_iter().filter_map(|it| Some((log?, it))) {
                         log.line(&mask.hide(line));
                     }
                 }
-                Some(BuildInfoAux::Default(id)) => image = id.id,
-                None => {}
+                Said::Image(id) => image = id,
+                Said::Nothing => {}
             }
         }
         let id = image.ok_or_else(|| not_there("it did not report the image's id"))?;
@@ -169,6 +187,18 @@ impl Docker {
                 image.config.and_then(|it| it.volumes).unwrap_or_default(),
             )),
         }
+    }
+}
+
+/// One of `POST /build`'s messages.
+fn said(info: BuildInfo) -> Said {
+    if let Some(message) = info.error_detail.and_then(|error| error.message) {
+        return Said::Failed(message);
+    }
+    match info.aux {
+        Some(BuildInfoAux::BuildKit(status)) => Said::Status(status),
+        Some(BuildInfoAux::Default(id)) => Said::Image(id.id),
+        None => Said::Nothing,
     }
 }
 

@@ -3,15 +3,9 @@
 use serde_json::json;
 use url::form_urlencoded::Serializer;
 
+use super::attributes::arguments;
 use super::tar;
 use crate::engine::BuildSpec;
-
-/// Arguments for the builder, which no step gets.
-const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
-/// Engines that keep one manifest an image, such as all with graph drivers, ignore it.
-const PROVENANCE: &str = "BUILDKIT_ATTEST_PROVENANCE";
-/// Without the arguments and steps, whose values may be secret.
-const LITTLE: &str = "mode=min";
 
 /// `asks_for_files`: the builder gets its files through the session, not in the request.
 pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files: bool) -> String {
@@ -31,14 +25,7 @@ pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files:
     add("t", spec.name);
     add("rm", "1");
     add("forcerm", "1");
-    let mut args = json!(spec.args);
-    if spec.keeps_cache {
-        args[INLINE_CACHE] = json!("1");
-    }
-    if spec.attests {
-        args[PROVENANCE] = json!(LITTLE);
-    }
-    add("buildargs", &args.to_string());
+    add("buildargs", &json!(arguments(spec)).to_string());
     if !spec.cache_from.is_empty() {
         add("cachefrom", &json!(spec.cache_from).to_string());
     }

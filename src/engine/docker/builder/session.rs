@@ -99,7 +99,7 @@ impl Session {
 }
 
 /// A new random name.
-fn id() -> String {
+pub(super) fn id() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the operating system provides random bytes");
     format!("cutover-{}", hex::encode(random))

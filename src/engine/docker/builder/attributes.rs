@@ -1,0 +1,108 @@
+//! What is to be built, in the words of BuildKit's Dockerfile frontend.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
+
+use super::session;
+use crate::engine::BuildSpec;
+
+/// Arguments for the builder, which no step gets.
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
+/// Engines that keep one manifest an image, such as all with graph drivers, ignore it.
+const PROVENANCE: &str = "BUILDKIT_ATTEST_PROVENANCE";
+/// Without the arguments and steps, whose values may be secret.
+const LITTLE: &str = "mode=min";
+
+/// The address that stands for the engine's machine, which only `POST /build` resolves.
+const GATEWAY: &str = "host-gateway";
+
+/// `None` if only `POST /build` can say it.
+pub(super) fn request(spec: &BuildSpec<'_>, session: &str) -> Option<SolveRequest> {
+    if spec.extra_hosts.values().any(|address| address == GATEWAY) {
+        return None;
+    }
+    // Like the one that the engine's own client makes, which is the build's name in its history.
+    let id = session::id();
+    let mut cache = CacheOptions::default();
+    if spec.keeps_cache {
+        cache.exports.push(CacheOptionsEntry {
+            r#type: "inline".to_owned(),
+            attrs: HashMap::new(),
+        });
+    }
+    let host = spec.network.filter(|network| *network == "host");
+    Some(SolveRequest {
+        r#ref: id,
+        // Known by every version; the later field for several exporters is not.
+        exporter_deprecated: "moby".to_owned(),
+        exporter_attrs_deprecated: HashMap::from([("name".to_owned(), spec.name.to_owned())]),
+        session: session.to_owned(),
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: attributes(spec),
+        cache: Some(cache),
+        entitlements: host
+            .map(|_| "network.host".to_owned())
+            .into_iter()
+            .collect(),
+        ..SolveRequest::default()
+    })
+}
+
+fn attributes(spec: &BuildSpec<'_>) -> HashMap<String, String> {
+    let mut attributes = HashMap::new();
+    let mut set = |name: &str, value: &str| {
+        attributes.insert(name.to_owned(), value.to_owned());
+    };
+    set("filename", spec.dockerfile);
+    for (name, value) in arguments(spec) {
+        set(&format!("build-arg:{name}"), value);
+    }
+    for (name, value) in spec.labels {
+        set(&format!("label:{name}"), value);
+    }
+    if !spec.cache_from.is_empty() {
+        set("cache-from", &spec.cache_from.join(","));
+    }
+    if spec.no_cache {
+        set("no-cache", "");
+    }
+    if spec.pull {
+        set("image-resolve-mode", "pull");
+    }
+    if let Some(target) = spec.target {
+        set("target", target);
+    }
+    if let Some(platform) = spec.platform {
+        set("platform", platform);
+    }
+    if let Some(network) = spec.network {
+        set("force-network-mode", network);
+    }
+    if !spec.extra_hosts.is_empty() {
+        let hosts = spec.extra_hosts.iter();
+        let hosts: Vec<_> = hosts
+            .map(|(name, address)| format!("{name}={address}"))
+            .collect();
+        set("add-hosts", &hosts.join(","));
+    }
+    if let Some(bytes) = spec.shm_size {
+        set("shm-size", &bytes.to_string());
+    }
+    attributes
+}
+
+/// The Dockerfile's arguments, and the builder's own.
+pub(super) fn arguments<'a>(spec: &'a BuildSpec<'_>) -> BTreeMap<&'a str, &'a str> {
+    let given = spec.args.iter();
+    let mut all: BTreeMap<_, _> = given
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    if spec.keeps_cache {
+        all.insert(INLINE_CACHE, "1");
+    }
+    if spec.attests {
+        all.insert(PROVENANCE, LITTLE);
+    }
+    all
+}

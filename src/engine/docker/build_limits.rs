@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 
@@ -17,11 +18,64 @@ const PERIOD: u64 = 100_000;
 /// Of processors, and of processors and disks, where an app has 1024 and 100: whoever waits for an app goes first.
 const SHARES: &str = "128";
 const WEIGHT: &str = "12";
+/// Whether a group gets only what nobody else wants, <https://docs.kernel.org/admin-guide/cgroup-v2.html>.
+const IDLE: &str = "cpu.idle";
 /// The file that says that the limits are of this agent's making, and so to be lifted when they are gone from
 /// deploy.toml.
 const MARKER: &str = "build-limits";
 /// Where the engine puts containers unless it is told otherwise.
 const USUAL: &str = "/docker";
+
+/// The control group of all builds.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// The folder of what the kernel says, and is told, of processors.
+    cpu: PathBuf,
+    /// The same folder, but in the older kind of groups.
+    used: PathBuf,
+    is_two: bool,
+}
+
+impl Group {
+    fn make(root: &Path, is_two: bool, name: &str) -> Result<Self, String> {
+        let of = |controller: &str| match is_two {
+            true => make(root, name),
+            false => make(&root.join(controller), name),
+        };
+        Ok(Self {
+            cpu: of("cpu")?,
+            used: of("cpuacct")?,
+            is_two,
+        })
+    }
+
+    /// Gives builds only what nobody else wants. A kernel before 5.15 cannot.
+    pub(super) fn be_last(&self) -> Result<(), String> {
+        put(&self.cpu, IDLE, "1")
+    }
+
+    /// Gives builds their small share of the processors.
+    pub(super) fn share(&self) -> Result<(), String> {
+        // While it is set the kernel takes no share.
+        let _ = put(&self.cpu, IDLE, "0");
+        match self.is_two {
+            true => put(&self.cpu, "cpu.weight", WEIGHT),
+            false => put(&self.cpu, "cpu.shares", SHARES),
+        }
+    }
+
+    /// How long processors have worked for builds.
+    pub(super) fn used(&self) -> Option<Duration> {
+        let read = |file: &str| fs::read_to_string(self.used.join(file)).ok();
+        if !self.is_two {
+            let text = read("cpuacct.usage")?;
+            return Some(Duration::from_nanos(text.trim().parse().ok()?));
+        }
+        let text = read("cpu.stat")?;
+        let of = |line: &str| line.strip_prefix("usage_usec ")?.parse().ok();
+        text.lines().find_map(of).map(Duration::from_micros)
+    }
+}
 
 /// What an engine says of its control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +87,14 @@ pub(super) enum Groups {
     None,
 }
 
+/// What the kernel was told.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// `None`: nothing runs yet that says whether that was the right group.
+    limits: Option<BuildLimits>,
+    group: Group,
+}
+
 impl Docker {
     /// Writes the limits; an error says why they do not hold.
     pub async fn limit_builds(&self, limits: BuildLimits) -> Result<(), String> {
@@ -40,7 +102,7 @@ impl Docker {
             return Err("Docker does not run on this machine".to_owned());
         }
         let mut written = self.build_limits.lock().await;
-        if *written == Some(limits) {
+        if written.as_ref().is_some_and(|it| it.limits == Some(limits)) {
             return Ok(());
         }
         let unknown =
@@ -70,16 +132,25 @@ impl Docker {
             if !none {
                 fs::write(&marker, "").map_err(|error| not_written(&marker, &error))?;
             }
-            write(Path::new(ROOT), is_two, &parent, wanted)?;
+            let group = write(Path::new(ROOT), is_two, &parent, wanted)?;
             if none {
                 let _ = fs::remove_file(&marker);
             }
-            Ok(())
+            Ok(group)
         };
         let done = tokio::task::spawn_blocking(write).await;
-        done.unwrap_or_else(|error| Err(error.to_string()))?;
-        *written = is_known.then_some(limits);
+        let group = done.unwrap_or_else(|error| Err(error.to_string()))?;
+        *written = Some(Written {
+            limits: is_known.then_some(limits),
+            group,
+        });
         Ok(())
+    }
+
+    /// The control group of builds, if the agent can tell the kernel what they may take.
+    pub(super) async fn build_group(&self) -> Option<Group> {
+        let written = self.build_limits.lock().await;
+        written.as_ref().map(|it| it.group.clone())
     }
 
     /// The control group that this engine's containers are in: that of one which runs, if one does.
@@ -120,18 +191,27 @@ fn write(
     is_two: bool,
     parent: &str,
     limits: Option<BuildLimits>,
-) -> Result<(), String> {
-    let group = format!("{}/buildkit", parent.trim_start_matches('/'));
-    match is_two {
-        true => write_two(root, &group, limits),
-        false => write_one(root, &group, limits),
+) -> Result<Group, String> {
+    let name = format!("{}/buildkit", parent.trim_start_matches('/'));
+    let group = Group::make(root, is_two, &name)?;
+    if is_two {
+        delegate(root, &group.cpu);
     }
+    group.share()?;
+    match is_two {
+        true => write_two(&group.cpu, limits),
+        false => write_one(root, &name, &group.cpu, limits),
+    }?;
+    Ok(group)
 }
 
-fn write_one(root: &Path, group: &str, limits: Option<BuildLimits>) -> Result<(), String> {
+fn write_one(
+    root: &Path,
+    group: &str,
+    cpu: &Path,
+    limits: Option<BuildLimits>,
+) -> Result<(), String> {
     let folder = |controller: &str| make(&root.join(controller), group);
-    let cpu = folder("cpu")?;
-    put(&cpu, "cpu.shares", SHARES)?;
     // Not every disk's scheduler has weights.
     if let Ok(blkio) = folder("blkio") {
         let _ = put(&blkio, "blkio.bfq.weight", WEIGHT);
@@ -140,8 +220,8 @@ fn write_one(root: &Path, group: &str, limits: Option<BuildLimits>) -> Result<()
     let Some(limits) = limits else {
         return Ok(());
     };
-    put(&cpu, "cpu.cfs_period_us", &PERIOD.to_string())?;
-    put(&cpu, "cpu.cfs_quota_us", &quota(limits, "-1"))?;
+    put(cpu, "cpu.cfs_period_us", &PERIOD.to_string())?;
+    put(cpu, "cpu.cfs_quota_us", &quota(limits, "-1"))?;
     let memory = folder("memory")?;
     let limit = limits
         .memory
@@ -153,8 +233,8 @@ fn write_one(root: &Path, group: &str, limits: Option<BuildLimits>) -> Result<()
     Ok(())
 }
 
-fn write_two(root: &Path, group: &str, limits: Option<BuildLimits>) -> Result<(), String> {
-    let folder = make(root, group)?;
+/// Has the kernel count and limit what groups below a root take, down to this one.
+fn delegate(root: &Path, folder: &Path) {
     let parents: Vec<PathBuf> = folder.ancestors().skip(1).map(Path::to_path_buf).collect();
     let within = parents.into_iter().take_while(|it| it.starts_with(root));
     // From the root down; what is on already stays on.
@@ -163,23 +243,25 @@ fn write_two(root: &Path, group: &str, limits: Option<BuildLimits>) -> Result<()
             let _ = put(&parent, "cgroup.subtree_control", controller);
         }
     }
-    put(&folder, "cpu.weight", WEIGHT)?;
-    let _ = put(&folder, "io.weight", WEIGHT);
-    let _ = put(&folder, "io.bfq.weight", WEIGHT);
+}
+
+fn write_two(folder: &Path, limits: Option<BuildLimits>) -> Result<(), String> {
+    let _ = put(folder, "io.weight", WEIGHT);
+    let _ = put(folder, "io.bfq.weight", WEIGHT);
     let Some(limits) = limits else {
         return Ok(());
     };
     put(
-        &folder,
+        folder,
         "cpu.max",
         &format!("{} {PERIOD}", quota(limits, "max")),
     )?;
     let memory = limits
         .memory
         .map_or("max".to_owned(), |bytes| bytes.to_string());
-    put(&folder, "memory.max", &memory)?;
+    put(folder, "memory.max", &memory)?;
     let swap = limits.memory.map_or("max", |_| "0");
-    let _ = put(&folder, "memory.swap.max", swap);
+    let _ = put(folder, "memory.swap.max", swap);
     Ok(())
 }
 

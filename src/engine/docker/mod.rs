@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bollard::models::EndpointSettings;
 
-use super::{BuildLimits, EngineError, Result, label};
+use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
 use build_limits::Groups;
 use network::Network;
 
 mod build_limits;
+mod build_rank;
 mod builder;
 mod execute;
 mod folders;
@@ -48,7 +49,7 @@ pub struct Docker {
     /// What does not change, once it has said so.
     facts: Arc<tokio::sync::OnceCell<Facts>>,
     /// The limits of builds that were written last.
-    build_limits: Arc<tokio::sync::Mutex<Option<BuildLimits>>>,
+    build_limits: Arc<tokio::sync::Mutex<Option<build_limits::Written>>>,
 }
 
 /// What an engine says of itself and of its machine.

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use parking_lot::Mutex;
 
-use super::{Docker, EngineError, Result, status_code};
+use super::{Docker, EngineError, Result, build_rank, status_code};
 use crate::engine::files::{FileKind, Files};
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage};
 use crate::mask::Mask;
@@ -59,6 +59,23 @@ enum Said {
 
 impl Docker {
     pub async fn build(
+        &self,
+        spec: &BuildSpec<'_>,
+        dockerfile: Arc<Mutex<dyn Files>>,
+        context: Arc<Mutex<dyn Files>>,
+        log: Option<&Log>,
+    ) -> std::result::Result<BuiltImage, BuildFailure> {
+        let build = self.run_build(spec, dockerfile, context, log);
+        match self.build_group().await {
+            None => build.await,
+            Some(group) => tokio::select! {
+                built = build => built,
+                never = build_rank::keep(group) => match never {},
+            },
+        }
+    }
+
+    async fn run_build(
         &self,
         spec: &BuildSpec<'_>,
         dockerfile: Arc<Mutex<dyn Files>>,

@@ -563,7 +563,7 @@ async fn a_base_of_the_platform_is_known_and_what_another_stage_needs_does_not_m
         .unwrap();
 
     let dockerfile = format!(
-        "ARG TARGETARCH\nFROM nowhere.invalid/x${{TARGETSTAGE}} AS other\n\
+        "FROM nowhere.invalid/x${{TARGETSTAGE}} AS other\n\
          FROM {name}:base-${{TARGETARCH}}${{TARGETVARIANT}} AS run\nCOPY mark /\n"
     );
     let commit = scene.commit(&[("Dockerfile", Text(&dockerfile)), ("mark", Text("two"))]);

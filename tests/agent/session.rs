@@ -300,6 +300,43 @@ async fn large_input_and_output_pass_whole_and_nobody_is_waited_for_who_is_gone(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_program_that_does_not_read_what_is_piped_to_it() {
+    let mut server = Server::with(SETTINGS).await;
+    server.go_live("v1").await;
+    let mut command = server.cutover(&["run", APP, "--", "/hello", "sleep", "600000"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    until_runs(&server, 1).await;
+    let mut stdin = child.stdin.take().unwrap();
+    let written = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = written.clone();
+    let writer = std::thread::spawn(move || {
+        while let Ok(more) = stdin.write(&[0; 64 << 10]) {
+            count.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    // Everything on the way is full.
+    let mut before = 0;
+    let full = soon(async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = written.load(std::sync::atomic::Ordering::Relaxed);
+        now > 0 && std::mem::replace(&mut before, now) == now
+    });
+    assert!(full.await, "{before}");
+    let pid = rustix::process::Pid::from_child(&child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    let code = ended.expect("it ends").unwrap().unwrap().code();
+    assert_eq!(code, Some(130));
+    writer.join().unwrap();
+    until_runs(&server, 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_away_at_the_end_of_a_program_still_gets_its_exit_code() {
     let mut server = Server::start().await;
     server.go_live("v1").await;

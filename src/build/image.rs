@@ -131,9 +131,10 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let Some(volumes) = engine.tag_image(&image_id, &request.tags).await? else {
         return Err(BuildError::Gone(image_id));
     };
-    // An earlier attempt may have built the same with other times in it: its image has no name any more.
+    // An earlier attempt may have built the same with other times in it: its image has no name any more, unless it is
+    // an earlier deployment's too.
     if let Some(before) = interrupted.filter(|before| *before != image_id)
-        && let Err(error) = engine.remove_image(&before).await
+        && let Err(error) = engine.remove_unnamed_image(&before).await
     {
         tracing::debug!(image = before, %error, "failed to remove the image of an interrupted attempt");
     }

@@ -486,6 +486,13 @@ impl Engine {
         }
     }
 
+    /// Removes an image, unless it has a name.
+    pub async fn remove_unnamed_image(&self, id: &str) -> Result<()> {
+        match self {
+            Engine::Docker(docker) => docker.remove_unnamed_image(id).await,
+        }
+    }
+
     /// Removes an image's Cutover tags; its layers go with the last tag. Tags that somebody else
     /// added stay. An error if a container still uses the image.
     pub async fn remove_image(&self, id: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 };
 use cutover::build::{self, BuildError, Built, Context, Inputs, Request};
 use cutover::config::{self, Pull, Repo, Source, Value};
-use cutover::ids::{AgentId, AppName};
+use cutover::ids::{AgentId, AppName, DeploymentId};
 use cutover::source::{Commit, Fetching, Mirror, Revision};
 use cutover::store::images::Recorded;
 use cutover::store::log::Log;
@@ -379,6 +379,16 @@ async fn a_build_that_is_repeated_leaves_one_image() {
     assert_ne!(again.image_id, first.image_id);
     let left = scene.docker.inspect_image(&first.image_id).await;
     assert!(left.is_err(), "{left:?}");
+
+    // Where all steps were cached, the first attempt's image is an earlier deployment's too.
+    let earlier = DeploymentId::new().to_string();
+    let name = format!("cutover/{}", scene.app);
+    let also = TagImageOptionsBuilder::new().repo(&name).tag(&earlier);
+    let tagged = (scene.docker).tag_image(&again.image_id, Some(also.build()));
+    tagged.await.unwrap();
+    let third = scene.build(&commit, "one").await.unwrap();
+    assert_ne!(third.image_id, again.image_id);
+    assert_eq!(scene.image_of(&earlier).await, Some(again.image_id));
     scene.clean_up().await;
 }
 

@@ -63,6 +63,19 @@ impl Docker {
         Ok(())
     }
 
+    /// Leaves an image that has a name.
+    pub async fn remove_unnamed_image(&self, id: &str) -> Result<()> {
+        let docker = self.client()?;
+        match docker.inspect_image(id).await {
+            Ok(found) if found.repo_tags.as_ref().is_none_or(Vec::is_empty) => {
+                self.remove_name(&docker, id).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) if status_code(&error) == Some(404) => Ok(()),
+            Err(error) => Err(self.failed(format!("look at the image `{id}`"))(error)),
+        }
+    }
+
     pub async fn untag_image(&self, id: &str, name: &str) -> Result<()> {
         let docker = self.client()?;
         match docker.inspect_image(name).await {

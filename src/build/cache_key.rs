@@ -46,6 +46,10 @@ pub fn cache_key(
     if let config::Frontends::Builtin = settings.frontends {
         add(b"builtin");
     }
+    if let Some(scanner) = &settings.sbom {
+        add(b"sbom");
+        add(scanner.to_string().as_bytes());
+    }
     for word in settings.command.iter().flatten() {
         add(b"command");
         add(word.as_bytes());

@@ -146,6 +146,7 @@ async fn image_of(
         cache_from: Vec::new(),
         keeps_cache: false,
         attests: false,
+        scanner: None,
         no_cache: false,
         pull: false,
     };

@@ -238,6 +238,20 @@ async fn read(request: &Request<'_>, log: &Log) -> Result<Context, BuildError> {
         .expect("reading a context does not panic")
 }
 
+/// The image that lists what the new one contains, where that can be kept.
+async fn scanner(engine: &Engine, sbom: Option<&Image>, log: &Log) -> Option<String> {
+    let image = sbom?.to_string();
+    // An engine that does not answer does not build either.
+    if engine.keeps_attestations().await.unwrap_or(true) {
+        return Some(image);
+    }
+    log.line(
+        "[build] warning: `build.sbom` does nothing here: Docker keeps such lists only with containerd's image store \
+         (`\"features\": { \"containerd-snapshotter\": true }` in /etc/docker/daemon.json)",
+    );
+    None
+}
+
 async fn build(
     engine: &Engine,
     request: &Request<'_>,
@@ -274,6 +288,7 @@ async fn build(
         cache_from: caches(engine, &settings.cache_from, log).await,
         keeps_cache: settings.cache_to.is_some(),
         attests: true,
+        scanner: scanner(engine, settings.sbom.as_ref(), log).await,
         no_cache: request.no_cache,
         pull,
     };

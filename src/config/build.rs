@@ -33,6 +33,8 @@ pub struct Build {
     pub cache_from: Vec<Image>,
     /// Where each image is pushed to with that.
     pub cache_to: Option<Image>,
+    /// The image that lists what an image contains (SBOM). Absent: it is not listed.
+    pub sbom: Option<Image>,
     /// The folder of the repository that the builder gets, `.` for all of it. Relative, without `..` or
     /// repeated slashes.
     pub context: String,
@@ -73,6 +75,7 @@ impl Default for Build {
             push: None,
             cache_from: Vec::new(),
             cache_to: None,
+            sbom: None,
             context: ".".into(),
             contexts: BTreeMap::new(),
             dockerfile: None,
@@ -97,13 +100,14 @@ impl Default for Build {
 const MOST_CACHES: usize = 8;
 
 /// What only a Dockerfile makes use of.
-const OF_A_DOCKERFILE: [&str; 13] = [
+const OF_A_DOCKERFILE: [&str; 14] = [
     "cache_from",
     "cache_to",
     "contexts",
     "dockerfile",
     "frontends",
     "pull",
+    "sbom",
     "target",
     "secrets",
     "ssh",
@@ -144,6 +148,7 @@ pub(super) fn build(mut section: Section<'_>, site: Option<Site>) -> Build {
         push: section.read("push", push),
         cache_from: section.read("cache_from", images).unwrap_or_default(),
         cache_to: section.read("cache_to", tagged),
+        sbom: section.read("sbom", scanner),
         context: section.read("context", inside).unwrap_or(default.context),
         contexts: section.read("contexts", contexts).unwrap_or_default(),
         dockerfile: section.read("dockerfile", dockerfile),
@@ -220,6 +225,15 @@ fn tagged(node: Node<'_>) -> Option<Image> {
         // With the tag that it is given.
         Ok(image) if image.to_string() == text && image.digest.is_none() => Some(image),
         _ => node.wrong(EXPECTED),
+    }
+}
+
+fn scanner(node: Node<'_>) -> Option<Image> {
+    const EXPECTED: &str =
+        "the image of a scanner, such as \"docker/buildkit-syft-scanner:stable-1\"";
+    match node.str(EXPECTED)?.parse() {
+        Ok(image) => Some(image),
+        Err(_) => node.wrong(EXPECTED),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct BuildSpec<'a> {
     pub keeps_cache: bool,
     /// The builder adds to the image how it was built, if it can.
     pub attests: bool,
+    /// The image that lists for it what it contains.
+    pub scanner: Option<String>,
     /// Runs every step, even one whose result is cached.
     pub no_cache: bool,
     /// Asks the registries for the base images, even if the engine has some of these names.

@@ -139,6 +139,13 @@ impl Engine {
         }
     }
 
+    /// Whether it keeps with an image what says how it was built and what it contains.
+    pub async fn keeps_attestations(&self) -> Result<bool> {
+        match self {
+            Engine::Docker(docker) => docker.keeps_attestations().await,
+        }
+    }
+
     /// The folders of the engine's images and containers, if it is on this machine: one, or two that may be on two
     /// disks. Asked once for each agent: an engine that has much to count takes seconds to answer.
     pub async fn folders(&self) -> Result<Vec<PathBuf>> {

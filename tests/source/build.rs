@@ -341,6 +341,57 @@ fn blob(archive: &[u8], digest: &str) -> serde_json::Value {
     serde_json::from_reader(found.expect(&wanted)).unwrap()
 }
 
+async fn can_attest(scene: &Scene) -> bool {
+    let info = scene.docker.info().await.unwrap();
+    format!("{:?}", info.driver_status).contains("io.containerd.snapshotter")
+}
+
+/// What is kept with an image below this digest.
+async fn said_with(scene: &Scene, tag: &str, digest: &str) -> Vec<serde_json::Value> {
+    let saved = scene.docker.export_image(&scene.tag(tag));
+    let saved = saved.map(Result::unwrap).collect::<Vec<_>>().await.concat();
+    let manifest = blob(&saved, digest);
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    layers
+        .map(|it| blob(&saved, it["digest"].as_str().unwrap()))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_image_lists_what_it_contains_where_docker_can_keep_that() {
+    let mut scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let dockerfile = format!("FROM {base}\nCOPY scan /scan\nENTRYPOINT [\"/scan\"]\n");
+    const SCAN: &str = r#"#!/bin/sh
+echo '{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://spdx.dev/Document",
+"predicate":{"spdxVersion":"SPDX-2.3","name":"'"$(cat $BUILDKIT_SCAN_SOURCE/app/mark)"'"}}' \
+    > $BUILDKIT_SCAN_DESTINATION/list.spdx.json
+"#;
+    let scanner = scene.commit(&[("Dockerfile", Text(&dockerfile)), ("scan", Program(SCAN))]);
+    scene.build(&scanner, "scanner").await.unwrap();
+    let commit = scene.commit(&[("Dockerfile", Text(SCRATCH)), ("mark", Text("here it is"))]);
+    let plain = scene.build(&commit, "one").await.unwrap();
+    scene.settings.sbom = Some(scene.tag("scanner").parse().unwrap());
+    let built = scene.build(&commit, "two").await.unwrap();
+    assert_ne!(built.cache_key, plain.cache_key);
+    match can_attest(&scene).await {
+        false => assert!(
+            scene.log().contains("`build.sbom` does nothing here"),
+            "{}",
+            scene.log()
+        ),
+        true => {
+            let said = said_with(&scene, "two", &built.provenance.attestation.unwrap()).await;
+            let of = |it: &&serde_json::Value| it["predicateType"] == "https://spdx.dev/Document";
+            let list = said.iter().find(of).unwrap();
+            assert_eq!(list["predicate"]["name"], "here it is");
+        }
+    }
+    scene.clean_up().await;
+}
+
 #[tokio::test]
 async fn an_image_says_how_it_was_built_where_docker_can_keep_that() {
     let mut scene = Scene::new().await;
@@ -351,17 +402,17 @@ async fn an_image_says_how_it_was_built_where_docker_can_keep_that() {
     let commit = scene.commit(&[("Dockerfile", Text(dockerfile))]);
     let built = scene.build(&commit, "one").await.unwrap();
     let attestation = built.provenance.attestation;
-    let info = scene.docker.info().await.unwrap();
-    let can = format!("{:?}", info.driver_status).contains("io.containerd.snapshotter");
-    assert_eq!(attestation.is_some(), can, "{}", scene.log());
+    assert_eq!(
+        attestation.is_some(),
+        can_attest(&scene).await,
+        "{}",
+        scene.log()
+    );
     if let Some(digest) = attestation {
-        let saved = scene.docker.export_image(&scene.tag("one"));
-        let saved = saved.map(Result::unwrap).collect::<Vec<_>>().await.concat();
-        let layer = &blob(&saved, &digest)["layers"][0];
-        let said = blob(&saved, layer["digest"].as_str().unwrap());
-        let kind = said["predicateType"].as_str().unwrap();
-        assert!(kind.starts_with("https://slsa.dev/provenance/"), "{said}");
-        assert!(!said.to_string().contains(word), "{said}");
+        let said = said_with(&scene, "one", &digest).await;
+        let kind = said[0]["predicateType"].as_str().unwrap();
+        assert!(kind.starts_with("https://slsa.dev/provenance/"), "{said:?}");
+        assert!(!said[0].to_string().contains(word), "{said:?}");
     }
     // The same files are the same image all the same.
     let again = scene.build(&commit, "two").await.unwrap();

@@ -22,11 +22,16 @@ pub(super) fn folders(info: &SystemInfo) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether images are in the store of a containerd that is a service of its own.
-fn is_in_containerd(info: &SystemInfo) -> bool {
+/// Whether images are in a containerd's store.
+pub(super) fn has_store(info: &SystemInfo) -> bool {
     let mut status = info.driver_status.iter().flatten().flatten();
+    status.any(|it| it == STORE)
+}
+
+/// Whether that is a service of its own.
+fn is_in_containerd(info: &SystemInfo) -> bool {
     let socket = info.containerd.as_ref().and_then(|it| it.address.as_ref());
-    status.any(|it| it == STORE) && socket.is_some_and(|socket| !socket.contains(OWN))
+    has_store(info) && socket.is_some_and(|socket| !socket.contains(OWN))
 }
 
 fn folder_of(settings: &str) -> PathBuf {

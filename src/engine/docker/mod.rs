@@ -56,6 +56,8 @@ pub struct Docker {
 struct Facts {
     /// The folders of its files.
     folders: Vec<PathBuf>,
+    /// It keeps with an image what says how it was built and what it contains.
+    attests: bool,
     groups: Groups,
     platform: Option<String>,
 }
@@ -103,6 +105,10 @@ impl Docker {
         }
     }
 
+    pub async fn keeps_attestations(&self) -> Result<bool> {
+        Ok(self.facts().await?.attests)
+    }
+
     pub async fn platform(&self) -> Result<Option<String>> {
         Ok(self.facts().await?.platform.clone())
     }
@@ -116,6 +122,7 @@ impl Docker {
                 SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
             };
             let folders = folders::folders(&info);
+            let attests = folders::has_store(&info);
             let platform = platform(info.os_type, info.architecture);
             let groups = match (info.cgroup_driver, info.cgroup_version) {
                 (Some(Driver::SYSTEMD), _) => Groups::Systemd,
@@ -124,6 +131,7 @@ impl Docker {
                 _ => Groups::None,
             };
             Ok::<_, EngineError>(Facts {
+                attests,
                 folders,
                 groups,
                 platform,

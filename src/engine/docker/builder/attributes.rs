@@ -1,5 +1,6 @@
 //! What is to be built, in the words of BuildKit's Dockerfile frontend.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
@@ -11,6 +12,7 @@ use crate::engine::BuildSpec;
 const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 /// Engines that keep one manifest an image, such as all with graph drivers, ignore it.
 const PROVENANCE: &str = "BUILDKIT_ATTEST_PROVENANCE";
+const SBOM: &str = "BUILDKIT_ATTEST_SBOM";
 /// Without the arguments and steps, whose values may be secret.
 const LITTLE: &str = "mode=min";
 
@@ -56,7 +58,7 @@ fn attributes(spec: &BuildSpec<'_>) -> HashMap<String, String> {
     };
     set("filename", spec.dockerfile);
     for (name, value) in arguments(spec) {
-        set(&format!("build-arg:{name}"), value);
+        set(&format!("build-arg:{name}"), &value);
     }
     for (name, value) in spec.labels {
         set(&format!("label:{name}"), value);
@@ -93,16 +95,19 @@ fn attributes(spec: &BuildSpec<'_>) -> HashMap<String, String> {
 }
 
 /// The Dockerfile's arguments, and the builder's own.
-pub(super) fn arguments<'a>(spec: &'a BuildSpec<'_>) -> BTreeMap<&'a str, &'a str> {
+pub(super) fn arguments<'a>(spec: &'a BuildSpec<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
     let given = spec.args.iter();
     let mut all: BTreeMap<_, _> = given
-        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .map(|(name, value)| (name.as_str(), Cow::from(value)))
         .collect();
     if spec.keeps_cache {
-        all.insert(INLINE_CACHE, "1");
+        all.insert(INLINE_CACHE, "1".into());
     }
     if spec.attests {
-        all.insert(PROVENANCE, LITTLE);
+        all.insert(PROVENANCE, LITTLE.into());
+    }
+    if let Some(image) = &spec.scanner {
+        all.insert(SBOM, format!("generator={image}").into());
     }
     all
 }

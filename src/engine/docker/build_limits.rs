@@ -12,6 +12,8 @@ use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBu
 use super::Docker;
 use crate::engine::BuildLimits;
 
+mod systemd;
+
 const ROOT: &str = "/sys/fs/cgroup";
 /// In microseconds.
 const PERIOD: u64 = 100_000;
@@ -82,7 +84,9 @@ impl Group {
 pub(super) enum Groups {
     One,
     Two,
-    /// Of systemd, where the steps of builds stand among the containers.
+    /// Of systemd, by an engine that can be told where the steps of builds belong.
+    Slice,
+    /// Of systemd, by one that cannot, whose steps stand among the containers.
     Systemd,
     None,
 }
@@ -102,7 +106,9 @@ impl Docker {
             return Err("Docker does not run on this machine".to_owned());
         }
         let mut written = self.build_limits.lock().await;
-        if written.as_ref().is_some_and(|it| it.limits == Some(limits)) {
+        // Whoever stops the slice takes its limits with it.
+        let is_there = |it: &Written| it.group.cpu.is_dir();
+        if (written.as_ref()).is_some_and(|it| it.limits == Some(limits) && is_there(it)) {
             return Ok(());
         }
         let unknown =
@@ -111,9 +117,32 @@ impl Docker {
         let is_two = match facts.groups {
             Groups::One => false,
             Groups::Two => true,
+            Groups::Slice => {
+                let marker = Path::new(&self.data_dir).join(MARKER);
+                let none = limits == BuildLimits::default();
+                if !none {
+                    fs::write(&marker, "").map_err(|error| not_written(&marker, &error))?;
+                }
+                let wanted = (!none || marker.exists()).then_some(limits);
+                systemd::apply(WEIGHT, wanted).await?;
+                if none {
+                    let _ = fs::remove_file(&marker);
+                }
+                let folder = Path::new(ROOT).join(systemd::SLICE);
+                *written = Some(Written {
+                    limits: Some(limits),
+                    group: Group {
+                        cpu: folder.clone(),
+                        used: folder,
+                        is_two: true,
+                    },
+                });
+                return Ok(());
+            }
             Groups::Systemd => {
                 return Err(
-                    "Docker leaves its control groups to systemd, where builds have none of their own: set \
+                    "Docker leaves its control groups to systemd, and can be told where builds belong only from \
+                     version 23 and with control groups v2: update it, or set \
                      `\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]` in /etc/docker/daemon.json and restart \
                      Docker"
                         .to_owned(),
@@ -151,6 +180,13 @@ impl Docker {
     pub(super) async fn build_group(&self) -> Option<Group> {
         let written = self.build_limits.lock().await;
         written.as_ref().map(|it| it.group.clone())
+    }
+
+    /// What BuildKit is told of where its steps run; `None`: it knows.
+    pub(super) async fn builds_belong(&self) -> Option<String> {
+        let facts = self.facts().await.ok()?;
+        let is_told = self.host.starts_with("unix://") && facts.groups == Groups::Slice;
+        is_told.then(|| systemd::parent(Path::new(ROOT))).flatten()
     }
 
     /// The control group that this engine's containers are in: that of one which runs, if one does.

@@ -36,6 +36,9 @@ mod volume;
 /// How long an engine may take to answer before it counts as unreachable.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// From which version on its BuildKit takes `cgroup-parent`.
+const PLACES_BUILDS: u32 = 23;
+
 /// One Docker Engine, and this agent's part of it.
 #[derive(Clone)]
 pub struct Docker {
@@ -60,6 +63,11 @@ struct Facts {
     attests: bool,
     groups: Groups,
     platform: Option<String>,
+}
+
+/// `28` of `28.5.2+dfsg1`.
+fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
 }
 
 impl Docker {
@@ -124,7 +132,11 @@ impl Docker {
             let folders = folders::folders(&info);
             let attests = folders::has_store(&info);
             let platform = platform(info.os_type, info.architecture);
+            let major = info.server_version.as_deref().and_then(major);
             let groups = match (info.cgroup_driver, info.cgroup_version) {
+                (Some(Driver::SYSTEMD), Some(Version::_2)) if major >= Some(PLACES_BUILDS) => {
+                    Groups::Slice
+                }
                 (Some(Driver::SYSTEMD), _) => Groups::Systemd,
                 (Some(Driver::CGROUPFS), Some(Version::_2)) => Groups::Two,
                 (Some(Driver::CGROUPFS), _) => Groups::One,

@@ -19,8 +19,12 @@ const LITTLE: &str = "mode=min";
 /// The address that stands for the engine's machine, which only `POST /build` resolves.
 const GATEWAY: &str = "host-gateway";
 
-/// `None` if only `POST /build` can say it.
-pub(super) fn request(spec: &BuildSpec<'_>, session: &str) -> Option<SolveRequest> {
+/// `group`: where steps run, if the builder has to be told. `None` if only `POST /build` can say it.
+pub(super) fn request(
+    spec: &BuildSpec<'_>,
+    session: &str,
+    group: Option<String>,
+) -> Option<SolveRequest> {
     if spec.extra_hosts.values().any(|address| address == GATEWAY) {
         return None;
     }
@@ -33,6 +37,8 @@ pub(super) fn request(spec: &BuildSpec<'_>, session: &str) -> Option<SolveReques
             attrs: HashMap::new(),
         });
     }
+    let mut attributes = attributes(spec);
+    attributes.extend(group.map(|group| ("cgroup-parent".to_owned(), group)));
     let host = spec.network.filter(|network| *network == "host");
     Some(SolveRequest {
         r#ref: id,
@@ -41,7 +47,7 @@ pub(super) fn request(spec: &BuildSpec<'_>, session: &str) -> Option<SolveReques
         exporter_attrs_deprecated: HashMap::from([("name".to_owned(), spec.name.to_owned())]),
         session: session.to_owned(),
         frontend: "dockerfile.v0".to_owned(),
-        frontend_attrs: attributes(spec),
+        frontend_attrs: attributes,
         cache: Some(cache),
         entitlements: host
             .map(|_| "network.host".to_owned())

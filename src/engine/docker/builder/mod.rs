@@ -96,7 +96,8 @@ impl Docker {
         let session_id = session.as_ref().map(|session| session.id.as_str());
         let asks_for_files = session.is_some() && is_text(&context);
         let request = session_id.filter(|_| asks_for_files);
-        let request = request.and_then(|session| attributes::request(spec, session));
+        let group = self.builds_belong().await;
+        let request = request.and_then(|session| attributes::request(spec, session, group));
         let solved = match request {
             Some(request) => solve::solve(&self.host, request).await,
             None => Ok(None),

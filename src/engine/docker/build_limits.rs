@@ -182,6 +182,13 @@ impl Docker {
         written.as_ref().map(|it| it.group.clone())
     }
 
+    /// Whether deploy.toml limits builds.
+    pub(super) async fn limits_builds(&self) -> bool {
+        let written = self.build_limits.lock().await;
+        let limits = written.as_ref().and_then(|it| it.limits);
+        limits.is_some_and(|limits| limits != BuildLimits::default())
+    }
+
     /// What BuildKit is told of where its steps run; `None`: it knows.
     pub(super) async fn builds_belong(&self) -> Option<String> {
         let facts = self.facts().await.ok()?;

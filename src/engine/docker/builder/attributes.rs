@@ -19,13 +19,33 @@ const LITTLE: &str = "mode=min";
 /// The address that stands for the engine's machine, which only `POST /build` resolves.
 const GATEWAY: &str = "host-gateway";
 
+/// Why the builder is not told where its steps run.
+pub(super) fn apart(spec: &BuildSpec<'_>, asks_for_files: bool) -> Option<&'static str> {
+    if spec.keeps_cache || !spec.cache_from.is_empty() {
+        // The place is part of what a step is known by.
+        Some(
+            "with `build.cache_from` or `build.cache_to` its steps run where other builders run theirs",
+        )
+    } else if is_of_gateway(spec) {
+        Some("\"host-gateway\" in `build.extra_hosts` has Docker place its steps")
+    } else if !asks_for_files {
+        Some("the name of a file is not UTF-8, so that Docker places its steps")
+    } else {
+        None
+    }
+}
+
+fn is_of_gateway(spec: &BuildSpec<'_>) -> bool {
+    spec.extra_hosts.values().any(|address| address == GATEWAY)
+}
+
 /// `group`: where steps run, if the builder has to be told. `None` if only `POST /build` can say it.
 pub(super) fn request(
     spec: &BuildSpec<'_>,
     session: &str,
     group: Option<String>,
 ) -> Option<SolveRequest> {
-    if spec.extra_hosts.values().any(|address| address == GATEWAY) {
+    if is_of_gateway(spec) {
         return None;
     }
     // Like the one that the engine's own client makes, which is the build's name in its history.
@@ -116,4 +136,47 @@ pub(super) fn arguments<'a>(spec: &'a BuildSpec<'_>) -> BTreeMap<&'a str, Cow<'a
         all.insert(SBOM, format!("generator={image}").into());
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_placed_where_nobody_else_has_to_find_them_again() {
+        let (args, mut hosts) = (BTreeMap::new(), BTreeMap::new());
+        let labels = HashMap::new();
+        let spec = |hosts, cache: &[&str]| BuildSpec {
+            dockerfile: "Dockerfile",
+            shared_key: "",
+            name: "cutover/hello:1",
+            args: &args,
+            labels: &labels,
+            target: None,
+            platform: None,
+            network: None,
+            extra_hosts: hosts,
+            shm_size: None,
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            cache_from: cache.iter().map(|it| (*it).to_owned()).collect(),
+            keeps_cache: false,
+            attests: true,
+            scanner: None,
+            no_cache: false,
+            pull: false,
+        };
+        let none = BTreeMap::new();
+        let group = || Some("/builds".to_owned());
+        let placed = spec(&none, &[]);
+        assert_eq!(apart(&placed, true), None);
+        let request = request(&placed, "session", group()).unwrap();
+        assert_eq!(request.frontend_attrs["cgroup-parent"], "/builds");
+        assert!(apart(&placed, false).is_some());
+        assert!(apart(&spec(&none, &["registry.example.com/cache:1"]), true).is_some());
+        hosts.insert("here".to_owned(), GATEWAY.to_owned());
+        let by_docker = spec(&hosts, &[]);
+        assert!(apart(&by_docker, true).is_some());
+        assert!(super::request(&by_docker, "session", group()).is_none());
+    }
 }

@@ -97,6 +97,15 @@ impl Docker {
         let asks_for_files = session.is_some() && is_text(&context);
         let request = session_id.filter(|_| asks_for_files);
         let group = self.builds_belong().await;
+        let apart = attributes::apart(spec, asks_for_files).filter(|_| group.is_some());
+        if let (Some(why), Some(log)) = (apart, log)
+            && self.limits_builds().await
+        {
+            log.line(&format!(
+                "[build] warning: `docker.build_memory` and `docker.build_cpus` do not hold for this build: {why}"
+            ));
+        }
+        let group = group.filter(|_| apart.is_none());
         let request = request.and_then(|session| attributes::request(spec, session, group));
         let solved = match request {
             Some(request) => solve::solve(&self.host, request).await,

@@ -110,6 +110,16 @@ pub fn of_release(db: &Connection, release: &ReleaseId) -> Result<Vec<Instance>>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The instances of a release's app that are none of it: those of other releases, and its own that are retiring.
+pub fn beside(db: &Connection, app: &AppName, release: &ReleaseId) -> Result<Vec<Instance>> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM instances WHERE app = ?1 AND (release <> ?2 OR retiring_since IS NOT NULL)
+         ORDER BY name",
+    )?;
+    let rows = query.query_map((app.as_str(), release.as_str()), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Records that an instance of a release that the app goes back to does not run: started again, it is
 /// probed before it gets requests.
 pub fn set_stopped(db: &Connection, name: &str) -> Result<()> {

@@ -7,6 +7,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use crate::processes::rewrite;
 use crate::server::{APP, File, SETTINGS, Server, files};
 use crate::support::docker::docker;
 use crate::support::wait::soon;
@@ -189,6 +190,40 @@ async fn a_worker_that_must_be_alone_starts_when_the_old_one_has_ended() {
     assert_eq!(server.version().await, "v2");
     let report = load.stop().await;
     assert!(report.failures.is_empty(), "{report}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_must_be_alone_waits_for_one_of_its_own_release_that_still_stops() {
+    let begun = now();
+    let alone = format!("{WORKER}overlap = false\nstop_grace = \"8s\"\n");
+    let settings = SETTINGS.replace("stop_grace", "init = false\nstop_grace");
+    let mut server = Server::with(&format!("{settings}{alone}")).await;
+    // It ignores SIGTERM.
+    let mut slow = files("v1", "");
+    let dockerfile = slow.iter_mut().find(|it| it.path == "Dockerfile").unwrap();
+    let text = String::from_utf8(dockerfile.bytes.clone()).unwrap();
+    dockerfile.bytes = text.replace("STOPSIGNAL SIGKILL\n", "").into_bytes();
+    let id = server.push_files(&slow, "v1").await;
+    server.ended(&id).await;
+    until(&server, &[("web", 1), ("worker", 1)]).await;
+
+    rewrite(&server, &alone, "");
+    run(&server, &["reload"]).unwrap();
+    server.go_live("v2").await;
+    let stopping = instances(&server, "stopping").await;
+    assert_eq!(stopping.get("worker"), Some(&1), "{}", server.log());
+    let back = run(&server, &["rollback", APP, "--follow"]).unwrap();
+    assert!(
+        back.contains("waiting for the end of the old `worker`"),
+        "{back}"
+    );
+    until(&server, &[("web", 1), ("worker", 1)]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let events = events(begun, &server).await;
+    let of = |action: &str| &events[&(action.to_owned(), "worker".to_owned())];
+    assert_eq!(of("start").len(), 2, "{events:?}");
+    assert!(of("die")[0] < of("start")[1], "{events:?}");
     server.stop().await;
 }
 

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::deploy::Result;
 use crate::deploy::line::{Line, Stop, in_step};
-use crate::deploy::steps::{alone, probe, start};
+use crate::deploy::steps::alone::{self, Old};
+use crate::deploy::steps::{probe, start};
 use crate::state::Step;
 use crate::store::deployments::Failure;
 use crate::store::releases::Release;
@@ -42,9 +43,7 @@ pub async fn hand_over(
 }
 
 async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Option<Failure>> {
-    let late = release.services.iter().filter(|it| !it.settings.overlap);
-    let grace = late.map(|it| it.settings.stop_grace).max();
-    let deadline = Instant::now() + grace.unwrap_or_default() + PATIENCE;
+    let (begun, mut grace) = (Instant::now(), Duration::ZERO);
     let mut changes = line.agent.hub.changes();
     let mut said = false;
     loop {
@@ -54,10 +53,12 @@ async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Opti
             .store
             .read(move |db| alone::waits(db, &of))
             .await?;
-        let Some((_, name)) = waits.first_key_value() else {
+        let Some(Old { name, .. }) = waits.values().next() else {
             return Ok(None);
         };
-        if Instant::now() > deadline {
+        // All of them began to stop before this; one that has ended counts as well.
+        grace = waits.values().map(|it| it.grace).fold(grace, Duration::max);
+        if begun.elapsed() > grace + PATIENCE {
             let what = format!("the old version's process `{name}` does not end");
             return Ok(Some(Failure::new("old_process_runs", what)));
         }

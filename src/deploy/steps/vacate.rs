@@ -38,15 +38,13 @@ pub async fn vacate(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
     let (app, new) = (release.app.clone(), release.id.clone());
     let read = agent.store.read(move |db| {
         let mut old = Vec::new();
-        for instance in instances::of_app(db, &app)? {
-            if instance.release != new {
-                let release = releases::get(db, &instance.release)?;
-                let service = release
-                    .as_ref()
-                    .and_then(|it| it.service(&instance.service));
-                let grace = service.map_or(Duration::ZERO, |it| it.settings.stop_grace);
-                old.push((instance, grace));
-            }
+        for instance in instances::beside(db, &app, &new)? {
+            let release = releases::get(db, &instance.release)?;
+            let service = release
+                .as_ref()
+                .and_then(|it| it.service(&instance.service));
+            let grace = service.map_or(Duration::ZERO, |it| it.settings.stop_grace);
+            old.push((instance, grace));
         }
         Ok((apps::serving(db, &app)?.generation, old))
     });

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
+use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
 };
@@ -332,6 +333,23 @@ async fn a_commit_becomes_a_tagged_and_labelled_image() {
     scene.clean_up().await;
 }
 
+#[tokio::test]
+async fn a_step_of_a_long_dockerfile_that_fails_is_told_as_any_other() {
+    let scene = Scene::new().await;
+    let Some(base) = base(&scene).await else {
+        return;
+    };
+    let long = "# What comes next was written by a program.\n".repeat(4000);
+    let dockerfile = format!(
+        "FROM {base}\n{long}RUN echo \"${{{}}}\" && exit 7\n",
+        "x".repeat(30_000)
+    );
+    let commit = scene.commit(&[("Dockerfile", Text(&dockerfile))]);
+    let error = scene.build(&commit, "one").await.unwrap_err();
+    assert!(error.to_string().contains("exit code: 7"), "{error}");
+    scene.clean_up().await;
+}
+
 /// The file of this digest in an image as `docker save` writes it.
 fn blob(archive: &[u8], digest: &str) -> serde_json::Value {
     let wanted = format!("blobs/{}", digest.replace(':', "/"));
@@ -429,7 +447,14 @@ async fn a_build_that_is_repeated_leaves_one_image() {
     let again = scene.build(&commit, "one").await.unwrap();
     assert_ne!(again.image_id, first.image_id);
     let left = scene.docker.inspect_image(&first.image_id).await;
-    assert!(left.is_err(), "{left:?}");
+    let gone = matches!(
+        left,
+        Err(DockerError::DockerResponseServerError {
+            status_code: 404,
+            ..
+        })
+    );
+    assert!(gone, "{left:?}");
 
     // Where all steps were cached, the first attempt's image is an earlier deployment's too.
     let earlier = DeploymentId::new().to_string();

@@ -14,7 +14,7 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::Uri;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,6 +27,8 @@ use super::call::{Body, Connection, call};
 
 /// A longer message is nothing that an engine sends, in bytes.
 const LONGEST: usize = 32 << 20;
+/// A build's failure comes as trailers, with the whole Dockerfile several times over; in bytes.
+const REFUSAL: u32 = 16 << 20;
 /// How long the last messages may take once a build has ended.
 const LAST: Duration = Duration::from_secs(5);
 /// The key of the image's id in what is answered.
@@ -103,7 +105,8 @@ impl Control {
             return Ok(None);
         }
         let io = hyper::upgrade::on(answer).await.map_err(io::Error::other)?;
-        let shaken = handshake(TokioExecutor::new(), io).await;
+        let mut http2 = Builder::new(TokioExecutor::new());
+        let shaken = http2.max_header_list_size(REFUSAL).handshake(io).await;
         let (sender, driver) = shaken.map_err(io::Error::other)?;
         // Ends with the connection below it; its errors are those of the answers too.
         tokio::spawn(driver.map(drop));

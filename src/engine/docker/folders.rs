@@ -1,14 +1,19 @@
 //! The folders in which an engine on this machine keeps images and containers.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bollard::models::SystemInfo;
 
 /// How an engine that keeps its images in containerd's store says so.
 const STORE: &str = "io.containerd.snapshotter.v1";
-/// A containerd that the engine starts itself has its socket here, and its files below the engine's own.
-const OWN: &str = "/docker/containerd/";
+/// The sockets of a containerd that is a service of its own.
+const SERVICE: [&str; 2] = [
+    "/run/containerd/containerd.sock",
+    "/var/run/containerd/containerd.sock",
+];
+/// How the socket ends of one that the engine starts itself, whose files are below the engine's own.
+const OWN: &str = "/containerd/containerd.sock";
 /// The settings of one that is a service of its own, and its folder unless they name another.
 const SETTINGS: &str = "/etc/containerd/config.toml";
 const USUAL: &str = "/var/lib/containerd";
@@ -30,8 +35,16 @@ pub(super) fn has_store(info: &SystemInfo) -> bool {
 
 /// Whether that is a service of its own.
 fn is_in_containerd(info: &SystemInfo) -> bool {
-    let socket = info.containerd.as_ref().and_then(|it| it.address.as_ref());
-    has_store(info) && socket.is_some_and(|socket| !socket.contains(OWN))
+    let socket = info
+        .containerd
+        .as_ref()
+        .and_then(|it| it.address.as_deref());
+    has_store(info)
+        && match socket {
+            Some(socket) => SERVICE.contains(&socket) || !socket.ends_with(OWN),
+            // Before Docker 27 it does not say it.
+            None => Path::new(SERVICE[0]).exists(),
+        }
 }
 
 fn folder_of(settings: &str) -> PathBuf {
@@ -65,6 +78,8 @@ mod tests {
         assert!(!is_in_containerd(&engine("ext4", service)));
         let own = "/var/run/docker/containerd/containerd.sock";
         assert!(!is_in_containerd(&engine(STORE, own)));
+        let second = "/run/docker2/containerd/containerd.sock";
+        assert!(!is_in_containerd(&engine(STORE, second)));
         assert_eq!(
             folders(&engine(STORE, own)),
             ["/var/lib/docker"].map(PathBuf::from)

@@ -95,9 +95,9 @@ fn attributes(spec: &BuildSpec<'_>) -> HashMap<String, String> {
     if spec.no_cache {
         set("no-cache", "");
     }
-    if spec.pull {
-        set("image-resolve-mode", "pull");
-    }
+    // By default containerd's store asks the registry first.
+    let resolve = if spec.pull { "pull" } else { "local" };
+    set("image-resolve-mode", resolve);
     if let Some(target) = spec.target {
         set("target", target);
     }
@@ -130,10 +130,11 @@ pub(super) fn arguments<'a>(spec: &'a BuildSpec<'_>) -> BTreeMap<&'a str, Cow<'a
         all.insert(INLINE_CACHE, "1".into());
     }
     if spec.attests {
-        all.insert(PROVENANCE, LITTLE.into());
+        all.entry(PROVENANCE).or_insert(LITTLE.into());
     }
     if let Some(image) = &spec.scanner {
-        all.insert(SBOM, format!("generator={image}").into());
+        let scanner = format!("generator={image}");
+        all.entry(SBOM).or_insert(scanner.into());
     }
     all
 }

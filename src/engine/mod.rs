@@ -139,6 +139,13 @@ impl Engine {
         }
     }
 
+    /// Has it describe itself anew when that is needed next: it may have been started with other settings.
+    pub async fn forget(&self) {
+        match self {
+            Engine::Docker(docker) => docker.forget().await,
+        }
+    }
+
     /// Whether it keeps with an image what says how it was built and what it contains.
     pub async fn keeps_attestations(&self) -> Result<bool> {
         match self {

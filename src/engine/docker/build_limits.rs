@@ -10,6 +10,7 @@ use std::time::Duration;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 
 use super::Docker;
+use super::facts::Groups;
 use crate::engine::BuildLimits;
 
 mod systemd;
@@ -56,6 +57,11 @@ impl Group {
         put(&self.cpu, IDLE, "1")
     }
 
+    pub(super) fn is_last(&self) -> bool {
+        let read = fs::read_to_string(self.cpu.join(IDLE));
+        read.is_ok_and(|text| text.trim() == "1")
+    }
+
     /// Gives builds their small share of the processors.
     pub(super) fn share(&self) -> Result<(), String> {
         // While it is set the kernel takes no share.
@@ -77,18 +83,6 @@ impl Group {
         let of = |line: &str| line.strip_prefix("usage_usec ")?.parse().ok();
         text.lines().find_map(of).map(Duration::from_micros)
     }
-}
-
-/// What an engine says of its control groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Groups {
-    One,
-    Two,
-    /// Of systemd, by an engine that can be told where the steps of builds belong.
-    Slice,
-    /// Of systemd, by one that cannot, whose steps stand among the containers.
-    Systemd,
-    None,
 }
 
 /// What the kernel was told.

@@ -4,6 +4,8 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::build_limits::Group;
@@ -15,25 +17,46 @@ const LEAST: f64 = 0.1;
 /// Of all processors: a machine that leaves less unused is busy.
 const UNUSED: f64 = 0.02;
 
-/// Puts builds behind everybody else, until they starve. Never returns. A kernel before 5.15 has no such rank:
-/// there they keep their share.
-pub(super) async fn keep(group: Group) -> Infallible {
+/// Keeps builds behind everybody else while one of them runs, unless they starve. Never returns. A kernel before 5.15
+/// has no such rank: there they keep their share.
+pub(super) async fn keep(group: Group, running: Arc<AtomicUsize>) -> Infallible {
+    let _running = Running::new(&group, running);
     let mut before = now(&group, |group| group.be_last().ok()).await;
     while let Some(earlier) = before {
         tokio::time::sleep(WINDOW).await;
         before = now(&group, |_| Some(())).await;
-        if before
-            .as_ref()
-            .is_some_and(|later| later.starved_since(&earlier))
-        {
+        let starve = (before.as_ref()).is_some_and(|later| later.starved_since(&earlier));
+        // The next build to begin makes all of them the last again.
+        if starve && group.is_last() {
             tracing::info!(
                 "a build starves beside what is live: builds get a small share of the processors"
             );
             now(&group, |group| group.share().ok()).await;
-            break;
         }
     }
     std::future::pending().await
+}
+
+/// A build that runs.
+struct Running<'a> {
+    group: &'a Group,
+    all: Arc<AtomicUsize>,
+}
+
+impl<'a> Running<'a> {
+    fn new(group: &'a Group, all: Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::SeqCst);
+        Self { group, all }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Nobody watches any more what others build in the group.
+        if self.all.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = self.group.share();
+        }
+    }
 }
 
 /// What is read once that is done.

@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bollard::models::EndpointSettings;
 
 use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
-use build_limits::Groups;
+use facts::Facts;
 use network::Network;
 
 mod build_limits;
 mod build_rank;
 mod builder;
 mod execute;
+mod facts;
 mod folders;
 mod host_routes;
 mod images;
@@ -36,9 +38,6 @@ mod volume;
 /// How long an engine may take to answer before it counts as unreachable.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// From which version on its BuildKit takes `cgroup-parent`.
-const PLACES_BUILDS: u32 = 23;
-
 /// One Docker Engine, and this agent's part of it.
 #[derive(Clone)]
 pub struct Docker {
@@ -49,25 +48,12 @@ pub struct Docker {
     network: Arc<tokio::sync::Mutex<()>>,
     /// Held from the choice of an address until a container has it.
     addresses: Arc<tokio::sync::Mutex<()>>,
-    /// What does not change, once it has said so.
-    facts: Arc<tokio::sync::OnceCell<Facts>>,
+    /// What it has said of itself.
+    facts: Arc<tokio::sync::Mutex<Option<Arc<Facts>>>>,
     /// The limits of builds that were written last.
     build_limits: Arc<tokio::sync::Mutex<Option<build_limits::Written>>>,
-}
-
-/// What an engine says of itself and of its machine.
-struct Facts {
-    /// The folders of its files.
-    folders: Vec<PathBuf>,
-    /// It keeps with an image what says how it was built and what it contains.
-    attests: bool,
-    groups: Groups,
-    platform: Option<String>,
-}
-
-/// `28` of `28.5.2+dfsg1`.
-fn major(version: &str) -> Option<u32> {
-    version.split('.').next()?.parse().ok()
+    /// How many builds run.
+    builds: Arc<AtomicUsize>,
 }
 
 impl Docker {
@@ -80,6 +66,7 @@ impl Docker {
             addresses: Arc::default(),
             facts: Arc::default(),
             build_limits: Arc::default(),
+            builds: Arc::default(),
         }
     }
 
@@ -119,37 +106,6 @@ impl Docker {
 
     pub async fn platform(&self) -> Result<Option<String>> {
         Ok(self.facts().await?.platform.clone())
-    }
-
-    /// Asked once: an engine takes seconds to answer where it has much to count.
-    async fn facts(&self) -> Result<&Facts> {
-        let ask = || async {
-            let info = self.client()?.with_timeout(ANSWER).info().await;
-            let info = info.map_err(self.failed("describe itself"))?;
-            use bollard::models::{
-                SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
-            };
-            let folders = folders::folders(&info);
-            let attests = folders::has_store(&info);
-            let platform = platform(info.os_type, info.architecture);
-            let major = info.server_version.as_deref().and_then(major);
-            let groups = match (info.cgroup_driver, info.cgroup_version) {
-                (Some(Driver::SYSTEMD), Some(Version::_2)) if major >= Some(PLACES_BUILDS) => {
-                    Groups::Slice
-                }
-                (Some(Driver::SYSTEMD), _) => Groups::Systemd,
-                (Some(Driver::CGROUPFS), Some(Version::_2)) => Groups::Two,
-                (Some(Driver::CGROUPFS), _) => Groups::One,
-                _ => Groups::None,
-            };
-            Ok::<_, EngineError>(Facts {
-                attests,
-                folders,
-                groups,
-                platform,
-            })
-        };
-        self.facts.get_or_try_init(ask).await
     }
 
     pub fn image_labels(&self, app: &AppName) -> HashMap<String, String> {
@@ -231,20 +187,6 @@ impl Docker {
             },
         }
     }
-}
-
-/// `linux` on `x86_64` is `linux/amd64`. `None` for a machine whose name says too little.
-fn platform(os: Option<String>, machine: Option<String>) -> Option<String> {
-    let machine = machine?;
-    let arch = match machine.as_str() {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "armv7l" => "arm/v7",
-        "armv6l" => "arm/v6",
-        same @ ("riscv64" | "ppc64le" | "s390x") => same,
-        _ => return None,
-    };
-    Some(format!("{}/{arch}", os?))
 }
 
 /// What an engine reports about itself.

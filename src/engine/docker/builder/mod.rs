@@ -48,6 +48,9 @@ use ssh::Agents;
 /// The longest message of a refusal, in bytes.
 const LONGEST: usize = 64 << 10;
 
+/// Why steps run where Docker places them, if nothing else is the reason.
+const NO_SERVICE: &str = "requests for BuildKit's own service are not passed on to it";
+
 /// What the engine says while it builds.
 enum Said {
     Status(StatusResponse),
@@ -70,7 +73,7 @@ impl Docker {
             None => build.await,
             Some(group) => tokio::select! {
                 built = build => built,
-                never = build_rank::keep(group) => match never {},
+                never = build_rank::keep(group, self.builds.clone()) => match never {},
             },
         }
     }
@@ -97,21 +100,23 @@ impl Docker {
         let asks_for_files = session.is_some() && is_text(&context);
         let request = session_id.filter(|_| asks_for_files);
         let group = self.builds_belong().await;
-        let apart = attributes::apart(spec, asks_for_files).filter(|_| group.is_some());
-        if let (Some(why), Some(log)) = (apart, log)
+        let apart = attributes::apart(spec, asks_for_files);
+        let place = group.clone().filter(|_| apart.is_none());
+        let request = request.and_then(|session| attributes::request(spec, session, place));
+        let solved = match request {
+            Some(request) => solve::solve(&self.host, request).await,
+            None => Ok(None),
+        };
+        let solved = solved.map_err(|error| self.unreachable(&error))?;
+        let apart = apart.or_else(|| solved.is_none().then_some(NO_SERVICE));
+        if let (Some(why), Some(_), Some(log)) = (apart, group, log)
             && self.limits_builds().await
         {
             log.line(&format!(
                 "[build] warning: `docker.build_memory` and `docker.build_cpus` do not hold for this build: {why}"
             ));
         }
-        let group = group.filter(|_| apart.is_none());
-        let request = request.and_then(|session| attributes::request(spec, session, group));
-        let solved = match request {
-            Some(request) => solve::solve(&self.host, request).await,
-            None => Ok(None),
-        };
-        if let Some(said) = solved.map_err(|error| self.unreachable(&error))? {
+        if let Some(said) = solved {
             let followed = self.follow(said, &mask, log).await;
             return followed.map_err(|failure| hidden(failure, &mask));
         }

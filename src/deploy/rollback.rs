@@ -11,7 +11,7 @@ use crate::principal::Requester;
 use crate::store::deployments::{self, Deployment, Goal, NewDeployment, Trigger};
 use crate::store::idempotency::Once;
 use crate::store::releases::{self, Release};
-use crate::store::{StoreError, actions, apps, former_secrets, scales, secrets};
+use crate::store::{StoreError, actions, apps, former_secrets, secrets};
 
 mod automatic;
 
@@ -44,26 +44,14 @@ pub(super) fn live(db: &rusqlite::Connection, app: &AppName) -> Result<Option<Re
 }
 
 /// The release that is `steps` different ones before the live one. One that runs like the one after it,
-/// because a commit was deployed again, is none of them; with `secrets` it is, if it started with others.
+/// because a commit was deployed again or the app was scaled, is none of them; with `secrets` it is, if it started with others.
 fn back(db: &rusqlite::Connection, app: &AppName, steps: usize, secrets: bool) -> Result<Release> {
     let live = live(db, app)?
         .ok_or_else(|| StoreError::Refused(format!("nothing of `{app}` is live yet")))?;
-    let asked = scales::of_app(db, app)?;
-    // A rollback does not change what `cutover scale` keeps.
-    let scaled = |release: &Release| {
-        let mut release = release.clone();
-        for service in &mut release.services {
-            service.replicas = asked
-                .get(&service.name)
-                .copied()
-                .unwrap_or(service.replicas);
-        }
-        release
-    };
     let mut different = Vec::new();
     let mut after = live.clone();
     for release in earlier(db, &live)? {
-        let differs = !scaled(&release).runs_like(&scaled(&after))
+        let differs = !release.runs_like(&after)
             || secrets
                 && former_secrets::versions(db, &release.id)?
                     != former_secrets::versions(db, &after.id)?;
@@ -374,5 +362,39 @@ fn back_to(app: &AppName, release: &Release, trigger: Trigger, by: Requester) ->
         no_cache: false,
         pull: false,
         requested_by: by,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, fixture, scales};
+
+    #[tokio::test]
+    async fn a_scale_alone_is_no_release_to_go_back_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = store.write(|db| {
+            let live = |image: &str, replicas| {
+                let mut release = fixture::release(db, 1)?;
+                release.id = ReleaseId::new();
+                release.services[0].image_id = image.to_owned();
+                release.services[0].replicas = replicas;
+                releases::insert(db, &release)?;
+                releases::set_went_live(db, &release.id)?;
+                apps::set_live(db, &release.app, &release.id)?;
+                Ok::<_, StoreError>(release)
+            };
+            let good = live("sha256:good", 1)?;
+            live("sha256:bad", 1)?;
+            live("sha256:bad", 3)?;
+            let scaled_back = live("sha256:bad", 1)?;
+            let app = &scaled_back.app;
+            assert_eq!(target(db, app, &Wish::default())?.id, good.id);
+            scales::set(db, app, &scaled_back.services[0].name, Some(1))?;
+            assert_eq!(target(db, app, &Wish::default())?.id, good.id);
+            Ok(())
+        });
+        write.await.unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! Releases: immutable, except for the times at which they went live and their images were removed.
+//! Releases: immutable, except for the times at which they went live and their images were removed, and for how many
+//! instances they have when a rollback makes them live again.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -31,7 +32,7 @@ impl Release {
         self.services.iter().find(|service| service.name == *name)
     }
 
-    /// Whether it runs the same images with the same settings.
+    /// Whether it runs the same images with the same settings; how many instances it has does not count.
     pub fn runs_like(&self, other: &Self) -> bool {
         let mut pairs = self.services.iter().zip(&other.services);
         self.services.len() == other.services.len() && pairs.all(|(one, two)| one.runs_like(two))
@@ -106,6 +107,12 @@ pub fn set_went_live(db: &Connection, id: &ReleaseId) -> Result<()> {
         (id.as_str(), now()),
     )?;
     Ok(())
+}
+
+/// Records with how many instances a release goes live: a rollback keeps what `cutover scale` keeps. Not before the
+/// switch: a rollback that is undone leaves the release as it was.
+pub fn set_replicas(db: &Connection, release: &Release) -> Result<()> {
+    services::set_replicas(db, &release.id, &release.services)
 }
 
 /// What was live before a release first went live. Of releases from before this was recorded, the one

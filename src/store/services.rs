@@ -26,27 +26,30 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether it runs the same image with the same settings; the image's name does not count.
+    /// Whether it runs the same image with the same settings; the image's name and how many instances it has do not
+    /// count.
     pub fn runs_like(&self, other: &Self) -> bool {
         let named = Self {
             image: other.image.clone(),
             image_digest: other.image_digest.clone(),
+            replicas: other.replicas,
             ..self.clone()
         };
         named == *other
     }
 }
 
-/// Sets how many instances a service of a release has; everything else of a release stays as it is.
-pub fn set_replicas(
+/// Records how many instances each service of a release has.
+pub(super) fn set_replicas(
     db: &Connection,
     release: &ReleaseId,
-    service: &ServiceName,
-    replicas: u32,
+    services: &[Service],
 ) -> Result<()> {
     let mut update =
         db.prepare_cached("UPDATE services SET replicas = ?3 WHERE release = ?1 AND name = ?2")?;
-    update.execute((release.as_str(), service.as_str(), replicas))?;
+    for service in services {
+        update.execute((release.as_str(), service.name.as_str(), service.replicas))?;
+    }
     Ok(())
 }
 

@@ -81,12 +81,19 @@ async fn a_worker_goes_live_scales_rolls_back_and_fails_with_its_release() {
     // What is scaled for the load of now stays so, and is no version to go back to.
     run(&server, &["scale", APP, "worker=3", "-f"]).unwrap();
     until(&server, &[("web", 1), ("worker", 3)]).await;
+    let kept = "`worker` has 3 instances, as `cutover scale` keeps it; the release had 2";
+    // A rollback that is cancelled leaves the release as it was.
+    run(&server, &["rollback", APP]).unwrap();
+    let list = server.api(&format!("/api/v1/apps/{APP}/deployments")).await;
+    let id = list["items"][0]["id"].as_str().unwrap().to_owned();
+    server.until_log(&id, "[start]").await;
+    run(&server, &["cancel", &id]).unwrap();
+    let (cancelled, log) = server.ended(&id).await;
+    assert_eq!(cancelled.state, "cancelled", "{log:#?}");
+    assert!(log.iter().any(|line| line.contains(kept)), "{log:#?}");
     let back = run(&server, &["rollback", APP, "--follow"]);
     let back = back.unwrap_or_else(|error| panic!("{error}"));
-    assert!(
-        back.contains("`worker` has 3 instances, as `cutover scale` keeps it; the release had 2"),
-        "{back}"
-    );
+    assert!(back.contains(kept), "{back}");
     until(&server, &[("web", 1), ("worker", 3)]).await;
     let said = run(&server, &["logs", APP, "--process", "worker", "-n", "3"]).unwrap();
     assert_eq!(said.matches("v1 works").count(), 3, "{said}");

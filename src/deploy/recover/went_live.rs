@@ -1,10 +1,11 @@
 //! A deployment that went live although the database says that it is on its way: a copy that was made
 //! meanwhile was brought back. What serves is not undone.
 
+use crate::deploy::steps::start;
 use crate::deploy::{Agent, Result, routes};
 use crate::engine::{Endpoint, Look};
 use crate::state::{Event, State, Step};
-use crate::store::deployments::{self, Deployment};
+use crate::store::deployments::{self, Deployment, Goal};
 use crate::store::{StoreError, apps, instances, releases, steps};
 
 /// Whether the proxy serves the release of a deployment that has made instances but has not switched.
@@ -49,7 +50,7 @@ pub async fn record(agent: &Agent, deployment: &Deployment) -> Result<Deployment
         })
         .await?;
     let missing = || StoreError::Refused(format!("`{id}` serves but has no release"));
-    let release = release.ok_or_else(missing)?;
+    let mut release = release.ok_or_else(missing)?;
     let mut endpoints = Vec::new();
     for instance in made {
         let look = agent.engine.look(&instance.ours()).await;
@@ -65,6 +66,7 @@ pub async fn record(agent: &Agent, deployment: &Deployment) -> Result<Deployment
         }
     }
     let starting = deployment.state == State::Starting;
+    let goes_live = deployment.clone();
     let write = agent.store.write(move |db| {
         for (name, endpoint) in &endpoints {
             instances::set_endpoint(db, name, Some(*endpoint))?;
@@ -77,6 +79,10 @@ pub async fn record(agent: &Agent, deployment: &Deployment) -> Result<Deployment
         steps::done(db, &id, Step::Probe, "it serves")?;
         deployments::apply(db, &id, Event::Begin(Step::Switch))?;
         steps::started(db, &id, Step::Switch)?;
+        if let Goal::Release(_) = goes_live.goal {
+            start::keep_scale(db, &goes_live, &mut release)?;
+            releases::set_replicas(db, &release)?;
+        }
         releases::set_went_live(db, &release.id)?;
         // Above every table that the proxy has had.
         apps::next_generation(db, generation)?;

@@ -15,11 +15,11 @@ use crate::deploy::{Agent, instance_name, output, rollback, routes, services, se
 use crate::engine::{Endpoint, EngineError};
 use crate::ids::{DeploymentId, ReleaseId};
 use crate::state::Step;
-use crate::store::deployments::Trigger;
+use crate::store::deployments::{Deployment, Trigger};
 use crate::store::instances::{self, Instance};
 use crate::store::ours::{Ours, mark};
 use crate::store::releases::{self, Release};
-use crate::store::services::{self as stored, Service};
+use crate::store::services::Service;
 use crate::store::{apps, deployments, former_secrets, given_up, now, scales, variables};
 
 /// How many instances are started at the same time.
@@ -50,9 +50,8 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
                 }
                 None => log.line(&format!("rolling back to {to}")),
             }
-            let by = deployments::get(db, &deployment)?.map(|it| it.trigger);
-            if by != Some(Trigger::AutoRollback) {
-                for said in keep_scale(db, release)? {
+            if let Some(deployment) = deployments::get(db, &deployment)? {
+                for said in keep_scale(db, &deployment, release)? {
                     log.line(&said);
                 }
             }
@@ -79,9 +78,17 @@ pub async fn kept(line: &Line<'_>, id: &ReleaseId) -> Result<Release, Stop> {
     Ok(release)
 }
 
-/// What `cutover scale` keeps stays through a rollback: it is for the visitors of now, not for a version. Says what
-/// the release runs with that what is live does not, or the other way round.
-fn keep_scale(db: &Connection, release: &mut Release) -> crate::deploy::Result<Vec<String>> {
+/// What `cutover scale` keeps stays through a rollback that a person asks for: it is for the visitors of now, not for
+/// a version. The switch records it. Says what the release runs with that what is live does not, or the other way
+/// round.
+pub fn keep_scale(
+    db: &Connection,
+    deployment: &Deployment,
+    release: &mut Release,
+) -> crate::deploy::Result<Vec<String>> {
+    if deployment.trigger == Trigger::AutoRollback {
+        return Ok(Vec::new());
+    }
     let asked = scales::of_app(db, &release.app)?;
     let live = rollback::live(db, &release.app)?;
     let mut said = Vec::new();
@@ -94,7 +101,6 @@ fn keep_scale(db: &Connection, release: &mut Release) -> crate::deploy::Result<V
                 said.push(format!(
                     "`{name}` has {count}, as `cutover scale` keeps it; the release had {had}"
                 ));
-                stored::set_replicas(db, &release.id, name, *kept)?;
                 service.replicas = *kept;
             }
             None if of_live.is_some_and(|live| live.replicas != had) => {
@@ -379,7 +385,37 @@ pub(super) async fn serves(
 mod tests {
     use super::*;
     use crate::store::Store;
-    use crate::store::fixture::release;
+    use crate::store::deployments::Goal;
+    use crate::store::fixture::{asked, release};
+
+    #[tokio::test]
+    async fn the_scale_of_now_is_recorded_only_when_the_old_release_goes_live() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = store.write(|db| {
+            let mut release = release(db, 1)?;
+            let (app, id) = (release.app.clone(), release.id.clone());
+            scales::set(db, &app, &release.services[0].name, Some(3))?;
+            let recorded = |db| {
+                Ok::<_, crate::store::StoreError>(
+                    releases::get(db, &id)?.map(|it| it.services[0].replicas),
+                )
+            };
+            let goal = Goal::Release(id.clone());
+            let automatic = deployments::enqueue(db, &asked(Trigger::AutoRollback, goal.clone()))?;
+            assert!(keep_scale(db, &automatic, &mut release)?.is_empty());
+            assert_eq!(release.services[0].replicas, 1, "it may be warm");
+            let asked = deployments::enqueue(db, &asked(Trigger::Rollback, goal))?;
+            let said = keep_scale(db, &asked, &mut release)?;
+            assert!(said[0].ends_with("the release had 1"), "{said:?}");
+            assert_eq!(release.services[0].replicas, 3);
+            assert_eq!(recorded(db)?, Some(1));
+            releases::set_replicas(db, &release)?;
+            assert_eq!(recorded(db)?, Some(3));
+            Ok(())
+        });
+        write.await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_warm_release_that_lost_some_of_its_instances_gets_them_back() {

@@ -33,11 +33,7 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
         Ok(kept?)
     }))
     .await?;
-    let (app, id, cancel) = (
-        line.app.name.clone(),
-        release.id.clone(),
-        line.cancel.clone(),
-    );
+    let (app, goes_live, cancel) = (line.app.name.clone(), release.clone(), line.cancel.clone());
     let deployment = line.id.clone();
     let begun = line.begin(Step::Switch, move |db| {
         // A cancellation and a pin are stored before the line is notified; a newer push and a stop of the
@@ -50,12 +46,14 @@ pub async fn switch(line: &Line<'_>, release: &Release) -> Result<(), Stop> {
             cancel.cancel();
             return Err(StoreError::Refused("it was cancelled".into()));
         }
+        let id = &goes_live.id;
         if apps::vacated(db, &app)?.is_some() {
             // The old release has made room: nothing leads back to it.
-            instances::retire(db, &app, [Some(&id), None])?;
+            instances::retire(db, &app, [Some(id), None])?;
         }
-        releases::set_went_live(db, &id)?;
-        apps::set_live(db, &app, &id)
+        releases::set_replicas(db, &goes_live)?;
+        releases::set_went_live(db, id)?;
+        apps::set_live(db, &app, id)
     });
     match begun.await {
         Ok(_) => Ok(()),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::client::{Client, view};
 use super::error::Kind;
 use super::{Error, Global, outcome, print};
+use crate::deploy::short_name;
 use crate::ids::DeploymentId;
 
 /// Print what an app writes, over all its instances, or the log of a deployment
@@ -137,9 +138,13 @@ fn shown(json: &str) -> String {
         true => line.time.get(11..19),
         false => line.time.get(..23),
     };
-    let instance = match line.instance.rmatch_indices('-').nth(1) {
-        Some((at, _)) => &line.instance[at + 1..],
-        None => &line.instance,
+    let instance = match short_name(&line.instance) {
+        Some(short) if short.contains('-') => short,
+        // Those of `web` have their deployment in front.
+        _ => match line.instance.rmatch_indices('-').nth(1) {
+            Some((at, _)) => &line.instance[at + 1..],
+            None => &line.instance,
+        },
     };
     let mark = if line.stream == "stderr" { '!' } else { '|' };
     format!(
@@ -161,6 +166,8 @@ mod tests {
             shown(json),
             "2026-05-04T09:30:01.020 d01m5z8k2q4x7a-0 ! oops"
         );
+        let json = json.replace("7a-0", "7a-my-worker-0");
+        assert!(shown(&json).contains(" my-worker-0 ! oops"), "{json}");
         assert_eq!(shown("{"), "  | ");
     }
 }

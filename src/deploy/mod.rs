@@ -162,17 +162,20 @@ fn process_of(container: &str) -> &str {
     service.map_or("web", |(service, _)| service)
 }
 
-/// Whether a container is the one that a person names: in full, by how its name ends (`worker-0`, `web-1`), or by
-/// its process.
+/// Whether a container is one that a person names: in full, by how its name ends (`worker-0`, `web-1`), by its number
+/// in every process (`0`), or by its process.
 fn is_meant(container: &str, wanted: &str) -> bool {
-    let ends_with = |end: &str| {
-        let rest = container.strip_suffix(end);
-        !end.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
-    };
+    let short = short_name(container).unwrap_or(container);
     let process = process_of(container);
     // Those of `web` do not have it in their names.
     let of_web = wanted.strip_prefix("web-").filter(|_| process == "web");
-    ends_with(wanted) || process == wanted || of_web.is_some_and(ends_with)
+    // `my-worker-0` ends with `worker-0` and is another process: a longer end has the deployment's id.
+    let longer = Some(wanted).filter(|it| it.len() > short.len());
+    let rest = longer.and_then(|end| container.strip_suffix(end));
+    let ends_so = rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'));
+    let number = container.rsplit('-').next();
+    let has_its_name = short == wanted || of_web == Some(short) || ends_so;
+    has_its_name || process == wanted || number == Some(wanted)
 }
 
 /// What tells an instance from the others of its deployment: `0`, or `worker-0`.
@@ -200,6 +203,33 @@ mod tests {
         for service in ["web", "worker", "a-b-0"] {
             let name = instance_name(&app, &id, &service.parse().unwrap(), 7);
             assert_eq!(process_of(&name), service, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_name_means_no_instance_of_another_process() {
+        let (app, id) = ("my-app".parse().unwrap(), DeploymentId::new());
+        let all = ["web", "worker", "my-worker"]
+            .map(|service| instance_name(&app, &id, &service.parse().unwrap(), 0));
+        let meant = |wanted: &str| -> Vec<&str> {
+            let meant = all.iter().filter(|name| is_meant(name, wanted));
+            meant.map(|name| process_of(name)).collect()
+        };
+        for (process, name) in ["web", "worker", "my-worker"].into_iter().zip(&all) {
+            let short = format!("{process}-0");
+            for wanted in [
+                process,
+                &short,
+                name,
+                name.strip_prefix("cutover-my-").unwrap(),
+            ] {
+                assert_eq!(meant(wanted), [process], "{wanted}");
+            }
+        }
+        assert_eq!(meant("0"), ["web", "worker", "my-worker"]);
+        assert_eq!(meant(&format!("{id}-worker-0")), ["worker"]);
+        for nothing in ["", "orker-0", "-0", "web-web-0", "my-worker-1", "x"] {
+            assert!(meant(nothing).is_empty(), "{nothing}");
         }
     }
 }

@@ -120,7 +120,8 @@ pub async fn exec(
         Ok((live, all))
     });
     let (live, all) = found.await?;
-    let instance = chosen(agent, &all, live.as_ref(), instance.as_deref()).ok_or_else(|| {
+    let chosen = chosen(agent, &all, live.as_ref(), instance.as_deref())?;
+    let instance = chosen.ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|it| format!("`{}`", it.name)).collect();
         SessionError::Wrong(match names.is_empty() {
             true => format!("`{}` has no running instance", app.name),
@@ -149,15 +150,33 @@ fn chosen<'a>(
     all: &'a [Instance],
     live: Option<&Release>,
     wanted: Option<&str>,
-) -> Option<&'a Instance> {
-    let mut running = all.iter().filter(|it| !agent.tend.is_down(&it.name));
-    match wanted {
+) -> Result<Option<&'a Instance>> {
+    let meant: Vec<_> = match wanted {
         None => {
-            let main = live?.main()?;
-            running.find(|it| it.service == main.name)
+            let main = live.and_then(Release::main);
+            let of_main = |it: &&Instance| main.is_some_and(|main| it.service == main.name);
+            all.iter().filter(of_main).collect()
         }
-        Some(wanted) => running.find(|it| is_meant(&it.name, wanted)),
+        Some(wanted) => one_process(all, wanted)?,
+    };
+    let mut running = meant.into_iter();
+    Ok(running.find(|it| !agent.tend.is_down(&it.name)))
+}
+
+/// The instances that a person names, which must be of one process: that one of them is down is no reason to run
+/// something in another process.
+fn one_process<'a>(all: &'a [Instance], wanted: &str) -> Result<Vec<&'a Instance>> {
+    let meant = all.iter().filter(|it| is_meant(&it.name, wanted));
+    let meant: Vec<_> = meant.collect();
+    if meant.iter().all(|it| it.service == meant[0].service) {
+        return Ok(meant);
     }
+    let names: Vec<_> = meant.iter().map(|it| format!("`{}`", it.name)).collect();
+    Err(SessionError::Wrong(format!(
+        "`{}` names instances of more than one process: give more of the name of {}",
+        wanted.escape_debug(),
+        names.join(" or ")
+    )))
 }
 
 /// Who ran what, for the record. Arguments may be secret, so they are only counted.
@@ -215,4 +234,39 @@ pub async fn end_before(agent: &Agent, started: i64) -> super::Result<()> {
         remove(agent, job).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeploymentId, ReleaseId};
+
+    #[test]
+    fn what_names_instances_of_two_processes_is_refused() {
+        let (app, id) = ("hello".parse().unwrap(), DeploymentId::new());
+        let all = ["web", "worker", "my-worker"].map(|service| {
+            let service = service.parse().unwrap();
+            Instance {
+                name: super::super::instance_name(&app, &id, &service, 0),
+                app: app.clone(),
+                release: ReleaseId::new(),
+                service,
+                deployment: id.clone(),
+                endpoint: None,
+                mark: None,
+                engine: None,
+            }
+        });
+        for (wanted, process) in [
+            ("worker-0", "worker"),
+            ("my-worker", "my-worker"),
+            ("web-0", "web"),
+        ] {
+            let meant = one_process(&all, wanted).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(meant[0].service.as_str(), process);
+        }
+        assert!(one_process(&all, "worker-1").unwrap().is_empty());
+        let error = one_process(&all, "0").unwrap_err().to_string();
+        assert!(error.contains("-my-worker-0`"), "{error}");
+    }
 }

@@ -76,18 +76,15 @@ impl Mask {
 }
 
 impl Values {
-    /// Where a part of a value's base64 stands that was broken into lines, which end with it: one from its midst, its
-    /// beginning or its end.
+    /// Where a part of a value's base64 stands that was broken into lines, which end with it, with its padding or with
+    /// a quote: one from its midst, its beginning or its end.
     fn wrapped(&self, text: &str) -> Option<(usize, usize)> {
-        let is_space = |c: char| c.is_whitespace();
-        let kept = text.trim_end_matches(|c: char| c == '=' || is_space(c));
-        let begin = kept.rfind(is_space).map_or(0, |at| at + 1);
-        let word = kept.get(begin..)?;
-        let is_encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+        let is_other = |c: char| !c.is_ascii_alphanumeric() && !"+/-_".contains(c);
+        let kept = text.trim_end_matches(is_other);
+        let word = kept.rsplit(is_other).next()?;
+        let begin = kept.len() - word.len();
         // Without a capital it is an ordinary word.
-        let looks_so =
-            word.bytes().all(is_encoded) && word.bytes().any(|it| it.is_ascii_uppercase());
-        if word.len() < SHORTEST || !looks_so {
+        if word.len() < SHORTEST || !word.contains(|c: char| c.is_ascii_uppercase()) {
             return None;
         }
         let parts = self.encoded.iter().filter_map(|form| {
@@ -206,13 +203,23 @@ mod tests {
                 let lines: Vec<_> = lines
                     .map(|it| String::from_utf8(it.to_vec()).unwrap())
                     .collect();
-                for hidden in mask.hide_all(lines) {
+                let beside = |(touch, line): (&str, &String)| format!("{touch}{line}");
+                let touched = ["TOKEN=", "\"", "key:", "b'", "(", "x,"].map(|it| (it, &lines[0]));
+                let mut lines = mask.hide_all(lines.clone());
+                lines.extend(mask.hide_all(touched.map(beside).to_vec()));
+                for hidden in lines {
                     assert!(hidden.contains(SHOWN), "{hidden}");
-                    assert!(hidden.len() < 30, "{hidden}");
+                    assert!(hidden.len() < 36, "{hidden}");
                 }
             }
         }
-        for ordinary in ["Completed", "GET /a 200 OkAndMuchMoreThanThat", "x"] {
+        for ordinary in [
+            "Completed",
+            "STATE=Completed",
+            "a=",
+            "GET /a 200 OkAndMuchMoreThanThat",
+            "x",
+        ] {
             assert_eq!(mask.hide(ordinary.into()), ordinary);
         }
     }

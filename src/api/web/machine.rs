@@ -1,5 +1,8 @@
 //! What the server consists of, and whether it is well.
 
+use std::io;
+use std::path::Path;
+
 use super::instances::size;
 use crate::api::Api;
 use crate::deploy::space::Space;
@@ -49,9 +52,11 @@ pub async fn checks(api: &Api) -> Vec<Check> {
         name: "Agent",
         text: format!("version {own}, process {}", std::process::id()),
     };
-    let mut checks = vec![agent, proxy, docker, disk("Disk", &config.agent.data_dir)];
+    let mut checks = vec![agent, proxy, docker];
+    let own = &config.agent.data_dir;
+    checks.push(disk("Disk", own, Space::of(own)));
     let folders = api.agent.engine.folders().await.unwrap_or_default();
-    checks.extend(folders.iter().map(|it| disk("Docker's disk", it)));
+    checks.extend(folders.iter().filter_map(|it| docker_s_disk(it)));
     checks.extend(memory());
     checks
 }
@@ -80,8 +85,14 @@ fn memory() -> Option<Check> {
     })
 }
 
-fn disk(name: &'static str, path: &std::path::Path) -> Check {
-    let (class, text) = match Space::of(path) {
+/// A folder that is not there says nothing: where a containerd keeps its images is a guess.
+fn docker_s_disk(path: &Path) -> Option<Check> {
+    let space = Space::of(path).ok()?;
+    Some(disk("Docker's disk", path, Ok(space)))
+}
+
+fn disk(name: &'static str, path: &Path, space: io::Result<Space>) -> Check {
+    let (class, text) = match space {
         Ok(space) => {
             let class = if space.is_little() { "bad" } else { "good" };
             (class, format!("{space} in `{}`", path.display()))
@@ -89,4 +100,16 @@ fn disk(name: &'static str, path: &std::path::Path) -> Check {
         Err(error) => ("bad", format!("`{}`: {error}", path.display())),
     };
     Check { class, name, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_docker_s_that_is_not_there_is_no_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(docker_s_disk(folder.path()).unwrap().name, "Docker's disk");
+        assert!(docker_s_disk(&folder.path().join("nowhere")).is_none());
+    }
 }

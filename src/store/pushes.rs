@@ -98,17 +98,18 @@ pub fn insert(
     Ok(())
 }
 
-/// What a ref of a delivery led to, if it was recorded.
+const LED_TO: &str = "SELECT deployment FROM pushes WHERE app = ?1 AND ref = ?2 AND delivery = ?3";
+
+/// What a ref of an app's delivery led to, if it was recorded.
 pub fn led_to(
     db: &Connection,
+    app: &AppName,
     delivery: &DeliveryId,
     git_ref: &str,
 ) -> Result<Option<DeploymentId>> {
-    let mut query =
-        db.prepare_cached("SELECT deployment FROM pushes WHERE delivery = ?1 AND ref = ?2")?;
-    let found = query.query_row((delivery.as_str(), git_ref), |row| {
-        maybe_parsed(row, "deployment")
-    });
+    let mut query = db.prepare_cached(LED_TO)?;
+    let parameters = (app.as_str(), git_ref, delivery.as_str());
+    let found = query.query_row(parameters, |row| maybe_parsed(row, "deployment"));
     Ok(found.optional()?.flatten())
 }
 
@@ -215,6 +216,19 @@ mod tests {
                 assert_eq!(short, *expected, "{moves:?} {body} {id}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_ref_led_to_is_found_without_reading_every_push() {
+        let counted = Counted::new();
+        let (app, id) = ("hello".parse().unwrap(), DeliveryId::new());
+        led_to(&counted.db, &app, &id, "refs/heads/main").unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {LED_TO}");
+        let plan = counted
+            .db
+            .query_row(&explain, ("", "", ""), |row| row.get::<_, String>("detail"));
+        let plan = plan.unwrap();
+        assert!(plan.contains("pushes_by_move (app=? AND ref=?)"), "{plan}");
     }
 
     #[test]

@@ -109,7 +109,10 @@ impl Asked {
     fn before(&self, db: &Connection, earlier: deliveries::Outcome) -> Result<Stored> {
         let reason = "this push was delivered before";
         let first = match self.decision.first {
-            Some(at) => pushes::led_to(db, &earlier.delivery, &self.refs[at].git_ref)?,
+            Some(at) => {
+                let git_ref = &self.refs[at].git_ref;
+                pushes::led_to(db, &self.app.name, &earlier.delivery, git_ref)?
+            }
             None => None,
         };
         let led = |to| Led {

@@ -23,7 +23,12 @@ timeout = \"20s\"
 schedule = \"0 0 29 2 *\"
 command = [\"/hello\", \"sleep\", \"SLEEP\"]
 timeout = \"15s\"
+[apps.hello.cron.moved]
+schedule = \"0 0 29 2 *\"
+command = [\"/hello\", \"exit\", \"0\"]
 ";
+/// Longer than from one 29 February to the next.
+const YEARS: i64 = 5 * 366 * 24 * 3600 * 1000;
 
 async fn settle(server: &Server, name: &str, state: &str) -> Value {
     let path = format!("/api/v1/apps/{APP}/cron/{name}/runs");
@@ -139,13 +144,15 @@ async fn a_run_takes_place_once_although_the_agent_is_killed() {
     assert!(quiet, "{}", server.log());
     server.agent().kill().await.unwrap();
     forget(&server, "tick", 10 * 60_000);
-    // Also if it is in another time zone from now on.
-    rewrite(
-        &server,
-        "schedule = \"* * * * *\"",
-        "schedule = \"* * * * *\"\ntimezone = \"Europe/Berlin\"",
-    );
+    // What is due so seldom has no run but one that is made up for, also in another time zone from now on.
+    forget(&server, "never", YEARS);
+    forget(&server, "moved", YEARS);
+    let section = "[apps.hello.cron.moved]\n";
+    let moved = format!("{section}timezone = \"Europe/Berlin\"\n");
+    rewrite(&server, section, &moved);
     server.serve().await;
+    settle(&server, "never", "failed").await;
+    settle(&server, "moved", "succeeded").await;
     let made_up = soon(async || ticks(&server).await > 0).await;
     assert!(made_up, "{}", server.log());
     let path = format!("/api/v1/apps/{APP}/cron/tick/runs");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::config::{self, App, Overlap};
+use crate::config::{self, App, Overlap, Schedule};
 use crate::deploy::{Agent, Result, rollback};
 use crate::ids::ServiceName;
 use crate::principal::Requester;
@@ -72,8 +72,10 @@ impl Scheduled<'_> {
         let key = format!("{} {}", schedule.text, schedule.timezone);
         let seen = match crons::seen(db, app, self.name)? {
             Some((seen, by)) if by == key && live.is_some() && seen < now + AHEAD => seen,
-            // Only its time zone has changed, while no agent ran: what has been due since by the new one was missed.
-            Some((seen, by)) if is_of(&by, &schedule.text) && live.is_some() && seen < started => {
+            // Only its time zone has changed, while no agent ran, and it was due in that time by the old one too.
+            Some((seen, by))
+                if live.is_some() && missed_in_its_zone(&by, &schedule.text, seen, started) =>
+            {
                 crons::set_seen(db, app, self.name, seen, &key)?;
                 seen
             }
@@ -148,9 +150,14 @@ impl Scheduled<'_> {
     }
 }
 
-/// Whether a key is of a schedule with this text, in whichever time zone.
-fn is_of(key: &str, text: &str) -> bool {
-    key.rsplit_once(' ').is_some_and(|(of, _)| of == text)
+/// Whether a key is of a schedule with this text, which was due between the two times in the key's time zone.
+fn missed_in_its_zone(key: &str, text: &str, seen: i64, started: i64) -> bool {
+    let Some((of, zone)) = key.rsplit_once(' ') else {
+        return false;
+    };
+    let schedule = Schedule::parse(of, zone).ok().filter(|_| of == text);
+    let next = schedule.and_then(|schedule| schedule.next(seen));
+    next.is_some_and(|next| next <= started)
 }
 
 /// The run of a schedule that has not ended.
@@ -204,4 +211,22 @@ pub async fn run_now(
     let job = write.await?;
     agent.scheduling.notify_one();
     Ok(job)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_time_zone_makes_up_for_what_was_missed_by_the_old_one() {
+        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        let (text, key) = ("0 3 * * *", "0 3 * * * Europe/Berlin");
+        // In winter it is due at 02:00 UTC.
+        let ran = at("2026-11-29T02:00:00Z");
+        let missed = |key, started| missed_in_its_zone(key, text, ran, at(started));
+        assert!(!missed(key, "2026-11-29T10:00:00Z"), "it ran today");
+        assert!(missed(key, "2026-11-30T10:00:00Z"));
+        assert!(!missed("0 4 * * * Europe/Berlin", "2026-11-30T10:00:00Z"));
+        assert!(!missed(key, "2026-11-29T01:00:00Z"), "after the start");
+    }
 }

@@ -146,7 +146,11 @@ impl Files for Folder {
         })
     }
 
-    fn tar(&mut self, _: &str, _: &mut dyn Write) -> io::Result<()> {
+    fn dockerfile(&self) -> Option<String> {
+        None
+    }
+
+    fn tar(&mut self, _: &mut dyn Write) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

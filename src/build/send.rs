@@ -43,18 +43,11 @@ impl Context {
 
     /// Writes all of it as a tar. The same commit and settings give the same bytes.
     pub fn send(&self, sink: impl Write) -> Result<(), BuildError> {
-        self.tar(None, sink)
+        self.tar(sink)
     }
 
-    /// `dockerfile`: the name under which the tar has the Dockerfile as well.
-    fn tar(&self, dockerfile: Option<&str>, sink: impl Write) -> Result<(), BuildError> {
+    fn tar(&self, sink: impl Write) -> Result<(), BuildError> {
         let mut tar = tar::Builder::new(sink);
-        if let Some(name) = dockerfile {
-            let mut header = self.header(EntryType::Regular, 0o644);
-            header.set_size(self.dockerfile.text.len() as u64);
-            let text = self.dockerfile.text.as_slice();
-            tar.append_data(&mut header, name, text).map_err(gone)?;
-        }
         for entry in &self.list.entries {
             let path = Path::new(OsStr::from_bytes(&entry.path));
             let sent = match &entry.kind {
@@ -180,8 +173,15 @@ impl Files for Context {
         self.keep(sent)?
     }
 
-    fn tar(&mut self, dockerfile: &str, to: &mut dyn Write) -> io::Result<()> {
-        let sent = Self::tar(self, Some(dockerfile), to);
+    fn dockerfile(&self) -> Option<String> {
+        let mut entries = self.list.entries.iter();
+        let is = |kind: &Kind| matches!(kind, Kind::File { id, .. } if *id == self.dockerfile.id);
+        let found = entries.find(|entry| is(&entry.kind))?;
+        String::from_utf8(found.path.clone()).ok()
+    }
+
+    fn tar(&mut self, to: &mut dyn Write) -> io::Result<()> {
+        let sent = Self::tar(self, to);
         self.keep(sent)
     }
 }

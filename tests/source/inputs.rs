@@ -422,9 +422,11 @@ async fn other_folders_and_images_are_found_by_their_names() {
 async fn a_name_that_is_not_text_is_built_all_the_same() {
     let mut scene = Scene::new().await;
     scene.settings.context = "app".into();
-    scene.settings.dockerfile = Some("docker/x".into());
+    scene.settings.dockerfile = Some("app/x".into());
     let app = {
         let mut app = scene.origin.treebuilder(None).unwrap();
+        let blob = scene.origin.blob(SCRATCH.as_bytes()).unwrap();
+        app.insert("x", blob, 0o100644).unwrap();
         let blob = scene.origin.blob(b"odd").unwrap();
         app.insert(&b"\xffodd"[..], blob, 0o100644).unwrap();
         let ignore = scene.origin.blob(b".dockerignore\n").unwrap();
@@ -437,6 +439,21 @@ async fn a_name_that_is_not_text_is_built_all_the_same() {
     let found = files_of(&scene, &built.image_id).await;
     let odd: Vec<_> = found.keys().filter(|path| path.ends_with("odd")).collect();
     assert_eq!(odd.len(), 1, "{:?}", in_app(&found));
-    assert!(!found.contains_key("app/.dockerignore"));
+    let all: Vec<_> = found
+        .keys()
+        .filter(|path| path.starts_with("app/"))
+        .collect();
+    assert_eq!(
+        all.len(),
+        3,
+        "no file of ours and no .dockerignore: {all:?}"
+    );
+
+    // One from elsewhere would have to be put among the files.
+    scene.settings.dockerfile = Some("docker/x".into());
+    let other = [("docker/x", Text("FROM scratch\nCOPY . /\n"))];
+    let commit = scene.commit_with(&other, Some(("app", app)));
+    let error = scene.build(&commit, "two").await.unwrap_err();
+    assert!(error.to_string().contains("is not UTF-8"), "{error}");
     scene.clean_up().await;
 }

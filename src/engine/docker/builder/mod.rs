@@ -51,6 +51,11 @@ const LONGEST: usize = 64 << 10;
 /// Why steps run where Docker places them, if nothing else is the reason.
 const NO_SERVICE: &str = "requests for BuildKit's own service are not passed on to it";
 
+/// What is wrong with files that the builder cannot ask for: it would find the Dockerfile only among them, from where
+/// it would get into the image.
+const NOT_IN_TAR: &str = "the name of a file is not UTF-8, which takes a Dockerfile in the context, as it is, and not \
+                          excluded by .dockerignore: rename the file, or exclude it";
+
 /// What the engine says while it builds.
 enum Said {
     Status(StatusResponse),
@@ -120,14 +125,21 @@ impl Docker {
             let followed = self.follow(said, &mask, log).await;
             return followed.map_err(|failure| hidden(failure, &mask));
         }
+        let mut dockerfile = None;
         let (tar, body) = match asks_for_files {
             true => (None, Body::default()),
             false => {
+                dockerfile = Some(
+                    context
+                        .lock()
+                        .dockerfile()
+                        .ok_or_else(|| refused(NOT_IN_TAR.into()))?,
+                );
                 let (chunks, task) = tar::send(context);
                 (Some(task), body_of(chunks))
             }
         };
-        let query = query::query(spec, session_id, asks_for_files);
+        let query = query::query(spec, session_id, dockerfile.as_deref());
         let request = Request::post(format!("/build?{query}"))
             .header(HOST, "docker")
             .header(CONTENT_TYPE, "application/x-tar")

@@ -4,24 +4,22 @@ use serde_json::json;
 use url::form_urlencoded::Serializer;
 
 use super::attributes::arguments;
-use super::tar;
 use crate::engine::BuildSpec;
 
-/// `asks_for_files`: the builder gets its files through the session, not in the request.
-pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files: bool) -> String {
+/// `dockerfile`: the Dockerfile among the files of the request; if absent, the builder gets all files through the
+/// session.
+pub(super) fn query(
+    spec: &BuildSpec<'_>,
+    session: Option<&str>,
+    dockerfile: Option<&str>,
+) -> String {
     let mut query = Serializer::new(String::new());
     let mut add = |name: &str, value: &str| {
         query.append_pair(name, value);
     };
     // BuildKit.
     add("version", "2");
-    add(
-        "dockerfile",
-        match asks_for_files {
-            true => spec.dockerfile,
-            false => tar::DOCKERFILE,
-        },
-    );
+    add("dockerfile", dockerfile.unwrap_or(spec.dockerfile));
     add("t", spec.name);
     add("rm", "1");
     add("forcerm", "1");
@@ -54,7 +52,7 @@ pub(super) fn query(spec: &BuildSpec<'_>, session: Option<&str>, asks_for_files:
     if let Some(session) = session {
         add("session", session);
     }
-    if asks_for_files {
+    if dockerfile.is_none() {
         add("remote", "client-session");
     }
     query.finish()

@@ -16,9 +16,6 @@ const CHUNK: usize = 64 << 10;
 /// Chunks buffered between the two, which bounds the memory that a slow engine can cost.
 const CHUNKS: usize = 8;
 
-/// What the tar calls the Dockerfile, which may be elsewhere in the repository or be ignored.
-pub(super) const DOCKERFILE: &str = ".cutover.Dockerfile";
-
 /// Starts sending.
 pub(super) fn send(
     files: Arc<Mutex<dyn Files>>,
@@ -32,10 +29,7 @@ pub(super) fn send(
             chunks: chunks.clone(),
             chunk: BytesMut::with_capacity(CHUNK),
         };
-        let sent = files
-            .lock()
-            .tar(DOCKERFILE, &mut sink)
-            .and_then(|()| sink.flush());
+        let sent = files.lock().tar(&mut sink).and_then(|()| sink.flush());
         if sent.is_err() {
             // Without this, the engine would take a truncated tar for a complete one.
             let _ = chunks.blocking_send(Err(io::Error::other("failed to read the context")));

@@ -150,7 +150,7 @@ impl Files for Folder {
         None
     }
 
-    fn tar(&mut self, _: &mut dyn Write) -> io::Result<()> {
+    fn tar(&mut self, _: Option<&str>, _: &mut dyn Write) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

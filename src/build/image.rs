@@ -70,8 +70,11 @@ async fn run(engine: &Engine, request: &Request<'_>, log: &Log) -> Result<Built,
     let args = request.args(&dockerfile);
     let frontends = frontend::check(&mut context.dockerfile, &args, request.settings, log)?;
     let settings = request.settings;
-    // One that is too busy to say it builds all the same.
-    let own = engine.platform().await.unwrap_or_default();
+    let own = match engine.platform().await {
+        Err(error) if request.pull == Pull::Never => return Err(error.into()),
+        // One that is too busy to say it builds all the same.
+        said => said.unwrap_or_default(),
+    };
     let arguments = Arguments::new(&args, own.as_deref(), settings.platform.as_deref());
     let named = contexts::without_folders(&dockerfile, &arguments, settings);
     let bases = bases::bases(&named, &arguments, settings.target.as_deref());
@@ -248,7 +251,8 @@ async fn scanner(engine: &Engine, sbom: Option<&Image>, log: &Log) -> Option<Str
     }
     log.line(
         "[build] warning: `build.sbom` does nothing here: Docker keeps such lists only with containerd's image store \
-         (`\"features\": { \"containerd-snapshotter\": true }` in /etc/docker/daemon.json)",
+         (`\"features\": { \"containerd-snapshotter\": true }` in /etc/docker/daemon.json; the images and containers of the \
+         present store are not visible in it)",
     );
     None
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use git2::Oid;
+use git2::{ObjectType, Oid};
 use tar::{EntryType, Header};
 
 use super::convert::converted;
@@ -43,11 +43,18 @@ impl Context {
 
     /// Writes all of it as a tar. The same commit and settings give the same bytes.
     pub fn send(&self, sink: impl Write) -> Result<(), BuildError> {
-        self.tar(sink)
+        self.tar(None, sink)
     }
 
-    fn tar(&self, sink: impl Write) -> Result<(), BuildError> {
+    /// `dockerfile`: a name under which the tar has the Dockerfile as well.
+    fn tar(&self, dockerfile: Option<&str>, sink: impl Write) -> Result<(), BuildError> {
         let mut tar = tar::Builder::new(sink);
+        if let Some(name) = dockerfile {
+            let mut header = self.header(EntryType::Regular, 0o644);
+            header.set_size(self.dockerfile.text.len() as u64);
+            let text = self.dockerfile.text.as_slice();
+            tar.append_data(&mut header, name, text).map_err(gone)?;
+        }
         for entry in &self.list.entries {
             let path = Path::new(OsStr::from_bytes(&entry.path));
             let sent = match &entry.kind {
@@ -174,14 +181,19 @@ impl Files for Context {
     }
 
     fn dockerfile(&self) -> Option<String> {
+        // Not by its id: a line of the text may have been taken out, and what is stored elsewhere is not it.
+        let wanted = Oid::hash_object(ObjectType::Blob, &self.dockerfile.text).ok()?;
+        let is = |kind: &Kind| match kind {
+            Kind::File { id, place, .. } => *id == wanted && matches!(place, Place::Part(_)),
+            _ => false,
+        };
         let mut entries = self.list.entries.iter();
-        let is = |kind: &Kind| matches!(kind, Kind::File { id, .. } if *id == self.dockerfile.id);
         let found = entries.find(|entry| is(&entry.kind))?;
         String::from_utf8(found.path.clone()).ok()
     }
 
-    fn tar(&mut self, to: &mut dyn Write) -> io::Result<()> {
-        let sent = Self::tar(self, to);
+    fn tar(&mut self, dockerfile: Option<&str>, to: &mut dyn Write) -> io::Result<()> {
+        let sent = Self::tar(self, dockerfile, to);
         self.keep(sent)
     }
 }

@@ -12,11 +12,12 @@ pub trait Files: Send {
     /// Writes a file's content.
     fn content(&mut self, place: usize, to: &mut dyn Write) -> io::Result<()>;
 
-    /// The file among them with the text of the Dockerfile that is built.
+    /// The file among them that is, to the last byte, the Dockerfile that is built.
     fn dockerfile(&self) -> Option<String>;
 
-    /// Writes everything as one tar for engines that do not ask for files.
-    fn tar(&mut self, to: &mut dyn Write) -> io::Result<()>;
+    /// Writes everything as one tar for engines that do not ask for files. `dockerfile`: a name under which it has
+    /// the Dockerfile as well.
+    fn tar(&mut self, dockerfile: Option<&str>, to: &mut dyn Write) -> io::Result<()>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -140,9 +140,9 @@ impl Engine {
     }
 
     /// Has it describe itself anew when that is needed next: it may have been started with other settings.
-    pub async fn forget(&self) {
+    pub fn started_again(&self) {
         match self {
-            Engine::Docker(docker) => docker.forget().await,
+            Engine::Docker(docker) => docker.started_again(),
         }
     }
 

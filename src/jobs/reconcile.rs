@@ -37,7 +37,7 @@ const CONNECT: Duration = Duration::from_millis(250);
 pub async fn reconcile(agent: Arc<Agent>) {
     loop {
         agent.wait_for_engine().await;
-        agent.engine.forget().await;
+        agent.engine.started_again();
         match agent.engine.id().await {
             Ok(id) => agent.tend.engine_is(id),
             Err(error) => tracing::debug!(%error, "Docker does not say its id"),

@@ -6,7 +6,7 @@ use std::io::Read;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{ListImagesOptions, RemoveContainerOptions};
 use cutover::build::BuildError;
-use cutover::config::{Named, Secret, Value};
+use cutover::config::{Frontends, Named, Secret, Value};
 use futures_util::StreamExt;
 
 use crate::build::File::Text;
@@ -454,6 +454,21 @@ async fn a_name_that_is_not_text_is_built_all_the_same() {
     let other = [("docker/x", Text("FROM scratch\nCOPY . /\n"))];
     let commit = scene.commit_with(&other, Some(("app", app)));
     let error = scene.build(&commit, "two").await.unwrap_err();
+    assert!(error.to_string().contains("`\\xffodd` has"), "{error}");
+
+    // So would one without its line about who reads it.
+    scene.settings.dockerfile = Some("app/x".into());
+    scene.settings.frontends = Frontends::Builtin;
+    let app = {
+        let mut tree = scene.origin.treebuilder(None).unwrap();
+        let text = format!("# syntax=example/reader\n{SCRATCH}");
+        let blob = scene.origin.blob(text.as_bytes()).unwrap();
+        tree.insert("x", blob, 0o100644).unwrap();
+        tree.insert(&b"\xffodd"[..], blob, 0o100644).unwrap();
+        tree.write().unwrap()
+    };
+    let commit = scene.commit_with(&[], Some(("app", app)));
+    let error = scene.build(&commit, "three").await.unwrap_err();
     assert!(error.to_string().contains("is not UTF-8"), "{error}");
     scene.clean_up().await;
 }

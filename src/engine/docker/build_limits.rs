@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
@@ -90,6 +91,8 @@ impl Group {
 pub(super) struct Written {
     /// `None`: nothing runs yet that says whether that was the right group.
     limits: Option<BuildLimits>,
+    /// After which of the engine's starts.
+    start: u64,
     group: Group,
 }
 
@@ -102,7 +105,9 @@ impl Docker {
         let mut written = self.build_limits.lock().await;
         // Whoever stops the slice takes its limits with it.
         let is_there = |it: &Written| it.group.cpu.is_dir();
-        if (written.as_ref()).is_some_and(|it| it.limits == Some(limits) && is_there(it)) {
+        let start = self.starts.load(Ordering::Relaxed);
+        let holds = |it: &Written| it.limits == Some(limits) && it.start == start && is_there(it);
+        if written.as_ref().is_some_and(holds) {
             return Ok(());
         }
         let unknown =
@@ -125,6 +130,7 @@ impl Docker {
                 let folder = Path::new(ROOT).join(systemd::SLICE);
                 *written = Some(Written {
                     limits: Some(limits),
+                    start,
                     group: Group {
                         cpu: folder.clone(),
                         used: folder,
@@ -135,8 +141,8 @@ impl Docker {
             }
             Groups::Systemd => {
                 return Err(
-                    "Docker leaves its control groups to systemd, and can be told where builds belong only from \
-                     version 23 and with control groups v2: update it, or set \
+                    "Docker leaves its control groups to systemd, and builds can then be limited only from Docker 23 on \
+                     and with cgroup v2: update Docker, move the server to cgroup v2, or set \
                      `\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]` in /etc/docker/daemon.json and restart \
                      Docker"
                         .to_owned(),
@@ -165,6 +171,7 @@ impl Docker {
         let group = done.unwrap_or_else(|error| Err(error.to_string()))?;
         *written = Some(Written {
             limits: is_known.then_some(limits),
+            start,
             group,
         });
         Ok(())
@@ -334,9 +341,7 @@ fn not_written(path: &Path, error: &io::Error) -> String {
     let shown = path.display();
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!(
-                "`{shown}` cannot be written: run the agent as root, which its limits of builds need"
-            )
+            format!("`{shown}` cannot be written: to limit builds, run the agent as root")
         }
         io::ErrorKind::ResourceBusy => {
             format!(

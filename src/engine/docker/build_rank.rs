@@ -21,17 +21,19 @@ const UNUSED: f64 = 0.02;
 /// has no such rank: there they keep their share.
 pub(super) async fn keep(group: Group, running: Arc<AtomicUsize>) -> Infallible {
     let _running = Running::new(&group, running);
-    let mut before = now(&group, |group| group.be_last().ok()).await;
+    // Not in another thread, which might do it after the build has ended.
+    let is_last = group.be_last().is_ok();
+    let mut before = now(&group).await.filter(|_| is_last);
     while let Some(earlier) = before {
         tokio::time::sleep(WINDOW).await;
-        before = now(&group, |_| Some(())).await;
+        before = now(&group).await;
         let starve = (before.as_ref()).is_some_and(|later| later.starved_since(&earlier));
         // The next build to begin makes all of them the last again.
         if starve && group.is_last() {
             tracing::info!(
-                "a build starves beside what is live: builds get a small share of the processors"
+                "builds starve beside what is live: they now get a small share of the processors"
             );
-            now(&group, |group| group.share().ok()).await;
+            let _ = group.share();
         }
     }
     std::future::pending().await
@@ -59,13 +61,9 @@ impl Drop for Running<'_> {
     }
 }
 
-/// What is read once that is done.
-async fn now(group: &Group, done: fn(&Group) -> Option<()>) -> Option<Reading> {
+async fn now(group: &Group) -> Option<Reading> {
     let group = group.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        done(&group)?;
-        Reading::of(&group)
-    });
+    let reading = tokio::task::spawn_blocking(move || Reading::of(&group));
     reading.await.ok()?
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bollard::models::{
     SystemInfo, SystemInfoCgroupDriverEnum as Driver, SystemInfoCgroupVersionEnum as Version,
@@ -12,6 +14,9 @@ use super::{ANSWER, Docker, Result, folders};
 /// From which version on its BuildKit takes `cgroup-parent`.
 const PLACES_BUILDS: u32 = 23;
 
+/// How long one that does not describe itself is not asked again.
+const AGAIN: Duration = Duration::from_secs(60);
+
 pub(super) struct Facts {
     /// The folders of its files.
     pub(super) folders: Vec<PathBuf>,
@@ -19,6 +24,15 @@ pub(super) struct Facts {
     pub(super) attests: bool,
     pub(super) groups: Groups,
     pub(super) platform: Option<String>,
+}
+
+/// What it said of itself, and when.
+pub(super) struct Said {
+    facts: Arc<Facts>,
+    /// Which of its starts that was after.
+    start: u64,
+    /// When it was asked last.
+    asked: Instant,
 }
 
 /// How it groups processes.
@@ -34,28 +48,41 @@ pub(super) enum Groups {
 }
 
 impl Docker {
-    /// Asked once: an engine takes seconds to answer where it has much to count.
+    /// Asked once for each start of the engine: it takes seconds to answer where it has much to count. Until it
+    /// answers again, what it has said before holds.
     pub(super) async fn facts(&self) -> Result<Arc<Facts>> {
         let mut known = self.facts.lock().await;
-        if let Some(facts) = &*known {
-            return Ok(facts.clone());
+        let start = self.starts.load(Ordering::Relaxed);
+        let is_fresh = |it: &Said| it.start == start || it.asked.elapsed() < AGAIN;
+        if let Some(said) = known.as_ref().filter(|it| is_fresh(it)) {
+            return Ok(said.facts.clone());
         }
         let info = self.client()?.with_timeout(ANSWER).info().await;
-        let info = info.map_err(self.failed("describe itself"))?;
+        let info = match (info, &mut *known) {
+            (Ok(info), _) => info,
+            (Err(_), Some(said)) => {
+                said.asked = Instant::now();
+                return Ok(said.facts.clone());
+            }
+            (Err(error), None) => return Err(self.failed("describe itself")(error)),
+        };
         let facts = Arc::new(Facts {
             folders: folders::folders(&info),
             attests: folders::has_store(&info),
             groups: groups(&info),
             platform: platform(info.os_type, info.architecture),
         });
-        *known = Some(facts.clone());
+        *known = Some(Said {
+            facts: facts.clone(),
+            start,
+            asked: Instant::now(),
+        });
         Ok(facts)
     }
 
     /// It may have been started again, with other settings.
-    pub async fn forget(&self) {
-        self.facts.lock().await.take();
-        self.build_limits.lock().await.take();
+    pub fn started_again(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
     }
 }
 

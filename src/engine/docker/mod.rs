@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use bollard::models::EndpointSettings;
 
 use super::{EngineError, Result, label};
 use crate::ids::{AgentId, AppName};
-use facts::Facts;
 use network::Network;
 
 mod build_limits;
@@ -49,7 +48,9 @@ pub struct Docker {
     /// Held from the choice of an address until a container has it.
     addresses: Arc<tokio::sync::Mutex<()>>,
     /// What it has said of itself.
-    facts: Arc<tokio::sync::Mutex<Option<Arc<Facts>>>>,
+    facts: Arc<tokio::sync::Mutex<Option<facts::Said>>>,
+    /// How many of its starts have been seen.
+    starts: Arc<AtomicU64>,
     /// The limits of builds that were written last.
     build_limits: Arc<tokio::sync::Mutex<Option<build_limits::Written>>>,
     /// How many builds run.
@@ -65,6 +66,7 @@ impl Docker {
             network: Arc::default(),
             addresses: Arc::default(),
             facts: Arc::default(),
+            starts: Arc::default(),
             build_limits: Arc::default(),
             builds: Arc::default(),
         }

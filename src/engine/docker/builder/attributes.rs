@@ -27,9 +27,11 @@ pub(super) fn apart(spec: &BuildSpec<'_>, asks_for_files: bool) -> Option<&'stat
             "with `build.cache_from` or `build.cache_to` its steps run where other builders run theirs",
         )
     } else if is_of_gateway(spec) {
-        Some("\"host-gateway\" in `build.extra_hosts` has Docker place its steps")
+        Some(
+            "with \"host-gateway\" in `build.extra_hosts` Docker itself decides where the steps run",
+        )
     } else if !asks_for_files {
-        Some("the name of a file is not UTF-8, so that Docker places its steps")
+        Some("its files go to Docker all at once, which then decides where the steps run")
     } else {
         None
     }

@@ -15,7 +15,7 @@ use hyper::body::{Frame, Incoming};
 use parking_lot::Mutex;
 
 use super::{Docker, EngineError, Result, build_rank, status_code};
-use crate::engine::files::{FileKind, Files};
+use crate::engine::files::{FileEntry, FileKind, Files};
 use crate::engine::{BuildFailure, BuildSpec, BuiltImage};
 use crate::mask::Mask;
 use crate::store::log::Log;
@@ -49,12 +49,8 @@ use ssh::Agents;
 const LONGEST: usize = 64 << 10;
 
 /// Why steps run where Docker places them, if nothing else is the reason.
-const NO_SERVICE: &str = "requests for BuildKit's own service are not passed on to it";
-
-/// What is wrong with files that the builder cannot ask for: it would find the Dockerfile only among them, from where
-/// it would get into the image.
-const NOT_IN_TAR: &str = "the name of a file is not UTF-8, which takes a Dockerfile in the context, as it is, and not \
-                          excluded by .dockerignore: rename the file, or exclude it";
+const NO_SERVICE: &str =
+    "Docker, or what stands between it and the agent, does not pass requests on to BuildKit";
 
 /// What the engine says while it builds.
 enum Said {
@@ -102,7 +98,8 @@ impl Docker {
         let session = session.map_err(|error| self.unreachable(&error))?;
         let mask = mask_of(spec.args, &spec.secrets);
         let session_id = session.as_ref().map(|session| session.id.as_str());
-        let asks_for_files = session.is_some() && is_text(&context);
+        let odd = odd(&context);
+        let asks_for_files = session.is_some() && odd.is_none();
         let request = session_id.filter(|_| asks_for_files);
         let group = self.builds_belong().await;
         let apart = attributes::apart(spec, asks_for_files);
@@ -129,17 +126,19 @@ impl Docker {
         let (tar, body) = match asks_for_files {
             true => (None, Body::default()),
             false => {
-                dockerfile = Some(
-                    context
-                        .lock()
-                        .dockerfile()
-                        .ok_or_else(|| refused(NOT_IN_TAR.into()))?,
-                );
-                let (chunks, task) = tar::send(context);
+                dockerfile = context.lock().dockerfile();
+                let more = dockerfile.is_none().then_some(tar::DOCKERFILE);
+                // From there it would get into the image, which only an engine without sessions leaves no choice about.
+                if let (Some(_), Some(name), Some(_)) = (&session, &odd, more) {
+                    return Err(refused(not_in_tar(name)).into());
+                }
+                let (chunks, task) = tar::send(context, more);
                 (Some(task), body_of(chunks))
             }
         };
-        let query = query::query(spec, session_id, dockerfile.as_deref());
+        let dockerfile = dockerfile.as_deref();
+        let dockerfile = dockerfile.or((!asks_for_files).then_some(tar::DOCKERFILE));
+        let query = query::query(spec, session_id, dockerfile);
         let request = Request::post(format!("/build?{query}"))
             .header(HOST, "docker")
             .header(CONTENT_TYPE, "application/x-tar")
@@ -246,17 +245,22 @@ fn said(info: BuildInfo) -> Said {
     }
 }
 
-/// Whether every name is text: BuildKit's protocol has no other.
-fn is_text(files: &Mutex<dyn Files>) -> bool {
+/// The first name that is not text, for which BuildKit's protocol has no form, or a link that leads to one.
+fn odd(files: &Mutex<dyn Files>) -> Option<String> {
     let entries = files.lock().entries();
     let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-    entries.iter().all(|entry| {
-        is_text(&entry.path)
-            && match &entry.kind {
-                FileKind::Link(target) => is_text(target),
-                _ => true,
-            }
-    })
+    let is_odd = |entry: &&FileEntry| {
+        !is_text(&entry.path) || matches!(&entry.kind, FileKind::Link(target) if !is_text(target))
+    };
+    let found = entries.iter().find(is_odd);
+    found.map(|entry| entry.path.escape_ascii().to_string())
+}
+
+fn not_in_tar(name: &str) -> String {
+    format!(
+        "`{name}` has, or leads to, a name that is not UTF-8, and then the Dockerfile has to be in the context, \
+         unchanged and not excluded by .dockerignore: rename the file, or exclude it in .dockerignore"
+    )
 }
 
 fn body_of(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {

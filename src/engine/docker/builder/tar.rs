@@ -16,9 +16,13 @@ const CHUNK: usize = 64 << 10;
 /// Chunks buffered between the two, which bounds the memory that a slow engine can cost.
 const CHUNKS: usize = 8;
 
-/// Starts sending.
+/// What the tar calls the Dockerfile where it is not among the files.
+pub(super) const DOCKERFILE: &str = ".cutover.Dockerfile";
+
+/// Starts sending. `dockerfile`: a name under which the tar has the Dockerfile as well.
 pub(super) fn send(
     files: Arc<Mutex<dyn Files>>,
+    dockerfile: Option<&'static str>,
 ) -> (
     impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     JoinHandle<()>,
@@ -29,7 +33,10 @@ pub(super) fn send(
             chunks: chunks.clone(),
             chunk: BytesMut::with_capacity(CHUNK),
         };
-        let sent = files.lock().tar(&mut sink).and_then(|()| sink.flush());
+        let sent = files
+            .lock()
+            .tar(dockerfile, &mut sink)
+            .and_then(|()| sink.flush());
         if sent.is_err() {
             // Without this, the engine would take a truncated tar for a complete one.
             let _ = chunks.blocking_send(Err(io::Error::other("failed to read the context")));

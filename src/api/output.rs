@@ -34,7 +34,7 @@ pub struct OutputQuery {
     /// Only lines since then: a time in RFC 3339, or how long ago, such as `10m`.
     #[param(example = "10m")]
     since: Option<String>,
-    /// Only this instance: its name, or how that ends.
+    /// Only this instance: its name or the end of it.
     #[param(example = "worker-0")]
     instance: Option<String>,
     /// Only instances of this process.

@@ -149,11 +149,11 @@ pub struct UnknownDeployment(ErrorBody);
 }}))]
 pub struct TooLarge(ErrorBody);
 
-/// As many programs as may be are run by people already.
+/// No more programs may run at the same time.
 #[derive(ToResponse)]
 #[response(example = json!({"error": {
     "code": "too_many_sessions",
-    "message": "64 programs are run by people already",
+    "message": "64 programs of `run` and `exec` are running already",
     "hint": "end one of them, or wait",
 }}))]
 pub struct TooManySessions(ErrorBody);

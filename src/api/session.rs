@@ -57,7 +57,7 @@ struct Start {
     terminal: bool,
     /// Columns and rows.
     size: Option<(u16, u16)>,
-    /// For `exec`: a container's name or how that ends, such as `worker-1`, or a process.
+    /// For `exec`: a container's name or the end of it, such as `worker-1`, or a process.
     instance: Option<String>,
 }
 
@@ -112,7 +112,7 @@ pub async fn run(
 
 /// Run a program in a running instance
 ///
-/// As in a new container; `"instance"` in the first message is a container's name or how that ends, such as `web-1`
+/// As in a new container; `"instance"` in the first message is a container's name or the end of it, such as `web-1`
 /// or `worker-0`, or a process.
 #[utoipa::path(
     get,
@@ -159,7 +159,7 @@ async fn open(
     }
     let socket = socket.map_err(|error| ApiError::bad_request(format!("a WebSocket: {error}")))?;
     let Ok(place_taken) = api.sessions.0.clone().try_acquire_owned() else {
-        let message = format!("{SESSIONS} programs are run by people already");
+        let message = format!("{SESSIONS} programs of `run` and `exec` are running already");
         let hint = "end one of them, or wait";
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,

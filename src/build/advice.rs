@@ -40,7 +40,7 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
          join the lines with `&& \\`, or begin the Dockerfile with `# syntax=docker/dockerfile:1`"
     } else if has(&["target stage", "could not be found"]) {
         "the Dockerfile has no stage of this name: correct `target` under `[apps.NAME.build]` or `[apps.NAME.test]` in \
-         deploy.toml, or name a stage so (`FROM … AS NAME`)"
+         deploy.toml, or give a stage this name (`FROM … AS NAME`)"
     } else if has(&["file with no instructions"]) || has(&["cannot be empty", "dockerfile"]) {
         "the Dockerfile has no instructions: write them, the first of them `FROM`"
     } else if has(&["base name", "should not be blank"]) {
@@ -103,8 +103,11 @@ pub(super) fn advice(step: &str, text: &str) -> Option<&'static str> {
         "from ",
     ]) && unreachable
     {
-        "the base image is not on this server, and its registry cannot be reached: check the server's DNS \
-         and network, or load the image with `docker load`; if a stage is meant, correct its name"
+        "the base image is not on this server, or a newer one is asked for (`--pull`, `build.pull = \"always\"`), and its \
+         registry cannot be reached: check the server's DNS and network, do not ask for a newer one, or load the image \
+         with `docker load`; if a stage is meant, correct its name"
+    } else if has(&["network.host is not allowed"]) {
+        "a step wants the server's own network: set `network = \"host\"` under `[apps.NAME.build]` in deploy.toml"
     } else if is_of_full_disk(&all) {
         "the disk of Docker became full: make room (`docker system df` says what takes it, `cutover gc` finds what is \
          left over, `docker.build_cache` bounds what builds keep), or have the step write less"
@@ -283,6 +286,11 @@ mod tests {
                 "RUN apt-get update",
                 "Temporary failure resolving 'deb.debian.org'",
                 "the step could not reach the network",
+            ),
+            (
+                "the Dockerfile",
+                "failed to load LLB: network.host is not allowed",
+                "set `network = ",
             ),
             (
                 "RUN make",

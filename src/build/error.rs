@@ -163,7 +163,7 @@ impl BuildError {
                 "put it there with `docker load` or `docker pull`, or let Docker fetch it with `pull = \"missing\"` under `[apps.NAME.build]` in deploy.toml"
             }
             Self::UnknownBase => {
-                "write the images' names without patterns (`${VERSION%.*}`) and `TARGETSTAGE`, or set `pull = \"missing\"` under `[apps.NAME.build]` in deploy.toml"
+                "write the images' names without patterns (`${VERSION%.*}`) or `TARGETSTAGE`, or set `pull = \"missing\"` under `[apps.NAME.build]` in deploy.toml"
             }
             Self::TooLarge(_) => "exclude what the image does not need in .dockerignore",
             Self::Failed {

@@ -35,11 +35,11 @@ fn read(path: &Path) -> Result<Loaded, Error> {
     Loaded::read(path).map_err(|problems| error(&problems))
 }
 
-/// The same, or `None` if no configuration is named and none is found.
+/// The same, or `None` if there is no such file yet.
 pub fn load_if_any(global: &Global) -> Result<Option<(PathBuf, Config)>, Error> {
     match config::find(global.config.as_deref()) {
-        Ok(_) => load(global).map(Some),
-        Err(_) => Ok(None),
+        Ok(path) if path.exists() => load(global).map(Some),
+        _ => Ok(None),
     }
 }
 

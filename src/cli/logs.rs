@@ -30,7 +30,7 @@ pub struct Logs {
     /// Only lines since then: a time in RFC 3339, or how long ago, such as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only this instance: the container's name, or how that ends, such as web-1 or worker-0
+    /// Only this instance: the container's name or the end of it, such as web-1 or worker-0
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<String>,
     /// Only this process, such as web or worker

@@ -47,7 +47,7 @@ pub struct Run {
 pub struct Exec {
     /// Name of the app, as in `[apps.NAME]`
     app: String,
-    /// The container's name or how that ends, such as web-1, or a process such as worker; the first of web if absent
+    /// The container's name or the end of it (web-1), or a process (worker); default: an instance of web
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
     #[command(flatten)]

@@ -109,7 +109,7 @@ fn head(deployment: &view::Deployment) {
             row("Base", &format!("{}{known}", base.name));
         }
         if let Some(digest) = &from.attestation {
-            row("Attested", &format!("SLSA provenance ({digest})"));
+            row("Provenance", &format!("SLSA ({digest})"));
         }
     }
     let options = [

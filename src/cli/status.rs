@@ -63,7 +63,7 @@ pub async fn run(args: Status, global: &Global) -> Result<(), Error> {
         if app.removing {
             let name = &app.name;
             print::line(format_args!(
-                "`{name}` is being removed: what is queued for it meanwhile waits until that is done"
+                "`{name}` is being removed: deployments that are queued now wait until it is gone"
             ));
         }
         if let Some(stopped) = &app.stopped {

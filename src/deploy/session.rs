@@ -173,7 +173,7 @@ fn one_process<'a>(all: &'a [Instance], wanted: &str) -> Result<Vec<&'a Instance
     }
     let names: Vec<_> = meant.iter().map(|it| format!("`{}`", it.name)).collect();
     Err(SessionError::Wrong(format!(
-        "`{}` names instances of more than one process: give more of the name of {}",
+        "`{}` fits instances of more than one process: give a longer end of {}",
         wanted.escape_debug(),
         names.join(" or ")
     )))

@@ -348,11 +348,11 @@ async fn a_built_image_is_pushed_too() {
         let name = format!("{}@{digest}", registry.name);
         assert_eq!(there(&name).await, digest);
         assert!(
-            shown.contains(&format!("Attested     SLSA provenance ({digest})")),
+            shown.contains(&format!("Provenance   SLSA ({digest})")),
             "{shown}"
         );
     } else {
-        assert!(!shown.contains("Attested"), "{shown}");
+        assert!(!shown.contains("Provenance"), "{shown}");
     }
 
     // Without a login nothing goes live that is not there too.

@@ -28,7 +28,7 @@ pub fn notice(app: &AppView) -> Markup {
     };
     html! {
         @if app.removing {
-            p.notice { "This app is being removed. What is queued for it meanwhile waits until that is done." }
+            p.notice { "This app is being removed. Deployments that are queued now wait until it is gone." }
         }
         @if let Some(held) = &app.pinned {
             p.notice { "Pinned " (said(held)) ": what is pushed is recorded and not deployed." }

@@ -87,8 +87,10 @@ fn memory() -> Option<Check> {
 
 /// A folder that is not there says nothing: where a containerd keeps its images is a guess.
 fn docker_s_disk(path: &Path) -> Option<Check> {
-    let space = Space::of(path).ok()?;
-    Some(disk("Docker's disk", path, Ok(space)))
+    match Space::of(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        space => Some(disk("Docker's disk", path, space)),
+    }
 }
 
 fn disk(name: &'static str, path: &Path, space: io::Result<Space>) -> Check {

@@ -36,7 +36,7 @@ pub struct Query {
     pub lines: usize,
     /// In seconds since 1970.
     pub since: Option<i64>,
-    /// An instance's name or how that ends, such as `0` or `worker-0`; or its process.
+    /// An instance's name or the end of it, such as `0` or `worker-0`; or its process.
     pub instance: Option<String>,
     /// A process, such as `web`.
     pub process: Option<String>,

@@ -59,7 +59,7 @@ async fn until_old_ones_ended(line: &Line<'_>, release: &Release) -> Result<Opti
         // All of them began to stop before this; one that has ended counts as well.
         grace = waits.values().map(|it| it.grace).fold(grace, Duration::max);
         if begun.elapsed() > grace + PATIENCE {
-            let what = format!("the old version's process `{name}` does not end");
+            let what = format!("an earlier instance of the process `{name}` does not end");
             return Ok(Some(Failure::new("old_process_runs", what)));
         }
         if !said {

@@ -63,7 +63,7 @@ async fn systemctl(arguments: &[String]) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().next().unwrap_or_default();
     Err(format!(
-        "`{shown}` failed: {said}: run the agent as root beside systemd, which its limits of builds need"
+        "`{shown}` failed: {said}: to limit builds, run the agent as root and not in a container"
     ))
 }
 

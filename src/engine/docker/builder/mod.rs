@@ -122,23 +122,37 @@ impl Docker {
             let followed = self.follow(said, &mask, log).await;
             return followed.map_err(|failure| hidden(failure, &mask));
         }
-        let mut dockerfile = None;
-        let (tar, body) = match asks_for_files {
-            true => (None, Body::default()),
-            false => {
-                dockerfile = context.lock().dockerfile();
-                let more = dockerfile.is_none().then_some(tar::DOCKERFILE);
-                // From there it would get into the image, which only an engine without sessions leaves no choice about.
-                if let (Some(_), Some(name), Some(_)) = (&session, &odd, more) {
-                    return Err(refused(not_in_tar(name)).into());
+        let files = (!asks_for_files).then_some(context);
+        let posted = self.post_build(spec, session_id, files, odd, &mask, log);
+        posted.await.map_err(|failure| hidden(failure, &mask))
+    }
+
+    /// The older way, `POST /build`. `files`: what goes with the request, where the builder cannot ask for it, as for
+    /// the name `odd`.
+    async fn post_build(
+        &self,
+        spec: &BuildSpec<'_>,
+        session: Option<&str>,
+        files: Option<Arc<Mutex<dyn Files>>>,
+        odd: Option<String>,
+        mask: &Mask,
+        log: Option<&Log>,
+    ) -> std::result::Result<BuiltImage, BuildFailure> {
+        let (tar, body, dockerfile) = match files {
+            None => (None, Body::default(), None),
+            Some(files) => {
+                let own = files.lock().dockerfile();
+                let more = own.is_none().then_some(tar::DOCKERFILE);
+                // It would get into the image, which only an engine without sessions leaves no choice about.
+                if let (Some(_), Some(name), Some(_)) = (session, odd, more) {
+                    return Err(refused(not_in_tar(&name)).into());
                 }
-                let (chunks, task) = tar::send(context, more);
-                (Some(task), body_of(chunks))
+                let (chunks, task) = tar::send(files, more);
+                let dockerfile = own.unwrap_or_else(|| tar::DOCKERFILE.to_owned());
+                (Some(task), body_of(chunks), Some(dockerfile))
             }
         };
-        let dockerfile = dockerfile.as_deref();
-        let dockerfile = dockerfile.or((!asks_for_files).then_some(tar::DOCKERFILE));
-        let query = query::query(spec, session_id, dockerfile);
+        let query = query::query(spec, session, dockerfile.as_deref());
         let request = Request::post(format!("/build?{query}"))
             .header(HOST, "docker")
             .header(CONTENT_TYPE, "application/x-tar")
@@ -147,13 +161,12 @@ impl Docker {
         let called = call(&self.host, request).await;
         let (answer, _connection) = called.map_err(|error| self.unreachable(&error))?;
         if answer.status() != StatusCode::OK {
-            let refused = refused(refusal(answer).await);
-            return Err(hidden(refused.into(), &mask));
+            return Err(refused(refusal(answer).await).into());
         }
         let said = messages(answer.into_body()).map(|message| Ok(said(message?)));
-        let followed = self.follow(said, &mask, log).await;
+        let followed = self.follow(said, mask, log).await;
         drop(tar);
-        followed.map_err(|failure| hidden(failure, &mask))
+        followed
     }
 
     /// Reads what the engine says to the end.
